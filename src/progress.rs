@@ -1,0 +1,89 @@
+//! Typed progress of long verbs.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::types::Digest;
+
+/// Something that happened on the way of a pull or an unpack. Byte events of one blob add up to its size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProgressEvent {
+    /// The manifest was found.
+    Resolved {
+        /// Digest of the manifest of the chosen platform.
+        manifest: Digest,
+        /// How many layers it has.
+        layers: usize,
+        /// Sum of the sizes of config and layers, in bytes, as the manifest states them.
+        total_bytes: u64,
+    },
+    /// A blob is already here; all its bytes count as done.
+    Exists {
+        /// The blob.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// More bytes of a blob arrived.
+    Downloaded {
+        /// The blob.
+        digest: Digest,
+        /// Bytes since the last event of this blob.
+        bytes: u64,
+        /// The blob's size in bytes.
+        size: u64,
+    },
+    /// A layer is unpacked.
+    Unpacked {
+        /// The layer's blob.
+        digest: Digest,
+    },
+    /// The verb ended well. The last event.
+    Done {
+        /// Id of the image.
+        image: Digest,
+    },
+    /// The verb failed or was cancelled. The last event.
+    Failed {
+        /// What the error says.
+        message: String,
+    },
+}
+
+impl fmt::Display for ProgressEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resolved { manifest, layers, .. } => write!(f, "{}: found, {layers} layers", manifest.short()),
+            Self::Exists { digest, .. } => write!(f, "{}: already exists", digest.short()),
+            Self::Downloaded { digest, bytes, size } => write!(f, "{}: {bytes} of {size} bytes more", digest.short()),
+            Self::Unpacked { digest } => write!(f, "{}: unpacked", digest.short()),
+            Self::Done { image } => write!(f, "{}: done", image.short()),
+            Self::Failed { message } => write!(f, "failed: {message}"),
+        }
+    }
+}
+
+/// Where progress goes. Cheap to clone; the default goes nowhere.
+#[derive(Clone, Default)]
+pub struct Progress(Option<Arc<dyn Fn(ProgressEvent) + Send + Sync>>);
+
+impl Progress {
+    /// Sends progress to a function, which is called on the engine's threads and must return quickly.
+    pub fn new(report: impl Fn(ProgressEvent) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(report)))
+    }
+
+    /// Reports an event.
+    pub fn report(&self, event: ProgressEvent) {
+        if let Some(report) = &self.0 {
+            report(event);
+        }
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Progress(..)" } else { "Progress(none)" })
+    }
+}

@@ -1,0 +1,133 @@
+//! Running processes in containers: the [`Runtime`] seam and its backends.
+
+use std::fmt::Debug;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use oci_spec::runtime::{LinuxResources, Spec};
+
+use crate::error::{Error, Result};
+use crate::types::{ContainerId, ExitStatus, Mount, Signal};
+
+/// What the first process gets as its standard streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StdioPlan {
+    /// Whether stdin is a pipe (or the terminal) rather than `/dev/null`.
+    pub stdin: bool,
+    /// A terminal of so many rows and columns instead of pipes.
+    pub terminal: Option<(u16, u16)>,
+}
+
+/// A container to start.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// Names kernel objects and log lines.
+    pub id: ContainerId,
+    /// What to run and in what: process, user, capabilities, namespaces, mounts, masked paths, seccomp, host name,
+    /// resources. `spec.root` is ignored; `rootfs` stands in its place. Bind sources are host paths.
+    pub spec: Spec,
+    /// The user as the caller wrote it (`name`, `uid`, `name:group`, `uid:gid`), resolved in the container's own
+    /// `/etc/passwd` and `/etc/group` before the program runs. Without it, `spec.process.user` holds.
+    pub user: Option<String>,
+    /// Groups to add, by name or number, resolved in the same way.
+    pub extra_groups: Vec<String>,
+    /// Mounts that make the root file system; the first is the root itself.
+    pub rootfs: Vec<Mount>,
+    /// Standard streams.
+    pub stdio: StdioPlan,
+    /// Run the helper as pid 1, which starts the program as its child and reaps orphans.
+    pub init: bool,
+    /// Directories that the zygote deletes when its owner dies before the container is removed.
+    pub scratch: Vec<PathBuf>,
+    /// Limits are dropped with a warning where the host cannot set them, instead of refused.
+    pub best_effort_limits: bool,
+}
+
+/// A started container: its handle, and the caller's ends of its streams.
+#[derive(Debug)]
+pub struct Started {
+    /// The running container.
+    pub task: Arc<dyn Task>,
+    /// Write end of stdin.
+    pub stdin: Option<OwnedFd>,
+    /// Read end of stdout.
+    pub stdout: Option<OwnedFd>,
+    /// Read end of stderr.
+    pub stderr: Option<OwnedFd>,
+    /// The terminal's master side; then the three above are `None`.
+    pub terminal: Option<OwnedFd>,
+    /// What was asked for and left out under `best_effort_limits`.
+    pub warnings: Vec<String>,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Exit {
+    /// Status of the first process.
+    pub status: ExitStatus,
+    /// Whether the kernel's counters say that a process was killed for memory. `None`: no counter to ask.
+    pub oom_killed: Option<bool>,
+}
+
+impl Exit {
+    /// An exit with what the counters say of memory.
+    pub const fn new(status: ExitStatus, oom_killed: Option<bool>) -> Self {
+        Self { status, oom_killed }
+    }
+}
+
+/// Starts containers.
+#[async_trait]
+pub trait Runtime: Debug + Send + Sync + 'static {
+    /// The backend's name.
+    fn name(&self) -> &str;
+
+    /// Starts a container: returns once its program has been executed.
+    ///
+    /// # Errors
+    /// `CommandNotFound`, `CommandNotExecutable`, `InvalidArgument`, `Unsupported`, or `Os` with the step that failed.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves nothing behind: a container that starts nevertheless is killed.
+    async fn start(&self, launch: Launch) -> Result<Started>;
+}
+
+/// A running container. Dropping the handle does not end it.
+#[async_trait]
+pub trait Task: Debug + Send + Sync + 'static {
+    /// Pid of the first process in the host's pid namespace.
+    fn pid(&self) -> u32;
+
+    /// Sends a signal to the first process, or with `all` to every process of the container.
+    ///
+    /// # Errors
+    /// `InvalidState` if it has ended.
+    async fn signal(&self, signal: Signal, all: bool) -> Result<()>;
+
+    /// Waits for the end. Any number of callers may wait, before and after it.
+    async fn wait(&self) -> Result<Exit>;
+
+    /// Sets the terminal's size in rows and columns.
+    ///
+    /// # Errors
+    /// `InvalidState` without a terminal.
+    async fn resize(&self, rows: u16, columns: u16) -> Result<()>;
+
+    /// Changes limits of the running container.
+    ///
+    /// # Errors
+    /// `Unsupported` where the backend cannot.
+    async fn update(&self, _resources: &LinuxResources) -> Result<()> {
+        Err(Error::unsupported_verb("update"))
+    }
+
+    /// Forgets an ended container: its cgroup and whatever else the runtime keeps for it. The scratch directories are the
+    /// caller's again.
+    ///
+    /// # Errors
+    /// `InvalidState` while it runs.
+    async fn remove(&self) -> Result<()>;
+}

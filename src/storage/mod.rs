@@ -1,0 +1,7 @@
+//! Blobs, layers and snapshots: the [`ContentStore`](content::ContentStore) and [`Snapshotter`](snapshot::Snapshotter)
+//! seams, the extractor that treats every layer as hostile, and [`unpack`], which joins them.
+
+pub mod content;
+pub mod ownership;
+pub mod snapshot;
+pub mod unpack;

@@ -1,0 +1,99 @@
+//! Directory trees in layers: the [`Snapshotter`] seam. Backends return descriptions of mounts and never mount.
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::types::{ChainId, Mount, Outcome};
+
+/// Name of a snapshot that is being written: an unpack in progress, or a container's writable layer.
+/// `[a-zA-Z0-9_.-]{1,128}`.
+pub type SnapshotKey = String;
+
+/// How a layer is put into a new snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LayerTarget {
+    /// Write the layer alone into this directory; removals become overlay whiteouts (character device 0:0) and opaque
+    /// marks (`user.overlay.opaque` or `trusted.overlay.opaque`, as told).
+    Overlay {
+        /// Where the layer's own files go.
+        dir: PathBuf,
+        /// Whether marks are kept in `user.*`.
+        user_xattr: bool,
+    },
+    /// The directory already shows the parent; write over it, and carry removals out.
+    Merged {
+        /// Where the whole tree is.
+        dir: PathBuf,
+    },
+}
+
+/// What a snapshot takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes on disk, without the parents'.
+    pub bytes: u64,
+    /// Files and directories, without the parents'.
+    pub inodes: u64,
+}
+
+/// Options of a container's writable layer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WritableOptions {
+    /// The layer is thrown away with its container: no need to ever wait for the disk.
+    pub volatile: bool,
+}
+
+/// Keeps layers as snapshots and stacks them.
+///
+/// A committed snapshot is named by its chain id and never changes. An active one has a key and is written to.
+#[async_trait]
+pub trait Snapshotter: Debug + Send + Sync + 'static {
+    /// The backend's name, recorded in the root.
+    fn name(&self) -> &str;
+
+    /// Whether layers may be unpacked side by side, before their parents are there.
+    fn unpacks_in_parallel(&self) -> bool;
+
+    /// Whether a layer stack is here.
+    async fn exists(&self, chain: &ChainId) -> Result<bool>;
+
+    /// Begins a snapshot for a layer on top of `parent` and says where and how to write it.
+    /// With [`Snapshotter::unpacks_in_parallel`] the parent need not be there yet.
+    async fn begin_layer(&self, key: &SnapshotKey, parent: Option<&ChainId>) -> Result<LayerTarget>;
+
+    /// Makes the layer under `key` visible as `chain` on top of `parent`, which is committed by now.
+    async fn commit_layer(&self, key: &SnapshotKey, chain: &ChainId, parent: Option<&ChainId>) -> Result<()>;
+
+    /// Makes a writable snapshot on top of a stack and returns the mounts that show it: the first is the root.
+    async fn create_writable(&self, key: &SnapshotKey, parent: Option<&ChainId>, options: WritableOptions) -> Result<Vec<Mount>>;
+
+    /// Mounts of an existing writable snapshot.
+    async fn mounts(&self, key: &SnapshotKey) -> Result<Vec<Mount>>;
+
+    /// Mounts that show a stack, read-only.
+    async fn view(&self, chain: &ChainId) -> Result<Vec<Mount>>;
+
+    /// Host directories to delete where the owner of a writable (or unfinished) snapshot died: what a cleaner without
+    /// this backend needs to know.
+    fn directories(&self, key: &SnapshotKey) -> Vec<PathBuf>;
+
+    /// Removes an active snapshot.
+    async fn discard(&self, key: &SnapshotKey) -> Result<Outcome>;
+
+    /// Removes a committed snapshot. The caller knows that nothing stands on it.
+    async fn remove(&self, chain: &ChainId) -> Result<Outcome>;
+
+    /// What an active snapshot takes.
+    async fn usage(&self, key: &SnapshotKey) -> Result<Usage>;
+
+    /// What a committed snapshot takes.
+    async fn layer_usage(&self, chain: &ChainId) -> Result<Usage>;
+
+    /// All committed snapshots, in no order.
+    async fn list(&self) -> Result<Vec<ChainId>>;
+}

@@ -1,0 +1,2 @@
+//! The unsafe module: small safe wrappers around system calls that `nix` lacks. The only place, beside the helper, where
+//! `unsafe` is allowed.

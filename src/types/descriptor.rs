@@ -1,0 +1,31 @@
+//! What points at a blob: media type, digest, size.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Digest, Platform};
+
+/// A media type, kept as the text it came as; unknown ones are carried, not refused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MediaType(pub String);
+
+/// A pointer to content: the OCI descriptor, with the fields an engine uses.
+/// Source: OCI image-spec 1.1, descriptor.md.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// What the content is.
+    pub media_type: MediaType,
+    /// The content's digest.
+    pub digest: Digest,
+    /// The content's size in bytes.
+    pub size: u64,
+    /// In an index: what the image runs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// Free-form notes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}

@@ -1,0 +1,27 @@
+//! Plain values that every piece agrees on: ids, digests, references, platforms, sizes, mounts. No I/O.
+
+mod bytes;
+mod descriptor;
+mod digest;
+mod exit;
+mod filter;
+mod id;
+mod mount;
+mod name;
+mod outcome;
+mod platform;
+mod reference;
+mod signal;
+
+pub use self::bytes::Bytes;
+pub use self::descriptor::{Descriptor, MediaType};
+pub use self::digest::{ChainId, DiffId, Digest, Hasher};
+pub use self::exit::ExitStatus;
+pub use self::filter::Filter;
+pub use self::id::{ContainerId, ImageId, NetworkId, OwnerId};
+pub use self::mount::{Mount, MountSource};
+pub use self::name::ContainerName;
+pub use self::outcome::Outcome;
+pub use self::platform::Platform;
+pub use self::reference::{ImageSource, Reference};
+pub use self::signal::Signal;
