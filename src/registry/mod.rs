@@ -17,6 +17,9 @@ use crate::types::{Descriptor, Digest};
 mod credentials;
 #[cfg(feature = "registry")]
 pub mod http;
+pub(crate) mod index;
+pub mod layout;
+pub mod memory;
 
 pub use self::credentials::Credentials;
 
