@@ -41,7 +41,11 @@ impl Reference {
     /// The reference with a digest in place of its tag.
     #[must_use]
     pub fn pinned(&self, digest: &Digest) -> Self {
-        Self(OciReference::with_digest(self.host().into(), self.repository().into(), digest.to_string()))
+        Self(OciReference::with_digest(
+            self.host().into(),
+            self.repository().into(),
+            digest.to_string(),
+        ))
     }
 
     /// The short form that Docker shows: `busybox:latest`, `example.com/app@sha256:…`.
@@ -122,9 +126,14 @@ impl FromStr for ImageSource {
             _ => (rest, None),
         };
         if dir.is_empty() || name == Some("") {
-            return Err(Error::invalid(format!("invalid OCI layout {text:?} (oci:DIR or oci:DIR:TAG)")));
+            return Err(Error::invalid(format!(
+                "invalid OCI layout {text:?} (oci:DIR or oci:DIR:TAG)"
+            )));
         }
-        Ok(Self::OciLayout { dir: dir.into(), name: name.map(Into::into) })
+        Ok(Self::OciLayout {
+            dir: dir.into(),
+            name: name.map(Into::into),
+        })
     }
 }
 
