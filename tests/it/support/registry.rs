@@ -160,9 +160,12 @@ fn settings(dir: &Path, addr: SocketAddr, options: Options) -> Result<String, St
 }
 
 fn certificates(dir: &Path) -> Result<(PathBuf, PathBuf), Stop> {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
     let mut authority = CertificateParams::new(Vec::new())?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    authority
+        .distinguished_name
+        .push(DnType::CommonName, "the tests' authority");
     let authority_key = KeyPair::generate()?;
     let authority_certificate = authority.self_signed(&authority_key)?;
     let key = KeyPair::generate()?;
