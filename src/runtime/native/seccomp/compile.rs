@@ -7,5 +7,8 @@ use crate::error::{Error, Result};
 /// # Errors
 /// `InvalidArgument` for a profile that cannot work, `Unsupported` for an action that is not implemented.
 pub fn compile(_profile: &LinuxSeccomp) -> Result<Vec<u8>> {
-    Err(Error::unsupported("seccomp", "the compiler, which follows in the next commit"))
+    Err(Error::unsupported(
+        "seccomp",
+        "the compiler, which follows in the next commit",
+    ))
 }
