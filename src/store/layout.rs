@@ -177,7 +177,7 @@ fn refuse_network_file_system(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn refuse_magic(magic: i64, path: &Path) -> Result<()> {
+pub(super) fn refuse_magic(magic: i64, path: &Path) -> Result<()> {
     // On some processors the field is a signed 32-bit number; only the low half counts.
     let found = NETWORK_FILE_SYSTEMS
         .iter()
