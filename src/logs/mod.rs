@@ -118,7 +118,8 @@ pub trait LogSink: Debug + Send + Sync + 'static {
     /// `NoSpace`, `Os`, or what the destination says.
     fn write(&self, entries: &[LogEntry]) -> Result<()>;
 
-    /// The container's streams have ended: followers come to their end.
+    /// The container's streams have ended: followers come to their end. Whoever sweeps after a killed writer opens the log
+    /// and closes it, so that nobody follows it for ever.
     ///
     /// # Errors
     /// As [`LogSink::write`].

@@ -143,8 +143,10 @@ impl Reader {
                 Progress::Over
             });
         }
+        let number = self.current.as_ref().map_or(0, |current| current.number);
         // Asked before the last look at this file: its writer was done with it when it made the next.
-        let next_is_there = self.next_is_there()?;
+        let files = files(&self.dir)?;
+        let next_is_there = files.range(number + 1..).next().is_some();
         let (read, past_until) = self.read_block(items)?;
         if past_until {
             return Ok(Progress::Over);
@@ -152,11 +154,12 @@ impl Reader {
         if read > 0 {
             return Ok(Progress::More);
         }
-        let number = self.current.as_ref().map_or(0, |current| current.number);
         if next_is_there && self.open_next(number, items)? {
             return Ok(Progress::More);
         }
-        Ok(if self.query.follow && !self.ended {
+        // Without a next one, the file is gone because the whole log was removed.
+        let removed = !next_is_there && !files.contains_key(&number);
+        Ok(if self.query.follow && !self.ended && !removed {
             Progress::Waiting
         } else {
             Progress::Over
@@ -169,13 +172,6 @@ impl Reader {
             self.current = self.seek_tail(lines)?;
         }
         Ok(())
-    }
-
-    fn next_is_there(&self) -> Result<bool> {
-        let Some(current) = &self.current else {
-            return Ok(false);
-        };
-        Ok(files(&self.dir)?.range(current.number + 1..).next().is_some())
     }
 
     /// Opens the oldest file after a number. Rotation may remove it between the look and the opening: then the next one.

@@ -434,3 +434,30 @@ fn options_are_docker_s() {
         assert!(LocalOptions::parse([bad]).is_err(), "{bad:?}");
     }
 }
+
+#[tokio::test]
+async fn followers_end_when_the_log_is_removed_or_closed_by_a_sweeper() {
+    for sweep in [true, false] {
+        let (_dir, target) = target();
+        let driver = LocalDriver::default();
+        driver.open(&target).unwrap().write(&[out(1)]).unwrap();
+        let mut reader = driver
+            .read(
+                &target,
+                LogQuery {
+                    follow: true,
+                    ..LogQuery::default()
+                },
+            )
+            .unwrap();
+        assert_eq!(reader.next().await.unwrap().unwrap(), out(1));
+        match sweep {
+            true => LocalDriver::default().open(&target).unwrap().close().unwrap(),
+            false => drop(driver.remove(&target).unwrap()),
+        }
+        let end = tokio::time::timeout(Duration::from_secs(10), reader.next())
+            .await
+            .unwrap();
+        assert!(end.is_none());
+    }
+}

@@ -616,3 +616,35 @@ fn timed(work: impl FnOnce()) -> Duration {
     work();
     begin.elapsed()
 }
+
+/// Threads with handles of their own, bound and detached mixed, while the image they need is being deleted.
+#[test]
+fn names_and_images_under_threads() {
+    let (_dir, root) = root();
+    let owner = root.owners().register().unwrap();
+    let used = image("used");
+    Store::open(&root).unwrap().put_image(&used, &[]).unwrap();
+    let (won, deleted) = std::thread::scope(|scope| {
+        let insert = |n: usize| {
+            let store = Store::open(&root).unwrap();
+            let row = row("one", (n % 2 == 0).then_some(owner.id()));
+            store.insert_container(&row, Some(&used.id), None)
+        };
+        let inserts: Vec<_> = (0..8).map(|n| scope.spawn(move || insert(n))).collect();
+        let delete = scope.spawn(|| Store::open(&root).unwrap().delete_image(&used.id).is_ok());
+        let won = inserts
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .filter(Result::is_ok)
+            .count();
+        (won, delete.join().unwrap())
+    });
+    let store = Store::open(&root).unwrap();
+    assert_eq!(store.containers().unwrap().len(), won);
+    assert_eq!(store.image(&used.id).unwrap().is_none(), deleted);
+    assert_eq!(
+        won,
+        usize::from(!deleted),
+        "either the image went, or one container has it"
+    );
+}
