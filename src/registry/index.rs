@@ -14,8 +14,8 @@ pub(crate) const MAX_ENTRIES: usize = 4096;
 /// # Errors
 /// `InvalidArgument` where the document is no index at all, or has an absurd number of entries.
 pub(crate) fn entries(bytes: &[u8]) -> Result<Vec<Descriptor>> {
-    let index: Index = serde_json::from_slice(bytes)
-        .map_err(|error| bad("it is not an image index").with_source(error))?;
+    let index: Index =
+        serde_json::from_slice(bytes).map_err(|error| bad("it is not an image index").with_source(error))?;
     if index.schema_version != 2 {
         return Err(bad("its schemaVersion is not 2"));
     }
@@ -33,8 +33,7 @@ pub(crate) fn entries(bytes: &[u8]) -> Result<Vec<Descriptor>> {
 pub(crate) fn is_index(media_type: &str) -> bool {
     matches!(
         media_type,
-        "application/vnd.oci.image.index.v1+json"
-            | "application/vnd.docker.distribution.manifest.list.v2+json"
+        "application/vnd.oci.image.index.v1+json" | "application/vnd.docker.distribution.manifest.list.v2+json"
     )
 }
 

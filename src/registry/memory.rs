@@ -59,12 +59,7 @@ impl MemoryRegistry {
     }
 
     /// Adds a manifest or index, under a tag if one is given.
-    pub fn put_manifest(
-        &self,
-        tag: Option<&str>,
-        media_type: &str,
-        bytes: impl Into<Bytes>,
-    ) -> Descriptor {
+    pub fn put_manifest(&self, tag: Option<&str>, media_type: &str, bytes: impl Into<Bytes>) -> Descriptor {
         let bytes = bytes.into();
         let descriptor = descriptor(media_type, &bytes);
         let mut state = self.state();
@@ -123,12 +118,7 @@ impl Registry for MemoryRegistry {
         state.manifests.get(&digest).cloned().ok_or_else(missing)
     }
 
-    async fn blob(
-        &self,
-        _repository: &str,
-        descriptor: &Descriptor,
-        offset: u64,
-    ) -> Result<BlobStream> {
+    async fn blob(&self, _repository: &str, descriptor: &Descriptor, offset: u64) -> Result<BlobStream> {
         let digest = descriptor.digest;
         let mut state = self.state();
         *state.blob_requests.entry(digest).or_default() += 1;
@@ -137,11 +127,7 @@ impl Registry for MemoryRegistry {
             .get(&digest)
             .cloned()
             .ok_or_else(|| Error::not_found(ObjectKind::Blob, digest.to_string()))?;
-        let rest = bytes.slice(
-            bytes
-                .len()
-                .min(usize::try_from(offset).unwrap_or(usize::MAX))..,
-        );
+        let rest = bytes.slice(bytes.len().min(usize::try_from(offset).unwrap_or(usize::MAX))..);
         faulty(rest, state.faults.get(&digest), &digest)
     }
 }
@@ -155,9 +141,7 @@ fn faulty(bytes: Bytes, fault: Option<&Fault>, digest: &Digest) -> Result<BlobSt
         Some(Fault::BreakAfter(n)) => {
             let cut = bytes.len().min(usize::try_from(*n).unwrap_or(usize::MAX));
             let broken = Err(told(ErrorKind::Unavailable, ObjectKind::Blob, digest));
-            Ok(chunks(bytes.slice(..cut))
-                .chain(stream::iter([broken]))
-                .boxed())
+            Ok(chunks(bytes.slice(..cut)).chain(stream::iter([broken])).boxed())
         }
     }
 }
@@ -173,8 +157,7 @@ fn chunks(bytes: Bytes) -> BlobStream {
 }
 
 fn told(kind: ErrorKind, object: ObjectKind, digest: &Digest) -> Error {
-    Error::new(kind, format!("{object} {digest} was told to fail"))
-        .with_object(object, digest.to_string())
+    Error::new(kind, format!("{object} {digest} was told to fail")).with_object(object, digest.to_string())
 }
 
 fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
@@ -191,11 +174,7 @@ fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
 mod tests {
     use super::*;
 
-    async fn read(
-        registry: &MemoryRegistry,
-        descriptor: &Descriptor,
-        offset: u64,
-    ) -> Result<Vec<u8>> {
+    async fn read(registry: &MemoryRegistry, descriptor: &Descriptor, offset: u64) -> Result<Vec<u8>> {
         let mut stream = registry.blob("app", descriptor, offset).await?;
         let mut out = Vec::new();
         while let Some(chunk) = stream.next().await {
@@ -210,10 +189,7 @@ mod tests {
         let bytes: Vec<u8> = (0..200_000u32).map(|n| n as u8).collect();
         let blob = registry.put_blob("application/octet-stream", bytes.clone());
         assert_eq!(read(&registry, &blob, 0).await.unwrap(), bytes);
-        assert_eq!(
-            read(&registry, &blob, 199_999).await.unwrap(),
-            bytes[199_999..]
-        );
+        assert_eq!(read(&registry, &blob, 199_999).await.unwrap(), bytes[199_999..]);
         assert_eq!(registry.blob_requests(&blob.digest), 2);
         registry.fail(blob.digest, Fault::BreakAfter(10));
         assert_eq!(

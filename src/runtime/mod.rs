@@ -1,5 +1,8 @@
 //! Running processes in containers: the [`Runtime`] seam and its backends.
 
+pub mod cgroups;
+pub mod native;
+
 use std::fmt::Debug;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;

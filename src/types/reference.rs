@@ -59,11 +59,7 @@ impl Reference {
     /// The short form that Docker shows: `busybox:latest`, `example.com/app@sha256:…`. It parses to the same reference.
     pub fn familiar(&self) -> String {
         let tag = self.tag().map(|tag| format!(":{tag}")).unwrap_or_default();
-        let digest = self
-            .0
-            .digest()
-            .map(|digest| format!("@{digest}"))
-            .unwrap_or_default();
+        let digest = self.0.digest().map(|digest| format!("@{digest}")).unwrap_or_default();
         format!("{}{tag}{digest}", self.familiar_repository())
     }
 
@@ -95,9 +91,7 @@ const DEFAULT_HOST: &str = "docker.io";
 /// Whether the part before the first slash names a host. Source: `splitDockerDomain` of the distribution project's
 /// reference package, where an upper-case letter makes a host too, since no repository may have one.
 fn is_host(first: &str) -> bool {
-    first == "localhost"
-        || first.contains(['.', ':'])
-        || first.bytes().any(|b| b.is_ascii_uppercase())
+    first == "localhost" || first.contains(['.', ':']) || first.bytes().any(|b| b.is_ascii_uppercase())
 }
 
 /// Moves an upper-case first part, which the parser leaves in the repository, to where Docker has it: the host.
@@ -143,12 +137,8 @@ impl FromStr for Reference {
             return Err(bad("only ASCII characters are allowed"));
         }
         let parsed: OciReference = text.parse().map_err(|error| bad(&format!("{error}")))?;
-        let parsed =
-            settle_host(parsed).ok_or_else(|| bad("a repository's name must be lower-case"))?;
-        if parsed
-            .digest()
-            .is_some_and(|digest| digest.parse::<Digest>().is_err())
-        {
+        let parsed = settle_host(parsed).ok_or_else(|| bad("a repository's name must be lower-case"))?;
+        if parsed.digest().is_some_and(|digest| digest.parse::<Digest>().is_err()) {
             return Err(bad("only sha256 digests are supported"));
         }
         Ok(Self(parsed))
@@ -212,10 +202,7 @@ impl fmt::Display for ImageSource {
         match self {
             Self::Registry(reference) => reference.fmt(f),
             Self::OciLayout { dir, name: None } => write!(f, "oci:{}", dir.display()),
-            Self::OciLayout {
-                dir,
-                name: Some(name),
-            } => write!(f, "oci:{}:{name}", dir.display()),
+            Self::OciLayout { dir, name: Some(name) } => write!(f, "oci:{}:{name}", dir.display()),
         }
     }
 }
@@ -272,13 +259,7 @@ mod tests {
             Some("latest"),
             "busybox:latest",
         ),
-        (
-            "user/app",
-            "docker.io",
-            "user/app",
-            Some("latest"),
-            "user/app:latest",
-        ),
+        ("user/app", "docker.io", "user/app", Some("latest"), "user/app:latest"),
         (
             "library/a/b",
             "docker.io",
@@ -328,13 +309,7 @@ mod tests {
             Some("latest"),
             "test:5000/app:latest",
         ),
-        (
-            "test:5000",
-            "docker.io",
-            "library/test",
-            Some("5000"),
-            "test:5000",
-        ),
+        ("test:5000", "docker.io", "library/test", Some("5000"), "test:5000"),
         (
             "test.com:tag",
             "docker.io",
@@ -361,20 +336,14 @@ mod tests {
     #[test]
     fn docker_s_normalisation() {
         for (text, host, repository, tag, familiar) in TABLE {
-            let parsed: Reference = text
-                .parse()
-                .unwrap_or_else(|error| panic!("{text}: {error}"));
+            let parsed: Reference = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(
                 (parsed.host(), parsed.repository(), parsed.tag()),
                 (*host, *repository, *tag),
                 "{text}"
             );
             assert_eq!(parsed.familiar(), *familiar, "{text}");
-            assert_eq!(
-                parsed.to_string().parse::<Reference>().unwrap(),
-                parsed,
-                "{text}"
-            );
+            assert_eq!(parsed.to_string().parse::<Reference>().unwrap(), parsed, "{text}");
         }
     }
 
@@ -384,10 +353,7 @@ mod tests {
         assert_eq!((both.tag(), both.digest()), (Some("1"), Some(empty())));
         let alone: Reference = format!("example.com/a@sha256:{HEX}").parse().unwrap();
         assert_eq!((alone.tag(), alone.digest()), (None, Some(empty())));
-        assert_eq!(
-            both.pinned(&empty()).familiar(),
-            format!("busybox@sha256:{HEX}")
-        );
+        assert_eq!(both.pinned(&empty()).familiar(), format!("busybox@sha256:{HEX}"));
         assert_eq!(alone.tagged("2").unwrap().to_string(), "example.com/a:2");
         assert!(alone.tagged("no tag").is_err());
     }
@@ -476,18 +442,12 @@ mod tests {
             dir: dir.into(),
             name: name.map(Into::into),
         };
-        assert_eq!(
-            "oci:/tmp/x".parse::<ImageSource>().unwrap(),
-            layout("/tmp/x", None)
-        );
+        assert_eq!("oci:/tmp/x".parse::<ImageSource>().unwrap(), layout("/tmp/x", None));
         assert_eq!(
             "oci:/tmp/x:app".parse::<ImageSource>().unwrap(),
             layout("/tmp/x", Some("app"))
         );
-        assert_eq!(
-            "oci:a:b/c".parse::<ImageSource>().unwrap(),
-            layout("a:b/c", None)
-        );
+        assert_eq!("oci:a:b/c".parse::<ImageSource>().unwrap(), layout("a:b/c", None));
         for bad in ["oci:", "oci::x", "oci:/tmp/x:"] {
             assert!(bad.parse::<ImageSource>().is_err(), "{bad}");
         }

@@ -74,19 +74,13 @@ impl Authenticator {
     }
 
     /// What to show with a request for a scope; a token that has run out is replaced first.
-    pub(super) async fn show(
-        &self,
-        registry: &Url,
-        scope: &str,
-        subject: &Subject,
-    ) -> Result<Shown> {
+    pub(super) async fn show(&self, registry: &Url, scope: &str, subject: &Subject) -> Result<Shown> {
         let grant = self.grant(scope).await;
         let mut grant = grant.lock().await;
         if grant.expires.is_some_and(|at| Instant::now() >= at)
             && let Some(challenge) = grant.challenge.clone()
         {
-            self.renew(&mut grant, registry, scope, challenge, subject)
-                .await?;
+            self.renew(&mut grant, registry, scope, challenge, subject).await?;
         }
         Ok(Shown {
             header: grant.header.clone(),
@@ -111,9 +105,7 @@ impl Authenticator {
         if grant.generation != refused.generation {
             return Ok(());
         }
-        let bearer = challenges
-            .iter()
-            .find(|c| matches!(c, Challenge::Bearer { .. }));
+        let bearer = challenges.iter().find(|c| matches!(c, Challenge::Bearer { .. }));
         let Some(challenge) = bearer.or_else(|| challenges.first()) else {
             return Err(denied(subject, "the registry does not say how to sign in"));
         };
@@ -138,8 +130,7 @@ impl Authenticator {
             Challenge::Basic => (self.basic(registry, subject)?, None),
             Challenge::Bearer { realm, service, .. } => {
                 let realm = safe_realm(realm, registry, subject)?;
-                self.token(realm, service.as_deref(), scope, subject)
-                    .await?
+                self.token(realm, service.as_deref(), scope, subject).await?
             }
         };
         grant.header = Some(header);
@@ -159,9 +150,8 @@ impl Authenticator {
             .get(registry.clone())
             .basic_auth(user, Some(password))
             .build();
-        let request: Request = request.map_err(|error| {
-            denied(subject, "these credentials cannot be sent").with_source(error)
-        })?;
+        let request: Request =
+            request.map_err(|error| denied(subject, "these credentials cannot be sent").with_source(error))?;
         request
             .headers()
             .get(AUTHORIZATION)
@@ -198,13 +188,7 @@ impl Authenticator {
         Ok((header, Some(life(answer.expires_in))))
     }
 
-    async fn ask(
-        &self,
-        realm: &Url,
-        service: Option<&str>,
-        scope: &str,
-        subject: &Subject,
-    ) -> Result<Response> {
+    async fn ask(&self, realm: &Url, service: Option<&str>, scope: &str, subject: &Subject) -> Result<Response> {
         let mut retry = Retry::new(&self.options);
         loop {
             let (error, asked) = match self.token_request(realm, service, scope).send().await {
@@ -212,19 +196,16 @@ impl Authenticator {
                 Ok(response) => {
                     let transient = is_transient(response.status());
                     let asked = retry_after(response.headers(), SystemTime::now());
-                    let error =
-                        fail::refused(response, subject, !self.options.credentials.is_anonymous())
-                            .await;
+                    let error = fail::refused(response, subject, !self.options.credentials.is_anonymous()).await;
                     let error = error.context(format!("signing in for {} failed", subject.name));
                     if !transient {
                         return Err(error);
                     }
                     (error, asked)
                 }
-                Err(error) if fail::is_reset(&error) => (
-                    fail::broken(error, subject, self.options.stall_timeout),
-                    None,
-                ),
+                Err(error) if fail::is_reset(&error) => {
+                    (fail::broken(error, subject, self.options.stall_timeout), None)
+                }
                 Err(error) => return Err(fail::broken(error, subject, self.options.stall_timeout)),
             };
             retry.again(error, asked).await?;
@@ -249,18 +230,12 @@ impl Authenticator {
                     .body(body)
             }
             Credentials::Password { user, password } => {
-                let url = with_query(
-                    realm,
-                    [("scope", scope), ("account", user)]
-                        .into_iter()
-                        .chain(service),
-                );
+                let url = with_query(realm, [("scope", scope), ("account", user)].into_iter().chain(service));
                 self.client.get(url).basic_auth(user, Some(password))
             }
-            Credentials::Anonymous => self.client.get(with_query(
-                realm,
-                [("scope", scope)].into_iter().chain(service),
-            )),
+            Credentials::Anonymous => self
+                .client
+                .get(with_query(realm, [("scope", scope)].into_iter().chain(service))),
         }
     }
 }
@@ -275,25 +250,19 @@ struct TokenAnswer {
 
 /// How long to use a token: a tenth less than its life, so that it does not run out on the way. A day at most.
 fn life(expires_in: Option<u64>) -> Duration {
-    let whole = expires_in.map_or(DEFAULT_LIFE, |seconds| {
-        Duration::from_secs(seconds.min(86_400))
-    });
+    let whole = expires_in.map_or(DEFAULT_LIFE, |seconds| Duration::from_secs(seconds.min(86_400)));
     whole.max(Duration::from_secs(1)).mul_f32(0.9)
 }
 
 /// A token service must not be less protected than the registry that names it.
 fn safe_realm(realm: &str, registry: &Url, subject: &Subject) -> Result<Url> {
-    let url = Url::parse(realm).map_err(|error| {
-        denied(subject, "the registry names no usable token service").with_source(error)
-    })?;
+    let url = Url::parse(realm)
+        .map_err(|error| denied(subject, "the registry names no usable token service").with_source(error))?;
     let plain_is_fine = registry.scheme() == "http" || is_loopback(&url);
     match url.scheme() {
         "https" => Ok(url),
         "http" if plain_is_fine => Ok(url),
-        _ => Err(denied(
-            subject,
-            "the registry names a token service without TLS",
-        )),
+        _ => Err(denied(subject, "the registry names a token service without TLS")),
     }
 }
 
@@ -308,17 +277,11 @@ fn form<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let Ok(blank) = Url::parse("form:") else {
         return String::new();
     };
-    with_query(&blank, pairs)
-        .query()
-        .unwrap_or_default()
-        .to_owned()
+    with_query(&blank, pairs).query().unwrap_or_default().to_owned()
 }
 
 fn denied(subject: &Subject, why: &str) -> Error {
-    subject.error(
-        ErrorKind::Denied,
-        format!("access to {} denied: {why}", subject.name),
-    )
+    subject.error(ErrorKind::Denied, format!("access to {} denied: {why}", subject.name))
 }
 
 async fn bounded_body(response: Response, subject: &Subject, stall: Duration) -> Result<Vec<u8>> {
@@ -354,12 +317,7 @@ mod tests {
         let plain = Url::parse("http://127.0.0.1:5000/v2/").unwrap();
         assert!(safe_realm("https://auth.example.com/token", &tls, &subject()).is_ok());
         assert!(safe_realm("http://auth.example.com/token", &plain, &subject()).is_ok());
-        for realm in [
-            "http://auth.example.com/token",
-            "file:///etc/passwd",
-            "token",
-            "",
-        ] {
+        for realm in ["http://auth.example.com/token", "file:///etc/passwd", "token", ""] {
             assert_eq!(
                 safe_realm(realm, &tls, &subject()).unwrap_err().kind(),
                 &ErrorKind::Denied,

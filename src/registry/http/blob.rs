@@ -78,8 +78,7 @@ impl Reader {
                 _ if self.position == self.size => return Ok(None),
                 None => self.resume(self.cut_short()).await?,
                 Some(Err(error)) => {
-                    let error =
-                        fail::broken(error, &self.subject, self.transport.options().stall_timeout);
+                    let error = fail::broken(error, &self.subject, self.transport.options().stall_timeout);
                     self.resume(error).await?;
                 }
             }
@@ -138,14 +137,8 @@ impl Reader {
             .and_then(|value| value.to_str().ok())
             .and_then(content_range);
         match range {
-            Some((first, total))
-                if first == self.position && total.is_none_or(|total| total == self.size) =>
-            {
-                Ok(0)
-            }
-            Some((first, _)) if first == self.position => {
-                Err(self.wrong_size("a different number of"))
-            }
+            Some((first, total)) if first == self.position && total.is_none_or(|total| total == self.size) => Ok(0),
+            Some((first, _)) if first == self.position => Err(self.wrong_size("a different number of")),
             _ => Err(self.subject.error(
                 ErrorKind::Unavailable,
                 format!("the registry sent another part of {}", self.subject.name),
@@ -157,10 +150,7 @@ impl Reader {
         let (position, size) = (self.position, self.size);
         self.subject.error(
             ErrorKind::Unavailable,
-            format!(
-                "{} ended after {position} of {size} bytes",
-                self.subject.name
-            ),
+            format!("{} ended after {position} of {size} bytes", self.subject.name),
         )
     }
 
@@ -199,14 +189,7 @@ mod tests {
     fn reads_content_ranges() {
         assert_eq!(content_range("bytes 100-199/200"), Some((100, Some(200))));
         assert_eq!(content_range("bytes 0-1/*"), Some((0, None)));
-        for bad in [
-            "",
-            "bytes",
-            "bytes */200",
-            "bits 0-1/2",
-            "bytes x-1/2",
-            "bytes 1/2",
-        ] {
+        for bad in ["", "bytes", "bytes */200", "bits 0-1/2", "bytes x-1/2", "bytes 1/2"] {
             assert_eq!(content_range(bad), None, "{bad:?}");
         }
     }

@@ -117,19 +117,14 @@ mod tests {
 
     #[test]
     fn what_registries_send() {
-        let full = r#"Bearer realm="https://auth.example.com/token",service="example.com",scope="repository:a/b:pull,push""#;
+        let full =
+            r#"Bearer realm="https://auth.example.com/token",service="example.com",scope="repository:a/b:pull,push""#;
         assert_eq!(
             parse(full),
-            [bearer(
-                "https://auth.example.com/token",
-                Some("example.com")
-            )]
+            [bearer("https://auth.example.com/token", Some("example.com"))]
         );
         assert_eq!(parse(r#"Basic realm="Registry Realm""#), [Challenge::Basic]);
-        assert_eq!(
-            parse(r#"bearer  realm = "x" , Service=y"#),
-            [bearer("x", Some("y"))]
-        );
+        assert_eq!(parse(r#"bearer  realm = "x" , Service=y"#), [bearer("x", Some("y"))]);
         assert_eq!(
             parse(r#"Negotiate, Basic realm="a, b", Bearer realm="q\"q""#),
             [Challenge::Basic, bearer("q\"q", None)]

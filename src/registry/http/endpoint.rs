@@ -28,9 +28,7 @@ pub(super) fn candidates(host: &str, plain: PlainHttp) -> Result<Vec<Url>> {
 /// The address of a manifest.
 pub(super) fn manifest(base: &Url, repository: &str, key: &ManifestKey) -> Result<Url> {
     match key {
-        ManifestKey::Tag(tag) if !is_tag(tag) => {
-            Err(Error::invalid(format!("invalid tag: {tag:?}")))
-        }
+        ManifestKey::Tag(tag) if !is_tag(tag) => Err(Error::invalid(format!("invalid tag: {tag:?}"))),
         ManifestKey::Tag(tag) => below(base, repository, &["manifests", tag]),
         ManifestKey::Digest(digest) => below(base, repository, &["manifests", &digest.to_string()]),
     }
@@ -56,22 +54,14 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 
 /// Whether two addresses are the same server.
 pub(super) fn same_server(a: &Url, b: &Url) -> bool {
-    a.scheme() == b.scheme()
-        && a.host_str() == b.host_str()
-        && a.port_or_known_default() == b.port_or_known_default()
+    a.scheme() == b.scheme() && a.host_str() == b.host_str() && a.port_or_known_default() == b.port_or_known_default()
 }
 
 fn base(scheme: &str, host: &str) -> Result<Url> {
-    let bad = || {
-        Error::invalid(format!("invalid registry host: {host:?}"))
-            .with_object(ObjectKind::Registry, host)
-    };
-    let url =
-        Url::parse(&format!("{scheme}://{host}/v2/")).map_err(|error| bad().with_source(error))?;
-    let plain = url.username().is_empty()
-        && url.password().is_none()
-        && url.query().is_none()
-        && url.fragment().is_none();
+    let bad = || Error::invalid(format!("invalid registry host: {host:?}")).with_object(ObjectKind::Registry, host);
+    let url = Url::parse(&format!("{scheme}://{host}/v2/")).map_err(|error| bad().with_source(error))?;
+    let plain =
+        url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
     if !plain || url.path() != "/v2/" || url.host_str().is_none_or(str::is_empty) {
         return Err(bad());
     }
@@ -80,16 +70,11 @@ fn base(scheme: &str, host: &str) -> Result<Url> {
 
 fn below(base: &Url, repository: &str, rest: &[&str]) -> Result<Url> {
     if !is_repository(repository) {
-        return Err(Error::invalid(format!(
-            "invalid repository: {repository:?}"
-        )));
+        return Err(Error::invalid(format!("invalid repository: {repository:?}")));
     }
     let mut url = base.clone();
     match url.path_segments_mut() {
-        Ok(mut path) => path
-            .pop_if_empty()
-            .extend(repository.split('/'))
-            .extend(rest),
+        Ok(mut path) => path.pop_if_empty().extend(repository.split('/')).extend(rest),
         Err(()) => return Err(Error::internal("a registry address without a path")),
     };
     Ok(url)
@@ -98,9 +83,9 @@ fn below(base: &Url, repository: &str, rest: &[&str]) -> Result<Url> {
 fn is_repository(text: &str) -> bool {
     let component = |part: &str| {
         let end = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        let inner = part.bytes().all(|b| {
-            b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-')
-        });
+        let inner = part
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'));
         inner && end(part.as_bytes().first()) && end(part.as_bytes().last())
     };
     text.len() <= 255 && text.split('/').all(component)
@@ -117,29 +102,17 @@ mod tests {
     use super::*;
 
     fn urls(host: &str, plain: PlainHttp) -> Vec<String> {
-        candidates(host, plain)
-            .unwrap()
-            .into_iter()
-            .map(String::from)
-            .collect()
+        candidates(host, plain).unwrap().into_iter().map(String::from).collect()
     }
 
     #[test]
     fn tls_first_and_plain_on_loopback_only() {
-        assert_eq!(
-            urls("example.com", PlainHttp::Loopback),
-            ["https://example.com/v2/"]
-        );
+        assert_eq!(urls("example.com", PlainHttp::Loopback), ["https://example.com/v2/"]);
         assert_eq!(
             urls("example.com:5000", PlainHttp::Always),
             ["http://example.com:5000/v2/"]
         );
-        for host in [
-            "127.0.0.1:5000",
-            "127.9.9.9:5000",
-            "localhost:5000",
-            "[::1]:5000",
-        ] {
+        for host in ["127.0.0.1:5000", "127.9.9.9:5000", "localhost:5000", "[::1]:5000"] {
             assert_eq!(
                 urls(host, PlainHttp::Loopback),
                 [format!("https://{host}/v2/"), format!("http://{host}/v2/")]
@@ -183,16 +156,11 @@ mod tests {
             manifest(base, "library/app", &tag).unwrap().as_str(),
             "https://example.com/v2/library/app/manifests/1.0"
         );
-        for repository in [
-            "", "..", "a/../b", "a//b", "/a", "a/", "A", "a?b", "a%2fb", "a\n",
-        ] {
+        for repository in ["", "..", "a/../b", "a//b", "/a", "a/", "A", "a?b", "a%2fb", "a\n"] {
             assert!(manifest(base, repository, &tag).is_err(), "{repository:?}");
         }
         for bad in ["", "..", "-x", "a/b", "a b", &"a".repeat(129)] {
-            assert!(
-                manifest(base, "app", &ManifestKey::Tag(bad.into())).is_err(),
-                "{bad:?}"
-            );
+            assert!(manifest(base, "app", &ManifestKey::Tag(bad.into())).is_err(), "{bad:?}");
         }
     }
 }

@@ -44,9 +44,7 @@ fn of_status(
     signed_in: bool,
 ) -> Error {
     let name = &subject.name;
-    let said = words
-        .map(|words| format!(": {}", words.text))
-        .unwrap_or_default();
+    let said = words.map(|words| format!(": {}", words.text)).unwrap_or_default();
     if status == StatusCode::TOO_MANY_REQUESTS || words.is_some_and(|words| words.rate_limited) {
         let retry_at = asked.map(|wait| SystemTime::now() + wait);
         return subject.error(
@@ -55,9 +53,7 @@ fn of_status(
         );
     }
     match status {
-        StatusCode::NOT_FOUND => {
-            subject.error(ErrorKind::NotFound, format!("{name} not found{said}"))
-        }
+        StatusCode::NOT_FOUND => subject.error(ErrorKind::NotFound, format!("{name} not found{said}")),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => denied(subject, &said, signed_in),
         status => subject.error(
             ErrorKind::Unavailable,
@@ -95,9 +91,7 @@ pub(super) fn broken(error: reqwest::Error, subject: &Subject, stall: Duration) 
             "the registry sent nothing for {} s while reading {name}",
             stall.as_secs_f32()
         );
-        return subject
-            .error(ErrorKind::Timeout, message)
-            .with_source(error);
+        return subject.error(ErrorKind::Timeout, message).with_source(error);
     }
     let kind = if error.is_timeout() {
         ErrorKind::Timeout
@@ -161,10 +155,7 @@ async fn words(response: Response) -> Option<Words> {
 
 /// A stranger's words, without what could drive a terminal.
 fn printable(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_control())
-        .take(MAX_WORDS)
-        .collect()
+    text.chars().filter(|c| !c.is_control()).take(MAX_WORDS).collect()
 }
 
 #[cfg(test)]
@@ -177,13 +168,7 @@ mod tests {
             name: "example.com/app:1".into(),
         };
         let status = StatusCode::from_u16(status).unwrap();
-        of_status(
-            status,
-            asked.map(Duration::from_secs),
-            None,
-            &subject,
-            false,
-        )
+        of_status(status, asked.map(Duration::from_secs), None, &subject, false)
     }
 
     #[test]
@@ -197,10 +182,7 @@ mod tests {
             ErrorKind::RateLimited { retry_at: Some(_) }
         ));
         for status in [400, 401, 403, 404, 429, 503] {
-            assert!(
-                of(status, None).to_string().contains("example.com/app:1"),
-                "{status}"
-            );
+            assert!(of(status, None).to_string().contains("example.com/app:1"), "{status}");
         }
     }
 

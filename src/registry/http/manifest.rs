@@ -2,8 +2,8 @@
 
 use futures_util::StreamExt;
 use oci_distribution::manifest::{
-    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE,
-    OCI_IMAGE_MEDIA_TYPE, Versioned,
+    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
+    Versioned,
 };
 use reqwest::Response;
 use reqwest::header::CONTENT_TYPE;
@@ -16,11 +16,7 @@ use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::registry::{MAX_MANIFEST, ManifestBlob, ManifestKey};
 use crate::types::{Descriptor, Digest, MediaType};
 
-pub(super) async fn fetch(
-    registry: &HttpRegistry,
-    repository: &str,
-    key: &ManifestKey,
-) -> Result<ManifestBlob> {
+pub(super) async fn fetch(registry: &HttpRegistry, repository: &str, key: &ManifestKey) -> Result<ManifestBlob> {
     let subject = Subject {
         kind: ObjectKind::Image,
         name: full_name(&registry.host, repository, key),
@@ -73,10 +69,7 @@ fn media_type(response: &Response) -> Option<String> {
 /// Stops reading at the limit, whatever the registry announces.
 async fn read(registry: &HttpRegistry, response: Response, subject: &Subject) -> Result<Vec<u8>> {
     let too_long = || {
-        let message = format!(
-            "the manifest of {} is larger than {MAX_MANIFEST} bytes",
-            subject.name
-        );
+        let message = format!("the manifest of {} is larger than {MAX_MANIFEST} bytes", subject.name);
         subject.error(ErrorKind::InvalidArgument, message)
     };
     let announced = response.content_length();
@@ -86,9 +79,7 @@ async fn read(registry: &HttpRegistry, response: Response, subject: &Subject) ->
     let mut bytes = Vec::with_capacity(announced.unwrap_or(0) as usize);
     let mut stream = response.bytes_stream();
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| {
-            fail::broken(error, subject, registry.transport.options().stall_timeout)
-        })?;
+        let chunk = chunk.map_err(|error| fail::broken(error, subject, registry.transport.options().stall_timeout))?;
         if (bytes.len() + chunk.len()) as u64 > MAX_MANIFEST {
             return Err(too_long());
         }
@@ -98,19 +89,15 @@ async fn read(registry: &HttpRegistry, response: Response, subject: &Subject) ->
 }
 
 /// The digest is computed here. What the registry says it is (`Docker-Content-Digest`) is not even read.
-fn check(
-    stated: Option<String>,
-    bytes: bytes::Bytes,
-    key: &ManifestKey,
-    subject: &Subject,
-) -> Result<ManifestBlob> {
+fn check(stated: Option<String>, bytes: bytes::Bytes, key: &ManifestKey, subject: &Subject) -> Result<ManifestBlob> {
     let digest = Digest::of(&bytes);
     if let ManifestKey::Digest(wanted) = key
         && *wanted != digest
     {
         let message = format!("the registry sent {digest} for {}", subject.name);
-        return Err(Error::new(ErrorKind::DigestMismatch, message)
-            .with_object(ObjectKind::Manifest, wanted.to_string()));
+        return Err(
+            Error::new(ErrorKind::DigestMismatch, message).with_object(ObjectKind::Manifest, wanted.to_string())
+        );
     }
     let media_type = stated
         .or_else(|| inner_media_type(&bytes))

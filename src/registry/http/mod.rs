@@ -57,12 +57,7 @@ impl Registry for HttpRegistry {
         manifest::fetch(self, repository, key).await
     }
 
-    async fn blob(
-        &self,
-        repository: &str,
-        descriptor: &Descriptor,
-        offset: u64,
-    ) -> Result<BlobStream> {
+    async fn blob(&self, repository: &str, descriptor: &Descriptor, offset: u64) -> Result<BlobStream> {
         blob::open(self, repository, descriptor, offset).await
     }
 }

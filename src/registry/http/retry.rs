@@ -24,9 +24,7 @@ impl<'a> Retry<'a> {
 
     /// Waits for the next attempt, or gives `error` back where there is none to make.
     pub(super) async fn again(&mut self, error: Error, asked: Option<Duration>) -> Result<()> {
-        if self.made >= self.options.attempts
-            || asked.is_some_and(|wait| wait > self.options.max_retry_wait)
-        {
+        if self.made >= self.options.attempts || asked.is_some_and(|wait| wait > self.options.max_retry_wait) {
             return Err(error);
         }
         let wait = asked.unwrap_or_else(|| jitter(backoff(self.options, self.made)));
@@ -49,11 +47,7 @@ pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
         return Some(Duration::from_secs(seconds.into()));
     }
     let date = OffsetDateTime::parse(&text.replace("GMT", "+0000"), &Rfc2822).ok()?;
-    Some(
-        SystemTime::from(date)
-            .duration_since(now)
-            .unwrap_or_default(),
-    )
+    Some(SystemTime::from(date).duration_since(now).unwrap_or_default())
 }
 
 fn backoff(options: &HttpOptions, made: u32) -> Duration {
@@ -81,10 +75,7 @@ mod tests {
     #[test]
     fn reads_seconds_and_dates() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        assert_eq!(
-            retry_after(&headers("120"), now),
-            Some(Duration::from_secs(120))
-        );
+        assert_eq!(retry_after(&headers("120"), now), Some(Duration::from_secs(120)));
         assert_eq!(
             retry_after(&headers("Sun, 06 Nov 1994 08:50:37 GMT"), now),
             Some(Duration::from_secs(60))
@@ -105,9 +96,7 @@ mod tests {
             max_retry_wait: Duration::from_secs(5),
             ..HttpOptions::default()
         };
-        let waits: Vec<u64> = (1..6)
-            .map(|made| backoff(&options, made).as_secs())
-            .collect();
+        let waits: Vec<u64> = (1..6).map(|made| backoff(&options, made).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 5, 5]);
         assert_eq!(backoff(&options, u32::MAX).as_secs(), 5);
         let wait = jitter(Duration::from_secs(10));

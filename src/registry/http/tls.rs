@@ -15,9 +15,7 @@ pub(super) fn client_config(options: &HttpOptions) -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| {
-            Error::internal("the TLS provider has no usable version").with_source(error)
-        })?
+        .map_err(|error| Error::internal("the TLS provider has no usable version").with_source(error))?
         .with_root_certificates(roots(options)?)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -47,9 +45,7 @@ fn add_pem(store: &mut RootCertStore, pem: &[u8]) -> Result<()> {
     let mut found = false;
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| bad(format!("not PEM ({error})")))?;
-        store
-            .add(certificate)
-            .map_err(|error| bad(error.to_string()))?;
+        store.add(certificate).map_err(|error| bad(error.to_string()))?;
         found = true;
     }
     if !found {

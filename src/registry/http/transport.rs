@@ -52,8 +52,7 @@ impl Transport {
     pub(super) fn new(host: &str, options: HttpOptions) -> Result<Self> {
         let candidates = endpoint::candidates(host, options.plain_http)?;
         let tls = tls::client_config(&options)?;
-        let client =
-            build(client_builder(&options, tls.clone())?.redirect(Policy::custom(redirect)))?;
+        let client = build(client_builder(&options, tls.clone())?.redirect(Policy::custom(redirect)))?;
         let quiet = build(client_builder(&options, tls)?.redirect(Policy::none()))?;
         let options = Arc::new(options);
         let auth = Authenticator::new(Arc::clone(&options), quiet);
@@ -99,8 +98,7 @@ impl Transport {
             if status.is_success() {
                 return Ok(response);
             }
-            if status == StatusCode::UNAUTHORIZED && !answered && same_server(response.url(), base)
-            {
+            if status == StatusCode::UNAUTHORIZED && !answered && same_server(response.url(), base) {
                 answered = true;
                 let challenges = challenge::parse_all(response.headers());
                 drop(response);
@@ -110,12 +108,7 @@ impl Transport {
                 continue;
             }
             let asked = retry_after(response.headers(), SystemTime::now());
-            let error = fail::refused(
-                response,
-                call.subject,
-                !self.options.credentials.is_anonymous(),
-            )
-            .await;
+            let error = fail::refused(response, call.subject, !self.options.credentials.is_anonymous()).await;
             if !is_transient(status) {
                 return Err(error);
             }
@@ -124,10 +117,7 @@ impl Transport {
     }
 
     async fn send(&self, url: &Url, call: &Call<'_>, shown: &Shown) -> reqwest::Result<Response> {
-        let mut request = self
-            .client
-            .get(url.clone())
-            .header(ACCEPT_ENCODING, "identity");
+        let mut request = self.client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
         if let Some(accept) = call.accept {
             request = request.header(ACCEPT, accept);
         }
@@ -180,20 +170,15 @@ fn client_builder(options: &HttpOptions, tls: rustls::ClientConfig) -> Result<Cl
     let Some(proxy) = &options.proxy else {
         return Ok(builder);
     };
-    let proxy = Proxy::all(proxy).map_err(|error| {
-        Error::invalid(format!("invalid proxy address: {proxy:?}")).with_source(error)
-    })?;
+    let proxy = Proxy::all(proxy)
+        .map_err(|error| Error::invalid(format!("invalid proxy address: {proxy:?}")).with_source(error))?;
     Ok(builder.proxy(proxy))
 }
 
 fn build(builder: ClientBuilder) -> Result<Client> {
-    builder.build().map_err(|error| {
-        Error::new(
-            ErrorKind::InvalidArgument,
-            "these options make no HTTP client",
-        )
-        .with_source(error)
-    })
+    builder
+        .build()
+        .map_err(|error| Error::new(ErrorKind::InvalidArgument, "these options make no HTTP client").with_source(error))
 }
 
 /// Follows redirects to blob stores, but not from TLS to plain HTTP (which leaks and lets others write), nor for ever.
@@ -202,11 +187,8 @@ fn redirect(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     if attempt.previous().len() > MAX_REDIRECTS {
         return attempt.error("too many redirects");
     }
-    let downgrade = attempt.url().scheme() == "http"
-        && attempt
-            .previous()
-            .last()
-            .is_some_and(|last| last.scheme() == "https");
+    let downgrade =
+        attempt.url().scheme() == "http" && attempt.previous().last().is_some_and(|last| last.scheme() == "https");
     if downgrade && !is_loopback(attempt.url()) {
         return attempt.error("a redirect from TLS to plain HTTP");
     }

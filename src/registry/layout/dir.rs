@@ -29,8 +29,7 @@ impl LayoutDir {
             Mode::empty(),
         )
         .map_err(|errno| {
-            Error::os("open the image layout", io::Error::from(errno))
-                .with_object(ObjectKind::Image, shown.clone())
+            Error::os("open the image layout", io::Error::from(errno)).with_object(ObjectKind::Image, shown.clone())
         })?;
         Ok(Self { root, shown })
     }
@@ -66,12 +65,8 @@ impl LayoutDir {
                 .map_err(|error| self.failed(name, error))?;
         }
         if size > limit || bytes.len() as u64 > limit {
-            let message = format!(
-                "{name} in the image layout {} is larger than {limit} bytes",
-                self.shown
-            );
-            return Err(Error::new(ErrorKind::InvalidArgument, message)
-                .with_object(ObjectKind::Manifest, name));
+            let message = format!("{name} in the image layout {} is larger than {limit} bytes", self.shown);
+            return Err(Error::new(ErrorKind::InvalidArgument, message).with_object(ObjectKind::Manifest, name));
         }
         Ok(bytes)
     }
@@ -111,9 +106,7 @@ impl LayoutDir {
         openat(at, part, flags, Mode::empty()).map_err(|errno| match errno {
             Errno::ENOENT => self.missing(name),
             // O_NOFOLLOW gives ELOOP, and ENOTDIR where a directory was wanted.
-            Errno::ELOOP | Errno::ENOTDIR => {
-                self.hostile(name, "is a symbolic link, or no directory")
-            }
+            Errno::ELOOP | Errno::ENOTDIR => self.hostile(name, "is a symbolic link, or no directory"),
             Errno::ENXIO => self.hostile(name, "is not a regular file"),
             errno => self.failed(name, io::Error::from(errno)),
         })
@@ -126,14 +119,11 @@ impl LayoutDir {
 
     fn hostile(&self, name: &str, why: &str) -> Error {
         let message = format!("{name} in the image layout {} {why}", self.shown);
-        Error::new(ErrorKind::UnsafeArchive, message)
-            .with_object(ObjectKind::Image, self.shown.clone())
+        Error::new(ErrorKind::UnsafeArchive, message).with_object(ObjectKind::Image, self.shown.clone())
     }
 
     fn failed(&self, name: &str, error: io::Error) -> Error {
-        Error::os("read the image layout", error).context(format!(
-            "reading {name} in the image layout {} failed",
-            self.shown
-        ))
+        Error::os("read the image layout", error)
+            .context(format!("reading {name} in the image layout {} failed", self.shown))
     }
 }

@@ -88,12 +88,7 @@ impl Registry for LayoutRegistry {
         }
     }
 
-    async fn blob(
-        &self,
-        _repository: &str,
-        descriptor: &Descriptor,
-        offset: u64,
-    ) -> Result<BlobStream> {
+    async fn blob(&self, _repository: &str, descriptor: &Descriptor, offset: u64) -> Result<BlobStream> {
         let (dir, wanted) = (Arc::clone(&self.dir), descriptor.clone());
         let file = blocking(move || open_blob(&dir, &wanted, offset)).await?;
         let digest = descriptor.digest;
@@ -101,12 +96,10 @@ impl Registry for LayoutRegistry {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    spawn_blocking(work).await.map_err(|error| {
-        Error::internal("reading an image layout ended early").with_source(error)
-    })?
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    spawn_blocking(work)
+        .await
+        .map_err(|error| Error::internal("reading an image layout ended early").with_source(error))?
 }
 
 #[derive(Deserialize)]
@@ -171,10 +164,7 @@ fn named(dir: &LayoutDir, top: &[Descriptor], name: &str) -> Result<Vec<Descript
 
 fn below(dir: &LayoutDir, level: &[Descriptor]) -> Result<Vec<Descriptor>> {
     let mut out = Vec::new();
-    for entry in level
-        .iter()
-        .filter(|entry| index::is_index(&entry.media_type.0))
-    {
+    for entry in level.iter().filter(|entry| index::is_index(&entry.media_type.0)) {
         let nested = read_manifest(dir, &entry.digest, Some(&entry.media_type))?;
         out.extend(index::entries(&nested.bytes)?);
         if out.len() > index::MAX_ENTRIES {
@@ -192,9 +182,7 @@ fn ref_name(entry: &Descriptor) -> Option<&str> {
 }
 
 fn differ_in_platform_alone(entries: &[Descriptor]) -> bool {
-    let same_name = entries
-        .windows(2)
-        .all(|pair| ref_name(&pair[0]) == ref_name(&pair[1]));
+    let same_name = entries.windows(2).all(|pair| ref_name(&pair[0]) == ref_name(&pair[1]));
     let mut seen = Vec::new();
     let distinct = entries.iter().all(|entry| match &entry.platform {
         Some(platform) if !seen.contains(&platform) => {
@@ -209,8 +197,8 @@ fn differ_in_platform_alone(entries: &[Descriptor]) -> bool {
 fn join(entries: &[Descriptor]) -> Result<ManifestBlob> {
     let media_type = "application/vnd.oci.image.index.v1+json";
     let index = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": entries });
-    let bytes = serde_json::to_vec(&index)
-        .map_err(|error| Error::internal("an index cannot be written").with_source(error))?;
+    let bytes =
+        serde_json::to_vec(&index).map_err(|error| Error::internal("an index cannot be written").with_source(error))?;
     Ok(blob_of(MediaType(media_type.to_owned()), bytes))
 }
 
@@ -223,8 +211,7 @@ fn nothing(dir: &LayoutDir, top: &[Descriptor], name: Option<&str>) -> Error {
         ),
         None => format!("the image layout {} is empty", dir.shown()),
     };
-    Error::new(ErrorKind::NotFound, message)
-        .with_object(ObjectKind::Image, name.unwrap_or(dir.shown()))
+    Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Image, name.unwrap_or(dir.shown()))
 }
 
 fn names(entries: &[Descriptor]) -> String {
@@ -237,11 +224,7 @@ fn names(entries: &[Descriptor]) -> String {
     }
 }
 
-fn read_manifest(
-    dir: &LayoutDir,
-    digest: &Digest,
-    stated: Option<&MediaType>,
-) -> Result<ManifestBlob> {
+fn read_manifest(dir: &LayoutDir, digest: &Digest, stated: Option<&MediaType>) -> Result<ManifestBlob> {
     let bytes = dir.read_blob(digest, MAX_MANIFEST)?;
     let is = Digest::of(&bytes);
     if is != *digest {
@@ -249,13 +232,13 @@ fn read_manifest(
             "a manifest in the image layout {} hashes to {is}, not to {digest}",
             dir.shown()
         );
-        return Err(Error::new(ErrorKind::DigestMismatch, message)
-            .with_object(ObjectKind::Manifest, digest.to_string()));
+        return Err(
+            Error::new(ErrorKind::DigestMismatch, message).with_object(ObjectKind::Manifest, digest.to_string())
+        );
     }
     let media_type = stated.cloned().or_else(|| inner_media_type(&bytes));
     Ok(blob_of(
-        media_type
-            .unwrap_or_else(|| MediaType("application/vnd.oci.image.manifest.v1+json".to_owned())),
+        media_type.unwrap_or_else(|| MediaType("application/vnd.oci.image.manifest.v1+json".to_owned())),
         bytes,
     ))
 }
@@ -295,8 +278,9 @@ fn open_blob(dir: &LayoutDir, descriptor: &Descriptor, offset: u64) -> Result<Fi
             dir.shown(),
             descriptor.size
         );
-        return Err(Error::new(ErrorKind::DigestMismatch, message)
-            .with_object(ObjectKind::Blob, descriptor.digest.to_string()));
+        return Err(
+            Error::new(ErrorKind::DigestMismatch, message).with_object(ObjectKind::Blob, descriptor.digest.to_string())
+        );
     }
     file.seek(SeekFrom::Start(offset))
         .map_err(|error| Error::os("seek in the image layout", error))?;
@@ -307,8 +291,7 @@ async fn read_chunk(mut file: File, digest: Digest) -> Result<Option<(Bytes, Fil
     blocking(move || {
         let mut chunk = vec![0; CHUNK];
         let read = file.read(&mut chunk).map_err(|error| {
-            Error::os("read the image layout", error)
-                .with_object(ObjectKind::Blob, digest.to_string())
+            Error::os("read the image layout", error).with_object(ObjectKind::Blob, digest.to_string())
         })?;
         chunk.truncate(read);
         Ok((read > 0).then(|| (Bytes::from(chunk), file)))

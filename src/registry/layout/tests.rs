@@ -17,11 +17,7 @@ fn platform(text: &str) -> Platform {
 }
 
 async fn read(registry: &LayoutRegistry, descriptor: &Descriptor, offset: u64) -> Result<Vec<u8>> {
-    let chunks: Vec<Bytes> = registry
-        .blob("", descriptor, offset)
-        .await?
-        .try_collect()
-        .await?;
+    let chunks: Vec<Bytes> = registry.blob("", descriptor, offset).await?.try_collect().await?;
     Ok(chunks.concat())
 }
 
@@ -53,18 +49,13 @@ async fn an_image_comes_back_as_it_was_written() {
         );
         let blob = read(&registry, &layer.descriptor, 0).await.unwrap();
         assert_eq!(Digest::of(&blob), layer.descriptor.digest);
-        assert_eq!(
-            read(&registry, &layer.descriptor, 100).await.unwrap(),
-            blob[100..]
-        );
+        assert_eq!(read(&registry, &layer.descriptor, 100).await.unwrap(), blob[100..]);
     }
-    assert!(!std::fs::read_dir(writer.dir()).unwrap().any(|entry| {
-        entry
+    assert!(
+        !std::fs::read_dir(writer.dir())
             .unwrap()
-            .file_name()
-            .to_string_lossy()
-            .starts_with(".new")
-    }));
+            .any(|entry| { entry.unwrap().file_name().to_string_lossy().starts_with(".new") })
+    );
 }
 
 #[tokio::test]
@@ -87,12 +78,7 @@ async fn names_choose_and_platforms_join() {
     assert!(index::is_index(&joined.descriptor.media_type.0));
 
     let other = writer
-        .put_image(
-            Some("b"),
-            &platform("linux/amd64"),
-            json!({ "Cmd": ["b"] }),
-            &[],
-        )
+        .put_image(Some("b"), &platform("linux/amd64"), json!({ "Cmd": ["b"] }), &[])
         .unwrap();
     assert_eq!(
         registry.select(Some("b")).await.unwrap().descriptor.digest,
@@ -101,10 +87,7 @@ async fn names_choose_and_platforms_join() {
     let error = registry.select(None).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::InvalidArgument);
     let error = registry.select(Some("c")).await.unwrap_err();
-    assert!(
-        error.is_not_found() && error.to_string().contains("a, b"),
-        "{error}"
-    );
+    assert!(error.is_not_found() && error.to_string().contains("a, b"), "{error}");
 }
 
 #[tokio::test]
@@ -114,8 +97,7 @@ async fn names_are_found_in_nested_indexes() {
         .put_blob("application/vnd.oci.image.manifest.v1+json", b"{}")
         .unwrap();
     inner.annotations.insert(REF_NAME.into(), "deep".into());
-    let mut bytes =
-        serde_json::to_vec(&json!({ "schemaVersion": 2, "manifests": [inner] })).unwrap();
+    let mut bytes = serde_json::to_vec(&json!({ "schemaVersion": 2, "manifests": [inner] })).unwrap();
     for _ in 0..2 {
         let nested = writer
             .put_blob("application/vnd.oci.image.index.v1+json", &bytes)
@@ -160,10 +142,7 @@ async fn links_fifos_and_lies_are_refused() {
         registry.manifest("", &key).await.unwrap_err().kind(),
         &ErrorKind::DigestMismatch
     );
-    File::create(&path)
-        .unwrap()
-        .set_len(MAX_MANIFEST + 1)
-        .unwrap();
+    File::create(&path).unwrap().set_len(MAX_MANIFEST + 1).unwrap();
     assert_eq!(
         registry.manifest("", &key).await.unwrap_err().kind(),
         &ErrorKind::InvalidArgument
@@ -193,23 +172,9 @@ async fn other_directories_are_no_layouts() {
             .unwrap_err()
             .is_not_found()
     );
-    assert!(
-        LayoutRegistry::open(dir.path())
-            .await
-            .unwrap_err()
-            .is_not_found()
-    );
-    std::fs::write(
-        dir.path().join("oci-layout"),
-        r#"{"imageLayoutVersion":"2.0.0"}"#,
-    )
-    .unwrap();
-    assert!(
-        LayoutRegistry::open(dir.path())
-            .await
-            .unwrap_err()
-            .is_unsupported()
-    );
+    assert!(LayoutRegistry::open(dir.path()).await.unwrap_err().is_not_found());
+    std::fs::write(dir.path().join("oci-layout"), r#"{"imageLayoutVersion":"2.0.0"}"#).unwrap();
+    assert!(LayoutRegistry::open(dir.path()).await.unwrap_err().is_unsupported());
     std::fs::write(dir.path().join("oci-layout"), "hello").unwrap();
     assert_eq!(
         LayoutRegistry::open(dir.path()).await.unwrap_err().kind(),

@@ -97,10 +97,7 @@ impl LayoutWriter {
     pub fn put_layer(&self, tar: impl Read, compression: Compression) -> Result<NewLayer> {
         let temporary = self.temporary();
         let written = write_layer(&temporary, tar, compression).and_then(|layer| {
-            let name = self
-                .dir
-                .join("blobs/sha256")
-                .join(layer.descriptor.digest.hex());
+            let name = self.dir.join("blobs/sha256").join(layer.descriptor.digest.hex());
             fs::rename(&temporary, name).map(|()| layer)
         });
         if written.is_err() {
@@ -126,8 +123,7 @@ impl LayoutWriter {
         entry
             .annotations
             .extend(name.map(|name| (REF_NAME.to_owned(), name.to_owned())));
-        let old = fs::read(self.dir.join("index.json"))
-            .map_err(|error| Error::os("read the layout's index", error))?;
+        let old = fs::read(self.dir.join("index.json")).map_err(|error| Error::os("read the layout's index", error))?;
         let mut entries = crate::registry::index::entries(&old)?;
         entries.retain(|old| old.digest != entry.digest || old.annotations != entry.annotations);
         entries.retain(|old| {
@@ -152,10 +148,7 @@ impl LayoutWriter {
         config: Value,
         layers: &[NewLayer],
     ) -> Result<Descriptor> {
-        let config = self.put_blob(
-            CONFIG,
-            &json_bytes(&image_config(platform, config, layers))?,
-        )?;
+        let config = self.put_blob(CONFIG, &json_bytes(&image_config(platform, config, layers))?)?;
         let layers: Vec<&Descriptor> = layers.iter().map(|layer| &layer.descriptor).collect();
         let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers });
         self.put_manifest(name, MANIFEST, &json_bytes(&manifest)?, Some(platform))
@@ -168,8 +161,7 @@ impl LayoutWriter {
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let temporary = self.temporary();
-        let written =
-            fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, self.dir.join(name)));
+        let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, self.dir.join(name)));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
@@ -177,8 +169,7 @@ impl LayoutWriter {
     }
 
     fn temporary(&self) -> PathBuf {
-        self.dir
-            .join(format!(".new-{}", ContainerId::random().short()))
+        self.dir.join(format!(".new-{}", ContainerId::random().short()))
     }
 }
 
@@ -211,27 +202,16 @@ fn write_layer(path: &Path, tar: impl Read, compression: Compression) -> io::Res
         Compression::Gzip => {
             let mut out = GzEncoder::new(file, flate2::Compression::default());
             let diff_id = copy(tar, &mut out)?;
-            (
-                out.finish()?,
-                diff_id,
-                "application/vnd.oci.image.layer.v1.tar+gzip",
-            )
+            (out.finish()?, diff_id, "application/vnd.oci.image.layer.v1.tar+gzip")
         }
         Compression::Zstd => {
             let mut out = zstd::Encoder::new(file, zstd::DEFAULT_COMPRESSION_LEVEL)?;
             let diff_id = copy(tar, &mut out)?;
-            (
-                out.finish()?,
-                diff_id,
-                "application/vnd.oci.image.layer.v1.tar+zstd",
-            )
+            (out.finish()?, diff_id, "application/vnd.oci.image.layer.v1.tar+zstd")
         }
     };
     let descriptor = descriptor(media_type, blob.hasher.finish(), blob.size);
-    Ok(NewLayer {
-        descriptor,
-        diff_id,
-    })
+    Ok(NewLayer { descriptor, diff_id })
 }
 
 fn copy(mut from: impl Read, to: &mut impl Write) -> io::Result<Digest> {
@@ -275,6 +255,5 @@ fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descriptor {
 }
 
 fn json_bytes(value: &Value) -> Result<Vec<u8>> {
-    serde_json::to_vec(value)
-        .map_err(|error| Error::internal("JSON cannot be written").with_source(error))
+    serde_json::to_vec(value).map_err(|error| Error::internal("JSON cannot be written").with_source(error))
 }

@@ -64,16 +64,10 @@ pub trait Snapshotter: Debug + Send + Sync + 'static {
 
     /// Begins a snapshot for a layer on top of `parent` and says where and how to write it.
     /// With [`Snapshotter::unpacks_in_parallel`] the parent need not be there yet.
-    async fn begin_layer(&self, key: &SnapshotKey, parent: Option<&ChainId>)
-    -> Result<LayerTarget>;
+    async fn begin_layer(&self, key: &SnapshotKey, parent: Option<&ChainId>) -> Result<LayerTarget>;
 
     /// Makes the layer under `key` visible as `chain` on top of `parent`, which is committed by now.
-    async fn commit_layer(
-        &self,
-        key: &SnapshotKey,
-        chain: &ChainId,
-        parent: Option<&ChainId>,
-    ) -> Result<()>;
+    async fn commit_layer(&self, key: &SnapshotKey, chain: &ChainId, parent: Option<&ChainId>) -> Result<()>;
 
     /// Makes a writable snapshot on top of a stack and returns the mounts that show it: the first is the root.
     async fn create_writable(

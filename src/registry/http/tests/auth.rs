@@ -10,9 +10,7 @@ async fn with_tokens(expires_in: u64, valid_from: Arc<AtomicU32>) -> Mock {
     let mock = Mock::start(move |seen| {
         if seen.path == "/token" {
             let n = given.fetch_add(1, Ordering::SeqCst);
-            return Reply::ok(format!(
-                r#"{{"access_token":"t{n}","expires_in":{expires_in}}}"#
-            ));
+            return Reply::ok(format!(r#"{{"access_token":"t{n}","expires_in":{expires_in}}}"#));
         }
         let token = seen
             .authorization
@@ -26,9 +24,7 @@ async fn with_tokens(expires_in: u64, valid_from: Arc<AtomicU32>) -> Mock {
             r#"Bearer realm="http://{}/token",service="mock",scope="repository:x:pull""#,
             own.get().unwrap()
         );
-        Reply::new(401)
-            .header("www-authenticate", challenge)
-            .body(DENIED)
+        Reply::new(401).header("www-authenticate", challenge).body(DENIED)
     })
     .await;
     address.set(mock.host()).unwrap();
@@ -50,11 +46,7 @@ async fn one_token_for_each_scope_however_many_ask() {
     for pull in futures_util::future::join_all(pulls).await {
         pull.unwrap().unwrap();
     }
-    let tokens: Vec<_> = mock
-        .seen()
-        .into_iter()
-        .filter(|seen| seen.path == "/token")
-        .collect();
+    let tokens: Vec<_> = mock.seen().into_iter().filter(|seen| seen.path == "/token").collect();
     assert_eq!(tokens.len(), 2);
     let scopes: Vec<&str> = tokens.iter().map(|seen| seen.query.as_str()).collect();
     assert!(
@@ -88,10 +80,7 @@ async fn a_token_refused_in_the_middle_of_a_pull_is_replaced() {
 #[tokio::test]
 async fn a_token_that_is_not_enough_is_denied_after_one_try() {
     let mock = with_tokens(300, Arc::new(AtomicU32::new(u32::MAX))).await;
-    let error = registry(&mock)
-        .manifest("app", &tag("1"))
-        .await
-        .unwrap_err();
+    let error = registry(&mock).manifest("app", &tag("1")).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Denied);
     assert!(
         error.to_string().contains("not yours") && error.to_string().contains("credentials"),
@@ -116,56 +105,33 @@ async fn passwords_and_identity_tokens_go_to_the_token_service() {
         .manifest("app", &tag("1"))
         .await
         .unwrap();
-    let tokens: Vec<_> = mock
-        .seen()
-        .into_iter()
-        .filter(|seen| seen.path == "/token")
-        .collect();
+    let tokens: Vec<_> = mock.seen().into_iter().filter(|seen| seen.path == "/token").collect();
     assert_eq!(
-        (
-            tokens[0].method.as_str(),
-            tokens[0].authorization.as_deref()
-        ),
+        (tokens[0].method.as_str(), tokens[0].authorization.as_deref()),
         ("GET", Some("Basic bWU6c2VjcmV0"))
     );
     assert_eq!(tokens[1].method, "POST");
-    assert!(
-        tokens[1].body.contains("grant_type=refresh_token")
-            && tokens[1].body.contains("refresh_token=a%2Bb")
-    );
+    assert!(tokens[1].body.contains("grant_type=refresh_token") && tokens[1].body.contains("refresh_token=a%2Bb"));
     let shown: Vec<_> = mock
         .seen()
         .into_iter()
         .filter(|seen| seen.path.starts_with("/v2/"))
         .filter_map(|seen| seen.authorization)
         .collect();
-    assert!(
-        shown.iter().all(|text| text.starts_with("Bearer ")),
-        "{shown:?}"
-    );
+    assert!(shown.iter().all(|text| text.starts_with("Bearer ")), "{shown:?}");
 }
 
 #[tokio::test]
 async fn without_credentials_basic_is_denied_with_the_remedy() {
     let mock = Mock::start(|_| Reply::new(401).header("www-authenticate", "Basic realm=x")).await;
-    let error = registry(&mock)
-        .manifest("app", &tag("1"))
-        .await
-        .unwrap_err();
+    let error = registry(&mock).manifest("app", &tag("1")).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Denied);
-    assert!(
-        error.to_string().contains("user name and a password"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("user name and a password"), "{error}");
     assert_eq!(mock.seen().len(), 1);
 
     let mute = Mock::start(|_| Reply::new(401)).await;
     assert_eq!(
-        registry(&mute)
-            .manifest("app", &tag("1"))
-            .await
-            .unwrap_err()
-            .kind(),
+        registry(&mute).manifest("app", &tag("1")).await.unwrap_err().kind(),
         &ErrorKind::Denied
     );
 }
@@ -222,14 +188,7 @@ async fn a_token_service_that_talks_nonsense_is_unavailable() {
         })
         .await;
         address.set(mock.host()).unwrap();
-        let error = registry(&mock)
-            .manifest("app", &tag("1"))
-            .await
-            .unwrap_err();
-        assert_eq!(
-            error.kind(),
-            &ErrorKind::Unavailable,
-            "{answer:?}: {error:?}"
-        );
+        let error = registry(&mock).manifest("app", &tag("1")).await.unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::Unavailable, "{answer:?}: {error:?}");
     }
 }

@@ -118,17 +118,11 @@ impl Mock {
         Self::serve(None, handler).await
     }
 
-    pub(super) async fn start_tls(
-        tls: TlsAcceptor,
-        handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
-    ) -> Self {
+    pub(super) async fn start_tls(tls: TlsAcceptor, handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         Self::serve(Some(tls), handler).await
     }
 
-    async fn serve(
-        tls: Option<TlsAcceptor>,
-        handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
-    ) -> Self {
+    async fn serve(tls: Option<TlsAcceptor>, handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -148,10 +142,7 @@ impl Mock {
 
     /// How many requests had a path with this in it.
     pub(super) fn count(&self, part: &str) -> usize {
-        self.seen()
-            .iter()
-            .filter(|seen| seen.path.contains(part))
-            .count()
+        self.seen().iter().filter(|seen| seen.path.contains(part)).count()
     }
 }
 
@@ -161,26 +152,15 @@ impl Drop for Mock {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    log: Arc<Mutex<Vec<Seen>>>,
-    handler: Arc<Handler>,
-) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, log: Arc<Mutex<Vec<Seen>>>, handler: Arc<Handler>) {
     while let Ok((socket, _)) = listener.accept().await {
         let (tls, log, handler) = (tls.clone(), Arc::clone(&log), Arc::clone(&handler));
         tokio::spawn(async move { connection(socket, tls, log, handler).await });
     }
 }
 
-async fn connection(
-    socket: TcpStream,
-    tls: Option<TlsAcceptor>,
-    log: Arc<Mutex<Vec<Seen>>>,
-    handler: Arc<Handler>,
-) {
-    let service =
-        service_fn(move |request| answer(request, Arc::clone(&log), Arc::clone(&handler)));
+async fn connection(socket: TcpStream, tls: Option<TlsAcceptor>, log: Arc<Mutex<Vec<Seen>>>, handler: Arc<Handler>) {
+    let service = service_fn(move |request| answer(request, Arc::clone(&log), Arc::clone(&handler)));
     let http = hyper::server::conn::http1::Builder::new();
     // A broken connection is what many of the tests are about.
     let _ = match tls {
@@ -202,16 +182,8 @@ async fn answer(
     handler: Arc<Handler>,
 ) -> Result<Response<Body>, Infallible> {
     let (head, body) = request.into_parts();
-    let text = |name: &str| {
-        head.headers
-            .get(name)
-            .map(|value| value.to_str().unwrap().to_owned())
-    };
-    let body = body
-        .collect()
-        .await
-        .map(|body| body.to_bytes())
-        .unwrap_or_default();
+    let text = |name: &str| head.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let seen = Seen {
         method: head.method.to_string(),
         path: head.uri.path().to_owned(),

@@ -52,16 +52,8 @@ fn some_bytes() -> Vec<u8> {
     (0..100_000u32).map(|n| (n % 251) as u8).collect()
 }
 
-async fn read(
-    registry: &HttpRegistry,
-    descriptor: &Descriptor,
-    offset: u64,
-) -> Result<Vec<u8>, Error> {
-    let chunks: Vec<Bytes> = registry
-        .blob("app", descriptor, offset)
-        .await?
-        .try_collect()
-        .await?;
+async fn read(registry: &HttpRegistry, descriptor: &Descriptor, offset: u64) -> Result<Vec<u8>, Error> {
+    let chunks: Vec<Bytes> = registry.blob("app", descriptor, offset).await?.try_collect().await?;
     Ok(chunks.concat())
 }
 
@@ -84,10 +76,7 @@ async fn a_manifest_comes_with_its_own_digest_and_type() {
             .header("docker-content-digest", lie)
     })
     .await;
-    let manifest = registry(&mock)
-        .manifest("library/app", &tag("1"))
-        .await
-        .unwrap();
+    let manifest = registry(&mock).manifest("library/app", &tag("1")).await.unwrap();
     assert_eq!(manifest.bytes, body);
     assert_eq!(manifest.descriptor.digest, Digest::of(body.as_bytes()));
     assert_eq!(
@@ -96,19 +85,13 @@ async fn a_manifest_comes_with_its_own_digest_and_type() {
     );
     let seen = &mock.seen()[0];
     assert_eq!(seen.path, "/v2/library/app/manifests/1");
-    assert!(
-        seen.accept
-            .as_ref()
-            .unwrap()
-            .contains("manifest.list.v2+json")
-    );
+    assert!(seen.accept.as_ref().unwrap().contains("manifest.list.v2+json"));
 }
 
 #[tokio::test]
 async fn a_type_that_is_not_stated_is_read_from_inside() {
     let body = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json"}"#;
-    let mock =
-        Mock::start(move |_| Reply::ok(body).header("content-type", "application/json")).await;
+    let mock = Mock::start(move |_| Reply::ok(body).header("content-type", "application/json")).await;
     let manifest = registry(&mock).manifest("app", &tag("1")).await.unwrap();
     assert_eq!(
         manifest.descriptor.media_type.0,
@@ -131,10 +114,7 @@ async fn an_endless_manifest_is_not_read_to_its_end() {
     let announced = Mock::start(|_| Reply::ok("{").length(5 << 20).end(End::Stall)).await;
     let endless = Mock::start(|_| Reply::ok(vec![b' '; 64 << 10]).end(End::Never)).await;
     for mock in [announced, endless] {
-        let error = registry(&mock)
-            .manifest("app", &tag("1"))
-            .await
-            .unwrap_err();
+        let error = registry(&mock).manifest("app", &tag("1")).await.unwrap_err();
         assert_eq!(error.kind(), &ErrorKind::InvalidArgument, "{error:?}");
     }
 }
@@ -171,30 +151,18 @@ async fn a_busy_registry_is_asked_again() {
 #[tokio::test]
 async fn patience_ends() {
     let busy = Mock::start(|_| Reply::new(503)).await;
-    let error = registry(&busy)
-        .manifest("app", &tag("1"))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (error.kind(), busy.seen().len()),
-        (&ErrorKind::Unavailable, 4)
-    );
+    let error = registry(&busy).manifest("app", &tag("1")).await.unwrap_err();
+    assert_eq!((error.kind(), busy.seen().len()), (&ErrorKind::Unavailable, 4));
 
     let limited = Mock::start(|_| Reply::new(429)).await;
-    let error = registry(&limited)
-        .manifest("app", &tag("1"))
-        .await
-        .unwrap_err();
+    let error = registry(&limited).manifest("app", &tag("1")).await.unwrap_err();
     assert_eq!(
         (error.kind(), limited.seen().len()),
         (&ErrorKind::RateLimited { retry_at: None }, 4)
     );
 
     let later = Mock::start(|_| Reply::new(429).header("retry-after", "3600")).await;
-    let error = registry(&later)
-        .manifest("app", &tag("1"))
-        .await
-        .unwrap_err();
+    let error = registry(&later).manifest("app", &tag("1")).await.unwrap_err();
     let ErrorKind::RateLimited { retry_at: Some(at) } = error.kind() else {
         panic!("{error:?}")
     };
@@ -211,10 +179,7 @@ async fn a_blob_comes_whole_or_from_an_offset() {
     let mock = Mock::start(move |seen| ranged(&served, seen.range.as_deref())).await;
     let registry = registry(&mock);
     assert_eq!(read(&registry, &blob, 0).await.unwrap(), bytes);
-    assert_eq!(
-        read(&registry, &blob, 60_000).await.unwrap(),
-        bytes[60_000..]
-    );
+    assert_eq!(read(&registry, &blob, 60_000).await.unwrap(), bytes[60_000..]);
     assert_eq!(read(&registry, &blob, 100_000).await.unwrap(), b"");
     assert!(read(&registry, &blob, 100_001).await.is_err());
     assert_eq!(mock.seen().len(), 2);
@@ -248,17 +213,12 @@ async fn a_broken_blob_is_resumed_where_it_broke() {
     let bytes = some_bytes();
     let (served, turn) = (bytes.clone(), AtomicU32::new(0));
     let mock = Mock::start(move |seen| match turn.fetch_add(1, Ordering::SeqCst) {
-        0 => Reply::ok(served[..30_000].to_vec())
-            .length(100_000)
-            .end(End::Break),
+        0 => Reply::ok(served[..30_000].to_vec()).length(100_000).end(End::Break),
         1 => ranged(&served[..], seen.range.as_deref()).end(End::Break),
         _ => ranged(&served[..], seen.range.as_deref()),
     })
     .await;
-    assert_eq!(
-        read(&registry(&mock), &blob_of(&bytes), 0).await.unwrap(),
-        bytes
-    );
+    assert_eq!(read(&registry(&mock), &blob_of(&bytes), 0).await.unwrap(), bytes);
     let ranges: Vec<_> = mock.seen().into_iter().map(|seen| seen.range).collect();
     assert_eq!(ranges[..2], [None, Some("bytes=30000-".to_owned())]);
 }
@@ -268,44 +228,24 @@ async fn a_server_without_ranges_is_read_again() {
     let bytes = some_bytes();
     let served = bytes.clone();
     let mock = by_turn(move |turn| match turn {
-        0 => Reply::ok(served[..30_000].to_vec())
-            .length(100_000)
-            .end(End::Break),
+        0 => Reply::ok(served[..30_000].to_vec()).length(100_000).end(End::Break),
         _ => Reply::ok(served.clone()).length(100_000),
     })
     .await;
-    assert_eq!(
-        read(&registry(&mock), &blob_of(&bytes), 0).await.unwrap(),
-        bytes
-    );
+    assert_eq!(read(&registry(&mock), &blob_of(&bytes), 0).await.unwrap(), bytes);
 }
 
 #[tokio::test]
 async fn a_blob_that_always_breaks_fails_after_bounded_tries() {
     let bytes = some_bytes();
     let served = bytes.clone();
-    let mock = Mock::start(move |_| {
-        Reply::ok(served[..1000].to_vec())
-            .length(100_000)
-            .end(End::Break)
-    })
-    .await;
-    let error = read(&registry(&mock), &blob_of(&bytes), 0)
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (error.kind(), mock.seen().len()),
-        (&ErrorKind::Unavailable, 3)
-    );
+    let mock = Mock::start(move |_| Reply::ok(served[..1000].to_vec()).length(100_000).end(End::Break)).await;
+    let error = read(&registry(&mock), &blob_of(&bytes), 0).await.unwrap_err();
+    assert_eq!((error.kind(), mock.seen().len()), (&ErrorKind::Unavailable, 3));
     let served = bytes.clone();
     let short = Mock::start(move |_| Reply::ok(served[..1000].to_vec())).await;
-    let error = read(&registry(&short), &blob_of(&bytes), 0)
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (error.kind(), short.seen().len()),
-        (&ErrorKind::Unavailable, 3)
-    );
+    let error = read(&registry(&short), &blob_of(&bytes), 0).await.unwrap_err();
+    assert_eq!((error.kind(), short.seen().len()), (&ErrorKind::Unavailable, 3));
 }
 
 #[tokio::test]
@@ -313,19 +253,14 @@ async fn another_part_than_asked_for_is_refused() {
     let bytes = some_bytes();
     let served = bytes.clone();
     let mock = by_turn(move |turn| match turn {
-        0 => Reply::ok(served[..30_000].to_vec())
-            .length(100_000)
-            .end(End::Break),
+        0 => Reply::ok(served[..30_000].to_vec()).length(100_000).end(End::Break),
         _ => Reply::ok(served[20_000..].to_vec())
             .status(206)
             .header("content-range", "bytes 20000-99999/100000"),
     })
     .await;
     assert_eq!(
-        read(&registry(&mock), &blob_of(&bytes), 0)
-            .await
-            .unwrap_err()
-            .kind(),
+        read(&registry(&mock), &blob_of(&bytes), 0).await.unwrap_err().kind(),
         &ErrorKind::Unavailable
     );
 }
@@ -343,10 +278,7 @@ async fn a_blob_of_another_size_is_refused() {
     }
     let endless = Mock::start(|_| Reply::ok(vec![0; 64 << 10]).end(End::Never)).await;
     assert_eq!(
-        read(&registry(&endless), &blob, 0)
-            .await
-            .unwrap_err()
-            .kind(),
+        read(&registry(&endless), &blob, 0).await.unwrap_err().kind(),
         &ErrorKind::DigestMismatch
     );
 }
@@ -355,20 +287,10 @@ async fn a_blob_of_another_size_is_refused() {
 async fn silence_is_a_timeout() {
     let bytes = some_bytes();
     let served = bytes.clone();
-    let mock = Mock::start(move |_| {
-        Reply::ok(served[..1000].to_vec())
-            .length(100_000)
-            .end(End::Stall)
-    })
-    .await;
-    let error = read(&registry(&mock), &blob_of(&bytes), 0)
-        .await
-        .unwrap_err();
+    let mock = Mock::start(move |_| Reply::ok(served[..1000].to_vec()).length(100_000).end(End::Stall)).await;
+    let error = read(&registry(&mock), &blob_of(&bytes), 0).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Timeout, "{error:?}");
-    let error = registry(&mock)
-        .manifest("app", &tag("1"))
-        .await
-        .unwrap_err();
+    let error = registry(&mock).manifest("app", &tag("1")).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Timeout, "{error:?}");
 }
 
@@ -401,10 +323,7 @@ async fn redirects_lose_the_sign_in_and_keep_the_range() {
         .plain_http(PlainHttp::Always)
         .credentials(Credentials::password("me", "pw"));
     let registry = HttpRegistry::new(&mock.host(), options).unwrap();
-    assert_eq!(
-        read(&registry, &blob_of(&bytes), 10).await.unwrap(),
-        bytes[10..]
-    );
+    assert_eq!(read(&registry, &blob_of(&bytes), 10).await.unwrap(), bytes[10..]);
     let seen = store.seen();
     assert_eq!(seen.len(), 1);
     assert_eq!(
@@ -416,10 +335,7 @@ async fn redirects_lose_the_sign_in_and_keep_the_range() {
 #[tokio::test]
 async fn a_redirect_in_a_circle_ends() {
     let mock = Mock::start(|_| Reply::new(302).header("location", "/v2/app/manifests/1")).await;
-    let error = registry(&mock)
-        .manifest("app", &tag("1"))
-        .await
-        .unwrap_err();
+    let error = registry(&mock).manifest("app", &tag("1")).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Unavailable);
     assert!(mock.seen().len() < 12);
 }

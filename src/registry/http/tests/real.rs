@@ -32,10 +32,7 @@ impl Real {
                     eprintln!("skipped: the Debian package apache2-utils is not installed");
                     return None;
                 }
-                format!(
-                    "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
-                    file.display()
-                )
+                format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", file.display())
             }
         };
         let port = std::net::TcpListener::bind("127.0.0.1:0")
@@ -107,10 +104,8 @@ impl Real {
 
     async fn push_image(&self, user: Option<&str>) -> (Vec<u8>, Vec<u8>) {
         let (config, layer) = (br#"{"os":"linux"}"#.to_vec(), some_bytes());
-        self.push("team/app", "application/octet-stream", &config, user)
-            .await;
-        self.push("team/app", "application/octet-stream", &layer, user)
-            .await;
+        self.push("team/app", "application/octet-stream", &config, user).await;
+        self.push("team/app", "application/octet-stream", &layer, user).await;
         let manifest = serde_json::json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
@@ -195,25 +190,16 @@ async fn a_real_registry_with_a_password() {
         return;
     };
     let (manifest, _) = real.push_image(Some("me")).await;
-    let open = |credentials| {
-        HttpRegistry::new(&real.host, HttpOptions::default().credentials(credentials)).unwrap()
-    };
+    let open = |credentials| HttpRegistry::new(&real.host, HttpOptions::default().credentials(credentials)).unwrap();
     let right = open(Credentials::password("me", "pw"));
-    assert_eq!(
-        right.manifest("team/app", &tag("1.0")).await.unwrap().bytes,
-        manifest
-    );
+    assert_eq!(right.manifest("team/app", &tag("1.0")).await.unwrap().bytes, manifest);
     for wrong in [
         Credentials::Anonymous,
         Credentials::password("me", "no"),
         Credentials::IdentityToken("x".into()),
     ] {
         assert_eq!(
-            open(wrong)
-                .manifest("team/app", &tag("1.0"))
-                .await
-                .unwrap_err()
-                .kind(),
+            open(wrong).manifest("team/app", &tag("1.0")).await.unwrap_err().kind(),
             &ErrorKind::Denied
         );
     }

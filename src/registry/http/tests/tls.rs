@@ -58,31 +58,17 @@ async fn plain_http_on_loopback_needs_no_option() {
 #[tokio::test]
 async fn redirects_do_not_leave_tls_for_strangers_nor_tokens_for_the_clear() {
     let (tls, pem) = server();
-    let mock = Mock::start_tls(tls, |_| {
-        Reply::new(307).header("location", "http://registry.invalid/x")
-    })
-    .await;
+    let mock = Mock::start_tls(tls, |_| Reply::new(307).header("location", "http://registry.invalid/x")).await;
     let registry = HttpRegistry::new(&mock.host(), fast().ca_pem(pem)).unwrap();
     let error = registry.manifest("app", &tag("1")).await.unwrap_err();
-    assert!(
-        error.report().contains("from TLS to plain HTTP"),
-        "{}",
-        error.report()
-    );
+    assert!(error.report().contains("from TLS to plain HTTP"), "{}", error.report());
 
     let (tls, pem) = server();
     let challenge = r#"Bearer realm="http://token.invalid/""#;
-    let mock = Mock::start_tls(tls, move |_| {
-        Reply::new(401).header("www-authenticate", challenge)
-    })
-    .await;
+    let mock = Mock::start_tls(tls, move |_| Reply::new(401).header("www-authenticate", challenge)).await;
     let registry = HttpRegistry::new(&mock.host(), fast().ca_pem(pem)).unwrap();
     assert_eq!(
-        registry
-            .manifest("app", &tag("1"))
-            .await
-            .unwrap_err()
-            .kind(),
+        registry.manifest("app", &tag("1")).await.unwrap_err().kind(),
         &ErrorKind::Denied
     );
 }

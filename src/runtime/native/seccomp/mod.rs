@@ -1,0 +1,5 @@
+//! Seccomp: profiles, and their compilation into programs for the kernel.
+
+mod compile;
+
+pub use self::compile::compile;
