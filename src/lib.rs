@@ -2,6 +2,8 @@
 #![deny(unsafe_code)]
 
 pub mod error;
+#[cfg(feature = "engine")]
+pub mod images;
 pub mod progress;
 #[cfg(feature = "engine")]
 pub mod registry;
