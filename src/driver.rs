@@ -22,11 +22,14 @@ use crate::error::{Error, ErrorKind, Result};
 const LINGER: Duration = Duration::from_secs(10);
 
 /// Owns the thread. Dropping it asks the thread to finish its tails and end; it never blocks.
-#[derive(Debug)]
 pub(crate) struct Driver {
     spawner: Spawner,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<Work>>,
+    at_end: std::sync::Mutex<Work>,
 }
+
+/// Work without a result.
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Puts work on the driver's thread. Does not keep the driver alive.
 #[derive(Debug, Clone)]
@@ -44,7 +47,7 @@ struct Tails {
 }
 
 impl Driver {
-    /// Starts the thread. `at_end` runs on it when the last handle is gone.
+    /// Starts the thread.
     pub(crate) fn start() -> Result<Self> {
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -55,30 +58,45 @@ impl Driver {
             .map_err(|error| Error::os("start the driver's runtime", error))?;
         let tails = Arc::new(Tails::default());
         let spawner = Spawner { handle: runtime.handle().clone(), tails: Arc::clone(&tails), pid: std::process::id() };
-        let (stop, stopped) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel::<Work>();
         thread::Builder::new()
             .name("longshore".into())
             .spawn(move || {
                 block_signals();
                 runtime.block_on(async move {
-                    let _ = stopped.await;
+                    if let Ok(at_end) = stopped.await {
+                        let _ = tokio::time::timeout(LINGER, at_end).await;
+                    }
                     tails.finish(LINGER).await;
                 });
                 runtime.shutdown_background();
             })
             .map_err(|error| Error::os("start the driver's thread", error))?;
-        Ok(Self { spawner, stop: Some(stop) })
+        Ok(Self { spawner, stop: Some(stop), at_end: std::sync::Mutex::new(Box::pin(async {})) })
     }
 
     pub(crate) fn spawner(&self) -> &Spawner {
         &self.spawner
+    }
+
+    /// What runs on the thread when the last handle is gone, before it ends.
+    pub(crate) fn at_end(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        self.at_end = std::sync::Mutex::new(Box::pin(work));
+    }
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").finish_non_exhaustive()
     }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
         if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
+            let at_end = self.at_end.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let work = std::mem::replace(at_end, Box::pin(async {}));
+            let _ = stop.send(work);
         }
     }
 }
