@@ -5,6 +5,8 @@ pub mod error;
 #[cfg(feature = "engine")]
 pub mod events;
 #[cfg(feature = "engine")]
+pub mod images;
+#[cfg(feature = "engine")]
 pub mod logs;
 pub mod progress;
 #[cfg(feature = "engine")]
