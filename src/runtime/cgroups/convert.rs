@@ -71,7 +71,11 @@ impl Plan {
     }
 
     fn refuse(&mut self, controller: &'static str, what: &'static str, needs: &'static str) {
-        self.refusals.push(Refusal { controller: controller.into(), what, needs });
+        self.refusals.push(Refusal {
+            controller: controller.into(),
+            what,
+            needs,
+        });
     }
 }
 
@@ -140,9 +144,9 @@ pub(crate) fn swap_alone(swap: i64, limit: Option<i64>) -> Result<Option<i64>> {
         (-1, _) => Ok(Some(-1)),
         (..=-2, _) => Err(Error::invalid(format!("invalid memory and swap limit: {swap}"))),
         (_, None | Some(..=0)) => Err(Error::invalid("a swap limit needs a memory limit")),
-        (_, Some(limit)) if swap < limit => {
-            Err(Error::invalid(format!("memory and swap together ({swap}) cannot be less than memory ({limit})")))
-        }
+        (_, Some(limit)) if swap < limit => Err(Error::invalid(format!(
+            "memory and swap together ({swap}) cannot be less than memory ({limit})"
+        ))),
         (_, Some(limit)) => Ok(Some(swap - limit)),
     }
 }
@@ -158,7 +162,10 @@ fn memory_v2(plan: &mut Plan, memory: &LinuxMemory, current_limit: Option<i64>) 
         setting.lifts = low < 0;
     }
     // Without a limit for memory there is none for swap either, unless it is said.
-    let asked = memory.swap().filter(|swap| *swap != 0).or(limit.filter(|limit| *limit < 0));
+    let asked = memory
+        .swap()
+        .filter(|swap| *swap != 0)
+        .or(limit.filter(|limit| *limit < 0));
     if let Some(swap) = asked.map_or(Ok(None), |swap| swap_alone(swap, limit.or(current_limit)))? {
         let setting = plan.set("memory", "memory.swap.max", max_or(swap), "swap limit");
         setting.optional = Some(NO_SWAP);
@@ -181,7 +188,10 @@ fn memory_v1(plan: &mut Plan, memory: &LinuxMemory) -> Result<()> {
         setting.optional = Some(NO_RESERVATION);
         setting.lifts = low < 0;
     }
-    let swap = memory.swap().filter(|swap| *swap != 0).or(limit.filter(|limit| *limit < 0));
+    let swap = memory
+        .swap()
+        .filter(|swap| *swap != 0)
+        .or(limit.filter(|limit| *limit < 0));
     if let Some(swap) = swap {
         if let Some(limit) = limit {
             swap_alone(swap, Some(limit))?;
@@ -192,9 +202,12 @@ fn memory_v1(plan: &mut Plan, memory: &LinuxMemory) -> Result<()> {
     }
     if let Some(swappiness) = memory.swappiness() {
         if swappiness > 100 {
-            return Err(Error::invalid(format!("memory swappiness {swappiness} is not between 0 and 100")));
+            return Err(Error::invalid(format!(
+                "memory swappiness {swappiness} is not between 0 and 100"
+            )));
         }
-        plan.set("memory", "memory.swappiness", swappiness, "memory swappiness").optional = Some(NO_SWAPPINESS);
+        plan.set("memory", "memory.swappiness", swappiness, "memory swappiness")
+            .optional = Some(NO_SWAPPINESS);
     }
     refuse_memory(plan, memory);
     Ok(())
@@ -203,13 +216,25 @@ fn memory_v1(plan: &mut Plan, memory: &LinuxMemory) -> Result<()> {
 /// What has been withdrawn from kernels, or would have to be set up before the cgroup has any page.
 fn refuse_memory(plan: &mut Plan, memory: &LinuxMemory) {
     if memory.kernel().is_some_and(|limit| limit > 0) {
-        plan.refuse("memory", "kernel memory limit", "nothing: kernels have withdrawn it (5.16), use the memory limit");
+        plan.refuse(
+            "memory",
+            "kernel memory limit",
+            "nothing: kernels have withdrawn it (5.16), use the memory limit",
+        );
     }
     if memory.kernel_tcp().is_some_and(|limit| limit > 0) {
-        plan.refuse("memory", "TCP memory limit", "nothing: it is not implemented, use the memory limit");
+        plan.refuse(
+            "memory",
+            "TCP memory limit",
+            "nothing: it is not implemented, use the memory limit",
+        );
     }
     if memory.disable_oom_killer() == Some(true) {
-        plan.refuse("memory", "switching the OOM killer off", "nothing: it is not implemented, raise the memory limit");
+        plan.refuse(
+            "memory",
+            "switching the OOM killer off",
+            "nothing: it is not implemented, raise the memory limit",
+        );
     }
 }
 
@@ -273,7 +298,11 @@ fn cpuset(plan: &mut Plan, cpu: &LinuxCpu) {
 fn pids(plan: &mut Plan, resources: &LinuxResources) {
     if let Some(pids) = resources.pids() {
         let limit = pids.limit();
-        let value = if limit <= 0 { "max".to_owned() } else { limit.to_string() };
+        let value = if limit <= 0 {
+            "max".to_owned()
+        } else {
+            limit.to_string()
+        };
         plan.set("pids", "pids.max", value, "pids limit").lifts = limit <= 0;
     }
 }
@@ -284,8 +313,16 @@ fn device_v1(plan: &mut Plan, rule: &LinuxDeviceCgroup) {
         LinuxDeviceType::C | LinuxDeviceType::U => 'c',
         _ => 'a',
     };
-    let number = |value: Option<i64>| value.filter(|n| *n >= 0).map_or_else(|| "*".to_owned(), |n| n.to_string());
-    let access = rule.access().as_deref().filter(|access| !access.is_empty()).unwrap_or("rwm");
+    let number = |value: Option<i64>| {
+        value
+            .filter(|n| *n >= 0)
+            .map_or_else(|| "*".to_owned(), |n| n.to_string())
+    };
+    let access = rule
+        .access()
+        .as_deref()
+        .filter(|access| !access.is_empty())
+        .unwrap_or("rwm");
     let value = format!("{letter} {}:{} {access}", number(rule.major()), number(rule.minor()));
     let file = if rule.allow() { "devices.allow" } else { "devices.deny" };
     plan.set("devices", file, value, "device rules");
@@ -296,7 +333,11 @@ fn refuse_unknown(plan: &mut Plan, resources: &LinuxResources) {
     if resources.block_io().is_some() {
         plan.refuse("blkio", "block I/O limits", LATER);
     }
-    if resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty()) {
+    if resources
+        .hugepage_limits()
+        .as_ref()
+        .is_some_and(|limits| !limits.is_empty())
+    {
         plan.refuse("hugetlb", "huge page limits", LATER);
     }
     if resources.network().is_some() {
@@ -309,11 +350,15 @@ fn refuse_unknown(plan: &mut Plan, resources: &LinuxResources) {
 
 /// Files of version 2 by name. The core's own files (`cgroup.*`) would let a specification move or kill processes.
 fn unified(plan: &mut Plan, resources: &LinuxResources) -> Result<()> {
-    let Some(files) = resources.unified() else { return Ok(()) };
+    let Some(files) = resources.unified() else {
+        return Ok(());
+    };
     let mut names: Vec<_> = files.iter().collect();
     names.sort();
     for (name, value) in names {
-        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        let plain = name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
         let controller = name.split('.').next().unwrap_or_default();
         if !plain || !name.contains('.') || controller.is_empty() || controller == "cgroup" {
             return Err(Error::invalid(format!("{name:?} is not a limit of cgroup version 2")));
@@ -349,16 +394,27 @@ mod tests {
     use oci_spec::runtime::{LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResourcesBuilder};
 
     fn memory(limit: i64, reservation: i64, swap: i64) -> LinuxResources {
-        let memory = LinuxMemoryBuilder::default().limit(limit).reservation(reservation).swap(swap).build().unwrap();
+        let memory = LinuxMemoryBuilder::default()
+            .limit(limit)
+            .reservation(reservation)
+            .swap(swap)
+            .build()
+            .unwrap();
         LinuxResourcesBuilder::default().memory(memory).build().unwrap()
     }
 
     fn cpu(cpu: LinuxCpuBuilder) -> LinuxResources {
-        LinuxResourcesBuilder::default().cpu(cpu.build().unwrap()).build().unwrap()
+        LinuxResourcesBuilder::default()
+            .cpu(cpu.build().unwrap())
+            .build()
+            .unwrap()
     }
 
     fn files(plan: Plan) -> Vec<(String, String, bool)> {
-        plan.settings.into_iter().map(|s| (s.file.into_owned(), s.value, s.lifts)).collect()
+        plan.settings
+            .into_iter()
+            .map(|s| (s.file.into_owned(), s.value, s.lifts))
+            .collect()
     }
 
     fn is(file: &str, value: &str, lifts: bool) -> (String, String, bool) {
@@ -405,7 +461,11 @@ mod tests {
             (memory(0, 0, 0), &[], &[]),
             (
                 memory(64, 32, 128),
-                &[("memory.max", "64", false), ("memory.low", "32", false), ("memory.swap.max", "64", false)],
+                &[
+                    ("memory.max", "64", false),
+                    ("memory.low", "32", false),
+                    ("memory.swap.max", "64", false),
+                ],
                 &[
                     ("memory.limit_in_bytes", "64", false),
                     ("memory.soft_limit_in_bytes", "32", false),
@@ -415,12 +475,18 @@ mod tests {
             (
                 memory(64, 0, -1),
                 &[("memory.max", "64", false), ("memory.swap.max", "max", true)],
-                &[("memory.limit_in_bytes", "64", false), ("memory.memsw.limit_in_bytes", "-1", true)],
+                &[
+                    ("memory.limit_in_bytes", "64", false),
+                    ("memory.memsw.limit_in_bytes", "-1", true),
+                ],
             ),
             (
                 memory(-1, 0, 0),
                 &[("memory.max", "max", true), ("memory.swap.max", "max", true)],
-                &[("memory.limit_in_bytes", "-1", true), ("memory.memsw.limit_in_bytes", "-1", true)],
+                &[
+                    ("memory.limit_in_bytes", "-1", true),
+                    ("memory.memsw.limit_in_bytes", "-1", true),
+                ],
             ),
         ];
         for (resources, v2, v1) in table {
@@ -430,7 +496,10 @@ mod tests {
         }
         let swap_only = memory(0, 0, 128);
         assert!(plan_v2(&swap_only, None).is_err());
-        assert_eq!(files(plan_v2(&swap_only, Some(100)).unwrap()), [is("memory.swap.max", "28", false)]);
+        assert_eq!(
+            files(plan_v2(&swap_only, Some(100)).unwrap()),
+            [is("memory.swap.max", "28", false)]
+        );
         for bad in [memory(-2, 0, 0), memory(0, -5, 0), memory(64, 0, 32)] {
             assert!(plan_v1(&bad).is_err() && plan_v2(&bad, None).is_err());
         }
@@ -452,22 +521,34 @@ mod tests {
         let build = LinuxCpuBuilder::default;
         let both = |b: LinuxCpuBuilder| {
             let resources = cpu(b);
-            (files(plan_v2(&resources, None).unwrap()), files(plan_v1(&resources).unwrap()))
+            (
+                files(plan_v2(&resources, None).unwrap()),
+                files(plan_v1(&resources).unwrap()),
+            )
         };
         assert_eq!(
             both(build().shares(512u64)),
-            (vec![is("cpu.weight", "59", false)], vec![is("cpu.shares", "512", false)])
+            (
+                vec![is("cpu.weight", "59", false)],
+                vec![is("cpu.shares", "512", false)]
+            )
         );
         assert_eq!(
             both(build().quota(50_000i64).period(100_000u64)),
             (
                 vec![is("cpu.max", "50000 100000", false)],
-                vec![is("cpu.cfs_period_us", "100000", false), is("cpu.cfs_quota_us", "50000", false)]
+                vec![
+                    is("cpu.cfs_period_us", "100000", false),
+                    is("cpu.cfs_quota_us", "50000", false)
+                ]
             )
         );
         assert_eq!(
             both(build().quota(-1i64)),
-            (vec![is("cpu.max", "max", true)], vec![is("cpu.cfs_quota_us", "-1", true)])
+            (
+                vec![is("cpu.max", "max", true)],
+                vec![is("cpu.cfs_quota_us", "-1", true)]
+            )
         );
         assert_eq!(both(build().period(5000u64)).0, [is("cpu.max", "max 5000", false)]);
         assert_eq!(both(build().quota(5000i64)).0, [is("cpu.max", "5000", false)]);
@@ -477,11 +558,19 @@ mod tests {
 
     #[test]
     fn pids_below_one_mean_no_limit() {
-        for (limit, value, lifts) in [(-1, "max", true), (0, "max", true), (1, "1", false), (100, "100", false)] {
+        for (limit, value, lifts) in [
+            (-1, "max", true),
+            (0, "max", true),
+            (1, "1", false),
+            (100, "100", false),
+        ] {
             let pids = LinuxPidsBuilder::default().limit(limit as i64).build().unwrap();
             let resources = LinuxResourcesBuilder::default().pids(pids).build().unwrap();
             assert_eq!(files(plan_v1(&resources).unwrap()), [is("pids.max", value, lifts)]);
-            assert_eq!(files(plan_v2(&resources, None).unwrap()), [is("pids.max", value, lifts)]);
+            assert_eq!(
+                files(plan_v2(&resources, None).unwrap()),
+                [is("pids.max", value, lifts)]
+            );
         }
     }
 
@@ -491,7 +580,10 @@ mod tests {
             let files = std::collections::HashMap::from([(name.to_owned(), "1".to_owned())]);
             LinuxResourcesBuilder::default().unified(files).build().unwrap()
         };
-        assert_eq!(files(plan_v2(&of("memory.high"), None).unwrap()), [is("memory.high", "1", false)]);
+        assert_eq!(
+            files(plan_v2(&of("memory.high"), None).unwrap()),
+            [is("memory.high", "1", false)]
+        );
         for bad in ["cgroup.procs", "../memory.max", "memory", ".max", "a/b.c", ""] {
             assert!(plan_v2(&of(bad), None).is_err(), "{bad}");
         }
@@ -504,10 +596,16 @@ mod tests {
         let deny = LinuxDeviceCgroupBuilder::default().allow(false).build().unwrap();
         let null = LinuxDeviceCgroupBuilder::default().allow(true).typ(LinuxDeviceType::C);
         let null = null.major(1i64).minor(3i64).access("rw").build().unwrap();
-        let resources = LinuxResourcesBuilder::default().devices(vec![deny, null]).build().unwrap();
+        let resources = LinuxResourcesBuilder::default()
+            .devices(vec![deny, null])
+            .build()
+            .unwrap();
         assert_eq!(
             files(plan_v1(&resources).unwrap()),
-            [is("devices.deny", "a *:* rwm", false), is("devices.allow", "c 1:3 rw", false)]
+            [
+                is("devices.deny", "a *:* rwm", false),
+                is("devices.allow", "c 1:3 rw", false)
+            ]
         );
         assert_eq!(plan_v2(&resources, None).unwrap().refusals.len(), 1);
     }

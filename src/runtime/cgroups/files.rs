@@ -29,7 +29,11 @@ pub(crate) fn read(path: &Path) -> io::Result<String> {
 
 /// Opens a directory.
 pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
-    Ok(OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)?.into())
+    Ok(OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY)
+        .open(path)?
+        .into())
 }
 
 /// Opens a file for writing; who writes is checked now, not at the write.
@@ -44,12 +48,17 @@ pub(crate) fn writable(path: &Path) -> bool {
 
 /// The words of a space-separated file; none if it cannot be read.
 pub(crate) fn words(path: &Path) -> Vec<String> {
-    read(path).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+    read(path)
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The number that follows a key in a file of `key number` lines.
 pub(crate) fn keyed(text: &str, key: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+    text.lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 /// A directory and all below it, children before parents.
@@ -135,7 +144,12 @@ pub(crate) fn kill_by_walk(dir: &Path) -> io::Result<()> {
 /// The processes of a cgroup. 0 stands for one outside this pid namespace, which cannot be signalled.
 fn pids(dir: &Path) -> Vec<Pid> {
     let numbers = words(&dir.join("cgroup.procs"));
-    numbers.iter().filter_map(|word| word.parse().ok()).filter(|pid| *pid > 1).map(Pid::from_raw).collect()
+    numbers
+        .iter()
+        .filter_map(|word| word.parse().ok())
+        .filter(|pid| *pid > 1)
+        .map(Pid::from_raw)
+        .collect()
 }
 
 #[cfg(test)]
@@ -155,7 +169,10 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         fs::create_dir_all(top.path().join("a/b")).unwrap();
         let found = subtree(top.path());
-        assert_eq!(found, [top.path().join("a/b"), top.path().join("a"), top.path().to_path_buf()]);
+        assert_eq!(
+            found,
+            [top.path().join("a/b"), top.path().join("a"), top.path().to_path_buf()]
+        );
         remove_tree(top.path(), Instant::now()).unwrap();
         remove_tree(top.path(), Instant::now()).unwrap();
         assert!(!top.path().exists());

@@ -50,7 +50,15 @@ impl NativeCgroup {
         }
         let own = parts.iter().map(|part| part.dir.clone());
         let directories = own.chain(parts.iter().map(|part| part.parent.clone())).collect();
-        Ok(Self { shared, id: id.clone(), parts, v2, v1, directories, warnings })
+        Ok(Self {
+            shared,
+            id: id.clone(),
+            parts,
+            v2,
+            v1,
+            directories,
+            warnings,
+        })
     }
 
     /// Sets the limits of a new cgroup.
@@ -71,7 +79,9 @@ impl NativeCgroup {
                 done => self.judge(setting, done, best_effort, warnings)?,
             }
         }
-        again.into_iter().try_for_each(|setting| self.judge(setting, self.write(setting), best_effort, warnings))
+        again
+            .into_iter()
+            .try_for_each(|setting| self.judge(setting, self.write(setting), best_effort, warnings))
     }
 
     fn write(&self, setting: &Setting) -> io::Result<()> {
@@ -83,7 +93,9 @@ impl NativeCgroup {
 
     fn part_of(&self, controller: &str) -> Option<&Part> {
         let home = self.shared.places.of_controller(controller)?;
-        self.parts.iter().find(|part| part.v2 == home.v2 && part.controllers == home.controllers)
+        self.parts
+            .iter()
+            .find(|part| part.v2 == home.v2 && part.controllers == home.controllers)
     }
 
     /// What a refused write means.
@@ -95,7 +107,13 @@ impl NativeCgroup {
         warnings: &mut Vec<String>,
     ) -> Result<()> {
         let Err(error) = done else { return Ok(()) };
-        let Setting { what, file, value, controller, .. } = setting;
+        let Setting {
+            what,
+            file,
+            value,
+            controller,
+            ..
+        } = setting;
         match error.raw_os_error() {
             // EOPNOTSUPP: memory.memsw without swap accounting, on some kernels.
             Some(libc::ENOENT | libc::EOPNOTSUPP) => match setting.optional {
@@ -167,7 +185,10 @@ impl Cgroup for NativeCgroup {
         }
         // A process is in all of them or in none: one is enough.
         let Some(part) = self.parts.first() else {
-            return Err(Error::unsupported("killing by cgroup", "a cgroup that holds the container's processes"));
+            return Err(Error::unsupported(
+                "killing by cgroup",
+                "a cgroup that holds the container's processes",
+            ));
         };
         files::kill_by_walk(&part.dir).map_err(failed)
     }
@@ -177,8 +198,10 @@ impl Cgroup for NativeCgroup {
         if let Some(refusal) = plan.refusals.first() {
             return Err(Error::unsupported(refusal.what, refusal.needs));
         }
-        let (mine, others): (Vec<_>, Vec<_>) =
-            plan.settings.into_iter().partition(|setting| self.part_of(&setting.controller).is_some());
+        let (mine, others): (Vec<_>, Vec<_>) = plan
+            .settings
+            .into_iter()
+            .partition(|setting| self.part_of(&setting.controller).is_some());
         if let Some(setting) = others.iter().find(|setting| !setting.lifts) {
             return Err(self.not_joined(setting));
         }
@@ -188,8 +211,12 @@ impl Cgroup for NativeCgroup {
     }
 
     fn oom_kills(&self) -> Result<Option<u64>> {
-        let Some(part) = self.part_of("memory") else { return Ok(None) };
-        let file = part.dir.join(if part.v2 { "memory.events" } else { "memory.oom_control" });
+        let Some(part) = self.part_of("memory") else {
+            return Ok(None);
+        };
+        let file = part
+            .dir
+            .join(if part.v2 { "memory.events" } else { "memory.oom_control" });
         match files::read(&file) {
             Ok(text) => Ok(files::keyed(&text, "oom_kill")),
             // The controller could not be switched on, and nothing asked for it.
@@ -204,7 +231,9 @@ impl Cgroup for NativeCgroup {
             let busy = files::is_busy(&error);
             let failed = Error::os("remove the cgroup", error).with_object(ObjectKind::Cgroup, self.id.as_str());
             if busy {
-                failed.with_kind(ErrorKind::InvalidState).context("processes are still in the cgroup")
+                failed
+                    .with_kind(ErrorKind::InvalidState)
+                    .context("processes are still in the cgroup")
             } else {
                 failed
             }

@@ -50,7 +50,9 @@ impl Layout {
         if controllers.is_empty() || controllers.iter().any(known) {
             return;
         }
-        let own = own_path(self_cgroup, |list| list.split(',').any(|name| controllers.iter().any(|c| c == name)));
+        let own = own_path(self_cgroup, |list| {
+            list.split(',').any(|name| controllers.iter().any(|c| c == name))
+        });
         let tree = mount.tree(own, controllers);
         self.v1.push(tree);
     }
@@ -72,23 +74,50 @@ impl<'a> MountLine<'a> {
         let mut right = right.split(' ');
         let kind = right.next()?;
         let options = right.nth(1).unwrap_or_default();
-        Some(Self { root, point, kind, options })
+        Some(Self {
+            root,
+            point,
+            kind,
+            options,
+        })
     }
 
     /// Controllers among the options of the super block. Named hierarchies (`name=systemd`) have none.
     fn controllers(&self) -> impl Iterator<Item = &'a str> {
-        const OTHERS: [&str; 7] = ["rw", "ro", "noprefix", "clone_children", "xattr", "none", "cpuset_v2_mode"];
-        self.options.split(',').filter(|option| !option.contains('=') && !OTHERS.contains(option) && !option.is_empty())
+        const OTHERS: [&str; 7] = [
+            "rw",
+            "ro",
+            "noprefix",
+            "clone_children",
+            "xattr",
+            "none",
+            "cpuset_v2_mode",
+        ];
+        self.options
+            .split(',')
+            .filter(|option| !option.contains('=') && !OTHERS.contains(option) && !option.is_empty())
     }
 
     fn tree(&self, own: Option<&str>, controllers: Vec<String>) -> Tree {
         let own = own.and_then(|own| {
             // The mount may show only a part (a bind mount, an outer cgroup namespace).
             let inside = Path::new(own).strip_prefix(&self.root).ok()?;
-            let plain = inside.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-            plain.then(|| if inside.as_os_str().is_empty() { self.point.clone() } else { self.point.join(inside) })
+            let plain = inside
+                .components()
+                .all(|part| matches!(part, std::path::Component::Normal(_)));
+            plain.then(|| {
+                if inside.as_os_str().is_empty() {
+                    self.point.clone()
+                } else {
+                    self.point.join(inside)
+                }
+            })
         });
-        Tree { mount: self.point.clone(), own, controllers }
+        Tree {
+            mount: self.point.clone(),
+            own,
+            controllers,
+        }
     }
 }
 
@@ -107,7 +136,9 @@ fn unescape(field: &str) -> String {
     let mut rest = field;
     while let Some(at) = rest.find('\\') {
         out.push_str(&rest[..at]);
-        let code = rest.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        let code = rest
+            .get(at + 1..at + 4)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
         let Some(code) = code else {
             out.push('\\');
             rest = &rest[at + 1..];
@@ -135,13 +166,22 @@ mod tests {
 
     #[test]
     fn hybrid_hosts_have_both() {
-        let layout = Layout::parse(HYBRID, "4:memory:/a/b\n2:cpu,cpuacct:/\n1:name=systemd:/x\n0::/s/y.service\n");
+        let layout = Layout::parse(
+            HYBRID,
+            "4:memory:/a/b\n2:cpu,cpuacct:/\n1:name=systemd:/x\n0::/s/y.service\n",
+        );
         let v2 = layout.v2.unwrap();
         assert_eq!(v2.own.unwrap(), Path::new("/sys/fs/cgroup/unified/s/y.service"));
         assert_eq!(layout.v1.len(), 2);
         assert_eq!(layout.v1[0].controllers, ["cpu", "cpuacct"]);
-        assert_eq!(layout.v1[0].own.as_deref(), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct")));
-        assert_eq!(layout.v1[1].own.as_deref(), Some(Path::new("/sys/fs/cgroup/memory/a/b")));
+        assert_eq!(
+            layout.v1[0].own.as_deref(),
+            Some(Path::new("/sys/fs/cgroup/cpu,cpuacct"))
+        );
+        assert_eq!(
+            layout.v1[1].own.as_deref(),
+            Some(Path::new("/sys/fs/cgroup/memory/a/b"))
+        );
     }
 
     #[test]
@@ -150,7 +190,10 @@ mod tests {
         let layout = Layout::parse(mounts, "0::/user.slice/user-1000.slice/session-1.scope\n");
         assert!(layout.v1.is_empty());
         let own = layout.v2.unwrap().own.unwrap();
-        assert_eq!(own, Path::new("/sys/fs/cgroup/user.slice/user-1000.slice/session-1.scope"));
+        assert_eq!(
+            own,
+            Path::new("/sys/fs/cgroup/user.slice/user-1000.slice/session-1.scope")
+        );
     }
 
     #[test]

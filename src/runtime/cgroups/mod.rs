@@ -144,8 +144,11 @@ mod tests {
     /// Prints what a host cannot show, so that a skip is seen.
     fn run(name: &str, make: suite::Make<'_>) {
         for skipped in suite::all(make) {
-            std::io::Write::write_all(&mut std::io::stderr(), format!("skipped with {name}: {skipped}\n").as_bytes())
-                .ok();
+            std::io::Write::write_all(
+                &mut std::io::stderr(),
+                format!("skipped with {name}: {skipped}\n").as_bytes(),
+            )
+            .ok();
         }
     }
 

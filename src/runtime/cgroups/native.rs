@@ -41,7 +41,13 @@ impl NativeCgroups {
     }
 
     pub(crate) fn with(parent: String, places: Places) -> Self {
-        Self { shared: Arc::new(Shared { parent, places, parents: Mutex::new(()) }) }
+        Self {
+            shared: Arc::new(Shared {
+                parent,
+                places,
+                parents: Mutex::new(()),
+            }),
+        }
     }
 }
 
@@ -79,14 +85,28 @@ impl CgroupDriver for NativeCgroups {
         if parts.is_empty() && self.mode() != CgroupMode::None {
             return Err(Error::not_found(ObjectKind::Cgroup, id.as_str()));
         }
-        Ok(Box::new(NativeCgroup::open(Arc::clone(&self.shared), id, parts, Vec::new())?))
+        Ok(Box::new(NativeCgroup::open(
+            Arc::clone(&self.shared),
+            id,
+            parts,
+            Vec::new(),
+        )?))
     }
 
     fn remove_owner(&self) -> Result<()> {
         let _guard = self.shared.lock();
         let mut failed = None;
-        for parent in self.shared.homes().map(|home| self.shared.parent_in(home)).filter(|dir| dir.exists()) {
-            let kill = if parent.join("cgroup.events").exists() { files::kill_v2 } else { files::kill_by_walk };
+        for parent in self
+            .shared
+            .homes()
+            .map(|home| self.shared.parent_in(home))
+            .filter(|dir| dir.exists())
+        {
+            let kill = if parent.join("cgroup.events").exists() {
+                files::kill_v2
+            } else {
+                files::kill_by_walk
+            };
             let done = kill(&parent).and_then(|()| files::remove_tree(&parent, Instant::now() + files::PATIENCE));
             if let Err(error) = done {
                 failed = Some(Error::os(format!("remove {}", parent.display()), error));
@@ -124,7 +144,8 @@ impl Shared {
         if has_v2 && USUAL.iter().any(|name| !on_v1(name)) {
             let other = convert::plan_v2(resources, current_limit)?;
             plan.refusals.retain(|refusal| refusal.controller != "unified");
-            plan.settings.extend(other.settings.into_iter().filter(|setting| !on_v1(&setting.controller)));
+            plan.settings
+                .extend(other.settings.into_iter().filter(|setting| !on_v1(&setting.controller)));
         }
         Ok(plan)
     }
@@ -134,11 +155,20 @@ impl Shared {
         let mut plan = self.plan(resources, None)?;
         let mut warnings = plan.warnings;
         plan.settings.retain(|setting| !setting.lifts);
-        let mut refused: Vec<(&'static str, String)> =
-            plan.refusals.iter().map(|refusal| (refusal.what, refusal.needs.to_owned())).collect();
-        let (possible, impossible): (Vec<_>, Vec<_>) =
-            plan.settings.into_iter().partition(|setting| self.places.of_controller(&setting.controller).is_some());
-        refused.extend(impossible.into_iter().map(|setting| (setting.what, self.places.remedy(&setting.controller))));
+        let mut refused: Vec<(&'static str, String)> = plan
+            .refusals
+            .iter()
+            .map(|refusal| (refusal.what, refusal.needs.to_owned()))
+            .collect();
+        let (possible, impossible): (Vec<_>, Vec<_>) = plan
+            .settings
+            .into_iter()
+            .partition(|setting| self.places.of_controller(&setting.controller).is_some());
+        refused.extend(
+            impossible
+                .into_iter()
+                .map(|setting| (setting.what, self.places.remedy(&setting.controller))),
+        );
         for (what, needs) in refused {
             leave_out(what, needs, best_effort, &mut warnings)?;
         }
@@ -149,8 +179,11 @@ impl Shared {
     fn make(&self, id: &ContainerId, settings: &[Setting]) -> Result<Vec<Part>> {
         let _guard = self.lock();
         let mut made = Vec::new();
-        let needed =
-            |home: &Home| settings.iter().any(|setting| home.controllers.iter().any(|c| *c == setting.controller));
+        let needed = |home: &Home| {
+            settings
+                .iter()
+                .any(|setting| home.controllers.iter().any(|c| *c == setting.controller))
+        };
         for home in self.homes().filter(|home| home.v2 || needed(home)) {
             if let Err(error) = self.make_in(home, id, settings, &mut made) {
                 self.unmake_locked(&made, Instant::now()).ok();
@@ -164,7 +197,12 @@ impl Shared {
         let parent = self.parent_in(home);
         let dir = parent.join(id.as_str());
         mkdir(&parent, true)?;
-        let part = Part { v2: home.v2, dir, parent, controllers: home.controllers.clone() };
+        let part = Part {
+            v2: home.v2,
+            dir,
+            parent,
+            controllers: home.controllers.clone(),
+        };
         if home.v2 {
             self.enable(home, &part.parent, settings)?;
         }
@@ -179,13 +217,20 @@ impl Shared {
         }
         made.push(part);
         let part = &made[made.len() - 1];
-        if wants_cpuset { inherit_cpuset(&part.parent, &part.dir) } else { Ok(()) }
+        if wants_cpuset {
+            inherit_cpuset(&part.parent, &part.dir)
+        } else {
+            Ok(())
+        }
     }
 
     /// Switches controllers on for the children of the home and of the parent. One at a time, so that a refusal names one.
     fn enable(&self, home: &Home, parent: &Path, settings: &[Setting]) -> Result<()> {
         let asked = |name: &str| settings.iter().any(|setting| setting.controller == name);
-        let wanted = home.controllers.iter().filter(|name| USUAL.contains(&name.as_str()) || asked(name));
+        let wanted = home
+            .controllers
+            .iter()
+            .filter(|name| USUAL.contains(&name.as_str()) || asked(name));
         let below_home = files::words(&home.dir.join("cgroup.subtree_control"));
         let below_parent = files::words(&parent.join("cgroup.subtree_control"));
         for name in wanted {
@@ -225,7 +270,12 @@ impl Shared {
         let part = |home: &Home| {
             let parent = self.parent_in(home);
             let dir = parent.join(id.as_str());
-            Part { v2: home.v2, dir, parent, controllers: home.controllers.clone() }
+            Part {
+                v2: home.v2,
+                dir,
+                parent,
+                controllers: home.controllers.clone(),
+            }
         };
         self.homes().map(part).filter(|part| part.dir.exists()).collect()
     }
@@ -242,7 +292,9 @@ impl Shared {
     }
 
     fn unmake_locked(&self, parts: &[Part], deadline: Instant) -> io::Result<()> {
-        let done = parts.iter().try_for_each(|part| files::remove_tree(&part.dir, deadline));
+        let done = parts
+            .iter()
+            .try_for_each(|part| files::remove_tree(&part.dir, deadline));
         remove_parents(parts);
         done
     }
@@ -274,7 +326,11 @@ fn mkdir(dir: &Path, may_exist: bool) -> Result<()> {
     }
     let exists = error.kind() == io::ErrorKind::AlreadyExists;
     let failed = Error::os(format!("make the cgroup {}", dir.display()), error);
-    Err(if exists { failed.with_kind(ErrorKind::Conflict) } else { failed })
+    Err(if exists {
+        failed.with_kind(ErrorKind::Conflict)
+    } else {
+        failed
+    })
 }
 
 /// A new cpuset of version 1 is empty, and takes no process until it has both.

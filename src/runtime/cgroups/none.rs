@@ -35,7 +35,9 @@ impl CgroupDriver for NoCgroups {
     }
 
     fn create(&self, _id: &ContainerId, resources: &LinuxResources, best_effort: bool) -> Result<Box<dyn Cgroup>> {
-        Ok(Box::new(NoCgroup { warnings: refuse(resources, best_effort)? }))
+        Ok(Box::new(NoCgroup {
+            warnings: refuse(resources, best_effort)?,
+        }))
     }
 
     fn open(&self, _id: &ContainerId) -> Result<Box<dyn Cgroup>> {
@@ -50,7 +52,11 @@ impl CgroupDriver for NoCgroups {
 /// Every limit that is asked for; values that mean "no limit" are granted.
 fn refuse(resources: &LinuxResources, best_effort: bool) -> Result<Vec<String>> {
     let plan = convert::plan_v1(resources)?;
-    let settings = plan.settings.iter().filter(|setting| !setting.lifts).map(|setting| setting.what);
+    let settings = plan
+        .settings
+        .iter()
+        .filter(|setting| !setting.lifts)
+        .map(|setting| setting.what);
     let mut warnings = plan.warnings.clone();
     for what in settings.chain(plan.refusals.iter().map(|refusal| refusal.what)) {
         leave_out(what, NEEDS.to_owned(), best_effort, &mut warnings)?;

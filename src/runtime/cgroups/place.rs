@@ -70,7 +70,11 @@ impl Places {
 
     /// What to do so that a controller can be used: the exact remedy.
     pub(crate) fn remedy(&self, controller: &str) -> String {
-        let tree = self.layout.v1.iter().find(|tree| tree.controllers.iter().any(|name| name == controller));
+        let tree = self
+            .layout
+            .v1
+            .iter()
+            .find(|tree| tree.controllers.iter().any(|name| name == controller));
         if let Some(tree) = tree {
             return remedy_v1(tree, controller);
         }
@@ -90,7 +94,9 @@ impl Places {
 
     fn remedy_v2(&self, tree: &Tree, controller: &str) -> String {
         let root = nix::unistd::geteuid().is_root();
-        let Some(home) = &self.v2 else { return unwritable_v2(tree, root) };
+        let Some(home) = &self.v2 else {
+            return unwritable_v2(tree, root);
+        };
         if !offers(&tree.mount, controller) {
             return format!(
                 "the {controller} controller in {}: a kernel that has it, booted without `cgroup_disable={controller}`, or a \
@@ -147,8 +153,14 @@ fn mount_v1(controller: &str) -> String {
 
 fn home_v1(tree: &Tree) -> Option<Home> {
     let candidates = tree.own.iter().chain([&tree.mount]);
-    let dir = candidates.into_iter().find(|dir| files::writable(dir) && files::writable(&dir.join("cgroup.procs")))?;
-    Some(Home { v2: false, dir: dir.clone(), controllers: tree.controllers.clone() })
+    let dir = candidates
+        .into_iter()
+        .find(|dir| files::writable(dir) && files::writable(&dir.join("cgroup.procs")))?;
+    Some(Home {
+        v2: false,
+        dir: dir.clone(),
+        controllers: tree.controllers.clone(),
+    })
 }
 
 fn home_v2(tree: &Tree) -> Option<Home> {
@@ -163,12 +175,19 @@ fn home_v2(tree: &Tree) -> Option<Home> {
         if dir != own && dir != tree.mount && !level.is_ours() {
             continue;
         }
-        let score = USUAL.iter().filter(|name| level.attainable.iter().any(|have| have == *name)).count();
+        let score = USUAL
+            .iter()
+            .filter(|name| level.attainable.iter().any(|have| have == *name))
+            .count();
         if best.as_ref().is_none_or(|(most, _)| score > *most) {
             best = Some((score, level));
         }
     }
-    best.map(|(_, level)| Home { v2: true, dir: level.dir, controllers: level.attainable })
+    best.map(|(_, level)| Home {
+        v2: true,
+        dir: level.dir,
+        controllers: level.attainable,
+    })
 }
 
 /// One cgroup of version 2 on the way up.
@@ -186,7 +205,10 @@ impl Level {
         let can_enable = files::writable(&dir.join("cgroup.subtree_control")) && empty();
         let mut attainable = files::words(&dir.join("cgroup.controllers"));
         attainable.retain(|name| can_enable || on.contains(name));
-        Self { dir: dir.to_path_buf(), attainable }
+        Self {
+            dir: dir.to_path_buf(),
+            attainable,
+        }
     }
 
     /// Given to this user by its owner, or, as root, inside a unit that systemd has delegated: systemd itself makes no
@@ -194,14 +216,19 @@ impl Level {
     fn is_ours(&self) -> bool {
         let user = nix::unistd::geteuid();
         if user.is_root() {
-            return self.dir.extension().is_some_and(|kind| kind == "service" || kind == "scope");
+            return self
+                .dir
+                .extension()
+                .is_some_and(|kind| kind == "service" || kind == "scope");
         }
         self.dir.metadata().is_ok_and(|meta| meta.uid() == user.as_raw())
     }
 }
 
 fn offers(dir: &Path, controller: &str) -> bool {
-    files::words(&dir.join("cgroup.controllers")).iter().any(|name| name == controller)
+    files::words(&dir.join("cgroup.controllers"))
+        .iter()
+        .any(|name| name == controller)
 }
 
 #[cfg(test)]
@@ -218,7 +245,11 @@ mod tests {
         let places = |v2, v1: &[&str]| Places {
             layout: Layout::default(),
             v2,
-            v1: if v1.is_empty() { Vec::new() } else { vec![home(false, v1)] },
+            v1: if v1.is_empty() {
+                Vec::new()
+            } else {
+                vec![home(false, v1)]
+            },
         };
         assert_eq!(places(None, &[]).mode(), CgroupMode::None);
         assert_eq!(places(None, &["memory"]).mode(), CgroupMode::V1);
@@ -242,7 +273,11 @@ mod tests {
                 std::fs::write(dir.join(file), text).unwrap();
             }
         }
-        let tree = Tree { mount: top.path().to_path_buf(), own: Some(own.clone()), controllers: Vec::new() };
+        let tree = Tree {
+            mount: top.path().to_path_buf(),
+            own: Some(own.clone()),
+            controllers: Vec::new(),
+        };
         let home = home_v2(&tree).unwrap();
         assert_eq!(home.dir, top.path().join("app.service"));
         assert_eq!(home.controllers, ["cpu", "memory", "pids"]);
@@ -253,8 +288,15 @@ mod tests {
         std::fs::write(top.path().join("cgroup.procs"), "1\n").unwrap();
         let home = home_v2(&tree).unwrap();
         assert_eq!((home.dir, home.controllers.len()), (own, 0));
-        let places = Places::of(Layout { v2: Some(tree), v1: Vec::new() });
-        assert!(places.remedy("memory").contains("DelegateSubgroup"), "{}", places.remedy("memory"));
+        let places = Places::of(Layout {
+            v2: Some(tree),
+            v1: Vec::new(),
+        });
+        assert!(
+            places.remedy("memory").contains("DelegateSubgroup"),
+            "{}",
+            places.remedy("memory")
+        );
     }
 
     #[test]

@@ -51,7 +51,9 @@ pub fn all(make: Make<'_>) -> Vec<String> {
 /// A cgroup without limits can be made, found again, and removed, and takes its parent along.
 pub fn plain(driver: &dyn CgroupDriver) -> Option<String> {
     let id = ContainerId::random();
-    let group = driver.create(&id, &LinuxResources::default(), false).expect("a cgroup without limits");
+    let group = driver
+        .create(&id, &LinuxResources::default(), false)
+        .expect("a cgroup without limits");
     assert_eq!(group.mode(), driver.mode());
     assert!(group.warnings().is_empty());
     for dir in group.directories() {
@@ -59,7 +61,9 @@ pub fn plain(driver: &dyn CgroupDriver) -> Option<String> {
     }
     driver.open(&id).expect("what was made can be opened");
     if !group.directories().is_empty() {
-        let again = driver.create(&id, &LinuxResources::default(), false).expect_err("the id is taken");
+        let again = driver
+            .create(&id, &LinuxResources::default(), false)
+            .expect_err("the id is taken");
         assert_eq!(again.kind(), &ErrorKind::Conflict);
     }
     gone(&*group);
@@ -69,7 +73,10 @@ pub fn plain(driver: &dyn CgroupDriver) -> Option<String> {
 
 /// Memory limits are what the files say.
 pub fn memory(driver: &dyn CgroupDriver) -> Option<String> {
-    let memory = LinuxMemoryBuilder::default().limit(64 << 20).reservation(32 << 20).swap(64 << 20);
+    let memory = LinuxMemoryBuilder::default()
+        .limit(64 << 20)
+        .reservation(32 << 20)
+        .swap(64 << 20);
     let group = match make(driver, resources().memory(memory.build().ok()?)) {
         Ok(group) => group,
         Err(reason) => return Some(reason),
@@ -82,7 +89,10 @@ pub fn memory(driver: &dyn CgroupDriver) -> Option<String> {
 
 /// CPU limits are what the files say, in both versions.
 pub fn cpu(driver: &dyn CgroupDriver) -> Option<String> {
-    let cpu = LinuxCpuBuilder::default().shares(512u64).quota(50_000i64).period(100_000u64);
+    let cpu = LinuxCpuBuilder::default()
+        .shares(512u64)
+        .quota(50_000i64)
+        .period(100_000u64);
     let group = match make(driver, resources().cpu(cpu.build().ok()?)) {
         Ok(group) => group,
         Err(reason) => return Some(reason),
@@ -104,7 +114,10 @@ pub fn cpu(driver: &dyn CgroupDriver) -> Option<String> {
 
 /// The limit on processes works: a shell in the cgroup cannot fork past it.
 pub fn pids(driver: &dyn CgroupDriver) -> Option<String> {
-    let group = match make(driver, resources().pids(LinuxPidsBuilder::default().limit(4).build().ok()?)) {
+    let group = match make(
+        driver,
+        resources().pids(LinuxPidsBuilder::default().limit(4).build().ok()?),
+    ) {
         Ok(group) => group,
         Err(reason) => return Some(reason),
     };
@@ -112,7 +125,10 @@ pub fn pids(driver: &dyn CgroupDriver) -> Option<String> {
     let script = "for i in 1 2 3 4 5 6 7 8; do sleep 30 >/dev/null 2>&1 & done; echo all";
     let child = inside(&*group, script, Stdio::piped());
     let output = child.wait_with_output().expect("the shell's output");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     let refused = err.contains("fork") || !out.contains("all");
     assert!(refused, "eight sleeps ran under a limit of four: {out}{err}");
     group.kill().expect("the rest can be killed");
@@ -122,15 +138,27 @@ pub fn pids(driver: &dyn CgroupDriver) -> Option<String> {
 
 /// Limits change while a process runs.
 pub fn update(driver: &dyn CgroupDriver) -> Option<String> {
-    let limit = |mib: i64| LinuxMemoryBuilder::default().limit(mib << 20).swap(mib << 20).build().unwrap_or_default();
+    let limit = |mib: i64| {
+        LinuxMemoryBuilder::default()
+            .limit(mib << 20)
+            .swap(mib << 20)
+            .build()
+            .unwrap_or_default()
+    };
     let group = match make(driver, resources().memory(limit(64))) {
         Ok(group) => group,
         Err(reason) => return Some(reason),
     };
     let mut child = inside(&*group, "sleep 30", Stdio::null());
     for mib in [128, 32] {
-        group.update(&build(resources().memory(limit(mib)))).expect("a new limit");
-        holds(&*group, &["memory.max", "memory.limit_in_bytes"], &(mib << 20).to_string());
+        group
+            .update(&build(resources().memory(limit(mib))))
+            .expect("a new limit");
+        holds(
+            &*group,
+            &["memory.max", "memory.limit_in_bytes"],
+            &(mib << 20).to_string(),
+        );
     }
     group.kill().expect("the sleep can be killed");
     child.wait().expect("a dead child");
@@ -140,7 +168,11 @@ pub fn update(driver: &dyn CgroupDriver) -> Option<String> {
 
 /// The kernel's kill for want of memory is counted.
 pub fn oom(driver: &dyn CgroupDriver) -> Option<String> {
-    let memory = LinuxMemoryBuilder::default().limit(16 << 20).swap(16 << 20).build().ok()?;
+    let memory = LinuxMemoryBuilder::default()
+        .limit(16 << 20)
+        .swap(16 << 20)
+        .build()
+        .ok()?;
     let group = match make(driver, resources().memory(memory)) {
         Ok(group) => group,
         Err(reason) => return Some(reason),
@@ -150,7 +182,10 @@ pub fn oom(driver: &dyn CgroupDriver) -> Option<String> {
     let script = "x=0123456789abcdef; while :; do x=$x$x; done";
     let status = inside(&*group, script, Stdio::null()).wait().expect("the shell's end");
     assert!(!status.success());
-    let kills = group.oom_kills().expect("a counter").expect("a counter where memory is limited");
+    let kills = group
+        .oom_kills()
+        .expect("a counter")
+        .expect("a counter where memory is limited");
     assert!(kills > 0, "the shell ended with {status}, and no kill is counted");
     gone(&*group);
     None
@@ -158,7 +193,10 @@ pub fn oom(driver: &dyn CgroupDriver) -> Option<String> {
 
 /// Killing reaches every process, and only then can the cgroup be removed.
 pub fn kill(driver: &dyn CgroupDriver) -> Option<String> {
-    let group = match make(driver, resources().pids(LinuxPidsBuilder::default().limit(64).build().ok()?)) {
+    let group = match make(
+        driver,
+        resources().pids(LinuxPidsBuilder::default().limit(64).build().ok()?),
+    ) {
         Ok(group) => group,
         Err(reason) => return Some(reason),
     };
@@ -181,7 +219,9 @@ pub fn refusals(driver: &dyn CgroupDriver) -> Option<String> {
         return None;
     }
     let limited = build(resources().pids(LinuxPidsBuilder::default().limit(5).build().ok()?));
-    let error = driver.create(&id, &limited, false).expect_err("a limit without cgroups");
+    let error = driver
+        .create(&id, &limited, false)
+        .expect_err("a limit without cgroups");
     assert!(matches!(error.kind(), ErrorKind::Unsupported { needs } if !needs.is_empty()));
     let group = driver.create(&id, &limited, true).expect("best effort");
     assert_eq!(group.warnings().len(), 1);
@@ -233,7 +273,9 @@ fn own(group: &dyn Cgroup) -> impl Iterator<Item = &Path> {
 
 /// The first of the files that one of the directories has.
 fn file(group: &dyn Cgroup, names: &[&str]) -> Option<PathBuf> {
-    own(group).flat_map(|dir| names.iter().map(move |name| dir.join(name))).find(|path| path.exists())
+    own(group)
+        .flat_map(|dir| names.iter().map(move |name| dir.join(name)))
+        .find(|path| path.exists())
 }
 
 fn holds(group: &dyn Cgroup, names: &[&str], value: &str) {
@@ -244,7 +286,9 @@ fn holds(group: &dyn Cgroup, names: &[&str], value: &str) {
 
 /// Runs a shell script in the cgroup: the shell moves itself, then runs it.
 fn inside(group: &dyn Cgroup, script: &str, out: Stdio) -> Child {
-    let joins: Vec<String> = own(group).map(|dir| format!("echo 0 > {}/cgroup.procs && ", dir.display())).collect();
+    let joins: Vec<String> = own(group)
+        .map(|dir| format!("echo 0 > {}/cgroup.procs && ", dir.display()))
+        .collect();
     let mut command = Command::new("/bin/sh");
     command.args(["-c", &format!("{} echo ready >&2; {script}", joins.concat())]);
     command.stdin(Stdio::null()).stdout(out).stderr(Stdio::piped());
