@@ -6,6 +6,7 @@ pub mod error;
 pub mod events;
 #[cfg(feature = "engine")]
 pub mod logs;
+pub mod probe;
 pub mod progress;
 #[cfg(feature = "engine")]
 pub mod registry;
