@@ -83,7 +83,11 @@ impl CapabilitySet {
 
     /// What Docker gives a container that asks for nothing.
     pub fn docker() -> Self {
-        DOCKER.iter().filter_map(|name| number(name)).map(Self::single).fold(Self::EMPTY, Self::union)
+        DOCKER
+            .iter()
+            .filter_map(|name| number(name))
+            .map(Self::single)
+            .fold(Self::EMPTY, Self::union)
     }
 
     /// The set of a mask. Bits of capabilities that this crate does not know are dropped.
@@ -117,7 +121,11 @@ impl CapabilitySet {
     /// What a kernel can grant whose highest capability (`/proc/sys/kernel/cap_last_cap`) is `last`.
     #[must_use]
     pub const fn up_to(self, last: u8) -> Self {
-        if last >= 63 { self } else { Self(self.0 & ((2 << last) - 1)) }
+        if last >= 63 {
+            self
+        } else {
+            Self(self.0 & ((2 << last) - 1))
+        }
     }
 
     /// Whether all of the other are in this.
@@ -132,7 +140,11 @@ impl CapabilitySet {
 
     /// Names (`CAP_CHOWN`), by rising number.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        NAMES.iter().enumerate().filter(move |(number, _)| self.0 & (1 << number) != 0).map(|(_, name)| *name)
+        NAMES
+            .iter()
+            .enumerate()
+            .filter(move |(number, _)| self.0 & (1 << number) != 0)
+            .map(|(_, name)| *name)
     }
 
     /// Docker's rules for `--cap-add` and `--cap-drop` over a base set: adding `ALL` gives everything but what is dropped;
@@ -153,7 +165,9 @@ impl CapabilitySet {
 
     /// As the runtime specification has them.
     pub fn to_oci(self) -> Capabilities {
-        self.names().filter_map(|name| name.strip_prefix("CAP_")?.parse::<Capability>().ok()).collect()
+        self.names()
+            .filter_map(|name| name.strip_prefix("CAP_")?.parse::<Capability>().ok())
+            .collect()
     }
 
     fn single(number: u8) -> Self {
@@ -172,12 +186,17 @@ fn has_all<S: AsRef<str>>(names: &[S]) -> bool {
 /// All named ones, `ALL` aside.
 fn sum<S: AsRef<str>>(names: &[S]) -> Result<CapabilitySet, Error> {
     let named = names.iter().map(AsRef::as_ref).filter(|name| !is_all(name));
-    named.map(str::parse).try_fold(CapabilitySet::EMPTY, |set, next| next.map(|next| set.union(next)))
+    named
+        .map(str::parse)
+        .try_fold(CapabilitySet::EMPTY, |set, next| next.map(|next| set.union(next)))
 }
 
 /// The number of a full name (`CAP_CHOWN`).
 fn number(name: &str) -> Option<u8> {
-    NAMES.iter().position(|known| *known == name).and_then(|at| u8::try_from(at).ok())
+    NAMES
+        .iter()
+        .position(|known| *known == name)
+        .and_then(|at| u8::try_from(at).ok())
 }
 
 impl FromStr for CapabilitySet {
@@ -189,7 +208,11 @@ impl FromStr for CapabilitySet {
         if upper == "ALL" {
             return Ok(Self::ALL);
         }
-        let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+        let full = if upper.starts_with("CAP_") {
+            upper
+        } else {
+            format!("CAP_{upper}")
+        };
         let number = number(&full).ok_or_else(|| Error::invalid(format!("unknown capability: {text:?}")))?;
         Ok(Self::single(number))
     }
@@ -204,7 +227,9 @@ impl FromIterator<Self> for CapabilitySet {
 impl From<&Capabilities> for CapabilitySet {
     fn from(set: &Capabilities) -> Self {
         // The specification's type spells its names without the prefix; both parse.
-        set.iter().filter_map(|capability| capability.to_string().parse::<Self>().ok()).collect()
+        set.iter()
+            .filter_map(|capability| capability.to_string().parse::<Self>().ok())
+            .collect()
     }
 }
 
@@ -221,7 +246,10 @@ mod tests {
     const NONE: [&str; 0] = [];
 
     fn set(names: &str) -> CapabilitySet {
-        names.split(' ').map(|name| name.parse::<CapabilitySet>().unwrap()).collect()
+        names
+            .split(' ')
+            .map(|name| name.parse::<CapabilitySet>().unwrap())
+            .collect()
     }
 
     #[test]
@@ -260,7 +288,10 @@ mod tests {
             base.tweak(&["SYS_ADMIN"], &["CAP_MKNOD"]).unwrap(),
             base.minus(set("mknod")).union(set("sys_admin"))
         );
-        assert_eq!(base.tweak(&["ALL"], &["chown"]).unwrap(), CapabilitySet::ALL.minus(set("chown")));
+        assert_eq!(
+            base.tweak(&["ALL"], &["chown"]).unwrap(),
+            CapabilitySet::ALL.minus(set("chown"))
+        );
         assert_eq!(base.tweak(&["kill"], &["all"]).unwrap(), set("kill"));
         assert_eq!(base.tweak(&["chown"], &["chown"]).unwrap(), base);
         assert_eq!(base.tweak(&["ALL"], &["ALL"]).unwrap(), CapabilitySet::ALL);
@@ -280,6 +311,9 @@ mod tests {
         let oci = CapabilitySet::ALL.to_oci();
         assert_eq!(oci.len(), 41);
         assert_eq!(CapabilitySet::from(&oci), CapabilitySet::ALL);
-        assert_eq!(CapabilitySet::from(&CapabilitySet::docker().to_oci()), CapabilitySet::docker());
+        assert_eq!(
+            CapabilitySet::from(&CapabilitySet::docker().to_oci()),
+            CapabilitySet::docker()
+        );
     }
 }

@@ -53,12 +53,32 @@ pub const DEV_LINKS: [(&str, &str); 5] = [
 /// Target, type, source, options.
 const MOUNTS: [(&str, &str, &str, &[&str]); 7] = [
     ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
-    ("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-    ("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+    (
+        "/dev",
+        "tmpfs",
+        "tmpfs",
+        &["nosuid", "strictatime", "mode=755", "size=65536k"],
+    ),
+    (
+        "/dev/pts",
+        "devpts",
+        "devpts",
+        &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+    ),
     ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-    ("/sys/fs/cgroup", "cgroup", "cgroup", &["ro", "nosuid", "noexec", "nodev"]),
+    (
+        "/sys/fs/cgroup",
+        "cgroup",
+        "cgroup",
+        &["ro", "nosuid", "noexec", "nodev"],
+    ),
     ("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-    ("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"]),
+    (
+        "/dev/shm",
+        "tmpfs",
+        "shm",
+        &["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"],
+    ),
 ];
 
 /// Path, major, minor. All are character devices with mode 0666, owned by the container's root.
@@ -73,24 +93,44 @@ const DEVICES: [(&str, i64, i64); 6] = [
 
 /// The mounts above the root file system, in the order in which they are made.
 pub fn mounts() -> Vec<Mount> {
-    MOUNTS.iter().map(|(target, kind, source, options)| mount(target, kind, source, options)).collect()
+    MOUNTS
+        .iter()
+        .map(|(target, kind, source, options)| mount(target, kind, source, options))
+        .collect()
 }
 
 /// `/dev/shm` with another size in bytes.
 pub fn shm_mount(size_bytes: u64) -> Mount {
     let size = format!("size={size_bytes}");
-    mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &size])
+    mount(
+        "/dev/shm",
+        "tmpfs",
+        "shm",
+        &["nosuid", "noexec", "nodev", "mode=1777", &size],
+    )
 }
 
 /// The device nodes that every container has.
 pub fn devices() -> Vec<LinuxDevice> {
-    DEVICES.iter().map(|(path, major, minor)| device(path, *major, *minor)).collect()
+    DEVICES
+        .iter()
+        .map(|(path, major, minor)| device(path, *major, *minor))
+        .collect()
 }
 
 /// The namespaces that are a container's own. The user namespace is not among them: it is the engine's.
 pub fn namespaces() -> Vec<LinuxNamespace> {
     use LinuxNamespaceType as Type;
-    [Type::Mount, Type::Network, Type::Uts, Type::Pid, Type::Ipc, Type::Cgroup].map(namespace).to_vec()
+    [
+        Type::Mount,
+        Type::Network,
+        Type::Uts,
+        Type::Pid,
+        Type::Ipc,
+        Type::Cgroup,
+    ]
+    .map(namespace)
+    .to_vec()
 }
 
 /// [`MASKED_PATHS`] as the specification has them.
@@ -117,18 +157,32 @@ pub fn environment(hostname: &str, terminal: bool) -> Vec<String> {
 
 fn mount(target: &str, kind: &str, source: &str, options: &[&str]) -> Mount {
     let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-    let mount = MountBuilder::default().destination(PathBuf::from(target)).typ(kind).source(PathBuf::from(source));
+    let mount = MountBuilder::default()
+        .destination(PathBuf::from(target))
+        .typ(kind)
+        .source(PathBuf::from(source));
     mount.options(options).build().expect("a complete mount")
 }
 
 fn device(path: &str, major: i64, minor: i64) -> LinuxDevice {
-    let device =
-        LinuxDeviceBuilder::default().path(PathBuf::from(path)).typ(LinuxDeviceType::C).major(major).minor(minor);
-    device.file_mode(0o666u32).uid(0u32).gid(0u32).build().expect("a complete device")
+    let device = LinuxDeviceBuilder::default()
+        .path(PathBuf::from(path))
+        .typ(LinuxDeviceType::C)
+        .major(major)
+        .minor(minor);
+    device
+        .file_mode(0o666u32)
+        .uid(0u32)
+        .gid(0u32)
+        .build()
+        .expect("a complete device")
 }
 
 fn namespace(kind: LinuxNamespaceType) -> LinuxNamespace {
-    LinuxNamespaceBuilder::default().typ(kind).build().expect("a complete namespace")
+    LinuxNamespaceBuilder::default()
+        .typ(kind)
+        .build()
+        .expect("a complete namespace")
 }
 
 #[cfg(test)]
@@ -137,20 +191,43 @@ mod tests {
 
     fn options(target: &str) -> String {
         let mounts = mounts();
-        let mount = mounts.iter().find(|mount| mount.destination() == &PathBuf::from(target)).unwrap();
+        let mount = mounts
+            .iter()
+            .find(|mount| mount.destination() == &PathBuf::from(target))
+            .unwrap();
         mount.options().as_ref().unwrap().join(",")
     }
 
     #[test]
     fn mounts_are_dockers() {
-        let targets: Vec<_> = mounts().iter().map(|mount| mount.destination().display().to_string()).collect();
-        assert_eq!(targets, ["/proc", "/dev", "/dev/pts", "/sys", "/sys/fs/cgroup", "/dev/mqueue", "/dev/shm"]);
+        let targets: Vec<_> = mounts()
+            .iter()
+            .map(|mount| mount.destination().display().to_string())
+            .collect();
+        assert_eq!(
+            targets,
+            [
+                "/proc",
+                "/dev",
+                "/dev/pts",
+                "/sys",
+                "/sys/fs/cgroup",
+                "/dev/mqueue",
+                "/dev/shm"
+            ]
+        );
         assert_eq!(options("/proc"), "nosuid,noexec,nodev");
         assert_eq!(options("/dev"), "nosuid,strictatime,mode=755,size=65536k");
-        assert_eq!(options("/dev/pts"), "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5");
+        assert_eq!(
+            options("/dev/pts"),
+            "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"
+        );
         assert_eq!(options("/sys"), "nosuid,noexec,nodev,ro");
         assert_eq!(options("/sys/fs/cgroup"), "ro,nosuid,noexec,nodev");
-        assert_eq!(options("/dev/shm"), format!("nosuid,noexec,nodev,mode=1777,size={SHM_SIZE_BYTES}"));
+        assert_eq!(
+            options("/dev/shm"),
+            format!("nosuid,noexec,nodev,mode=1777,size={SHM_SIZE_BYTES}")
+        );
         assert_eq!(shm_mount(SHM_SIZE_BYTES), mounts().pop().unwrap());
     }
 
@@ -165,11 +242,23 @@ mod tests {
 
     #[test]
     fn devices_are_those_of_the_specification() {
-        let of = |path: &str| devices().into_iter().find(|device| device.path() == &PathBuf::from(path)).unwrap();
-        for (path, major, minor) in [("/dev/null", 1, 3), ("/dev/zero", 1, 5), ("/dev/full", 1, 7), ("/dev/tty", 5, 0)]
-        {
+        let of = |path: &str| {
+            devices()
+                .into_iter()
+                .find(|device| device.path() == &PathBuf::from(path))
+                .unwrap()
+        };
+        for (path, major, minor) in [
+            ("/dev/null", 1, 3),
+            ("/dev/zero", 1, 5),
+            ("/dev/full", 1, 7),
+            ("/dev/tty", 5, 0),
+        ] {
             let device = of(path);
-            assert_eq!((device.major(), device.minor(), device.file_mode()), (major, minor, Some(0o666)));
+            assert_eq!(
+                (device.major(), device.minor(), device.file_mode()),
+                (major, minor, Some(0o666))
+            );
         }
         assert_eq!((of("/dev/random").minor(), of("/dev/urandom").minor()), (8, 9));
         assert_eq!(devices().len(), 6);
@@ -179,7 +268,17 @@ mod tests {
     fn namespaces_leave_the_user_alone() {
         use LinuxNamespaceType as Type;
         let kinds: Vec<_> = namespaces().iter().map(LinuxNamespace::typ).collect();
-        assert_eq!(kinds, [Type::Mount, Type::Network, Type::Uts, Type::Pid, Type::Ipc, Type::Cgroup]);
+        assert_eq!(
+            kinds,
+            [
+                Type::Mount,
+                Type::Network,
+                Type::Uts,
+                Type::Pid,
+                Type::Ipc,
+                Type::Cgroup
+            ]
+        );
         assert!(namespaces().iter().all(|namespace| namespace.path().is_none()));
     }
 
@@ -196,7 +295,10 @@ mod tests {
 
     #[test]
     fn the_environment_has_a_path() {
-        assert_eq!(environment("box", false), [format!("PATH={PATH}"), "HOSTNAME=box".to_owned()]);
+        assert_eq!(
+            environment("box", false),
+            [format!("PATH={PATH}"), "HOSTNAME=box".to_owned()]
+        );
         assert_eq!(environment("box", true).last().unwrap(), "TERM=xterm");
     }
 }

@@ -76,7 +76,10 @@ pub(super) fn run(program: &[u8], data: &[u8; 64]) -> Result<u32, String> {
         match insn.code {
             LOAD => {
                 let offset = insn.k as usize;
-                let word = data.get(offset..offset + 4).filter(|_| offset.is_multiple_of(4)).ok_or("bad load")?;
+                let word = data
+                    .get(offset..offset + 4)
+                    .filter(|_| offset.is_multiple_of(4))
+                    .ok_or("bad load")?;
                 accumulator = u32::from_ne_bytes(word.try_into().map_err(|_| "bad load")?);
             }
             LOAD_CONSTANT => accumulator = insn.k,
@@ -94,5 +97,10 @@ pub(super) fn run(program: &[u8], data: &[u8; 64]) -> Result<u32, String> {
 #[cfg(test)]
 fn decode(raw: &[u8]) -> Insn {
     let code = u16::from_ne_bytes([raw[0], raw[1]]);
-    Insn { code, jt: raw[2], jf: raw[3], k: u32::from_ne_bytes([raw[4], raw[5], raw[6], raw[7]]) }
+    Insn {
+        code,
+        jt: raw[2],
+        jf: raw[3],
+        k: u32::from_ne_bytes([raw[4], raw[5], raw[6], raw[7]]),
+    }
 }

@@ -41,8 +41,10 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>> {
     let mut program = head();
     program.extend(search(&ranges(&rules)));
     if program.len() > MOST_INSTRUCTIONS {
-        let message =
-            format!("seccomp: the profile needs {} instructions, the kernel takes {MOST_INSTRUCTIONS}", program.len());
+        let message = format!(
+            "seccomp: the profile needs {} instructions, the kernel takes {MOST_INSTRUCTIONS}",
+            program.len()
+        );
         return Err(Error::invalid(message));
     }
     Ok(bpf::bytes(&program))
@@ -58,7 +60,10 @@ const CACHED: usize = 16;
 /// As [`compile`].
 pub fn compile_cached(profile: &LinuxSeccomp) -> Result<Arc<[u8]>> {
     let known = |cache: &VecDeque<(LinuxSeccomp, Arc<[u8]>)>| {
-        cache.iter().find(|(cached, _)| cached == profile).map(|(_, program)| Arc::clone(program))
+        cache
+            .iter()
+            .find(|(cached, _)| cached == profile)
+            .map(|(_, program)| Arc::clone(program))
     };
     if let Some(program) = known(&CACHE.lock().unwrap_or_else(PoisonError::into_inner)) {
         return Ok(program);
@@ -93,7 +98,10 @@ struct Range {
 /// All numbers, cut into as few ranges as possible.
 fn ranges(rules: &Rules) -> Vec<Range> {
     let default = || vec![plain(bpf::RETURN, rules.default)];
-    let mut ranges = vec![Range { first: 0, code: default() }];
+    let mut ranges = vec![Range {
+        first: 0,
+        code: default(),
+    }];
     let mut next = 0;
     for (&number, call) in &rules.calls {
         if number > next {
@@ -102,7 +110,9 @@ fn ranges(rules: &Rules) -> Vec<Range> {
         push(&mut ranges, number, call_code(call, rules.default));
         next = number + 1;
     }
-    let rest = rules.unknown_from.map_or_else(default, |_| vec![plain(bpf::RETURN, NO_SUCH_CALL)]);
+    let rest = rules
+        .unknown_from
+        .map_or_else(default, |_| vec![plain(bpf::RETURN, NO_SUCH_CALL)]);
     push(&mut ranges, next, rest);
     ranges
 }
@@ -145,7 +155,11 @@ fn skip_if_at_least(bound: u32, distance: usize) -> Vec<Insn> {
 
 /// Tries the rules of one call, in order.
 fn call_code(call: &Call, default: u32) -> Vec<Insn> {
-    let mut out: Vec<Insn> = call.conditional.iter().flat_map(|(all, action)| rule_code(all, *action)).collect();
+    let mut out: Vec<Insn> = call
+        .conditional
+        .iter()
+        .flat_map(|(all, action)| rule_code(all, *action))
+        .collect();
     out.push(plain(bpf::RETURN, call.otherwise.unwrap_or(default)));
     out
 }
@@ -190,28 +204,48 @@ type Step = (Insn, To, To);
 fn comparison_code(comparison: &Comparison) -> Vec<Step> {
     use LinuxSeccompOperator as Op;
     use To::{Fails, Holds, Next};
-    let Comparison { index, op, value, masked, narrow } = *comparison;
+    let Comparison {
+        index,
+        op,
+        value,
+        masked,
+        narrow,
+    } = *comparison;
     let (high, low) = ((value >> 32) as u32, value as u32);
-    let load_high = if narrow { plain(bpf::LOAD_CONSTANT, 0) } else { plain(bpf::LOAD, bpf::high_word(index)) };
+    let load_high = if narrow {
+        plain(bpf::LOAD_CONSTANT, 0)
+    } else {
+        plain(bpf::LOAD, bpf::high_word(index))
+    };
     let load = |insn| (insn, Next, Next);
     let jump = |code, k, yes, no| (plain(code, k), yes, no);
     let mut out = vec![load(load_high)];
     match op {
-        Op::ScmpCmpMaskedEq => {
-            out.extend([load(plain(bpf::AND, high)), jump(bpf::JUMP_EQ, (masked >> 32) as u32, Next, Fails)])
-        }
+        Op::ScmpCmpMaskedEq => out.extend([
+            load(plain(bpf::AND, high)),
+            jump(bpf::JUMP_EQ, (masked >> 32) as u32, Next, Fails),
+        ]),
         Op::ScmpCmpEq => out.push(jump(bpf::JUMP_EQ, high, Next, Fails)),
         Op::ScmpCmpNe => out.push(jump(bpf::JUMP_EQ, high, Next, Holds)),
         Op::ScmpCmpGt | Op::ScmpCmpGe => {
-            out.extend([jump(bpf::JUMP_GT, high, Holds, Next), jump(bpf::JUMP_EQ, high, Next, Fails)]);
+            out.extend([
+                jump(bpf::JUMP_GT, high, Holds, Next),
+                jump(bpf::JUMP_EQ, high, Next, Fails),
+            ]);
         }
         Op::ScmpCmpLt | Op::ScmpCmpLe => {
-            out.extend([jump(bpf::JUMP_GT, high, Fails, Next), jump(bpf::JUMP_EQ, high, Next, Holds)]);
+            out.extend([
+                jump(bpf::JUMP_GT, high, Fails, Next),
+                jump(bpf::JUMP_EQ, high, Next, Holds),
+            ]);
         }
     }
     out.push(load(plain(bpf::LOAD, bpf::low_word(index))));
     match op {
-        Op::ScmpCmpMaskedEq => out.extend([load(plain(bpf::AND, low)), jump(bpf::JUMP_EQ, masked as u32, Next, Fails)]),
+        Op::ScmpCmpMaskedEq => out.extend([
+            load(plain(bpf::AND, low)),
+            jump(bpf::JUMP_EQ, masked as u32, Next, Fails),
+        ]),
         Op::ScmpCmpEq => out.push(jump(bpf::JUMP_EQ, low, Next, Fails)),
         Op::ScmpCmpNe => out.push(jump(bpf::JUMP_EQ, low, Fails, Next)),
         Op::ScmpCmpGt => out.push(jump(bpf::JUMP_GT, low, Next, Fails)),
@@ -279,7 +313,11 @@ mod tests {
             let mut indexes: Vec<_> = args_of.iter().map(|arg| arg.index()).collect();
             indexes.sort_unstable();
             indexes.dedup();
-            if indexes.len() < args_of.len() { args_of.iter().any(holds) } else { args_of.iter().all(holds) }
+            if indexes.len() < args_of.len() {
+                args_of.iter().any(holds)
+            } else {
+                args_of.iter().all(holds)
+            }
         };
         let conditional = all.iter().filter(named).filter(|rule| has_args(rule)).find(matching);
         let found = conditional.or_else(|| all.iter().filter(named).find(|rule| !has_args(rule)));
@@ -318,22 +356,48 @@ mod tests {
         let program = compile(profile).unwrap();
         for number in numbers {
             for (at, word) in WORDS.iter().enumerate() {
-                let args = [*word, WORDS[(at * 7 + 3) % 19], WORDS[(at * 5 + 1) % 19], 3, *word, WORDS[18 - at]];
-                assert_eq!(run(&program, number, args), naive(profile, number, args), "call {number} {args:x?}");
+                let args = [
+                    *word,
+                    WORDS[(at * 7 + 3) % 19],
+                    WORDS[(at * 5 + 1) % 19],
+                    3,
+                    *word,
+                    WORDS[18 - at],
+                ];
+                assert_eq!(
+                    run(&program, number, args),
+                    naive(profile, number, args),
+                    "call {number} {args:x?}"
+                );
             }
         }
     }
 
     fn profile(default: Action, rules: Vec<LinuxSyscall>) -> LinuxSeccomp {
-        LinuxSeccompBuilder::default().default_action(default).syscalls(rules).build().unwrap()
+        LinuxSeccompBuilder::default()
+            .default_action(default)
+            .syscalls(rules)
+            .build()
+            .unwrap()
     }
 
     fn rule(name: &str, action: Action, args: &[(usize, LinuxSeccompOperator, u64, u64)]) -> LinuxSyscall {
         let arg = |&(index, op, value, two): &(usize, LinuxSeccompOperator, u64, u64)| {
-            LinuxSeccompArgBuilder::default().index(index).op(op).value(value).value_two(two).build().unwrap()
+            LinuxSeccompArgBuilder::default()
+                .index(index)
+                .op(op)
+                .value(value)
+                .value_two(two)
+                .build()
+                .unwrap()
         };
         let args: Vec<_> = args.iter().map(arg).collect();
-        LinuxSyscallBuilder::default().names(vec![name.to_owned()]).action(action).args(args).build().unwrap()
+        LinuxSyscallBuilder::default()
+            .names(vec![name.to_owned()])
+            .action(action)
+            .args(args)
+            .build()
+            .unwrap()
     }
 
     #[test]
@@ -359,7 +423,11 @@ mod tests {
                 for two in [0, 8, 0x1_0000_0000] {
                     let listed = vec![
                         rule("read", Action::ScmpActAllow, &[(0, op, value, two)]),
-                        rule("read", Action::ScmpActErrno, &[(5, op, value, two), (1, Op::ScmpCmpGe, 8, 0)]),
+                        rule(
+                            "read",
+                            Action::ScmpActErrno,
+                            &[(5, op, value, two), (1, Op::ScmpCmpGe, 8, 0)],
+                        ),
                         rule("ioctl", Action::ScmpActTrap, &[(1, op, value, two)]),
                     ];
                     let numbers = ["read", "write", "ioctl"].iter().filter_map(|name| rules::number(name));
@@ -372,7 +440,11 @@ mod tests {
     #[test]
     fn several_rules_of_one_call() {
         use LinuxSeccompOperator as Op;
-        let either = rule("openat", Action::ScmpActAllow, &[(0, Op::ScmpCmpEq, 1, 0), (0, Op::ScmpCmpEq, 8, 0)]);
+        let either = rule(
+            "openat",
+            Action::ScmpActAllow,
+            &[(0, Op::ScmpCmpEq, 1, 0), (0, Op::ScmpCmpEq, 8, 0)],
+        );
         let rules = vec![
             rule("write", Action::ScmpActLog, &[]),
             rule("write", Action::ScmpActErrno, &[(0, Op::ScmpCmpEq, 8, 0)]),
@@ -404,7 +476,10 @@ mod tests {
     fn foreign_entries_kill() {
         let program = compile(&default_profile(&CapabilitySet::ALL)).unwrap();
         let write = rules::number("write").unwrap();
-        for arch in [0, 0x4000_0003, 0x4000_0028, 0xc000_003e, 0xc000_00b7].into_iter().filter(|arch| *arch != NATIVE) {
+        for arch in [0, 0x4000_0003, 0x4000_0028, 0xc000_003e, 0xc000_00b7]
+            .into_iter()
+            .filter(|arch| *arch != NATIVE)
+        {
             assert_eq!(bpf::run(&program, &data(arch, write, [0; 6])).unwrap(), KILL_PROCESS);
         }
         assert_eq!(run(&program, X32_BIT + 1, [0; 6]), KILL_PROCESS);

@@ -74,7 +74,10 @@ const NATIVE: (&str, Arch) = ("arm64", Arch::ScmpArchAarch64);
 /// It names this architecture only: see the compiler for what that means to 32-bit programs.
 pub fn default_profile(caps: &CapabilitySet) -> LinuxSeccomp {
     let release = nix::sys::utsname::uname().ok();
-    let release = release.as_ref().and_then(|name| name.release().to_str()).unwrap_or_default();
+    let release = release
+        .as_ref()
+        .and_then(|name| name.release().to_str())
+        .unwrap_or_default();
     profile_for(*caps, version(release))
 }
 
@@ -102,7 +105,12 @@ impl Group {
     }
 
     fn to_oci(&self) -> LinuxSyscall {
-        let names = self.names.iter().flat_map(|line| line.split(' ')).map(str::to_owned).collect();
+        let names = self
+            .names
+            .iter()
+            .flat_map(|line| line.split(' '))
+            .map(str::to_owned)
+            .collect();
         let args: Vec<_> = self.args.iter().map(Argument::to_oci).collect();
         let mut syscall = LinuxSyscall::default();
         syscall
@@ -125,15 +133,24 @@ impl Argument {
             Operator::Gt => LinuxSeccompOperator::ScmpCmpGt,
             Operator::MaskedEq => LinuxSeccompOperator::ScmpCmpMaskedEq,
         };
-        let arg = LinuxSeccompArgBuilder::default().index(self.index).op(op).value(self.value);
-        let arg = if let Some(two) = self.value_two { arg.value_two(two) } else { arg };
+        let arg = LinuxSeccompArgBuilder::default()
+            .index(self.index)
+            .op(op)
+            .value(self.value);
+        let arg = if let Some(two) = self.value_two {
+            arg.value_two(two)
+        } else {
+            arg
+        };
         arg.build().expect("a builder whose fields all have defaults")
     }
 }
 
 /// The first two numbers of a kernel release (`6.1.0-18-amd64`).
 fn version(release: &str) -> (u32, u32) {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|part| part.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
@@ -147,17 +164,37 @@ mod tests {
     fn allowed(caps: CapabilitySet, kernel: (u32, u32)) -> BTreeSet<String> {
         let profile = profile_for(caps, kernel);
         let allows = |rule: &&LinuxSyscall| rule.action() == LinuxSeccompAction::ScmpActAllow && rule.args().is_none();
-        profile.syscalls().iter().flatten().filter(allows).flat_map(|rule| rule.names().clone()).collect()
+        profile
+            .syscalls()
+            .iter()
+            .flatten()
+            .filter(allows)
+            .flat_map(|rule| rule.names().clone())
+            .collect()
     }
 
     #[test]
     fn the_data_parses() {
         let groups: Vec<Group> = serde_json::from_str(include_str!("default.json")).unwrap();
         assert_eq!(groups.len(), 33);
-        let names: usize = groups.iter().flat_map(|group| &group.names).map(|line| line.split(' ').count()).sum();
-        assert_eq!(groups[0].names.iter().map(|line| line.split(' ').count()).sum::<usize>(), 361);
+        let names: usize = groups
+            .iter()
+            .flat_map(|group| &group.names)
+            .map(|line| line.split(' ').count())
+            .sum();
+        assert_eq!(
+            groups[0]
+                .names
+                .iter()
+                .map(|line| line.split(' ').count())
+                .sum::<usize>(),
+            361
+        );
         assert!(names > 430, "{names}");
-        for name in groups.iter().flat_map(|group| group.caps.iter().chain(&group.without_caps)) {
+        for name in groups
+            .iter()
+            .flat_map(|group| group.caps.iter().chain(&group.without_caps))
+        {
             assert!(name.parse::<CapabilitySet>().is_ok(), "{name}");
         }
     }
@@ -166,7 +203,17 @@ mod tests {
     fn capabilities_open_calls() {
         let plain = allowed(CapabilitySet::docker(), (6, 1));
         assert!(plain.contains("read") && plain.contains("chroot") && plain.contains("ptrace"));
-        for shut in ["mount", "unshare", "setns", "bpf", "keyctl", "io_uring_setup", "userfaultfd", "reboot", "clone"] {
+        for shut in [
+            "mount",
+            "unshare",
+            "setns",
+            "bpf",
+            "keyctl",
+            "io_uring_setup",
+            "userfaultfd",
+            "reboot",
+            "clone",
+        ] {
             assert!(!plain.contains(shut), "{shut}");
         }
         let admin = allowed("SYS_ADMIN".parse().unwrap(), (6, 1));
@@ -181,7 +228,11 @@ mod tests {
     #[test]
     fn clone3_is_answered_as_missing() {
         let profile = default_profile(&CapabilitySet::docker());
-        let clone3 = profile.syscalls().iter().flatten().find(|rule| rule.names().iter().any(|name| name == "clone3"));
+        let clone3 = profile
+            .syscalls()
+            .iter()
+            .flatten()
+            .find(|rule| rule.names().iter().any(|name| name == "clone3"));
         assert_eq!(clone3.unwrap().errno_ret(), Some(libc::ENOSYS as u32));
     }
 
@@ -192,8 +243,15 @@ mod tests {
         let names = profile.syscalls().iter().flatten().flat_map(|rule| rule.names());
         let unknown: BTreeSet<_> = names.filter(|name| rules::number(name).is_none()).collect();
         assert!(unknown.len() < 130, "{unknown:?}");
-        for needed in ["newfstatat", "clock_nanosleep", "pidfd_send_signal", "statx", "rseq", "openat2", "close_range"]
-        {
+        for needed in [
+            "newfstatat",
+            "clock_nanosleep",
+            "pidfd_send_signal",
+            "statx",
+            "rseq",
+            "openat2",
+            "close_range",
+        ] {
             assert!(rules::number(needed).is_some(), "{needed}");
         }
     }

@@ -46,7 +46,11 @@ impl Rules {
     /// Resolves a profile. Names that this architecture does not have are passed over: profiles name the calls of all.
     pub(super) fn of(profile: &LinuxSeccomp) -> Result<Self> {
         let default = answer(profile.default_action(), profile.default_errno_ret())?;
-        let mut rules = Self { calls: BTreeMap::new(), default, unknown_from: None };
+        let mut rules = Self {
+            calls: BTreeMap::new(),
+            default,
+            unknown_from: None,
+        };
         for syscall in profile.syscalls().iter().flatten() {
             rules.add(syscall)?;
         }
@@ -64,13 +68,17 @@ impl Rules {
         let action = answer(syscall.action(), syscall.errno_ret())?;
         for name in syscall.names() {
             let arguments = syscall.args().as_deref().unwrap_or_default();
-            let comparisons = arguments.iter().map(|arg| comparison(name, arg)).collect::<Result<Vec<_>>>()?;
+            let comparisons = arguments
+                .iter()
+                .map(|arg| comparison(name, arg))
+                .collect::<Result<Vec<_>>>()?;
             let Some(number) = number(name) else { continue };
             let call = self.calls.entry(number).or_default();
             if comparisons.is_empty() {
                 call.otherwise.get_or_insert(action);
             } else if repeats(&comparisons) {
-                call.conditional.extend(comparisons.into_iter().map(|one| (vec![one], action)));
+                call.conditional
+                    .extend(comparisons.into_iter().map(|one| (vec![one], action)));
             } else {
                 call.conditional.push((comparisons, action));
             }
@@ -81,7 +89,9 @@ impl Rules {
 
 /// The number of a call on this architecture.
 pub(super) fn number(name: &str) -> Option<u32> {
-    Sysno::from_str(name).ok().and_then(|sysno| u32::try_from(sysno.id()).ok())
+    Sysno::from_str(name)
+        .ok()
+        .and_then(|sysno| u32::try_from(sysno.id()).ok())
 }
 
 fn comparison(name: &str, arg: &LinuxSeccompArg) -> Result<Comparison> {
@@ -108,7 +118,9 @@ pub(super) fn is_narrow(name: &str, index: u32) -> bool {
 
 fn repeats(comparisons: &[Comparison]) -> bool {
     let mut seen = [false; 6];
-    comparisons.iter().any(|one| std::mem::replace(&mut seen[one.index as usize], true))
+    comparisons
+        .iter()
+        .any(|one| std::mem::replace(&mut seen[one.index as usize], true))
 }
 
 /// The value that a filter returns for an action.
@@ -116,15 +128,16 @@ fn answer(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32> {
     /// `MAX_ERRNO` of the kernel; a larger one would be cut to it.
     const LAST_ERRNO: u32 = 4095;
     match (action, errno) {
-        (LinuxSeccompAction::ScmpActNotify, _) => {
-            Err(Error::unsupported("the seccomp action SCMP_ACT_NOTIFY", "a runtime with a seccomp agent"))
-        }
+        (LinuxSeccompAction::ScmpActNotify, _) => Err(Error::unsupported(
+            "the seccomp action SCMP_ACT_NOTIFY",
+            "a runtime with a seccomp agent",
+        )),
         (LinuxSeccompAction::ScmpActErrno, Some(errno)) if errno > LAST_ERRNO => {
             Err(Error::invalid(format!("seccomp: {errno} is not an errno")))
         }
-        (LinuxSeccompAction::ScmpActTrace, Some(data)) if data > 0xffff => {
-            Err(Error::invalid(format!("seccomp: the tracer's value {data} does not fit 16 bits")))
-        }
+        (LinuxSeccompAction::ScmpActTrace, Some(data)) if data > 0xffff => Err(Error::invalid(format!(
+            "seccomp: the tracer's value {data} does not fit 16 bits"
+        ))),
         (action, errno) => Ok(action.as_u32(errno)),
     }
 }
