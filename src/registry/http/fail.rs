@@ -123,15 +123,12 @@ pub(super) fn untrusted(error: &reqwest::Error) -> Option<String> {
     None
 }
 
+/// An I/O error hides what it wraps from `source()`, and is itself wrapped in others.
 fn certificate_error(error: &(dyn StdError + 'static)) -> Option<String> {
-    let inner = error.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
-    let tls = inner
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-        .or_else(|| error.downcast_ref());
-    match tls {
-        Some(rustls::Error::InvalidCertificate(why)) => Some(why.to_string()),
-        _ => None,
+    if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
+        return Some(why.to_string());
     }
+    certificate_error(error.downcast_ref::<std::io::Error>()?.get_ref()?)
 }
 
 struct Words {

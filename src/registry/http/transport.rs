@@ -146,6 +146,8 @@ impl Transport {
                 Err(error) if fail::untrusted(&error).is_some() => {
                     return Err(fail::broken(error, &self.host, self.options.stall_timeout));
                 }
+                // It spoke TLS; what went wrong then is for the request itself to tell.
+                Err(error) if !error.is_connect() => return Ok(url.clone()),
                 Err(error) => {
                     tracing::debug!(%url, error = %error.without_url(), "no TLS here, trying plain HTTP")
                 }
