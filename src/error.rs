@@ -173,13 +173,20 @@ struct Inner {
 impl Error {
     /// Makes an error of a kind with a message that says what to do.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), object: None, step: None, source: None }))
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            object: None,
+            step: None,
+            source: None,
+        }))
     }
 
     /// An object that does not exist.
     pub fn not_found(object: ObjectKind, name: impl Into<String>) -> Self {
         let name = name.into();
-        Self::new(ErrorKind::NotFound, format!("no such {object}: {name}")).with_object(object, name)
+        Self::new(ErrorKind::NotFound, format!("no such {object}: {name}"))
+            .with_object(object, name)
     }
 
     /// A value of the caller that can never work.
@@ -209,7 +216,9 @@ impl Error {
         let source = source.into();
         let kind = kind_of_io(&source);
         let step = step.into();
-        Self::new(kind, format!("{step} failed")).with_step(step).with_source(source)
+        Self::new(kind, format!("{step} failed"))
+            .with_step(step)
+            .with_source(source)
     }
 
     /// Names the object the error is about.
@@ -239,7 +248,13 @@ impl Error {
         let kind = self.kind().clone();
         let object = self.0.object.clone();
         let step = self.0.step.clone();
-        Self(Box::new(Inner { kind, message: message.into(), object, step, source: Some(Box::new(self)) }))
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            object,
+            step,
+            source: Some(Box::new(self)),
+        }))
     }
 
     /// Replaces the kind, where a level above knows better what it means.
@@ -256,7 +271,10 @@ impl Error {
 
     /// The object that the error is about, if it is about one.
     pub fn object(&self) -> Option<(ObjectKind, &str)> {
-        self.0.object.as_ref().map(|(kind, name)| (*kind, name.as_str()))
+        self.0
+            .object
+            .as_ref()
+            .map(|(kind, name)| (*kind, name.as_str()))
     }
 
     /// The step that failed, if the work has steps.
@@ -268,7 +286,10 @@ impl Error {
     pub fn errno(&self) -> Option<i32> {
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = next {
-            if let Some(code) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            if let Some(code) = error
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::raw_os_error)
+            {
                 return Some(code);
             }
             next = error.source();
@@ -293,7 +314,10 @@ impl Error {
 
     /// Whether the same call may work later without a change of the request.
     pub fn is_retryable(&self) -> bool {
-        matches!(self.kind(), ErrorKind::RateLimited { .. } | ErrorKind::Unavailable | ErrorKind::Timeout)
+        matches!(
+            self.kind(),
+            ErrorKind::RateLimited { .. } | ErrorKind::Unavailable | ErrorKind::Timeout
+        )
     }
 
     /// The whole chain in one line, outermost first.
@@ -333,7 +357,8 @@ impl fmt::Display for Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Error");
-        out.field("kind", &self.0.kind).field("message", &self.0.message);
+        out.field("kind", &self.0.kind)
+            .field("message", &self.0.message);
         if let Some((kind, name)) = &self.0.object {
             out.field("object", &format_args!("{kind} {name}"));
         }
@@ -359,11 +384,16 @@ mod tests {
 
     #[test]
     fn display_says_one_level_and_report_the_chain() {
-        let error = Error::os("open config", io::Error::from_raw_os_error(libc::ENOSPC)).context("pull busybox");
+        let error = Error::os("open config", io::Error::from_raw_os_error(libc::ENOSPC))
+            .context("pull busybox");
         assert_eq!(error.to_string(), "pull busybox");
         assert_eq!(error.kind(), &ErrorKind::NoSpace);
         assert_eq!(error.errno(), Some(libc::ENOSPC));
         assert_eq!(error.step(), Some("open config"));
-        assert!(error.report().starts_with("pull busybox: open config failed: No space left"));
+        assert!(
+            error
+                .report()
+                .starts_with("pull busybox: open config failed: No space left")
+        );
     }
 }
