@@ -5,6 +5,8 @@ mod copy;
 mod delete;
 pub mod overlayfs;
 mod records;
+#[cfg(test)]
+mod tests;
 mod usage;
 pub mod vfs;
 
