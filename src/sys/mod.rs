@@ -3,3 +3,5 @@
 
 pub(crate) mod attempt;
 pub(crate) mod pidfd;
+pub(crate) mod reflink;
+pub(crate) mod xattr;
