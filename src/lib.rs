@@ -1,6 +1,8 @@
 //! The container engine that Rust programs embed.
 #![deny(unsafe_code)]
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod error;
 #[cfg(feature = "engine")]
 pub mod events;

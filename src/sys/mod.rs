@@ -2,3 +2,7 @@
 //! `unsafe` is allowed.
 
 pub(crate) mod pidfd;
+#[cfg(feature = "engine")]
+pub(crate) mod reflink;
+#[cfg(feature = "engine")]
+pub(crate) mod xattr;
