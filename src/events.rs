@@ -314,3 +314,88 @@ impl Follower {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt as _, StreamExt as _};
+
+    use super::*;
+    use crate::store::{Root, Store};
+
+    fn bus() -> (tempfile::TempDir, Store, EventBus) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&Root::open(&dir.path().join("root")).unwrap()).unwrap();
+        (dir, store.clone(), EventBus::new(store))
+    }
+
+    fn write(store: &Store, from: usize, to: usize) {
+        for n in from..to {
+            store
+                .record_event(&Event::now(EventKind::Container, "start", format!("c{n}")).with("name", "web"))
+                .unwrap();
+        }
+    }
+
+    async fn ids(stream: &mut EventStream, count: usize) -> Vec<String> {
+        let items: Vec<_> = stream.take(count).collect().await;
+        items
+            .into_iter()
+            .map(|item| match item.unwrap() {
+                EventItem::Event(event) => event.id,
+                EventItem::Lagged { missed } => format!("lagged {missed}"),
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn replay_then_live_without_gap_or_duplicate() {
+        let (_dir, store, bus) = bus();
+        write(&store, 0, 300);
+        let mut all = bus.subscribe(Filter::new(), Some(0)).await.unwrap();
+        let mut live = bus.subscribe(Filter::new(), None).await.unwrap();
+        let writer = std::thread::spawn(move || write(&store, 300, 600));
+        let expected: Vec<String> = (0..600).map(|n| format!("c{n}")).collect();
+        assert_eq!(ids(&mut all, 600).await, expected);
+        assert_eq!(ids(&mut live, 300).await, expected[300..]);
+        writer.join().unwrap();
+        assert!(live.next().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn other_handles_of_the_root_are_heard_and_a_slow_reader_is_told() {
+        let (dir, _store, bus) = bus();
+        let mut slow = bus.subscribe(Filter::new(), None).await.unwrap();
+        let other = Store::open(&Root::open(&dir.path().join("root")).unwrap()).unwrap();
+        write(&other, 0, RING + 76);
+        assert_eq!(ids(&mut slow, 2).await, ["lagged 76", "c76"]);
+        assert_eq!(other.after(0, 10_000).unwrap().len(), RING);
+    }
+
+    #[test]
+    fn filters_are_docker_s() {
+        let event = Event::now(EventKind::Container, "health_status: healthy", "0123456789ab")
+            .with("name", "web")
+            .with("image", "busybox");
+        for (key, value) in [
+            ("type", "container"),
+            ("event", "health_status"),
+            ("container", "0123"),
+            ("container", "web"),
+            ("image", "busybox"),
+            ("label", "name=web"),
+            ("label", "image"),
+        ] {
+            assert!(event.matches(&Filter::new().with(key, value)), "{key}={value}");
+        }
+        for (key, value) in [
+            ("type", "image"),
+            ("event", "health"),
+            ("container", "01"),
+            ("network", "web"),
+            ("label", "name=db"),
+        ] {
+            assert!(!event.matches(&Filter::new().with(key, value)), "{key}={value}");
+        }
+        assert!(check_filter(&Filter::new().with("colour", "red")).is_err());
+    }
+}

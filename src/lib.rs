@@ -10,6 +10,7 @@ pub mod events;
 pub mod images;
 #[cfg(feature = "engine")]
 pub mod logs;
+pub mod probe;
 pub mod progress;
 #[cfg(feature = "engine")]
 pub mod registry;

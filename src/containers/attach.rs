@@ -4,21 +4,32 @@ use tokio::sync::mpsc;
 
 use super::local::{InputEnds, Shared};
 use super::state::{ContainerState, Refusal, Verb, decide, refuse};
-use super::{Attached, Input};
+use super::{AttachOptions, Attached, BoxStream, Input};
+use crate::logs::{TeeItem, TeeReader};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Chunks of stdin that may wait.
 pub(crate) const INPUT_AHEAD: usize = 16;
+/// Bytes that may wait for one reader.
+const READER_LIMIT: usize = 64 << 20;
+
+fn stream(reader: TeeReader) -> BoxStream<TeeItem> {
+    Box::pin(futures_util::stream::unfold(reader, |mut reader| async move {
+        let item = reader.next().await?;
+        Some((item, reader))
+    }))
+}
 
 impl Shared {
-    pub(crate) async fn attach(&self, name: &str) -> Result<Attached> {
+    pub(crate) async fn attach(&self, name: &str, options: AttachOptions) -> Result<Attached> {
         let record = self.find(name).await?;
         self.must_be_ours(&record, "attach to")?;
         if !matches!(record.state, ContainerState::Created | ContainerState::Running) {
             return Err(refuse(&record.id, record.state, Verb::Resize, Refusal::NotRunning));
         }
         let slot = self.slot(&record.id);
-        let output = slot.hub().subscribe().ok_or_else(|| refuse(&record.id, ContainerState::Exited, Verb::Resize, Refusal::NotRunning))?;
+        let tee = slot.output();
+        let reader = if options.lossless { tee.collect() } else { tee.subscribe(READER_LIMIT) };
         let spec = &record.body.spec;
         let input = (spec.open_stdin).then(|| {
             let mut ends = slot.input();
@@ -33,7 +44,7 @@ impl Shared {
             };
             Input { sender }
         });
-        Ok(Attached { output, input })
+        Ok(Attached { output: stream(reader), input })
     }
 
     pub(crate) async fn resize(&self, name: &str, rows: u16, columns: u16) -> Result<()> {

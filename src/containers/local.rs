@@ -9,16 +9,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
-use super::hub::Hub;
 use super::record::{ExitRecord, Record};
 use super::{
-    Attached, BoxStream, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created, ListOptions,
+    AttachOptions, Attached, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created, ListOptions,
     RemoveOptions, StopOptions,
 };
 use crate::driver::Spawner;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::ImageManager;
-use crate::logs::{LogEntry, LogQuery};
+use crate::logs::{LogDriver, LogEntries, LogQuery, Tee};
 use crate::runtime::{Runtime, Task};
 use crate::storage::snapshot::Snapshotter;
 use crate::store::{Owners, Store};
@@ -34,6 +33,7 @@ pub(crate) struct Parts {
     pub(crate) images: Arc<dyn ImageManager>,
     pub(crate) snapshotter: Arc<dyn Snapshotter>,
     pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) logs: Arc<dyn LogDriver>,
     /// Holds a directory per container.
     pub(crate) dir: PathBuf,
     /// `direct`, `mapped` or `squashed`.
@@ -55,7 +55,7 @@ pub(crate) struct Shared {
 pub(crate) struct Slot {
     /// Held while a verb changes the container: starts and removals of one container take turns.
     pub(crate) turn: tokio::sync::Mutex<()>,
-    hub: Mutex<Arc<Hub>>,
+    output: Mutex<Tee>,
     /// The writers of its stdin, made by the first `attach`.
     pub(crate) input: Mutex<InputEnds>,
     live: Mutex<Option<Live>>,
@@ -88,7 +88,7 @@ impl Default for Slot {
     fn default() -> Self {
         Self {
             turn: tokio::sync::Mutex::default(),
-            hub: Mutex::default(),
+            output: Mutex::default(),
             input: Mutex::default(),
             live: Mutex::default(),
             last_exit: Mutex::default(),
@@ -102,13 +102,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Slot {
-    pub(crate) fn hub(&self) -> Arc<Hub> {
-        Arc::clone(&lock(&self.hub))
+    /// Its output, for attached readers.
+    pub(crate) fn output(&self) -> Tee {
+        lock(&self.output).clone()
     }
 
     /// A container that is started anew has new streams.
-    pub(crate) fn renew_hub(&self) {
-        *lock(&self.hub) = Arc::default();
+    pub(crate) fn renew_output(&self) {
+        *lock(&self.output) = Tee::new();
     }
 
     pub(crate) fn live(&self) -> Option<Live> {
@@ -150,7 +151,7 @@ impl Shared {
 
     pub(crate) fn forget(&self, id: &ContainerId) {
         if let Some(slot) = lock(&self.slots).remove(id) {
-            slot.hub().close();
+            slot.output().close();
             slot.tell_waiters();
         }
     }
@@ -267,14 +268,14 @@ impl ContainerManager for LocalContainers {
         self.0.parts.spawner.call(async move { shared.list(&options).await }).await
     }
 
-    async fn logs(&self, name: &str, query: LogQuery) -> Result<BoxStream<Result<LogEntry>>> {
+    async fn logs(&self, name: &str, query: LogQuery) -> Result<LogEntries> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
         self.0.parts.spawner.call(async move { shared.logs(&name, query).await }).await
     }
 
-    async fn attach(&self, name: &str) -> Result<Attached> {
+    async fn attach(&self, name: &str, options: AttachOptions) -> Result<Attached> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
-        self.0.parts.spawner.call(async move { shared.attach(&name).await }).await
+        self.0.parts.spawner.call(async move { shared.attach(&name, options).await }).await
     }
 
     async fn resize(&self, name: &str, rows: u16, columns: u16) -> Result<()> {

@@ -6,7 +6,7 @@
 
 mod attach;
 mod create;
-mod hub;
+mod feed;
 mod inspect;
 mod kill;
 mod list;
@@ -36,7 +36,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use crate::error::{Error, Result};
-use crate::logs::{LogEntry, LogQuery};
+use crate::logs::{LogEntries, LogQuery, TeeItem};
 use crate::types::{ContainerId, ExitStatus, Filter, ImageId, Outcome, Signal};
 
 pub(crate) use self::local::{LocalContainers, Parts};
@@ -65,28 +65,10 @@ pub struct ContainerExit {
     pub oom_killed: Option<bool>,
 }
 
-/// Which standard stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum OutputStream {
-    /// Standard output; with a terminal, everything.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-/// Bytes that a container wrote, as they came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutputChunk {
-    /// To which stream.
-    pub stream: OutputStream,
-    /// What.
-    pub bytes: Bytes,
-}
-
 /// A connection to a container's standard streams.
 pub struct Attached {
     /// What it writes from now on. Ends when the container does.
-    pub output: BoxStream<OutputChunk>,
+    pub output: BoxStream<TeeItem>,
     /// Its stdin, if it was created with one.
     pub input: Option<Input>,
 }
@@ -115,6 +97,14 @@ impl Input {
         let closed = |_| Error::new(crate::error::ErrorKind::InvalidState, "the container's stdin is closed");
         self.sender.send(bytes.into()).await.map_err(closed)
     }
+}
+
+/// What `attach` may be told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AttachOptions {
+    /// Keep everything for the reader however slow it is, in memory. Otherwise at most 64 MiB wait for it, and what it
+    /// misses beyond that is reported in its place.
+    pub lossless: bool,
 }
 
 /// What `stop` may be told.
@@ -287,7 +277,7 @@ pub trait ContainerManager: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// `NotFound`.
-    async fn logs(&self, _name: &str, _query: LogQuery) -> Result<BoxStream<Result<LogEntry>>> {
+    async fn logs(&self, _name: &str, _query: LogQuery) -> Result<LogEntries> {
         Err(Error::unsupported_verb("container logs"))
     }
 
@@ -295,7 +285,7 @@ pub trait ContainerManager: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// `NotFound`, `InvalidState` once it has ended.
-    async fn attach(&self, _name: &str) -> Result<Attached> {
+    async fn attach(&self, _name: &str, _options: AttachOptions) -> Result<Attached> {
         Err(Error::unsupported_verb("container attach"))
     }
 

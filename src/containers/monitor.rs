@@ -1,5 +1,6 @@
 //! What follows a start: pumps until the streams end, the exit, its record, and auto-removal.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,14 +8,14 @@ use bytes::Bytes;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
-use super::hub::{self, Hub};
+use super::feed;
 use super::local::{Shared, Slot};
 use super::record::{ExitRecord, Record, now_ns};
 use super::state::ContainerState;
-use super::{ContainerExit, OutputStream, RemoveOptions};
+use super::{ContainerExit, RemoveOptions};
 use crate::error::Result;
 use crate::events::{Event, EventKind};
-use crate::logs::{LogSink, LogStream};
+use crate::logs::{self, LogSink, LogStream, PumpOptions, Tee};
 use crate::runtime::{Exit, Task};
 use crate::types::ExitStatus;
 
@@ -23,40 +24,38 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// Our ends of a running container's streams.
 pub(crate) struct Streams {
-    pub(crate) outputs: Vec<(OutputStream, AsyncFd<std::os::fd::OwnedFd>)>,
-    pub(crate) feed: Option<(AsyncFd<std::os::fd::OwnedFd>, mpsc::Receiver<Bytes>)>,
-    pub(crate) hub: Arc<Hub>,
+    pub(crate) outputs: Vec<(OwnedFd, LogStream)>,
+    pub(crate) feed: Option<(AsyncFd<OwnedFd>, mpsc::Receiver<Bytes>)>,
+    pub(crate) output: Tee,
 }
 
 impl Shared {
     pub(crate) async fn monitor(self: Arc<Self>, record: Record, slot: Arc<Slot>, task: Arc<dyn Task>, streams: Streams) {
-        let Streams { outputs, feed, hub } = streams;
-        let feeding = feed.map(|(fd, chunks)| self.parts.spawner.background(async move { hub::feed(&fd, chunks).await }));
+        let Streams { outputs, feed, output } = streams;
+        let feeding = feed.map(|(fd, chunks)| self.parts.spawner.background(feed::feed(fd, chunks)));
         let sink = self.log_sink(&record);
-        let exit = {
-            let pumps = async {
-                let each = outputs.iter().map(|(stream, fd)| pump(fd, *stream, &hub, sink.as_deref()));
-                futures_util::future::join_all(each).await;
-            };
-            run_to_end(&*task, pumps).await
+        let pumps = async {
+            match logs::pump_all(outputs, sink, output.clone(), PumpOptions::default()).await {
+                Ok(report) if report.lost_entries == 0 => {}
+                Ok(report) => tracing::warn!(container = %record.id, lost = report.lost_entries, "lines could not be logged"),
+                Err(error) => tracing::warn!(container = %record.id, error = error.report(), "output could not be read"),
+            }
         };
+        let exit = run_to_end(&*task, pumps).await;
         if let Some(feeding) = feeding {
             feeding.abort();
         }
-        if let Some(sink) = &sink {
-            sink.finish().await;
-        }
-        hub.close();
+        output.close();
         self.ended(record, &slot, &*task, exit).await;
     }
 
     /// Where its log goes. A log that cannot be opened is reported and given up: the container runs on.
-    fn log_sink(&self, record: &Record) -> Option<Box<dyn LogSink>> {
+    fn log_sink(&self, record: &Record) -> Arc<dyn LogSink> {
         match self.open_log(&record.id) {
-            Ok(sink) => Some(sink),
+            Ok(sink) => sink,
             Err(error) => {
                 tracing::warn!(container = %record.id, error = error.report(), "the log cannot be written");
-                None
+                Arc::new(Discard)
             }
         }
     }
@@ -124,14 +123,16 @@ async fn run_to_end(task: &dyn Task, pumps: impl Future<Output = ()>) -> Exit {
     })
 }
 
-async fn pump(fd: &AsyncFd<std::os::fd::OwnedFd>, stream: OutputStream, hub: &Hub, sink: Option<&dyn LogSink>) {
-    hub::pump(fd, stream, hub, |stream, bytes| async move {
-        let Some(sink) = sink else { return };
-        let stream = match stream {
-            OutputStream::Stdout => LogStream::Stdout,
-            OutputStream::Stderr => LogStream::Stderr,
-        };
-        sink.write(stream, bytes).await;
-    })
-    .await;
+/// A log that takes everything and keeps nothing.
+#[derive(Debug)]
+struct Discard;
+
+impl LogSink for Discard {
+    fn write(&self, _entries: &[logs::LogEntry]) -> Result<()> {
+        Ok(())
+    }
+
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
 }

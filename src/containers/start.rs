@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use tokio::io::Interest;
 use tokio::sync::mpsc;
 
-use super::hub::{self, Hub};
+use super::feed;
 use super::local::{Live, Shared, Slot};
 use super::monitor::Streams;
 use super::plan;
 use super::record::{Record, now_ns};
 use super::state::{ContainerState, Move, Verb, decide};
-use super::{OutputStream, peer};
+use super::peer;
 use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::logs::LogStream;
 use crate::runtime::{Launch, Started};
 use crate::types::{Outcome, Signal};
 
@@ -28,7 +28,7 @@ impl Shared {
             return Ok(Outcome::Already);
         }
         if record.state == ContainerState::Exited {
-            slot.renew_hub();
+            slot.renew_output();
         }
         match self.start_now(record.clone(), &slot, cancel).await {
             Ok(()) => Ok(Outcome::Done),
@@ -109,23 +109,19 @@ async fn abandon(task: &dyn crate::runtime::Task, error: Error) -> Error {
     error
 }
 
-/// Our ends of the standard streams, ready to be polled.
+/// Our ends of the standard streams.
 fn streams(started: Started, slot: &Slot) -> Result<Streams> {
     let mut outputs = Vec::new();
     let mut input = None;
     if let Some(terminal) = started.terminal {
         let writer = terminal.try_clone().map_err(|error| Error::os("duplicate the terminal", error))?;
-        input = Some(hub::polled(writer, Interest::WRITABLE)?);
-        outputs.push((OutputStream::Stdout, hub::polled(terminal, Interest::READABLE)?));
+        input = Some(feed::writable(writer)?);
+        outputs.push((terminal, LogStream::Stdout));
     }
-    if let Some(fd) = started.stdout {
-        outputs.push((OutputStream::Stdout, hub::polled(fd, Interest::READABLE)?));
-    }
-    if let Some(fd) = started.stderr {
-        outputs.push((OutputStream::Stderr, hub::polled(fd, Interest::READABLE)?));
-    }
+    outputs.extend(started.stdout.map(|fd| (fd, LogStream::Stdout)));
+    outputs.extend(started.stderr.map(|fd| (fd, LogStream::Stderr)));
     if let Some(fd) = started.stdin {
-        input = Some(hub::polled(fd, Interest::WRITABLE)?);
+        input = Some(feed::writable(fd)?);
     }
     let mut ends = slot.input();
     if ends.receiver.is_none() {
@@ -134,6 +130,5 @@ fn streams(started: Started, slot: &Slot) -> Result<Streams> {
     }
     let feed = input.zip(ends.receiver.take());
     drop(ends);
-    let hub: Arc<Hub> = slot.hub();
-    Ok(Streams { outputs, feed, hub })
+    Ok(Streams { outputs, feed, output: slot.output() })
 }

@@ -1,9 +1,9 @@
 //! A handle on a container.
 
 use super::Engine;
-use crate::containers::{Attached, BoxStream, ContainerExit, ContainerInfo, RemoveOptions, StopOptions};
+use crate::containers::{AttachOptions, Attached, ContainerExit, ContainerInfo, RemoveOptions, StopOptions};
 use crate::error::Result;
-use crate::logs::{LogEntry, LogQuery};
+use crate::logs::{LogEntries, LogQuery};
 use crate::types::{ContainerId, Outcome, Signal};
 
 /// A handle on a container. Cheap to clone; dropping it changes nothing, except that the last handle of an engine ends its
@@ -96,7 +96,7 @@ impl Container {
     ///
     /// # Errors
     /// `NotFound`.
-    pub async fn logs(&self, query: LogQuery) -> Result<BoxStream<Result<LogEntry>>> {
+    pub async fn logs(&self, query: LogQuery) -> Result<LogEntries> {
         self.engine.containers().logs(self.id.as_str(), query).await
     }
 
@@ -104,8 +104,8 @@ impl Container {
     ///
     /// # Errors
     /// As [`ContainerManager::attach`](crate::ContainerManager::attach).
-    pub async fn attach(&self) -> Result<Attached> {
-        self.engine.containers().attach(self.id.as_str()).await
+    pub async fn attach(&self, options: AttachOptions) -> Result<Attached> {
+        self.engine.containers().attach(self.id.as_str(), options).await
     }
 
     /// Sets the size of its terminal.

@@ -7,9 +7,10 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 
 use super::{Container, Engine};
-use crate::containers::{ContainerSpec, OutputStream, RemoveOptions};
-use crate::error::Result;
+use crate::containers::{AttachOptions, ContainerSpec, RemoveOptions};
+use crate::error::{Error, Result};
 use crate::images::Pull;
+use crate::logs::{LogStream, TeeItem};
 use crate::progress::{Progress, ProgressEvent};
 use crate::types::ExitStatus;
 
@@ -77,14 +78,17 @@ impl RunBuilder {
     async fn output_now(mut self) -> Result<Output> {
         self.spec.auto_remove = false;
         let mut guard = Guard::new(self.create().await?);
-        let mut attached = guard.container().attach().await?;
+        let mut attached = guard.container().attach(AttachOptions { lossless: true }).await?;
         drop(attached.input.take());
         guard.container().start().await?;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        while let Some(chunk) = attached.output.next().await {
+        while let Some(item) = attached.output.next().await {
+            let TeeItem::Chunk(chunk) = item else {
+                return Err(Error::internal("output was lost for a reader that must not lose any"));
+            };
             match chunk.stream {
-                OutputStream::Stdout => stdout.extend_from_slice(&chunk.bytes),
-                OutputStream::Stderr => stderr.extend_from_slice(&chunk.bytes),
+                LogStream::Stdout => stdout.extend_from_slice(&chunk.bytes),
+                LogStream::Stderr => stderr.extend_from_slice(&chunk.bytes),
             }
         }
         let exit = guard.container().wait().await?;

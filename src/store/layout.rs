@@ -172,12 +172,13 @@ fn refuse_network_file_system(path: &Path) -> Result<()> {
             Err(Errno::ENOTDIR) => return Err(Error::invalid(format!("{} is not a directory", path.display()))),
             Err(errno) => return Err(Error::os("look at the root's file system", errno)),
         };
-        return refuse_magic(i64::from(found.filesystem_type().0), path);
+        #[allow(clippy::unnecessary_cast, reason = "the type differs between C libraries")]
+        return refuse_magic(found.filesystem_type().0 as i64, path);
     }
     Ok(())
 }
 
-fn refuse_magic(magic: i64, path: &Path) -> Result<()> {
+pub(super) fn refuse_magic(magic: i64, path: &Path) -> Result<()> {
     // On some processors the field is a signed 32-bit number; only the low half counts.
     let found = NETWORK_FILE_SYSTEMS
         .iter()

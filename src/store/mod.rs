@@ -20,6 +20,8 @@ pub mod db;
 mod layout;
 mod locks;
 mod owners;
+#[cfg(test)]
+mod tests;
 
 pub use self::db::Store;
 pub use self::db::containers::{ContainerRow, Insert};

@@ -2,14 +2,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::AtFlags;
-use nix::sys::signal::{self, Signal};
-use nix::unistd::{AccessFlags, Pid};
+use nix::unistd::AccessFlags;
+
+use crate::sys::pidfd;
 
 /// How long removal and killing wait for processes to be gone.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
@@ -126,13 +127,18 @@ pub(crate) fn kill_v2(dir: &Path) -> io::Result<()> {
 pub(crate) fn kill_by_walk(dir: &Path) -> io::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let alive: Vec<Pid> = subtree(dir).iter().flat_map(|dir| pids(dir)).collect();
-        if alive.is_empty() {
+        let opened: Vec<_> = members(dir)
+            .into_iter()
+            .filter_map(|pid| Some((pid, pidfd::open(pid).ok()?)))
+            .collect();
+        // Who is listed again now was inside when it was opened, so no number that was given anew is hit.
+        let still = members(dir);
+        if still.is_empty() {
             return Ok(());
         }
-        for pid in alive {
+        for (_, process) in opened.iter().filter(|(pid, _)| still.contains(pid)) {
             // It may be gone by now, which is what is wanted.
-            let _ = signal::kill(pid, Signal::SIGKILL);
+            let _ = pidfd::send_signal(process.as_fd(), libc::SIGKILL);
         }
         if Instant::now() > deadline {
             return Err(io::Error::from_raw_os_error(libc::EBUSY));
@@ -141,14 +147,17 @@ pub(crate) fn kill_by_walk(dir: &Path) -> io::Result<()> {
     }
 }
 
+fn members(dir: &Path) -> Vec<u32> {
+    subtree(dir).iter().flat_map(|dir| pids(dir)).collect()
+}
+
 /// The processes of a cgroup. 0 stands for one outside this pid namespace, which cannot be signalled.
-fn pids(dir: &Path) -> Vec<Pid> {
+fn pids(dir: &Path) -> Vec<u32> {
     let numbers = words(&dir.join("cgroup.procs"));
     numbers
         .iter()
         .filter_map(|word| word.parse().ok())
-        .filter(|pid| *pid > 1)
-        .map(Pid::from_raw)
+        .filter(|pid| *pid != 0)
         .collect()
 }
 

@@ -9,10 +9,10 @@
 mod convert;
 mod files;
 mod group;
-mod layout;
+pub(crate) mod layout;
 mod native;
 mod none;
-mod place;
+pub(crate) mod place;
 #[cfg(any(test, feature = "conformance"))]
 pub mod suite;
 

@@ -47,7 +47,8 @@ impl Places {
 
     /// What can be used of the host's cgroups.
     pub(crate) fn mode(&self) -> CgroupMode {
-        let on_v2 = self.v2.as_ref().is_some_and(|home| !home.controllers.is_empty());
+        let usual = |name: &String| USUAL.contains(&name.as_str());
+        let on_v2 = self.v2.as_ref().is_some_and(|home| home.controllers.iter().any(usual));
         match (&self.v2, self.v1.is_empty()) {
             (Some(_), false) if !on_v2 => CgroupMode::Hybrid,
             (Some(_), _) => CgroupMode::V2,
@@ -79,16 +80,24 @@ impl Places {
             return remedy_v1(tree, controller);
         }
         match &self.layout.v2 {
-            Some(tree)
-                if files::words(&tree.mount.join("cgroup.controllers")).is_empty() && !self.layout.v1.is_empty() =>
-            {
-                mount_v1(controller)
-            }
+            Some(tree) if !self.layout.v1.is_empty() && !offers(&tree.mount, controller) => mount_v1(controller),
             Some(tree) => self.remedy_v2(tree, controller),
             None if self.layout.v1.is_empty() => {
                 "mounted cgroups: as root, `mount -t cgroup2 cgroup2 /sys/fs/cgroup`".to_owned()
             }
             None => mount_v1(controller),
+        }
+    }
+
+    /// What to do so that there is a cgroup of version 2.
+    pub(crate) fn remedy_kill(&self) -> String {
+        match &self.layout.v2 {
+            Some(tree) if !self.layout.v1.is_empty() && !nix::unistd::geteuid().is_root() => {
+                remedy_v1(tree, "version 2")
+            }
+            Some(tree) => unwritable_v2(tree, nix::unistd::geteuid().is_root()),
+            None => "as root, `mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified`"
+                .to_owned(),
         }
     }
 
@@ -132,15 +141,21 @@ fn unwritable_v2(tree: &Tree, root: bool) -> String {
 }
 
 fn remedy_v1(tree: &Tree, controller: &str) -> String {
-    let dir = tree.own.as_ref().unwrap_or(&tree.mount);
-    if nix::unistd::geteuid().is_root() {
+    let user = nix::unistd::geteuid();
+    if user.is_root() {
         return format!("writable cgroups: `mount -o remount,rw {}`", tree.mount.display());
     }
-    let user = nix::unistd::geteuid();
+    let dir = tree.own.as_ref().unwrap_or(&tree.mount).display();
+    // A new cpuset takes no process until it has both.
+    let fill = if tree.controllers.iter().any(|name| name == "cpuset") {
+        " && for f in cpuset.cpus cpuset.mems; do cat ../$f > $f; done"
+    } else {
+        ""
+    };
     format!(
-        "a {controller} cgroup that user {user} may write: as root, `mkdir {0}/longshore && chown -R {user} {0}/longshore && echo \
-         PID > {0}/longshore/cgroup.procs` with the program's pid",
-        dir.display()
+        "a {controller} cgroup that user {user} may write: as root, `mkdir -p {dir}/longshore && cd {dir}/longshore{fill} && \
+         chown {user} . cgroup.procs && for f in tasks cgroup.subtree_control cgroup.threads; do test ! -e $f || chown {user} \
+         $f; done && echo PID > cgroup.procs` with the program's pid"
     )
 }
 

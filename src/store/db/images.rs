@@ -1,5 +1,6 @@
 //! Records of images and their names.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -156,7 +157,7 @@ impl Store {
             Ok((all_records(&snapshot)?, all_names(&snapshot)?))
         })?;
         let mut entries: Vec<ImageEntry> = records.into_iter().map(|record| entry(&mut names, record)).collect();
-        entries.sort_by(|a, b| (b.record.pulled_at_ns, b.record.id).cmp(&(a.record.pulled_at_ns, a.record.id)));
+        entries.sort_by_key(|entry| Reverse((entry.record.pulled_at_ns, entry.record.id)));
         Ok(entries)
     }
 

@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 use super::Store;
 use super::refs::Node;
 use crate::error::Result;
-use crate::types::{ContainerId, OwnerId};
+use crate::types::OwnerId;
 
 /// Protects blobs and snapshots while its owner lives. [`Lease::release`] ends it; a dropped handle is forgotten with the
 /// next write of this process, and at the latest with its owner.
@@ -60,7 +60,8 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub fn lease(&self, owner: &OwnerId) -> Result<Lease> {
-        let id = ContainerId::random().short().to_owned();
+        // Never used twice: a dropped handle's id may wait for its deletion while new leases are made.
+        let id = String::from(OwnerId::random());
         self.write_run(None, |run| {
             run.execute(
                 "INSERT INTO leases (id, owner) VALUES (?1, ?2)",
