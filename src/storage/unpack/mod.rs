@@ -536,3 +536,6 @@ async fn unless<T>(
         done = work => done,
     }
 }
+
+#[cfg(test)]
+mod tests;
