@@ -1,7 +1,7 @@
 //! The unsafe module: small safe wrappers around system calls that `nix` lacks. The only place, beside the helper, where
 //! `unsafe` is allowed.
 
-#[cfg(feature = "engine")]
+pub(crate) mod attempt;
+pub(crate) mod pidfd;
 pub(crate) mod reflink;
-#[cfg(feature = "engine")]
 pub(crate) mod xattr;

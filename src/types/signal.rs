@@ -59,11 +59,7 @@ impl FromStr for Signal {
                 .ok()
                 .and_then(|n| n.checked_add(34))
                 .ok_or_else(bad)?;
-            return if number <= 64 {
-                Ok(Self(number))
-            } else {
-                Err(bad())
-            };
+            return if number <= 64 { Ok(Self(number)) } else { Err(bad()) };
         }
         let signal: nix::sys::signal::Signal = format!("SIG{name}").parse().map_err(|_| bad())?;
         Ok(Self(signal as i32 as u8))
