@@ -32,10 +32,7 @@ impl Overlayfs {
         })
     }
 
-    async fn with<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    async fn with<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
         let this = self.clone();
         blocking(move || work(&this)).await
     }
@@ -140,15 +137,10 @@ impl Snapshotter for Overlayfs {
 
     async fn exists(&self, chain: &ChainId) -> Result<bool> {
         let chain = *chain;
-        self.with(move |this| Ok(this.records.find(&chain)?.is_some()))
-            .await
+        self.with(move |this| Ok(this.records.find(&chain)?.is_some())).await
     }
 
-    async fn begin_layer(
-        &self,
-        key: &SnapshotKey,
-        _parent: Option<&ChainId>,
-    ) -> Result<LayerTarget> {
+    async fn begin_layer(&self, key: &SnapshotKey, _parent: Option<&ChainId>) -> Result<LayerTarget> {
         let key = key.clone();
         self.with(move |this| {
             let record = this.records.begin(
@@ -223,8 +215,7 @@ impl Snapshotter for Overlayfs {
 
     async fn layer_usage(&self, chain: &ChainId) -> Result<Usage> {
         let chain = *chain;
-        self.with(move |this| Ok(this.records.get(&chain)?.usage))
-            .await
+        self.with(move |this| Ok(this.records.get(&chain)?.usage)).await
     }
 
     async fn list(&self) -> Result<Vec<ChainId>> {

@@ -29,9 +29,7 @@ impl BlobSource for Source {
         self.opened.fetch_add(1, Ordering::SeqCst);
         let bytes = self.blobs.lock().unwrap().get(&descriptor.digest).cloned();
         let bytes =
-            Bytes::from(bytes.ok_or_else(|| {
-                Error::not_found(ObjectKind::Blob, descriptor.digest.to_string())
-            })?);
+            Bytes::from(bytes.ok_or_else(|| Error::not_found(ObjectKind::Blob, descriptor.digest.to_string()))?);
         let (chunk, slow) = (self.chunk.max(1000), self.slow);
         let pieces = futures_util::stream::unfold(bytes, move |mut rest| async move {
             if let Some(slow) = slow {
@@ -62,8 +60,7 @@ struct Bench {
 impl Bench {
     fn new(source: Source) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let snapshotter =
-            Arc::new(Overlayfs::open(dir.path().join("s"), true, ownership()).unwrap());
+        let snapshotter = Arc::new(Overlayfs::open(dir.path().join("s"), true, ownership()).unwrap());
         Self {
             content: LocalContent::open(dir.path(), "me").unwrap(),
             snapshotter,
@@ -93,11 +90,7 @@ impl Bench {
             platform: None,
             annotations: BTreeMap::new(),
         };
-        self.source
-            .blobs
-            .lock()
-            .unwrap()
-            .insert(descriptor.digest, packed);
+        self.source.blobs.lock().unwrap().insert(descriptor.digest, packed);
         LayerRef {
             descriptor,
             diff_id: Digest::of(tar),
@@ -112,13 +105,8 @@ impl Bench {
             .entry(b'5', "etc", "", &Meta::mode(0o711), b"")
             .file("etc/a", &noise)
             .build();
-        let two = LayerBuilder::new()
-            .file("etc/b", b"implied directory")
-            .build();
-        let three = LayerBuilder::new()
-            .whiteout("etc/a")
-            .file("big", &noise)
-            .build();
+        let two = LayerBuilder::new().file("etc/b", b"implied directory").build();
+        let three = LayerBuilder::new().whiteout("etc/a").file("big", &noise).build();
         vec![
             self.layer(&one, gzip(&one)),
             self.layer(&two, zstd(&two)),
@@ -130,10 +118,7 @@ impl Bench {
         let events = Arc::new(Mutex::new(Vec::new()));
         let told = events.clone();
         let progress = Progress::new(move |event| told.lock().unwrap().push(event));
-        let done = self
-            .unpacker()
-            .image(layers, self.source.clone(), &progress)
-            .await;
+        let done = self.unpacker().image(layers, self.source.clone(), &progress).await;
         let events = events.lock().unwrap().clone();
         (done, events)
     }
@@ -141,10 +126,7 @@ impl Bench {
     async fn assert_nothing_half_made(&self) {
         assert_eq!(count(&self.dir.path().join("ingest")), 0, "ingest files");
         assert_eq!(count(&self.dir.path().join("locks")), 0, "lock files");
-        assert_eq!(
-            self.snapshotter.active().await.unwrap(),
-            Vec::<String>::new()
-        );
+        assert_eq!(self.snapshotter.active().await.unwrap(), Vec::<String>::new());
         let (trees, chains) = (
             count(&self.dir.path().join("s/l")),
             self.snapshotter.list().await.unwrap().len(),
@@ -185,9 +167,7 @@ async fn an_image_is_unpacked_once_and_progress_adds_up() {
             .count(),
         3
     );
-    let MountSource::Overlay { lower, .. } =
-        bench.snapshotter.view(&top).await.unwrap().remove(0).source
-    else {
+    let MountSource::Overlay { lower, .. } = bench.snapshotter.view(&top).await.unwrap().remove(0).source else {
         panic!()
     };
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -208,10 +188,7 @@ async fn an_image_is_unpacked_once_and_progress_adds_up() {
     bench.assert_nothing_half_made().await;
 
     let (again, events) = bench.pull(&layers).await;
-    assert_eq!(
-        (again.unwrap(), bytes_told(&events)),
-        (Some(top), size_of(&layers))
-    );
+    assert_eq!((again.unwrap(), bytes_told(&events)), (Some(top), size_of(&layers)));
     assert_eq!(bench.source.opened.load(Ordering::SeqCst), 3);
     assert_eq!(bench.pull(&[]).await.0.unwrap(), None);
 }
@@ -222,8 +199,7 @@ async fn a_backend_that_cannot_unpack_side_by_side_gets_layers_in_order() {
     bench.snapshotter = Arc::new(Vfs::open(bench.dir.path().join("s"), ownership()).unwrap());
     let layers = bench.image();
     let top = bench.pull(&layers).await.0.unwrap().unwrap();
-    let MountSource::Bind { path } = bench.snapshotter.view(&top).await.unwrap().remove(0).source
-    else {
+    let MountSource::Bind { path } = bench.snapshotter.view(&top).await.unwrap().remove(0).source else {
         panic!()
     };
     assert!(path.join("etc/b").exists() && !path.join("etc/a").exists());
@@ -255,10 +231,7 @@ async fn the_same_blob_twice_in_an_image_is_fetched_once() {
     let (done, events) = bench.pull(&layers).await;
     done.unwrap();
     assert_eq!(
-        (
-            bytes_told(&events),
-            bench.source.opened.load(Ordering::SeqCst)
-        ),
+        (bytes_told(&events), bench.source.opened.load(Ordering::SeqCst)),
         (size_of(&layers), 3)
     );
 }
@@ -294,10 +267,7 @@ async fn wrong_bytes_leave_nothing() {
     flipped[4] ^= 1; // the time in the gzip header: decompresses to the same
     for (bad, kind) in [
         (good[..good.len() - 9].to_vec(), ErrorKind::DigestMismatch),
-        (
-            [good.clone(), vec![0; 9]].concat(),
-            ErrorKind::DigestMismatch,
-        ),
+        ([good.clone(), vec![0; 9]].concat(), ErrorKind::DigestMismatch),
         (flipped, ErrorKind::DigestMismatch),
     ] {
         bench.source.blobs.lock().unwrap().insert(digest, bad);
@@ -315,16 +285,8 @@ async fn wrong_bytes_leave_nothing() {
     );
     let evil = LayerBuilder::new().file("../x", b"").build();
     let evil = [bench.layer(&evil, gzip(&evil))];
-    assert_eq!(
-        bench.pull(&evil).await.0.unwrap_err().kind(),
-        &ErrorKind::UnsafeArchive
-    );
-    bench
-        .source
-        .blobs
-        .lock()
-        .unwrap()
-        .remove(&evil[0].descriptor.digest);
+    assert_eq!(bench.pull(&evil).await.0.unwrap_err().kind(), &ErrorKind::UnsafeArchive);
+    bench.source.blobs.lock().unwrap().remove(&evil[0].descriptor.digest);
     assert!(bench.pull(&evil).await.0.unwrap_err().is_not_found());
     bench.assert_nothing_half_made().await;
 }
@@ -340,10 +302,7 @@ async fn a_dropped_pull_leaves_nothing() {
     for wait in [0, 1, 3, 7, 15, 30] {
         let pull = tokio::time::timeout(Duration::from_millis(wait), bench.pull(&layers)).await;
         let until = std::time::Instant::now() + Duration::from_secs(10);
-        while pull.is_err()
-            && count(&bench.dir.path().join("locks")) > 0
-            && std::time::Instant::now() < until
-        {
+        while pull.is_err() && count(&bench.dir.path().join("locks")) > 0 && std::time::Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         bench.assert_nothing_half_made().await;
@@ -379,11 +338,7 @@ async fn a_sweep_removes_what_the_dead_left() {
     std::mem::forget(dead.ingest(None, None).await.unwrap());
     std::mem::forget(bench.content.ingest(None, None).await.unwrap());
     for key in ["unpack-dead-x", "unpack-me-x", "container"] {
-        bench
-            .snapshotter
-            .begin_layer(&key.to_owned(), None)
-            .await
-            .unwrap();
+        bench.snapshotter.begin_layer(&key.to_owned(), None).await.unwrap();
     }
     let swept = sweep(&bench.content, &*bench.snapshotter, |owner| owner == "me")
         .await
