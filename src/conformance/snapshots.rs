@@ -50,6 +50,7 @@ pub async fn snapshotter(snapshotter: &dyn Snapshotter, mounter: &dyn Mounter, o
     };
     suite.stacks().await;
     suite.hides().await;
+    suite.hides_all().await;
     suite.keeps_metadata().await;
     suite.writes().await;
     suite.many_layers().await;
@@ -204,6 +205,20 @@ impl Suite<'_> {
         }
         let tree = self.view(&chains[3]).await;
         assert_eq!(text(&tree.path(), "o"), "file");
+        drop(tree);
+        self.remove(&chains).await;
+    }
+
+    /// An opaque mark at the root hides everything below.
+    async fn hides_all(&self) {
+        let layers = [
+            LayerBuilder::new().file("old", b"").build(),
+            LayerBuilder::new().file("/.wh..wh..opq", b"").file("new", b"").build(),
+            LayerBuilder::new().file("newer", b"").build(),
+        ];
+        let chains = self.stack(&layers).await;
+        let tree = self.view(&chains[2]).await;
+        assert_eq!(names(&tree.path(), ""), ["new", "newer"]);
         drop(tree);
         self.remove(&chains).await;
     }

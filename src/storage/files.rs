@@ -15,10 +15,11 @@ pub(crate) fn random_name(length: usize) -> Result<String> {
     Ok(raw.iter().map(|b| char::from(ALPHABET[usize::from(b & 31)])).collect())
 }
 
-/// Makes a directory and its parents, private to the user.
+/// Makes a directory and its parents, private to the user: images hold setuid programs, which no other user of the host
+/// may reach by a path outside a container (CVE-2021-41091).
 pub(crate) fn make_dirs(path: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    let made = fs::DirBuilder::new().recursive(true).mode(0o711).create(path);
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|e| Error::os(format!("mkdir {}", path.display()), e))
 }
 

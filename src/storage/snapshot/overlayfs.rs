@@ -7,9 +7,11 @@ use async_trait::async_trait;
 use super::records::{Record, Records, copy_root};
 use super::usage::usage_of;
 use super::{LayerTarget, SnapshotKey, Snapshotter, Usage, WritableOptions};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::storage::files::{blocking, make_dirs};
+use crate::storage::layer::{OPAQUE_TRUSTED, OPAQUE_USER};
 use crate::storage::ownership::Ownership;
+use crate::sys::xattr;
 use crate::types::{ChainId, Mount, MountSource, Outcome};
 
 /// The overlay backend. Source: Documentation/filesystems/overlayfs.rst of the kernel.
@@ -81,6 +83,14 @@ impl Overlayfs {
             &self.records.tree(&record.tree),
             self.records.ownership(),
         )
+    }
+
+    /// Whether a layer's root is opaque. The kernel looks at that mark on every directory but the root, so the stack below
+    /// is left out of the mount instead.
+    fn hides_all(&self, record: &Record) -> Result<bool> {
+        let name = if self.user_xattr { OPAQUE_USER } else { OPAQUE_TRUSTED };
+        let mark = xattr::get_link(&self.records.tree(&record.tree), name);
+        Ok(mark.map_err(|e| Error::os("get opaque mark", e))?.is_some())
     }
 
     fn trees(&self, names: &[String]) -> Vec<PathBuf> {
@@ -166,8 +176,11 @@ impl Snapshotter for Overlayfs {
         usage: Usage,
     ) -> Result<()> {
         let (key, chain, parent) = (key.clone(), *chain, parent.copied());
-        self.with(move |this| this.records.commit(&key, &chain, parent.as_ref(), usage))
-            .await
+        self.with(move |this| {
+            let alone = this.hides_all(&this.records.active(&key)?)?;
+            this.records.commit(&key, &chain, parent.as_ref(), usage, alone)
+        })
+        .await
     }
 
     async fn create_writable(

@@ -206,13 +206,14 @@ impl Records {
             .ok_or_else(|| Error::not_found(ObjectKind::Snapshot, chain.to_string()))
     }
 
-    /// Makes an active snapshot the committed `chain`.
+    /// Makes an active snapshot the committed `chain`. One that is `alone` hides all that is below it.
     pub(crate) fn commit(
         &self,
         key: &SnapshotKey,
         chain: &ChainId,
         parent: Option<&ChainId>,
         usage: Usage,
+        alone: bool,
     ) -> Result<()> {
         let mut record = self.active(key)?;
         if self.find(chain)?.is_some() {
@@ -220,7 +221,9 @@ impl Records {
         }
         if let Some(parent) = parent {
             let under = self.get(parent)?;
-            record.below = std::iter::once(under.tree).chain(under.below).collect();
+            if !alone {
+                record.below = std::iter::once(under.tree).chain(under.below).collect();
+            }
         }
         (record.parent, record.usage) = (parent.copied(), usage);
         // What an earlier boot left under this name was not trusted: out of the way with it.
@@ -428,7 +431,9 @@ mod tests {
         let (a, b) = (ChainId::of(b"a"), ChainId::of(b"b"));
         for (key, chain) in [("k1", &a), ("k2", &b)] {
             records.begin(&key.to_owned(), &template()).unwrap();
-            records.commit(&key.to_owned(), chain, None, Usage::default()).unwrap();
+            records
+                .commit(&key.to_owned(), chain, None, Usage::default(), false)
+                .unwrap();
             if key == "k1" {
                 records.sync().unwrap();
             }
@@ -437,7 +442,9 @@ mod tests {
         assert!(records.find(&a).unwrap().is_some());
         assert!(records.find(&b).unwrap().is_none());
         records.begin(&"k3".to_owned(), &template()).unwrap();
-        records.commit(&"k3".to_owned(), &b, None, Usage::default()).unwrap();
+        records
+            .commit(&"k3".to_owned(), &b, None, Usage::default(), false)
+            .unwrap();
         assert!(records.find(&b).unwrap().is_some());
         assert_eq!(fs::read_dir(dir.path().join("l")).unwrap().count(), 2);
     }

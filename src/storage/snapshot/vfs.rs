@@ -122,7 +122,7 @@ impl Snapshotter for Vfs {
         usage: Usage,
     ) -> Result<()> {
         let (key, chain, parent) = (key.clone(), *chain, parent.copied());
-        self.with(move |this| this.records.commit(&key, &chain, parent.as_ref(), usage))
+        self.with(move |this| this.records.commit(&key, &chain, parent.as_ref(), usage, true))
             .await
     }
 

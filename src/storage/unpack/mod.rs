@@ -353,8 +353,11 @@ impl Job {
         }
         let key: SnapshotKey = format!("unpack-{}-{}", self.shared.owner, random_name(16)?);
         let unpacked = self.unpack(&key, stop, stopped).await;
-        if unpacked.is_err() {
-            self.shared.snapshotter.discard(&key).await?;
+        if unpacked.is_err()
+            && let Err(error) = self.shared.snapshotter.discard(&key).await
+        {
+            // The first error says more; the key stays for the sweeper.
+            tracing::warn!(key, error = error.report(), "could not discard an unfinished layer");
         }
         unpacked?;
         self.progress.report(ProgressEvent::Unpacked {
