@@ -1,2 +1,8 @@
 //! The unsafe module: small safe wrappers around system calls that `nix` lacks. The only place, beside the helper, where
 //! `unsafe` is allowed.
+
+pub(crate) mod memfd;
+pub(crate) mod pidfd;
+pub(crate) mod socket;
+pub(crate) mod spawn;
+pub(crate) mod terminal;

@@ -41,7 +41,11 @@ impl Reference {
     /// The reference with a digest in place of its tag.
     #[must_use]
     pub fn pinned(&self, digest: &Digest) -> Self {
-        Self(OciReference::with_digest(self.host().into(), self.repository().into(), digest.to_string()))
+        Self(OciReference::with_digest(
+            self.host().into(),
+            self.repository().into(),
+            digest.to_string(),
+        ))
     }
 
     /// The short form that Docker shows: `busybox:latest`, `example.com/app@sha256:…`.
@@ -74,7 +78,10 @@ impl FromStr for Reference {
             return Err(bad("64 hex digits are an image id, not a name"));
         }
         let parsed: OciReference = text.parse().map_err(|error| bad(&format!("{error}")))?;
-        if parsed.digest().is_some_and(|digest| digest.parse::<Digest>().is_err()) {
+        if parsed
+            .digest()
+            .is_some_and(|digest| digest.parse::<Digest>().is_err())
+        {
             return Err(bad("only sha256 digests are supported"));
         }
         Ok(Self(parsed))
@@ -122,9 +129,14 @@ impl FromStr for ImageSource {
             _ => (rest, None),
         };
         if dir.is_empty() || name == Some("") {
-            return Err(Error::invalid(format!("invalid OCI layout {text:?} (oci:DIR or oci:DIR:TAG)")));
+            return Err(Error::invalid(format!(
+                "invalid OCI layout {text:?} (oci:DIR or oci:DIR:TAG)"
+            )));
         }
-        Ok(Self::OciLayout { dir: dir.into(), name: name.map(Into::into) })
+        Ok(Self::OciLayout {
+            dir: dir.into(),
+            name: name.map(Into::into),
+        })
     }
 }
 
@@ -133,7 +145,10 @@ impl fmt::Display for ImageSource {
         match self {
             Self::Registry(reference) => reference.fmt(f),
             Self::OciLayout { dir, name: None } => write!(f, "oci:{}", dir.display()),
-            Self::OciLayout { dir, name: Some(name) } => write!(f, "oci:{}:{name}", dir.display()),
+            Self::OciLayout {
+                dir,
+                name: Some(name),
+            } => write!(f, "oci:{}:{name}", dir.display()),
         }
     }
 }
