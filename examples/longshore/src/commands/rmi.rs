@@ -1,0 +1,43 @@
+//! `rmi`: removes images.
+
+use longshore::{RemoveImageOptions, Removed};
+
+use super::say;
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// Options of `rmi`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Remove it with all its names, and from under containers that do not run
+    #[arg(short, long)]
+    force: bool,
+    /// Names or ids
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<String>,
+}
+
+/// Removes images, and says what went.
+pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
+    let engine = context.engine().await?;
+    let mut code = 0;
+    for name in &args.images {
+        let options = RemoveImageOptions { force: args.force };
+        match engine.images().remove(name, options).await {
+            Ok(removed) => removed.iter().try_for_each(|one| say(&line(one)))?,
+            Err(error) => {
+                code = 1;
+                eprintln!("longshore: {}", error.report());
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Docker's words.
+fn line(removed: &Removed) -> String {
+    match removed {
+        Removed::Untagged(name) => format!("Untagged: {}", name.familiar()),
+        Removed::Deleted(id) => format!("Deleted: {id}"),
+    }
+}
