@@ -1,5 +1,10 @@
 //! Running processes in containers: the [`Runtime`] seam and its backends.
 
+pub mod caps;
+pub mod cgroups;
+pub mod defaults;
+pub mod native;
+
 use std::fmt::Debug;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;

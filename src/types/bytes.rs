@@ -53,7 +53,11 @@ impl Bytes {
 
 /// A value with so many significant digits, trailing zeros dropped, as Go's `%.3g` prints it.
 fn significant(value: f64, digits: usize) -> String {
-    let whole = if value < 1.0 { 1 } else { value.log10().floor() as usize + 1 };
+    let whole = if value < 1.0 {
+        1
+    } else {
+        value.log10().floor() as usize + 1
+    };
     let text = format!("{:.*}", digits.saturating_sub(whole), value);
     if !text.contains('.') {
         return text;
@@ -98,7 +102,15 @@ mod tests {
 
     #[test]
     fn parses_what_docker_parses() {
-        for (text, bytes) in [("0", 0), ("64", 64), ("64b", 64), ("1k", 1024), ("64m", 64 << 20), ("1.5g", 3 << 29), ("2GiB", 2 << 30)] {
+        for (text, bytes) in [
+            ("0", 0),
+            ("64", 64),
+            ("64b", 64),
+            ("1k", 1024),
+            ("64m", 64 << 20),
+            ("1.5g", 3 << 29),
+            ("2GiB", 2 << 30),
+        ] {
             assert_eq!(text.parse::<Bytes>().unwrap().get(), bytes, "{text}");
         }
         for text in ["", "m", "-1", "1x", "1e999", "nan"] {
@@ -108,7 +120,14 @@ mod tests {
 
     #[test]
     fn prints_as_docker_lists_do() {
-        for (bytes, text) in [(0, "0B"), (999, "999B"), (1000, "1kB"), (4_260_000, "4.26MB"), (77_800_000, "77.8MB"), (1_240_000_000, "1.24GB")] {
+        for (bytes, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (4_260_000, "4.26MB"),
+            (77_800_000, "77.8MB"),
+            (1_240_000_000, "1.24GB"),
+        ] {
             assert_eq!(Bytes::new(bytes).human(), text);
         }
     }

@@ -62,7 +62,11 @@ impl FromStr for Digest {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let bad = || Error::invalid(format!("invalid digest: {text:?} (sha256: and 64 lower-case hex digits)"));
+        let bad = || {
+            Error::invalid(format!(
+                "invalid digest: {text:?} (sha256: and 64 lower-case hex digits)"
+            ))
+        };
         let digits = text.strip_prefix("sha256:").ok_or_else(bad)?;
         if digits.len() != 64 || digits.bytes().any(|b| b.is_ascii_uppercase()) {
             return Err(bad());
@@ -117,7 +121,14 @@ mod tests {
 
     #[test]
     fn refuses_everything_else() {
-        for bad in ["", "sha256:", "md5:d41d8cd98f00b204e9800998ecf8427e", &EMPTY[7..], &EMPTY.to_uppercase(), &format!("{EMPTY}0")] {
+        for bad in [
+            "",
+            "sha256:",
+            "md5:d41d8cd98f00b204e9800998ecf8427e",
+            &EMPTY[7..],
+            &EMPTY.to_uppercase(),
+            &format!("{EMPTY}0"),
+        ] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
     }

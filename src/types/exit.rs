@@ -16,12 +16,18 @@ pub struct ExitStatus {
 impl ExitStatus {
     /// The process called `exit(code)`.
     pub const fn exited(code: u8) -> Self {
-        Self { code: Some(code), signal: None }
+        Self {
+            code: Some(code),
+            signal: None,
+        }
     }
 
     /// A signal ended the process.
     pub const fn signaled(signal: u8) -> Self {
-        Self { code: None, signal: Some(signal) }
+        Self {
+            code: None,
+            signal: Some(signal),
+        }
     }
 
     /// The code as a shell and Docker show it: 128 + the signal's number for a process that a signal ended.

@@ -40,6 +40,9 @@ pub struct Mount {
 impl Mount {
     /// A directory of the host.
     pub fn bind(path: impl Into<PathBuf>, read_only: bool) -> Self {
-        Self { source: MountSource::Bind { path: path.into() }, read_only }
+        Self {
+            source: MountSource::Bind { path: path.into() },
+            read_only,
+        }
     }
 }

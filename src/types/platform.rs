@@ -27,7 +27,11 @@ impl Platform {
             "aarch64" => ("arm64", Some("v8")),
             other => (other, None),
         };
-        Self { os: "linux".into(), architecture: architecture.into(), variant: variant.map(Into::into) }
+        Self {
+            os: "linux".into(),
+            architecture: architecture.into(),
+            variant: variant.map(Into::into),
+        }
     }
 
     /// Whether an image of platform `other` runs where `self` is asked for. A variant that one side leaves out matches.
@@ -54,9 +58,17 @@ impl FromStr for Platform {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let bad = || Error::invalid(format!("invalid platform: {text:?} (os/architecture[/variant], say linux/amd64)"));
+        let bad = || {
+            Error::invalid(format!(
+                "invalid platform: {text:?} (os/architecture[/variant], say linux/amd64)"
+            ))
+        };
         let parts: Vec<&str> = text.split('/').collect();
-        let ok = |p: &str| !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+        let ok = |p: &str| {
+            !p.is_empty()
+                && p.bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+        };
         if !(2..=3).contains(&parts.len()) || !parts.iter().all(|p| ok(p)) {
             return Err(bad());
         }
@@ -66,7 +78,11 @@ impl FromStr for Platform {
             "aarch64" => "arm64".to_owned(),
             other => other.to_owned(),
         };
-        Ok(Self { os: lower(parts[0]), architecture, variant: parts.get(2).map(|p| lower(p)) })
+        Ok(Self {
+            os: lower(parts[0]),
+            architecture,
+            variant: parts.get(2).map(|p| lower(p)),
+        })
     }
 }
 
@@ -77,7 +93,10 @@ mod tests {
     #[test]
     fn parses_go_names_and_uname_names() {
         assert_eq!("linux/x86_64".parse::<Platform>().unwrap().to_string(), "linux/amd64");
-        assert_eq!("linux/arm64/v8".parse::<Platform>().unwrap().to_string(), "linux/arm64/v8");
+        assert_eq!(
+            "linux/arm64/v8".parse::<Platform>().unwrap().to_string(),
+            "linux/arm64/v8"
+        );
         for bad in ["", "linux", "linux/", "a/b/c/d", "linux/am d64"] {
             assert!(bad.parse::<Platform>().is_err(), "{bad}");
         }

@@ -41,12 +41,20 @@ impl FromStr for Signal {
     fn from_str(text: &str) -> Result<Self, Error> {
         let bad = || Error::invalid(format!("invalid signal: {text:?} (a name such as TERM, or 1 to 64)"));
         if let Ok(number) = text.parse::<u8>() {
-            return if (1..=64).contains(&number) { Ok(Self(number)) } else { Err(bad()) };
+            return if (1..=64).contains(&number) {
+                Ok(Self(number))
+            } else {
+                Err(bad())
+            };
         }
         let upper = text.to_ascii_uppercase();
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
         if let Some(offset) = name.strip_prefix("RTMIN+") {
-            let number = offset.parse::<u8>().ok().and_then(|n| n.checked_add(34)).ok_or_else(bad)?;
+            let number = offset
+                .parse::<u8>()
+                .ok()
+                .and_then(|n| n.checked_add(34))
+                .ok_or_else(bad)?;
             return if number <= 64 { Ok(Self(number)) } else { Err(bad()) };
         }
         let signal: nix::sys::signal::Signal = format!("SIG{name}").parse().map_err(|_| bad())?;
