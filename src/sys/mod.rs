@@ -3,3 +3,7 @@
 
 pub(crate) mod attempt;
 pub(crate) mod pidfd;
+#[cfg(feature = "engine")]
+pub(crate) mod poll;
+pub(crate) mod reflink;
+pub(crate) mod xattr;
