@@ -39,7 +39,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = Engine::open(scratch.path().join("root")).await?;
     println!("opened    {:?}", engine.info()?);
 
-    let image = engine.pull(&source).progress(|event| println!("pulling   {event}")).await?;
+    let image = engine
+        .pull(&source)
+        .progress(|event| println!("pulling   {event}"))
+        .await?;
 
     // Like `std::process::Command`: describe it, run it, look at what came out.
     let spec = ContainerSpec::image(image.id().to_string())
@@ -54,7 +57,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("ended     {}", output.status);
 
     // `output` has removed the container: its processes, mounts, cgroup and files. The image goes when we say so.
-    let containers = engine.list(ListOptions { all: true, ..ListOptions::default() }).await?;
+    let containers = engine
+        .list(ListOptions {
+            all: true,
+            ..ListOptions::default()
+        })
+        .await?;
     let removed = image.remove(RemoveImageOptions::default()).await?;
     println!("left      {} containers; removed {removed:?}", containers.len());
     Ok(())
@@ -62,7 +70,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Makes an image of this machine's shell and of what the script needs, as an OCI layout in `dir`.
 fn make_image(dir: &Path) -> longshore::Result<String> {
-    let tar = tar_of_programs(&["sh", "cat", "id", "hostname"]).map_err(|error| longshore::Error::os("pack the shell", error))?;
+    let tar = tar_of_programs(&["sh", "cat", "id", "hostname"])
+        .map_err(|error| longshore::Error::os("pack the shell", error))?;
     let layout = LayoutWriter::create(dir)?;
     let layer = layout.put_layer(tar.as_slice(), Compression::Gzip)?;
     let config = serde_json::json!({ "Cmd": ["/bin/sh"], "Env": ["PATH=/bin"] });
@@ -88,14 +97,20 @@ fn tar_of_programs(names: &[&str]) -> io::Result<Vec<u8>> {
 
 fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|program| program.is_file())
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|program| program.is_file())
 }
 
 /// The paths that `ldd` prints: none for a static program.
 fn libraries_of(program: &Path) -> io::Result<Vec<PathBuf>> {
     let printed = Command::new("ldd").arg(program).output()?.stdout;
     let printed = String::from_utf8_lossy(&printed).into_owned();
-    Ok(printed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
+    Ok(printed
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'))
+        .map(PathBuf::from)
+        .collect())
 }
 
 fn indented(bytes: &[u8]) -> String {

@@ -8,7 +8,12 @@ use crate::commands;
 
 /// Runs containers in this very process: no daemon, no root needed
 #[derive(Debug, Parser)]
-#[command(name = "longshore", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(
+    name = "longshore",
+    version,
+    disable_help_subcommand = true,
+    arg_required_else_help = true
+)]
 pub struct Cli {
     /// Directory that holds images and containers [default: /var/lib/longshore for root, else ~/.local/share/longshore]
     #[arg(long, value_name = "DIR")]

@@ -22,7 +22,10 @@ pub struct Failure {
 impl Failure {
     /// An error of the client or of its user.
     pub fn ours(message: impl Into<String>) -> Self {
-        Self { code: OURS, message: message.into() }
+        Self {
+            code: OURS,
+            message: message.into(),
+        }
     }
 
     /// An error of `run`, with Docker's exit codes.
@@ -32,13 +35,19 @@ impl Failure {
             ErrorKind::CommandNotExecutable => NOT_EXECUTABLE,
             _ => OURS,
         };
-        Self { code, message: error.report() }
+        Self {
+            code,
+            message: error.report(),
+        }
     }
 
     /// The same failure where every failure that is not the container's counts as the client's: in `run`.
     #[must_use]
     pub fn of_ours(self) -> Self {
-        Self { code: if self.code == 1 { OURS } else { self.code }, ..self }
+        Self {
+            code: if self.code == 1 { OURS } else { self.code },
+            ..self
+        }
     }
 
     /// Says what went wrong, in one line.
@@ -52,14 +61,20 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { code: 1, message: error.report() }
+        Self {
+            code: 1,
+            message: error.report(),
+        }
     }
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self { code: BROKEN_PIPE, message: String::new() };
+            return Self {
+                code: BROKEN_PIPE,
+                message: String::new(),
+            };
         }
         Self::ours(error.to_string())
     }

@@ -14,6 +14,12 @@ pub fn ago(when: SystemTime) -> String {
     format!("{} ago", length_of(length))
 }
 
+/// [`ago`] for a time in RFC 3339, `N/A` for none.
+pub fn ago_of(when: Option<&str>) -> String {
+    let when = when.and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+    when.map_or_else(|| "N/A".into(), |when| ago(when.into()))
+}
+
 /// A length of time in Docker's words: the largest unit alone.
 fn length_of(length: Duration) -> String {
     let seconds = length.as_secs();
@@ -35,7 +41,9 @@ fn length_of(length: Duration) -> String {
 
 /// A point in time in RFC 3339, UTC.
 pub fn timestamp(when: SystemTime) -> String {
-    OffsetDateTime::from(when).format(&Rfc3339).unwrap_or_else(|_| NEVER.into())
+    OffsetDateTime::from(when)
+        .format(&Rfc3339)
+        .unwrap_or_else(|_| NEVER.into())
 }
 
 /// A point in time in RFC 3339, or Go's zero time for what has not happened.
@@ -48,9 +56,12 @@ pub fn parse_time(text: &str) -> Result<SystemTime, String> {
     if let Ok(when) = OffsetDateTime::parse(text, &Rfc3339) {
         return Ok(when.into());
     }
-    let bad = || format!("invalid time {text:?} (2026-01-31T12:00:00Z, seconds since 1970, or a length of time such as 10m)");
+    let bad =
+        || format!("invalid time {text:?} (2026-01-31T12:00:00Z, seconds since 1970, or a length of time such as 10m)");
     let when = match text.parse::<f64>() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok().and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)),
+        Ok(seconds) => Duration::try_from_secs_f64(seconds)
+            .ok()
+            .and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)),
         Err(_) => parse_length(text).and_then(|length| SystemTime::now().checked_sub(length)),
     };
     when.ok_or_else(bad)
@@ -84,7 +95,14 @@ mod tests {
 
     #[test]
     fn lengths_in_docker_s_words() {
-        let cases = [(0, "Less than a second"), (59, "59 seconds"), (90, "About a minute"), (150, "2 minutes"), (5400, "2 hours"), (260_000, "3 days")];
+        let cases = [
+            (0, "Less than a second"),
+            (59, "59 seconds"),
+            (90, "About a minute"),
+            (150, "2 minutes"),
+            (5400, "2 hours"),
+            (260_000, "3 days"),
+        ];
         for (seconds, text) in cases {
             assert_eq!(length_of(Duration::from_secs(seconds)), text);
         }
@@ -96,7 +114,7 @@ mod tests {
         assert_eq!(parse_time("1970-01-01T00:01:00Z"), Ok(epoch + Duration::from_secs(60)));
         assert_eq!(parse_time("60.5"), Ok(epoch + Duration::from_millis(60_500)));
         let ago = SystemTime::now().duration_since(parse_time("1h30m").unwrap()).unwrap();
-        assert!((5400..5405).contains(&ago.as_secs()), "{ago:?}");
+        assert!((5399..5405).contains(&ago.as_secs()), "{ago:?}");
         for bad in ["", "x", "5x", "m", "-1", "1e400", "1h-3m"] {
             assert!(parse_time(bad).is_err(), "{bad}");
         }
@@ -106,5 +124,7 @@ mod tests {
     fn timestamps() {
         assert_eq!(timestamp(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00Z");
         assert_eq!(timestamp_or_never(None), NEVER);
+        assert_eq!((ago_of(None), ago_of(Some("x"))), ("N/A".into(), "N/A".into()));
+        assert!(ago_of(Some("1970-01-01T00:00:00Z")).ends_with("years ago"));
     }
 }

@@ -1,13 +1,20 @@
 //! What `inspect` prints, in the field names of Docker's Engine API. Fields that nothing here stands behind are left out.
 
-use longshore::{BindMount, ContainerInfo, ContainerSpec, ContainerState, NetworkMode, Seccomp, Tmpfs, Ulimit};
-use serde_json::{Value, json};
+use longshore::containers::Ulimit;
+use longshore::images::ImageInfo;
+use longshore::{
+    BindMount, ContainerInfo, ContainerSpec, ContainerState, NetworkMode, Reference, Seccomp, Tmpfs,
+};
+use serde_json::{Map, Value, json};
 
 use crate::human::{timestamp, timestamp_or_never};
 
 /// A container.
 pub fn container(info: &ContainerInfo) -> Value {
-    let (program, arguments) = info.command.split_first().map_or(("", &[][..]), |(program, rest)| (program.as_str(), rest));
+    let (program, arguments) = info
+        .command
+        .split_first()
+        .map_or(("", &[][..]), |(program, rest)| (program.as_str(), rest));
     json!({
         "Id": info.id.as_str(),
         "Created": timestamp(info.created),
@@ -21,6 +28,45 @@ pub fn container(info: &ContainerInfo) -> Value {
         "Mounts": info.spec.binds.iter().map(mount).collect::<Vec<_>>(),
         "Config": config(info),
         "Ownership": info.ownership,
+    })
+}
+
+/// An image.
+pub fn image(info: &ImageInfo) -> Value {
+    let (config, run) = (&info.config, &info.config.config);
+    let names = |names: &[Reference]| names.iter().map(Reference::familiar).collect::<Vec<_>>();
+    let set = |keys: &Option<Vec<String>>| {
+        keys.iter()
+            .flatten()
+            .map(|key| (key.clone(), json!({})))
+            .collect::<Map<_, _>>()
+    };
+    json!({
+        "Id": info.id.to_string(),
+        "RepoTags": names(&info.tags),
+        "RepoDigests": names(&info.digests),
+        "Created": config.created,
+        "Author": config.author.as_deref().unwrap_or(""),
+        "Architecture": config.architecture,
+        "Variant": config.variant.as_deref().unwrap_or(""),
+        "Os": config.os,
+        "Size": info.size_bytes,
+        "RootFS": {
+            "Type": "layers",
+            "Layers": config.rootfs.diff_ids.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        },
+        "Metadata": { "LastTagTime": timestamp(info.pulled_at) },
+        "Config": {
+            "User": run.user.as_deref().unwrap_or(""),
+            "Env": run.env,
+            "Cmd": run.cmd,
+            "Entrypoint": run.entrypoint,
+            "WorkingDir": run.working_dir.as_deref().unwrap_or(""),
+            "Labels": run.labels,
+            "StopSignal": run.stop_signal.as_deref().unwrap_or(""),
+            "ExposedPorts": set(&run.exposed_ports),
+            "Volumes": set(&run.volumes),
+        },
     })
 }
 
@@ -72,7 +118,7 @@ fn host_config(spec: &ContainerSpec) -> Value {
         "ReadonlyRootfs": spec.read_only,
         "SecurityOpt": security(spec),
         "ShmSize": spec.shm_size.map_or(64 << 20, longshore::Bytes::get),
-        "Tmpfs": spec.tmpfs.iter().map(|(path, options)| (path.display().to_string(), tmpfs(options).into())).collect::<serde_json::Map<_, _>>(),
+        "Tmpfs": spec.tmpfs.iter().map(|(path, options)| (path.display().to_string(), tmpfs(options).into())).collect::<Map<_, _>>(),
         "Ulimits": spec.ulimits.iter().map(ulimit).collect::<Vec<_>>(),
         "Init": spec.init,
         "OomScoreAdj": spec.oom_score_adj.unwrap_or(0),
@@ -140,7 +186,14 @@ mod tests {
             .cpus(1.5)
             .bind_read_only("/a", "/b")
             .ulimit("nofile", 10, u64::MAX)
-            .tmpfs("/tmp", Tmpfs { size: Some(Bytes::new(100)), exec: true, ..Tmpfs::default() })
+            .tmpfs(
+                "/tmp",
+                Tmpfs {
+                    size: Some(Bytes::new(100)),
+                    exec: true,
+                    ..Tmpfs::default()
+                },
+            )
             .seccomp(Seccomp::Unconfined);
         let value = host_config(&spec);
         assert_eq!(value["Memory"], 64 << 20);

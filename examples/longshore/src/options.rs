@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use longshore::{BindMount, Bytes, NetworkMode, Seccomp, Tmpfs, Ulimit};
+use longshore::containers::Ulimit;
+use longshore::{BindMount, Bytes, NetworkMode, Seccomp, Tmpfs};
 use serde_json::Value;
 
 /// Capabilities, say, or limits: a name with an optional value behind `=`.
@@ -31,7 +32,10 @@ pub fn environment(files: &[PathBuf], given: &[Pair]) -> Result<BTreeMap<String,
     }
     pairs.extend_from_slice(given);
     let own = |key: &str| std::env::var(key).ok();
-    Ok(pairs.into_iter().filter_map(|(key, value)| value.or_else(|| own(&key)).map(|value| (key, value))).collect())
+    Ok(pairs
+        .into_iter()
+        .filter_map(|(key, value)| value.or_else(|| own(&key)).map(|value| (key, value)))
+        .collect())
 }
 
 /// Docker's format: a line each, `#` starts a comment line, values are taken as they stand, quotes included.
@@ -60,12 +64,18 @@ pub fn bind(text: &str) -> Result<BindMount, String> {
         PathBuf::from(source)
     };
     if !source.is_absolute() {
-        return Err(format!("{text:?} names a volume, and there are none yet: the source must be a path (start it with / or ./)"));
+        return Err(format!(
+            "{text:?} names a volume, and there are none yet: the source must be a path (start it with / or ./)"
+        ));
     }
     if !target.starts_with('/') {
         return Err(format!("invalid bind {text:?}: {target:?} is not an absolute path"));
     }
-    Ok(BindMount { source, target: target.into(), read_only })
+    Ok(BindMount {
+        source,
+        target: target.into(),
+        read_only,
+    })
 }
 
 fn access(mode: &str) -> Result<bool, String> {
@@ -140,7 +150,11 @@ pub fn ulimit(text: &str) -> Result<Ulimit, String> {
     if soft > hard {
         return Err(format!("invalid ulimit {text:?}: the soft limit is above the hard one"));
     }
-    Ok(Ulimit { name: name.to_owned(), soft, hard })
+    Ok(Ulimit {
+        name: name.to_owned(),
+        soft,
+        hard,
+    })
 }
 
 /// `none` or `host`.
@@ -154,7 +168,10 @@ pub fn network(text: &str) -> Result<NetworkMode, String> {
 
 /// A number of CPUs, `1.5`.
 pub fn cpus(text: &str) -> Result<f64, String> {
-    let cpus = text.parse::<f64>().ok().filter(|cpus| cpus.is_finite() && (0.0..=1e6).contains(cpus));
+    let cpus = text
+        .parse::<f64>()
+        .ok()
+        .filter(|cpus| cpus.is_finite() && (0.0..=1e6).contains(cpus));
     cpus.ok_or_else(|| format!("invalid number of CPUs: {text:?} (say 1.5)"))
 }
 
@@ -179,7 +196,9 @@ pub fn security(text: &str) -> Result<SecurityOption, String> {
         ("seccomp", Some(file)) => seccomp_file(Path::new(file)).map(SecurityOption::Seccomp),
         ("no-new-privileges", None | Some("true")) => Ok(SecurityOption::NoNewPrivileges(true)),
         ("no-new-privileges", Some("false")) => Ok(SecurityOption::NoNewPrivileges(false)),
-        _ => Err(format!("unknown or unsupported security option {text:?} (seccomp=unconfined, seccomp=FILE, no-new-privileges)")),
+        _ => Err(format!(
+            "unknown or unsupported security option {text:?} (seccomp=unconfined, seccomp=FILE, no-new-privileges)"
+        )),
     }
 }
 
@@ -193,9 +212,16 @@ fn seccomp_file(path: &Path) -> Result<Seccomp, String> {
 /// (`includes`, `excludes`) are refused: to drop one would allow what it forbids.
 fn seccomp_profile(text: &[u8]) -> Result<Seccomp, String> {
     let profile: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    let rules = profile.get("syscalls").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let rules = profile
+        .get("syscalls")
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
     let empty = |value: &Value| value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
-    let conditional = |rule: &Value| ["includes", "excludes"].iter().any(|key| rule.get(key).is_some_and(|value| !empty(value)));
+    let conditional = |rule: &Value| {
+        ["includes", "excludes"]
+            .iter()
+            .any(|key| rule.get(key).is_some_and(|value| !empty(value)))
+    };
     if rules.iter().any(conditional) {
         return Err("conditions (includes, excludes) are not supported; write out the rules that apply".into());
     }
@@ -215,10 +241,27 @@ mod tests {
     fn h1_environment_in_docker_s_way() {
         let file = "# comment\n\n  A=1\nB=\"kept quotes\"\nC=x=y\nLONGSHORE_NOT_SET\n";
         let pairs = env_file(file).unwrap();
-        assert_eq!(pairs, [some("A", "1"), some("B", "\"kept quotes\""), some("C", "x=y"), ("LONGSHORE_NOT_SET".into(), None)]);
+        assert_eq!(
+            pairs,
+            [
+                some("A", "1"),
+                some("B", "\"kept quotes\""),
+                some("C", "x=y"),
+                ("LONGSHORE_NOT_SET".into(), None)
+            ]
+        );
         assert!(env_file("a b=1").is_err());
         assert!(env_file("=1").is_err());
-        let env = environment(&[], &[some("A", "1"), some("A", "2"), ("LONGSHORE_NOT_SET".into(), None), ("PATH".into(), None)]).unwrap();
+        let env = environment(
+            &[],
+            &[
+                some("A", "1"),
+                some("A", "2"),
+                ("LONGSHORE_NOT_SET".into(), None),
+                ("PATH".into(), None),
+            ],
+        )
+        .unwrap();
         assert_eq!(env["A"], "2");
         assert_eq!(env["PATH"], std::env::var("PATH").unwrap());
         assert_eq!(env.len(), 2);
@@ -226,7 +269,11 @@ mod tests {
 
     #[test]
     fn binds() {
-        let expect = |source: &str, target: &str, read_only| BindMount { source: source.into(), target: target.into(), read_only };
+        let expect = |source: &str, target: &str, read_only| BindMount {
+            source: source.into(),
+            target: target.into(),
+            read_only,
+        };
         assert_eq!(bind("/a:/b"), Ok(expect("/a", "/b", false)));
         assert_eq!(bind("/a:/b:ro"), Ok(expect("/a", "/b", true)));
         assert_eq!(bind("/a:/b:rw"), Ok(expect("/a", "/b", false)));
@@ -240,7 +287,13 @@ mod tests {
     #[test]
     fn memory_file_systems() {
         let (path, options) = tmpfs("/tmp:size=64m,mode=755,uid=5,exec,nosuid").unwrap();
-        let expected = Tmpfs { size: Some(Bytes::mib(64)), mode: Some(0o755), uid: Some(5), gid: None, exec: true };
+        let expected = Tmpfs {
+            size: Some(Bytes::mib(64)),
+            mode: Some(0o755),
+            uid: Some(5),
+            gid: None,
+            exec: true,
+        };
         assert_eq!((path, options), ("/tmp".into(), expected));
         assert_eq!(tmpfs("/tmp"), Ok(("/tmp".into(), Tmpfs::default())));
         for bad in ["tmp", "/tmp:size=x", "/tmp:mode=9", "/tmp:bogus", "/tmp:uid"] {
@@ -250,7 +303,11 @@ mod tests {
 
     #[test]
     fn h6_ulimits() {
-        let expect = |soft, hard| Ulimit { name: "nofile".into(), soft, hard };
+        let expect = |soft, hard| Ulimit {
+            name: "nofile".into(),
+            soft,
+            hard,
+        };
         assert_eq!(ulimit("nofile=10:20"), Ok(expect(10, 20)));
         assert_eq!(ulimit("nofile=10"), Ok(expect(10, 10)));
         assert_eq!(ulimit("nofile=10:-1"), Ok(expect(10, u64::MAX)));
@@ -261,10 +318,19 @@ mod tests {
 
     #[test]
     fn security_options() {
-        assert_eq!(security("seccomp=unconfined"), Ok(SecurityOption::Seccomp(Seccomp::Unconfined)));
-        assert_eq!(security("seccomp:unconfined"), Ok(SecurityOption::Seccomp(Seccomp::Unconfined)));
+        assert_eq!(
+            security("seccomp=unconfined"),
+            Ok(SecurityOption::Seccomp(Seccomp::Unconfined))
+        );
+        assert_eq!(
+            security("seccomp:unconfined"),
+            Ok(SecurityOption::Seccomp(Seccomp::Unconfined))
+        );
         assert_eq!(security("no-new-privileges"), Ok(SecurityOption::NoNewPrivileges(true)));
-        assert_eq!(security("no-new-privileges:false"), Ok(SecurityOption::NoNewPrivileges(false)));
+        assert_eq!(
+            security("no-new-privileges:false"),
+            Ok(SecurityOption::NoNewPrivileges(false))
+        );
         for bad in ["apparmor=x", "seccomp", "seccomp=/does/not/exist", ""] {
             assert!(security(bad).is_err(), "{bad}");
         }

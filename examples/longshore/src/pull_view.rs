@@ -49,7 +49,12 @@ impl PullView {
             Target::Stderr => (io::stderr().is_terminal(), ProgressDrawTarget::stderr as fn() -> _),
         };
         let bars = (terminal && !quiet).then(|| MultiProgress::with_draw_target(draw()));
-        Self(Arc::new(View { target, quiet, bars, state: Mutex::default() }))
+        Self(Arc::new(View {
+            target,
+            quiet,
+            bars,
+            state: Mutex::default(),
+        }))
     }
 
     /// What the pull reports to.
@@ -109,7 +114,11 @@ impl View {
     fn layer<'a>(&self, state: &'a mut State, digest: Digest, size: u64) -> &'a mut Layer {
         state.layers.entry(digest).or_insert_with(|| {
             let bar = self.bars.as_ref().map(|bars| bars.add(new_bar(&digest, size)));
-            Layer { bar, received: 0, arrived: false }
+            Layer {
+                bar,
+                received: 0,
+                arrived: false,
+            }
         })
     }
 
@@ -134,13 +143,17 @@ impl View {
 
 fn new_bar(digest: &Digest, size: u64) -> ProgressBar {
     ProgressBar::new(size)
-        .with_style(style("{prefix}: {msg} [{bar:40}] {decimal_bytes}/{decimal_total_bytes}"))
+        .with_style(style(
+            "{prefix}: {msg} [{bar:40}] {decimal_bytes}/{decimal_total_bytes}",
+        ))
         .with_prefix(digest.short())
         .with_message("Downloading")
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
 }
 
 #[cfg(test)]
@@ -152,10 +165,22 @@ mod tests {
         let view = PullView::new(Target::Stderr, true);
         let report = view.reporter();
         let digest = Digest::of(b"layer");
-        report(ProgressEvent::Resolved { manifest: Digest::of(b"manifest"), layers: 1, total_bytes: 10 });
-        report(ProgressEvent::Downloaded { digest, bytes: 4, size: 10 });
+        report(ProgressEvent::Resolved {
+            manifest: Digest::of(b"manifest"),
+            layers: 1,
+            total_bytes: 10,
+        });
+        report(ProgressEvent::Downloaded {
+            digest,
+            bytes: 4,
+            size: 10,
+        });
         assert!(!view.0.state().layers[&digest].arrived);
-        report(ProgressEvent::Downloaded { digest, bytes: 6, size: 10 });
+        report(ProgressEvent::Downloaded {
+            digest,
+            bytes: 6,
+            size: 10,
+        });
         report(ProgressEvent::Unpacked { digest });
         assert!(view.0.state().layers[&digest].arrived);
         assert_eq!(view.manifest(), Some(Digest::of(b"manifest")));
@@ -164,7 +189,10 @@ mod tests {
 
     #[test]
     fn templates_are_valid() {
-        for template in ["{prefix}: {msg}", "{prefix}: {msg} [{bar:40}] {decimal_bytes}/{decimal_total_bytes}"] {
+        for template in [
+            "{prefix}: {msg}",
+            "{prefix}: {msg} [{bar:40}] {decimal_bytes}/{decimal_total_bytes}",
+        ] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
     }

@@ -5,8 +5,10 @@ use std::io::Read as _;
 use std::task::Poll;
 
 use futures_util::StreamExt as _;
-use longshore::{Attached, BoxStream, Container, ExitStatus, Input, OutputChunk, OutputStream, Signal};
-use tokio::io::{AsyncWriteExt as _, stderr, stdout};
+use longshore::containers::{Attached, BoxStream, Input};
+use longshore::logs::{Chunk, LogStream, TeeItem};
+use longshore::{AttachOptions, Container, ExitStatus, Signal};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _, stderr, stdout};
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::mpsc;
 
@@ -24,10 +26,14 @@ const FORWARDED: [&str; 6] = ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2"];
 ///
 /// The terminal, if `tty`, is restored when this returns, however it returns.
 pub async fn run(container: &Container, tty: bool) -> Result<ExitStatus, Failure> {
-    let Attached { output, input, .. } = container.attach().await?;
+    let Attached { output, input, .. } = container.attach(AttachOptions { lossless: true }).await?;
     let signals = Signals::catch()?;
     container.start().await.map_err(|error| Failure::of_run(&error))?;
-    let _raw = if tty && input.is_some() { RawMode::enter()? } else { None };
+    let _raw = if tty && input.is_some() {
+        RawMode::enter()?
+    } else {
+        None
+    };
     let ended = async {
         copy_output(output).await?;
         Ok(container.wait().await?.status)
@@ -41,21 +47,28 @@ pub async fn run(container: &Container, tty: bool) -> Result<ExitStatus, Failure
 }
 
 /// Copies what the container writes, stream by stream, byte by byte, until it ends.
-async fn copy_output(mut output: BoxStream<OutputChunk>) -> Result<(), Failure> {
+async fn copy_output(mut output: BoxStream<TeeItem>) -> Result<(), Failure> {
     let (mut stdout, mut stderr) = (stdout(), stderr());
-    while let Some(chunk) = output.next().await {
-        match chunk.stream {
-            OutputStream::Stdout => {
-                stdout.write_all(&chunk.bytes).await?;
-                stdout.flush().await?;
-            }
-            OutputStream::Stderr => {
-                stderr.write_all(&chunk.bytes).await?;
-                stderr.flush().await?;
-            }
+    while let Some(item) = output.next().await {
+        match item {
+            TeeItem::Chunk(Chunk {
+                stream: LogStream::Stdout,
+                bytes,
+            }) => copy(&bytes, &mut stdout).await?,
+            TeeItem::Chunk(Chunk {
+                stream: LogStream::Stderr,
+                bytes,
+            }) => copy(&bytes, &mut stderr).await?,
+            // Nothing is left out of what is attached to without loss.
+            _ => {}
         }
     }
     Ok(())
+}
+
+async fn copy(bytes: &[u8], to: &mut (impl AsyncWrite + Unpin)) -> Result<(), Failure> {
+    to.write_all(bytes).await?;
+    Ok(to.flush().await?)
 }
 
 /// Copies our stdin to the container's, and closes that where ours ends. Does not return.
@@ -115,12 +128,17 @@ impl Signals {
             let signal: Signal = name.parse()?;
             Ok::<_, Failure>((signal, unix::signal(SignalKind::from_raw(signal.number()))?))
         };
-        Ok(Self { streams: FORWARDED.into_iter().map(catch).collect::<Result<_, _>>()? })
+        Ok(Self {
+            streams: FORWARDED.into_iter().map(catch).collect::<Result<_, _>>()?,
+        })
     }
 
     async fn next(&mut self) -> Signal {
         poll_fn(|cx| {
-            let ready = self.streams.iter_mut().find_map(|(signal, stream)| stream.poll_recv(cx).is_ready().then_some(*signal));
+            let ready = self
+                .streams
+                .iter_mut()
+                .find_map(|(signal, stream)| stream.poll_recv(cx).is_ready().then_some(*signal));
             ready.map_or(Poll::Pending, Poll::Ready)
         })
         .await

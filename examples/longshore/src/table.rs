@@ -14,7 +14,9 @@ pub struct Table<const N: usize> {
 impl<const N: usize> Table<N> {
     /// A table with nothing but its header.
     pub fn new(header: [&str; N]) -> Self {
-        Self { rows: vec![header.map(Into::into)] }
+        Self {
+            rows: vec![header.map(Into::into)],
+        }
     }
 
     /// Adds a row.
@@ -29,7 +31,14 @@ impl<const N: usize> Table<N> {
 
     fn render(&self) -> String {
         let length = |cell: &String| cell.chars().count();
-        let width = |column: usize| self.rows.iter().map(|row| length(&row[column]) + GAP).max().unwrap_or(0).max(LEAST_WIDTH);
+        let width = |column: usize| {
+            self.rows
+                .iter()
+                .map(|row| length(&row[column]) + GAP)
+                .max()
+                .unwrap_or(0)
+                .max(LEAST_WIDTH)
+        };
         let widths: [usize; N] = std::array::from_fn(width);
         let mut text = String::new();
         for row in &self.rows {
@@ -61,7 +70,10 @@ mod tests {
     fn docker_s_columns() {
         let mut table = Table::new(["REPOSITORY", "TAG", "SIZE"]);
         table.row(["busybox".into(), "latest".into(), "4.26MB".into()]);
-        assert_eq!(table.render(), "REPOSITORY   TAG       SIZE\nbusybox      latest    4.26MB\n");
+        assert_eq!(
+            table.render(),
+            "REPOSITORY   TAG       SIZE\nbusybox      latest    4.26MB\n"
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `images`: lists images.
 
-use longshore::{Bytes, ImageSummary};
+use longshore::images::ImageSummary;
+use longshore::{Bytes, Reference};
 
 use super::{filter, say};
 use crate::context::Context;
@@ -45,14 +46,31 @@ fn id(image: &ImageSummary, whole: bool) -> String {
     if whole { image.id.to_string() } else { image.id.short() }
 }
 
+/// A row per name. An image with digests alone shows each repository once, one without names none.
 fn rows(image: &ImageSummary, whole: bool) -> Vec<[String; 5]> {
-    let row = |repository: String, tag: String| {
-        let created = image.created.map_or_else(|| "N/A".into(), human::ago);
-        [repository, tag, id(image, whole), created, Bytes::new(image.size).human()]
+    let row = |repository: String, tag: &str| {
+        let created = human::ago_of(image.created.as_deref());
+        [
+            repository,
+            tag.to_owned(),
+            id(image, whole),
+            created,
+            Bytes::new(image.size_bytes).human(),
+        ]
     };
-    if image.names.is_empty() {
-        return vec![row(NONE.into(), NONE.into())];
+    let names = if image.tags.is_empty() {
+        &image.digests
+    } else {
+        &image.tags
+    };
+    if names.is_empty() {
+        return vec![row(NONE.into(), NONE)];
     }
-    let tag = |name: &longshore::Reference| name.tag().unwrap_or(NONE).to_owned();
-    image.names.iter().map(|name| row(name.familiar_repository(), tag(name))).collect()
+    let of_name = |name: &Reference| {
+        row(
+            name.familiar_repository(),
+            name.tag().filter(|_| name.digest().is_none()).unwrap_or(NONE),
+        )
+    };
+    names.iter().map(of_name).collect()
 }

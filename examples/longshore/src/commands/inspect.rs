@@ -47,9 +47,10 @@ async fn look_up(engine: &Engine, name: &str, kind: Option<&str>) -> longshore::
     }
     match engine.images().inspect(name).await {
         Ok(info) => Ok(inspection::image(&info)),
-        Err(error) if error.is_not_found() && kind.is_none() => {
-            Err(longshore::Error::new(longshore::ErrorKind::NotFound, format!("no such object: {name}")))
-        }
+        Err(error) if error.is_not_found() && kind.is_none() => Err(longshore::Error::new(
+            longshore::ErrorKind::NotFound,
+            format!("no such object: {name}"),
+        )),
         Err(error) => Err(error),
     }
 }

@@ -20,5 +20,8 @@ pub struct Args {
 /// Sends a signal to containers.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let engine = context.engine().await?;
-    each(&args.containers, async |name| engine.containers().kill(name, args.signal).await).await
+    each(&args.containers, async |name| {
+        engine.containers().kill(name, args.signal).await
+    })
+    .await
 }

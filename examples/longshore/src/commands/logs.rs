@@ -89,7 +89,10 @@ mod tests {
 
     #[test]
     fn numbers_of_lines() {
-        assert_eq!((tail("all"), tail("0"), tail("7"), tail("-1")), (Ok(Tail(None)), Ok(Tail(Some(0))), Ok(Tail(Some(7))), Ok(Tail(None))));
+        assert_eq!(
+            (tail("all"), tail("0"), tail("7"), tail("-1")),
+            (Ok(Tail(None)), Ok(Tail(Some(0))), Ok(Tail(Some(7))), Ok(Tail(None)))
+        );
         assert!(tail("x").is_err());
     }
 }

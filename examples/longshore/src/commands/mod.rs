@@ -63,7 +63,9 @@ fn say(line: &str) -> io::Result<()> {
 
 /// Docker's filters, `key=value` each.
 fn filter(terms: &[options::Pair]) -> Filter {
-    terms.iter().fold(Filter::new(), |filter, (key, value)| filter.with(key, value.as_deref().unwrap_or_default()))
+    terms.iter().fold(Filter::new(), |filter, (key, value)| {
+        filter.with(key, value.as_deref().unwrap_or_default())
+    })
 }
 
 #[cfg(test)]
@@ -72,8 +74,14 @@ mod tests {
 
     #[test]
     fn a_label_filter_keeps_its_own_equals_sign() {
-        let terms = [options::pair("label=a=b").unwrap(), options::pair("status=exited").unwrap()];
+        let terms = [
+            options::pair("label=a=b").unwrap(),
+            options::pair("status=exited").unwrap(),
+        ];
         let filter = filter(&terms);
-        assert_eq!((filter.values("label"), filter.values("status")), (&["a=b".to_owned()][..], &["exited".to_owned()][..]));
+        assert_eq!(
+            (filter.values("label"), filter.values("status")),
+            (&["a=b".to_owned()][..], &["exited".to_owned()][..])
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! `pull`: downloads an image.
 
-use longshore::{ErrorKind, ImageSource, Platform, Pull};
+use longshore::types::ImageSource;
+use longshore::{Platform, Pull};
 
 use super::say;
 use crate::context::Context;
@@ -41,7 +42,11 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         if let Some(manifest) = view.manifest() {
             say(&format!("Digest: {manifest}"))?;
         }
-        let news = if before.as_ref() == Some(image.id()) { "Image is up to date for" } else { "Downloaded newer image for" };
+        let news = if before.as_ref() == Some(image.id()) {
+            "Image is up to date for"
+        } else {
+            "Downloaded newer image for"
+        };
         say(&format!("Status: {news} {}", short(&source)))?;
     }
     say(&source.to_string())?;
@@ -57,7 +62,7 @@ fn announce(given: &str, source: &ImageSource) -> Result<(), Failure> {
                 (Some(tag), None) => tag.to_owned(),
                 (None, None) => "latest".to_owned(),
             };
-            if reference.digest().is_none() && !reference.to_string().ends_with(given) {
+            if version == "latest" && !given.ends_with(":latest") {
                 say("Using default tag: latest")?;
             }
             Ok(say(&format!("{version}: Pulling from {}", reference.repository()))?)

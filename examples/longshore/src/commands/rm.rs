@@ -21,5 +21,8 @@ pub struct Args {
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let engine = context.engine().await?;
     let options = RemoveOptions { force: args.force };
-    each(&args.containers, async |name| engine.containers().remove(name, options).await.map(drop)).await
+    each(&args.containers, async |name| {
+        engine.containers().remove(name, options).await.map(drop)
+    })
+    .await
 }

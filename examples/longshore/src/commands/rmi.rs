@@ -1,6 +1,6 @@
 //! `rmi`: removes images.
 
-use longshore::{RemoveImageOptions, Removed};
+use longshore::images::{RemoveImageOptions, Removed};
 
 use super::say;
 use crate::context::Context;
@@ -9,7 +9,7 @@ use crate::failure::Failure;
 /// Options of `rmi`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Remove it with all its names, and from under containers that do not run
+    /// Take all its names away, even while a container uses it
     #[arg(short, long)]
     force: bool,
     /// Names or ids
@@ -22,7 +22,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let engine = context.engine().await?;
     let mut code = 0;
     for name in &args.images {
-        let options = RemoveImageOptions { force: args.force };
+        let options = RemoveImageOptions::default().force(args.force);
         match engine.images().remove(name, options).await {
             Ok(removed) => removed.iter().try_for_each(|one| say(&line(one)))?,
             Err(error) => {
@@ -38,6 +38,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
 fn line(removed: &Removed) -> String {
     match removed {
         Removed::Untagged(name) => format!("Untagged: {}", name.familiar()),
-        Removed::Deleted(id) => format!("Deleted: {id}"),
+        Removed::Deleted(id) | Removed::DeletedLayer(id) => format!("Deleted: {id}"),
+        other => format!("{other:?}"),
     }
 }

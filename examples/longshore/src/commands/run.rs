@@ -5,13 +5,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ArgAction;
-use longshore::{Bytes, BindMount, Container, ContainerSpec, Engine, NetworkMode, ObjectKind, Platform, Pull, RemoveOptions, Signal, Tmpfs, Ulimit};
+use longshore::containers::Ulimit;
+use longshore::{
+    BindMount, Bytes, Container, ContainerSpec, Engine, NetworkMode, ObjectKind, Platform, Pull, RemoveOptions, Signal,
+    Tmpfs,
+};
 
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options::{self, Pair, SecurityOption};
 use crate::pull_view::{PullView, Target};
 use crate::{session, terminal};
+
+const USAGE: &str = "longshore run [OPTIONS] IMAGE [COMMAND] [ARG]...";
 
 const AFTER_HELP: &str = "\
 A container is bound to this client: it ends with it, whatever ends the client, and nothing of it stays behind, with or
@@ -21,7 +27,7 @@ Exit code: the container's; 125 if this client failed, 126 if the program cannot
 
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
-#[command(disable_help_flag = true, after_help = AFTER_HELP)]
+#[command(disable_help_flag = true, override_usage = USAGE, after_help = AFTER_HELP)]
 pub struct Args {
     /// Remove the container when it has ended (a bound container always is)
     #[arg(long)]
@@ -141,7 +147,7 @@ pub struct Args {
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
     /// The image (a name, an id, or oci:DIR[:TAG]), then the command to run in it; options end here
-    #[arg(value_name = "IMAGE [COMMAND] [ARG]...", required = true, trailing_var_arg = true, num_args = 1..)]
+    #[arg(value_name = "IMAGE", required = true, trailing_var_arg = true, num_args = 1..)]
     words: Vec<String>,
 }
 
@@ -190,7 +196,10 @@ async fn create(engine: &Engine, spec: &mut ContainerSpec, policy: &str, quiet: 
         Err(error) if policy == "missing" && !layout && image_is_missing(&error) => {
             eprintln!("Unable to find image '{}' locally", spec.image);
             pull(engine, spec, quiet).await?;
-            engine.create(spec.clone()).await.map_err(|error| Failure::of_run(&error))
+            engine
+                .create(spec.clone())
+                .await
+                .map_err(|error| Failure::of_run(&error))
         }
         other => other.map_err(|error| Failure::of_run(&error)),
     }
@@ -222,7 +231,10 @@ fn spec(args: &Args) -> Result<ContainerSpec, Failure> {
     let mut spec = ContainerSpec::image(words.next().unwrap_or_default());
     let command: Vec<String> = words.collect();
     spec.command = (!command.is_empty()).then_some(command);
-    spec.entrypoint = args.entrypoint.clone().map(|program| if program.is_empty() { Vec::new() } else { vec![program] });
+    spec.entrypoint = args
+        .entrypoint
+        .clone()
+        .map(|program| if program.is_empty() { Vec::new() } else { vec![program] });
     spec.env = options::environment(&args.env_file, &args.env).map_err(Failure::ours)?;
     spec.working_dir = args.workdir.clone();
     spec.user = args.user.clone();
@@ -230,7 +242,11 @@ fn spec(args: &Args) -> Result<ContainerSpec, Failure> {
     spec.name = args.name.clone();
     spec.hostname = args.hostname.clone();
     spec.domainname = args.domainname.clone();
-    spec.labels = args.label.iter().map(|(key, value)| (key.clone(), value.clone().unwrap_or_default())).collect();
+    spec.labels = args
+        .label
+        .iter()
+        .map(|(key, value)| (key.clone(), value.clone().unwrap_or_default()))
+        .collect();
     spec.network = args.network.clone();
     spec.tty = args.tty;
     spec.tty_size = args.tty.then(terminal::window_size).flatten();
@@ -322,35 +338,67 @@ mod tests {
 
     #[test]
     fn words_that_make_no_sense_are_refused() {
-        for bad in ["", "--bogus busybox", "-m lots busybox", "--network bridge busybox", "-v data:/x busybox", "--pull often busybox", "--stop-signal NOPE busybox"] {
+        for bad in [
+            "",
+            "--bogus busybox",
+            "-m lots busybox",
+            "--network bridge busybox",
+            "-v data:/x busybox",
+            "--pull often busybox",
+            "--stop-signal NOPE busybox",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn h1_h5_identity() {
-        let spec = spec_of("-e A=1 -e B=x=y -w /w -u app:staff --group-add audio -h box --name web -l a=b -l c --entrypoint /bin/sh busybox -c true");
+        let spec = spec_of(
+            "-e A=1 -e B=x=y -w /w -u app:staff --group-add audio -h box --name web -l a=b -l c --entrypoint /bin/sh busybox -c true",
+        );
         assert_eq!((spec.env["A"].as_str(), spec.env["B"].as_str()), ("1", "x=y"));
         assert_eq!(spec.working_dir.as_deref(), Some("/w".as_ref()));
-        assert_eq!((spec.user.as_deref(), spec.groups), (Some("app:staff"), vec!["audio".to_owned()]));
-        assert_eq!((spec.hostname.as_deref(), spec.name.as_deref()), (Some("box"), Some("web")));
+        assert_eq!(
+            (spec.user.as_deref(), spec.groups),
+            (Some("app:staff"), vec!["audio".to_owned()])
+        );
+        assert_eq!(
+            (spec.hostname.as_deref(), spec.name.as_deref()),
+            (Some("box"), Some("web"))
+        );
         assert_eq!((spec.labels["a"].as_str(), spec.labels["c"].as_str()), ("b", ""));
-        assert_eq!((spec.entrypoint.unwrap(), spec.command.unwrap()), (vec!["/bin/sh".to_owned()], vec!["-c".into(), "true".into()]));
+        assert_eq!(
+            (spec.entrypoint.unwrap(), spec.command.unwrap()),
+            (vec!["/bin/sh".to_owned()], vec!["-c".into(), "true".into()])
+        );
     }
 
     #[test]
     fn an_empty_entrypoint_clears_the_image_s() {
         let words = ["longshore", "run", "--entrypoint", "", "busybox", "true"];
-        let Verb::Run(args) = Cli::try_parse_from(words).unwrap().verb else { panic!("not run") };
+        let Verb::Run(args) = Cli::try_parse_from(words).unwrap().verb else {
+            panic!("not run")
+        };
         assert_eq!(spec(&args).unwrap().entrypoint, Some(Vec::new()));
     }
 
     #[test]
     fn h15_h16_limits() {
-        let spec = spec_of("-m 64m --memory-swap -1 --cpus 1.5 --pids-limit 20 --ulimit nofile=10:20 --shm-size 1m --best-effort-limits busybox");
-        assert_eq!((spec.limits.memory, spec.limits.memory_swap), (Some(Bytes::mib(64)), Some(-1)));
-        assert_eq!((spec.limits.nano_cpus, spec.limits.pids), (Some(1_500_000_000), Some(20)));
-        assert_eq!((spec.ulimits[0].soft, spec.shm_size, spec.limits.best_effort), (10, Some(Bytes::mib(1)), true));
+        let spec = spec_of(
+            "-m 64m --memory-swap -1 --cpus 1.5 --pids-limit 20 --ulimit nofile=10:20 --shm-size 1m --best-effort-limits busybox",
+        );
+        assert_eq!(
+            (spec.limits.memory, spec.limits.memory_swap),
+            (Some(Bytes::mib(64)), Some(-1))
+        );
+        assert_eq!(
+            (spec.limits.nano_cpus, spec.limits.pids),
+            (Some(1_500_000_000), Some(20))
+        );
+        assert_eq!(
+            (spec.ulimits[0].soft, spec.shm_size, spec.limits.best_effort),
+            (10, Some(Bytes::mib(1)), true)
+        );
     }
 
     #[test]
@@ -358,7 +406,10 @@ mod tests {
         let spec = spec_of(
             "--cap-drop ALL --cap-add CHOWN --security-opt seccomp=unconfined --security-opt no-new-privileges --read-only --tmpfs /tmp -v /a:/b:ro --network host --init busybox",
         );
-        assert_eq!((spec.cap_drop, spec.cap_add), (vec!["ALL".to_owned()], vec!["CHOWN".to_owned()]));
+        assert_eq!(
+            (spec.cap_drop, spec.cap_add),
+            (vec!["ALL".to_owned()], vec!["CHOWN".to_owned()])
+        );
         assert_eq!(spec.seccomp, longshore::Seccomp::Unconfined);
         assert!(spec.no_new_privileges && spec.read_only && spec.init && spec.binds[0].read_only);
         assert!(spec.tmpfs.contains_key(std::path::Path::new("/tmp")));

@@ -25,6 +25,12 @@ pub struct Args {
 /// Stops containers.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let engine = context.engine().await?;
-    let options = StopOptions { signal: args.signal, timeout: args.time.map(Duration::from_secs) };
-    each(&args.containers, async |name| engine.containers().stop(name, options).await.map(drop)).await
+    let options = StopOptions {
+        signal: args.signal,
+        timeout: args.time.map(Duration::from_secs),
+    };
+    each(&args.containers, async |name| {
+        engine.containers().stop(name, options).await.map(drop)
+    })
+    .await
 }
