@@ -173,7 +173,13 @@ struct Inner {
 impl Error {
     /// Makes an error of a kind with a message that says what to do.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), object: None, step: None, source: None }))
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            object: None,
+            step: None,
+            source: None,
+        }))
     }
 
     /// An object that does not exist.
@@ -209,7 +215,9 @@ impl Error {
         let source = source.into();
         let kind = kind_of_io(&source);
         let step = step.into();
-        Self::new(kind, format!("{step} failed")).with_step(step).with_source(source)
+        Self::new(kind, format!("{step} failed"))
+            .with_step(step)
+            .with_source(source)
     }
 
     /// Names the object the error is about.
@@ -239,7 +247,13 @@ impl Error {
         let kind = self.kind().clone();
         let object = self.0.object.clone();
         let step = self.0.step.clone();
-        Self(Box::new(Inner { kind, message: message.into(), object, step, source: Some(Box::new(self)) }))
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            object,
+            step,
+            source: Some(Box::new(self)),
+        }))
     }
 
     /// Replaces the kind, where a level above knows better what it means.
@@ -293,7 +307,10 @@ impl Error {
 
     /// Whether the same call may work later without a change of the request.
     pub fn is_retryable(&self) -> bool {
-        matches!(self.kind(), ErrorKind::RateLimited { .. } | ErrorKind::Unavailable | ErrorKind::Timeout)
+        matches!(
+            self.kind(),
+            ErrorKind::RateLimited { .. } | ErrorKind::Unavailable | ErrorKind::Timeout
+        )
     }
 
     /// The whole chain in one line, outermost first.
@@ -364,6 +381,10 @@ mod tests {
         assert_eq!(error.kind(), &ErrorKind::NoSpace);
         assert_eq!(error.errno(), Some(libc::ENOSPC));
         assert_eq!(error.step(), Some("open config"));
-        assert!(error.report().starts_with("pull busybox: open config failed: No space left"));
+        assert!(
+            error
+                .report()
+                .starts_with("pull busybox: open config failed: No space left")
+        );
     }
 }

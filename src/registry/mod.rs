@@ -14,6 +14,18 @@ use futures_util::Stream;
 use crate::error::Result;
 use crate::types::{Descriptor, Digest};
 
+mod credentials;
+#[cfg(feature = "registry")]
+pub mod http;
+pub(crate) mod index;
+pub mod layout;
+pub mod memory;
+
+pub use self::credentials::Credentials;
+
+/// The largest manifest or index that is read, in bytes. Source: OCI distribution-spec 1.1, "Pushing Manifests".
+pub const MAX_MANIFEST: u64 = 4 << 20;
+
 /// The bytes of a blob as they arrive.
 pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send + 'static>>;
 

@@ -1,6 +1,8 @@
 //! Running processes in containers: the [`Runtime`] seam and its backends.
 
+pub mod caps;
 pub mod cgroups;
+pub mod defaults;
 pub mod native;
 
 use std::fmt::Debug;

@@ -23,5 +23,8 @@ pub struct LayerRef {
 #[async_trait]
 pub trait BlobSource: Debug + Send + Sync + 'static {
     /// Opens a blob's bytes from its start.
-    async fn open(&self, descriptor: &Descriptor) -> Result<Pin<Box<dyn Stream<Item = Result<Bytes>> + Send + 'static>>>;
+    async fn open(
+        &self,
+        descriptor: &Descriptor,
+    ) -> Result<Pin<Box<dyn Stream<Item = Result<Bytes>> + Send + 'static>>>;
 }

@@ -1,6 +1,7 @@
 //! The unsafe module: small safe wrappers around system calls that `nix` lacks. The only place, beside the helper, where
 //! `unsafe` is allowed.
 
+pub(crate) mod attempt;
 pub(crate) mod memfd;
 pub(crate) mod pidfd;
 pub(crate) mod socket;

@@ -92,10 +92,7 @@ mod tests {
 
     #[test]
     fn parses_go_names_and_uname_names() {
-        assert_eq!(
-            "linux/x86_64".parse::<Platform>().unwrap().to_string(),
-            "linux/amd64"
-        );
+        assert_eq!("linux/x86_64".parse::<Platform>().unwrap().to_string(), "linux/amd64");
         assert_eq!(
             "linux/arm64/v8".parse::<Platform>().unwrap().to_string(),
             "linux/arm64/v8"

@@ -48,19 +48,69 @@ impl Reference {
         ))
     }
 
-    /// The short form that Docker shows: `busybox:latest`, `example.com/app@sha256:…`.
+    /// The reference with this tag alone.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for text that is no tag.
+    pub fn tagged(&self, tag: &str) -> Result<Self, Error> {
+        format!("{}/{}:{tag}", self.host(), self.repository()).parse()
+    }
+
+    /// The short form that Docker shows: `busybox:latest`, `example.com/app@sha256:…`. It parses to the same reference.
     pub fn familiar(&self) -> String {
-        let text = self.to_string();
-        let short = text.strip_prefix("docker.io/").unwrap_or(&text);
-        short.strip_prefix("library/").unwrap_or(short).to_owned()
+        let tag = self.tag().map(|tag| format!(":{tag}")).unwrap_or_default();
+        let digest = self.0.digest().map(|digest| format!("@{digest}")).unwrap_or_default();
+        format!("{}{tag}{digest}", self.familiar_repository())
     }
 
     /// The short form without tag and digest, Docker's REPOSITORY column.
     pub fn familiar_repository(&self) -> String {
-        let name = format!("{}/{}", self.host(), self.repository());
-        let short = name.strip_prefix("docker.io/").unwrap_or(&name);
-        short.strip_prefix("library/").unwrap_or(short).to_owned()
+        let (host, repository) = (self.host(), self.repository());
+        if host != DEFAULT_HOST {
+            return format!("{host}/{repository}");
+        }
+        if let Some(name) = repository.strip_prefix("library/")
+            && !name.contains('/')
+        {
+            return name.to_owned();
+        }
+        match repository.split_once('/') {
+            // Without its host it would read as one of a host of that name.
+            Some((first, _)) if is_host(first) => format!("{host}/{repository}"),
+            _ => repository.to_owned(),
+        }
     }
+}
+
+/// More than the longest reference with host, repository, tag and digest.
+const MAX_TEXT: usize = 1024;
+
+/// The registry of names without a host.
+const DEFAULT_HOST: &str = "docker.io";
+
+/// Whether the part before the first slash names a host. Source: `splitDockerDomain` of the distribution project's
+/// reference package, where an upper-case letter makes a host too, since no repository may have one.
+fn is_host(first: &str) -> bool {
+    first == "localhost" || first.contains(['.', ':']) || first.bytes().any(|b| b.is_ascii_uppercase())
+}
+
+/// Moves an upper-case first part, which the parser leaves in the repository, to where Docker has it: the host.
+fn settle_host(parsed: OciReference) -> Option<OciReference> {
+    if !parsed.repository().bytes().any(|b| b.is_ascii_uppercase()) {
+        return Some(parsed);
+    }
+    let (host, rest) = parsed.repository().split_once('/')?;
+    if rest.bytes().any(|b| b.is_ascii_uppercase()) {
+        return None;
+    }
+    let (host, rest) = (host.to_owned(), rest.to_owned());
+    let tag = parsed.tag().map(str::to_owned);
+    let digest = parsed.digest().map(str::to_owned);
+    Some(match (tag, digest) {
+        (Some(tag), Some(digest)) => OciReference::with_tag_and_digest(host, rest, tag, digest),
+        (None, Some(digest)) => OciReference::with_digest(host, rest, digest),
+        (tag, None) => OciReference::with_tag(host, rest, tag?),
+    })
 }
 
 impl fmt::Display for Reference {
@@ -77,11 +127,18 @@ impl FromStr for Reference {
         if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(bad("64 hex digits are an image id, not a name"));
         }
+        if text.len() > MAX_TEXT {
+            return Err(Error::invalid(format!(
+                "invalid reference: more than {MAX_TEXT} characters"
+            )));
+        }
+        if !text.is_ascii() {
+            // The parser's idea of a word character is Unicode's.
+            return Err(bad("only ASCII characters are allowed"));
+        }
         let parsed: OciReference = text.parse().map_err(|error| bad(&format!("{error}")))?;
-        if parsed
-            .digest()
-            .is_some_and(|digest| digest.parse::<Digest>().is_err())
-        {
+        let parsed = settle_host(parsed).ok_or_else(|| bad("a repository's name must be lower-case"))?;
+        if parsed.digest().is_some_and(|digest| digest.parse::<Digest>().is_err()) {
             return Err(bad("only sha256 digests are supported"));
         }
         Ok(Self(parsed))
@@ -145,10 +202,268 @@ impl fmt::Display for ImageSource {
         match self {
             Self::Registry(reference) => reference.fmt(f),
             Self::OciLayout { dir, name: None } => write!(f, "oci:{}", dir.display()),
-            Self::OciLayout {
-                dir,
-                name: Some(name),
-            } => write!(f, "oci:{}:{name}", dir.display()),
+            Self::OciLayout { dir, name: Some(name) } => write!(f, "oci:{}:{name}", dir.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    /// Text, host, repository, tag, short form. After the tables of the distribution project's reference package.
+    const TABLE: &[(&str, &str, &str, Option<&str>, &str)] = &[
+        (
+            "busybox",
+            "docker.io",
+            "library/busybox",
+            Some("latest"),
+            "busybox:latest",
+        ),
+        (
+            "busybox:1.36",
+            "docker.io",
+            "library/busybox",
+            Some("1.36"),
+            "busybox:1.36",
+        ),
+        (
+            "library/busybox",
+            "docker.io",
+            "library/busybox",
+            Some("latest"),
+            "busybox:latest",
+        ),
+        (
+            "docker.io/busybox",
+            "docker.io",
+            "library/busybox",
+            Some("latest"),
+            "busybox:latest",
+        ),
+        (
+            "index.docker.io/busybox",
+            "docker.io",
+            "library/busybox",
+            Some("latest"),
+            "busybox:latest",
+        ),
+        (
+            "docker.io/library/busybox:latest",
+            "docker.io",
+            "library/busybox",
+            Some("latest"),
+            "busybox:latest",
+        ),
+        ("user/app", "docker.io", "user/app", Some("latest"), "user/app:latest"),
+        (
+            "library/a/b",
+            "docker.io",
+            "library/a/b",
+            Some("latest"),
+            "library/a/b:latest",
+        ),
+        (
+            "docker.io/user.name/app",
+            "docker.io",
+            "user.name/app",
+            Some("latest"),
+            "docker.io/user.name/app:latest",
+        ),
+        (
+            "localhost/app",
+            "localhost",
+            "app",
+            Some("latest"),
+            "localhost/app:latest",
+        ),
+        (
+            "localhost:5000/app:Tag_1.x-y",
+            "localhost:5000",
+            "app",
+            Some("Tag_1.x-y"),
+            "localhost:5000/app:Tag_1.x-y",
+        ),
+        (
+            "127.0.0.1:5000/a/b/c",
+            "127.0.0.1:5000",
+            "a/b/c",
+            Some("latest"),
+            "127.0.0.1:5000/a/b/c:latest",
+        ),
+        (
+            "example.com/library/app",
+            "example.com",
+            "library/app",
+            Some("latest"),
+            "example.com/library/app:latest",
+        ),
+        (
+            "test:5000/app",
+            "test:5000",
+            "app",
+            Some("latest"),
+            "test:5000/app:latest",
+        ),
+        ("test:5000", "docker.io", "library/test", Some("5000"), "test:5000"),
+        (
+            "test.com:tag",
+            "docker.io",
+            "library/test.com",
+            Some("tag"),
+            "test.com:tag",
+        ),
+        (
+            "Uppercase/lower",
+            "Uppercase",
+            "lower",
+            Some("latest"),
+            "Uppercase/lower:latest",
+        ),
+        (
+            "a__b/c-d.e_f--g",
+            "docker.io",
+            "a__b/c-d.e_f--g",
+            Some("latest"),
+            "a__b/c-d.e_f--g:latest",
+        ),
+    ];
+
+    #[test]
+    fn docker_s_normalisation() {
+        for (text, host, repository, tag, familiar) in TABLE {
+            let parsed: Reference = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(
+                (parsed.host(), parsed.repository(), parsed.tag()),
+                (*host, *repository, *tag),
+                "{text}"
+            );
+            assert_eq!(parsed.familiar(), *familiar, "{text}");
+            assert_eq!(parsed.to_string().parse::<Reference>().unwrap(), parsed, "{text}");
+        }
+    }
+
+    #[test]
+    fn digests_pin() {
+        let both: Reference = format!("busybox:1@sha256:{HEX}").parse().unwrap();
+        assert_eq!((both.tag(), both.digest()), (Some("1"), Some(empty())));
+        let alone: Reference = format!("example.com/a@sha256:{HEX}").parse().unwrap();
+        assert_eq!((alone.tag(), alone.digest()), (None, Some(empty())));
+        assert_eq!(both.pinned(&empty()).familiar(), format!("busybox@sha256:{HEX}"));
+        assert_eq!(alone.tagged("2").unwrap().to_string(), "example.com/a:2");
+        assert!(alone.tagged("no tag").is_err());
+    }
+
+    fn empty() -> Digest {
+        format!("sha256:{HEX}").parse().unwrap()
+    }
+
+    #[test]
+    fn hostile_and_wrong_names_are_refused() {
+        let long = "a".repeat(300);
+        let tag = format!("a:{}", "b".repeat(129));
+        let huge = "a/".repeat(1 << 20);
+        let upper = format!("a@sha256:{}", HEX.to_uppercase());
+        let short = format!("a@sha256:{}", &HEX[..63]);
+        let other = format!("a@sha512:{HEX}{HEX}");
+        let bad = [
+            "",
+            " ",
+            ":",
+            "@",
+            "/",
+            ":tag",
+            "@sha256:",
+            "a:",
+            "a@",
+            "a b",
+            "a/",
+            "/a",
+            "//a",
+            "a//b",
+            "a:b:c",
+            "..",
+            ".",
+            "../a",
+            "a/../b",
+            "a/./b",
+            "-a",
+            "a-",
+            "_a",
+            "a_",
+            "a..b",
+            "a___b",
+            "A",
+            "Repo:tag",
+            "lower/Upper",
+            "Host/Upper",
+            "example.com/Upper",
+            "a\n",
+            "a\0b",
+            "a\nb",
+            "a:t\n",
+            "é",
+            "a/é",
+            "a:é",
+            "http://example.com/a",
+            "user@example.com/a",
+            "example.com:port/a",
+            "example.com:/a",
+            "-host.com/a",
+            "a?b",
+            "a#b",
+            "a%2e",
+            "$(id)",
+            "a;b",
+            HEX,
+            &long,
+            &tag,
+            &huge,
+            &upper,
+            &short,
+            &other,
+        ];
+        for text in bad {
+            let error = text
+                .parse::<Reference>()
+                .err()
+                .unwrap_or_else(|| panic!("{text:?} was taken"));
+            assert_eq!(error.kind(), &crate::ErrorKind::InvalidArgument, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn layouts_are_sources_too() {
+        let layout = |dir: &str, name: Option<&str>| ImageSource::OciLayout {
+            dir: dir.into(),
+            name: name.map(Into::into),
+        };
+        assert_eq!("oci:/tmp/x".parse::<ImageSource>().unwrap(), layout("/tmp/x", None));
+        assert_eq!(
+            "oci:/tmp/x:app".parse::<ImageSource>().unwrap(),
+            layout("/tmp/x", Some("app"))
+        );
+        assert_eq!("oci:a:b/c".parse::<ImageSource>().unwrap(), layout("a:b/c", None));
+        for bad in ["oci:", "oci::x", "oci:/tmp/x:"] {
+            assert!(bad.parse::<ImageSource>().is_err(), "{bad}");
+        }
+        assert_eq!(
+            "busybox".parse::<ImageSource>().unwrap().to_string(),
+            "docker.io/library/busybox:latest"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_parses_comes_back(text in "[a-zA-Z0-9./:@_-]{1,40}") {
+            if let Ok(parsed) = text.parse::<Reference>() {
+                prop_assert_eq!(parsed.to_string().parse::<Reference>().unwrap(), parsed.clone());
+                prop_assert_eq!(parsed.familiar().parse::<Reference>().unwrap(), parsed);
+            }
         }
     }
 }

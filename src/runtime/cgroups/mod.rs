@@ -6,6 +6,16 @@
 //! All calls block for at most a few milliseconds, except [`Cgroup::remove`] and [`Cgroup::kill`], which wait (bounded) for
 //! processes to be gone; call them on the blocking pool.
 
+mod convert;
+mod files;
+mod group;
+pub(crate) mod layout;
+mod native;
+mod none;
+pub(crate) mod place;
+#[cfg(any(test, feature = "conformance"))]
+pub mod suite;
+
 use std::fmt::{self, Debug};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -14,6 +24,9 @@ use oci_spec::runtime::LinuxResources;
 
 use crate::error::Result;
 use crate::types::ContainerId;
+
+pub use self::native::NativeCgroups;
+pub use self::none::NoCgroups;
 
 /// How the host lays its cgroups out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -121,4 +134,31 @@ pub trait Cgroup: Debug + Send + Sync + 'static {
 
     /// What was asked for and left out under `best_effort`.
     fn warnings(&self) -> &[String];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::OwnerId;
+
+    /// Prints what a host cannot show, so that a skip is seen.
+    fn run(name: &str, make: suite::Make<'_>) {
+        for skipped in suite::all(make) {
+            std::io::Write::write_all(
+                &mut std::io::stderr(),
+                format!("skipped with {name}: {skipped}\n").as_bytes(),
+            )
+            .ok();
+        }
+    }
+
+    #[test]
+    fn native_passes_the_suite() {
+        run("native", &|| Box::new(NativeCgroups::new(&OwnerId::random())));
+    }
+
+    #[test]
+    fn none_passes_the_suite() {
+        run("none", &|| Box::new(NoCgroups::new()));
+    }
 }

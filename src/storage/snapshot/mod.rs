@@ -70,7 +70,12 @@ pub trait Snapshotter: Debug + Send + Sync + 'static {
     async fn commit_layer(&self, key: &SnapshotKey, chain: &ChainId, parent: Option<&ChainId>) -> Result<()>;
 
     /// Makes a writable snapshot on top of a stack and returns the mounts that show it: the first is the root.
-    async fn create_writable(&self, key: &SnapshotKey, parent: Option<&ChainId>, options: WritableOptions) -> Result<Vec<Mount>>;
+    async fn create_writable(
+        &self,
+        key: &SnapshotKey,
+        parent: Option<&ChainId>,
+        options: WritableOptions,
+    ) -> Result<Vec<Mount>>;
 
     /// Mounts of an existing writable snapshot.
     async fn mounts(&self, key: &SnapshotKey) -> Result<Vec<Mount>>;

@@ -1,5 +1,9 @@
-//! Seccomp: profiles, and their compilation into programs for the kernel.
+//! Seccomp: profiles, and their compilation into programs for the kernel. Pure; loading a program is the helper's work.
 
+mod bpf;
 mod compile;
+mod profile;
+mod rules;
 
-pub use self::compile::compile;
+pub use self::compile::{compile, compile_cached};
+pub use self::profile::default_profile;

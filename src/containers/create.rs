@@ -1,0 +1,119 @@
+//! `create`: check, record, make the writable layer.
+
+use super::local::Shared;
+use super::plan::{self, ImageDefaults};
+use super::record::{Body, Record, now_ns};
+use super::spec::Lifetime;
+use super::state::ContainerState;
+use super::validate::validate;
+use super::{ContainerSpec, Created, names};
+use crate::driver::Cancel;
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::images::ImageInfo;
+use crate::storage::snapshot::WritableOptions;
+use crate::store::{ContainerRow, Insert};
+use crate::types::{ContainerId, ContainerName};
+
+/// How often a name is tried again after a dead owner's container was swept out of its way.
+const NAME_TRIES: usize = 8;
+
+impl Shared {
+    pub(crate) async fn create(&self, spec: ContainerSpec, cancel: &Cancel) -> Result<Created> {
+        validate(&spec)?;
+        if spec.lifetime == Lifetime::Detached {
+            return Err(Error::unsupported("Lifetime::Detached", "a version of longshore with shims; use Lifetime::Bound for now"));
+        }
+        let image = cancel.or(self.parts.images.inspect(&spec.image)).await?;
+        let record = self.new_record(spec, &image)?;
+        plan::oci_spec(&record.id, &record.body.spec, &record.body.image)?;
+        let _slot = self.slot(&record.id);
+        let made = self.record_and_prepare(&record, cancel).await;
+        if made.is_err() {
+            self.undo_create(&record).await;
+        }
+        made.map(|()| Created { id: record.id, warnings: Vec::new() })
+    }
+
+    fn new_record(&self, spec: ContainerSpec, image: &ImageInfo) -> Result<Record> {
+        let id = ContainerId::random();
+        let name = match &spec.name {
+            Some(name) => name.parse()?,
+            None => names::from_id(&id),
+        };
+        let body = Body {
+            image_id: image.id,
+            chain: image.chain,
+            image: defaults_of(image),
+            spec,
+            process: None,
+            started_ns: None,
+            finished_ns: None,
+            exit: None,
+            error: None,
+        };
+        let owner = Some(self.parts.owner.clone());
+        Ok(Record { id, name, owner, state: ContainerState::Created, created_ns: now_ns(), body })
+    }
+
+    async fn record_and_prepare(&self, record: &Record, cancel: &Cancel) -> Result<()> {
+        self.insert(record).await?;
+        cancel.check()?;
+        let options = WritableOptions { volatile: true, ..WritableOptions::default() };
+        self.parts.snapshotter.create_writable(&record.snapshot_key(), record.body.chain.as_ref(), options).await?;
+        cancel.check()
+    }
+
+    /// Takes the name. A container of a dead owner that has it is swept first.
+    async fn insert(&self, record: &Record) -> Result<()> {
+        for _ in 0..NAME_TRIES {
+            let (row, image) = (record.to_row()?, record.body.image_id);
+            let event = self.event(record, "create");
+            let taken = match self.parts.store.call(move |store| store.insert_container(&row, Some(&image), Some(&event))).await? {
+                Insert::Inserted => return Ok(()),
+                Insert::Taken { by } => by,
+            };
+            if !self.sweep_if_dead(&Record::from_row(taken.clone())?).await? {
+                return Err(name_taken(&record.name, &taken));
+            }
+        }
+        Err(Error::new(ErrorKind::Conflict, format!("the name {} is taken again and again by containers that die", record.name)))
+    }
+
+    async fn undo_create(&self, record: &Record) {
+        let id = record.id.clone();
+        if let Err(error) = self.parts.snapshotter.discard(&record.snapshot_key()).await {
+            tracing::warn!(container = %id, error = error.report(), "a writable layer could not be discarded");
+        }
+        let deleted = self.parts.store.call({
+            let id = id.clone();
+            move |store| store.delete_container(&id, None)
+        });
+        if let Err(error) = deleted.await {
+            tracing::warn!(container = %id, error = error.report(), "a record could not be deleted");
+        }
+        self.forget(&id);
+    }
+}
+
+fn name_taken(name: &ContainerName, by: &ContainerRow) -> Error {
+    let message = format!(
+        "the container name {name:?} is already in use by container {}; remove or rename that one to use the name again",
+        by.id,
+        name = name.as_str()
+    );
+    Error::new(ErrorKind::Conflict, message).with_object(ObjectKind::Container, name.as_str())
+}
+
+/// What an image's config says of its containers.
+fn defaults_of(image: &ImageInfo) -> ImageDefaults {
+    let config = &image.config.config;
+    ImageDefaults {
+        entrypoint: config.entrypoint.clone().unwrap_or_default(),
+        command: config.cmd.clone().unwrap_or_default(),
+        env: config.env.clone().unwrap_or_default(),
+        working_dir: config.working_dir.clone(),
+        user: config.user.clone(),
+        labels: config.labels.clone().unwrap_or_default(),
+        stop_signal: config.stop_signal.clone(),
+    }
+}

@@ -1,0 +1,285 @@
+//! The in-process container manager: what its verbs share.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+
+use super::record::{ExitRecord, Record};
+use super::{
+    AttachOptions, Attached, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created, ListOptions,
+    RemoveOptions, StopOptions,
+};
+use crate::driver::Spawner;
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::images::ImageManager;
+use crate::logs::{LogDriver, LogEntries, LogQuery, Tee};
+use crate::runtime::{Runtime, Task};
+use crate::storage::snapshot::Snapshotter;
+use crate::store::{Owners, Store};
+use crate::types::{ContainerId, ContainerName, Outcome, OwnerId, Signal};
+
+/// What the engine hands the manager.
+#[derive(Debug, Clone)]
+pub(crate) struct Parts {
+    pub(crate) spawner: Spawner,
+    pub(crate) store: Store,
+    pub(crate) owners: Owners,
+    pub(crate) owner: OwnerId,
+    pub(crate) images: Arc<dyn ImageManager>,
+    pub(crate) snapshotter: Arc<dyn Snapshotter>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) logs: Arc<dyn LogDriver>,
+    /// Holds a directory per container.
+    pub(crate) dir: PathBuf,
+    /// `direct`, `mapped` or `squashed`.
+    pub(crate) ownership: &'static str,
+}
+
+/// Containers of this process, on one root.
+#[derive(Clone)]
+pub(crate) struct LocalContainers(pub(crate) Arc<Shared>);
+
+/// What all verbs share.
+pub(crate) struct Shared {
+    pub(crate) parts: Parts,
+    slots: Mutex<HashMap<ContainerId, Arc<Slot>>>,
+}
+
+/// A container of ours, from create to remove.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    /// Held while a verb changes the container: starts and removals of one container take turns.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+    output: Mutex<Tee>,
+    /// The writers of its stdin, made by the first `attach`.
+    pub(crate) input: Mutex<InputEnds>,
+    live: Mutex<Option<Live>>,
+    /// How it ended, for those who wait while it is removed.
+    last_exit: Mutex<Option<ExitRecord>>,
+    /// Counts ends and removals, for waiters.
+    pub(crate) changed: watch::Sender<u64>,
+}
+
+/// Both ends of the channel that feeds stdin.
+#[derive(Debug, Default)]
+pub(crate) struct InputEnds {
+    pub(crate) sender: Option<mpsc::Sender<Bytes>>,
+    pub(crate) receiver: Option<mpsc::Receiver<Bytes>>,
+}
+
+/// A container of ours that runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Live {
+    pub(crate) task: Arc<dyn Task>,
+}
+
+impl fmt::Debug for LocalContainers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalContainers").field("owner", &self.0.parts.owner).finish_non_exhaustive()
+    }
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self {
+            turn: tokio::sync::Mutex::default(),
+            output: Mutex::default(),
+            input: Mutex::default(),
+            live: Mutex::default(),
+            last_exit: Mutex::default(),
+            changed: watch::Sender::new(0),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Slot {
+    /// Its output, for attached readers.
+    pub(crate) fn output(&self) -> Tee {
+        lock(&self.output).clone()
+    }
+
+    /// A container that is started anew has new streams.
+    pub(crate) fn renew_output(&self) {
+        *lock(&self.output) = Tee::new();
+    }
+
+    pub(crate) fn live(&self) -> Option<Live> {
+        lock(&self.live).clone()
+    }
+
+    pub(crate) fn set_live(&self, live: Option<Live>) {
+        *lock(&self.live) = live;
+    }
+
+    pub(crate) fn last_exit(&self) -> Option<ExitRecord> {
+        *lock(&self.last_exit)
+    }
+
+    pub(crate) fn set_last_exit(&self, exit: Option<ExitRecord>) {
+        *lock(&self.last_exit) = exit;
+    }
+
+    pub(crate) fn input(&self) -> MutexGuard<'_, InputEnds> {
+        lock(&self.input)
+    }
+
+    pub(crate) fn tell_waiters(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+}
+
+impl LocalContainers {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(Shared { parts, slots: Mutex::default() }))
+    }
+}
+
+impl Shared {
+    /// The slot of a container of ours.
+    pub(crate) fn slot(&self, id: &ContainerId) -> Arc<Slot> {
+        Arc::clone(lock(&self.slots).entry(id.clone()).or_default())
+    }
+
+    pub(crate) fn forget(&self, id: &ContainerId) {
+        if let Some(slot) = lock(&self.slots).remove(id) {
+            slot.output().close();
+            slot.tell_waiters();
+        }
+    }
+
+    /// All containers of ours that run.
+    pub(crate) fn all_live(&self) -> Vec<Live> {
+        lock(&self.slots).values().filter_map(|slot| slot.live()).collect()
+    }
+
+    pub(crate) fn is_ours(&self, record: &Record) -> bool {
+        record.owner.as_ref() == Some(&self.parts.owner)
+    }
+
+    /// Directory of a container's files.
+    pub(crate) fn dir_of(&self, id: &ContainerId) -> PathBuf {
+        self.parts.dir.join(id.as_str())
+    }
+
+    /// The record of a name, an id, or a prefix of an id. One whose owner died is swept on the way and not found.
+    pub(crate) async fn find(&self, name: &str) -> Result<Record> {
+        let wanted = name.to_owned();
+        let row = self.parts.store.call(move |store| look_up(store, &wanted)).await?;
+        let record = Record::from_row(row)?;
+        if self.sweep_if_dead(&record).await? {
+            return Err(no_such(name));
+        }
+        Ok(record)
+    }
+
+    /// The record of an id, now.
+    pub(crate) async fn read(&self, id: &ContainerId) -> Result<Record> {
+        let wanted = id.clone();
+        let row = self.parts.store.call(move |store| store.container(&wanted)).await?;
+        row.map_or_else(|| Err(no_such(id.as_str())), Record::from_row)
+    }
+
+    /// Refuses what only the container's own process can do.
+    pub(crate) fn must_be_ours(&self, record: &Record, verb: &'static str) -> Result<()> {
+        if self.is_ours(record) {
+            return Ok(());
+        }
+        let message = format!("cannot {verb} container {}: it belongs to another live process; ask that one", record.id.short());
+        Err(Error::new(ErrorKind::InvalidState, message).with_object(ObjectKind::Container, record.id.as_str()))
+    }
+}
+
+pub(crate) fn no_such(name: &str) -> Error {
+    Error::not_found(ObjectKind::Container, name)
+}
+
+/// Full id, then name, then prefix: Docker's order.
+fn look_up(store: &Store, name: &str) -> Result<crate::store::ContainerRow> {
+    if let Ok(id) = name.parse::<ContainerId>()
+        && let Some(row) = store.container(&id)?
+    {
+        return Ok(row);
+    }
+    if let Ok(name) = name.parse::<ContainerName>()
+        && let Some(row) = store.container_by_name(&name)?
+    {
+        return Ok(row);
+    }
+    if name.is_empty() || !name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        return Err(no_such(name));
+    }
+    let mut found = store.containers_by_prefix(name)?;
+    match (found.pop(), found.is_empty()) {
+        (Some(row), true) => Ok(row),
+        (None, _) => Err(no_such(name)),
+        (Some(_), false) => Err(Error::invalid(format!("several containers have an id that begins with {name}; give more of it"))
+            .with_object(ObjectKind::Container, name)),
+    }
+}
+
+#[async_trait]
+impl ContainerManager for LocalContainers {
+    async fn create(&self, spec: ContainerSpec) -> Result<Created> {
+        let shared = Arc::clone(&self.0);
+        self.0.parts.spawner.tail(|cancel| async move { shared.create(spec, &cancel).await }).await
+    }
+
+    async fn start(&self, name: &str) -> Result<Outcome> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        self.0.parts.spawner.tail(|cancel| async move { shared.start(&name, &cancel).await }).await
+    }
+
+    async fn wait(&self, name: &str) -> Result<ContainerExit> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        self.0.parts.spawner.call(async move { shared.wait(&name).await }).await
+    }
+
+    async fn kill(&self, name: &str, signal: Signal) -> Result<()> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        self.0.parts.spawner.call(async move { shared.kill(&name, signal).await }).await
+    }
+
+    async fn stop(&self, name: &str, options: StopOptions) -> Result<Outcome> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        self.0.parts.spawner.call(async move { shared.stop(&name, options).await }).await
+    }
+
+    async fn remove(&self, name: &str, options: RemoveOptions) -> Result<Outcome> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        self.0.parts.spawner.tail(|_| async move { shared.remove(&name, options).await }).await
+    }
+
+    async fn inspect(&self, name: &str) -> Result<ContainerInfo> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        self.0.parts.spawner.call(async move { shared.inspect(&name).await }).await
+    }
+
+    async fn list(&self, options: ListOptions) -> Result<Vec<ContainerSummary>> {
+        let shared = Arc::clone(&self.0);
+        self.0.parts.spawner.call(async move { shared.list(&options).await }).await
+    }
+
+    async fn logs(&self, name: &str, query: LogQuery) -> Result<LogEntries> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        self.0.parts.spawner.call(async move { shared.logs(&name, query).await }).await
+    }
+
+    async fn attach(&self, name: &str, options: AttachOptions) -> Result<Attached> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        self.0.parts.spawner.call(async move { shared.attach(&name, options).await }).await
+    }
+
+    async fn resize(&self, name: &str, rows: u16, columns: u16) -> Result<()> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        self.0.parts.spawner.call(async move { shared.resize(&name, rows, columns).await }).await
+    }
+}

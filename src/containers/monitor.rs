@@ -1,0 +1,138 @@
+//! What follows a start: pumps until the streams end, the exit, its record, and auto-removal.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+use super::feed;
+use super::local::{Shared, Slot};
+use super::record::{ExitRecord, Record, now_ns};
+use super::state::ContainerState;
+use super::{ContainerExit, RemoveOptions};
+use crate::error::Result;
+use crate::events::{Event, EventKind};
+use crate::logs::{self, LogSink, LogStream, PumpOptions, Tee};
+use crate::runtime::{Exit, Task};
+use crate::types::ExitStatus;
+
+/// How long output may take to drain once the first process has ended: only a process outside can hold a pipe open then.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Our ends of a running container's streams.
+pub(crate) struct Streams {
+    pub(crate) outputs: Vec<(OwnedFd, LogStream)>,
+    pub(crate) feed: Option<(AsyncFd<OwnedFd>, mpsc::Receiver<Bytes>)>,
+    pub(crate) output: Tee,
+}
+
+impl Shared {
+    pub(crate) async fn monitor(self: Arc<Self>, record: Record, slot: Arc<Slot>, task: Arc<dyn Task>, streams: Streams) {
+        let Streams { outputs, feed, output } = streams;
+        let feeding = feed.map(|(fd, chunks)| self.parts.spawner.background(feed::feed(fd, chunks)));
+        let sink = self.log_sink(&record);
+        let pumps = async {
+            match logs::pump_all(outputs, sink, output.clone(), PumpOptions::default()).await {
+                Ok(report) if report.lost_entries == 0 => {}
+                Ok(report) => tracing::warn!(container = %record.id, lost = report.lost_entries, "lines could not be logged"),
+                Err(error) => tracing::warn!(container = %record.id, error = error.report(), "output could not be read"),
+            }
+        };
+        let exit = run_to_end(&*task, pumps).await;
+        if let Some(feeding) = feeding {
+            feeding.abort();
+        }
+        output.close();
+        self.ended(record, &slot, &*task, exit).await;
+    }
+
+    /// Where its log goes. A log that cannot be opened is reported and given up: the container runs on.
+    fn log_sink(&self, record: &Record) -> Arc<dyn LogSink> {
+        match self.open_log(&record.id) {
+            Ok(sink) => sink,
+            Err(error) => {
+                tracing::warn!(container = %record.id, error = error.report(), "the log cannot be written");
+                Arc::new(Discard)
+            }
+        }
+    }
+
+    /// Records the end, lets go of the runtime's part, and removes the container where that was asked for.
+    async fn ended(&self, mut record: Record, slot: &Slot, task: &dyn Task, exit: Exit) {
+        let exit = ContainerExit { status: exit.status, oom_killed: exit.oom_killed };
+        if let Err(error) = task.remove().await {
+            tracing::warn!(container = %record.id, error = error.report(), "the runtime could not let go of a container");
+        }
+        slot.set_live(None);
+        record.body.finished_ns = Some(now_ns());
+        record.body.exit = Some(ExitRecord::from(exit));
+        if let Err(error) = self.record_state(&mut record, ContainerState::Exited, "die").await {
+            tracing::warn!(container = %record.id, error = error.report(), "an exit could not be recorded");
+        }
+        slot.tell_waiters();
+        if record.body.spec.auto_remove
+            && let Err(error) = self.remove(record.id.as_str(), RemoveOptions::default()).await
+            && !error.is_not_found()
+        {
+            tracing::warn!(container = %record.id, error = error.report(), "a container could not be removed after its end");
+        }
+    }
+
+    /// Writes a record's state and body down, with an event.
+    pub(crate) async fn record_state(&self, record: &mut Record, state: ContainerState, action: &str) -> Result<()> {
+        let from = record.state.as_str();
+        record.state = state;
+        let (id, body, event) = (record.id.clone(), record.body.to_json()?, self.event(record, action));
+        self.parts.store.call(move |store| store.update_container(&id, from, state.as_str(), &body, Some(&event)).map(|_| ())).await
+    }
+
+    /// An event about a container.
+    pub(crate) fn event(&self, record: &Record, action: &str) -> Event {
+        let mut event = Event::now(EventKind::Container, action, record.id.as_str());
+        event.attributes = record.labels();
+        let event = event.with("image", &record.body.spec.image).with("name", record.name.as_str());
+        match record.body.exit.filter(|_| action == "die") {
+            Some(exit) => event.with("exitCode", exit.status.code().to_string()),
+            None => event,
+        }
+    }
+}
+
+async fn run_to_end(task: &dyn Task, pumps: impl Future<Output = ()>) -> Exit {
+    tokio::pin!(pumps);
+    let mut drained = false;
+    let exit = {
+        let wait = task.wait();
+        tokio::pin!(wait);
+        loop {
+            tokio::select! {
+                exit = &mut wait => break exit,
+                () = &mut pumps, if !drained => drained = true,
+            }
+        }
+    };
+    if !drained {
+        let _ = tokio::time::timeout(DRAIN, &mut pumps).await;
+    }
+    exit.unwrap_or_else(|error| {
+        tracing::warn!(error = error.report(), "the runtime lost a container");
+        Exit::new(ExitStatus::signaled(9), None)
+    })
+}
+
+/// A log that takes everything and keeps nothing.
+#[derive(Debug)]
+struct Discard;
+
+impl LogSink for Discard {
+    fn write(&self, _entries: &[logs::LogEntry]) -> Result<()> {
+        Ok(())
+    }
+
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}

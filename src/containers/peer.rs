@@ -1,0 +1,56 @@
+//! A container of another live process on the same root: what can be done through its pid alone.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::record::ProcessIdentity;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::pidfd;
+use crate::types::Signal;
+
+/// The identity of a process now.
+pub(crate) fn identify(pid: u32) -> Option<ProcessIdentity> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command name may hold spaces and parentheses: fields count from the last one.
+    let fields = stat.rsplit_once(')')?.1;
+    let start_ticks = fields.split_ascii_whitespace().nth(19)?.parse().ok()?;
+    Some(ProcessIdentity { pid, start_ticks })
+}
+
+/// Opens a process and makes sure that it is the one that was recorded: the pid may have gone to another since.
+pub(crate) fn open(process: ProcessIdentity) -> Result<OwnedFd> {
+    let ended = || Error::new(ErrorKind::InvalidState, "the container's process has ended");
+    let fd = pidfd::open(process.pid).map_err(|_| ended())?;
+    if identify(process.pid) != Some(process) {
+        return Err(ended());
+    }
+    Ok(fd)
+}
+
+/// Sends a signal to a recorded process.
+pub(crate) fn signal(process: ProcessIdentity, signal: Signal) -> Result<()> {
+    let fd = open(process)?;
+    pidfd::send_signal(fd.as_fd(), signal.number()).map_err(|error| Error::os("send a signal", error))
+}
+
+/// Waits until a recorded process has ended.
+pub(crate) async fn ended(process: ProcessIdentity) -> Result<()> {
+    let Ok(fd) = open(process) else { return Ok(()) };
+    let fd = AsyncFd::with_interest(fd, Interest::READABLE).map_err(|error| Error::os("poll a process", error))?;
+    fd.readable().await.map(|_| ()).map_err(|error| Error::os("poll a process", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_itself_and_a_reused_pid_is_not() {
+        let me = identify(std::process::id()).unwrap();
+        assert!(open(me).is_ok());
+        let former = ProcessIdentity { start_ticks: me.start_ticks + 1, ..me };
+        assert_eq!(open(former).unwrap_err().kind(), &ErrorKind::InvalidState);
+    }
+}

@@ -1,0 +1,131 @@
+//! What is written down of a container: the body of its row.
+
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::ContainerExit;
+use super::plan::ImageDefaults;
+use super::spec::ContainerSpec;
+use super::state::ContainerState;
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::store::ContainerRow;
+use crate::types::{ChainId, ContainerId, ContainerName, ExitStatus, ImageId, OwnerId};
+
+/// A container as recorded.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub(crate) id: ContainerId,
+    pub(crate) name: ContainerName,
+    pub(crate) owner: Option<OwnerId>,
+    pub(crate) state: ContainerState,
+    pub(crate) created_ns: i64,
+    pub(crate) body: Body,
+}
+
+/// The part that only this module reads.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Body {
+    pub(crate) spec: ContainerSpec,
+    pub(crate) image_id: ImageId,
+    pub(crate) chain: Option<ChainId>,
+    pub(crate) image: ImageDefaults,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) process: Option<ProcessIdentity>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) started_ns: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) finished_ns: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) exit: Option<ExitRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+}
+
+/// A process that cannot be mistaken for another with the same pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessIdentity {
+    pub(crate) pid: u32,
+    /// Start time in clock ticks since boot. Source: proc_pid_stat(5), field 22.
+    pub(crate) start_ticks: u64,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ExitRecord {
+    pub(crate) status: ExitStatus,
+    pub(crate) oom_killed: Option<bool>,
+}
+
+impl From<ExitRecord> for ContainerExit {
+    fn from(record: ExitRecord) -> Self {
+        Self { status: record.status, oom_killed: record.oom_killed }
+    }
+}
+
+impl From<ContainerExit> for ExitRecord {
+    fn from(exit: ContainerExit) -> Self {
+        Self { status: exit.status, oom_killed: exit.oom_killed }
+    }
+}
+
+impl Record {
+    pub(crate) fn from_row(row: ContainerRow) -> Result<Self> {
+        let damaged = |what: &str| {
+            Error::new(ErrorKind::Corrupt, format!("the record of container {} has {what}", row.id.short()))
+                .with_object(ObjectKind::Container, row.id.as_str())
+        };
+        let state = ContainerState::parse(&row.state).ok_or_else(|| damaged("an unknown state"))?;
+        let body = serde_json::from_str(&row.body).map_err(|error| damaged("an unreadable body").with_source(error))?;
+        Ok(Self { id: row.id, name: row.name, owner: row.owner, state, created_ns: row.created_ns, body })
+    }
+
+    pub(crate) fn to_row(&self) -> Result<ContainerRow> {
+        Ok(ContainerRow {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            owner: self.owner.clone(),
+            state: self.state.as_str().to_owned(),
+            created_ns: self.created_ns,
+            body: self.body.to_json()?,
+        })
+    }
+
+    /// The key of its writable snapshot.
+    pub(crate) fn snapshot_key(&self) -> String {
+        snapshot_key(&self.id)
+    }
+
+    /// Program and arguments in effect.
+    pub(crate) fn command(&self) -> Vec<String> {
+        super::plan::arguments(&self.body.spec, &self.body.image).unwrap_or_default()
+    }
+
+    /// Labels in effect.
+    pub(crate) fn labels(&self) -> std::collections::BTreeMap<String, String> {
+        let mut labels = self.body.image.labels.clone();
+        labels.extend(self.body.spec.labels.clone());
+        labels
+    }
+}
+
+impl Body {
+    pub(crate) fn to_json(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(|error| Error::internal("a container's record cannot be written").with_source(error))
+    }
+}
+
+/// The key of a container's writable snapshot.
+pub(crate) fn snapshot_key(id: &ContainerId) -> String {
+    format!("c-{}", id.as_str())
+}
+
+/// Nanoseconds since 1970 of now.
+pub(crate) fn now_ns() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64)
+}
+
+/// The time of nanoseconds since 1970.
+pub(crate) fn time_of(ns: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(ns.max(0) as u64)
+}

@@ -1,0 +1,60 @@
+//! `remove`: the writable layer, the files, the record. The record goes last, so that a removal cut short is taken up again.
+
+use super::local::Shared;
+use super::record::Record;
+use super::state::{ContainerState, Move, Verb, decide};
+use super::RemoveOptions;
+use crate::error::{Error, Result};
+use crate::types::{Outcome, Signal};
+
+impl Shared {
+    pub(crate) async fn remove(&self, name: &str, options: RemoveOptions) -> Result<Outcome> {
+        let record = self.find(name).await?;
+        self.must_be_ours(&record, "remove")?;
+        let slot = self.slot(&record.id);
+        let verb = if options.force { Verb::RemoveForce } else { Verb::Remove };
+        let turn = slot.turn.lock().await;
+        let record = match self.read(&record.id).await {
+            Err(error) if error.is_not_found() => return Ok(Outcome::Already),
+            other => other?,
+        };
+        let record = match decide(&record.id, record.state, verb)? {
+            Move::KillFirst => {
+                drop(turn);
+                self.signal_if_running(record.id.as_str(), Signal::KILL).await?;
+                let _ = self.wait(record.id.as_str()).await;
+                match self.read(&record.id).await {
+                    Err(error) if error.is_not_found() => return Ok(Outcome::Already),
+                    other => other?,
+                }
+            }
+            _ => record,
+        };
+        slot.set_last_exit(record.body.exit);
+        self.delete(&record).await?;
+        Ok(Outcome::Done)
+    }
+
+    /// Removes everything of a container that does not run. What is gone already is success.
+    pub(crate) async fn delete(&self, record: &Record) -> Result<()> {
+        let mut record = record.clone();
+        let layer = self.parts.snapshotter.discard(&record.snapshot_key()).await;
+        let files = self.remove_files(&record).await;
+        layer?;
+        files?;
+        record.state = ContainerState::Removing;
+        let (id, event) = (record.id.clone(), self.event(&record, "destroy"));
+        self.parts.store.call(move |store| store.delete_container(&id, Some(&event)).map(|_| ())).await?;
+        self.forget(&record.id);
+        Ok(())
+    }
+
+    async fn remove_files(&self, record: &Record) -> Result<()> {
+        let dir = self.dir_of(&record.id);
+        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
+        match removed {
+            Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::os("remove a container's files", error)),
+            _ => Ok(()),
+        }
+    }
+}

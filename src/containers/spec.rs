@@ -1,0 +1,328 @@
+//! What a caller asks of a container: every option with its default.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use oci_spec::runtime::LinuxSeccomp;
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Bytes, Platform, Signal};
+
+/// How long a container lives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Lifetime {
+    /// It cannot outlive the last handle of its engine, nor the process, however that ends.
+    #[default]
+    Bound,
+    /// It survives its program. Not there yet: `create` answers `Unsupported`.
+    Detached,
+}
+
+/// What network a container sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum NetworkMode {
+    /// A network namespace of its own with nothing but loopback. The default until there are bridges.
+    #[default]
+    None,
+    /// The host's network.
+    Host,
+}
+
+/// Which system calls a container may make.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Seccomp {
+    /// Docker's default profile.
+    #[default]
+    Default,
+    /// All of them.
+    Unconfined,
+    /// A profile in the OCI form.
+    Custom(Box<LinuxSeccomp>),
+}
+
+/// A directory or file of the host to show in the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindMount {
+    /// Absolute path on the host; it must exist.
+    pub source: PathBuf,
+    /// Absolute path in the container; made if it is missing.
+    pub target: PathBuf,
+    /// Whether the container may not write.
+    pub read_only: bool,
+}
+
+/// A memory file system in the container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tmpfs {
+    /// Most bytes it takes; `None` is the kernel's default, half of the memory.
+    pub size: Option<Bytes>,
+    /// Permission bits of its root; default `0o1777`.
+    pub mode: Option<u32>,
+    /// Owner of its root; default 0.
+    pub uid: Option<u32>,
+    /// Group of its root; default 0.
+    pub gid: Option<u32>,
+    /// Whether programs on it may be executed; default not.
+    pub exec: bool,
+}
+
+/// A resource limit of processes. Source: setrlimit(2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ulimit {
+    /// Name as `ulimit` and Docker know it: `nofile`, `nproc`, `core`, …
+    pub name: String,
+    /// The limit in force.
+    pub soft: u64,
+    /// What the process may raise it to.
+    pub hard: u64,
+}
+
+/// What a container may take. `None` and 0 mean no limit.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Most memory, in bytes.
+    pub memory: Option<Bytes>,
+    /// Memory that the kernel tries to leave it, in bytes.
+    pub memory_reservation: Option<Bytes>,
+    /// Most memory and swap together, in bytes; -1 is no limit. Docker's `--memory-swap`.
+    pub memory_swap: Option<i64>,
+    /// CPU time in units of 1e-9 CPUs: 1.5 CPUs are 1,500,000,000.
+    pub nano_cpus: Option<u64>,
+    /// Relative weight, 2 to 262144; Docker's default is 1024.
+    pub cpu_shares: Option<u64>,
+    /// CPUs to run on, `0-2,4`.
+    pub cpuset_cpus: Option<String>,
+    /// Most processes and threads.
+    pub pids: Option<i64>,
+    /// Start without a limit that the host cannot set, with a warning, instead of refusing.
+    pub best_effort: bool,
+}
+
+/// A container to create. Every field has Docker's default unless it says otherwise.
+///
+/// ```
+/// use longshore::{Bytes, ContainerSpec};
+/// let spec = ContainerSpec::image("busybox").command(["echo", "hello"]).memory(Bytes::mib(64));
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ContainerSpec {
+    /// Name or id of the image.
+    pub image: String,
+    /// The container's name; a random one is made without.
+    pub name: Option<String>,
+    /// Arguments, replacing the image's CMD.
+    pub command: Option<Vec<String>>,
+    /// The program, replacing the image's ENTRYPOINT (and clearing its CMD, as Docker does).
+    pub entrypoint: Option<Vec<String>>,
+    /// Environment, over the image's.
+    pub env: BTreeMap<String, String>,
+    /// Working directory; default the image's, else `/`.
+    pub working_dir: Option<PathBuf>,
+    /// `name`, `uid`, `name:group` or `uid:gid`; default the image's USER, else root.
+    pub user: Option<String>,
+    /// Groups to add, by name or number.
+    pub groups: Vec<String>,
+    /// Host name; default the first twelve digits of the id.
+    pub hostname: Option<String>,
+    /// Domain name.
+    pub domainname: Option<String>,
+    /// Whether it gets a terminal.
+    pub tty: bool,
+    /// The terminal's first size: rows and columns. Default 24 by 80.
+    pub tty_size: Option<(u16, u16)>,
+    /// Whether stdin stays open for an attached writer; otherwise it is empty.
+    pub open_stdin: bool,
+    /// Labels, over the image's.
+    pub labels: BTreeMap<String, String>,
+    /// What `stop` sends; default the image's STOPSIGNAL, else TERM.
+    pub stop_signal: Option<Signal>,
+    /// How long `stop` waits before it kills; default 10 seconds.
+    pub stop_timeout: Option<Duration>,
+    /// Whether a small init is pid 1, which passes signals on and reaps orphans.
+    pub init: bool,
+    /// Limits.
+    pub limits: Limits,
+    /// Whether the root file system is read-only.
+    pub read_only: bool,
+    /// Memory file systems by path.
+    pub tmpfs: BTreeMap<PathBuf, Tmpfs>,
+    /// Directories of the host.
+    pub binds: Vec<BindMount>,
+    /// Size of `/dev/shm`; default 64 MiB.
+    pub shm_size: Option<Bytes>,
+    /// The network.
+    pub network: NetworkMode,
+    /// Capabilities to add to Docker's default fourteen: `NET_ADMIN`, `ALL`.
+    pub cap_add: Vec<String>,
+    /// Capabilities to take away: `CHOWN`, `ALL`.
+    pub cap_drop: Vec<String>,
+    /// Whether setuid programs gain nothing. Default false, as Docker.
+    pub no_new_privileges: bool,
+    /// System calls.
+    pub seccomp: Seccomp,
+    /// Resource limits of its processes.
+    pub ulimits: Vec<Ulimit>,
+    /// Paths that show nothing; `None` is Docker's list.
+    pub masked_paths: Option<Vec<PathBuf>>,
+    /// Paths that cannot be written; `None` is Docker's list.
+    pub readonly_paths: Option<Vec<PathBuf>>,
+    /// How readily the kernel kills it for memory, -1000 to 1000.
+    pub oom_score_adj: Option<i32>,
+    /// Whether it gets a user namespace of its own inside the engine's.
+    pub user_namespace: bool,
+    /// Removes it when it has ended.
+    pub auto_remove: bool,
+    /// How long it lives.
+    pub lifetime: Lifetime,
+    /// Platform of the image to take, where it has several.
+    pub platform: Option<Platform>,
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty => $target:expr;)*) => {
+        impl ContainerSpec {
+            $($(#[$doc])* #[must_use] pub fn $name(mut self, value: impl Into<$type>) -> Self {
+                let set: fn(&mut Self, $type) = $target;
+                set(&mut self, value.into());
+                self
+            })*
+        }
+    };
+}
+
+impl ContainerSpec {
+    /// A container of an image, with everything else as Docker has it.
+    pub fn image(image: impl Into<String>) -> Self {
+        Self { image: image.into(), ..Self::default() }
+    }
+
+    /// Arguments, replacing the image's CMD.
+    #[must_use]
+    pub fn command<T: Into<String>>(mut self, arguments: impl IntoIterator<Item = T>) -> Self {
+        self.command = Some(arguments.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// The program, replacing the image's ENTRYPOINT and clearing its CMD.
+    #[must_use]
+    pub fn entrypoint<T: Into<String>>(mut self, program: impl IntoIterator<Item = T>) -> Self {
+        self.entrypoint = Some(program.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Sets a variable of the environment.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets a label.
+    #[must_use]
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// Shows a directory or file of the host, writable.
+    #[must_use]
+    pub fn bind(mut self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
+        self.binds.push(BindMount { source: source.into(), target: target.into(), read_only: false });
+        self
+    }
+
+    /// Shows a directory or file of the host, read-only.
+    #[must_use]
+    pub fn bind_read_only(mut self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
+        self.binds.push(BindMount { source: source.into(), target: target.into(), read_only: true });
+        self
+    }
+
+    /// Mounts a memory file system.
+    #[must_use]
+    pub fn tmpfs(mut self, path: impl Into<PathBuf>, options: Tmpfs) -> Self {
+        self.tmpfs.insert(path.into(), options);
+        self
+    }
+
+    /// Adds a capability.
+    #[must_use]
+    pub fn cap_add(mut self, name: impl Into<String>) -> Self {
+        self.cap_add.push(name.into());
+        self
+    }
+
+    /// Takes a capability away.
+    #[must_use]
+    pub fn cap_drop(mut self, name: impl Into<String>) -> Self {
+        self.cap_drop.push(name.into());
+        self
+    }
+
+    /// Sets a resource limit of its processes.
+    #[must_use]
+    pub fn ulimit(mut self, name: impl Into<String>, soft: u64, hard: u64) -> Self {
+        self.ulimits.push(Ulimit { name: name.into(), soft, hard });
+        self
+    }
+
+    /// Limits CPU time to so many CPUs; 1.5 is one and a half.
+    #[must_use]
+    pub fn cpus(mut self, cpus: f64) -> Self {
+        self.limits.nano_cpus = Some((cpus * 1e9).max(0.0) as u64);
+        self
+    }
+}
+
+setters! {
+    /// Names the container.
+    name: String => |spec, value| spec.name = Some(value);
+    /// Sets the working directory.
+    working_dir: PathBuf => |spec, value| spec.working_dir = Some(value);
+    /// Sets the user: `name`, `uid`, `name:group` or `uid:gid`.
+    user: String => |spec, value| spec.user = Some(value);
+    /// Adds a group, by name or number.
+    group: String => |spec, value| spec.groups.push(value);
+    /// Sets the host name.
+    hostname: String => |spec, value| spec.hostname = Some(value);
+    /// Gives it a terminal.
+    tty: bool => |spec, value| spec.tty = value;
+    /// Keeps stdin open for an attached writer.
+    open_stdin: bool => |spec, value| spec.open_stdin = value;
+    /// Limits memory.
+    memory: Bytes => |spec, value| spec.limits.memory = Some(value);
+    /// Limits the number of processes and threads.
+    pids_limit: i64 => |spec, value| spec.limits.pids = Some(value);
+    /// Starts without limits that the host cannot set, with a warning.
+    best_effort_limits: bool => |spec, value| spec.limits.best_effort = value;
+    /// Makes the root file system read-only.
+    read_only: bool => |spec, value| spec.read_only = value;
+    /// Sets the size of `/dev/shm`.
+    shm_size: Bytes => |spec, value| spec.shm_size = Some(value);
+    /// Chooses the network.
+    network: NetworkMode => |spec, value| spec.network = value;
+    /// Lets setuid programs gain nothing.
+    no_new_privileges: bool => |spec, value| spec.no_new_privileges = value;
+    /// Chooses the seccomp profile.
+    seccomp: Seccomp => |spec, value| spec.seccomp = value;
+    /// Puts a small init in as pid 1.
+    init: bool => |spec, value| spec.init = value;
+    /// Sets what `stop` sends.
+    stop_signal: Signal => |spec, value| spec.stop_signal = Some(value);
+    /// Sets how long `stop` waits before it kills.
+    stop_timeout: Duration => |spec, value| spec.stop_timeout = Some(value);
+    /// Removes it when it has ended.
+    auto_remove: bool => |spec, value| spec.auto_remove = value;
+    /// Chooses how long it lives.
+    lifetime: Lifetime => |spec, value| spec.lifetime = value;
+    /// Gives it a user namespace of its own inside the engine's.
+    user_namespace: bool => |spec, value| spec.user_namespace = value;
+    /// Takes the image of another platform.
+    platform: Platform => |spec, value| spec.platform = Some(value);
+}

@@ -1,0 +1,41 @@
+//! `stop`: ask, wait, kill.
+
+use super::local::Shared;
+use super::plan;
+use super::state::{Move, Verb, decide};
+use super::StopOptions;
+use crate::error::{ErrorKind, Result};
+use crate::types::{Outcome, Signal};
+
+impl Shared {
+    pub(crate) async fn stop(&self, name: &str, options: StopOptions) -> Result<Outcome> {
+        let record = self.find(name).await?;
+        if decide(&record.id, record.state, Verb::Stop)? == Move::Already {
+            return Ok(Outcome::Already);
+        }
+        let (signal, timeout) = plan::stop_plan(&record.body.spec, &record.body.image);
+        let id = record.id.as_str();
+        self.signal_if_running(id, options.signal.unwrap_or(signal)).await?;
+        if tokio::time::timeout(options.timeout.unwrap_or(timeout), self.wait(id)).await.is_err() {
+            self.signal_if_running(id, Signal::KILL).await?;
+            ended(self.wait(id).await)?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// A container that ended in between needs no signal.
+    pub(crate) async fn signal_if_running(&self, id: &str, signal: Signal) -> Result<()> {
+        match self.kill(id, signal).await {
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidState | ErrorKind::NotFound) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// One that is gone has ended as well.
+fn ended<T>(waited: Result<T>) -> Result<()> {
+    match waited {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,371 @@
+//! The engine's one thread: a current-thread runtime that holds sockets, pumps, timers and the tails of cancelled work.
+//!
+//! Futures that users hold only wait for an answer from it, so they run on any executor, or none, and an engine in a
+//! `static` outlives the runtime of the test that first used it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use futures_util::Stream;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long the driver goes on for tails after the last handle went away.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// Owns the thread. Dropping it asks the thread to finish its tails and end; it never blocks.
+pub(crate) struct Driver {
+    spawner: Spawner,
+    stop: Option<oneshot::Sender<Work>>,
+    at_end: std::sync::Mutex<Work>,
+}
+
+/// Work without a result.
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Puts work on the driver's thread. Does not keep the driver alive.
+#[derive(Debug, Clone)]
+pub(crate) struct Spawner {
+    handle: Handle,
+    tails: Arc<Tails>,
+    pid: u32,
+}
+
+/// Counts work that must not be cut off.
+#[derive(Debug, Default)]
+struct Tails {
+    running: std::sync::atomic::AtomicUsize,
+    idle: Notify,
+}
+
+impl Driver {
+    /// Starts the thread.
+    pub(crate) fn start() -> Result<Self> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .thread_name("longshore-io")
+            .max_blocking_threads(16)
+            .thread_keep_alive(Duration::from_secs(2))
+            .build()
+            .map_err(|error| Error::os("start the driver's runtime", error))?;
+        let tails = Arc::new(Tails::default());
+        let spawner = Spawner { handle: runtime.handle().clone(), tails: Arc::clone(&tails), pid: std::process::id() };
+        let (stop, stopped) = oneshot::channel::<Work>();
+        thread::Builder::new()
+            .name("longshore".into())
+            .spawn(move || {
+                block_signals();
+                runtime.block_on(async move {
+                    if let Ok(at_end) = stopped.await {
+                        let _ = tokio::time::timeout(LINGER, at_end).await;
+                    }
+                    tails.finish(LINGER).await;
+                });
+                runtime.shutdown_background();
+            })
+            .map_err(|error| Error::os("start the driver's thread", error))?;
+        Ok(Self { spawner, stop: Some(stop), at_end: std::sync::Mutex::new(Box::pin(async {})) })
+    }
+
+    pub(crate) fn spawner(&self) -> &Spawner {
+        &self.spawner
+    }
+
+    /// What runs on the thread when the last handle is gone, before it ends.
+    pub(crate) fn at_end(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        self.at_end = std::sync::Mutex::new(Box::pin(work));
+    }
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let at_end = self.at_end.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let work = std::mem::replace(at_end, Box::pin(async {}));
+            let _ = stop.send(work);
+        }
+    }
+}
+
+/// The embedder's signal handlers run on the embedder's threads, never on ours.
+fn block_signals() {
+    let _ = nix::sys::signal::SigSet::all().thread_block();
+}
+
+impl Tails {
+    async fn finish(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while self.running.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+            let wake = self.idle.notified();
+            if self.running.load(Ordering::Acquire) == 0 {
+                break;
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(100), wake).await;
+        }
+    }
+}
+
+struct TailGuard(Arc<Tails>);
+
+impl Drop for TailGuard {
+    fn drop(&mut self) {
+        if self.0.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
+impl Spawner {
+    /// A child of `fork` has no driver thread: its copy of the engine says so instead of hanging.
+    fn check_fork(&self) -> Result<()> {
+        if self.pid == std::process::id() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::InvalidState, "the engine was opened before this process forked; open it anew in the child"))
+    }
+
+    /// Runs a future on the driver. Dropping the call drops the future at its next await.
+    pub(crate) fn call<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Call<T> {
+        self.call_within(None, work)
+    }
+
+    /// As [`Spawner::call`], with a deadline after which the future is dropped and the answer is `Timeout`.
+    pub(crate) fn call_within<T: Send + 'static>(
+        &self,
+        deadline: Option<Duration>,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Call<T> {
+        let (answer, wait) = oneshot::channel();
+        if let Err(error) = self.check_fork() {
+            let _ = answer.send(Err(error));
+            return Call { wait, abort: None };
+        }
+        let task = self.handle.spawn(async move {
+            let result = match deadline {
+                None => work.await,
+                Some(limit) => match tokio::time::timeout(limit, work).await {
+                    Ok(result) => result,
+                    Err(_) => Err(Error::new(ErrorKind::Timeout, format!("no result within {limit:?}"))),
+                },
+            };
+            let _ = answer.send(result);
+        });
+        Call { wait, abort: Some(task.abort_handle()) }
+    }
+
+    /// Runs work that goes on when its caller goes away: it is told so by its [`Cancel`], and finishes or undoes.
+    pub(crate) fn tail<T, F, W>(&self, work: F) -> Tail<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Cancel) -> W,
+        W: Future<Output = Result<T>> + Send + 'static,
+    {
+        let (answer, wait) = oneshot::channel();
+        let cancel = Cancel::default();
+        self.detach({
+            let work = work(cancel.clone());
+            async move {
+                let _ = answer.send(work.await);
+            }
+        });
+        Tail { wait, cancel }
+    }
+
+    /// Runs work that nobody waits for and that must not be cut off.
+    pub(crate) fn detach(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tails.running.fetch_add(1, Ordering::AcqRel);
+        let guard = TailGuard(Arc::clone(&self.tails));
+        self.handle.spawn(async move {
+            let _guard = guard;
+            work.await;
+        });
+    }
+
+    /// Runs work that ends with the driver.
+    pub(crate) fn background(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.handle.spawn(work).abort_handle()
+    }
+
+    /// Moves a stream onto the driver; what comes back can be read on any executor. At most `ahead` items wait.
+    pub(crate) fn stream<T: Send + 'static>(
+        &self,
+        mut source: Pin<Box<dyn Stream<Item = T> + Send>>,
+        ahead: usize,
+    ) -> Pin<Box<dyn Stream<Item = T> + Send>> {
+        let (sender, receiver) = mpsc::channel(ahead);
+        self.handle.spawn(async move {
+            use futures_util::StreamExt as _;
+            loop {
+                let item = tokio::select! {
+                    item = source.next() => item,
+                    () = sender.closed() => None,
+                };
+                let Some(item) = item else { break };
+                if sender.send(item).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Box::pin(Received(receiver))
+    }
+}
+
+/// A channel's receiving end as a stream.
+pub(crate) struct Received<T>(pub(crate) mpsc::Receiver<T>);
+
+impl<T> Stream for Received<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+/// An answer on its way. Dropping it drops the work.
+#[derive(Debug)]
+pub(crate) struct Call<T> {
+    wait: oneshot::Receiver<Result<T>>,
+    abort: Option<AbortHandle>,
+}
+
+impl<T> Future for Call<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        Pin::new(&mut self.wait).poll(cx).map(gone)
+    }
+}
+
+impl<T> Drop for Call<T> {
+    fn drop(&mut self) {
+        if let Some(abort) = &self.abort {
+            abort.abort();
+        }
+    }
+}
+
+/// An answer of work that finishes or undoes itself. Dropping it tells the work that nobody waits any more.
+#[derive(Debug)]
+pub(crate) struct Tail<T> {
+    wait: oneshot::Receiver<Result<T>>,
+    cancel: Cancel,
+}
+
+impl<T> Future for Tail<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        Pin::new(&mut self.wait).poll(cx).map(gone)
+    }
+}
+
+impl<T> Drop for Tail<T> {
+    fn drop(&mut self) {
+        self.cancel.set();
+    }
+}
+
+fn gone<T>(answer: Result<Result<T>, oneshot::error::RecvError>) -> Result<T> {
+    answer.unwrap_or_else(|_| Err(Error::new(ErrorKind::Cancelled, "the engine was closed while this was under way")))
+}
+
+/// Tells work that its caller went away.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cancel(Arc<CancelState>);
+
+#[derive(Debug, Default)]
+struct CancelState {
+    set: AtomicBool,
+    wake: Notify,
+}
+
+impl Cancel {
+    pub(crate) fn set(&self) {
+        self.0.set.store(true, Ordering::Release);
+        self.0.wake.notify_waiters();
+    }
+
+    /// An error once the caller went away.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.0.set.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Cancelled, "the caller went away; the work was undone"));
+        }
+        Ok(())
+    }
+
+    /// Waits for a future, or for the caller to go away: then the future is dropped.
+    pub(crate) async fn or<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let wake = self.0.wake.notified();
+        tokio::pin!(wake);
+        wake.as_mut().enable();
+        self.check()?;
+        tokio::select! {
+            biased;
+            result = work => result,
+            () = wake => Err(Error::new(ErrorKind::Cancelled, "the caller went away; the work was undone")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Waits without any runtime, as an embedder without one would.
+    fn wait<T>(future: impl Future<Output = T>) -> T {
+        struct Unpark(thread::Thread);
+        impl std::task::Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let waker = Arc::new(Unpark(thread::current())).into();
+        let mut context = Context::from_waker(&waker);
+        let mut future = std::pin::pin!(future);
+        loop {
+            if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+                return value;
+            }
+            thread::park();
+        }
+    }
+
+    #[test]
+    fn answers_without_a_runtime() {
+        let driver = Driver::start().unwrap();
+        assert_eq!(wait(driver.spawner().call(async { Ok(7) })).unwrap(), 7);
+    }
+
+    #[test]
+    fn a_deadline_drops_the_work() {
+        let driver = Driver::start().unwrap();
+        let call = driver.spawner().call_within(Some(Duration::from_millis(5)), std::future::pending::<Result<()>>());
+        assert_eq!(wait(call).unwrap_err().kind(), &ErrorKind::Timeout);
+    }
+
+    #[test]
+    fn a_dropped_tail_is_told_and_finishes() {
+        let driver = Driver::start().unwrap();
+        let (done, seen) = std::sync::mpsc::channel();
+        drop(driver.spawner().tail(move |cancel| async move {
+            let result = cancel.or(std::future::pending::<Result<()>>()).await;
+            let _ = done.send(result.unwrap_err().kind().clone());
+            Ok(())
+        }));
+        assert_eq!(seen.recv_timeout(Duration::from_secs(5)).unwrap(), ErrorKind::Cancelled);
+    }
+}

@@ -1,0 +1,212 @@
+//! The engine: opens the root, starts the driver, picks backends, and hands out handles. The only place that knows all.
+
+mod builder;
+mod container;
+mod image;
+mod run;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use self::builder::EngineBuilder;
+pub use self::container::Container;
+pub use self::image::{Image, PullBuilder};
+pub use self::run::{Output, RunBuilder};
+use crate::containers::{ContainerManager, ContainerSpec, ContainerSummary, ListOptions};
+use crate::driver::Driver;
+use crate::error::{Error, ErrorKind, Result};
+use crate::images::{ImageManager, ImageSummary};
+use crate::probe::Probe;
+use crate::types::{Filter, OwnerId};
+
+/// A container engine in this process. Cheap to clone; every clone is a handle of the same engine.
+///
+/// Containers are bound to it: when the last handle of the engine (its containers' and images' handles count) is gone, or
+/// the process ends in whatever way, they end and everything of theirs is removed.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    images: Arc<dyn ImageManager>,
+    containers: Arc<dyn ContainerManager>,
+    local: Option<Local>,
+}
+
+/// What only an in-process engine has.
+#[derive(Debug)]
+struct Local {
+    driver: Driver,
+    owner: OwnerId,
+    storage: String,
+    storage_reason: String,
+    root: PathBuf,
+}
+
+/// What an engine says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EngineInfo {
+    /// The root directory.
+    pub root: PathBuf,
+    /// The storage driver.
+    pub storage_driver: String,
+    /// Why that one.
+    pub storage_reason: String,
+    /// This engine's id as an owner of containers.
+    pub owner: OwnerId,
+}
+
+impl Engine {
+    /// Opens the root directory, making it if it is missing, with everything chosen automatically.
+    ///
+    /// ```no_run
+    /// # async fn example() -> longshore::Result<()> {
+    /// use longshore::{ContainerSpec, Engine};
+    /// let engine = Engine::open(Engine::default_root()?).await?;
+    /// let out = engine.run(ContainerSpec::image("busybox").command(["echo", "hello"])).output().await?;
+    /// assert_eq!(out.stdout, b"hello\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `Denied` (another user's root), `ReadOnly`, `NewerVersion`, `Unsupported` (a network file system), `Corrupt`.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves an empty root at most.
+    pub async fn open(root: impl Into<PathBuf>) -> Result<Self> {
+        Self::builder(root).open().await
+    }
+
+    /// An engine with choices of one's own.
+    pub fn builder(root: impl Into<PathBuf>) -> EngineBuilder {
+        EngineBuilder::new(root.into())
+    }
+
+    /// An engine over managers of one's own: a wrapper, a fake, another machine.
+    pub fn from_managers(images: Arc<dyn ImageManager>, containers: Arc<dyn ContainerManager>) -> Self {
+        Self { inner: Arc::new(Inner { images, containers, local: None }) }
+    }
+
+    /// Where an engine's root is by custom: `/var/lib/longshore` for root, else `$XDG_DATA_HOME/longshore` or
+    /// `$HOME/.local/share/longshore`. Reads the environment.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if neither variable is set to an absolute path.
+    pub fn default_root() -> Result<PathBuf> {
+        if nix::unistd::geteuid().is_root() {
+            return Ok("/var/lib/longshore".into());
+        }
+        let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let base = absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")));
+        base.map(|base| base.join("longshore"))
+            .ok_or_else(|| Error::invalid("no default root: neither XDG_DATA_HOME nor HOME is set to an absolute path; name a directory"))
+    }
+
+    /// What this host offers to containers, and for each thing it does not, how to get it.
+    pub fn probe() -> Probe {
+        crate::probe::probe()
+    }
+
+    /// What images can do.
+    pub fn images(&self) -> &Arc<dyn ImageManager> {
+        &self.inner.images
+    }
+
+    /// What containers can do.
+    pub fn containers(&self) -> &Arc<dyn ContainerManager> {
+        &self.inner.containers
+    }
+
+    /// What this engine is.
+    ///
+    /// # Errors
+    /// `Unsupported` for an engine that is not in-process.
+    pub fn info(&self) -> Result<EngineInfo> {
+        let local = self.inner.local.as_ref().ok_or_else(|| Error::unsupported_verb("info"))?;
+        Ok(EngineInfo {
+            root: local.root.clone(),
+            storage_driver: local.storage.clone(),
+            storage_reason: local.storage_reason.clone(),
+            owner: local.owner.clone(),
+        })
+    }
+
+    /// Pulls an image: `busybox`, `host/repo@sha256:…`, `oci:DIR:TAG`.
+    pub fn pull(&self, source: impl Into<String>) -> PullBuilder {
+        PullBuilder::new(self.clone(), source.into())
+    }
+
+    /// An image that is here, by name, id or prefix.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn image(&self, name: &str) -> Result<Image> {
+        let info = self.inner.images.inspect(name).await?;
+        Ok(Image::new(self.clone(), info.id))
+    }
+
+    /// Images that are here.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an unknown filter.
+    pub async fn list_images(&self, filter: Filter) -> Result<Vec<ImageSummary>> {
+        self.inner.images.list(filter).await
+    }
+
+    /// Creates a container and starts it when awaited; [`RunBuilder::output`] runs it to its end.
+    pub fn run(&self, spec: ContainerSpec) -> RunBuilder {
+        RunBuilder::new(self.clone(), spec)
+    }
+
+    /// Creates a container of an image that is here.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::create`].
+    pub async fn create(&self, spec: ContainerSpec) -> Result<Container> {
+        let created = self.inner.containers.create(spec).await?;
+        Ok(Container::new(self.clone(), created.id, created.warnings))
+    }
+
+    /// A container by name, id or prefix.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn container(&self, name: &str) -> Result<Container> {
+        let info = self.inner.containers.inspect(name).await?;
+        Ok(Container::new(self.clone(), info.id, Vec::new()))
+    }
+
+    /// Containers, the newest first.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an unknown filter.
+    pub async fn list(&self, options: ListOptions) -> Result<Vec<ContainerSummary>> {
+        self.inner.containers.list(options).await
+    }
+
+    /// Runs work that nobody waits for: on the driver, or where there is none on the runtime at hand.
+    pub(crate) fn detach(&self, work: impl Future<Output = ()> + Send + 'static) {
+        match (&self.inner.local, tokio::runtime::Handle::try_current()) {
+            (Some(local), _) => local.driver.spawner().detach(work),
+            (None, Ok(runtime)) => drop(runtime.spawn(work)),
+            (None, Err(_)) => tracing::warn!("no runtime to finish abandoned work on"),
+        }
+    }
+
+    /// A timer that works without a runtime of the caller's.
+    pub(crate) async fn within<T: Send + 'static>(
+        &self,
+        limit: Option<std::time::Duration>,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let Some(limit) = limit else { return work.await };
+        let Some(local) = &self.inner.local else {
+            return Err(Error::new(ErrorKind::Unsupported { needs: "an in-process engine".into() }, "deadlines need an in-process engine"));
+        };
+        local.driver.spawner().call_within(Some(limit), work).await
+    }
+}

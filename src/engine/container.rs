@@ -1,0 +1,118 @@
+//! A handle on a container.
+
+use super::Engine;
+use crate::containers::{AttachOptions, Attached, ContainerExit, ContainerInfo, RemoveOptions, StopOptions};
+use crate::error::Result;
+use crate::logs::{LogEntries, LogQuery};
+use crate::types::{ContainerId, Outcome, Signal};
+
+/// A handle on a container. Cheap to clone; dropping it changes nothing, except that the last handle of an engine ends its
+/// containers.
+#[derive(Debug, Clone)]
+pub struct Container {
+    engine: Engine,
+    id: ContainerId,
+    warnings: Vec<String>,
+}
+
+impl Container {
+    pub(crate) fn new(engine: Engine, id: ContainerId, warnings: Vec<String>) -> Self {
+        Self { engine, id, warnings }
+    }
+
+    /// Ends and removes it without anybody waiting: for a caller that goes away.
+    pub(crate) fn remove_in_background(&self) {
+        let (engine, id) = (self.engine.clone(), self.id.clone());
+        let remove = async move {
+            let removed = engine.containers().remove(id.as_str(), RemoveOptions { force: true }).await;
+            if let Err(error) = removed
+                && !error.is_not_found()
+            {
+                tracing::warn!(container = %id, error = error.report(), "a container nobody waits for could not be removed");
+            }
+        };
+        self.engine.detach(remove);
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    /// What was asked for at create and is not so.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Starts it. See [`ContainerManager::start`](crate::ContainerManager::start).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start(&self) -> Result<Outcome> {
+        self.engine.containers().start(self.id.as_str()).await
+    }
+
+    /// Waits until it does not run. See [`ContainerManager::wait`](crate::ContainerManager::wait).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn wait(&self) -> Result<ContainerExit> {
+        self.engine.containers().wait(self.id.as_str()).await
+    }
+
+    /// Sends a signal to its first process.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::kill`](crate::ContainerManager::kill).
+    pub async fn kill(&self, signal: Signal) -> Result<()> {
+        self.engine.containers().kill(self.id.as_str(), signal).await
+    }
+
+    /// Asks it to end, and kills it if it does not in time.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::stop`](crate::ContainerManager::stop).
+    pub async fn stop(&self, options: StopOptions) -> Result<Outcome> {
+        self.engine.containers().stop(self.id.as_str(), options).await
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::remove`](crate::ContainerManager::remove).
+    pub async fn remove(&self, options: RemoveOptions) -> Result<Outcome> {
+        self.engine.containers().remove(self.id.as_str(), options).await
+    }
+
+    /// Everything about it.
+    ///
+    /// # Errors
+    /// `NotFound` once it is removed.
+    pub async fn inspect(&self) -> Result<ContainerInfo> {
+        self.engine.containers().inspect(self.id.as_str()).await
+    }
+
+    /// What it has written, and with `follow` what it will write.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn logs(&self, query: LogQuery) -> Result<LogEntries> {
+        self.engine.containers().logs(self.id.as_str(), query).await
+    }
+
+    /// Connects to its standard streams.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::attach`](crate::ContainerManager::attach).
+    pub async fn attach(&self, options: AttachOptions) -> Result<Attached> {
+        self.engine.containers().attach(self.id.as_str(), options).await
+    }
+
+    /// Sets the size of its terminal.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::resize`](crate::ContainerManager::resize).
+    pub async fn resize(&self, rows: u16, columns: u16) -> Result<()> {
+        self.engine.containers().resize(self.id.as_str(), rows, columns).await
+    }
+}

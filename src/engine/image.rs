@@ -1,0 +1,135 @@
+//! A handle on an image, and pulling one.
+
+use std::future::IntoFuture;
+use std::pin::Pin;
+use std::time::Duration;
+
+use super::Engine;
+use crate::containers::ContainerSpec;
+use crate::error::Result;
+use crate::images::{Credentials, ImageInfo, Pull, PullRequest, RemoveImageOptions, Removed};
+use crate::progress::{Progress, ProgressEvent};
+use crate::types::{ImageId, Outcome, Platform, Reference};
+
+/// A handle on an image. Dropping it changes nothing.
+#[derive(Debug, Clone)]
+pub struct Image {
+    engine: Engine,
+    id: ImageId,
+}
+
+impl Image {
+    pub(crate) fn new(engine: Engine, id: ImageId) -> Self {
+        Self { engine, id }
+    }
+
+    /// Its id: the digest of its config.
+    pub fn id(&self) -> &ImageId {
+        &self.id
+    }
+
+    /// Everything about it.
+    ///
+    /// # Errors
+    /// `NotFound` once it is removed.
+    pub async fn inspect(&self) -> Result<ImageInfo> {
+        self.engine.images().inspect(&self.id.to_string()).await
+    }
+
+    /// Gives it another name.
+    ///
+    /// # Errors
+    /// `NotFound` once it is removed.
+    pub async fn tag(&self, name: &Reference) -> Result<Outcome> {
+        self.engine.images().tag(&self.id.to_string(), name).await
+    }
+
+    /// Removes it. See [`ImageManager::remove`](crate::ImageManager::remove).
+    ///
+    /// # Errors
+    /// `Conflict` while a container uses it.
+    pub async fn remove(&self, options: RemoveImageOptions) -> Result<Vec<Removed>> {
+        self.engine.images().remove(&self.id.to_string(), options).await
+    }
+}
+
+/// A pull about to be made. Awaiting it yields the [`Image`].
+#[derive(Debug, Clone)]
+#[must_use = "nothing is pulled until it is awaited"]
+pub struct PullBuilder {
+    engine: Engine,
+    source: String,
+    policy: Pull,
+    platform: Option<Platform>,
+    credentials: Option<Credentials>,
+    progress: Progress,
+    deadline: Option<Duration>,
+}
+
+impl PullBuilder {
+    pub(crate) fn new(engine: Engine, source: String) -> Self {
+        let (policy, progress) = (Pull::Always, Progress::default());
+        Self { engine, source, policy, platform: None, credentials: None, progress, deadline: None }
+    }
+
+    /// When to ask the registry. Default [`Pull::Always`]: a tag may have moved.
+    pub fn policy(mut self, policy: Pull) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Which platform's image to take. Default the host's.
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.platform = Some(platform);
+        self
+    }
+
+    /// Who is asking. Default nobody in particular.
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    /// Where progress goes.
+    pub fn progress(mut self, report: impl Fn(ProgressEvent) + Send + Sync + 'static) -> Self {
+        self.progress = Progress::new(report);
+        self
+    }
+
+    /// How long it may take.
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.deadline = Some(limit);
+        self
+    }
+
+    pub(crate) fn report_to(mut self, progress: Progress) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    pub(crate) fn platform_of(mut self, spec: &ContainerSpec) -> Self {
+        self.platform = spec.platform.clone();
+        self
+    }
+
+    async fn pull(self) -> Result<Image> {
+        let request = PullRequest {
+            source: self.source.parse()?,
+            platform: self.platform,
+            policy: self.policy,
+            credentials: self.credentials,
+        };
+        let info = self.engine.images().pull(request, self.progress).await?;
+        Ok(Image::new(self.engine, info.id))
+    }
+}
+
+impl IntoFuture for PullBuilder {
+    type Output = Result<Image>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Result<Image>> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let (engine, deadline) = (self.engine.clone(), self.deadline);
+        Box::pin(async move { engine.within(deadline, self.pull()).await })
+    }
+}

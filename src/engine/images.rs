@@ -1,0 +1,1 @@
+//! The image manager on the driver: its futures can be awaited anywhere.

@@ -1,0 +1,168 @@
+//! `run`: pull if need be, create, start; with `output`, to the end.
+
+use std::future::IntoFuture;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+
+use super::{Container, Engine};
+use crate::containers::{AttachOptions, ContainerSpec, RemoveOptions};
+use crate::error::{Error, Result};
+use crate::images::Pull;
+use crate::logs::{LogStream, TeeItem};
+use crate::progress::{Progress, ProgressEvent};
+use crate::types::ExitStatus;
+
+/// What a container wrote and how it ended, as [`std::process::Output`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Output {
+    /// How its first process ended.
+    pub status: ExitStatus,
+    /// Everything it wrote to stdout.
+    pub stdout: Vec<u8>,
+    /// Everything it wrote to stderr.
+    pub stderr: Vec<u8>,
+    /// Whether the kernel killed one of its processes for memory, where there are counters.
+    pub oom_killed: Option<bool>,
+}
+
+/// A container about to run. Awaiting it yields the started [`Container`].
+#[derive(Debug, Clone)]
+#[must_use = "nothing runs until it is awaited"]
+pub struct RunBuilder {
+    engine: Engine,
+    spec: ContainerSpec,
+    pull: Pull,
+    progress: Progress,
+    deadline: Option<Duration>,
+}
+
+impl RunBuilder {
+    pub(crate) fn new(engine: Engine, spec: ContainerSpec) -> Self {
+        Self { engine, spec, pull: Pull::Missing, progress: Progress::default(), deadline: None }
+    }
+
+    /// When to pull the image. Default [`Pull::Missing`].
+    pub fn pull(mut self, policy: Pull) -> Self {
+        self.pull = policy;
+        self
+    }
+
+    /// Where the pull's progress goes.
+    pub fn progress(mut self, report: impl Fn(ProgressEvent) + Send + Sync + 'static) -> Self {
+        self.progress = Progress::new(report);
+        self
+    }
+
+    /// How long everything together may take.
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.deadline = Some(limit);
+        self
+    }
+
+    /// Runs the container to its end, collects what it wrote, and removes it.
+    ///
+    /// # Errors
+    /// Those of pull, create and start; `Timeout` if the deadline passes. A program that fails is no error: see
+    /// [`Output::status`].
+    ///
+    /// # Cancel safety
+    /// A dropped call ends and removes the container.
+    pub async fn output(self) -> Result<Output> {
+        let (engine, deadline) = (self.engine.clone(), self.deadline);
+        engine.within(deadline, self.output_now()).await
+    }
+
+    async fn output_now(mut self) -> Result<Output> {
+        self.spec.auto_remove = false;
+        let mut guard = Guard::new(self.create().await?);
+        let mut attached = guard.container().attach(AttachOptions { lossless: true }).await?;
+        drop(attached.input.take());
+        guard.container().start().await?;
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        while let Some(item) = attached.output.next().await {
+            let TeeItem::Chunk(chunk) = item else {
+                return Err(Error::internal("output was lost for a reader that must not lose any"));
+            };
+            match chunk.stream {
+                LogStream::Stdout => stdout.extend_from_slice(&chunk.bytes),
+                LogStream::Stderr => stderr.extend_from_slice(&chunk.bytes),
+            }
+        }
+        let exit = guard.container().wait().await?;
+        guard.container().remove(RemoveOptions { force: true }).await?;
+        guard.disarm();
+        Ok(Output { status: exit.status, stdout, stderr, oom_killed: exit.oom_killed })
+    }
+
+    async fn create(&self) -> Result<Container> {
+        let mut spec = self.spec.clone();
+        if !self.is_here().await? {
+            let pull = self.engine.pull(&spec.image).policy(self.pull).report_to(self.progress.clone());
+            let image = pull.platform_of(&spec).await?;
+            if spec.image.starts_with("oci:") {
+                spec.image = image.id().to_string();
+            }
+        }
+        self.engine.create(spec).await
+    }
+
+    /// Whether the image needs no pull: it is here, under the name or id given, and that is enough.
+    async fn is_here(&self) -> Result<bool> {
+        if self.pull == Pull::Always || self.spec.image.starts_with("oci:") {
+            return Ok(false);
+        }
+        match self.engine.images().inspect(&self.spec.image).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() && self.pull != Pull::Never => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn start(self) -> Result<Container> {
+        let mut guard = Guard::new(self.create().await?);
+        guard.container().start().await?;
+        Ok(guard.disarm())
+    }
+}
+
+impl IntoFuture for RunBuilder {
+    type Output = Result<Container>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Result<Container>> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let (engine, deadline) = (self.engine.clone(), self.deadline);
+        Box::pin(async move { engine.within(deadline, self.start()).await })
+    }
+}
+
+/// Removes a container whose caller went away or whose start failed: on the driver, without blocking.
+struct Guard {
+    container: Container,
+    armed: bool,
+}
+
+impl Guard {
+    fn new(container: Container) -> Self {
+        Self { container, armed: true }
+    }
+
+    fn container(&self) -> &Container {
+        &self.container
+    }
+
+    fn disarm(&mut self) -> Container {
+        self.armed = false;
+        self.container.clone()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.armed {
+            self.container.remove_in_background();
+        }
+    }
+}

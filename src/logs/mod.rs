@@ -1,0 +1,160 @@
+//! What containers print: the [`LogDriver`] seam, the `local` and `none` drivers, the reader, and the pump that feeds them.
+//!
+//! ```text
+//! container --pipe--> pump --raw chunks--> Tee: attached clients, output() collectors
+//!                       \---lines--------> LogSink (blocking, on a thread that may block) --> files --> reader
+//! ```
+
+mod frame;
+mod lines;
+mod local;
+mod none;
+mod pump;
+mod reader;
+mod tee;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::types::{ContainerId, Outcome};
+
+pub use self::frame::{Decoded, Frame, FrameKind, HEADER, MAX_PAYLOAD, decode, encode};
+pub use self::lines::{MAX_LINE, Splitter};
+pub use self::local::{LocalDriver, LocalOptions};
+pub use self::none::NoneDriver;
+pub use self::pump::{Overflow, PumpOptions, PumpReport, pump, pump_all};
+pub use self::tee::{Chunk, Tee, TeeItem, TeeReader};
+
+/// Which of a container's streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogStream {
+    /// Standard output, or the terminal.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// A line, or a piece of one: what does not end with a newline was cut at 16 KiB, or is the last of its stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Where it was printed.
+    pub stream: LogStream,
+    /// When it was read, in nanoseconds since the epoch.
+    pub time_ns: i64,
+    /// The raw bytes, with the newline.
+    pub bytes: Bytes,
+}
+
+impl LogEntry {
+    /// Whether the line goes on in the next entry of the same stream.
+    pub fn is_partial(&self) -> bool {
+        self.bytes.last() != Some(&b'\n')
+    }
+}
+
+/// Whose log, and where it may keep files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogTarget {
+    /// The container.
+    pub id: ContainerId,
+    /// The container's directory; it exists.
+    pub dir: PathBuf,
+}
+
+/// What to read of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogQuery {
+    /// Standard output too.
+    pub stdout: bool,
+    /// Standard error too.
+    pub stderr: bool,
+    /// Nothing older, in nanoseconds since the epoch.
+    pub since_ns: Option<i64>,
+    /// Nothing younger, in nanoseconds since the epoch. With `follow`, the stream ends at the first younger entry.
+    pub until_ns: Option<i64>,
+    /// Only so many lines of those that pass the rest of the query, counted from the end.
+    pub tail: Option<usize>,
+    /// Go on with what is written from now on, until the container's log is closed.
+    pub follow: bool,
+    /// Put the time (RFC 3339 with nine digits of a second) and a space before each line.
+    pub timestamps: bool,
+}
+
+impl Default for LogQuery {
+    /// Everything there is of both streams.
+    fn default() -> Self {
+        Self {
+            stdout: true,
+            stderr: true,
+            since_ns: None,
+            until_ns: None,
+            tail: None,
+            follow: false,
+            timestamps: false,
+        }
+    }
+}
+
+/// Entries as they are read. An `Err` of kind `Unavailable` says that rotation was faster than the reader and what is
+/// missing; the stream goes on after it. Any other ends it.
+pub type LogEntries = Pin<Box<dyn Stream<Item = Result<LogEntry>> + Send + 'static>>;
+
+/// Where a container's lines go. Methods block: the pump calls them on a thread that may, so a slow sink never holds the
+/// engine's thread.
+pub trait LogSink: Debug + Send + Sync + 'static {
+    /// Writes entries in order. On an error the entries count as lost, and the next call is made nevertheless.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Os`, or what the destination says.
+    fn write(&self, entries: &[LogEntry]) -> Result<()>;
+
+    /// The container's streams have ended: followers come to their end. Whoever sweeps after a killed writer opens the log
+    /// and closes it, so that nobody follows it for ever.
+    ///
+    /// # Errors
+    /// As [`LogSink::write`].
+    fn close(&self) -> Result<()>;
+}
+
+/// Keeps logs of containers, or sends them somewhere. Methods block, but for [`LogDriver::read`].
+pub trait LogDriver: Debug + Send + Sync + 'static {
+    /// The driver's name.
+    fn name(&self) -> &str;
+
+    /// Opens a container's log for writing; what was written before stays.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Os`, or what the destination says.
+    fn open(&self, target: &LogTarget) -> Result<Arc<dyn LogSink>>;
+
+    /// Reads a container's log. Returns at once; the stream does the work, on threads that may block, and needs a tokio
+    /// runtime around it.
+    ///
+    /// # Errors
+    /// `Unsupported` by drivers that cannot read back.
+    fn read(&self, _target: &LogTarget, _query: LogQuery) -> Result<LogEntries> {
+        let needs = format!(
+            "a log driver that can read back what it wrote ({:?} cannot)",
+            self.name()
+        );
+        Err(Error::unsupported("reading logs", needs))
+    }
+
+    /// Removes what the driver keeps of a container.
+    ///
+    /// # Errors
+    /// `Os`.
+    fn remove(&self, _target: &LogTarget) -> Result<Outcome> {
+        Ok(Outcome::Already)
+    }
+}

@@ -1,0 +1,38 @@
+//! The `none` driver: keeps nothing.
+
+use std::sync::Arc;
+
+use super::{LogDriver, LogEntry, LogSink, LogTarget};
+use crate::error::Result;
+
+/// Keeps nothing. Attached clients and `output()` still get everything.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct NoneDriver;
+
+impl NoneDriver {
+    /// The driver.
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+impl LogDriver for NoneDriver {
+    fn name(&self) -> &str {
+        "none"
+    }
+
+    fn open(&self, _target: &LogTarget) -> Result<Arc<dyn LogSink>> {
+        Ok(Arc::new(Self))
+    }
+}
+
+impl LogSink for NoneDriver {
+    fn write(&self, _entries: &[LogEntry]) -> Result<()> {
+        Ok(())
+    }
+
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,366 @@
+//! Reading a log back, and following it.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use super::frame::{Decoded, Frame, FrameKind, HEADER, MAX_PAYLOAD, decode};
+use super::local::{Bell, corrupt, files, path_of};
+use super::{LogEntries, LogEntry, LogQuery, LogStream};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How often a follower looks for what another process wrote.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Bytes read at once: room for the longest frame.
+const BLOCK: usize = 4 * (HEADER + MAX_PAYLOAD);
+
+/// Reads the log in a directory.
+pub(super) fn read(dir: PathBuf, query: LogQuery, bell: Bell) -> LogEntries {
+    let rings = bell.subscribe();
+    let session = Session {
+        reader: Some(Reader::new(dir, query)),
+        ready: VecDeque::new(),
+        rings,
+        _bell: bell,
+        over: false,
+    };
+    Box::pin(stream::unfold(session, |mut session| async move {
+        session.next().await.map(|item| (item, session))
+    }))
+}
+
+struct Session {
+    /// Away while a blocking thread works with it.
+    reader: Option<Reader>,
+    ready: VecDeque<Result<LogEntry>>,
+    rings: watch::Receiver<()>,
+    /// Keeps the bell in the driver's table, so that a sink opened later rings the same one.
+    _bell: Bell,
+    over: bool,
+}
+
+impl Session {
+    async fn next(&mut self) -> Option<Result<LogEntry>> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Some(item);
+            }
+            if self.over {
+                return None;
+            }
+            self.rings.mark_unchanged();
+            match self.fill().await {
+                Ok(Progress::More) => {}
+                Ok(Progress::Over) => self.over = true,
+                Ok(Progress::Waiting) => {
+                    let _ = tokio::time::timeout(POLL, self.rings.changed()).await;
+                }
+                Err(error) => {
+                    self.over = true;
+                    self.ready.push_back(Err(error));
+                }
+            }
+        }
+    }
+
+    async fn fill(&mut self) -> Result<Progress> {
+        let Some(mut reader) = self.reader.take() else {
+            // The future that had it was dropped on the way.
+            return Err(Error::internal("a log reader was used again after it was cancelled"));
+        };
+        let work = tokio::task::spawn_blocking(move || {
+            let mut items = VecDeque::new();
+            let progress = reader.fill(&mut items);
+            (reader, items, progress)
+        });
+        let (reader, items, progress) = work
+            .await
+            .map_err(|error| Error::internal(format!("reading a log did not end: {error}")))?;
+        self.reader = Some(reader);
+        self.ready.extend(items);
+        progress
+    }
+}
+
+enum Progress {
+    /// There may be more right now.
+    More,
+    /// Everything is read; more may come.
+    Waiting,
+    /// Nothing more will come.
+    Over,
+}
+
+struct Reader {
+    dir: PathBuf,
+    query: LogQuery,
+    begun: bool,
+    current: Option<Current>,
+    /// The last frame was an end.
+    ended: bool,
+    /// Whether the last entry of each stream left its line open: then the next one gets no time in front.
+    open_lines: [bool; 2],
+    buffer: Vec<u8>,
+}
+
+struct Current {
+    number: u64,
+    file: File,
+    offset: u64,
+}
+
+impl Reader {
+    fn new(dir: PathBuf, query: LogQuery) -> Self {
+        Self {
+            dir,
+            query,
+            begun: false,
+            current: None,
+            ended: false,
+            open_lines: [false; 2],
+            buffer: vec![0; BLOCK],
+        }
+    }
+
+    /// Reads the next block. Blocking.
+    fn fill(&mut self, items: &mut VecDeque<Result<LogEntry>>) -> Result<Progress> {
+        if !self.begun {
+            self.begin()?;
+        }
+        if self.current.is_none() && !self.open_next(0, items)? {
+            return Ok(if self.query.follow {
+                Progress::Waiting
+            } else {
+                Progress::Over
+            });
+        }
+        let number = self.current.as_ref().map_or(0, |current| current.number);
+        // Asked before the last look at this file: its writer was done with it when it made the next.
+        let files = files(&self.dir)?;
+        let next_is_there = files.range(number + 1..).next().is_some();
+        let (read, past_until) = self.read_block(items)?;
+        if past_until {
+            return Ok(Progress::Over);
+        }
+        if read > 0 {
+            return Ok(Progress::More);
+        }
+        if next_is_there && self.open_next(number, items)? {
+            return Ok(Progress::More);
+        }
+        // Without a next one, the file is gone because the whole log was removed.
+        let removed = !next_is_there && !files.contains_key(&number);
+        Ok(if self.query.follow && !self.ended && !removed {
+            Progress::Waiting
+        } else {
+            Progress::Over
+        })
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        self.begun = true;
+        if let Some(lines) = self.query.tail {
+            self.current = self.seek_tail(lines)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the oldest file after a number. Rotation may remove it between the look and the opening: then the next one.
+    fn open_next(&mut self, after: u64, items: &mut VecDeque<Result<LogEntry>>) -> Result<bool> {
+        loop {
+            let Some(number) = files(&self.dir)?.range(after + 1..).next().map(|(number, _)| *number) else {
+                return Ok(false);
+            };
+            let Some(file) = open_if_there(&self.dir, number)? else {
+                continue;
+            };
+            let missed = if after == 0 { 0 } else { number - after - 1 };
+            if missed > 0 {
+                let message = format!("{missed} files of the log were rotated away before they were read");
+                items.push_back(Err(Error::new(ErrorKind::Unavailable, message)));
+            }
+            self.current = Some(Current {
+                number,
+                file,
+                offset: 0,
+            });
+            return Ok(true);
+        }
+    }
+
+    /// Reads frames of the current file: how many bytes of whole ones, and whether the query's end was passed.
+    fn read_block(&mut self, items: &mut VecDeque<Result<LogEntry>>) -> Result<(usize, bool)> {
+        let Some(current) = &self.current else {
+            return Ok((0, false));
+        };
+        let (number, offset) = (current.number, current.offset);
+        let mut block = std::mem::take(&mut self.buffer);
+        let available = read_full(&current.file, &mut block, offset);
+        let taken = available.and_then(|available| self.take_frames(&block[..available], number, offset, items));
+        self.buffer = block;
+        let (used, past_until) = taken?;
+        if let Some(current) = &mut self.current {
+            current.offset += used as u64;
+        }
+        Ok((used, past_until))
+    }
+
+    fn take_frames(
+        &mut self,
+        block: &[u8],
+        number: u64,
+        offset: u64,
+        items: &mut VecDeque<Result<LogEntry>>,
+    ) -> Result<(usize, bool)> {
+        let mut used = 0;
+        loop {
+            let frame = match decode(&block[used..]) {
+                Decoded::Frame(frame) => frame,
+                Decoded::Incomplete => return Ok((used, false)),
+                Decoded::Invalid => return Err(corrupt(&self.dir, number, offset + used as u64)),
+            };
+            used += frame.encoded_len();
+            self.ended = frame.kind == FrameKind::End;
+            let FrameKind::Data(stream) = frame.kind else {
+                continue;
+            };
+            if self.query.follow && self.query.until_ns.is_some_and(|until| frame.time_ns > until) {
+                return Ok((used, true));
+            }
+            if passes(&self.query, &frame, stream) {
+                items.push_back(Ok(self.entry(&frame, stream)));
+            }
+        }
+    }
+
+    fn entry(&mut self, frame: &Frame<'_>, stream: LogStream) -> LogEntry {
+        let open = &mut self.open_lines[index(stream)];
+        let continues = *open;
+        *open = frame.payload.last() != Some(&b'\n');
+        let bytes = match self.query.timestamps && !continues {
+            true => stamped(frame.time_ns, frame.payload),
+            false => Bytes::copy_from_slice(frame.payload),
+        };
+        LogEntry {
+            stream,
+            time_ns: frame.time_ns,
+            bytes,
+        }
+    }
+
+    /// Where the last lines begin: looks through files from the newest back, until it has seen enough lines.
+    fn seek_tail(&mut self, lines: usize) -> Result<Option<Current>> {
+        let mut missing = lines;
+        let mut found = None;
+        for number in files(&self.dir)?.into_keys().rev() {
+            let Some(file) = open_if_there(&self.dir, number)? else {
+                break;
+            };
+            let (starts, end, ended) = self.line_starts(&file, missing)?;
+            if found.is_none() {
+                // With a tail of 0 the last frame is never read again.
+                self.ended = ended;
+            }
+            missing -= starts.len();
+            let offset = if missing > 0 {
+                0
+            } else {
+                starts.front().copied().unwrap_or(end)
+            };
+            found = Some(Current { number, file, offset });
+            if missing == 0 {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Offsets of the last lines of a file, at most so many, where its whole frames end, and whether the last is an end.
+    fn line_starts(&mut self, file: &File, most: usize) -> Result<(VecDeque<u64>, u64, bool)> {
+        let mut starts = VecDeque::new();
+        let mut open = [false; 2];
+        let (mut offset, mut ended) = (0, false);
+        loop {
+            let available = read_full(file, &mut self.buffer, offset)?;
+            let mut used = 0;
+            while let Decoded::Frame(frame) = decode(&self.buffer[used..available]) {
+                if let FrameKind::Data(stream) = frame.kind
+                    && passes(&self.query, &frame, stream)
+                {
+                    let continues = std::mem::replace(&mut open[index(stream)], frame.payload.last() != Some(&b'\n'));
+                    if !continues {
+                        starts.push_back(offset + used as u64);
+                    }
+                    if starts.len() > most {
+                        starts.pop_front();
+                    }
+                }
+                ended = frame.kind == FrameKind::End;
+                used += frame.encoded_len();
+            }
+            if used == 0 {
+                return Ok((starts, offset, ended));
+            }
+            offset += used as u64;
+        }
+    }
+}
+
+fn index(stream: LogStream) -> usize {
+    match stream {
+        LogStream::Stdout => 0,
+        LogStream::Stderr => 1,
+    }
+}
+
+fn passes(query: &LogQuery, frame: &Frame<'_>, stream: LogStream) -> bool {
+    let wanted = match stream {
+        LogStream::Stdout => query.stdout,
+        LogStream::Stderr => query.stderr,
+    };
+    wanted
+        && query.since_ns.is_none_or(|since| frame.time_ns >= since)
+        && query.until_ns.is_none_or(|until| frame.time_ns <= until)
+}
+
+fn open_if_there(dir: &std::path::Path, number: u64) -> Result<Option<File>> {
+    match File::open(path_of(dir, number)) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::os("open the log", error)),
+    }
+}
+
+/// Reads as much as fits, from an offset; less only at the end of the file.
+fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    let mut read = 0;
+    while read < buffer.len() {
+        match file.read_at(&mut buffer[read..], offset + read as u64) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::os("read the log", error)),
+        }
+    }
+    Ok(read)
+}
+
+/// A line with its time in front: RFC 3339 with nine digits, as Docker prints it.
+fn stamped(time_ns: i64, line: &[u8]) -> Bytes {
+    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(time_ns)).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
+    let (hour, minute, second, nanosecond) = at.to_hms_nano();
+    let mut text =
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanosecond:09}Z ").into_bytes();
+    text.extend_from_slice(line);
+    text.into()
+}

@@ -1,0 +1,214 @@
+//! Running as an ordinary user: user namespaces, and more than one id in them.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{User, geteuid};
+
+use super::kernel::BLOCKED;
+use super::{Feature, sysctl};
+use crate::sys::attempt;
+
+/// Where distributions put the programs that map ids. `PATH` is the embedder's and is not asked.
+const PROGRAM_DIRS: [&str; 6] = [
+    "/usr/bin",
+    "/bin",
+    "/usr/sbin",
+    "/sbin",
+    "/usr/local/bin",
+    "/run/wrappers/bin",
+];
+
+pub(super) fn features() -> Vec<Feature> {
+    let user = Who::running();
+    vec![
+        user_namespaces(),
+        most_namespaces(),
+        unprivileged(&user),
+        apparmor(&user),
+        ids(&user, "subuid", "/etc/subuid"),
+        ids(&user, "subgid", "/etc/subgid"),
+        mapper(&user, "newuidmap"),
+        mapper(&user, "newgidmap"),
+    ]
+}
+
+/// The user who runs this program.
+struct Who {
+    uid: u32,
+    name: Option<String>,
+}
+
+impl Who {
+    fn running() -> Self {
+        let name = User::from_uid(geteuid()).ok().flatten().map(|user| user.name);
+        Self {
+            uid: geteuid().as_raw(),
+            name,
+        }
+    }
+
+    fn is_root(&self) -> bool {
+        self.uid == 0
+    }
+}
+
+fn user_namespaces() -> Feature {
+    const NAME: &str = "user_namespaces";
+    let Err(error) = attempt::namespaces() else {
+        return Feature::yes(NAME, "a child was born in new user, mount and pid namespaces");
+    };
+    let remedy = match error.raw_os_error() {
+        Some(libc::ENOSPC) => "as root, `sysctl -w user.max_user_namespaces=15000`",
+        Some(libc::EPERM | libc::EACCES) if sysctl(DEBIAN) == Some(0) => {
+            "as root, `sysctl -w kernel.unprivileged_userns_clone=1`"
+        }
+        Some(libc::EPERM | libc::EACCES) if sysctl(UBUNTU) == Some(1) => APPARMOR_REMEDY,
+        Some(libc::EPERM | libc::EACCES) => BLOCKED,
+        _ => "boot a kernel with CONFIG_USER_NS=y, CONFIG_PID_NS=y",
+    };
+    Feature::no(NAME, error.to_string(), remedy)
+}
+
+fn most_namespaces() -> Feature {
+    const NAME: &str = "max_user_namespaces";
+    match sysctl("user.max_user_namespaces") {
+        Some(0) => Feature::no(
+            NAME,
+            "0: none may be made",
+            "as root, `sysctl -w user.max_user_namespaces=15000`",
+        ),
+        Some(most) => Feature::yes(NAME, most.to_string()),
+        None => Feature::unknown(NAME, "user.max_user_namespaces cannot be read"),
+    }
+}
+
+/// A patch of Debian and others.
+const DEBIAN: &str = "kernel.unprivileged_userns_clone";
+/// A patch of Ubuntu.
+const UBUNTU: &str = "kernel.apparmor_restrict_unprivileged_userns";
+
+const APPARMOR_REMEDY: &str = "as root, `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`, or give this program an \
+                               AppArmor profile with `userns,`";
+
+fn unprivileged(user: &Who) -> Feature {
+    const NAME: &str = "unprivileged_userns_clone";
+    match sysctl(DEBIAN) {
+        Some(0) if !user.is_root() => Feature::no(
+            NAME,
+            "0: only root may make user namespaces",
+            "as root, `sysctl -w kernel.unprivileged_userns_clone=1`",
+        ),
+        Some(value) => Feature::yes(
+            NAME,
+            format!("{value}{}", if user.is_root() { ", and this is root" } else { "" }),
+        ),
+        None => Feature::yes(NAME, "this kernel has no such restriction"),
+    }
+}
+
+fn apparmor(user: &Who) -> Feature {
+    const NAME: &str = "apparmor_userns";
+    match sysctl(UBUNTU) {
+        Some(1) if !user.is_root() => Feature::no(
+            NAME,
+            "AppArmor takes the capabilities in user namespaces",
+            APPARMOR_REMEDY,
+        ),
+        Some(_) => Feature::yes(NAME, "AppArmor does not restrict this user"),
+        None => Feature::yes(NAME, "no restriction by AppArmor"),
+    }
+}
+
+/// A range of at least 65536 ids, as images need.
+fn ids(user: &Who, name: &'static str, file: &str) -> Feature {
+    if user.is_root() {
+        return Feature::yes(name, "root needs no range");
+    }
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let who = user.name.clone().unwrap_or_else(|| user.uid.to_string());
+    match largest_range(&text, &who, user.uid) {
+        Some((first, count)) if count >= 65536 => Feature::yes(name, format!("{count} ids from {first} for {who}")),
+        found => Feature::no(
+            name,
+            found.map_or_else(
+                || format!("{file} has no line for {who}"),
+                |(_, count)| format!("only {count} ids for {who}"),
+            ),
+            format!(
+                "as root, `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {who}` with a range that is free"
+            ),
+        ),
+    }
+}
+
+/// The largest range of a user, by name or number, see subuid(5).
+fn largest_range(text: &str, name: &str, uid: u32) -> Option<(u64, u64)> {
+    let ranges = text.lines().filter_map(|line| {
+        let mut fields = line.trim().split(':');
+        let owner = fields.next()?;
+        if owner != name && owner.parse() != Ok(uid) {
+            return None;
+        }
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    });
+    ranges.max_by_key(|(_, count)| *count)
+}
+
+/// The program that writes id maps for ordinary users: it must be setuid root or have file capabilities.
+fn mapper(user: &Who, name: &'static str) -> Feature {
+    if user.is_root() {
+        return Feature::yes(name, "root needs no such program");
+    }
+    let found: Option<PathBuf> = PROGRAM_DIRS
+        .iter()
+        .map(|dir| Path::new(dir).join(name))
+        .find(|path| path.is_file());
+    let Some(path) = found else {
+        return Feature::no(
+            name,
+            "not installed",
+            "as root, `apt-get install uidmap` or `dnf install shadow-utils`",
+        );
+    };
+    match privileges(&path) {
+        Ok(Some(how)) => Feature::yes(name, format!("{}, {how}", path.display())),
+        Ok(None) => Feature::no(
+            name,
+            format!("{} is neither setuid root nor has file capabilities", path.display()),
+            format!("as root, `chown root:root {0} && chmod u+s {0}`", path.display()),
+        ),
+        Err(error) => Feature::unknown(name, format!("{}: {error}", path.display())),
+    }
+}
+
+fn privileges(path: &Path) -> io::Result<Option<&'static str>> {
+    let meta = fs::metadata(path)?;
+    if meta.uid() == 0 && meta.permissions().mode() & 0o4000 != 0 {
+        return Ok(Some("setuid root"));
+    }
+    Ok(attempt::has_file_capabilities(path).then_some("with file capabilities"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_by_name_and_number() {
+        let text = "alice:100000:65536\nbob:1:x\n1001:300000:1000\nalice:200000:70000\n\n:::\n";
+        assert_eq!(largest_range(text, "alice", 7), Some((200_000, 70_000)));
+        assert_eq!(largest_range(text, "carol", 1001), Some((300_000, 1000)));
+        assert_eq!(largest_range(text, "bob", 5), None);
+        assert_eq!(largest_range("", "bob", 5), None);
+    }
+
+    #[test]
+    fn a_program_without_privileges_is_told_apart() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(privileges(file.path()).unwrap(), None);
+        assert!(privileges(Path::new("/nonexistent")).is_err());
+    }
+}

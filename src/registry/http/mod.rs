@@ -1,0 +1,68 @@
+//! A registry over HTTP and TLS: the pull half of the OCI distribution specification 1.1, which is also Docker's
+//! registry API.
+//!
+//! Nothing is read from the environment or the home directory, and no process-wide default (a TLS provider, say) is
+//! needed or set. A connection belongs to the runtime it was made on, so make and use a registry on one runtime.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use self::transport::Transport;
+use super::{BlobStream, ManifestBlob, ManifestKey, Registry};
+use crate::error::Result;
+use crate::types::Descriptor;
+
+mod auth;
+mod blob;
+mod challenge;
+mod endpoint;
+mod fail;
+mod manifest;
+mod options;
+mod retry;
+mod tls;
+mod transport;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::options::{HttpOptions, PlainHttp};
+
+/// One registry host. Tokens, connections and the choice of scheme are kept for as long as it lives.
+#[derive(Debug)]
+pub struct HttpRegistry {
+    host: String,
+    transport: Arc<Transport>,
+}
+
+impl HttpRegistry {
+    /// Prepares to speak to a host, as [`Reference::host`](crate::types::Reference::host) names it. No byte is sent yet.
+    /// Blocking for a moment: the host's certificates are read from disk.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a host that is none, and for options that cannot work.
+    pub fn new(host: &str, options: HttpOptions) -> Result<Self> {
+        let transport = Transport::new(host, options)?;
+        Ok(Self {
+            host: host.to_owned(),
+            transport: Arc::new(transport),
+        })
+    }
+}
+
+#[async_trait]
+impl Registry for HttpRegistry {
+    async fn manifest(&self, repository: &str, key: &ManifestKey) -> Result<ManifestBlob> {
+        manifest::fetch(self, repository, key).await
+    }
+
+    async fn blob(&self, repository: &str, descriptor: &Descriptor, offset: u64) -> Result<BlobStream> {
+        blob::open(self, repository, descriptor, offset).await
+    }
+}
+
+/// What a token must allow. Source: the token specification of the distribution project.
+fn pull_scope(repository: &str) -> String {
+    format!("repository:{repository}:pull")
+}

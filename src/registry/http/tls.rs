@@ -1,0 +1,78 @@
+//! The TLS side of a client: authorities and versions. The cryptography is passed in by hand, so neither a process-wide
+//! default of the embedder is needed, nor is one made.
+
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+use super::options::HttpOptions;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The client side of TLS for one registry. Blocking: it reads the host's certificates.
+pub(super) fn client_config(options: &HttpOptions) -> Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::internal("the TLS provider has no usable version").with_source(error))?
+        .with_root_certificates(roots(options)?)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn roots(options: &HttpOptions) -> Result<RootCertStore> {
+    let mut store = RootCertStore::empty();
+    if options.native_roots {
+        // A certificate of the host that cannot be read or parsed is skipped: every other TLS program does the same.
+        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    for pem in &options.extra_ca_pem {
+        add_pem(&mut store, pem)?;
+    }
+    Ok(store)
+}
+
+/// What the caller gave must be right, to the last certificate.
+fn add_pem(store: &mut RootCertStore, pem: &[u8]) -> Result<()> {
+    let bad = |why: String| {
+        Error::new(
+            ErrorKind::InvalidArgument,
+            format!("a certificate authority is unusable: {why}"),
+        )
+    };
+    let mut found = false;
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| bad(format!("not PEM ({error})")))?;
+        store.add(certificate).map_err(|error| bad(error.to_string()))?;
+        found = true;
+    }
+    if !found {
+        return Err(bad("no certificate in it".into()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_provider_is_installed_and_none_is_needed() {
+        assert!(client_config(&HttpOptions::default()).is_ok());
+        assert!(rustls::crypto::CryptoProvider::get_default().is_none());
+    }
+
+    #[test]
+    fn a_bad_authority_is_the_caller_s_error() {
+        for pem in [
+            "",
+            "hello",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        ] {
+            let error = client_config(&HttpOptions::default().ca_pem(pem)).unwrap_err();
+            assert_eq!(error.kind(), &ErrorKind::InvalidArgument, "{pem:?}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Small verbs on cgroup files and directories, each with an errno that callers can branch on.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::AtFlags;
+use nix::unistd::AccessFlags;
+
+use crate::sys::pidfd;
+
+/// How long removal and killing wait for processes to be gone.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Writes a value in one call, as cgroup files want it. Never creates a file.
+pub(crate) fn write(path: &Path, value: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    file.write_all(value.as_bytes())
+}
+
+/// Reads a small file.
+pub(crate) fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Opens a directory.
+pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    Ok(OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY)
+        .open(path)?
+        .into())
+}
+
+/// Opens a file for writing; who writes is checked now, not at the write.
+pub(crate) fn open_write(path: &Path) -> io::Result<OwnedFd> {
+    Ok(OpenOptions::new().write(true).open(path)?.into())
+}
+
+/// Whether this process may write there, with the file system writable.
+pub(crate) fn writable(path: &Path) -> bool {
+    nix::unistd::faccessat(nix::fcntl::AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok()
+}
+
+/// The words of a space-separated file; none if it cannot be read.
+pub(crate) fn words(path: &Path) -> Vec<String> {
+    read(path)
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The number that follows a key in a file of `key number` lines.
+pub(crate) fn keyed(text: &str, key: &str) -> Option<u64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// A directory and all below it, children before parents.
+pub(crate) fn subtree(top: &Path) -> Vec<PathBuf> {
+    let mut found = vec![top.to_path_buf()];
+    let mut next = 0;
+    while next < found.len() {
+        let entries = fs::read_dir(&found[next]).into_iter().flatten().flatten();
+        let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        found.extend(directories.map(|entry| entry.path()));
+        next += 1;
+    }
+    found.reverse();
+    found
+}
+
+/// Removes a cgroup and what was made inside it, waiting until `deadline` for dying processes.
+pub(crate) fn remove_tree(top: &Path, deadline: Instant) -> io::Result<()> {
+    let mut pause = Duration::from_micros(200);
+    loop {
+        match remove_once(top) {
+            Err(error) if is_busy(&error) && Instant::now() < deadline => {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(20));
+            }
+            done => return done,
+        }
+    }
+}
+
+fn remove_once(top: &Path) -> io::Result<()> {
+    match remove_dir(top) {
+        Err(error) if is_busy(&error) => {}
+        done => return done,
+    }
+    // Processes, or cgroups that the container made inside its own.
+    subtree(top).iter().try_for_each(|dir| remove_dir(dir))
+}
+
+/// Removes one directory; that it is gone is no error.
+pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// Whether processes or other cgroups are still inside.
+pub(crate) fn is_busy(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOTEMPTY))
+}
+
+/// Kills all processes of a cgroup of version 2 and below it.
+pub(crate) fn kill_v2(dir: &Path) -> io::Result<()> {
+    match write(&dir.join("cgroup.kill"), "1") {
+        // The file came with Linux 5.14.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && dir.exists() => kill_by_walk(dir),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// Kills what `cgroup.procs` lists until nothing is listed, for at most [`PATIENCE`]: a process may fork between the
+/// reading and the signal.
+pub(crate) fn kill_by_walk(dir: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let opened: Vec<_> = members(dir)
+            .into_iter()
+            .filter_map(|pid| Some((pid, pidfd::open(pid).ok()?)))
+            .collect();
+        // Who is listed again now was inside when it was opened, so no number that was given anew is hit.
+        let still = members(dir);
+        if still.is_empty() {
+            return Ok(());
+        }
+        for (_, process) in opened.iter().filter(|(pid, _)| still.contains(pid)) {
+            // It may be gone by now, which is what is wanted.
+            let _ = pidfd::send_signal(process.as_fd(), libc::SIGKILL);
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn members(dir: &Path) -> Vec<u32> {
+    subtree(dir).iter().flat_map(|dir| pids(dir)).collect()
+}
+
+/// The processes of a cgroup. 0 stands for one outside this pid namespace, which cannot be signalled.
+fn pids(dir: &Path) -> Vec<u32> {
+    let numbers = words(&dir.join("cgroup.procs"));
+    numbers
+        .iter()
+        .filter_map(|word| word.parse().ok())
+        .filter(|pid| *pid != 0)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keyed_numbers() {
+        let text = "oom 3\noom_kill 7\noom_group_kill 9\n";
+        assert_eq!(keyed(text, "oom"), Some(3));
+        assert_eq!(keyed(text, "oom_kill"), Some(7));
+        assert_eq!(keyed(text, "max"), None);
+    }
+
+    #[test]
+    fn subtrees_list_children_first() {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir_all(top.path().join("a/b")).unwrap();
+        let found = subtree(top.path());
+        assert_eq!(
+            found,
+            [top.path().join("a/b"), top.path().join("a"), top.path().to_path_buf()]
+        );
+        remove_tree(top.path(), Instant::now()).unwrap();
+        remove_tree(top.path(), Instant::now()).unwrap();
+        assert!(!top.path().exists());
+    }
+}

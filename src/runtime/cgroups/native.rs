@@ -1,0 +1,348 @@
+//! The native driver: plain files of versions 1 and 2, each controller where the host has it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use oci_spec::runtime::LinuxResources;
+
+use super::convert::{self, Plan, Setting};
+use super::files;
+use super::group::{NativeCgroup, Part};
+use super::place::{Home, Places, USUAL};
+use super::{Cgroup, CgroupDriver, CgroupMode};
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::types::{ContainerId, OwnerId};
+
+/// Cgroups by the kernel's files, without any service.
+///
+/// Device rules are applied with the devices controller of version 1, and refused elsewhere.
+#[derive(Debug, Clone)]
+pub struct NativeCgroups {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Name of the owner's parent in each hierarchy.
+    parent: String,
+    pub(crate) places: Places,
+    /// Held while parents come and go: a parent that has just been found must not be removed as empty by another thread.
+    /// Other processes stay away while the owner lives.
+    parents: Mutex<()>,
+}
+
+impl NativeCgroups {
+    /// Looks at this host's cgroups and takes `longshore-<owner>` as the parent's name. Makes nothing yet.
+    pub fn new(owner: &OwnerId) -> Self {
+        Self::with(parent_name(owner), Places::find())
+    }
+
+    pub(crate) fn with(parent: String, places: Places) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                parent,
+                places,
+                parents: Mutex::new(()),
+            }),
+        }
+    }
+}
+
+/// The name of an owner's parent cgroup.
+pub(crate) fn parent_name(owner: &OwnerId) -> String {
+    format!("longshore-{}", owner.short())
+}
+
+impl CgroupDriver for NativeCgroups {
+    fn name(&self) -> &str {
+        "native"
+    }
+
+    fn mode(&self) -> CgroupMode {
+        self.shared.places.mode()
+    }
+
+    fn create(&self, id: &ContainerId, resources: &LinuxResources, best_effort: bool) -> Result<Box<dyn Cgroup>> {
+        let (settings, warnings) = self.shared.decide(resources, best_effort)?;
+        let parts = self.shared.make(id, &settings)?;
+        let undo = parts.clone();
+        let made = NativeCgroup::open(Arc::clone(&self.shared), id, parts, warnings)
+            .and_then(|mut group| group.first_limits(&settings, best_effort).map(|()| group));
+        match made {
+            Ok(group) => Ok(Box::new(group)),
+            Err(error) => {
+                let _ = self.shared.unmake(&undo, Instant::now());
+                Err(error.with_object(ObjectKind::Cgroup, id.as_str()))
+            }
+        }
+    }
+
+    fn open(&self, id: &ContainerId) -> Result<Box<dyn Cgroup>> {
+        let parts = self.shared.existing(id);
+        if parts.is_empty() && self.mode() != CgroupMode::None {
+            return Err(Error::not_found(ObjectKind::Cgroup, id.as_str()));
+        }
+        Ok(Box::new(NativeCgroup::open(
+            Arc::clone(&self.shared),
+            id,
+            parts,
+            Vec::new(),
+        )?))
+    }
+
+    fn remove_owner(&self) -> Result<()> {
+        let _guard = self.shared.lock();
+        let mut failed = None;
+        for parent in self
+            .shared
+            .homes()
+            .map(|home| self.shared.parent_in(home))
+            .filter(|dir| dir.exists())
+        {
+            let kill = if parent.join("cgroup.events").exists() {
+                files::kill_v2
+            } else {
+                files::kill_by_walk
+            };
+            let done = kill(&parent).and_then(|()| files::remove_tree(&parent, Instant::now() + files::PATIENCE));
+            if let Err(error) = done {
+                failed = Some(Error::os(format!("remove {}", parent.display()), error));
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.parents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn homes(&self) -> impl Iterator<Item = &Home> {
+        self.places.v2.iter().chain(&self.places.v1)
+    }
+
+    fn parent_in(&self, home: &Home) -> PathBuf {
+        home.dir.join(&self.parent)
+    }
+
+    /// What to write, each controller in the words of the version that has it here, and what cannot be written.
+    pub(crate) fn plan(&self, resources: &LinuxResources, current_limit: Option<i64>) -> Result<Plan> {
+        let v2_only = self.places.layout.v1.is_empty() && self.places.layout.v2.is_some();
+        if v2_only {
+            return convert::plan_v2(resources, current_limit);
+        }
+        let mut plan = convert::plan_v1(resources)?;
+        let has_v2 = self.places.layout.v2.is_some();
+        let on_v1 = |controller: &str| {
+            !has_v2 || self.places.is_v1(controller) || self.places.of_controller(controller).is_none()
+        };
+        plan.settings.retain(|setting| on_v1(&setting.controller));
+        if has_v2 && USUAL.iter().any(|name| !on_v1(name)) {
+            let other = convert::plan_v2(resources, current_limit)?;
+            plan.refusals.retain(|refusal| refusal.controller != "unified");
+            plan.settings
+                .extend(other.settings.into_iter().filter(|setting| !on_v1(&setting.controller)));
+        }
+        Ok(plan)
+    }
+
+    /// Splits what is asked into what will be written and what is left out with a warning, or refuses.
+    fn decide(&self, resources: &LinuxResources, best_effort: bool) -> Result<(Vec<Setting>, Vec<String>)> {
+        let mut plan = self.plan(resources, None)?;
+        let mut warnings = plan.warnings;
+        plan.settings.retain(|setting| !setting.lifts);
+        let mut refused: Vec<(&'static str, String)> = plan
+            .refusals
+            .iter()
+            .map(|refusal| (refusal.what, refusal.needs.to_owned()))
+            .collect();
+        let (possible, impossible): (Vec<_>, Vec<_>) = plan
+            .settings
+            .into_iter()
+            .partition(|setting| self.places.of_controller(&setting.controller).is_some());
+        refused.extend(
+            impossible
+                .into_iter()
+                .map(|setting| (setting.what, self.places.remedy(&setting.controller))),
+        );
+        for (what, needs) in refused {
+            leave_out(what, needs, best_effort, &mut warnings)?;
+        }
+        Ok((possible, warnings))
+    }
+
+    /// Makes the directories: version 2 always, version 1 where a limit needs it.
+    fn make(&self, id: &ContainerId, settings: &[Setting]) -> Result<Vec<Part>> {
+        let _guard = self.lock();
+        let mut made = Vec::new();
+        let needed = |home: &Home| {
+            settings
+                .iter()
+                .any(|setting| home.controllers.iter().any(|c| *c == setting.controller))
+        };
+        for home in self.homes().filter(|home| home.v2 || needed(home)) {
+            if let Err(error) = self.make_in(home, id, settings, &mut made) {
+                self.unmake_locked(&made, Instant::now()).ok();
+                return Err(error.with_object(ObjectKind::Cgroup, id.as_str()));
+            }
+        }
+        Ok(made)
+    }
+
+    fn make_in(&self, home: &Home, id: &ContainerId, settings: &[Setting], made: &mut Vec<Part>) -> Result<()> {
+        let parent = self.parent_in(home);
+        let dir = parent.join(id.as_str());
+        mkdir(&parent, true)?;
+        let part = Part {
+            v2: home.v2,
+            dir,
+            parent,
+            controllers: home.controllers.clone(),
+        };
+        if home.v2 {
+            self.enable(home, &part.parent, settings)?;
+        }
+        let wants_cpuset = !home.v2 && home.controllers.iter().any(|name| name == "cpuset");
+        if wants_cpuset {
+            inherit_cpuset(&home.dir, &part.parent)?;
+        }
+        let done = mkdir(&part.dir, false);
+        if done.is_err() {
+            files::remove_dir(&part.parent).ok();
+            return done;
+        }
+        made.push(part);
+        let part = &made[made.len() - 1];
+        if wants_cpuset {
+            inherit_cpuset(&part.parent, &part.dir)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Switches controllers on for the children of the home and of the parent. One at a time, so that a refusal names one.
+    fn enable(&self, home: &Home, parent: &Path, settings: &[Setting]) -> Result<()> {
+        let asked = |name: &str| settings.iter().any(|setting| setting.controller == name);
+        let wanted = home
+            .controllers
+            .iter()
+            .filter(|name| USUAL.contains(&name.as_str()) || asked(name));
+        let below_home = files::words(&home.dir.join("cgroup.subtree_control"));
+        let below_parent = files::words(&parent.join("cgroup.subtree_control"));
+        for name in wanted {
+            for (dir, on) in [(home.dir.as_path(), &below_home), (parent, &below_parent)] {
+                if on.contains(name) {
+                    continue;
+                }
+                let done = files::write(&dir.join("cgroup.subtree_control"), &format!("+{name}"));
+                match done {
+                    Err(_) if !asked(name) => break,
+                    Err(error) => return Err(self.not_enabled(name, dir, error)),
+                    Ok(()) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn not_enabled(&self, controller: &str, dir: &Path, error: io::Error) -> Error {
+        let what = format!("the {controller} controller in {}", dir.display());
+        match error.raw_os_error() {
+            Some(libc::EBUSY) => Error::unsupported(
+                what,
+                format!(
+                    "{} holds processes, and version 2 lets a cgroup have processes or controllers for its children, not both: {}",
+                    dir.display(),
+                    self.places.remedy(controller)
+                ),
+            ),
+            _ => Error::unsupported(what, self.places.remedy(controller)),
+        }
+        .with_source(error)
+    }
+
+    /// The directories that a container has.
+    fn existing(&self, id: &ContainerId) -> Vec<Part> {
+        let part = |home: &Home| {
+            let parent = self.parent_in(home);
+            let dir = parent.join(id.as_str());
+            Part {
+                v2: home.v2,
+                dir,
+                parent,
+                controllers: home.controllers.clone(),
+            }
+        };
+        self.homes().map(part).filter(|part| part.dir.exists()).collect()
+    }
+
+    /// Removes a container's directories, and the parents if they were the last.
+    pub(crate) fn unmake(&self, parts: &[Part], deadline: Instant) -> io::Result<()> {
+        let mut failed = Ok(());
+        for part in parts {
+            failed = files::remove_tree(&part.dir, deadline).and(failed);
+        }
+        let _guard = self.lock();
+        remove_parents(parts);
+        failed
+    }
+
+    fn unmake_locked(&self, parts: &[Part], deadline: Instant) -> io::Result<()> {
+        let done = parts
+            .iter()
+            .try_for_each(|part| files::remove_tree(&part.dir, deadline));
+        remove_parents(parts);
+        done
+    }
+}
+
+/// Other containers keep a parent: that is no error.
+fn remove_parents(parts: &[Part]) {
+    for part in parts {
+        let _ = files::remove_dir(&part.parent);
+    }
+}
+
+/// Refuses a limit, or notes that it is left out.
+pub(crate) fn leave_out(what: &str, needs: String, best_effort: bool, warnings: &mut Vec<String>) -> Result<()> {
+    if !best_effort {
+        return Err(Error::unsupported(what, needs));
+    }
+    let warning = format!("{what} left out: it needs {needs}");
+    if !warnings.contains(&warning) {
+        warnings.push(warning);
+    }
+    Ok(())
+}
+
+fn mkdir(dir: &Path, may_exist: bool) -> Result<()> {
+    let Err(error) = fs::create_dir(dir) else { return Ok(()) };
+    if error.kind() == io::ErrorKind::AlreadyExists && may_exist {
+        return Ok(());
+    }
+    let exists = error.kind() == io::ErrorKind::AlreadyExists;
+    let failed = Error::os(format!("make the cgroup {}", dir.display()), error);
+    Err(if exists {
+        failed.with_kind(ErrorKind::Conflict)
+    } else {
+        failed
+    })
+}
+
+/// A new cpuset of version 1 is empty, and takes no process until it has both.
+fn inherit_cpuset(from: &Path, to: &Path) -> Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let step = || format!("hand {file} down to {}", to.display());
+        let have = files::read(&to.join(file)).map_err(|error| Error::os(step(), error))?;
+        if !have.trim().is_empty() {
+            continue;
+        }
+        let inherited = files::read(&from.join(file)).map_err(|error| Error::os(step(), error))?;
+        files::write(&to.join(file), inherited.trim()).map_err(|error| Error::os(step(), error))?;
+    }
+    Ok(())
+}

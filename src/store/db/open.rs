@@ -1,0 +1,148 @@
+//! Opening a database: pragmas, first creation, migrations, the boot that `run.db` belongs to.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::error::from_sqlite;
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::store::boot::boot_id;
+use crate::store::layout::create_atomically;
+use crate::store::{LockGuard, Root};
+
+/// How long a writer waits for writers of other processes. Transactions take microseconds; a disk that syncs slowly makes
+/// it milliseconds, times the processes in the queue.
+const BUSY: Duration = Duration::from_secs(30);
+
+/// Numbered files, in order. A migration is never edited once it was released.
+const STORE_MIGRATIONS: [&str; 1] = [include_str!("migrations/store/0001_init.sql")];
+const RUN_MIGRATIONS: [&str; 1] = [include_str!("migrations/run/0001_init.sql")];
+
+struct Schema {
+    lock: &'static str,
+    migrations: &'static [&'static str],
+    /// Whether a commit returns only when it is on disk.
+    durable: bool,
+}
+
+const STORE: Schema = Schema {
+    lock: "store.db",
+    migrations: &STORE_MIGRATIONS,
+    durable: true,
+};
+const RUN: Schema = Schema {
+    lock: "run.db",
+    migrations: &RUN_MIGRATIONS,
+    durable: false,
+};
+
+pub(super) fn open_store(root: &Root) -> Result<Connection> {
+    open(root, &root.store_db(), &STORE)
+}
+
+pub(super) fn open_run(root: &Root) -> Result<Connection> {
+    let boot = boot_id()?;
+    if !belongs_to(root, &boot)? {
+        begin_boot(root, &boot)?;
+    }
+    open(root, &root.run_db(), &RUN)
+}
+
+fn boot_file(root: &Root) -> PathBuf {
+    root.path().join("run.boot")
+}
+
+/// The boot id stands beside the database, not in it: the file is never synced, so after power loss it may be damaged,
+/// and must be thrown away without being read.
+fn belongs_to(root: &Root, boot: &str) -> Result<bool> {
+    match fs::read_to_string(boot_file(root)) {
+        Ok(text) => Ok(text.trim() == boot),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => Ok(false),
+        Err(error) => Err(Error::os("read the boot id of run.db", error)),
+    }
+}
+
+/// Drops what another boot left. Nobody of this boot has the database open: each would have done this first.
+fn begin_boot(root: &Root, boot: &str) -> Result<()> {
+    let _lock = lock(root, RUN.lock)?;
+    if belongs_to(root, boot)? {
+        return Ok(());
+    }
+    for name in ["run.db", "run.db-wal", "run.db-shm", "run.boot"] {
+        remove_if_there(&root.path().join(name))?;
+    }
+    create_atomically(&boot_file(root), boot.as_bytes())
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::os(format!("remove {}", path.display()), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn lock(root: &Root, name: &str) -> Result<LockGuard> {
+    root.locks().lock_blocking(name)
+}
+
+fn open(root: &Root, path: &Path, schema: &Schema) -> Result<Connection> {
+    let named = |error| from_sqlite(path, error);
+    let mut connection = connect(path, schema).map_err(named)?;
+    let found = user_version(&connection).map_err(named)?;
+    if found == 0 {
+        // Only creation changes the journal's mode, and SQLite lets nobody wait for that: so it happens under a lock.
+        let _lock = lock(root, schema.lock)?;
+        connection.pragma_update(None, "journal_mode", "wal").map_err(named)?;
+        migrate(&mut connection, path, schema)?;
+        return Ok(connection);
+    }
+    if found != schema.migrations.len() {
+        migrate(&mut connection, path, schema)?;
+    }
+    Ok(connection)
+}
+
+fn connect(path: &Path, schema: &Schema) -> rusqlite::Result<Connection> {
+    // Our own mutex guards the connection, so SQLite's is left out.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "synchronous", if schema.durable { "full" } else { "off" })?;
+    Ok(connection)
+}
+
+fn user_version(connection: &Connection) -> rusqlite::Result<usize> {
+    connection
+        .query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0))
+        .map(|version| version as usize)
+}
+
+fn migrate(connection: &mut Connection, path: &Path, schema: &Schema) -> Result<()> {
+    let named = |error| from_sqlite(path, error);
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(named)?;
+    let found = user_version(&transaction).map_err(named)?;
+    let known = schema.migrations.len();
+    if found > known {
+        return Err(newer(path, found, known));
+    }
+    for (number, sql) in schema.migrations.iter().enumerate().skip(found) {
+        transaction.execute_batch(sql).map_err(named)?;
+        transaction
+            .pragma_update(None, "user_version", (number + 1) as u32)
+            .map_err(named)?;
+    }
+    transaction.commit().map_err(named)
+}
+
+fn newer(path: &Path, found: usize, known: usize) -> Error {
+    let name = path.display().to_string();
+    let message = format!("the database {name} has version {found}, and this program knows up to {known}");
+    Error::new(ErrorKind::NewerVersion, message).with_object(ObjectKind::Root, name)
+}

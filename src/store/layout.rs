@@ -1,0 +1,352 @@
+//! The root directory: who may use it, and where things are.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::statfs::statfs;
+use nix::unistd::{AccessFlags, access, geteuid};
+
+use super::{Locks, Owners};
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::types::ContainerId;
+
+/// Version of the directory's layout. The databases count their own.
+const VERSION: u32 = 1;
+const VERSION_FILE: &str = "version";
+const TEMPORARY: &str = ".new.";
+const DIRECTORIES: [&str; 5] = ["content", "snapshots", "containers", "owners", "locks"];
+
+/// File systems where locks or mapped memory are not the same for everybody: SQLite's WAL and flock cannot be trusted.
+/// Magic numbers from statfs(2) and linux/magic.h. virtiofs reports FUSE.
+const NETWORK_FILE_SYSTEMS: [(i64, &str); 11] = [
+    (0x6969, "NFS"),
+    (0x517b, "SMB"),
+    (0xff53_4d42, "CIFS"),
+    (0xfe53_4d42, "SMB2"),
+    (0x0102_1997, "9p"),
+    (0x6573_5546, "FUSE"),
+    (0x00c3_6400, "Ceph"),
+    (0x5346_414f, "AFS"),
+    (0x6b41_4653, "AFS"),
+    (0x7375_7245, "Coda"),
+    (0x0bd0_0bd0, "Lustre"),
+];
+
+/// An engine's root directory, checked to be ours. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Root {
+    path: Arc<PathBuf>,
+}
+
+impl Root {
+    /// Opens a root directory, and makes it (mode 0700) where there is none. Blocking: a dozen system calls, however
+    /// much the root holds.
+    ///
+    /// # Errors
+    /// - `InvalidArgument`: not a directory, or one with foreign files in it, which is never adopted
+    /// - `Denied`: it belongs to another user
+    /// - `Unsupported`: it is on a network file system
+    /// - `ReadOnly`: it cannot be written
+    /// - `NewerVersion`: a newer version of this crate made it
+    /// - `Corrupt`: its version file makes no sense
+    pub fn open(path: &Path) -> Result<Self> {
+        open(path).map_err(|error| match error.object() {
+            Some(_) => error,
+            None => error.with_object(ObjectKind::Root, path.display().to_string()),
+        })
+    }
+
+    /// The directory itself: absolute, without symbolic links.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where blobs are.
+    pub fn content(&self) -> PathBuf {
+        self.path.join("content")
+    }
+
+    /// Where snapshotters keep layers; each has a directory of its own name below.
+    pub fn snapshots(&self) -> PathBuf {
+        self.path.join("snapshots")
+    }
+
+    /// Where containers' directories are.
+    pub fn containers(&self) -> PathBuf {
+        self.path.join("containers")
+    }
+
+    /// The directory of a container: its logs, and whatever else it needs on disk.
+    pub fn container(&self, id: &ContainerId) -> PathBuf {
+        self.containers().join(id.as_str())
+    }
+
+    /// The database of what survives power loss.
+    pub fn store_db(&self) -> PathBuf {
+        self.path.join("store.db")
+    }
+
+    /// The database of what dies with the boot.
+    pub fn run_db(&self) -> PathBuf {
+        self.path.join("run.db")
+    }
+
+    /// The owners of this root.
+    pub fn owners(&self) -> Owners {
+        Owners::new(self.path.join("owners"))
+    }
+
+    /// Keyed locks that all processes of this root see. Clones share their queues, so keep one per engine.
+    pub fn locks(&self) -> Locks {
+        Locks::new(self.path.join("locks"))
+    }
+
+    /// The backend recorded for a seam (`snapshotter`, `cgroup`, …), if one was chosen yet.
+    ///
+    /// # Errors
+    /// `Os` where the record cannot be read.
+    pub fn backend(&self, seam: &str) -> Result<Option<String>> {
+        match fs::read_to_string(self.backend_file(seam)) {
+            Ok(name) => Ok(Some(name.trim().to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::os("read the recorded backend", error)),
+        }
+    }
+
+    /// Records the first choice of a backend; later calls check that the choice is the same. Of several processes that
+    /// choose at once one wins.
+    ///
+    /// # Errors
+    /// `Conflict`, naming both backends, where another one is recorded.
+    pub fn recorded_backend(&self, seam: &str, name: &str) -> Result<()> {
+        let recorded = match self.backend(seam)? {
+            Some(recorded) => recorded,
+            None => {
+                create_atomically(&self.backend_file(seam), name.as_bytes())?;
+                self.backend(seam)?.unwrap_or_default()
+            }
+        };
+        if recorded == name {
+            return Ok(());
+        }
+        let message = format!(
+            "the root directory {} was set up with the {seam} {recorded:?}, and {name:?} was asked for: use {recorded:?}, or another root",
+            self.path.display()
+        );
+        Err(Error::new(ErrorKind::Conflict, message).with_object(ObjectKind::Backend, name))
+    }
+
+    fn backend_file(&self, seam: &str) -> PathBuf {
+        self.path.join(format!("backend.{seam}"))
+    }
+}
+
+fn open(path: &Path) -> Result<Root> {
+    let path = std::path::absolute(path)
+        .map_err(|error| Error::invalid("the root directory's path is empty").with_source(error))?;
+    refuse_network_file_system(&path)?;
+    let path = create_directory(&path)?;
+    let metadata = fs::metadata(&path).map_err(|error| Error::os("look at the root directory", error))?;
+    if !metadata.is_dir() {
+        return Err(Error::invalid(format!("{} is not a directory", path.display())));
+    }
+    refuse_other_user(&path, metadata.uid())?;
+    refuse_read_only(&path)?;
+    check_version(&path)?;
+    for name in DIRECTORIES {
+        make_private_directory(&path.join(name))?;
+    }
+    Ok(Root { path: Arc::new(path) })
+}
+
+/// Looks at the nearest ancestor that exists, so that nothing is made on a file system that is then refused.
+fn refuse_network_file_system(path: &Path) -> Result<()> {
+    for ancestor in path.ancestors() {
+        let found = match statfs(ancestor) {
+            Ok(found) => found,
+            Err(Errno::ENOENT) => continue,
+            Err(Errno::ENOTDIR) => return Err(Error::invalid(format!("{} is not a directory", path.display()))),
+            Err(errno) => return Err(Error::os("look at the root's file system", errno)),
+        };
+        #[allow(clippy::unnecessary_cast, reason = "the type differs between C libraries")]
+        return refuse_magic(found.filesystem_type().0 as i64, path);
+    }
+    Ok(())
+}
+
+pub(super) fn refuse_magic(magic: i64, path: &Path) -> Result<()> {
+    // On some processors the field is a signed 32-bit number; only the low half counts.
+    let found = NETWORK_FILE_SYSTEMS
+        .iter()
+        .find(|(number, _)| *number == magic & 0xffff_ffff);
+    match found {
+        None => Ok(()),
+        Some((_, name)) => {
+            let needs = format!(
+                "a directory on a local file system ({} is on {name}, where locks and shared memory are not reliable)",
+                path.display()
+            );
+            Err(Error::unsupported("a root directory on a network file system", needs))
+        }
+    }
+}
+
+fn create_directory(path: &Path) -> Result<PathBuf> {
+    if let Err(error) = DirBuilder::new().mode(0o700).create(path) {
+        match error.kind() {
+            io::ErrorKind::AlreadyExists => {}
+            io::ErrorKind::NotFound => create_with_parents(path)?,
+            // A root on a read-only file system that exists already: the checks below say it better.
+            _ if path.exists() => {}
+            _ => return Err(Error::os("make the root directory", error)),
+        }
+    }
+    fs::canonicalize(path).map_err(|error| Error::os("resolve the root directory's path", error))
+}
+
+fn create_with_parents(path: &Path) -> Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(|error| Error::os("make the root directory's parents", error))?;
+    }
+    make_private_directory(path)
+}
+
+/// Makes a directory of mode 0700; one that is there already is left as it is.
+pub(super) fn make_private_directory(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(Error::os(format!("make directory {}", path.display()), error)),
+    }
+}
+
+fn refuse_other_user(path: &Path, owner: u32) -> Result<()> {
+    let me = geteuid().as_raw();
+    if owner == me {
+        return Ok(());
+    }
+    let message = format!(
+        "the root directory {} belongs to uid {owner}, and this process runs as uid {me}",
+        path.display()
+    );
+    Err(Error::new(ErrorKind::Denied, message))
+}
+
+fn refuse_read_only(path: &Path) -> Result<()> {
+    match access(path, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK) {
+        Ok(()) => Ok(()),
+        Err(errno @ (Errno::EROFS | Errno::EACCES | Errno::EPERM)) => {
+            let message = format!("the root directory {} cannot be written", path.display());
+            Err(Error::new(ErrorKind::ReadOnly, message).with_source(io::Error::from(errno)))
+        }
+        Err(errno) => Err(Error::os("check access to the root directory", errno)),
+    }
+}
+
+fn check_version(path: &Path) -> Result<()> {
+    let file = path.join(VERSION_FILE);
+    if let Some(text) = read_if_there(&file)? {
+        return accept_version(path, &text);
+    }
+    let foreign = first_foreign_entry(path)?;
+    // Between the two looks another process may have begun this very root.
+    if let Some(text) = read_if_there(&file)? {
+        return accept_version(path, &text);
+    }
+    if let Some(name) = foreign {
+        let message = format!(
+            "{} is not an engine's root directory and not empty (it has {name:?}); give an empty one or a new path",
+            path.display()
+        );
+        return Err(Error::invalid(message));
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+        .map_err(|error| Error::os("make the root directory private", error))?;
+    let text = format!("longshore root\nversion {VERSION}\nuid {}\n", geteuid().as_raw());
+    create_atomically(&file, text.as_bytes())?;
+    match read_if_there(&file)? {
+        Some(text) => accept_version(path, &text),
+        None => Err(Error::internal("the root's version file vanished")),
+    }
+}
+
+fn accept_version(path: &Path, text: &str) -> Result<()> {
+    let corrupt = || {
+        Error::new(
+            ErrorKind::Corrupt,
+            format!("{} makes no sense", path.join(VERSION_FILE).display()),
+        )
+    };
+    let mut lines = text.lines();
+    if lines.next() != Some("longshore root") {
+        return Err(corrupt());
+    }
+    let mut field = |name: &str| -> Result<u32> {
+        let value = lines
+            .next()
+            .and_then(|line| line.strip_prefix(name))
+            .and_then(|value| value.trim().parse().ok());
+        value.ok_or_else(corrupt)
+    };
+    let version = field("version")?;
+    if version > VERSION {
+        let message = format!(
+            "the root directory {} has version {version}, and this program knows up to {VERSION}",
+            path.display()
+        );
+        return Err(Error::new(ErrorKind::NewerVersion, message));
+    }
+    refuse_other_user(path, field("uid")?)
+}
+
+fn read_if_there(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Some(String::new())),
+        Err(error) => Err(Error::os(format!("read {}", path.display()), error)),
+    }
+}
+
+/// A file that no engine put there. What a half-made root holds (temporary files) and what a fresh file system holds
+/// are no obstacle.
+fn first_foreign_entry(path: &Path) -> Result<Option<String>> {
+    let entries = fs::read_dir(path).map_err(|error| Error::os("list the root directory", error))?;
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::os("list the root directory", error))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name != "lost+found" && !name.starts_with(TEMPORARY) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// Makes a file with its whole content at once, unless it is there: then nothing happens. Synced before it is named.
+pub(super) fn create_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let step = |error| Error::os(format!("write {}", path.display()), error);
+    let temporary = temporary_beside(path)?;
+    let written = write_synced(&temporary, bytes).and_then(|()| match fs::hard_link(&temporary, path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    });
+    let removed = fs::remove_file(&temporary);
+    written.map_err(step)?;
+    removed.map_err(step)
+}
+
+fn temporary_beside(path: &Path) -> Result<PathBuf> {
+    let mut raw = [0u8; 8];
+    getrandom::fill(&mut raw).map_err(|error| Error::internal(format!("no randomness: {error}")))?;
+    Ok(path.with_file_name(format!("{TEMPORARY}{}", hex::encode(raw))))
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_data()
+}

@@ -1,0 +1,33 @@
+//! What an engine remembers: the root directory, its owners and locks, and the records in two databases.
+//!
+//! ```text
+//! <root>/version          who made this directory, and for which schema
+//! <root>/backend.<seam>   the backend chosen first for a seam
+//! <root>/store.db         records that survive power loss: images, detached containers, and their edges
+//! <root>/run.db           records that die with the boot: bound containers, leases, recent events
+//! <root>/run.boot         boot id that `run.db` belongs to
+//! <root>/content/         blobs        <root>/snapshots/   layers and writable layers
+//! <root>/containers/      a directory per container: logs and other files
+//! <root>/owners/<id>/     one per engine: `lock` is held as long as the owner lives
+//! <root>/locks/           keyed locks across processes
+//! ```
+//!
+//! Everything here blocks, except where a function is `async`. From async code go through [`Store::call`] or
+//! `spawn_blocking`.
+
+mod boot;
+pub mod db;
+mod layout;
+mod locks;
+mod owners;
+#[cfg(test)]
+mod tests;
+
+pub use self::db::Store;
+pub use self::db::containers::{ContainerRow, Insert};
+pub use self::db::images::{ImageEntry, ImageRecord, LayerRecord};
+pub use self::db::leases::Lease;
+pub use self::db::refs::{Node, NodeKind};
+pub use self::layout::Root;
+pub use self::locks::{LockGuard, Locks};
+pub use self::owners::{DeadOwner, Owner, Owners};

@@ -1,0 +1,41 @@
+//! Roots for engines.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::scratch;
+
+/// A directory for an engine's root, on the disk that `TMPDIR` names.
+#[derive(Debug)]
+pub struct TempRoot {
+    dir: Option<TempDir>,
+}
+
+impl TempRoot {
+    pub fn new() -> Self {
+        Self {
+            dir: Some(scratch::fresh("root")),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.as_ref().expect("present until dropped").path()
+    }
+}
+
+impl Drop for TempRoot {
+    fn drop(&mut self) {
+        let Some(dir) = self.dir.take() else { return };
+        let path = dir.keep();
+        // Layers of an ordinary user belong to ids of his range, and overlayfs leaves directories without permissions: what
+        // cannot be removed plainly is removed in a user namespace that maps them.
+        if std::fs::remove_dir_all(&path).is_err() && path.exists() {
+            let _ = std::process::Command::new("unshare")
+                .args(["--user", "--map-root-user", "--map-auto", "rm", "-rf"])
+                .arg(&path)
+                .stderr(std::process::Stdio::null())
+                .status();
+        }
+    }
+}
