@@ -9,4 +9,3 @@ pub(crate) mod reflink;
 pub(crate) mod socket;
 pub(crate) mod spawn;
 pub(crate) mod terminal;
-pub(crate) mod xattr;

@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 
 /// A number of bytes. Parses and prints what Docker does: `512m` is 512 MiB, `1.5g` is 1.5 GiB.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Bytes(u64);
 
@@ -77,17 +75,10 @@ impl FromStr for Bytes {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let bad = || {
-            Error::invalid(format!(
-                "invalid size: {text:?} (try 64m, 1.5g or a number of bytes)"
-            ))
-        };
+        let bad = || Error::invalid(format!("invalid size: {text:?} (try 64m, 1.5g or a number of bytes)"));
         let lower = text.trim().to_ascii_lowercase();
         let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let shift = match lower[digits.len()..]
-            .trim_end_matches('b')
-            .trim_end_matches('i')
-        {
+        let shift = match lower[digits.len()..].trim_end_matches('b').trim_end_matches('i') {
             "" => 0,
             "k" => 10,
             "m" => 20,

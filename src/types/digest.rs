@@ -137,9 +137,6 @@ mod tests {
     fn chain_of_one_is_the_layer() {
         let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
         assert_eq!(Digest::chain(None, &a), a);
-        assert_eq!(
-            Digest::chain(Some(&a), &b),
-            Digest::of(format!("{a} {b}").as_bytes())
-        );
+        assert_eq!(Digest::chain(Some(&a), &b), Digest::of(format!("{a} {b}").as_bytes()));
     }
 }

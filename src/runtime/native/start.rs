@@ -85,13 +85,7 @@ impl Job {
             .and_then(|linux| linux.seccomp().as_ref());
         let filter = profile.map(seccomp::compile).transpose()?;
         let mut plan = Plan::new(launch, self.host, filter)?;
-        let from_spec = launch
-            .spec
-            .root()
-            .as_ref()
-            .and_then(|root| root.readonly())
-            .unwrap_or(false);
-        plan.read_only_root(from_spec || launch.rootfs.iter().any(|mount| mount.read_only));
+        plan.read_only_root(launch.rootfs.iter().any(|mount| mount.read_only));
         Ok(plan)
     }
 

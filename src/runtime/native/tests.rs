@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use oci_spec::runtime::{
@@ -116,7 +116,7 @@ fn spec(args: &[&str], own_network: bool) -> Spec {
     let linux = LinuxBuilder::default()
         .namespaces(namespaces)
         .masked_paths(vec![
-            "/proc/kcore".to_owned(),
+            "/proc/version".to_owned(),
             "/proc/acpi".to_owned(),
             "/sys/firmware".to_owned(),
             "/nowhere".to_owned(),
@@ -209,4 +209,427 @@ async fn echo_in_all_namespaces() {
     );
     assert!(output.stdout.contains("LOOPBACK,UP"), "{}", output.stdout);
     assert_eq!(output.stderr, "err\n");
+}
+
+fn caps(names: &[&str]) -> oci_spec::runtime::LinuxCapabilities {
+    let set: std::collections::HashSet<_> = names.iter().map(|name| name.parse().unwrap()).collect();
+    oci_spec::runtime::LinuxCapabilitiesBuilder::default()
+        .bounding(set.clone())
+        .permitted(set.clone())
+        .effective(set)
+        .inheritable(std::collections::HashSet::new())
+        .ambient(std::collections::HashSet::new())
+        .build()
+        .unwrap()
+}
+
+/// Whether the runtime maps one id only, which some tests cannot do with.
+fn single() -> bool {
+    let single = super::has_admin().then_some(()).is_none() && runtime_mapping() == super::IdMapping::Single;
+    if single {
+        eprintln!("skipped: one id is mapped for this user");
+    }
+    single
+}
+
+fn runtime_mapping() -> super::IdMapping {
+    std::thread::spawn(|| {
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio.block_on(async { runtime().info().unwrap().mapping })
+    })
+    .join()
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_signal_ends_it() {
+    let root = root();
+    let runtime = runtime();
+    let started = runtime.start(launch(root.path(), &["sleep", "100"])).await.unwrap();
+    assert!(started.task.pid() > 0);
+    assert!(started.task.remove().await.is_err());
+    started.task.signal(Signal::KILL, false).await.unwrap();
+    assert_eq!(started.task.wait().await.unwrap().status.signal(), Some(9));
+    let again = started.task.signal(Signal::KILL, false).await.unwrap_err();
+    assert_eq!(again.kind(), &ErrorKind::InvalidState);
+    started.task.remove().await.unwrap();
+}
+
+#[tokio::test]
+async fn init_forwards_signals_and_reaps() {
+    let root = root();
+    let runtime = runtime();
+    let mut launch = launch(root.path(), &["sh", "-c", "trap 'exit 5' TERM; echo $$; while :; do sleep 0.05; done"]);
+    launch.init = true;
+    let mut started = runtime.start(launch).await.unwrap();
+    let mut out = fs::File::from(started.stdout.take().unwrap());
+    let (line, _out) = tokio::task::spawn_blocking(move || {
+        let mut line = [0u8; 2];
+        out.read_exact(&mut line).unwrap();
+        (line, out)
+    })
+    .await
+    .unwrap();
+    assert_ne!(&line, b"1\n");
+    started.task.signal(Signal::TERM, false).await.unwrap();
+    assert_eq!(started.task.wait().await.unwrap().status.code(), 5);
+}
+
+#[tokio::test]
+async fn stdin_reaches_its_end() {
+    let root = root();
+    let mut launch = launch(root.path(), &["cat"]);
+    launch.stdio.stdin = true;
+    let runtime = runtime();
+    let mut started = runtime.start(launch).await.unwrap();
+    let mut stdin = fs::File::from(started.stdin.take().unwrap());
+    stdin.write_all(b"hello").unwrap();
+    drop(stdin);
+    let output = finish(started).await;
+    assert_eq!((output.code, output.stdout.as_str()), (0, "hello"));
+}
+
+#[tokio::test]
+async fn a_terminal_has_its_size_and_is_the_console() {
+    let root = root();
+    let mut launch = launch(root.path(), &["sh", "-c", "stty size; tty; ls -l /dev/console; sleep 0.3; stty size"]);
+    launch.stdio.terminal = Some((33, 77));
+    let runtime = runtime();
+    let mut started = runtime.start(launch).await.unwrap();
+    assert!(started.stdout.is_none());
+    let master = started.terminal.take();
+    let reader = tokio::task::spawn_blocking(move || read(master));
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    started.task.resize(10, 20).await.unwrap();
+    assert_eq!(started.task.wait().await.unwrap().status.code(), 0);
+    let text = reader.await.unwrap();
+    assert!(text.starts_with("33 77\r\n/dev/pts/0\r\n"), "{text}");
+    assert!(text.ends_with("10 20\r\n"), "{text}");
+}
+
+#[tokio::test]
+async fn users_come_from_the_container() {
+    if single() {
+        return;
+    }
+    let root = root();
+    for (user, expected) in [
+        ("alice", "uid=1000(alice) gid=1001(alice) groups=10(wheel),1001(alice)\n/home/alice\n"),
+        ("1000:10", "uid=1000(alice) gid=10(wheel) groups=10(wheel)\n/home/alice\n"),
+        ("4242", "uid=4242 gid=0(root) groups=0(root)\n/\n"),
+    ] {
+        let mut launch = launch(root.path(), &["sh", "-c", "id; echo $HOME; echo fine > /proc/self/fd/1"]);
+        launch.user = Some(user.to_owned());
+        let output = run(launch).await.unwrap();
+        let text = output.stdout.strip_suffix("fine\n").unwrap_or(&output.stderr);
+        assert_eq!(text.replace(" groups=1001(alice),10(wheel)", " groups=10(wheel),1001(alice)"), expected);
+    }
+}
+
+#[tokio::test]
+async fn unknown_users_are_named() {
+    let root = root();
+    for (user, kind) in [("mallory", ErrorKind::NotFound), ("0x0", ErrorKind::NotFound), ("1:2:3", ErrorKind::InvalidArgument)] {
+        let mut launch = launch(root.path(), &["id"]);
+        launch.user = Some(user.to_owned());
+        let error = run(launch).await.err().unwrap();
+        assert_eq!(error.kind(), &kind, "{}", error.report());
+        assert!(error.to_string().contains(user), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn commands_that_cannot_run() {
+    let root = root();
+    fs::write(root.path().join("bin/script"), "#!/bin/nosuch -x\n").unwrap();
+    fs::write(root.path().join("bin/garbage"), "\u{1}garbage").unwrap();
+    fs::write(root.path().join("bin/plain"), "x").unwrap();
+    for (name, mode) in [("script", 0o755), ("garbage", 0o755), ("plain", 0o644)] {
+        fs::set_permissions(root.path().join("bin").join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    for (command, kind, words) in [
+        ("nope", ErrorKind::CommandNotFound, "nope"),
+        ("/bin/nope", ErrorKind::CommandNotFound, "/bin/nope"),
+        ("/bin/script", ErrorKind::CommandNotFound, "/bin/nosuch"),
+        ("script", ErrorKind::CommandNotFound, "/bin/nosuch"),
+        ("garbage", ErrorKind::CommandNotExecutable, "garbage"),
+        ("/bin/plain", ErrorKind::CommandNotExecutable, "/bin/plain"),
+        ("/etc", ErrorKind::CommandNotExecutable, "/etc"),
+    ] {
+        let error = run(launch(root.path(), &[command])).await.err().unwrap();
+        assert_eq!(error.kind(), &kind, "{command}: {}", error.report());
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn paths_are_masked_and_read_only() {
+    let output = sh("wc -c < /proc/version; echo 1 > /proc/sys/kernel/domainname; ls /sys/firmware | wc -l; \
+                     echo x > /sys/fs/cgroup/x; echo x > /writable && cat /writable")
+        .await;
+    assert!(output.stdout.starts_with("0\n"), "{} {}", output.stdout, output.stderr);
+    assert!(output.stdout.ends_with("0\nx\n"), "{} {}", output.stdout, output.stderr);
+    assert_eq!(output.stderr.matches("ead-only file system").count(), 2, "{}", output.stderr);
+}
+
+#[tokio::test]
+async fn a_read_only_root() {
+    let root = root();
+    let mut launch = launch(root.path(), &["sh", "-c", "echo x > /x; echo y > /dev/shm/y && cat /dev/shm/y"]);
+    launch.rootfs[0].read_only = true;
+    let output = run(launch).await.unwrap();
+    assert!(output.stderr.contains("ead-only file system"), "{}", output.stderr);
+    assert_eq!(output.stdout, "y\n");
+}
+
+#[tokio::test]
+async fn capabilities_filter_and_limits() {
+    let root = root();
+    let mut launch = launch(root.path(), &["sh", "-c", "cat /proc/self/status; ulimit -n; ls /proc/self/fd"]);
+    let process = launch.spec.process_mut().as_mut().unwrap();
+    process.set_capabilities(Some(caps(&["CHOWN", "KILL"])));
+    let limit = oci_spec::runtime::PosixRlimitBuilder::default()
+        .typ(oci_spec::runtime::PosixRlimitType::RlimitNofile)
+        .soft(100u64)
+        .hard(200u64)
+        .build()
+        .unwrap();
+    process.set_rlimits(Some(vec![limit]));
+    process.set_no_new_privileges(Some(true));
+    process.set_oom_score_adj(Some(500));
+    let output = run(launch).await.unwrap();
+    for line in ["CapEff:\t0000000000000021", "CapBnd:\t0000000000000021", "CapInh:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1", "SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"] {
+        assert!(output.stdout.contains(line), "{line}: {}", output.stdout);
+    }
+    // Three streams, and the directory that ls reads.
+    assert!(output.stdout.ends_with("100\n0\n1\n2\n3\n"), "{}", output.stdout);
+}
+
+#[tokio::test]
+async fn the_hosts_network() {
+    let root = root();
+    let mut launch = launch(root.path(), &["sh", "-c", "ls -l /proc/self/ns/net; ls /sys/class/net"]);
+    launch.spec = {
+        let mut spec = spec(&[], false);
+        let args = launch.spec.process().as_ref().unwrap().args().clone();
+        spec.process_mut().as_mut().unwrap().set_args(args);
+        spec
+    };
+    let output = run(launch).await.unwrap();
+    let ours = fs::read_link("/proc/self/ns/net").unwrap();
+    assert!(output.stdout.contains(ours.to_str().unwrap()), "{} {}", output.stdout, output.stderr);
+}
+
+#[tokio::test]
+async fn a_missing_working_directory_is_made_and_links_stay_inside() {
+    let root = root();
+    std::os::unix::fs::symlink("/../../../../tmp", root.path().join("escape")).unwrap();
+    let mut launch = launch(root.path(), &["pwd"]);
+    launch.spec.process_mut().as_mut().unwrap().set_cwd("/escape/made/here".into());
+    let output = run(launch).await.unwrap();
+    assert_eq!(output.stdout, "/tmp/made/here\n");
+    assert!(root.path().join("tmp/made/here").is_dir());
+}
+
+#[tokio::test]
+async fn binds_and_overlays() {
+    let (root, data) = (root(), root());
+    let layers = tempfile::tempdir().unwrap();
+    for name in ["upper", "work"] {
+        fs::create_dir(layers.path().join(name)).unwrap();
+    }
+    let mut launch = launch(root.path(), &["sh", "-c", "echo 1 > /a; cat /data/etc/group | wc -l; echo x > /data/x; echo y > /rw/y"]);
+    launch.rootfs = vec![Mount {
+        source: crate::types::MountSource::Overlay {
+            lower: vec![root.path().to_owned()],
+            upper: Some(layers.path().join("upper")),
+            work: Some(layers.path().join("work")),
+            user_xattr: !super::has_admin(),
+            volatile: true,
+        },
+        read_only: false,
+    }];
+    let mut all = mounts();
+    let bind = |target: &str, options: &[&str]| {
+        let mut mount = mount(target, "bind", options);
+        mount.set_source(Some(data.path().to_owned()));
+        mount
+    };
+    all.push(bind("/data", &["rbind", "ro"]));
+    all.push(bind("/rw", &["rbind", "rw", "nosuid"]));
+    launch.spec.set_mounts(Some(all));
+    let output = run(launch).await.unwrap();
+    assert_eq!(output.stdout, "3\n", "{}", output.stderr);
+    assert!(output.stderr.contains("ead-only"), "{}", output.stderr);
+    assert!(layers.path().join("upper/a").exists(), "{}", output.stderr);
+    assert!(data.path().join("y").exists() && !data.path().join("x").exists());
+    let work = layers.path().join("work");
+    let runtime = std::sync::Arc::new(runtime());
+    runtime.info().unwrap();
+    tokio::task::spawn_blocking(move || runtime.remove_tree(&work)).await.unwrap().unwrap();
+    assert!(!layers.path().join("work").exists());
+}
+
+/// `LONGSHORE_TEST_OWNER` is set in the process that is to be killed.
+#[test]
+fn nothing_outlives_its_owner() {
+    if let Some(dir) = std::env::var_os("LONGSHORE_TEST_OWNER") {
+        own_until_killed(Path::new(&dir));
+    }
+    let root = root();
+    let scratch = root.path().join("scratch");
+    fs::create_dir_all(scratch.join("deep/er")).unwrap();
+    fs::write(scratch.join("deep/er/file"), "x").unwrap();
+    let mut owner = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "runtime::native::tests::nothing_outlives_its_owner", "--nocapture"])
+        .env("LONGSHORE_TEST_OWNER", root.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pids = wait_for(Duration::from_secs(20), || {
+        fs::read_to_string(root.path().join("pids")).ok().filter(|text| text.ends_with("end\n"))
+    });
+    let pids: Vec<u32> = pids.lines().filter_map(|line| line.parse().ok()).collect();
+    assert_eq!(pids.len(), 6);
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    let begun = std::time::Instant::now();
+    wait_for(Duration::from_secs(2), || pids.iter().all(|pid| is_gone(*pid)).then_some(()));
+    wait_for(Duration::from_secs(2), || (!scratch.exists()).then_some(()));
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+/// Nothing but a zombie that the host's init has not reaped yet.
+fn is_gone(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.starts_with(" Z"))
+}
+
+fn wait_for<T>(patience: Duration, mut ready: impl FnMut() -> Option<T>) -> T {
+    let begun = std::time::Instant::now();
+    loop {
+        if let Some(value) = ready() {
+            return value;
+        }
+        assert!(begun.elapsed() < patience, "waited in vain");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn own_until_killed(dir: &Path) -> ! {
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio.block_on(async {
+        let runtime = runtime();
+        let mut pids = vec![runtime.info().unwrap().pid];
+        let mut all = Vec::new();
+        for _ in 0..5 {
+            let mut launch = launch(dir, &["sh", "-c", "trap '' TERM HUP; sleep 1000 & sleep 1000"]);
+            launch.scratch = vec![dir.join("scratch")];
+            let started = runtime.start(launch).await.unwrap();
+            pids.push(started.task.pid());
+            all.push(started);
+        }
+        let lines: Vec<String> = pids.iter().map(u32::to_string).collect();
+        fs::write(dir.join("pids"), format!("{}\nend\n", lines.join("\n"))).unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    });
+    std::process::exit(1)
+}
+
+#[tokio::test]
+async fn a_zygote_that_dies_takes_its_containers_and_is_replaced() {
+    let root = root();
+    let runtime = runtime();
+    let first = runtime.start(launch(root.path(), &["sleep", "100"])).await.unwrap();
+    let zygote = runtime.info().unwrap().pid;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(zygote as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert_eq!(first.task.wait().await.unwrap().status.signal(), Some(9));
+    let second = runtime.start(launch(root.path(), &["sh", "-c", "exit 3"])).await.unwrap();
+    assert_eq!(second.task.wait().await.unwrap().status.code(), 3);
+}
+
+#[tokio::test]
+async fn a_dropped_start_leaves_nothing() {
+    let root = root();
+    let runtime = runtime();
+    let zygote = runtime.info().unwrap().pid;
+    for delay in [0, 200, 1000, 3000] {
+        let start = runtime.start(launch(root.path(), &["sleep", "100"]));
+        let _ = tokio::time::timeout(Duration::from_micros(delay), start).await.map(|started| {
+            drop(started);
+        });
+    }
+    let children = format!("/proc/{zygote}/task/{zygote}/children");
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if fs::read_to_string(&children).unwrap_or_default().split_whitespace().count() <= 1 {
+            return;
+        }
+    }
+    panic!("{}", fs::read_to_string(&children).unwrap());
+}
+
+#[tokio::test]
+async fn many_at_once_and_a_large_plan() {
+    let root = root();
+    let runtime = std::sync::Arc::new(runtime());
+    let mut starts = Vec::new();
+    for index in 0..20 {
+        let mut launch = launch(root.path(), &["sh", "-c", "echo ${#BIG}"]);
+        let env = vec!["PATH=/bin".to_owned(), format!("BIG={}", "x".repeat(1000 * index))];
+        launch.spec.process_mut().as_mut().unwrap().set_env(Some(env));
+        let runtime = std::sync::Arc::clone(&runtime);
+        starts.push(tokio::spawn(async move { finish(runtime.start(launch).await.unwrap()).await.stdout }));
+    }
+    for (index, start) in starts.into_iter().enumerate() {
+        assert_eq!(start.await.unwrap(), format!("{}\n", 1000 * index));
+    }
+    let mut launch = launch(root.path(), &["sh", "-c", "echo $0 $#"]);
+    let args: Vec<String> = ["sh", "-c", "echo $#"].into_iter().map(str::to_owned).chain((0..40_000).map(|_| "argument".to_owned())).collect();
+    launch.spec.process_mut().as_mut().unwrap().set_args(Some(args));
+    assert_eq!(finish(runtime.start(launch).await.unwrap()).await.stdout, "39999\n");
+}
+
+#[tokio::test]
+async fn the_helper_is_small() {
+    let root = root();
+    let runtime = runtime();
+    let started = runtime.start(launch(root.path(), &["sleep", "100"])).await.unwrap();
+    let zygote = runtime.info().unwrap().pid;
+    let status = fs::read_to_string(format!("/proc/{zygote}/status")).unwrap();
+    let rss: u64 = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim().trim_end_matches(" kB").parse().unwrap();
+    let size = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-helper")).len();
+    println!("helper: {size} bytes, {rss} kB resident");
+    assert!(size <= 64 * 1024, "{size}");
+    assert!(rss <= 64, "{rss} kB");
+    started.task.signal(Signal::KILL, true).await.unwrap();
+    started.task.wait().await.unwrap();
+}
+
+#[test]
+fn plans_survive_any_bytes() {
+    use super::helper::wire::{Header, Plan, Record};
+    proptest::proptest!(|(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..600))| {
+        let _ = (Plan::decode(&bytes), Header::decode(&bytes), Record::decode(&bytes));
+    });
+}
+
+#[test]
+fn users_are_parsed_strictly() {
+    use super::helper::passwd::{Problem, user};
+    let passwd = b"root:x:0:0:r:/root:/bin/sh\nbad:x:0x:0\n12:x:7:8::/h:\nnul:x:1\x00:1\nlong:x:99999999999:0\n";
+    assert_eq!(user(b"12", passwd, b"").unwrap().uid, 7);
+    assert_eq!(user(b"", passwd, b"").unwrap().home, Some(b"/root".as_slice()));
+    for (text, problem) in [
+        (b"bad".as_slice(), Problem::Unknown),
+        (b"nul", Problem::Unknown),
+        (b"long", Problem::Unknown),
+        (b"1000x", Problem::Unknown),
+        (b"99999999999", Problem::Malformed),
+        (b"0:1:2", Problem::Malformed),
+        (b"0\n", Problem::Malformed),
+        (b"0:nogroup", Problem::Unknown),
+    ] {
+        assert_eq!(user(text, passwd, b"").unwrap_err(), problem, "{}", String::from_utf8_lossy(text));
+    }
 }

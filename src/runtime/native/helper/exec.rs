@@ -68,7 +68,7 @@ fn drop_privileges(plan: &Plan<'_>, identity: &Identity, filter_first: bool) -> 
     if filter_first {
         at(Step::Seccomp, sys::seccomp_filter(plan.section(Section::Seccomp)))?;
     }
-    if !(plan.has(flag::SINGLE_ID) && identity.groups().is_empty()) {
+    if !(plan.has(flag::SINGLE_ID) && identity.groups().iter().all(|gid| *gid == identity.gid)) {
         at(Step::Groups, sys::setgroups(identity.groups()))?;
     }
     at(Step::Capabilities, sys::prctl(PR_SET_KEEPCAPS, 1, 0))?;

@@ -65,6 +65,8 @@ fn apply_text(identity: &mut Identity, wanted: &[u8], passwd: &'static [u8], gro
     identity.uid = user.uid;
     identity.gid = user.gid;
     identity.home = user.home;
+    // Without it, leaving the group would be a way around its negative permissions (CVE-2022-36109).
+    identity.add(user.gid)?;
     if let (Some(name), false) = (user.name, user.group_given) {
         for gid in passwd::memberships(name, group) {
             identity.add(gid)?;
