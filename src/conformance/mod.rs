@@ -1,5 +1,5 @@
 //! Suites that every backend of a seam passes, embedders' own included, and tiny images made in code.
 
 pub mod layers;
-pub mod snapshots;
+pub mod registry;
 pub mod storage;

@@ -62,21 +62,16 @@ impl LocalImages {
         Ok(self.remove_unused(nodes).await?.len())
     }
 
-    /// Removes those blobs and layers that nothing refers to, the upper layers first, and says which.
-    pub(super) async fn remove_unused(&self, mut nodes: Vec<Node>) -> Result<Vec<Node>> {
+    /// Removes those blobs and layers that nothing refers to, and says which.
+    pub(super) async fn remove_unused(&self, nodes: Vec<Node>) -> Result<Vec<Node>> {
         if nodes.is_empty() {
             return Ok(nodes);
         }
-        // Chain ids come the lowest first.
-        nodes.reverse();
         let parts = Arc::clone(&self.parts);
-        let removed = self
-            .parts
+        self.parts
             .store
-            .call(move |store| remove_unreferenced(store, &parts, &nodes))
-            .await?;
-        self.parts.snapshotter.empty_trash().await?;
-        Ok(removed)
+            .call(move |store| remove_unreferenced(store, &parts, nodes))
+            .await
     }
 
     /// Tells of what happened. An event that cannot be written is not worth failing for: the work is done.
@@ -91,21 +86,29 @@ impl LocalImages {
     }
 }
 
-/// Under the databases' locks, so that nobody begins to use what is being removed. The seams are async and may want the
-/// blocking pool, all of whose threads may be waiting for those very locks; so they get a small runtime of their own.
-fn remove_unreferenced(store: &Store, parts: &LocalImagesParts, nodes: &[Node]) -> Result<Vec<Node>> {
+/// Removes those blobs and layers that nothing refers to, the upper layers first. Blocking.
+///
+/// That happens under the databases' locks, so that nobody begins to use what is being removed. The seams are async and
+/// may want the blocking pool, all of whose threads may be waiting for those very locks; so they get a small runtime of
+/// their own.
+pub(super) fn remove_unreferenced(store: &Store, parts: &LocalImagesParts, mut nodes: Vec<Node>) -> Result<Vec<Node>> {
+    // Chain ids come the lowest first.
+    nodes.reverse();
     let runtime = Builder::new_current_thread()
         .max_blocking_threads(1)
         .build()
         .map_err(|error| Error::os("start a runtime for removals", error))?;
-    store.remove_unreferenced(nodes, |node| {
+    let removed = store.remove_unreferenced(&nodes, |node| {
         let digest: Digest = node.id.parse()?;
         match node.kind {
             NodeKind::Blob => runtime.block_on(parts.content.remove(&digest)).map(drop),
             NodeKind::Snapshot => runtime.block_on(parts.snapshotter.remove(&digest)).map(drop),
             kind => Err(Error::internal(format!("a {} among what images need", kind.as_str()))),
         }
-    })
+    })?;
+    // Trees were renamed aside; deleting them takes its time, and no lock.
+    runtime.block_on(parts.snapshotter.empty_trash())?;
+    Ok(removed)
 }
 
 #[async_trait]

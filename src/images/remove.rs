@@ -1,6 +1,8 @@
 //! `remove`: takes names away, and deletes an image with its last one. Docker's rules.
 
-use super::local::LocalImages;
+use std::sync::Arc;
+
+use super::local::{LocalImages, LocalImagesParts, remove_unreferenced};
 use super::lookup::{Found, find};
 use super::{RemoveImageOptions, Removed};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -14,21 +16,22 @@ struct Plan {
     delete: bool,
 }
 
-/// What was done under the records' locks.
+/// What was done.
 struct Done {
     id: ImageId,
     untagged: Vec<Reference>,
     deleted: bool,
-    free: Vec<Node>,
+    freed: Vec<Node>,
 }
 
 impl LocalImages {
     pub(super) async fn remove_named(&self, image: &str, options: RemoveImageOptions) -> Result<Vec<Removed>> {
-        let image = image.to_owned();
+        let (image, parts) = (image.to_owned(), Arc::clone(&self.parts));
+        // One blocking piece of work, which a caller that goes away does not cut off.
         let done = self
             .parts
             .store
-            .call(move |store| remove(store, &image, options))
+            .call(move |store| remove(store, &parts, &image, options))
             .await?;
         for name in &done.untagged {
             self.tell("untag", done.id, Some(name)).await;
@@ -38,8 +41,7 @@ impl LocalImages {
             self.tell("delete", done.id, None).await;
             out.push(Removed::Deleted(done.id));
         }
-        let removed = self.remove_unused(done.free).await?;
-        let layers = removed.iter().filter(|node| node.kind == NodeKind::Snapshot);
+        let layers = done.freed.iter().filter(|node| node.kind == NodeKind::Snapshot);
         out.extend(
             layers
                 .filter_map(|node| node.id.parse::<Digest>().ok())
@@ -49,7 +51,7 @@ impl LocalImages {
     }
 }
 
-fn remove(store: &Store, image: &str, options: RemoveImageOptions) -> Result<Done> {
+fn remove(store: &Store, parts: &LocalImagesParts, image: &str, options: RemoveImageOptions) -> Result<Done> {
     let Found { record, name } = find(store, image)?;
     let names = store.image_names(&record.id)?;
     let user = store.holders(&Node::image(&record.id))?.into_iter().next();
@@ -62,11 +64,13 @@ fn remove(store: &Store, image: &str, options: RemoveImageOptions) -> Result<Don
     } else {
         None
     };
+    let deleted = free.is_some();
+    let freed = free.map(|nodes| remove_unreferenced(store, parts, nodes)).transpose()?;
     Ok(Done {
         id: record.id,
         untagged: plan.untag,
-        deleted: free.is_some(),
-        free: free.unwrap_or_default(),
+        deleted,
+        freed: freed.unwrap_or_default(),
     })
 }
 
