@@ -400,7 +400,8 @@ impl Suite<'_> {
         drop(tree);
         let mut listed = self.snapshotter.list().await.expect("list");
         let mut expect = chains.clone();
-        (listed.sort(), expect.sort());
+        listed.sort();
+        expect.sort();
         assert_eq!(listed, expect);
         self.remove(&chains).await;
     }
@@ -434,7 +435,10 @@ impl Suite<'_> {
         );
         let work = move || layer::apply(&bytes[..], &target, &ownership, &Limits::default());
         tokio::task::spawn_blocking(work).await.expect("worker").expect("apply");
-        assert_eq!(self.snapshotter.active().await.expect("active"), [key.clone()]);
+        assert_eq!(
+            self.snapshotter.active().await.expect("active"),
+            std::slice::from_ref(&key)
+        );
         assert_eq!(self.snapshotter.list().await.expect("list"), []);
         assert_eq!(self.snapshotter.discard(&key).await.expect("discard"), Outcome::Done);
         let gone = self

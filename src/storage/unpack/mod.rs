@@ -440,7 +440,11 @@ impl Job {
         let reader = BlobReader::network(chunks, ingest, teller, stop.clone());
         let feeding = async {
             // Dropping the sender ends the worker's wait; it then finds that it was stopped.
-            let _ = unless(stopped, async { Ok(feed(stream, &blob, sender).await) }).await;
+            let fed = async {
+                feed(stream, &blob, sender).await;
+                Ok(())
+            };
+            let _ = unless(stopped, fed).await;
         };
         let (applied, ()) = futures_util::join!(self.worker(reader, target.clone()), feeding);
         drop(permit);

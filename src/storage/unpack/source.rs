@@ -215,7 +215,13 @@ impl BufRead for BlobReader {
 pub(super) async fn feed(mut stream: super::BlobBytes, blob: &Descriptor, chunks: mpsc::Sender<Result<Bytes>>) {
     use futures_util::StreamExt;
     let mut taken = 0u64;
-    while let Some(next) = stream.next().await {
+    loop {
+        let next = tokio::select! {
+            next = stream.next() => next,
+            // The worker failed: no use waiting for a slow peer.
+            () = chunks.closed() => return,
+        };
+        let Some(next) = next else { break };
         let next = next.and_then(|bytes| {
             check_room(Some(&blob.digest), Some(blob.size), taken, bytes.len())?;
             Ok(bytes)

@@ -355,3 +355,20 @@ async fn a_sweep_removes_what_the_dead_left() {
     left.sort();
     assert_eq!(left, ["container", "unpack-me-x"]);
 }
+
+#[tokio::test]
+async fn a_hostile_layer_fails_at_once_though_the_peer_is_slow() {
+    let bench = Bench::new(Source {
+        slow: Some(Duration::from_millis(700)),
+        chunk: 600_000,
+        ..Source::default()
+    });
+    let evil = LayerBuilder::new()
+        .file("../x", b"")
+        .file("big", &[0; 1_500_000])
+        .build();
+    let layers = [bench.layer(&evil, evil.clone())];
+    let pull = tokio::time::timeout(Duration::from_millis(1300), bench.pull(&layers)).await;
+    assert_eq!(pull.expect("in time").0.unwrap_err().kind(), &ErrorKind::UnsafeArchive);
+    bench.assert_nothing_half_made().await;
+}
