@@ -57,6 +57,8 @@ pub mod conformance;
 pub mod containers;
 #[cfg(feature = "engine")]
 mod driver;
+#[cfg(feature = "engine")]
+pub mod engine;
 pub mod error;
 #[cfg(feature = "engine")]
 pub mod events;
@@ -75,6 +77,8 @@ pub mod storage;
 pub mod store;
 #[allow(unsafe_code)]
 pub(crate) mod sys;
+#[cfg(feature = "engine")]
+pub mod system;
 pub mod types;
 
 #[cfg(feature = "engine")]
@@ -82,6 +86,8 @@ pub use self::containers::{
     AttachOptions, BindMount, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec, ContainerState,
     ContainerSummary, Lifetime, ListOptions, NetworkMode, RemoveOptions, Seccomp, StopOptions, Tmpfs,
 };
+#[cfg(feature = "engine")]
+pub use self::engine::{Container, Engine, EngineBuilder, Image, Output};
 pub use self::error::{Error, ErrorKind, ObjectKind, Result};
 #[cfg(feature = "engine")]
 pub use self::images::{ImageManager, Pull};

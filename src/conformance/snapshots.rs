@@ -42,11 +42,7 @@ struct Suite<'a> {
 ///
 /// # Panics
 /// Where the snapshotter does not behave.
-pub async fn snapshotter(
-    snapshotter: &dyn Snapshotter,
-    mounter: &dyn Mounter,
-    ownership: &Ownership,
-) {
+pub async fn snapshotter(snapshotter: &dyn Snapshotter, mounter: &dyn Mounter, ownership: &Ownership) {
     let suite = Suite {
         snapshotter,
         mounter,
@@ -54,16 +50,14 @@ pub async fn snapshotter(
     };
     suite.stacks().await;
     suite.hides().await;
+    suite.hides_all().await;
     suite.keeps_metadata().await;
     suite.writes().await;
     suite.many_layers().await;
     suite.commits_once().await;
     suite.forgets().await;
     assert_eq!(snapshotter.list().await.expect("list"), []);
-    assert_eq!(
-        snapshotter.active().await.expect("active"),
-        Vec::<String>::new()
-    );
+    assert_eq!(snapshotter.active().await.expect("active"), Vec::<String>::new());
 }
 
 impl Suite<'_> {
@@ -71,17 +65,10 @@ impl Suite<'_> {
     async fn layer(&self, parent: Option<&ChainId>, tar: &[u8]) -> (ChainId, Applied) {
         let chain = Digest::chain(parent, &Digest::of(tar));
         let key = format!("unpack-suite-{}", chain.short());
-        let target = self
-            .snapshotter
-            .begin_layer(&key, parent)
-            .await
-            .expect("begin_layer");
+        let target = self.snapshotter.begin_layer(&key, parent).await.expect("begin_layer");
         let (bytes, ownership) = (tar.to_vec(), self.ownership.clone());
         let work = move || layer::apply(&bytes[..], &target, &ownership, &Limits::default());
-        let applied = tokio::task::spawn_blocking(work)
-            .await
-            .expect("worker")
-            .expect("apply");
+        let applied = tokio::task::spawn_blocking(work).await.expect("worker").expect("apply");
         assert!(
             !self.snapshotter.exists(&chain).await.expect("exists"),
             "a layer is invisible before its commit"
@@ -92,10 +79,7 @@ impl Suite<'_> {
             .expect("commit_layer");
         assert!(self.snapshotter.exists(&chain).await.expect("exists"));
         assert_eq!(
-            self.snapshotter
-                .layer_usage(&chain)
-                .await
-                .expect("layer_usage"),
+            self.snapshotter.layer_usage(&chain).await.expect("layer_usage"),
             applied.usage
         );
         (chain, applied)
@@ -117,10 +101,7 @@ impl Suite<'_> {
 
     async fn remove(&self, chains: &[ChainId]) {
         for chain in chains.iter().rev() {
-            assert_eq!(
-                self.snapshotter.remove(chain).await.expect("remove"),
-                Outcome::Done
-            );
+            assert_eq!(self.snapshotter.remove(chain).await.expect("remove"), Outcome::Done);
             assert_eq!(
                 self.snapshotter.remove(chain).await.expect("remove again"),
                 Outcome::Already
@@ -154,11 +135,7 @@ impl Suite<'_> {
         let tree = self.view(&chains[2]).await;
         let root = tree.path();
         assert_eq!(
-            (
-                text(&root, "etc/a"),
-                text(&root, "etc/b"),
-                text(&root, "etc/c")
-            ),
+            (text(&root, "etc/a"), text(&root, "etc/b"), text(&root, "etc/c")),
             ("1".into(), "2".into(), "3".into())
         );
         assert_eq!(
@@ -171,17 +148,10 @@ impl Suite<'_> {
             0o711,
             "the topmost layer's mode of a directory holds"
         );
-        assert!(
-            fs::write(root.join("etc/new"), "").is_err(),
-            "a view is read-only"
-        );
+        assert!(fs::write(root.join("etc/new"), "").is_err(), "a view is read-only");
         drop(tree);
         let below = self.view(&chains[0]).await;
-        assert_eq!(
-            names(&below.path(), "etc"),
-            ["a", "b"],
-            "a layer below does not change"
-        );
+        assert_eq!(names(&below.path(), "etc"), ["a", "b"], "a layer below does not change");
         drop(below);
         self.remove(&chains).await;
     }
@@ -231,14 +201,24 @@ impl Suite<'_> {
             (3, "r", vec!["last"]),
         ] {
             let tree = self.view(&chains[level]).await;
-            assert_eq!(
-                names(&tree.path(), path),
-                expect,
-                "level {level} path {path:?}"
-            );
+            assert_eq!(names(&tree.path(), path), expect, "level {level} path {path:?}");
         }
         let tree = self.view(&chains[3]).await;
         assert_eq!(text(&tree.path(), "o"), "file");
+        drop(tree);
+        self.remove(&chains).await;
+    }
+
+    /// An opaque mark at the root hides everything below.
+    async fn hides_all(&self) {
+        let layers = [
+            LayerBuilder::new().file("old", b"").build(),
+            LayerBuilder::new().file("/.wh..wh..opq", b"").file("new", b"").build(),
+            LayerBuilder::new().file("newer", b"").build(),
+        ];
+        let chains = self.stack(&layers).await;
+        let tree = self.view(&chains[2]).await;
+        assert_eq!(names(&tree.path(), ""), ["new", "newer"]);
         drop(tree);
         self.remove(&chains).await;
     }
@@ -268,19 +248,14 @@ impl Suite<'_> {
         let root = tree.path();
         let stat = |path: &str| fs::symlink_metadata(root.join(path)).expect("stat");
         assert_eq!(text(&root, "tmp/through"), "symlinked directory");
-        assert_eq!(
-            stat("su").ino(),
-            stat("su2").ino(),
-            "hard links stay together"
-        );
+        assert_eq!(stat("su").ino(), stat("su2").ino(), "hard links stay together");
         assert_eq!(
             (stat("noted").mtime(), stat("noted").mtime_nsec()),
             (1_500_000_000, 250_000_000)
         );
         assert_eq!(stat("sparse").len(), 1 << 20);
         assert!(stat("sparse").blocks() * 512 < 1 << 19, "holes stay holes");
-        let note =
-            crate::sys::xattr::get_link(&root.join("noted"), c"user.note").expect("get attribute");
+        let note = crate::sys::xattr::get_link(&root.join("noted"), c"user.note").expect("get attribute");
         assert_eq!(note.as_deref(), Some(&b"kept"[..]));
         if direct {
             assert_eq!((mode(&root, "tmp"), mode(&root, "su")), (0o1777, 0o4755));
@@ -303,10 +278,7 @@ impl Suite<'_> {
             .await
             .expect("create_writable");
         let tree = self.mounter.mount(&mounts).await.expect("mount");
-        assert_eq!(
-            (mode(&tree.path(), "tmp"), mode(&tree.path(), "su")),
-            (0o1777, 0o4755)
-        );
+        assert_eq!((mode(&tree.path(), "tmp"), mode(&tree.path(), "su")), (0o1777, 0o4755));
         let there = fs::metadata(tree.path().join("su")).expect("stat");
         assert_eq!(there.nlink(), 2, "hard links stay together");
         drop(tree);
@@ -374,10 +346,7 @@ impl Suite<'_> {
                 directories.iter().any(|dir| dir.exists()),
                 "a cleaner is told where the snapshot is"
             );
-            assert_eq!(
-                self.snapshotter.discard(key).await.expect("discard"),
-                Outcome::Done
-            );
+            assert_eq!(self.snapshotter.discard(key).await.expect("discard"), Outcome::Done);
             assert_eq!(
                 self.snapshotter.discard(key).await.expect("discard again"),
                 Outcome::Already
@@ -409,10 +378,7 @@ impl Suite<'_> {
         assert_eq!(names(&tree.path(), ""), Vec::<String>::new());
         fs::write(tree.path().join("x"), "").expect("write");
         drop(tree);
-        assert_eq!(
-            self.snapshotter.discard(&key).await.expect("discard"),
-            Outcome::Done
-        );
+        assert_eq!(self.snapshotter.discard(&key).await.expect("discard"), Outcome::Done);
     }
 
     async fn many_layers(&self) {
@@ -444,10 +410,7 @@ impl Suite<'_> {
         let chain = Digest::of(b"the same for all");
         let keys: Vec<String> = (0..8).map(|n| format!("unpack-suite-{n}")).collect();
         for key in &keys {
-            self.snapshotter
-                .begin_layer(key, None)
-                .await
-                .expect("begin_layer");
+            self.snapshotter.begin_layer(key, None).await.expect("begin_layer");
         }
         let usage = crate::storage::snapshot::Usage::default();
         let commits = keys
@@ -457,39 +420,23 @@ impl Suite<'_> {
             committed.expect("commit of a chain that others commit too");
         }
         assert_eq!(self.snapshotter.list().await.expect("list"), [chain]);
-        assert_eq!(
-            self.snapshotter.active().await.expect("active"),
-            Vec::<String>::new()
-        );
+        assert_eq!(self.snapshotter.active().await.expect("active"), Vec::<String>::new());
         self.remove(&[chain]).await;
     }
 
     /// Unfinished layers are seen by their key only, and go with it.
     async fn forgets(&self) {
         let key = "unpack-suite-half".to_owned();
-        let target = self
-            .snapshotter
-            .begin_layer(&key, None)
-            .await
-            .expect("begin_layer");
+        let target = self.snapshotter.begin_layer(&key, None).await.expect("begin_layer");
         let (bytes, ownership) = (
             LayerBuilder::new().dir("d").file("d/x", b"").build(),
             self.ownership.clone(),
         );
         let work = move || layer::apply(&bytes[..], &target, &ownership, &Limits::default());
-        tokio::task::spawn_blocking(work)
-            .await
-            .expect("worker")
-            .expect("apply");
-        assert_eq!(
-            self.snapshotter.active().await.expect("active"),
-            [key.clone()]
-        );
+        tokio::task::spawn_blocking(work).await.expect("worker").expect("apply");
+        assert_eq!(self.snapshotter.active().await.expect("active"), [key.clone()]);
         assert_eq!(self.snapshotter.list().await.expect("list"), []);
-        assert_eq!(
-            self.snapshotter.discard(&key).await.expect("discard"),
-            Outcome::Done
-        );
+        assert_eq!(self.snapshotter.discard(&key).await.expect("discard"), Outcome::Done);
         let gone = self
             .snapshotter
             .commit_layer(&key, &Digest::of(b"x"), None, Default::default())
@@ -520,13 +467,7 @@ fn mode(root: &Path, path: &str) -> u32 {
 fn names(root: &Path, path: &str) -> Vec<String> {
     let entries = fs::read_dir(root.join(path)).unwrap_or_else(|e| panic!("read {path}: {e}"));
     let mut names: Vec<_> = entries
-        .map(|entry| {
-            entry
-                .expect("entry")
-                .file_name()
-                .to_string_lossy()
-                .into_owned()
-        })
+        .map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();
     names

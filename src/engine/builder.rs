@@ -15,7 +15,7 @@ use crate::logs::{LocalDriver, LocalOptions, LogDriver};
 use crate::registry::RegistryProvider;
 use crate::runtime::Runtime;
 use crate::runtime::cgroups::{CgroupDriver, NativeCgroups};
-use crate::runtime::native::{IdMaps, NativeOptions, NativeRuntime};
+use crate::runtime::native::{IdMapping, NativeOptions, NativeRuntime};
 use crate::storage::content::local::LocalContent;
 use crate::storage::ownership::{Ownership, Privileged};
 use crate::storage::snapshot::overlayfs::Overlayfs;
@@ -154,7 +154,7 @@ impl EngineBuilder {
         let (owners, owner) = (root.owners(), root.owners().register()?);
         let store = Store::open(&root)?;
         let native = Arc::new(self.native(&owner)?);
-        let ownership = ownership(&native);
+        let ownership = choose_ownership(&root, &native)?;
         root.recorded_backend(OWNERSHIP, ownership_name(&ownership))?;
         let (snapshotter, reason) = self.choose_snapshotter(&root, &ownership, &native)?;
         let content = LocalContent::open(root.content(), owner.id().as_str())?;
@@ -202,7 +202,10 @@ impl EngineBuilder {
 
     fn native(&self, owner: &Owner) -> Result<NativeRuntime> {
         let cgroups = self.cgroups.clone().unwrap_or_else(|| Arc::new(NativeCgroups::new(owner.id())));
-        NativeRuntime::new(NativeOptions::new(cgroups).owner_lock(owner.dup_lock()?))
+        let mut options = NativeOptions::default();
+        options.owner_lock = Some(owner.dup_lock()?);
+        options.cgroups = Some(cgroups);
+        Ok(NativeRuntime::new(options))
     }
 
     fn images(
@@ -215,10 +218,9 @@ impl EngineBuilder {
         ownership: &Ownership,
     ) -> Result<LocalImages> {
         let content = Arc::new(content.clone());
-        let locks = self.root.join("locks");
+        let locks = root.path().join("locks");
         let owner = owner.id().clone();
         let unpacker = Unpacker::new(content.clone(), Arc::clone(snapshotter), ownership.clone(), locks, owner.as_str())?;
-        let _ = root;
         Ok(LocalImages::new(LocalImagesParts {
             store: store.clone(),
             owner,
@@ -242,7 +244,7 @@ impl EngineBuilder {
             (None, Some(name)) => (self.make_snapshotter(&name, root, ownership)?, "the root was made with it".to_owned()),
             (None, None) => {
                 let probe = |mounts: &[_]| native.mount(mounts).map(drop);
-                snapshot::auto::auto(root.snapshots(), user_xattr(ownership), ownership.clone(), &probe)?
+                snapshot::auto(root.snapshots(), user_xattr(ownership), ownership.clone(), &probe)?
             }
         };
         root.recorded_backend(SNAPSHOTTER, made.name())?;
@@ -268,12 +270,21 @@ fn user_xattr(ownership: &Ownership) -> bool {
     !matches!(ownership, Ownership::Direct)
 }
 
-fn ownership(native: &Arc<NativeRuntime>) -> Ownership {
-    match native.id_maps() {
-        IdMaps::Root => Ownership::Direct,
-        IdMaps::Ranges => Ownership::Mapped(Arc::clone(native) as Arc<dyn Privileged>),
-        IdMaps::Single => Ownership::Squashed,
+/// What the root was made with; a new root asks the host, which starts the zygote of an ordinary user.
+fn choose_ownership(root: &Root, native: &Arc<NativeRuntime>) -> Result<Ownership> {
+    let mapped = || Ownership::Mapped(Arc::clone(native) as Arc<dyn Privileged>);
+    if !native.uses_user_namespace() {
+        return Ok(Ownership::Direct);
     }
+    match root.backend(OWNERSHIP)?.as_deref() {
+        Some("mapped") => return Ok(mapped()),
+        Some("squashed") => return Ok(Ownership::Squashed),
+        _ => {}
+    }
+    Ok(match native.info()?.mapping {
+        IdMapping::Single => Ownership::Squashed,
+        _ => mapped(),
+    })
 }
 
 fn ownership_name(ownership: &Ownership) -> &'static str {

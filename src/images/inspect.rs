@@ -18,8 +18,12 @@ impl LocalImages {
         let id = record.id;
         let names = self.parts.store.call(move |store| store.image_names(&id)).await?;
         let config = self.read_config(&record.config).await?;
-        let (digests, tags): (Vec<Reference>, Vec<Reference>) = names.into_iter().partition(|name| name.digest().is_some());
-        let layers = record.layers.into_iter().map(|layer| LayerRef { descriptor: layer.descriptor, diff_id: layer.diff_id });
+        let (digests, tags): (Vec<Reference>, Vec<Reference>) =
+            names.into_iter().partition(|name| name.digest().is_some());
+        let layers = record.layers.into_iter().map(|layer| LayerRef {
+            descriptor: layer.descriptor,
+            diff_id: layer.diff_id,
+        });
         Ok(ImageInfo {
             id,
             tags,
@@ -47,9 +51,14 @@ impl LocalImages {
 fn read_small(file: std::fs::File, digest: &Digest) -> Result<Vec<u8>> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
-    file.take(MAX_CONFIG + 1).read_to_end(&mut bytes).map_err(|error| Error::os("read an image's config", error))?;
+    file.take(MAX_CONFIG + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::os("read an image's config", error))?;
     if Digest::of(&bytes) != *digest {
-        let message = format!("the config {} in the content store is damaged: remove the image and pull it again", digest.short());
+        let message = format!(
+            "the config {} in the content store is damaged: remove the image and pull it again",
+            digest.short()
+        );
         return Err(Error::new(ErrorKind::Corrupt, message).with_object(ObjectKind::Blob, digest.to_string()));
     }
     Ok(bytes)

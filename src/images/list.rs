@@ -11,24 +11,35 @@ const KEYS: &[&str] = &["reference", "dangling", "label", "before", "since"];
 impl LocalImages {
     pub(super) async fn list_matching(&self, filter: Filter) -> Result<Vec<ImageSummary>> {
         if let Some(key) = filter.keys().find(|key| !KEYS.contains(key)) {
-            return Err(Error::invalid(format!("invalid filter {key:?} (there are {})", KEYS.join(", "))));
+            return Err(Error::invalid(format!(
+                "invalid filter {key:?} (there are {})",
+                KEYS.join(", ")
+            )));
         }
         let dangling = dangling(&filter)?;
         let wanted = filter.clone();
-        let mut entries = self.parts.store.call(move |store| {
+        let entries = self.parts.store.call(move |store| {
             let mut entries = store.images()?;
             for (key, newer) in [("before", false), ("since", true)] {
                 for name in wanted.values(key) {
                     let limit = lookup::find(store, name)?.record.pulled_at_ns;
-                    entries.retain(|entry| if newer { entry.record.pulled_at_ns > limit } else { entry.record.pulled_at_ns < limit });
+                    entries.retain(|entry| {
+                        if newer {
+                            entry.record.pulled_at_ns > limit
+                        } else {
+                            entry.record.pulled_at_ns < limit
+                        }
+                    });
                 }
             }
             Ok(entries)
         });
-        let mut entries = (&mut entries).await?;
+        let mut entries = entries.await?;
         entries.retain(|entry| dangling.is_none_or(|wanted| entry.tags.is_empty() == wanted));
         let patterns = filter.values("reference");
-        entries.retain(|entry| patterns.is_empty() || names(entry).any(|name| patterns.iter().any(|pattern| is_like(name, pattern))));
+        entries.retain(|entry| {
+            patterns.is_empty() || names(entry).any(|name| patterns.iter().any(|pattern| is_like(name, pattern)))
+        });
         if !filter.values("label").is_empty() {
             entries = self.with_labels(entries, filter.values("label")).await?;
         }
@@ -39,7 +50,12 @@ impl LocalImages {
     async fn with_labels(&self, entries: Vec<ImageEntry>, wanted: &[String]) -> Result<Vec<ImageEntry>> {
         let mut out = Vec::new();
         for entry in entries {
-            let labels = self.read_config(&entry.record.config).await?.config.labels.unwrap_or_default();
+            let labels = self
+                .read_config(&entry.record.config)
+                .await?
+                .config
+                .labels
+                .unwrap_or_default();
             let has = |text: &String| match text.split_once('=') {
                 Some((name, value)) => labels.get(name).is_some_and(|is| is == value),
                 None => labels.contains_key(text),
@@ -61,7 +77,9 @@ fn dangling(filter: &Filter) -> Result<Option<bool>> {
         [] => Ok(None),
         [one] if matches!(one.as_str(), "true" | "1") => Ok(Some(true)),
         [one] if matches!(one.as_str(), "false" | "0") => Ok(Some(false)),
-        other => Err(Error::invalid(format!("invalid filter dangling={other:?} (true or false)"))),
+        other => Err(Error::invalid(format!(
+            "invalid filter dangling={other:?} (true or false)"
+        ))),
     }
 }
 
@@ -80,7 +98,8 @@ fn summary(entry: ImageEntry) -> ImageSummary {
 
 /// Docker's `reference` filter: the pattern fits the short name, with its tag or without.
 fn is_like(name: &Reference, pattern: &str) -> bool {
-    fits(pattern.as_bytes(), name.familiar().as_bytes()) || fits(pattern.as_bytes(), name.familiar_repository().as_bytes())
+    fits(pattern.as_bytes(), name.familiar().as_bytes())
+        || fits(pattern.as_bytes(), name.familiar_repository().as_bytes())
 }
 
 /// `*` for any characters but a slash, `?` for one, as Go's `path.Match`. Without recursion: the last `*` takes one more
@@ -115,7 +134,16 @@ mod tests {
     #[test]
     fn patterns_fit_as_in_docker() {
         let name: Reference = "busybox:1.36".parse().unwrap();
-        for pattern in ["busybox", "busy*", "*box", "b?sybox", "busybox:1*", "*:1.36", "busybox:1.36", "*"] {
+        for pattern in [
+            "busybox",
+            "busy*",
+            "*box",
+            "b?sybox",
+            "busybox:1*",
+            "*:1.36",
+            "busybox:1.36",
+            "*",
+        ] {
             assert!(is_like(&name, pattern), "{pattern}");
         }
         for pattern in ["", "busy", "box", "busybox:2*", "?", "docker.io/*"] {

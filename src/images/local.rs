@@ -13,9 +13,9 @@ use crate::progress::Progress;
 use crate::registry::RegistryProvider;
 use crate::storage::content::ContentStore;
 use crate::storage::snapshot::Snapshotter;
-use crate::storage::unpack::{BlobSource, LayerRef, Unpacker};
-use crate::store::{ImageRecord, Node, NodeKind, Store};
-use crate::types::{Descriptor, Digest, Filter, ImageId, Outcome, OwnerId, Reference};
+use crate::storage::unpack::Unpacker;
+use crate::store::{Node, NodeKind, Store};
+use crate::types::{Digest, Filter, ImageId, Outcome, OwnerId, Reference};
 
 /// What the engine hands the manager.
 #[derive(Debug, Clone)]
@@ -70,7 +70,11 @@ impl LocalImages {
         // Chain ids come the lowest first.
         nodes.reverse();
         let parts = Arc::clone(&self.parts);
-        let removed = self.parts.store.call(move |store| remove_unreferenced(store, &parts, &nodes)).await?;
+        let removed = self
+            .parts
+            .store
+            .call(move |store| remove_unreferenced(store, &parts, &nodes))
+            .await?;
         self.parts.snapshotter.empty_trash().await?;
         Ok(removed)
     }

@@ -41,17 +41,29 @@ pub(super) fn find(store: &Store, text: &str) -> Result<Found> {
 /// Looks a name up; of a name with tag and digest, the digest counts. Blocking.
 pub(super) fn by_name(store: &Store, name: &Reference) -> Result<Option<Found>> {
     let Some(digest) = name.digest() else {
-        return Ok(store.image_by_name(name)?.map(|record| Found { record, name: Some(name.clone()) }));
+        return Ok(store.image_by_name(name)?.map(|record| Found {
+            record,
+            name: Some(name.clone()),
+        }));
     };
     let pinned = name.pinned(&digest);
     if let Some(record) = store.image_by_name(&pinned)? {
-        return Ok(Some(Found { record, name: Some(pinned) }));
+        return Ok(Some(Found {
+            record,
+            name: Some(pinned),
+        }));
     }
     // The name has the digest of the index it was pulled by; the digest of the manifest means the same image.
     let same_repository = |other: &Reference| other.host() == name.host() && other.repository() == name.repository();
-    let mut all = store.images()?.into_iter().filter(|entry| entry.record.manifest.digest == digest);
+    let mut all = store
+        .images()?
+        .into_iter()
+        .filter(|entry| entry.record.manifest.digest == digest);
     let entry = all.find(|entry| entry.tags.iter().chain(&entry.digests).any(same_repository));
-    Ok(entry.map(|entry| Found { record: entry.record, name: None }))
+    Ok(entry.map(|entry| Found {
+        record: entry.record,
+        name: None,
+    }))
 }
 
 pub(super) fn missing(text: &str) -> Error {

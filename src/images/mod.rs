@@ -67,7 +67,12 @@ pub struct PullRequest {
 impl PullRequest {
     /// Pulls for this host if the image is missing.
     pub fn new(source: ImageSource) -> Self {
-        Self { source, platform: None, policy: Pull::default(), credentials: None }
+        Self {
+            source,
+            platform: None,
+            policy: Pull::default(),
+            credentials: None,
+        }
     }
 
     /// Chooses a platform.

@@ -42,17 +42,37 @@ impl Origin {
             ImageSource::Registry(reference) => {
                 let credentials = request.credentials.as_ref().unwrap_or(&Credentials::Anonymous);
                 let registry = registries.open(reference.host(), credentials).await?;
-                let source = Source { registry, repository: reference.repository().to_owned() };
+                let source = Source {
+                    registry,
+                    repository: reference.repository().to_owned(),
+                };
                 let top = source.manifest(&key_of(reference)).await?;
                 let names = names_of(reference, &top.descriptor.digest);
-                Ok(Self { source: Arc::new(source), top, names, shown: reference.familiar() })
+                Ok(Self {
+                    source: Arc::new(source),
+                    top,
+                    names,
+                    shown: reference.familiar(),
+                })
             }
             ImageSource::OciLayout { dir, name } => {
                 let layout = LayoutRegistry::open(dir).await?;
                 let top = layout.select(name.as_deref()).await?;
-                let names = top.descriptor.annotations.get(REF_NAME).and_then(|name| name.parse().ok());
-                let source = Source { registry: Arc::new(layout), repository: String::new() };
-                Ok(Self { source: Arc::new(source), top, names: names.into_iter().collect(), shown: request.source.to_string() })
+                let names = top
+                    .descriptor
+                    .annotations
+                    .get(REF_NAME)
+                    .and_then(|name| name.parse().ok());
+                let source = Source {
+                    registry: Arc::new(layout),
+                    repository: String::new(),
+                };
+                Ok(Self {
+                    source: Arc::new(source),
+                    top,
+                    names: names.into_iter().collect(),
+                    shown: request.source.to_string(),
+                })
             }
         }
     }
@@ -97,7 +117,9 @@ impl Source {
         };
         if is != wanted || blob.descriptor.digest != is {
             let message = format!("a manifest hashes to {is}, not to {wanted}");
-            return Err(Error::new(ErrorKind::DigestMismatch, message).with_object(ObjectKind::Manifest, wanted.to_string()));
+            return Err(
+                Error::new(ErrorKind::DigestMismatch, message).with_object(ObjectKind::Manifest, wanted.to_string())
+            );
         }
         Ok(blob)
     }

@@ -3,7 +3,7 @@
 //! Everything that is fetched is leased before it is looked for, so that a removal beside the pull cannot take it away in
 //! between. The record comes last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::local::{LocalImages, now_ns};
@@ -15,16 +15,20 @@ use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::progress::{Progress, ProgressEvent};
 use crate::registry::ManifestBlob;
 use crate::storage::unpack::LayerRef;
-use crate::store::{ImageRecord, LayerRecord, Lease, Node};
-use crate::types::{ImageSource, Platform, Reference};
+use crate::store::{ImageRecord, LayerRecord, Lease, Node, NodeKind, Store};
+use crate::types::{ImageId, ImageSource, Platform, Reference};
 
 impl LocalImages {
     pub(super) async fn pull_and_tell(&self, request: PullRequest, progress: Progress) -> Result<ImageInfo> {
-        let mut ending = Ending { progress: Some(progress.clone()) };
+        let mut ending = Ending {
+            progress: Some(progress.clone()),
+        };
         let result = self.pull_unless_here(&request, &progress).await;
         ending.tell(match &result {
             Ok(info) => ProgressEvent::Done { image: info.id },
-            Err(error) => ProgressEvent::Failed { message: error.report() },
+            Err(error) => ProgressEvent::Failed {
+                message: error.report(),
+            },
         });
         result
     }
@@ -57,13 +61,17 @@ impl LocalImages {
         let owner = self.parts.owner.clone();
         let lease = Arc::new(self.parts.store.call(move |store| store.lease(&owner)).await?);
         let mut held = blobs_of(&chosen);
-        let result = self.fetch_leased(origin, &chosen, platform, &lease, &mut held, progress).await;
+        let result = self
+            .fetch_leased(origin, &chosen, platform, &lease, &mut held, progress)
+            .await;
         if let Ok(lease) = Arc::try_unwrap(lease) {
             self.parts.store.call(move |_| lease.release()).await?;
         }
-        if result.as_ref().is_err_and(is_final) {
-            self.remove_unused(held).await?;
-        }
+        match &result {
+            Ok(info) => self.remove_unused(unneeded(held, info)).await?,
+            Err(error) if is_final(error) => self.remove_unused(held).await?,
+            Err(_) => Vec::new(),
+        };
         result
     }
 
@@ -80,8 +88,10 @@ impl LocalImages {
         progress.report(resolved(chosen));
         self.keep_manifest(&chosen.blob).await?;
         let unpacker = &self.parts.unpacker;
-        unpacker.blob(&chosen.manifest.config, origin.blobs(), progress).await?;
-        let config = self.read_config(&chosen.manifest.config).await?;
+        let config = unpacker
+            .blob(&chosen.manifest.config, origin.blobs(), manifest::MAX_CONFIG, progress)
+            .await?;
+        let config = ImageConfig::parse(&config)?;
         check_platform(&config, platform, &origin.shown)?;
         let layers = manifest::layers(&chosen.manifest, &config)?;
         let mut record = record_of(chosen, &config, &layers);
@@ -90,10 +100,10 @@ impl LocalImages {
         held.splice(0..0, snapshots);
         unpacker.image(&layers, origin.blobs(), progress).await?;
         record.size = self.size_of(&record).await?;
-        self.parts.content.sync().await?;
-        self.parts.snapshotter.sync().await?;
+        unpacker.sync().await?;
         let id = record.id;
-        let record = self.put(record, origin.names.clone()).await?;
+        let names = origin.names.clone();
+        let record = self.parts.store.call(move |store| put(store, record, &names)).await?;
         self.tell("pull", id, origin.names.first()).await;
         self.info_of(record).await
     }
@@ -109,13 +119,19 @@ impl LocalImages {
         if self.parts.content.info(&descriptor.digest).await?.is_some() {
             return Ok(());
         }
-        let mut ingest = self.parts.content.ingest(Some(&descriptor.digest), Some(descriptor.size)).await?;
+        let mut ingest = self
+            .parts
+            .content
+            .ingest(Some(&descriptor.digest), Some(descriptor.size))
+            .await?;
         let bytes = blob.bytes.clone();
         let written = tokio::task::spawn_blocking(move || {
             ingest.write(&bytes)?;
             ingest.commit().map(drop)
         });
-        written.await.map_err(|error| Error::internal("writing a manifest ended early").with_source(error))?
+        written
+            .await
+            .map_err(|error| Error::internal("writing a manifest ended early").with_source(error))?
     }
 
     /// What the layers take on disk. A layer that is there twice counts once.
@@ -126,45 +142,53 @@ impl LocalImages {
         }
         Ok(total)
     }
-
-    /// Writes the record, unless the very same is there. Pulled again from elsewhere, an image may come with other blobs
-    /// for the same layers; the old ones go.
-    async fn put(&self, record: ImageRecord, names: Vec<Reference>) -> Result<ImageRecord> {
-        let (record, old) = self
-            .parts
-            .store
-            .call(move |store| {
-                let old = store.image(&record.id)?;
-                let same = old.as_ref().filter(|old| is_same(old, &record)).cloned();
-                let record = same.unwrap_or(record);
-                let mut points_here = names.iter().map(|name| Ok(store.image_by_name(name)?.is_some_and(|there| there.id == record.id)));
-                let named = points_here.try_fold(true, |all, one: Result<bool>| one.map(|one| all && one))?;
-                if old.as_ref() != Some(&record) || !named {
-                    store.put_image(&record, &names)?;
-                }
-                Ok((record, old))
-            })
-            .await?;
-        let needed = record.needs();
-        let mut replaced = old.map(|old| old.needs()).unwrap_or_default();
-        replaced.retain(|node| !needed.contains(node));
-        self.remove_unused(replaced).await?;
-        Ok(record)
-    }
 }
 
-/// Whether two records differ in nothing but when they were made.
-fn is_same(old: &ImageRecord, new: &ImageRecord) -> bool {
-    *old == ImageRecord { pulled_at_ns: old.pulled_at_ns, ..new.clone() }
+/// Writes the record and points the names at it. An image that is here already stays as it is, with the blobs it came
+/// with: the same config means the same layers, however they were compressed elsewhere. Blocking.
+fn put(store: &Store, record: ImageRecord, names: &[Reference]) -> Result<ImageRecord> {
+    if let Some(old) = store.image(&record.id)?
+        && point_all(store, names, &record.id)?
+    {
+        return Ok(old);
+    }
+    store.put_image(&record, names)?;
+    Ok(record)
+}
+
+/// Whether the image was there to point all the names at.
+fn point_all(store: &Store, names: &[Reference], id: &ImageId) -> Result<bool> {
+    for name in names {
+        match store.tag(name, id) {
+            Err(error) if error.is_not_found() => return Ok(false),
+            other => other?,
+        };
+    }
+    Ok(true)
+}
+
+/// What was held and is not needed, since the image was here with other blobs.
+fn unneeded(mut held: Vec<Node>, info: &ImageInfo) -> Vec<Node> {
+    let blobs = [&info.manifest.digest, &info.id]
+        .into_iter()
+        .chain(info.layers.iter().map(|layer| &layer.descriptor.digest));
+    let needed: HashSet<Node> = blobs.map(Node::blob).collect();
+    held.retain(|node| node.kind == NodeKind::Blob && !needed.contains(node));
+    held
 }
 
 fn blobs_of(chosen: &Chosen) -> Vec<Node> {
-    let descriptors = [&chosen.blob.descriptor, &chosen.manifest.config].into_iter().chain(&chosen.manifest.layers);
+    let descriptors = [&chosen.blob.descriptor, &chosen.manifest.config]
+        .into_iter()
+        .chain(&chosen.manifest.layers);
     descriptors.map(|descriptor| Node::blob(&descriptor.digest)).collect()
 }
 
 fn record_of(chosen: &Chosen, config: &ImageConfig, layers: &[LayerRef]) -> ImageRecord {
-    let layer = |layer: &LayerRef| LayerRecord { descriptor: layer.descriptor.clone(), diff_id: layer.diff_id };
+    let layer = |layer: &LayerRef| LayerRecord {
+        descriptor: layer.descriptor.clone(),
+        diff_id: layer.diff_id,
+    };
     let mut manifest = chosen.blob.descriptor.clone();
     // The name in a layout is no property of the image.
     manifest.annotations.clear();
@@ -185,7 +209,11 @@ fn resolved(chosen: &Chosen) -> ProgressEvent {
     // A blob that is named twice is fetched once.
     let sizes: BTreeMap<_, u64> = blobs.map(|descriptor| (descriptor.digest, descriptor.size)).collect();
     let total_bytes = sizes.values().fold(0u64, |sum, size| sum.saturating_add(*size));
-    ProgressEvent::Resolved { manifest: chosen.blob.descriptor.digest, layers: chosen.manifest.layers.len(), total_bytes }
+    ProgressEvent::Resolved {
+        manifest: chosen.blob.descriptor.digest,
+        layers: chosen.manifest.layers.len(),
+        total_bytes,
+    }
 }
 
 /// The config has the last word on what an image runs on.
@@ -210,7 +238,10 @@ fn not_here(reference: &Reference, platform: Option<&Platform>) -> Error {
 /// Whether trying again cannot help, so that what was fetched is of no use.
 fn is_final(error: &Error) -> bool {
     use ErrorKind::{DigestMismatch, InvalidArgument, NotFound, UnsafeArchive, Unsupported};
-    matches!(error.kind(), DigestMismatch | InvalidArgument | NotFound | UnsafeArchive | Unsupported { .. })
+    matches!(
+        error.kind(),
+        DigestMismatch | InvalidArgument | NotFound | UnsafeArchive | Unsupported { .. }
+    )
 }
 
 /// Sees to it that progress ends with one event, even where the pull is dropped.
@@ -228,6 +259,8 @@ impl Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.tell(ProgressEvent::Failed { message: "cancelled".to_owned() });
+        self.tell(ProgressEvent::Failed {
+            message: "cancelled".to_owned(),
+        });
     }
 }

@@ -25,7 +25,11 @@ struct Done {
 impl LocalImages {
     pub(super) async fn remove_named(&self, image: &str, options: RemoveImageOptions) -> Result<Vec<Removed>> {
         let image = image.to_owned();
-        let done = self.parts.store.call(move |store| remove(store, &image, options)).await?;
+        let done = self
+            .parts
+            .store
+            .call(move |store| remove(store, &image, options))
+            .await?;
         for name in &done.untagged {
             self.tell("untag", done.id, Some(name)).await;
         }
@@ -36,7 +40,11 @@ impl LocalImages {
         }
         let removed = self.remove_unused(done.free).await?;
         let layers = removed.iter().filter(|node| node.kind == NodeKind::Snapshot);
-        out.extend(layers.filter_map(|node| node.id.parse::<Digest>().ok()).map(Removed::DeletedLayer));
+        out.extend(
+            layers
+                .filter_map(|node| node.id.parse::<Digest>().ok())
+                .map(Removed::DeletedLayer),
+        );
         Ok(out)
     }
 }
@@ -49,8 +57,17 @@ fn remove(store: &Store, image: &str, options: RemoveImageOptions) -> Result<Don
     for name in &plan.untag {
         store.untag(name)?;
     }
-    let free = if plan.delete { delete(store, &record.id, options.force)? } else { None };
-    Ok(Done { id: record.id, untagged: plan.untag, deleted: free.is_some(), free: free.unwrap_or_default() })
+    let free = if plan.delete {
+        delete(store, &record.id, options.force)?
+    } else {
+        None
+    };
+    Ok(Done {
+        id: record.id,
+        untagged: plan.untag,
+        deleted: free.is_some(),
+        free: free.unwrap_or_default(),
+    })
 }
 
 /// Deletes the record, unless somebody began to use it since the plan was made and force says that the names were enough.
@@ -67,7 +84,12 @@ fn plan(image: &str, names: &[Reference], by: Option<&Reference>, user: Option<&
     let untag = match by {
         Some(name) => with_its_digests(names, name),
         None if is_one_name(names) || force => names.to_vec(),
-        None => return Err(conflict(image, "it has several names: remove them one by one, or force it")),
+        None => {
+            return Err(conflict(
+                image,
+                "it has several names: remove them one by one, or force it",
+            ));
+        }
     };
     let last = untag.len() == names.len();
     match user {
@@ -80,7 +102,10 @@ fn plan(image: &str, names: &[Reference], by: Option<&Reference>, user: Option<&
 /// A tag, and with the last tag of a repository also its names by digest.
 fn with_its_digests(names: &[Reference], name: &Reference) -> Vec<Reference> {
     let same = |other: &&Reference| other.host() == name.host() && other.repository() == name.repository();
-    let other_tags = names.iter().filter(same).any(|other| other != name && other.digest().is_none());
+    let other_tags = names
+        .iter()
+        .filter(same)
+        .any(|other| other != name && other.digest().is_none());
     if name.digest().is_some() || other_tags {
         return vec![name.clone()];
     }
@@ -90,7 +115,9 @@ fn with_its_digests(names: &[Reference], name: &Reference) -> Vec<Reference> {
 /// One tag at most, and everything in one repository.
 fn is_one_name(names: &[Reference]) -> bool {
     let tags = names.iter().filter(|name| name.digest().is_none()).count();
-    let one_repository = names.windows(2).all(|pair| pair[0].familiar_repository() == pair[1].familiar_repository());
+    let one_repository = names
+        .windows(2)
+        .all(|pair| pair[0].familiar_repository() == pair[1].familiar_repository());
     tags <= 1 && one_repository
 }
 
@@ -100,7 +127,8 @@ fn in_use(image: &str, user: &Node) -> Error {
 }
 
 fn conflict(image: &str, why: &str) -> Error {
-    Error::new(ErrorKind::Conflict, format!("cannot remove the image {image}: {why}")).with_object(ObjectKind::Image, image)
+    Error::new(ErrorKind::Conflict, format!("cannot remove the image {image}: {why}"))
+        .with_object(ObjectKind::Image, image)
 }
 
 #[cfg(test)]
@@ -108,16 +136,37 @@ mod tests {
     use super::*;
 
     fn names(texts: &[&str]) -> Vec<Reference> {
-        texts.iter().map(|text| text.replace("@d", &format!("@{}", Digest::of(b"d"))).parse().unwrap()).collect()
+        texts
+            .iter()
+            .map(|text| text.replace("@d", &format!("@{}", Digest::of(b"d"))).parse().unwrap())
+            .collect()
     }
 
     #[test]
     fn docker_s_rules() {
         // All names, by which one, whether a container uses it, force; what is untagged, whether it is deleted.
-        type Row<'a> = (&'a [&'a str], Option<&'a str>, bool, bool, Option<(&'a [&'a str], bool)>);
+        type Row<'a> = (
+            &'a [&'a str],
+            Option<&'a str>,
+            bool,
+            bool,
+            Option<(&'a [&'a str], bool)>,
+        );
         let table: &[Row<'_>] = &[
-            (&["a:1", "a@d"], Some("a:1"), false, false, Some((&["a:1", "a@d"], true))),
-            (&["a:1", "a:2", "a@d"], Some("a:1"), false, false, Some((&["a:1"], false))),
+            (
+                &["a:1", "a@d"],
+                Some("a:1"),
+                false,
+                false,
+                Some((&["a:1", "a@d"], true)),
+            ),
+            (
+                &["a:1", "a:2", "a@d"],
+                Some("a:1"),
+                false,
+                false,
+                Some((&["a:1"], false)),
+            ),
             (&["a:1", "b:1"], Some("a:1"), true, false, Some((&["a:1"], false))),
             (&["a:1"], Some("a:1"), true, false, None),
             (&["a:1"], Some("a:1"), true, true, Some((&["a:1"], false))),
@@ -137,7 +186,14 @@ mod tests {
             let by = by.map(|name| names(&[name]).remove(0));
             let is = plan("x", &names(all), by.as_ref(), used.then_some(&user), *force);
             match expected {
-                Some((untag, delete)) => assert_eq!(is.unwrap(), Plan { untag: names(untag), delete: *delete }, "{all:?} {by:?}"),
+                Some((untag, delete)) => assert_eq!(
+                    is.unwrap(),
+                    Plan {
+                        untag: names(untag),
+                        delete: *delete
+                    },
+                    "{all:?} {by:?}"
+                ),
                 None => assert!(is.unwrap_err().is_conflict(), "{all:?} {by:?}"),
             }
         }

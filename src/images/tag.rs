@@ -8,7 +8,9 @@ use crate::types::{Outcome, Reference};
 impl LocalImages {
     pub(super) async fn tag_named(&self, image: &str, name: &Reference) -> Result<Outcome> {
         if name.tag().is_none() || name.digest().is_some() {
-            return Err(Error::invalid(format!("cannot tag an image as {name}: a name with a tag and without a digest is needed")));
+            return Err(Error::invalid(format!(
+                "cannot tag an image as {name}: a name with a tag and without a digest is needed"
+            )));
         }
         let (image, target) = (image.to_owned(), name.clone());
         let (id, outcome) = self

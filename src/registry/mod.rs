@@ -62,10 +62,5 @@ pub trait Registry: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`Registry::manifest`]; the stream itself yields `Unavailable` where a connection breaks.
-    async fn blob(
-        &self,
-        repository: &str,
-        descriptor: &Descriptor,
-        offset: u64,
-    ) -> Result<BlobStream>;
+    async fn blob(&self, repository: &str, descriptor: &Descriptor, offset: u64) -> Result<BlobStream>;
 }

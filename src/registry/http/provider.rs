@@ -21,7 +21,10 @@ pub struct HttpRegistries {
 impl HttpRegistries {
     /// All hosts with these options.
     pub fn new(options: HttpOptions) -> Self {
-        Self { options, ..Self::default() }
+        Self {
+            options,
+            ..Self::default()
+        }
     }
 
     /// One host with others.
@@ -33,7 +36,9 @@ impl HttpRegistries {
 
     fn known(&self, host: &str, credentials: &Credentials) -> Option<Arc<HttpRegistry>> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.get(host).filter(|(shown, _)| shown == credentials).map(|(_, registry)| Arc::clone(registry))
+        open.get(host)
+            .filter(|(shown, _)| shown == credentials)
+            .map(|(_, registry)| Arc::clone(registry))
     }
 }
 
@@ -43,7 +48,10 @@ impl RegistryProvider for HttpRegistries {
         let mut options = match self.hosts.get(host) {
             Some(options) => options.clone(),
             // Credentials that were given for no host in particular are not shown to every host there is.
-            None => HttpOptions { credentials: Credentials::Anonymous, ..self.options.clone() },
+            None => HttpOptions {
+                credentials: Credentials::Anonymous,
+                ..self.options.clone()
+            },
         };
         if !credentials.is_anonymous() {
             options.credentials = credentials.clone();
@@ -53,7 +61,8 @@ impl RegistryProvider for HttpRegistries {
         }
         let (name, shown) = (host.to_owned(), options.credentials.clone());
         let made = spawn_blocking(move || HttpRegistry::new(&name, options)).await;
-        let made = Arc::new(made.map_err(|error| Error::internal("opening a registry ended early").with_source(error))??);
+        let made =
+            Arc::new(made.map_err(|error| Error::internal("opening a registry ended early").with_source(error))??);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.insert(host.to_owned(), (shown, Arc::clone(&made)));
         Ok(made)

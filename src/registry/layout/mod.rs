@@ -205,7 +205,12 @@ fn join(entries: &[Descriptor]) -> Result<ManifestBlob> {
     let bytes =
         serde_json::to_vec(&index).map_err(|error| Error::internal("an index cannot be written").with_source(error))?;
     let mut joined = blob_of(MediaType(media_type.to_owned()), bytes);
-    joined.descriptor.annotations.extend(entries.first().and_then(ref_name).map(|name| (REF_NAME.to_owned(), name.to_owned())));
+    joined.descriptor.annotations.extend(
+        entries
+            .first()
+            .and_then(ref_name)
+            .map(|name| (REF_NAME.to_owned(), name.to_owned())),
+    );
     Ok(joined)
 }
 
