@@ -394,7 +394,10 @@ fn loopback_up() {
 }
 
 /// A filter of 60 comparisons, as long as a range tree over Docker's default profile, that allows everything.
-fn load_filter() -> c_int {
+///
+/// # Safety
+/// Changes this process for good.
+unsafe fn load_filter() -> c_int {
     const COMPARISONS: usize = 60;
     let load = libc::sock_filter {
         code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,

@@ -381,16 +381,7 @@ fn open(host: &mut Host) -> Job {
     let mut contestants = Vec::new();
     for held in [0, 1000] {
         let root = host.dir(&format!("ours-open-{held}"));
-        let filled = Worker::start("ours", &[&root.display().to_string(), "0"])
-            .and_then(|mut worker| worker.tell(&format!("fill {held} {}", host.reference("busybox"))));
-        let run = filled.and_then(|_| {
-            told(
-                "ours",
-                &[&host.dir("unused")],
-                Some(0),
-                format!("open {}", root.display()),
-            )
-        });
+        let run = ours_open(host, held, &root);
         contestants.push(Contestant::maybe(format!("longshore, {held} held"), run));
     }
     let dir = host.dir("limit-open");
@@ -406,4 +397,20 @@ fn open(host: &mut Host) -> Job {
         contestants,
         between: Box::new(|| {}),
     }
+}
+
+/// The containers are their maker's, who therefore stays while others open the root.
+fn ours_open(host: &Host, held: usize, root: &Path) -> Result<Run, String> {
+    let mut maker = Worker::start("ours", &[&root.display().to_string(), "0"])?;
+    maker.tell(&format!("fill {held} {}", host.reference("busybox")))?;
+    let mut open = told(
+        "ours",
+        &[&host.dir("unused")],
+        Some(0),
+        format!("open {}", root.display()),
+    )?;
+    Ok(Box::new(move || {
+        let _maker = &maker;
+        open()
+    }))
 }

@@ -1,6 +1,6 @@
 //! Roots for engines.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
