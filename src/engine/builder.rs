@@ -168,7 +168,7 @@ impl EngineBuilder {
             owner: owner.id().clone(),
             images: Arc::clone(&images) as Arc<dyn ImageManager>,
             snapshotter: Arc::clone(&snapshotter),
-            runtime: self.runtime.clone().unwrap_or(native),
+            runtime: self.runtime.clone().unwrap_or_else(|| Arc::clone(&native) as Arc<dyn Runtime>),
             logs: self.logs.clone().unwrap_or_else(|| Arc::new(LocalDriver::new(LocalOptions::default()))),
             dir: root.containers(),
             ownership: ownership_name(&ownership),
@@ -184,6 +184,7 @@ impl EngineBuilder {
         let (own, id) = (containers.clone(), owner.id().clone());
         driver.at_end(async move {
             own.0.close().await;
+            native.close().await;
             drop(owner);
         });
         let first = reconciler.clone();

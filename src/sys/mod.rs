@@ -9,3 +9,4 @@ pub(crate) mod reflink;
 pub(crate) mod socket;
 pub(crate) mod spawn;
 pub(crate) mod terminal;
+pub(crate) mod xattr;
