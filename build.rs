@@ -112,14 +112,11 @@ fn compile(linker: &Linker, out: &Path) -> Result<(), String> {
         .env_remove("RUSTFLAGS")
         .env_remove("RUSTC_WORKSPACE_WRAPPER");
     link_arguments(linker, &mut command);
-    command.arg("-o").arg(out).arg(
-        Path::new(&variable("CARGO_MANIFEST_DIR"))
-            .join(SOURCE)
-            .join("main.rs"),
-    );
-    let output = command
-        .output()
-        .map_err(|error| format!("run {command:?}: {error}"))?;
+    command
+        .arg("-o")
+        .arg(out)
+        .arg(Path::new(&variable("CARGO_MANIFEST_DIR")).join(SOURCE).join("main.rs"));
+    let output = command.output().map_err(|error| format!("run {command:?}: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
