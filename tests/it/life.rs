@@ -31,13 +31,6 @@ tests! { "life":
     ]
 }
 
-fn all() -> ListOptions {
-    ListOptions {
-        all: true,
-        ..ListOptions::default()
-    }
-}
-
 async fn a7_errors_name_kind_and_object() -> Check {
     let world = World::new().await?;
     let missing = world
