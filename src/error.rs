@@ -185,8 +185,7 @@ impl Error {
     /// An object that does not exist.
     pub fn not_found(object: ObjectKind, name: impl Into<String>) -> Self {
         let name = name.into();
-        Self::new(ErrorKind::NotFound, format!("no such {object}: {name}"))
-            .with_object(object, name)
+        Self::new(ErrorKind::NotFound, format!("no such {object}: {name}")).with_object(object, name)
     }
 
     /// A value of the caller that can never work.
@@ -271,10 +270,7 @@ impl Error {
 
     /// The object that the error is about, if it is about one.
     pub fn object(&self) -> Option<(ObjectKind, &str)> {
-        self.0
-            .object
-            .as_ref()
-            .map(|(kind, name)| (*kind, name.as_str()))
+        self.0.object.as_ref().map(|(kind, name)| (*kind, name.as_str()))
     }
 
     /// The step that failed, if the work has steps.
@@ -286,10 +282,7 @@ impl Error {
     pub fn errno(&self) -> Option<i32> {
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = next {
-            if let Some(code) = error
-                .downcast_ref::<io::Error>()
-                .and_then(io::Error::raw_os_error)
-            {
+            if let Some(code) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
                 return Some(code);
             }
             next = error.source();
@@ -357,8 +350,7 @@ impl fmt::Display for Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Error");
-        out.field("kind", &self.0.kind)
-            .field("message", &self.0.message);
+        out.field("kind", &self.0.kind).field("message", &self.0.message);
         if let Some((kind, name)) = &self.0.object {
             out.field("object", &format_args!("{kind} {name}"));
         }
@@ -384,8 +376,7 @@ mod tests {
 
     #[test]
     fn display_says_one_level_and_report_the_chain() {
-        let error = Error::os("open config", io::Error::from_raw_os_error(libc::ENOSPC))
-            .context("pull busybox");
+        let error = Error::os("open config", io::Error::from_raw_os_error(libc::ENOSPC)).context("pull busybox");
         assert_eq!(error.to_string(), "pull busybox");
         assert_eq!(error.kind(), &ErrorKind::NoSpace);
         assert_eq!(error.errno(), Some(libc::ENOSPC));

@@ -54,15 +54,9 @@ pub enum ProgressEvent {
 impl fmt::Display for ProgressEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Resolved {
-                manifest, layers, ..
-            } => write!(f, "{}: found, {layers} layers", manifest.short()),
+            Self::Resolved { manifest, layers, .. } => write!(f, "{}: found, {layers} layers", manifest.short()),
             Self::Exists { digest, .. } => write!(f, "{}: already exists", digest.short()),
-            Self::Downloaded {
-                digest,
-                bytes,
-                size,
-            } => write!(f, "{}: {bytes} of {size} bytes more", digest.short()),
+            Self::Downloaded { digest, bytes, size } => write!(f, "{}: {bytes} of {size} bytes more", digest.short()),
             Self::Unpacked { digest } => write!(f, "{}: unpacked", digest.short()),
             Self::Done { image } => write!(f, "{}: done", image.short()),
             Self::Failed { message } => write!(f, "failed: {message}"),

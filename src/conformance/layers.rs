@@ -121,12 +121,10 @@ impl LayerBuilder {
     #[must_use]
     pub fn entry(mut self, kind: u8, path: &str, link: &str, meta: &Meta, data: &[u8]) -> Self {
         if path.len() > 100 {
-            self.pending
-                .push(("path".to_owned(), path.as_bytes().to_vec()));
+            self.pending.push(("path".to_owned(), path.as_bytes().to_vec()));
         }
         if link.len() > 100 {
-            self.pending
-                .push(("linkpath".to_owned(), link.as_bytes().to_vec()));
+            self.pending.push(("linkpath".to_owned(), link.as_bytes().to_vec()));
         }
         self.flush();
         let header = header_of(kind, path, link, meta, data.len() as u64);
@@ -169,13 +167,7 @@ impl LayerBuilder {
         for (key, value) in std::mem::take(&mut self.pending) {
             body.extend_from_slice(&record(&key, &value));
         }
-        let header = header_of(
-            b'x',
-            "PaxHeaders/x",
-            "",
-            &Meta::default(),
-            body.len() as u64,
-        );
+        let header = header_of(b'x', "PaxHeaders/x", "", &Meta::default(), body.len() as u64);
         self.bytes.extend_from_slice(header.as_bytes());
         self.bytes.extend_from_slice(&body);
         self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);

@@ -27,10 +27,7 @@ pub async fn content(store: &dyn ContentStore) {
             .is_not_found()
     );
 
-    let mut ingest = store
-        .ingest(Some(&digest), Some(size))
-        .await
-        .expect("ingest");
+    let mut ingest = store.ingest(Some(&digest), Some(size)).await.expect("ingest");
     for piece in bytes.chunks(999) {
         ingest.write(piece).expect("write");
     }
@@ -59,10 +56,7 @@ pub async fn content(store: &dyn ContentStore) {
     refuses_wrong_bytes(store, &digest).await;
     store.sync().await.expect("sync");
     assert_eq!(store.remove(&digest).await.expect("remove"), Outcome::Done);
-    assert_eq!(
-        store.remove(&digest).await.expect("remove"),
-        Outcome::Already
-    );
+    assert_eq!(store.remove(&digest).await.expect("remove"), Outcome::Already);
     assert_eq!(store.list().await.expect("list"), []);
 }
 

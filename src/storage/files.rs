@@ -11,21 +11,15 @@ use crate::error::{Error, Result};
 pub(crate) fn random_name(length: usize) -> Result<String> {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let mut raw = vec![0u8; length];
-    getrandom::fill(&mut raw)
-        .map_err(|e| Error::internal(format!("the kernel gave no random numbers: {e}")))?;
-    Ok(raw
-        .iter()
-        .map(|b| char::from(ALPHABET[usize::from(b & 31)]))
-        .collect())
+    getrandom::fill(&mut raw).map_err(|e| Error::internal(format!("the kernel gave no random numbers: {e}")))?;
+    Ok(raw.iter().map(|b| char::from(ALPHABET[usize::from(b & 31)])).collect())
 }
 
-/// Makes a directory and its parents, private to the user.
+/// Makes a directory and its parents, private to the user: images hold setuid programs, which no other user of the host
+/// may reach by a path outside a container (CVE-2021-41091).
 pub(crate) fn make_dirs(path: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    let made = fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o711)
-        .create(path);
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|e| Error::os(format!("mkdir {}", path.display()), e))
 }
 
@@ -80,9 +74,7 @@ pub(crate) fn names(dir: &Path) -> Result<Vec<String>> {
 }
 
 /// Runs blocking work on the pool.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|e| Error::internal("a worker of the blocking pool ended early").with_source(e))?
 }

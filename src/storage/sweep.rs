@@ -34,9 +34,7 @@ pub async fn sweep(
     let (store, asked) = (content.clone(), alive.clone());
     swept.ingests = blocking(move || store.sweep(&asked)).await?;
     for key in snapshotter.active().await? {
-        let owner = key
-            .strip_prefix("unpack-")
-            .and_then(|rest| rest.split_once('-'));
+        let owner = key.strip_prefix("unpack-").and_then(|rest| rest.split_once('-'));
         let Some((owner, _)) = owner else { continue };
         if !alive(owner) {
             snapshotter.discard(&key).await?;

@@ -2,8 +2,11 @@
 //! `unsafe` is allowed.
 
 pub(crate) mod attempt;
+pub(crate) mod memfd;
 pub(crate) mod pidfd;
-#[cfg(feature = "engine")]
+pub(crate) mod poll;
 pub(crate) mod reflink;
-#[cfg(feature = "engine")]
+pub(crate) mod socket;
+pub(crate) mod spawn;
+pub(crate) mod terminal;
 pub(crate) mod xattr;

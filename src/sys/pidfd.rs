@@ -1,28 +1,28 @@
-//! File descriptors for processes. Source: pidfd_open(2), pidfd_send_signal(2).
+//! Processes by descriptor.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// Opens a process by its pid in this process' pid namespace.
+/// Opens a process. The caller must know that the pid is still the one it means.
 pub(crate) fn open(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: pidfd_open takes two integers and touches no memory of ours.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
+    // SAFETY: integers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made this descriptor, close-on-exec, and nobody else owns it.
+    // SAFETY: the kernel has just given us this descriptor; it closes on exec.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// Sends a signal to the very process that the descriptor stands for.
-pub(crate) fn send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
-    // SAFETY: no siginfo is passed (null), the other arguments are integers.
+/// Sends a signal. `ESRCH` once the process has been reaped.
+pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: a live descriptor, an integer, and no siginfo.
     let result = unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
-            process.as_raw_fd(),
+            pidfd.as_raw_fd(),
             signal,
-            std::ptr::null::<libc::siginfo_t>(),
+            std::ptr::null::<u8>(),
             0,
         )
     };
@@ -30,5 +30,49 @@ pub(crate) fn send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()
         Err(io::Error::last_os_error())
     } else {
         Ok(())
+    }
+}
+
+/// Reaps a child, whatever its exit signal; waits for its end. The exit code, or 128 and the signal's number.
+pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
+    // SAFETY: siginfo_t is plain data, for which zeroes are valid.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: a live descriptor and a live buffer.
+        let result = unsafe {
+            libc::waitid(
+                libc::P_PIDFD,
+                pidfd.as_raw_fd() as libc::id_t,
+                &raw mut info,
+                libc::WEXITED | libc::__WALL,
+            )
+        };
+        if result == 0 {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    // SAFETY: waitid filled the fields of a SIGCHLD.
+    let status = unsafe { info.si_status() };
+    Ok(if info.si_code == libc::CLD_EXITED {
+        status
+    } else {
+        128 + status
+    })
+}
+
+/// The process's pid as this process sees it.
+pub(crate) fn pid(pidfd: BorrowedFd<'_>) -> io::Result<u32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let pid = info
+        .lines()
+        .find_map(|line| line.strip_prefix("Pid:"))
+        .and_then(|pid| pid.trim().parse::<i32>().ok());
+    match pid {
+        Some(pid) if pid > 0 => Ok(pid as u32),
+        _ => Err(io::Error::from_raw_os_error(libc::ESRCH)),
     }
 }

@@ -20,15 +20,6 @@ pub(crate) fn clone(from: &File, to: &File) -> io::Result<()> {
 pub(crate) fn copy_range(from: &File, to: &File, offset: i64, length: usize) -> io::Result<usize> {
     let (mut here, mut there) = (offset, offset);
     // SAFETY: both descriptors are open and both offsets live for the length of the call.
-    let rc = unsafe {
-        libc::copy_file_range(
-            from.as_raw_fd(),
-            &mut here,
-            to.as_raw_fd(),
-            &mut there,
-            length,
-            0,
-        )
-    };
+    let rc = unsafe { libc::copy_file_range(from.as_raw_fd(), &mut here, to.as_raw_fd(), &mut there, length, 0) };
     usize::try_from(rc).map_err(|_| io::Error::last_os_error())
 }

@@ -31,15 +31,7 @@ pub(crate) fn set(fd: impl AsFd, name: &CStr, value: &[u8]) -> io::Result<()> {
 pub(crate) fn set_link(path: &Path, name: &CStr, value: &[u8]) -> io::Result<()> {
     let path = path_of(path)?;
     // SAFETY: both strings are NUL-terminated, and pointer and length describe one live slice.
-    let rc = unsafe {
-        libc::lsetxattr(
-            path.as_ptr(),
-            name.as_ptr(),
-            value.as_ptr().cast(),
-            value.len(),
-            0,
-        )
-    };
+    let rc = unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     if rc == 0 {
         Ok(())
     } else {
@@ -61,14 +53,7 @@ pub(crate) fn get_link(path: &Path, name: &CStr) -> io::Result<Option<Vec<u8>>> 
     let path = path_of(path)?;
     read(|buffer| {
         // SAFETY: pointer and length describe one live, writable slice.
-        unsafe {
-            libc::lgetxattr(
-                path.as_ptr(),
-                name.as_ptr(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-            )
-        }
+        unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) }
     })
 }
 
@@ -112,6 +97,5 @@ fn split(names: Option<Vec<u8>>) -> Vec<CString> {
 
 fn path_of(path: &Path) -> io::Result<CString> {
     use std::os::unix::ffi::OsStrExt;
-    CString::new(path.as_os_str().as_bytes())
-        .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }

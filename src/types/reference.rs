@@ -203,7 +203,10 @@ impl fmt::Display for ImageSource {
         match self {
             Self::Registry(reference) => reference.fmt(f),
             Self::OciLayout { dir, name: None } => write!(f, "oci:{}", dir.display()),
-            Self::OciLayout { dir, name: Some(name) } => write!(f, "oci:{}:{name}", dir.display()),
+            Self::OciLayout {
+                dir,
+                name: Some(name),
+            } => write!(f, "oci:{}:{name}", dir.display()),
         }
     }
 }

@@ -39,7 +39,11 @@ impl FromStr for Signal {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let bad = || Error::invalid(format!("invalid signal: {text:?} (a name such as TERM, or 1 to 64)"));
+        let bad = || {
+            Error::invalid(format!(
+                "invalid signal: {text:?} (a name such as TERM, or 1 to 64)"
+            ))
+        };
         if let Ok(number) = text.parse::<u8>() {
             return if (1..=64).contains(&number) {
                 Ok(Self(number))
@@ -82,7 +86,13 @@ mod tests {
 
     #[test]
     fn names_and_numbers() {
-        for (text, number) in [("TERM", 15), ("sigkill", 9), ("9", 9), ("RTMIN+3", 37), ("64", 64)] {
+        for (text, number) in [
+            ("TERM", 15),
+            ("sigkill", 9),
+            ("9", 9),
+            ("RTMIN+3", 37),
+            ("64", 64),
+        ] {
             assert_eq!(text.parse::<Signal>().unwrap().number(), number, "{text}");
         }
         for bad in ["", "0", "65", "SIGNOPE", "-9", "RTMIN+99"] {

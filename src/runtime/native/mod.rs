@@ -1,3 +1,224 @@
-//! The native runtime.
+//! The native runtime: containers started by a small static helper, without any other program. `docs/process-model.md`
+//! tells how the processes hang together.
 
+pub(crate) mod helper;
+mod idmap;
+mod options;
+mod plan;
+#[cfg(feature = "engine")]
+mod privileged;
 pub mod seccomp;
+mod start;
+mod step;
+mod task;
+#[cfg(test)]
+mod tests;
+mod zygote;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+pub use self::idmap::IdMapping;
+use self::plan::Host;
+use self::zygote::{Zygote, ZygoteOptions};
+use super::cgroups::CgroupDriver;
+use super::{Launch, Runtime, Started};
+use crate::error::{Error, Result};
+use crate::types::Mount;
+
+/// How the native runtime is set up.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct NativeOptions {
+    /// Held open by the zygote until it has cleaned up after its owner: a lock on it says that the owner, or its clean-up,
+    /// is alive.
+    pub owner_lock: Option<OwnedFd>,
+    /// Whether to make a user namespace. `None`: unless the process has `CAP_SYS_ADMIN`.
+    pub user_namespace: Option<bool>,
+    /// Where limits and accounting come from. Without it, a limit is an error unless best effort is asked for.
+    pub cgroups: Option<Arc<dyn CgroupDriver>>,
+}
+
+/// Starts containers with the helper's zygote, which is spawned at the first use.
+///
+/// Its futures must be polled in a tokio runtime with I/O enabled; the first to use it must live as long as this.
+#[derive(Debug)]
+pub struct NativeRuntime {
+    options: NativeOptions,
+    userns: bool,
+    initial_userns: bool,
+    zygote: Mutex<Option<Arc<Zygote>>>,
+}
+
+/// What an engine must know of its zygote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NativeInfo {
+    /// How ids are mapped.
+    pub mapping: IdMapping,
+    /// Why less is mapped than could be.
+    pub warning: Option<String>,
+    /// The zygote's pid.
+    pub pid: u32,
+}
+
+impl NativeRuntime {
+    /// Sets up, without starting anything.
+    pub fn new(options: NativeOptions) -> Self {
+        let userns = options.user_namespace.unwrap_or_else(|| !has_admin());
+        Self {
+            options,
+            userns,
+            initial_userns: in_initial_userns(),
+            zygote: Mutex::new(None),
+        }
+    }
+
+    /// The zygote; spawned if there is none, or if the last one died. Blocks for milliseconds: for the blocking pool.
+    fn zygote(&self) -> Result<Arc<Zygote>> {
+        let mut slot = self.zygote.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(zygote) = slot.as_ref().filter(|zygote| !zygote.is_dead()) {
+            return Ok(Arc::clone(zygote));
+        }
+        let lock = self.options.owner_lock.as_ref().map(AsFd::as_fd);
+        let zygote = Arc::new(Zygote::start(&ZygoteOptions {
+            lock,
+            userns: self.userns,
+        })?);
+        *slot = Some(Arc::clone(&zygote));
+        Ok(zygote)
+    }
+
+    /// Spawns the zygote if need be and says how it came out. Blocks for a few milliseconds the first time.
+    ///
+    /// # Errors
+    /// `Unsupported` where the host forbids namespaces, with the remedy.
+    pub fn info(&self) -> Result<NativeInfo> {
+        let zygote = self.zygote()?;
+        Ok(NativeInfo {
+            mapping: zygote.mapping(),
+            warning: zygote.warning().map(str::to_owned),
+            pid: zygote.pid(),
+        })
+    }
+
+    /// Whether a user namespace is, or will be, in use.
+    pub fn uses_user_namespace(&self) -> bool {
+        self.userns
+    }
+
+    fn host(&self, zygote: &Zygote) -> Host {
+        Host {
+            bind_devices: self.userns || !self.initial_userns,
+            single_id: zygote.mapping() == IdMapping::Single,
+            cgroup_v2: cgroup_v2(),
+        }
+    }
+
+    /// Carries out a description of a mount; the tree is attached nowhere. Blocks: for the blocking pool.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it is not one mount, else `Os` with what the kernel says.
+    pub fn mount(&self, mounts: &[Mount]) -> Result<OwnedFd> {
+        let [mount] = mounts else {
+            return Err(Error::invalid(format!(
+                "{} mounts; one is needed",
+                mounts.len()
+            )));
+        };
+        let mut record = plan::root_record(mount)?;
+        if mount.read_only {
+            record.attributes |= options::READ_ONLY;
+        }
+        let mut blob = Vec::new();
+        record.write(&mut blob)?;
+        let reply = self
+            .zygote()?
+            .call_blocking(helper::wire::op::MOUNT, &blob, &[])?;
+        reply
+            .fds
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::internal("the helper sent no mount"))
+    }
+
+    /// Removes a whole tree, whoever in the user namespace owns what is in it. What is gone is success. Blocks.
+    ///
+    /// # Errors
+    /// `Os` with the errno of the first entry that would not go.
+    pub fn remove_tree(&self, path: &Path) -> Result<()> {
+        let mut blob = Vec::new();
+        plan::push_string(&mut blob, plan::clean_absolute(path, "a tree to remove")?)?;
+        self.zygote()?
+            .call_blocking(helper::wire::op::REMOVE, &blob, &[])?;
+        Ok(())
+    }
+
+    /// Hands the zygote directories to delete if this process dies; the returned number takes them back. Blocks.
+    ///
+    /// # Errors
+    /// `Unavailable` if the zygote is gone.
+    pub fn add_scratch(&self, directories: &[&Path]) -> Result<u64> {
+        let mut blob = Vec::new();
+        for directory in directories {
+            let mut item = vec![b's'];
+            item.extend_from_slice(plan::clean_absolute(directory, "a scratch directory")?);
+            plan::push_string(&mut blob, &item)?;
+        }
+        Ok(self
+            .zygote()?
+            .call_blocking(helper::wire::op::SCRATCH, &blob, &[])?
+            .header
+            .req)
+    }
+
+    /// Takes back what [`Self::add_scratch`] handed over.
+    ///
+    /// # Errors
+    /// As [`Self::info`].
+    pub fn remove_scratch(&self, number: u64) -> Result<()> {
+        self.zygote()?.tell(number, helper::wire::op::SCRATCH);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Runtime for NativeRuntime {
+    fn name(&self) -> &str {
+        "native"
+    }
+
+    async fn start(&self, launch: Launch) -> Result<Started> {
+        let zygote = self.zygote()?;
+        let job = start::Job {
+            host: self.host(&zygote),
+            zygote,
+            cgroups: self.options.cgroups.clone(),
+        };
+        job.run_detached(launch).await
+    }
+}
+
+/// Whether the process may make mounts as it is.
+fn has_admin() -> bool {
+    const CAP_SYS_ADMIN: u32 = 21;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .is_some_and(|caps| caps & 1 << CAP_SYS_ADMIN != 0)
+}
+
+/// Whether ids are the host's own: only then can device nodes be made.
+fn in_initial_userns() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+fn cgroup_v2() -> bool {
+    nix::sys::statfs::statfs("/sys/fs/cgroup")
+        .is_ok_and(|stat| stat.filesystem_type() == nix::sys::statfs::CGROUP2_SUPER_MAGIC)
+}

@@ -70,10 +70,7 @@ impl LocalContent {
                 continue;
             }
             let gone = found(fs::remove_file(self.ingest.join(&name)));
-            removed += usize::from(
-                gone.map_err(|e| Error::os(format!("remove {name}"), e))?
-                    .is_some(),
-            );
+            removed += usize::from(gone.map_err(|e| Error::os(format!("remove {name}"), e))?.is_some());
         }
         Ok(removed)
     }
@@ -83,9 +80,7 @@ impl LocalContent {
     }
 
     fn begin(&self, expected: Option<Digest>, size: Option<u64>) -> Result<LocalIngest> {
-        let path = self
-            .ingest
-            .join(format!("{}-{}", self.owner, random_name(16)?));
+        let path = self.ingest.join(format!("{}-{}", self.owner, random_name(16)?));
         let file = File::options()
             .write(true)
             .create_new(true)
@@ -121,15 +116,10 @@ struct LocalIngest {
 impl LocalIngest {
     fn publish(&self, digest: &Digest) -> Result<()> {
         let target = self.blobs.join(digest.hex());
-        let whole = fs::metadata(&target).is_ok_and(|there| there.len() == self.written);
-        if whole {
-            return Ok(());
-        }
         if self.durability == Durability::EachBlob {
-            self.file
-                .sync_data()
-                .map_err(|e| Error::os("fdatasync blob", e))?;
+            self.file.sync_data().map_err(|e| Error::os("fdatasync blob", e))?;
         }
+        // Over what may be there: these bytes were checked a moment ago, those may have lost theirs with the power.
         fs::rename(&self.path, &target).map_err(|e| Error::os("rename blob into place", e))?;
         if self.durability == Durability::EachBlob {
             let dir = File::open(&self.blobs).map_err(|e| Error::os("open blobs", e))?;
@@ -142,9 +132,7 @@ impl LocalIngest {
 impl Ingest for LocalIngest {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         super::check_room(self.expected.as_ref(), self.size, self.written, bytes.len())?;
-        self.file
-            .write_all(bytes)
-            .map_err(|e| Error::os("write blob", e))?;
+        self.file.write_all(bytes).map_err(|e| Error::os("write blob", e))?;
         self.hasher.update(bytes);
         self.written += bytes.len() as u64;
         Ok(())
@@ -217,8 +205,7 @@ impl ContentStore for LocalContent {
                 let Ok(digest) = format!("sha256:{name}").parse() else {
                     continue;
                 };
-                let there =
-                    found(fs::metadata(blobs.join(name))).map_err(|e| Error::os("stat blob", e))?;
+                let there = found(fs::metadata(blobs.join(name))).map_err(|e| Error::os("stat blob", e))?;
                 list.extend(there.map(|metadata| BlobInfo {
                     digest,
                     size: metadata.len(),
@@ -254,10 +241,7 @@ mod tests {
             LocalContent::open(dir.path(), "me").unwrap(),
             LocalContent::open(dir.path(), "them").unwrap(),
         );
-        let (_a, b) = (
-            mine.begin(None, None).unwrap(),
-            theirs.begin(None, None).unwrap(),
-        );
+        let (_a, b) = (mine.begin(None, None).unwrap(), theirs.begin(None, None).unwrap());
         std::mem::forget(b);
         assert_eq!(mine.sweep(&|owner| owner == "me").unwrap(), 1);
         assert_eq!(mine.sweep(&|owner| owner == "me").unwrap(), 0);

@@ -38,12 +38,7 @@ struct MemoryIngest {
 
 impl Ingest for MemoryIngest {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        super::check_room(
-            self.expected.as_ref(),
-            self.size,
-            self.bytes.len() as u64,
-            bytes.len(),
-        )?;
+        super::check_room(self.expected.as_ref(), self.size, self.bytes.len() as u64, bytes.len())?;
         self.bytes.extend_from_slice(bytes);
         Ok(())
     }
@@ -59,8 +54,7 @@ impl Ingest for MemoryIngest {
 
 /// An unnamed file with these bytes, positioned at its start.
 fn file_of(bytes: &[u8]) -> Result<File> {
-    let fd =
-        nix::sys::memfd::memfd_create(c"longshore-blob", nix::sys::memfd::MFdFlags::MFD_CLOEXEC);
+    let fd = nix::sys::memfd::memfd_create(c"longshore-blob", nix::sys::memfd::MFdFlags::MFD_CLOEXEC);
     let mut file = File::from(fd.map_err(|e| Error::os("memfd_create", e))?);
     file.write_all(bytes)
         .and_then(|()| file.rewind())

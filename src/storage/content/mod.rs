@@ -63,12 +63,7 @@ pub trait ContentStore: Debug + Send + Sync + 'static {
 }
 
 /// Refuses bytes beyond the expected size.
-pub(crate) fn check_room(
-    digest: Option<&Digest>,
-    size: Option<u64>,
-    written: u64,
-    more: usize,
-) -> Result<()> {
+pub(crate) fn check_room(digest: Option<&Digest>, size: Option<u64>, written: u64, more: usize) -> Result<()> {
     let total = written.saturating_add(more as u64);
     match size {
         Some(size) if total > size => Err(mismatch(
@@ -80,12 +75,7 @@ pub(crate) fn check_room(
 }
 
 /// Refuses a blob that is not the expected one.
-pub(crate) fn check_whole(
-    expected: Option<&Digest>,
-    size: Option<u64>,
-    digest: &Digest,
-    written: u64,
-) -> Result<()> {
+pub(crate) fn check_whole(expected: Option<&Digest>, size: Option<u64>, digest: &Digest, written: u64) -> Result<()> {
     if let Some(size) = size.filter(|size| *size != written) {
         return Err(mismatch(
             expected,
@@ -93,10 +83,7 @@ pub(crate) fn check_whole(
         ));
     }
     match expected {
-        Some(expected) if expected != digest => Err(mismatch(
-            Some(expected),
-            format!("the blob hashes to {digest}"),
-        )),
+        Some(expected) if expected != digest => Err(mismatch(Some(expected), format!("the blob hashes to {digest}"))),
         _ => Ok(()),
     }
 }

@@ -15,9 +15,7 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{
-    Mode, SFlag, UtimensatFlags, fchmod, futimens, makedev, mkdirat, mknodat, utimensat,
-};
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, futimens, makedev, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
 
@@ -61,12 +59,7 @@ pub struct Applied {
 /// `UnsafeArchive` for a layer that tries to leave the target, is malformed, truncated or beyond the limits;
 /// `Unsupported` for a compression this crate does not know; `NoSpace`, `ReadOnly`, `Denied` or `Os`. What was written
 /// before stays: the caller discards the target.
-pub fn apply(
-    source: impl BufRead,
-    target: &LayerTarget,
-    ownership: &Ownership,
-    limits: &Limits,
-) -> Result<Applied> {
+pub fn apply(source: impl BufRead, target: &LayerTarget, ownership: &Ownership, limits: &Limits) -> Result<Applied> {
     apply_from(source, target, ownership, limits).map(|(applied, _)| applied)
 }
 
@@ -152,11 +145,7 @@ impl Extractor {
             ),
             LayerTarget::Merged { dir, owners } => (dir, Removals::Merged, owners.clone()),
         };
-        let notes = table
-            .as_deref()
-            .map(Notes::load)
-            .transpose()?
-            .unwrap_or_default();
+        let notes = table.as_deref().map(Notes::load).transpose()?.unwrap_or_default();
         let keep = match (ownership, table) {
             (Ownership::Direct, _) => Keep::Chown,
             (_, Some(table)) => Keep::Table(table),
@@ -187,9 +176,7 @@ impl Extractor {
             Target::Opaque { dir } => return self.opaque(&dir),
             Target::Whiteout { parent, name } => return self.whiteout(&parent, &name),
             // What overlay would take for a whiteout is one.
-            Target::Path { parent, name }
-                if entry.kind == Kind::Character && entry.device == (0, 0) =>
-            {
+            Target::Path { parent, name } if entry.kind == Kind::Character && entry.device == (0, 0) => {
                 return self.whiteout(&parent, &name);
             }
             Target::Path { parent, name } => {
@@ -309,8 +296,7 @@ impl Extractor {
     ) -> Result<()> {
         let change = self.change_of(entry);
         let made = self.mode_to_make(entry, change.is_some());
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let opened = match openat(dir, name, flags, mode_of(made)) {
             Err(Errno::EEXIST) => {
                 self.replace(dir, name, path)?;
@@ -337,10 +323,7 @@ impl Extractor {
     }
 
     fn symlink(&mut self, dir: &OwnedFd, name: &[u8], path: &[u8], entry: &Entry) -> Result<()> {
-        if entry.link.is_empty()
-            || entry.link.len() > self.limits.path_bytes
-            || entry.link.contains(&0)
-        {
+        if entry.link.is_empty() || entry.link.len() > self.limits.path_bytes || entry.link.contains(&0) {
             return Err(bad("a symlink to nothing, or to more than a path can be"));
         }
         let made = match symlinkat(entry.link.as_slice(), dir, name) {
@@ -389,14 +372,7 @@ impl Extractor {
         Ok(())
     }
 
-    fn node(
-        &mut self,
-        dir: &OwnedFd,
-        name: &[u8],
-        path: &[u8],
-        entry: &Entry,
-        kind: SFlag,
-    ) -> Result<()> {
+    fn node(&mut self, dir: &OwnedFd, name: &[u8], path: &[u8], entry: &Entry, kind: SFlag) -> Result<()> {
         let device = kind != SFlag::S_IFIFO;
         if device && !matches!(self.keep, Keep::Chown) {
             self.skipped_devices += 1;
@@ -487,11 +463,7 @@ impl Extractor {
         };
         let dir = self.tree.dir(path).map_err(|e| unresolved(path, e))?;
         let dir = reopen(&dir)?;
-        let name = if user_xattr {
-            OPAQUE_USER
-        } else {
-            OPAQUE_TRUSTED
-        };
+        let name = if user_xattr { OPAQUE_USER } else { OPAQUE_TRUSTED };
         xattr::set(&dir, name, b"y").map_err(|e| Error::os("mark directory opaque", e))
     }
 
@@ -517,10 +489,8 @@ impl Extractor {
         if kind == SFlag::S_IFDIR.bits() || kind == SFlag::S_IFLNK.bits() {
             self.tree.forget();
             let below = [path, b"/"].concat();
-            self.dirs
-                .retain(|known, _| known != path && !known.starts_with(&below));
-            self.implied
-                .retain(|known| known != path && !known.starts_with(&below));
+            self.dirs.retain(|known, _| known != path && !known.starts_with(&below));
+            self.implied.retain(|known| known != path && !known.starts_with(&below));
             self.whiteouts.retain(|known| !known.starts_with(&below));
         }
         Ok(())
@@ -573,8 +543,7 @@ impl Extractor {
     /// The mode to create a file with: its own, but writable and readable to us where something is still to be done.
     fn mode_to_make(&self, entry: &Entry, noted: bool) -> u32 {
         let ours = noted
-            || (!matches!(self.keep, Keep::Chown)
-                && (!entry.xattrs.is_empty() || entry.uid != 0 || entry.gid != 0));
+            || (!matches!(self.keep, Keep::Chown) && (!entry.xattrs.is_empty() || entry.uid != 0 || entry.gid != 0));
         entry.mode & 0o777 | if ours { 0o600 } else { 0 }
     }
 
@@ -589,8 +558,7 @@ impl Extractor {
 
     /// Notes the owner alone: of what has no mode or attributes to set.
     fn note_owner(&mut self, path: &[u8], entry: &Entry) {
-        let noted = matches!(self.keep, Keep::Give(_) | Keep::Table(_))
-            && (entry.uid != 0 || entry.gid != 0);
+        let noted = matches!(self.keep, Keep::Give(_) | Keep::Table(_)) && (entry.uid != 0 || entry.gid != 0);
         let change = OwnerChange {
             uid: entry.uid,
             gid: entry.gid,
@@ -601,18 +569,13 @@ impl Extractor {
 
     /// Whether a fresh inode has the wrong owner. In a merged tree a setgid directory may have chosen the group.
     fn must_chown(&self, uid: u32, gid: u32) -> bool {
-        matches!(self.keep, Keep::Chown)
-            && (uid != 0 || gid != 0 || matches!(self.removals, Removals::Merged))
+        matches!(self.keep, Keep::Chown) && (uid != 0 || gid != 0 || matches!(self.removals, Removals::Merged))
     }
 
     fn chown_file(&mut self, file: &File, entry: &Entry) -> Result<()> {
         if self.must_chown(entry.uid, entry.gid) {
-            return fchown(
-                file,
-                Some(Uid::from_raw(entry.uid)),
-                Some(Gid::from_raw(entry.gid)),
-            )
-            .map_err(|e| Error::os("fchown", e));
+            return fchown(file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
+                .map_err(|e| Error::os("fchown", e));
         }
         self.squash(file, entry.uid, entry.gid)
     }
@@ -639,14 +602,7 @@ impl Extractor {
             return Ok(());
         }
         let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        fchownat(
-            dir,
-            name,
-            Some(uid),
-            Some(gid),
-            AtFlags::AT_SYMLINK_NOFOLLOW,
-        )
-        .map_err(|e| Error::os("fchownat", e))
+        fchownat(dir, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|e| Error::os("fchownat", e))
     }
 
     fn file_xattrs(&mut self, file: &File, entry: &Entry) -> Result<()> {
@@ -692,9 +648,7 @@ impl Extractor {
             b"security.capability" if root => Fate::Set,
             b"security.capability" if !matches!(self.keep, Keep::Squash) => Fate::Noted,
             // Overlay's own marks and ours are for us to set: a layer could redirect lookups with them.
-            _ if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") => {
-                Fate::Never
-            }
+            _ if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") => Fate::Never,
             _ if name.starts_with(b"user.longshore.") => Fate::Never,
             _ if name.starts_with(b"user.") => Fate::Set,
             // Labels of another host's policy; ACLs name ids, which only hold where owners do.
@@ -716,35 +670,22 @@ impl Extractor {
             Keep::Chown | Keep::Squash => {}
         }
         let overlay = matches!(self.removals, Removals::Overlay { .. });
-        let implied = if overlay {
-            self.implied
-        } else {
-            BTreeSet::new()
-        };
+        let implied = if overlay { self.implied } else { BTreeSet::new() };
         Ok(Applied {
             diff_id: DiffId::of(b""),
             usage: self.usage,
             skipped_devices: self.skipped_devices,
             skipped_xattrs: self.skipped_xattrs,
-            implied: implied
-                .into_iter()
-                .map(|path| PathBuf::from(os_string(path)))
-                .collect(),
+            implied: implied.into_iter().map(|path| PathBuf::from(os_string(path))).collect(),
         })
     }
 
     fn finish_dir(&mut self, path: &[u8], meta: &DirMeta) -> Result<()> {
         let dir = self.tree.dir(path).map_err(|e| unresolved(path, e))?;
         let dir = reopen(&dir)?;
-        if self.must_chown(meta.uid, meta.gid)
-            || (matches!(self.keep, Keep::Chown) && meta.made.is_none())
-        {
-            fchown(
-                &dir,
-                Some(Uid::from_raw(meta.uid)),
-                Some(Gid::from_raw(meta.gid)),
-            )
-            .map_err(|e| Error::os("fchown", e))?;
+        if self.must_chown(meta.uid, meta.gid) || (matches!(self.keep, Keep::Chown) && meta.made.is_none()) {
+            fchown(&dir, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
+                .map_err(|e| Error::os("fchown", e))?;
         }
         if matches!(self.keep, Keep::Squash | Keep::Give(_)) {
             // Also where it is given away: a layer above that implies this directory must learn its owner.
@@ -756,10 +697,7 @@ impl Extractor {
         let special = open != meta.mode;
         let (now, noted) = match self.keep {
             Keep::Chown | Keep::Squash => (meta.mode, false),
-            Keep::Give(_) => (
-                if owned || special { open } else { meta.mode },
-                owned || special,
-            ),
+            Keep::Give(_) => (if owned || special { open } else { meta.mode }, owned || special),
             Keep::Table(_) => (open, owned || special),
         };
         if meta.made != Some(now) {
@@ -804,20 +742,14 @@ fn write_plain<R: BufRead>(file: &mut File, reader: &mut Reader<R>) -> Result<u6
         if piece.is_empty() {
             return Ok(stored);
         }
-        file.write_all(piece)
-            .map_err(|e| Error::os("write file", e))?;
+        file.write_all(piece).map_err(|e| Error::os("write file", e))?;
         let length = piece.len();
         reader.consume(length)?;
         stored += length as u64;
     }
 }
 
-fn write_sparse<R: BufRead>(
-    file: &File,
-    map: &[(u64, u64)],
-    size: u64,
-    reader: &mut Reader<R>,
-) -> Result<u64> {
+fn write_sparse<R: BufRead>(file: &File, map: &[(u64, u64)], size: u64, reader: &mut Reader<R>) -> Result<u64> {
     let mut stored = 0;
     for (offset, length) in map {
         let (mut at, mut left) = (*offset, *length);
@@ -844,8 +776,7 @@ fn write_sparse<R: BufRead>(
 
 fn set_times_at(dir: &OwnedFd, name: &[u8], entry: &Entry) -> Result<()> {
     let time = time_of(entry.mtime);
-    utimensat(dir, name, &time, &time, UtimensatFlags::NoFollowSymlink)
-        .map_err(|e| Error::os("utimensat", e))
+    utimensat(dir, name, &time, &time, UtimensatFlags::NoFollowSymlink).map_err(|e| Error::os("utimensat", e))
 }
 
 /// A descriptor that can be read and changed, of a directory known by an `O_PATH` one.
@@ -858,10 +789,10 @@ fn reopen(dir: &OwnedFd) -> Result<File> {
 
 fn unresolved(path: &[u8], errno: Errno) -> Error {
     match errno {
-        Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG | Errno::EXDEV => bad(
-            format!("a path that leads nowhere in the layer: {}", show(path)),
-        )
-        .with_source(std::io::Error::from(errno)),
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG | Errno::EXDEV => {
+            bad(format!("a path that leads nowhere in the layer: {}", show(path)))
+                .with_source(std::io::Error::from(errno))
+        }
         errno => Error::os("resolve path in layer", errno),
     }
 }
@@ -899,8 +830,7 @@ fn time_of((seconds, nanos): (i64, u32)) -> TimeSpec {
 
 /// The process's umask, read without changing it: umask(2) can only be asked by setting it, for all threads.
 fn process_umask() -> Result<u32> {
-    let status = std::fs::read_to_string("/proc/self/status")
-        .map_err(|e| Error::os("read /proc/self/status", e))?;
+    let status = std::fs::read_to_string("/proc/self/status").map_err(|e| Error::os("read /proc/self/status", e))?;
     let field = status.lines().find_map(|line| line.strip_prefix("Umask:"));
     // Without the field (before Linux 4.7) every mode is set again.
     Ok(field

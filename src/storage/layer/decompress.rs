@@ -57,10 +57,7 @@ impl<R: BufRead> Uncompressed<R> {
                 Decoder::Zstd(Box::new(zstd_of(sniffed)?))
             }
             [0xfd, b'7', b'z', b'X', b'Z', 0] => {
-                return Err(Error::unsupported(
-                    "an xz layer",
-                    "a layer in gzip, zstd or plain tar",
-                ));
+                return Err(Error::unsupported("an xz layer", "a layer in gzip, zstd or plain tar"));
             }
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => {
                 return Err(Error::unsupported(
@@ -220,11 +217,7 @@ mod tests {
         let packed = gzip(&b"hello".repeat(1000));
         let zst = zstd::encode_all(&b"hello".repeat(1000)[..], 3).unwrap();
         let trailing = [packed.clone(), b"garbage".to_vec()].concat();
-        for bad in [
-            &packed[..packed.len() - 4],
-            &zst[..zst.len() - 2],
-            &trailing,
-        ] {
+        for bad in [&packed[..packed.len() - 4], &zst[..zst.len() - 2], &trailing] {
             assert_eq!(all(bad).unwrap_err().kind(), &ErrorKind::UnsafeArchive);
         }
         assert!(all(b"\xfd7zXZ\0....").unwrap_err().is_unsupported());

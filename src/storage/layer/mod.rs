@@ -16,7 +16,7 @@ mod tests;
 mod tree;
 
 pub use self::apply::{Applied, apply};
-pub(crate) use self::apply::{OWNER_XATTR, apply_from};
+pub(crate) use self::apply::{OPAQUE_TRUSTED, OPAQUE_USER, OWNER_XATTR, apply_from};
 pub use self::limits::Limits;
 pub(crate) use self::notes::Notes;
 pub(crate) use self::tree::Tree;

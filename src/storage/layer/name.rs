@@ -21,10 +21,7 @@ pub(crate) enum Target {
 /// root is refused, and so is one that the kernel would not take.
 pub(crate) fn clean(path: &[u8], limits: &Limits) -> Result<Vec<u8>> {
     if path.contains(&0) || path.len() > limits.path_bytes {
-        return Err(bad(format!(
-            "a path of {} bytes, or with a NUL byte",
-            path.len()
-        )));
+        return Err(bad(format!("a path of {} bytes, or with a NUL byte", path.len())));
     }
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in path.split(|&b| b == b'/') {
@@ -52,10 +49,7 @@ pub(crate) fn target(path: &[u8], limits: &Limits) -> Result<Target> {
         return Ok(Target::Root);
     }
     let (parent, name) = split(&clean);
-    if parent
-        .split(|&b| b == b'/')
-        .any(|part| part.starts_with(b".wh."))
-    {
+    if parent.split(|&b| b == b'/').any(|part| part.starts_with(b".wh.")) {
         return Err(bad(format!("a path through a whiteout: {}", show(path))));
     }
     let Some(hidden) = name.strip_prefix(b".wh.") else {
@@ -65,13 +59,9 @@ pub(crate) fn target(path: &[u8], limits: &Limits) -> Result<Target> {
         });
     };
     match hidden {
-        b".wh..opq" => Ok(Target::Opaque {
-            dir: parent.to_vec(),
-        }),
+        b".wh..opq" => Ok(Target::Opaque { dir: parent.to_vec() }),
         b"" | b"." | b".." => Err(bad(format!("a whiteout of nothing: {}", show(path)))),
-        hidden if hidden.starts_with(b".wh.") => {
-            Err(bad(format!("a reserved whiteout name: {}", show(path))))
-        }
+        hidden if hidden.starts_with(b".wh.") => Err(bad(format!("a reserved whiteout name: {}", show(path)))),
         hidden => Ok(Target::Whiteout {
             parent: parent.to_vec(),
             name: hidden.to_vec(),
@@ -124,10 +114,7 @@ mod tests {
                 name: "b".into()
             }
         );
-        assert_eq!(
-            of(".wh..wh..opq").unwrap(),
-            Target::Opaque { dir: "".into() }
-        );
+        assert_eq!(of(".wh..wh..opq").unwrap(), Target::Opaque { dir: "".into() });
     }
 
     #[test]
@@ -147,10 +134,6 @@ mod tests {
         ] {
             assert!(of(bad).is_err(), "{bad:?}");
         }
-        assert!(
-            of(&"x".repeat(256)).is_err()
-                && of(&"x/".repeat(300)).is_err()
-                && of(&"x".repeat(5000)).is_err()
-        );
+        assert!(of(&"x".repeat(256)).is_err() && of(&"x/".repeat(300)).is_err() && of(&"x".repeat(5000)).is_err());
     }
 }

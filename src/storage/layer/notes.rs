@@ -92,15 +92,8 @@ impl Notes {
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
         let mut text = String::new();
         for (path, change) in &self.0 {
-            let mode = change
-                .mode
-                .map_or("-".to_owned(), |mode| format!("{mode:o}"));
-            text += &format!(
-                "/{} {} {} {mode}",
-                hex::encode(path),
-                change.uid,
-                change.gid
-            );
+            let mode = change.mode.map_or("-".to_owned(), |mode| format!("{mode:o}"));
+            text += &format!("/{} {} {} {mode}", hex::encode(path), change.uid, change.gid);
             for (name, value) in &change.xattrs {
                 text += &format!(" {}={}", hex::encode(name), hex::encode(value));
             }
@@ -126,15 +119,7 @@ fn parse(line: &str) -> Option<(Vec<u8>, OwnerChange)> {
             hex::decode(value).ok()?,
         ));
     }
-    Some((
-        path,
-        OwnerChange {
-            uid,
-            gid,
-            mode,
-            xattrs,
-        },
-    ))
+    Some((path, OwnerChange { uid, gid, mode, xattrs }))
 }
 
 /// Opens what a change is about; `None` if it was replaced under another name.

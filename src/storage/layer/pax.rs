@@ -100,11 +100,7 @@ impl Sparse {
 /// Splits the first record off.
 fn record(bytes: &[u8]) -> Result<(&[u8], &[u8], &[u8])> {
     let malformed = || bad("a malformed PAX header");
-    let space = bytes
-        .iter()
-        .take(20)
-        .position(|&b| b == b' ')
-        .ok_or_else(malformed)?;
+    let space = bytes.iter().take(20).position(|&b| b == b' ').ok_or_else(malformed)?;
     let length = decimal(&bytes[..space])?.ok_or_else(malformed)?;
     let length = usize::try_from(length).map_err(|_| malformed())?;
     if length > bytes.len() || length < space + 3 || bytes[length - 1] != b'\n' {
@@ -183,10 +179,7 @@ fn pairs(value: &[u8]) -> Result<Vec<(u64, u64)>> {
     if numbers.len() % 2 != 0 {
         return Err(bad("a sparse map with an odd number of values"));
     }
-    Ok(numbers
-        .chunks_exact(2)
-        .map(|pair| (pair[0], pair[1]))
-        .collect())
+    Ok(numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
 }
 
 #[cfg(test)]
@@ -196,9 +189,7 @@ mod tests {
     #[test]
     fn records_are_taken_and_taken_back() {
         let mut records = Records::default();
-        records
-            .parse(b"12 path=a/b\n15 mtime=-1.25\n10 size=9\n")
-            .unwrap();
+        records.parse(b"12 path=a/b\n15 mtime=-1.25\n10 size=9\n").unwrap();
         assert_eq!(records.path.as_deref(), Some(&b"a/b"[..]));
         assert_eq!(records.mtime, Some((-2, 750_000_000)));
         assert_eq!(records.size, Some(9));

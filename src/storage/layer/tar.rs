@@ -156,10 +156,7 @@ impl<R: BufRead> Reader<R> {
     fn count_entry(&mut self) -> Result<()> {
         self.entries += 1;
         if self.entries > self.limits.entries {
-            return Err(bad(format!(
-                "the layer has more than {} entries",
-                self.limits.entries
-            )));
+            return Err(bad(format!("the layer has more than {} entries", self.limits.entries)));
         }
         Ok(())
     }
@@ -259,11 +256,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn entry(&mut self, block: &[u8; BLOCK], extended: Extended) -> Result<Entry> {
-        let Extended {
-            mut pax,
-            name,
-            link,
-        } = extended;
+        let Extended { mut pax, name, link } = extended;
         let path = name.or(pax.path.take()).unwrap_or_else(|| path_of(block));
         let kind = kind_of(block[156], &path)?;
         let stored = match pax.size {
@@ -273,9 +266,7 @@ impl<R: BufRead> Reader<R> {
         let mut entry = Entry {
             kind,
             path,
-            link: link
-                .or(pax.link.take())
-                .unwrap_or_else(|| until_nul(&block[157..257])),
+            link: link.or(pax.link.take()).unwrap_or_else(|| until_nul(&block[157..257])),
             mode: (number(&block[100..108])? & 0o7777) as u32,
             uid: id(pax.uid, &block[108..116])?,
             gid: id(pax.gid, &block[116..124])?,
@@ -369,13 +360,8 @@ impl<R: BufRead> Reader<R> {
                 (b'\n', Some(value)) => return Ok(value),
                 (b'0'..=b'9', _) => {
                     let digit = u64::from(byte - b'0');
-                    let next = value
-                        .unwrap_or(0)
-                        .checked_mul(10)
-                        .and_then(|v| v.checked_add(digit));
-                    value = Some(
-                        next.ok_or_else(|| bad("a number in a sparse map that is too large"))?,
-                    );
+                    let next = value.unwrap_or(0).checked_mul(10).and_then(|v| v.checked_add(digit));
+                    value = Some(next.ok_or_else(|| bad("a number in a sparse map that is too large"))?);
                 }
                 _ => return Err(bad("a sparse map that is not decimal")),
             }
@@ -396,8 +382,7 @@ impl<R: BufRead> Reader<R> {
             let stop = offset
                 .checked_add(*length)
                 .filter(|stop| *offset >= end && *stop <= entry.size);
-            end = stop
-                .ok_or_else(|| bad("a sparse map with pieces out of order or beyond the file"))?;
+            end = stop.ok_or_else(|| bad("a sparse map with pieces out of order or beyond the file"))?;
             sum += length;
         }
         if sum != self.left || i64::try_from(entry.size).is_err() {
@@ -434,11 +419,7 @@ fn until_nul(field: &[u8]) -> Vec<u8> {
 fn path_of(block: &[u8; BLOCK]) -> Vec<u8> {
     let name = until_nul(&block[..100]);
     let posix = &block[257..263] == b"ustar\0";
-    let prefix = if posix {
-        until_nul(&block[345..500])
-    } else {
-        Vec::new()
-    };
+    let prefix = if posix { until_nul(&block[345..500]) } else { Vec::new() };
     if prefix.is_empty() {
         return name;
     }
@@ -455,10 +436,7 @@ fn kind_of(flag: u8, path: &[u8]) -> Result<Kind> {
         b'4' => Ok(Kind::Block),
         b'5' => Ok(Kind::Directory),
         b'6' => Ok(Kind::Fifo),
-        other => Err(bad(format!(
-            "an entry of unknown type {:?}",
-            char::from(other)
-        ))),
+        other => Err(bad(format!("an entry of unknown type {:?}", char::from(other)))),
     }
 }
 
@@ -466,8 +444,7 @@ fn device(kind: Kind, block: &[u8; BLOCK]) -> Result<(u32, u32)> {
     if !matches!(kind, Kind::Character | Kind::Block) {
         return Ok((0, 0));
     }
-    let part =
-        |field| u32::try_from(number(field)?).map_err(|_| bad("a device number that is too large"));
+    let part = |field| u32::try_from(number(field)?).map_err(|_| bad("a device number that is too large"));
     Ok((part(&block[329..337])?, part(&block[337..345])?))
 }
 
@@ -528,11 +505,7 @@ fn check_sum(block: &[u8; BLOCK]) -> Result<()> {
     let stated = signed(&block[148..156])?;
     let (mut unsigned, mut with_sign) = (0i64, 0i64);
     for (index, byte) in block.iter().enumerate() {
-        let byte = if (148..156).contains(&index) {
-            b' '
-        } else {
-            *byte
-        };
+        let byte = if (148..156).contains(&index) { b' ' } else { *byte };
         unsigned += i64::from(byte);
         with_sign += i64::from(byte as i8);
     }

@@ -85,22 +85,13 @@ impl Bench {
 
     fn apply(&self, target: &LayerTarget, bytes: &[u8]) -> Result<Applied> {
         let applied = apply(bytes, target, &ownership(), &Limits::default());
-        assert_eq!(
-            self.canary(),
-            self.before,
-            "something outside the target changed"
-        );
+        assert_eq!(self.canary(), self.before, "something outside the target changed");
         applied
     }
 
     fn refuses(&self, bytes: &[u8]) -> Error {
         let error = self.apply(&self.overlay(), bytes).unwrap_err();
-        assert_eq!(
-            error.kind(),
-            &ErrorKind::UnsafeArchive,
-            "{}",
-            error.report()
-        );
+        assert_eq!(error.kind(), &ErrorKind::UnsafeArchive, "{}", error.report());
         error
     }
 }
@@ -137,13 +128,7 @@ fn writes_what_the_layer_says() {
     );
     let mode = |path: &str| fs::symlink_metadata(root.join(path)).unwrap().mode() & 0o7777;
     assert_eq!(
-        (
-            mode(""),
-            mode("bin"),
-            mode("bin/su"),
-            mode("group"),
-            mode("a")
-        ),
+        (mode(""), mode("bin"), mode("bin/su"), mode("group"), mode("a")),
         (0o750, 0o555, 0o4755, 0o666, 0o755)
     );
     let there = fs::metadata(root.join("a/b/c")).unwrap();
@@ -153,24 +138,13 @@ fn writes_what_the_layer_says() {
     );
     let note = crate::sys::xattr::get_link(&root.join("a/b/c"), c"user.note").unwrap();
     assert_eq!(note.as_deref(), Some(&b"a\0b\n"[..]));
-    assert_eq!(
-        fs::metadata(root.join("bin")).unwrap().mtime(),
-        1_600_000_000
-    );
+    assert_eq!(fs::metadata(root.join("bin")).unwrap().mtime(), 1_600_000_000);
     assert_eq!(
         fs::metadata(root.join("bin/su")).unwrap().ino(),
         fs::metadata(root.join("bin/su2")).unwrap().ino()
     );
-    assert_eq!(
-        fs::read_link(root.join("link")).unwrap(),
-        Path::new("../../../canary")
-    );
-    assert!(
-        fs::symlink_metadata(root.join("fifo"))
-            .unwrap()
-            .file_type()
-            .is_fifo()
-    );
+    assert_eq!(fs::read_link(root.join("link")).unwrap(), Path::new("../../../canary"));
+    assert!(fs::symlink_metadata(root.join("fifo")).unwrap().file_type().is_fifo());
     assert!(applied.usage.bytes >= 700_000 && applied.usage.inodes > 60);
 }
 
@@ -189,16 +163,8 @@ fn owners_are_kept() {
     assert_eq!(file.mode() & 0o7777, 0o6750);
     if is_root() {
         assert_eq!((file.uid(), file.gid()), (1234, 70_000));
-        assert_eq!(
-            fs::metadata(bench.root().join("dir/inside")).unwrap().gid(),
-            0
-        );
-        assert_eq!(
-            fs::symlink_metadata(bench.root().join("link"))
-                .unwrap()
-                .uid(),
-            1234
-        );
+        assert_eq!(fs::metadata(bench.root().join("dir/inside")).unwrap().gid(), 0);
+        assert_eq!(fs::symlink_metadata(bench.root().join("link")).unwrap().uid(), 1234);
     } else {
         let note = crate::sys::xattr::get_link(&bench.root().join("file"), OWNER_XATTR).unwrap();
         assert_eq!(note.as_deref(), Some(&b"1234:70000"[..]));
@@ -243,13 +209,7 @@ fn a_privileged_process_gets_what_must_be_given_away() {
     .unwrap();
     let root = bench.root().canonicalize().unwrap();
     let given = recorder.0.lock().unwrap().clone();
-    assert_eq!(
-        given,
-        [
-            (root.join("d/f"), 8, Some(0o4755)),
-            (root.join("d"), 7, None)
-        ]
-    );
+    assert_eq!(given, [(root.join("d/f"), 8, Some(0o4755)), (root.join("d"), 7, None)]);
     assert_eq!(read(root.join("d/gone")), "replaced");
 }
 
@@ -272,11 +232,7 @@ fn later_entries_replace_earlier_ones() {
     bench.apply(&bench.overlay(), &tar).unwrap();
     let root = bench.root();
     assert_eq!(
-        (
-            read(root.join("x")),
-            read(root.join("d")),
-            read(root.join("e/through"))
-        ),
+        (read(root.join("x")), read(root.join("d")), read(root.join("e/through"))),
         ("22".into(), "now a file".into(), "t".into())
     );
     assert!(fs::symlink_metadata(root.join("s")).unwrap().is_file());
@@ -303,10 +259,7 @@ fn whiteouts_become_overlay_marks() {
     let root = bench.root();
     for path in ["gone", "a/gone", "raw"] {
         let there = fs::symlink_metadata(root.join(path)).unwrap();
-        assert!(
-            there.file_type().is_char_device() && there.rdev() == 0,
-            "{path}"
-        );
+        assert!(there.file_type().is_char_device() && there.rdev() == 0, "{path}");
     }
     let opaque = |path: &str| {
         crate::sys::xattr::get_link(&root.join(path), c"user.overlay.opaque")
@@ -354,10 +307,7 @@ fn whiteouts_delete_only_what_the_layers_below_left() {
 #[test]
 fn sparse_files_in_all_formats() {
     let expect = [&[0u8; 1000][..], b"data", &[0; 96]].concat();
-    let map10 = LayerBuilder::new()
-        .padded(b"1\n1000\n4\n")
-        .raw(b"data")
-        .build_open();
+    let map10 = LayerBuilder::new().padded(b"1\n1000\n4\n").raw(b"data").build_open();
     let formats = [
         (
             "0.0",
@@ -385,20 +335,14 @@ fn sparse_files_in_all_formats() {
                 .pax("GNU.sparse.realsize", "1100")
                 .file("GNUSparseFile.0/f", &map10),
         ),
-        (
-            "old",
-            LayerBuilder::new().raw(&old_sparse()).padded(b"data"),
-        ),
+        ("old", LayerBuilder::new().raw(&old_sparse()).padded(b"data")),
     ];
     for (format, tar) in formats {
         let bench = Bench::new();
         bench
             .apply(&bench.overlay(), &tar.build())
             .unwrap_or_else(|e| panic!("{format}: {}", e.report()));
-        assert!(
-            fs::read(bench.root().join("f")).unwrap() == expect,
-            "{format}"
-        );
+        assert!(fs::read(bench.root().join("f")).unwrap() == expect, "{format}");
     }
 }
 
@@ -430,12 +374,7 @@ fn nothing_leaves_the_root() {
     let absolute = canary.to_str().unwrap();
     // A symlink out of the root leads to the same name inside it, which is not there.
     for target in ["../canary", absolute] {
-        bench.refuses(
-            &LayerBuilder::new()
-                .symlink("out", target)
-                .file("out/x", b"x")
-                .build(),
-        );
+        bench.refuses(&LayerBuilder::new().symlink("out", target).file("out/x", b"x").build());
         bench.refuses(
             &LayerBuilder::new()
                 .symlink("out", target)
@@ -448,18 +387,9 @@ fn nothing_leaves_the_root() {
                 .whiteout("out/passwd")
                 .build(),
         );
-        bench.refuses(
-            &LayerBuilder::new()
-                .symlink("out", target)
-                .opaque("out")
-                .build(),
-        );
+        bench.refuses(&LayerBuilder::new().symlink("out", target).opaque("out").build());
     }
-    bench.refuses(
-        &LayerBuilder::new()
-            .hard_link("h", "../canary/passwd")
-            .build(),
-    );
+    bench.refuses(&LayerBuilder::new().hard_link("h", "../canary/passwd").build());
     bench.refuses(
         &LayerBuilder::new()
             .hard_link("h", &format!("{absolute}/passwd"))
@@ -483,10 +413,7 @@ fn nothing_leaves_the_root() {
         .unwrap();
     assert_eq!(read(bench.root().join("f")), "own");
     bench
-        .apply(
-            &bench.overlay(),
-            &LayerBuilder::new().file("/abs", b"in").build(),
-        )
+        .apply(&bench.overlay(), &LayerBuilder::new().file("/abs", b"in").build())
         .unwrap();
     assert_eq!(read(bench.root().join("abs")), "in");
 }
@@ -513,17 +440,8 @@ fn malformed_layers_are_refused() {
             .file("x", b"")
             .build(),
     );
-    bench.refuses(
-        &LayerBuilder::new()
-            .entry(b'Z', "p", "", &Meta::default(), b"")
-            .build(),
-    );
-    bench.refuses(
-        &LayerBuilder::new()
-            .pax("size", "99999999999")
-            .file("x", b"")
-            .build(),
-    );
+    bench.refuses(&LayerBuilder::new().entry(b'Z', "p", "", &Meta::default(), b"").build());
+    bench.refuses(&LayerBuilder::new().pax("size", "99999999999").file("x", b"").build());
     bench.refuses(
         &LayerBuilder::new()
             .pax("GNU.sparse.size", "10")
@@ -532,12 +450,7 @@ fn malformed_layers_are_refused() {
             .build(),
     );
     bench.refuses(&LayerBuilder::new().hard_link("x", "x").build());
-    bench.refuses(
-        &LayerBuilder::new()
-            .file("f2", b"")
-            .file("f2/below", b"")
-            .build(),
-    );
+    bench.refuses(&LayerBuilder::new().file("f2", b"").file("f2/below", b"").build());
     bench.refuses(
         &LayerBuilder::new()
             .entry(b'0', "u", "", &Meta::default().owner(1 << 20, 0), b"")
@@ -549,9 +462,7 @@ fn malformed_layers_are_refused() {
     bench
         .apply(&bench.overlay(), &[good.clone(), vec![0; 9000]].concat())
         .unwrap();
-    bench
-        .apply(&bench.overlay(), &good[..good.len() - 1024])
-        .unwrap();
+    bench.apply(&bench.overlay(), &good[..good.len() - 1024]).unwrap();
     bench.apply(&bench.overlay(), b"").unwrap();
 }
 
@@ -567,12 +478,7 @@ fn bombs_stop_at_the_limits() {
     let padding = gzip(&[LayerBuilder::new().build(), vec![0; 1 << 20]].concat());
     for bytes in [big, many, padding] {
         let error = apply(&bytes[..], &bench.overlay(), &ownership(), &limits).unwrap_err();
-        assert_eq!(
-            error.kind(),
-            &ErrorKind::UnsafeArchive,
-            "{}",
-            error.report()
-        );
+        assert_eq!(error.kind(), &ErrorKind::UnsafeArchive, "{}", error.report());
     }
 }
 
@@ -617,11 +523,7 @@ fn an_unwritable_directory_can_be_filled() {
         .build();
     bench.apply(&bench.overlay(), &tar).unwrap();
     assert_eq!(
-        fs::metadata(bench.root().join("d"))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o777,
+        fs::metadata(bench.root().join("d")).unwrap().permissions().mode() & 0o777,
         0
     );
     fs::set_permissions(bench.root().join("d"), fs::Permissions::from_mode(0o700)).unwrap();
@@ -670,5 +572,76 @@ fn parse_all(bytes: &[u8]) {
             Ok(Some(entry)) => drop(name::target(&entry.path, &Limits::default())),
             Ok(None) | Err(_) => return,
         }
+    }
+}
+
+/// Not a check: says how far extraction is from the bare writes. Run with `--release -- --ignored --nocapture measure`.
+#[test]
+#[ignore = "a measurement"]
+fn measure() {
+    use std::io::Write;
+    let mut noise = vec![0u8; 400_000];
+    let mut state = 1u32;
+    for pair in noise.chunks_mut(2) {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        pair.fill((state >> 24) as u8);
+    }
+    let files: Vec<(String, &[u8])> = (0..20_000usize)
+        .map(|n| {
+            (
+                format!("d{}/f{n}", n / 100),
+                if n % 16 == 0 {
+                    &noise[n..n + 150_000]
+                } else {
+                    &noise[n..n + 3_000]
+                },
+            )
+        })
+        .collect();
+    let mut tar = (0..200).fold(LayerBuilder::new(), |tar, n| tar.dir(&format!("d{n}")));
+    tar = files.iter().fold(tar, |tar, (path, data)| tar.file(path, data));
+    let tar = tar.build();
+    let packed = gzip(&tar);
+    eprintln!(
+        "{} files, {} MB tar, {} MB gzip",
+        files.len(),
+        tar.len() >> 20,
+        packed.len() >> 20
+    );
+    for round in 0..4 {
+        let bare = Bench::new();
+        let start = std::time::Instant::now();
+        (0..200).for_each(|n| fs::create_dir(bare.root().join(format!("d{n}"))).unwrap());
+        files.iter().for_each(|(path, data)| {
+            fs::File::create_new(bare.root().join(path))
+                .unwrap()
+                .write_all(data)
+                .unwrap()
+        });
+        let bare = start.elapsed();
+        let times: Vec<_> = [&tar, &packed]
+            .iter()
+            .map(|bytes| {
+                let bench = Bench::new();
+                let start = std::time::Instant::now();
+                apply(&bytes[..], &bench.overlay(), &ownership(), &Limits::default()).unwrap();
+                start.elapsed()
+            })
+            .collect();
+        let start = std::time::Instant::now();
+        let _ = crate::types::Digest::of(&tar);
+        let hash = start.elapsed();
+        let start = std::time::Instant::now();
+        std::io::copy(
+            &mut flate2::bufread::MultiGzDecoder::new(&packed[..]),
+            &mut std::io::sink(),
+        )
+        .unwrap();
+        eprintln!(
+            "round {round}: bare writes {bare:?}, sha256 {hash:?}, inflate {:?}; plain layer {:?}, gzip layer {:?}",
+            start.elapsed(),
+            times[0],
+            times[1]
+        );
     }
 }

@@ -31,8 +31,8 @@ pub(crate) struct Tree {
 impl Tree {
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let root = nix::fcntl::open(dir, flags, Mode::empty())
-            .map_err(|e| Error::os(format!("open {}", dir.display()), e))?;
+        let root =
+            nix::fcntl::open(dir, flags, Mode::empty()).map_err(|e| Error::os(format!("open {}", dir.display()), e))?;
         Ok(Self {
             root: Rc::new(root),
             known: HashMap::new(),
@@ -57,8 +57,7 @@ impl Tree {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fd = Rc::new(resolve(&self.root, path, flags)?);
         self.make_room();
-        self.known
-            .insert(path.to_vec(), (Rc::clone(&fd), self.clock));
+        self.known.insert(path.to_vec(), (Rc::clone(&fd), self.clock));
         Ok(fd)
     }
 
@@ -108,20 +107,11 @@ pub(crate) fn is_dir(stat: &FileStat) -> bool {
 
 /// Removes an entry and all below it, except what `keep` says by inode number, and the directories that hold such.
 /// Returns whether the entry itself is gone.
-pub(crate) fn remove_except(
-    dir: impl AsFd,
-    name: &[u8],
-    keep: &dyn Fn(u64) -> bool,
-) -> Result<bool> {
+pub(crate) fn remove_except(dir: impl AsFd, name: &[u8], keep: &dyn Fn(u64) -> bool) -> Result<bool> {
     remove_at(dir.as_fd(), name, keep, 0)
 }
 
-fn remove_at(
-    dir: std::os::fd::BorrowedFd<'_>,
-    name: &[u8],
-    keep: &dyn Fn(u64) -> bool,
-    depth: usize,
-) -> Result<bool> {
+fn remove_at(dir: std::os::fd::BorrowedFd<'_>, name: &[u8], keep: &dyn Fn(u64) -> bool, depth: usize) -> Result<bool> {
     let failed = |e| Error::os("remove what a layer replaces", e);
     let there = match stat(dir, name) {
         Ok(there) => there,
@@ -148,12 +138,7 @@ pub(crate) fn clear_except(dir: impl AsFd, keep: &dyn Fn(u64) -> bool) -> Result
     clear_at(dir.as_fd(), b".", keep, 0)
 }
 
-fn clear_at(
-    dir: std::os::fd::BorrowedFd<'_>,
-    name: &[u8],
-    keep: &dyn Fn(u64) -> bool,
-    depth: usize,
-) -> Result<bool> {
+fn clear_at(dir: std::os::fd::BorrowedFd<'_>, name: &[u8], keep: &dyn Fn(u64) -> bool, depth: usize) -> Result<bool> {
     if depth > DEEPEST {
         return Err(bad("a removed directory that is too deep"));
     }
@@ -166,10 +151,7 @@ fn clear_at(
         names.push(entry.file_name().to_bytes().to_vec());
     }
     let mut empty = true;
-    for name in names
-        .iter()
-        .filter(|name| !matches!(name.as_slice(), b"." | b".."))
-    {
+    for name in names.iter().filter(|name| !matches!(name.as_slice(), b"." | b"..")) {
         empty &= remove_at(opened.as_fd(), name, keep, depth)?;
     }
     Ok(empty)

@@ -30,10 +30,7 @@ pub fn auto(
     files::make_dirs(dir)?;
     match refusal(dir, user_xattr, probe)? {
         None => {
-            let why = format!(
-                "overlayfs: an overlay on {} was mounted and unmounted",
-                dir.display()
-            );
+            let why = format!("overlayfs: an overlay on {} was mounted and unmounted", dir.display());
             Ok((Arc::new(Overlayfs::open(dir, user_xattr, ownership)?), why))
         }
         Some(reason) => {
@@ -47,16 +44,13 @@ pub fn auto(
 }
 
 /// Why overlayfs cannot be used on a directory, if so.
-fn refusal(
-    dir: &Path,
-    user_xattr: bool,
-    probe: &dyn Fn(&[Mount]) -> Result<()>,
-) -> Result<Option<String>> {
-    let below = statfs(dir)
-        .map_err(|e| Error::os("statfs", e))?
-        .filesystem_type();
+fn refusal(dir: &Path, user_xattr: bool, probe: &dyn Fn(&[Mount]) -> Result<()>) -> Result<Option<String>> {
+    let below = statfs(dir).map_err(|e| Error::os("statfs", e))?.filesystem_type();
     if below == OVERLAYFS_SUPER_MAGIC {
-        return Ok(Some("it lies on an overlay itself, which the kernel does not take for a writable layer (put it on a volume)".into()));
+        return Ok(Some(
+            "it lies on an overlay itself, which the kernel does not take for a writable layer (put it on a volume)"
+                .into(),
+        ));
     }
     let scratch = dir.join(format!("probe-{}", random_name(12)?));
     let tried = try_mount(&scratch, user_xattr, probe);
@@ -64,11 +58,7 @@ fn refusal(
     Ok(tried?.err().map(|e| e.report()))
 }
 
-fn try_mount(
-    scratch: &Path,
-    user_xattr: bool,
-    probe: &dyn Fn(&[Mount]) -> Result<()>,
-) -> Result<Result<()>> {
+fn try_mount(scratch: &Path, user_xattr: bool, probe: &dyn Fn(&[Mount]) -> Result<()>) -> Result<Result<()>> {
     for part in ["a", "b", "u", "w"] {
         files::make_dirs(&scratch.join(part))?;
         records::set_mode(&scratch.join(part), 0o755)?;
@@ -101,23 +91,16 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        assert_eq!(
-            (chosen.name(), why.contains("overlayfs")),
-            ("overlayfs", true)
-        );
+        assert_eq!((chosen.name(), why.contains("overlayfs")), ("overlayfs", true));
         let (chosen, why) = auto(dir.path(), true, Ownership::Squashed, &|_| {
             Err(Error::unsupported("overlay", "a newer kernel"))
         })
         .unwrap();
-        assert_eq!(
-            (chosen.name(), why.contains("a newer kernel")),
-            ("vfs", true)
+        assert_eq!((chosen.name(), why.contains("a newer kernel")), ("vfs", true));
+        assert!(
+            !std::fs::read_dir(dir.path())
+                .unwrap()
+                .any(|e| { e.unwrap().file_name().to_string_lossy().starts_with("probe") })
         );
-        assert!(!std::fs::read_dir(dir.path()).unwrap().any(|e| {
-            e.unwrap()
-                .file_name()
-                .to_string_lossy()
-                .starts_with("probe")
-        }));
     }
 }

@@ -67,8 +67,8 @@ fn squash(dir: &Path, notes: &Notes) -> Result<()> {
     use std::os::unix::ffi::OsStrExt;
     for (path, change) in notes.iter() {
         let path = dir.join(std::ffi::OsStr::from_bytes(path));
-        let Some(there) = crate::storage::files::found(fs::symlink_metadata(&path))
-            .map_err(|e| Error::os("stat", e))?
+        let Some(there) =
+            crate::storage::files::found(fs::symlink_metadata(&path)).map_err(|e| Error::os("stat", e))?
         else {
             continue;
         };
@@ -151,12 +151,7 @@ impl Copier {
         if self.shares {
             match reflink::clone(&from, &to) {
                 Ok(()) => return Ok(()),
-                Err(e)
-                    if matches!(
-                        e.raw_os_error(),
-                        Some(libc::ENOSPC | libc::EDQUOT | libc::EIO)
-                    ) =>
-                {
+                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EIO)) => {
                     return Err(Error::os("reflink", e));
                 }
                 Err(_) => self.shares = false,
@@ -169,12 +164,10 @@ impl Copier {
     /// Owner, attributes, mode and times, in the order in which one does not undo another.
     fn finish(&self, from: &Path, to: &Path, there: &Metadata) -> Result<()> {
         if self.owners {
-            std::os::unix::fs::lchown(to, Some(there.uid()), Some(there.gid()))
-                .map_err(|e| Error::os("lchown", e))?;
+            std::os::unix::fs::lchown(to, Some(there.uid()), Some(there.gid())).map_err(|e| Error::os("lchown", e))?;
         }
         for name in xattr::list_link(from).map_err(|e| Error::os("list extended attributes", e))? {
-            let value =
-                xattr::get_link(from, &name).map_err(|e| Error::os("get extended attribute", e))?;
+            let value = xattr::get_link(from, &name).map_err(|e| Error::os("get extended attribute", e))?;
             let Some(value) = value else { continue };
             keep(xattr::set_link(to, &name, &value))?;
         }
@@ -185,14 +178,7 @@ impl Copier {
             TimeSpec::new(there.atime(), there.atime_nsec()),
             TimeSpec::new(there.mtime(), there.mtime_nsec()),
         );
-        utimensat(
-            AT_FDCWD,
-            to,
-            &atime,
-            &mtime,
-            UtimensatFlags::NoFollowSymlink,
-        )
-        .map_err(|e| Error::os("utimensat", e))
+        utimensat(AT_FDCWD, to, &atime, &mtime, UtimensatFlags::NoFollowSymlink).map_err(|e| Error::os("utimensat", e))
     }
 }
 
@@ -212,14 +198,12 @@ fn make_node(to: &Path, there: &Metadata) -> Result<()> {
         () if kind.is_block_device() => SFlag::S_IFBLK,
         () => SFlag::S_IFSOCK,
     };
-    mknod(to, kind, Mode::from_bits_truncate(0o600), there.rdev())
-        .map_err(|e| Error::os("mknod", e))
+    mknod(to, kind, Mode::from_bits_truncate(0o600), there.rdev()).map_err(|e| Error::os("mknod", e))
 }
 
 /// Copies the parts of a file that hold data.
 fn copy_data(from: &File, to: &File, size: u64) -> Result<()> {
-    let size =
-        i64::try_from(size).map_err(|_| Error::internal("a file beyond what offsets can say"))?;
+    let size = i64::try_from(size).map_err(|_| Error::internal("a file beyond what offsets can say"))?;
     let mut at = 0i64;
     while at < size {
         let start = match lseek(from, at, Whence::SeekData) {
@@ -229,9 +213,7 @@ fn copy_data(from: &File, to: &File, size: u64) -> Result<()> {
             Err(Errno::EINVAL) => at,
             Err(e) => return Err(Error::os("lseek", e)),
         };
-        let end = lseek(from, start, Whence::SeekHole)
-            .unwrap_or(size)
-            .min(size);
+        let end = lseek(from, start, Whence::SeekHole).unwrap_or(size).min(size);
         copy_range(from, to, start, end)?;
         at = end.max(start + 1);
     }
@@ -265,9 +247,7 @@ fn copy_by_hand(from: &File, to: &File, start: i64, end: i64) -> Result<()> {
     let (mut at, end) = (start.unsigned_abs(), end.unsigned_abs());
     let mut buffer = vec![0u8; 256 << 10];
     while at < end {
-        let want = buffer
-            .len()
-            .min(usize::try_from(end - at).unwrap_or(usize::MAX));
+        let want = buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
         let length = from
             .read_at(&mut buffer[..want], at)
             .map_err(|e| Error::os("read", e))?;

@@ -42,9 +42,7 @@ fn clear(top: &Path, dir: &Path, depth: usize) -> io::Result<()> {
     };
     // Only names are kept, so that no descriptor stays open on the way down.
     let entries = entries.collect::<io::Result<Vec<_>>>()?;
-    entries
-        .iter()
-        .try_for_each(|entry| remove(top, dir, entry, depth))
+    entries.iter().try_for_each(|entry| remove(top, dir, entry, depth))
 }
 
 fn remove(top: &Path, dir: &Path, entry: &DirEntry, depth: usize) -> io::Result<()> {

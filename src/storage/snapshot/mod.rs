@@ -5,6 +5,8 @@ mod copy;
 mod delete;
 pub mod overlayfs;
 mod records;
+#[cfg(test)]
+mod tests;
 mod usage;
 pub mod vfs;
 
@@ -77,8 +79,7 @@ pub trait Snapshotter: Debug + Send + Sync + 'static {
 
     /// Begins a snapshot for a layer on top of `parent` and says where and how to write it.
     /// With [`Snapshotter::unpacks_in_parallel`] the parent need not be there yet.
-    async fn begin_layer(&self, key: &SnapshotKey, parent: Option<&ChainId>)
-    -> Result<LayerTarget>;
+    async fn begin_layer(&self, key: &SnapshotKey, parent: Option<&ChainId>) -> Result<LayerTarget>;
 
     /// Makes the layer under `key` visible as `chain` on top of `parent`, which is committed by now. `usage` is what was
     /// counted while it was written. Finding the chain committed already is success, and `key` is discarded.

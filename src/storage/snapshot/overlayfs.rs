@@ -7,9 +7,11 @@ use async_trait::async_trait;
 use super::records::{Record, Records, copy_root};
 use super::usage::usage_of;
 use super::{LayerTarget, SnapshotKey, Snapshotter, Usage, WritableOptions};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::storage::files::{blocking, make_dirs};
+use crate::storage::layer::{OPAQUE_TRUSTED, OPAQUE_USER};
 use crate::storage::ownership::Ownership;
+use crate::sys::xattr;
 use crate::types::{ChainId, Mount, MountSource, Outcome};
 
 /// The overlay backend. Source: Documentation/filesystems/overlayfs.rst of the kernel.
@@ -32,10 +34,7 @@ impl Overlayfs {
         })
     }
 
-    async fn with<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    async fn with<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
         let this = self.clone();
         blocking(move || work(&this)).await
     }
@@ -84,6 +83,14 @@ impl Overlayfs {
             &self.records.tree(&record.tree),
             self.records.ownership(),
         )
+    }
+
+    /// Whether a layer's root is opaque. The kernel looks at that mark on every directory but the root, so the stack below
+    /// is left out of the mount instead.
+    fn hides_all(&self, record: &Record) -> Result<bool> {
+        let name = if self.user_xattr { OPAQUE_USER } else { OPAQUE_TRUSTED };
+        let mark = xattr::get_link(&self.records.tree(&record.tree), name);
+        Ok(mark.map_err(|e| Error::os("get opaque mark", e))?.is_some())
     }
 
     fn trees(&self, names: &[String]) -> Vec<PathBuf> {
@@ -140,15 +147,10 @@ impl Snapshotter for Overlayfs {
 
     async fn exists(&self, chain: &ChainId) -> Result<bool> {
         let chain = *chain;
-        self.with(move |this| Ok(this.records.find(&chain)?.is_some()))
-            .await
+        self.with(move |this| Ok(this.records.find(&chain)?.is_some())).await
     }
 
-    async fn begin_layer(
-        &self,
-        key: &SnapshotKey,
-        _parent: Option<&ChainId>,
-    ) -> Result<LayerTarget> {
+    async fn begin_layer(&self, key: &SnapshotKey, _parent: Option<&ChainId>) -> Result<LayerTarget> {
         let key = key.clone();
         self.with(move |this| {
             let record = this.records.begin(
@@ -174,8 +176,11 @@ impl Snapshotter for Overlayfs {
         usage: Usage,
     ) -> Result<()> {
         let (key, chain, parent) = (key.clone(), *chain, parent.copied());
-        self.with(move |this| this.records.commit(&key, &chain, parent.as_ref(), usage))
-            .await
+        self.with(move |this| {
+            let alone = this.hides_all(&this.records.active(&key)?)?;
+            this.records.commit(&key, &chain, parent.as_ref(), usage, alone)
+        })
+        .await
     }
 
     async fn create_writable(
@@ -223,8 +228,7 @@ impl Snapshotter for Overlayfs {
 
     async fn layer_usage(&self, chain: &ChainId) -> Result<Usage> {
         let chain = *chain;
-        self.with(move |this| Ok(this.records.get(&chain)?.usage))
-            .await
+        self.with(move |this| Ok(this.records.get(&chain)?.usage)).await
     }
 
     async fn list(&self) -> Result<Vec<ChainId>> {

@@ -40,9 +40,7 @@ pub(crate) struct Record {
 
 impl Record {
     fn text(&self) -> String {
-        let parent = self
-            .parent
-            .map_or("-".to_owned(), |parent| parent.to_string());
+        let parent = self.parent.map_or("-".to_owned(), |parent| parent.to_string());
         format!(
             "tree {}\nbelow {}\nparent {parent}\nusage {} {}\nwritable {}\nvolatile {}\n",
             self.tree,
@@ -55,10 +53,7 @@ impl Record {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let field = |name: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
-        };
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let tree = field("tree").filter(|tree| plain(tree))?.to_owned();
         let below: Vec<String> = field("below")?
             .split(' ')
@@ -74,10 +69,7 @@ impl Record {
             bytes: bytes.parse().ok()?,
             inodes: inodes.parse().ok()?,
         };
-        let (writable, volatile) = (
-            field("writable")?.parse().ok()?,
-            field("volatile")?.parse().ok()?,
-        );
+        let (writable, volatile) = (field("writable")?.parse().ok()?, field("volatile")?.parse().ok()?);
         below.iter().all(|name| plain(name)).then_some(Self {
             tree,
             below,
@@ -110,8 +102,7 @@ impl Records {
         for part in ["l", "w", "o", "k", "c", "p", "trash"] {
             files::make_dirs(&dir.join(part))?;
         }
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .map_err(|e| Error::os("read boot_id", e))?;
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(|e| Error::os("read boot_id", e))?;
         Ok(Self {
             dir,
             boot: boot.trim().to_owned(),
@@ -152,11 +143,10 @@ impl Records {
         check_key(key)?;
         let claim = self.claim(key);
         fs::create_dir(&claim).map_err(|e| match e.kind() {
-            std::io::ErrorKind::AlreadyExists => Error::new(
-                ErrorKind::Conflict,
-                format!("the snapshot {key} exists already"),
-            )
-            .with_object(ObjectKind::Snapshot, key),
+            std::io::ErrorKind::AlreadyExists => {
+                Error::new(ErrorKind::Conflict, format!("the snapshot {key} exists already"))
+                    .with_object(ObjectKind::Snapshot, key)
+            }
             _ => Error::os("claim snapshot key", e),
         })?;
         let begun = self.make_tree(&claim, template);
@@ -216,13 +206,14 @@ impl Records {
             .ok_or_else(|| Error::not_found(ObjectKind::Snapshot, chain.to_string()))
     }
 
-    /// Makes an active snapshot the committed `chain`.
+    /// Makes an active snapshot the committed `chain`. One that is `alone` hides all that is below it.
     pub(crate) fn commit(
         &self,
         key: &SnapshotKey,
         chain: &ChainId,
         parent: Option<&ChainId>,
         usage: Usage,
+        alone: bool,
     ) -> Result<()> {
         let mut record = self.active(key)?;
         if self.find(chain)?.is_some() {
@@ -230,7 +221,9 @@ impl Records {
         }
         if let Some(parent) = parent {
             let under = self.get(parent)?;
-            record.below = std::iter::once(under.tree).chain(under.below).collect();
+            if !alone {
+                record.below = std::iter::once(under.tree).chain(under.below).collect();
+            }
         }
         (record.parent, record.usage) = (parent.copied(), usage);
         // What an earlier boot left under this name was not trusted: out of the way with it.
@@ -275,9 +268,7 @@ impl Records {
         {
             return Ok(Outcome::Already);
         }
-        if let Some(record) =
-            files::read(&claim.join("record"))?.and_then(|text| Record::parse(&text))
-        {
+        if let Some(record) = files::read(&claim.join("record"))?.and_then(|text| Record::parse(&text)) {
             self.delete_trees(&record)?;
         }
         self.trash(&claim)?;
@@ -286,14 +277,10 @@ impl Records {
 
     /// Removes a committed snapshot.
     pub(crate) fn remove(&self, chain: &ChainId) -> Result<Outcome> {
-        let moved = self
-            .dir
-            .join("trash")
-            .join(format!("{}.record", random_name(16)?));
-        let renamed = found(fs::rename(self.committed(chain), &moved))
-            .map_err(|e| Error::os("remove snapshot record", e))?;
-        found(fs::remove_file(self.unsynced(chain)))
-            .map_err(|e| Error::os("remove snapshot mark", e))?;
+        let moved = self.dir.join("trash").join(format!("{}.record", random_name(16)?));
+        let renamed =
+            found(fs::rename(self.committed(chain), &moved)).map_err(|e| Error::os("remove snapshot record", e))?;
+        found(fs::remove_file(self.unsynced(chain))).map_err(|e| Error::os("remove snapshot mark", e))?;
         if renamed.is_none() {
             return Ok(Outcome::Already);
         }
@@ -326,8 +313,7 @@ impl Records {
     /// Moves out of sight, then deletes: a tree that is half deleted is never seen under its name.
     fn trash(&self, path: &Path) -> Result<()> {
         let target = self.dir.join("trash").join(random_name(16)?);
-        let moved = found(fs::rename(path, &target))
-            .map_err(|e| Error::os(format!("remove {}", path.display()), e))?;
+        let moved = found(fs::rename(path, &target)).map_err(|e| Error::os(format!("remove {}", path.display()), e))?;
         if moved.is_none() {
             return Ok(());
         }
@@ -394,9 +380,7 @@ pub(crate) fn copy_root(from: &Path, to: &Path, ownership: &Ownership) -> Result
     use std::os::unix::fs::MetadataExt;
     let there = fs::metadata(from).map_err(|e| Error::os("stat root of layer", e))?;
     let own = fs::metadata(to).map_err(|e| Error::os("stat root of snapshot", e))?;
-    if (there.uid(), there.gid()) != (own.uid(), own.gid())
-        && matches!(ownership, Ownership::Direct)
-    {
+    if (there.uid(), there.gid()) != (own.uid(), own.gid()) && matches!(ownership, Ownership::Direct) {
         std::os::unix::fs::chown(to, Some(there.uid()), Some(there.gid()))
             .map_err(|e| Error::os("chown root of snapshot", e))?;
     }
@@ -409,11 +393,8 @@ pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
 }
 
 fn damaged(name: &str) -> Error {
-    Error::new(
-        ErrorKind::Corrupt,
-        format!("the record of snapshot {name} is damaged"),
-    )
-    .with_object(ObjectKind::Snapshot, name)
+    Error::new(ErrorKind::Corrupt, format!("the record of snapshot {name} is damaged"))
+        .with_object(ObjectKind::Snapshot, name)
 }
 
 fn check_key(key: &str) -> Result<()> {
@@ -451,7 +432,7 @@ mod tests {
         for (key, chain) in [("k1", &a), ("k2", &b)] {
             records.begin(&key.to_owned(), &template()).unwrap();
             records
-                .commit(&key.to_owned(), chain, None, Usage::default())
+                .commit(&key.to_owned(), chain, None, Usage::default(), false)
                 .unwrap();
             if key == "k1" {
                 records.sync().unwrap();
@@ -462,7 +443,7 @@ mod tests {
         assert!(records.find(&b).unwrap().is_none());
         records.begin(&"k3".to_owned(), &template()).unwrap();
         records
-            .commit(&"k3".to_owned(), &b, None, Usage::default())
+            .commit(&"k3".to_owned(), &b, None, Usage::default(), false)
             .unwrap();
         assert!(records.find(&b).unwrap().is_some());
         assert_eq!(fs::read_dir(dir.path().join("l")).unwrap().count(), 2);
@@ -474,20 +455,12 @@ mod tests {
         let records = Records::open(dir.path(), Ownership::Squashed).unwrap();
         for bad in ["", ".", "..", "a/b", "a b"] {
             assert_eq!(
-                records
-                    .begin(&bad.to_owned(), &template())
-                    .unwrap_err()
-                    .kind(),
+                records.begin(&bad.to_owned(), &template()).unwrap_err().kind(),
                 &ErrorKind::InvalidArgument
             );
         }
         records.begin(&"k".to_owned(), &template()).unwrap();
-        assert!(
-            records
-                .begin(&"k".to_owned(), &template())
-                .unwrap_err()
-                .is_conflict()
-        );
+        assert!(records.begin(&"k".to_owned(), &template()).unwrap_err().is_conflict());
     }
 
     #[test]

@@ -18,12 +18,7 @@ pub(crate) fn usage_of(tree: &Path) -> Result<Usage> {
     while let Some(dir) = waiting.pop() {
         let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
-                ) && dir != tree =>
-            {
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) && dir != tree => {
                 continue;
             }
             Err(e) => return Err(Error::os(format!("read {}", dir.display()), e)),

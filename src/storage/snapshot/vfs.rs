@@ -34,10 +34,7 @@ impl Vfs {
         })
     }
 
-    async fn with<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    async fn with<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
         let this = self.clone();
         blocking(move || work(&this)).await
     }
@@ -85,9 +82,7 @@ impl Vfs {
             self.records.owners(from),
             self.records.owners(&record.tree),
         ));
-        copied
-            .map(drop)
-            .map_err(|e| Error::os("copy table of owners", e))
+        copied.map(drop).map_err(|e| Error::os("copy table of owners", e))
     }
 }
 
@@ -103,15 +98,10 @@ impl Snapshotter for Vfs {
 
     async fn exists(&self, chain: &ChainId) -> Result<bool> {
         let chain = *chain;
-        self.with(move |this| Ok(this.records.find(&chain)?.is_some()))
-            .await
+        self.with(move |this| Ok(this.records.find(&chain)?.is_some())).await
     }
 
-    async fn begin_layer(
-        &self,
-        key: &SnapshotKey,
-        parent: Option<&ChainId>,
-    ) -> Result<LayerTarget> {
+    async fn begin_layer(&self, key: &SnapshotKey, parent: Option<&ChainId>) -> Result<LayerTarget> {
         let (key, parent) = (key.clone(), parent.copied());
         self.with(move |this| {
             let record = this.begin(&key, parent.as_ref(), false)?;
@@ -132,7 +122,7 @@ impl Snapshotter for Vfs {
         usage: Usage,
     ) -> Result<()> {
         let (key, chain, parent) = (key.clone(), *chain, parent.copied());
-        self.with(move |this| this.records.commit(&key, &chain, parent.as_ref(), usage))
+        self.with(move |this| this.records.commit(&key, &chain, parent.as_ref(), usage, true))
             .await
     }
 
@@ -196,8 +186,7 @@ impl Snapshotter for Vfs {
 
     async fn layer_usage(&self, chain: &ChainId) -> Result<Usage> {
         let chain = *chain;
-        self.with(move |this| Ok(this.records.get(&chain)?.usage))
-            .await
+        self.with(move |this| Ok(this.records.get(&chain)?.usage)).await
     }
 
     async fn list(&self) -> Result<Vec<ChainId>> {

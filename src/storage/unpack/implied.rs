@@ -28,41 +28,25 @@ pub(super) fn trees_of(mounts: &[Mount]) -> Vec<PathBuf> {
 }
 
 /// Makes the implied directories of `layer` look like those below. Blocking.
-pub(super) fn copy_looks(
-    layer: &Path,
-    implied: &[PathBuf],
-    below: &[PathBuf],
-    ownership: &Ownership,
-) -> Result<()> {
+pub(super) fn copy_looks(layer: &Path, implied: &[PathBuf], below: &[PathBuf], ownership: &Ownership) -> Result<()> {
     let mut layer = Tree::open(layer)?;
-    let mut below = below
-        .iter()
-        .map(|dir| Tree::open(dir))
-        .collect::<Result<Vec<_>>>()?;
+    let mut below = below.iter().map(|dir| Tree::open(dir)).collect::<Result<Vec<_>>>()?;
     let own = fstat(layer.root()).map_err(|e| Error::os("stat layer", e))?;
     for path in implied.iter().rev() {
         let path = path.as_os_str().as_bytes();
-        let Some((model, owner)) = find(&mut below, path, !matches!(ownership, Ownership::Direct))?
-        else {
+        let Some((model, owner)) = find(&mut below, path, !matches!(ownership, Ownership::Direct))? else {
             continue;
         };
-        let dir = layer
-            .dir(path)
-            .map_err(|e| Error::os("open implied directory", e))?;
+        let dir = layer.dir(path).map_err(|e| Error::os("open implied directory", e))?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let dir = openat(&*dir, c".", flags, Mode::empty())
-            .map_err(|e| Error::os("open implied directory", e))?;
+        let dir = openat(&*dir, c".", flags, Mode::empty()).map_err(|e| Error::os("open implied directory", e))?;
         dress(dir, &model, owner, &own, ownership)?;
     }
     Ok(())
 }
 
 /// The topmost directory of that path; something else there, or a directory we may not look into, ends the search.
-fn find(
-    below: &mut [Tree],
-    path: &[u8],
-    noted: bool,
-) -> Result<Option<(FileStat, Option<Vec<u8>>)>> {
+fn find(below: &mut [Tree], path: &[u8], noted: bool) -> Result<Option<(FileStat, Option<Vec<u8>>)>> {
     for tree in below {
         let found = match tree.dir(path) {
             Ok(found) => found,
@@ -86,13 +70,7 @@ fn owner_note(dir: &OwnedFd) -> Result<Option<Vec<u8>>> {
     }
 }
 
-fn dress(
-    dir: OwnedFd,
-    model: &FileStat,
-    note: Option<Vec<u8>>,
-    own: &FileStat,
-    ownership: &Ownership,
-) -> Result<()> {
+fn dress(dir: OwnedFd, model: &FileStat, note: Option<Vec<u8>>, own: &FileStat, ownership: &Ownership) -> Result<()> {
     if let Some(note) = &note {
         xattr::set(&dir, OWNER_XATTR, note).map_err(|e| Error::os("note owner", e))?;
     }
@@ -105,9 +83,7 @@ fn dress(
         fchown(&dir, Some(uid), Some(gid)).map_err(|e| Error::os("fchown", e))?;
     }
     fchmod(&dir, mode).map_err(|e| Error::os("fchmod", e))?;
-    let (Ownership::Mapped(privileged), Some((uid, gid))) =
-        (ownership, note.as_deref().and_then(ids))
-    else {
+    let (Ownership::Mapped(privileged), Some((uid, gid))) = (ownership, note.as_deref().and_then(ids)) else {
         return Ok(());
     };
     privileged.change_owners(vec![(

@@ -43,11 +43,7 @@ pub(super) async fn lock(path: PathBuf) -> Result<Held> {
 
 fn try_lock(path: &Path) -> Result<Option<Held>> {
     loop {
-        let opened = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path);
+        let opened = File::options().create(true).truncate(false).write(true).open(path);
         let file = opened.map_err(|e| Error::os(format!("open {}", path.display()), e))?;
         let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => file,
@@ -55,10 +51,7 @@ fn try_lock(path: &Path) -> Result<Option<Held>> {
             Err((_, Errno::EINTR)) => continue,
             Err((_, e)) => return Err(Error::os("flock", e)),
         };
-        let ours = file
-            .metadata()
-            .map_err(|e| Error::os("stat lock file", e))?
-            .ino();
+        let ours = file.metadata().map_err(|e| Error::os("stat lock file", e))?.ino();
         let named = found(fs::metadata(path)).map_err(|e| Error::os("stat lock file", e))?;
         if named.is_some_and(|there| there.ino() == ours) {
             return Ok(Some(Held {

@@ -149,8 +149,7 @@ impl Unpacker {
                 "a blob of {} bytes, where at most {max_size} are taken",
                 descriptor.size
             );
-            return Err(Error::invalid(message)
-                .with_object(ObjectKind::Blob, descriptor.digest.to_string()));
+            return Err(Error::invalid(message).with_object(ObjectKind::Blob, descriptor.digest.to_string()));
         }
         let _held = lock::lock(self.shared.lock_path("blob", &descriptor.digest)).await?;
         if let Some(bytes) = self.small_blob(descriptor).await? {
@@ -181,8 +180,7 @@ impl Unpacker {
             use std::io::Read;
             let mut bytes = Vec::new();
             let mut file = file;
-            file.read_to_end(&mut bytes)
-                .map_err(|e| Error::os("read blob", e))?;
+            file.read_to_end(&mut bytes).map_err(|e| Error::os("read blob", e))?;
             Ok(bytes)
         })
         .await?;
@@ -219,12 +217,7 @@ impl Unpacker {
         Ok(bytes)
     }
 
-    fn jobs(
-        &self,
-        layers: &[LayerRef],
-        source: &Arc<dyn BlobSource>,
-        progress: &Progress,
-    ) -> Vec<Job> {
+    fn jobs(&self, layers: &[LayerRef], source: &Arc<dyn BlobSource>, progress: &Progress) -> Vec<Job> {
         let mut jobs: Vec<Job> = Vec::new();
         let mut below: Option<(ChainId, watch::Receiver<bool>)> = None;
         for layer in layers {
@@ -354,18 +347,17 @@ impl Job {
         if self.shared.snapshotter.exists(&self.chain).await? {
             return self.exists();
         }
-        let _held = unless(
-            stopped,
-            lock::lock(self.shared.lock_path("chain", &self.chain)),
-        )
-        .await?;
+        let _held = unless(stopped, lock::lock(self.shared.lock_path("chain", &self.chain))).await?;
         if self.shared.snapshotter.exists(&self.chain).await? {
             return self.exists();
         }
         let key: SnapshotKey = format!("unpack-{}-{}", self.shared.owner, random_name(16)?);
         let unpacked = self.unpack(&key, stop, stopped).await;
-        if unpacked.is_err() {
-            self.shared.snapshotter.discard(&key).await?;
+        if unpacked.is_err()
+            && let Err(error) = self.shared.snapshotter.discard(&key).await
+        {
+            // The first error says more; the key stays for the sweeper.
+            tracing::warn!(key, error = error.report(), "could not discard an unfinished layer");
         }
         unpacked?;
         self.progress.report(ProgressEvent::Unpacked {
@@ -380,12 +372,7 @@ impl Job {
         Ok(())
     }
 
-    async fn unpack(
-        &mut self,
-        key: &SnapshotKey,
-        stop: &Stop,
-        stopped: &mut watch::Receiver<bool>,
-    ) -> Result<()> {
+    async fn unpack(&mut self, key: &SnapshotKey, stop: &Stop, stopped: &mut watch::Receiver<bool>) -> Result<()> {
         let (target, applied) = self.extract(key, stop, stopped).await?;
         self.parent_is_ready(stopped).await?;
         stop.check()?;
@@ -400,10 +387,7 @@ impl Job {
         let Some(ready) = &mut self.parent_ready else {
             return Ok(());
         };
-        let waited = unless(stopped, async {
-            Ok(ready.wait_for(|done| *done).await.is_ok())
-        })
-        .await?;
+        let waited = unless(stopped, async { Ok(ready.wait_for(|done| *done).await.is_ok()) }).await?;
         if waited { Ok(()) } else { Err(cancelled()) }
     }
 
@@ -415,11 +399,7 @@ impl Job {
             return Ok(());
         }
         let below = implied::trees_of(&self.shared.snapshotter.view(parent).await?);
-        let (dir, implied, ownership) = (
-            dir.clone(),
-            applied.implied.clone(),
-            self.shared.ownership.clone(),
-        );
+        let (dir, implied, ownership) = (dir.clone(), applied.implied.clone(), self.shared.ownership.clone());
         blocking(move || implied::copy_looks(&dir, &implied, &below, &ownership)).await
     }
 
@@ -431,22 +411,14 @@ impl Job {
         stopped: &mut watch::Receiver<bool>,
     ) -> Result<(LayerTarget, Applied)> {
         let blob = self.layer.descriptor.clone();
-        let _held = unless(
-            stopped,
-            lock::lock(self.shared.lock_path("blob", &blob.digest)),
-        )
-        .await?;
+        let _held = unless(stopped, lock::lock(self.shared.lock_path("blob", &blob.digest))).await?;
         let workers = self.shared.workers.clone();
         let permit = unless(stopped, async {
             workers.acquire_owned().await.map_err(|_| cancelled())
         })
         .await?;
         if self.shared.has_blob(&blob).await? {
-            let target = self
-                .shared
-                .snapshotter
-                .begin_layer(key, self.parent.as_ref())
-                .await?;
+            let target = self.shared.snapshotter.begin_layer(key, self.parent.as_ref()).await?;
             let file = self.shared.content.open(&blob.digest).await?;
             let reader = BlobReader::store(file, stop.clone());
             let applied = self.worker(reader, target.clone()).await;
@@ -461,16 +433,8 @@ impl Job {
             self.shared.snapshotter.discard(key).await?;
         }
         let stream = unless(stopped, self.source.open(&blob)).await?;
-        let target = self
-            .shared
-            .snapshotter
-            .begin_layer(key, self.parent.as_ref())
-            .await?;
-        let ingest = self
-            .shared
-            .content
-            .ingest(Some(&blob.digest), Some(blob.size))
-            .await?;
+        let target = self.shared.snapshotter.begin_layer(key, self.parent.as_ref()).await?;
+        let ingest = self.shared.content.ingest(Some(&blob.digest), Some(blob.size)).await?;
         let (sender, chunks) = mpsc::channel(CHUNKS);
         let teller = Teller::new(self.progress.clone(), &blob);
         let reader = BlobReader::network(chunks, ingest, teller, stop.clone());
@@ -502,12 +466,7 @@ impl Job {
 }
 
 /// The worker's side: blocking, one pass.
-fn work(
-    reader: BlobReader,
-    target: &LayerTarget,
-    layer: &LayerRef,
-    shared: &Shared,
-) -> Result<Applied> {
+fn work(reader: BlobReader, target: &LayerTarget, layer: &LayerRef, shared: &Shared) -> Result<Applied> {
     let (applied, mut reader) = apply_from(reader, target, &shared.ownership, &shared.limits)?;
     if applied.diff_id != layer.diff_id {
         let message = format!(
@@ -526,13 +485,13 @@ fn work(
 }
 
 /// Does something unless the caller goes away first.
-async fn unless<T>(
-    stopped: &mut watch::Receiver<bool>,
-    work: impl Future<Output = Result<T>>,
-) -> Result<T> {
+async fn unless<T>(stopped: &mut watch::Receiver<bool>, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         biased;
         _ = stopped.wait_for(|stopped| *stopped) => Err(cancelled()),
         done = work => done,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,9 +138,7 @@ impl BlobReader {
     /// Checks that all bytes were the right ones, and keeps the blob.
     pub(super) fn commit(self, blob: &Descriptor) -> Result<()> {
         match self {
-            Self::Network {
-                ingest, mut teller, ..
-            } => {
+            Self::Network { ingest, mut teller, .. } => {
                 teller.flush();
                 ingest.commit().map(drop)
             }
@@ -201,9 +199,7 @@ impl BufRead for BlobReader {
     fn consume(&mut self, amount: usize) {
         match self {
             Self::Network { piece, .. } => piece.advance(amount.min(piece.len())),
-            Self::Store {
-                file, hasher, read, ..
-            } => {
+            Self::Store { file, hasher, read, .. } => {
                 // What is consumed was filled before: this reads nothing.
                 let filled = file.buffer();
                 let amount = amount.min(filled.len());
@@ -216,11 +212,7 @@ impl BufRead for BlobReader {
 }
 
 /// Takes a stream's bytes, at most as many as announced, and hands them on. Ends with an error if they are too few.
-pub(super) async fn feed(
-    mut stream: super::BlobBytes,
-    blob: &Descriptor,
-    chunks: mpsc::Sender<Result<Bytes>>,
-) {
+pub(super) async fn feed(mut stream: super::BlobBytes, blob: &Descriptor, chunks: mpsc::Sender<Result<Bytes>>) {
     use futures_util::StreamExt;
     let mut taken = 0u64;
     while let Some(next) = stream.next().await {
@@ -237,8 +229,6 @@ pub(super) async fn feed(
     }
     if taken < blob.size {
         let message = format!("the blob ended after {taken} of {} bytes", blob.size);
-        let _ = chunks
-            .send(Err(mismatch(Some(&blob.digest), message)))
-            .await;
+        let _ = chunks.send(Err(mismatch(Some(&blob.digest), message))).await;
     }
 }

@@ -1,0 +1,163 @@
+//! Builds the static helper (`src/runtime/native/helper`) that the library embeds, with the compiler that builds the crate.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The helper's directory, from the package's root.
+const SOURCE: &str = "src/runtime/native/helper";
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed={SOURCE}");
+    let out = PathBuf::from(variable("OUT_DIR")).join("longshore-helper");
+    if variable("CARGO_CFG_TARGET_OS") != "linux" || env::var_os("DOCS_RS").is_some() {
+        // Nothing to run it on; the file must still exist for `include_bytes!`.
+        write_empty(&out);
+        return;
+    }
+    let attempts: Vec<Linker> = [rust_lld().map(Linker::Lld), Some(Linker::Cc)]
+        .into_iter()
+        .flatten()
+        .collect();
+    let mut failures = Vec::new();
+    for linker in &attempts {
+        match compile(linker, &out) {
+            Ok(()) => return,
+            Err(failure) => failures.push(failure),
+        }
+    }
+    for line in failures.iter().flat_map(|failure| failure.lines()) {
+        println!("cargo::warning={line}");
+    }
+    println!(
+        "cargo::error=the static helper in {SOURCE} cannot be built; a linker is needed: rust-lld of the toolchain, or cc"
+    );
+}
+
+/// How the helper is linked.
+enum Linker {
+    /// `rust-lld`, which most toolchains bring along.
+    Lld(PathBuf),
+    /// The host's C compiler as a front end to its linker.
+    Cc,
+}
+
+fn variable(name: &str) -> String {
+    env::var(name).unwrap_or_default()
+}
+
+fn write_empty(out: &Path) {
+    if let Err(error) = std::fs::write(out, []) {
+        println!("cargo::error=write {}: {error}", out.display());
+    }
+}
+
+/// Where the toolchain keeps its own linker, if it has one.
+fn rust_lld() -> Option<PathBuf> {
+    let output = Command::new(variable("RUSTC"))
+        .args(["--print", "sysroot"])
+        .output()
+        .ok()?;
+    let sysroot = String::from_utf8(output.stdout).ok()?;
+    let path = Path::new(sysroot.trim())
+        .join("lib/rustlib")
+        .join(variable("HOST"))
+        .join("bin/rust-lld");
+    path.exists().then_some(path)
+}
+
+fn compile(linker: &Linker, out: &Path) -> Result<(), String> {
+    let mut command = Command::new(variable("RUSTC"));
+    command
+        .args([
+            "--edition",
+            "2024",
+            "--crate-type",
+            "bin",
+            "--crate-name",
+            "longshore_helper",
+        ])
+        .args([
+            "--target",
+            &variable("TARGET"),
+            "--cap-lints",
+            "warn",
+            "--cfg",
+            "longshore_helper",
+        ])
+        .args(["--check-cfg", "cfg(longshore_helper)"])
+        .args([
+            "-C",
+            "opt-level=s",
+            "-C",
+            "panic=abort",
+            "-C",
+            "relocation-model=static",
+            "-C",
+            "codegen-units=1",
+        ])
+        .args([
+            "-C",
+            "strip=symbols",
+            "-C",
+            "debuginfo=0",
+            "-C",
+            "overflow-checks=off",
+            "-C",
+            "default-linker-libraries=no",
+        ])
+        // Flags meant for the embedder's build (sanitizers, coverage) would pull a runtime into the helper.
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("RUSTFLAGS")
+        .env_remove("RUSTC_WORKSPACE_WRAPPER");
+    link_arguments(linker, &mut command);
+    command.arg("-o").arg(out).arg(
+        Path::new(&variable("CARGO_MANIFEST_DIR"))
+            .join(SOURCE)
+            .join("main.rs"),
+    );
+    let output = command
+        .output()
+        .map_err(|error| format!("run {command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn link_arguments(linker: &Linker, command: &mut Command) {
+    const PLAIN: [&str; 7] = [
+        "-static",
+        "--build-id=none",
+        "--gc-sections",
+        "--no-eh-frame-hdr",
+        "-znorelro",
+        "-znoseparate-code",
+        "-nostdlib",
+    ];
+    match linker {
+        Linker::Lld(path) => {
+            command
+                .arg("-C")
+                .arg(format!("linker={}", path.display()))
+                .args(["-C", "linker-flavor=ld.lld"]);
+            for argument in PLAIN {
+                command.arg("-C").arg(format!("link-arg={argument}"));
+            }
+        }
+        Linker::Cc => {
+            command.args([
+                "-C",
+                "link-arg=-nostartfiles",
+                "-C",
+                "link-arg=-nostdlib",
+                "-C",
+                "link-arg=-static",
+            ]);
+            for argument in &PLAIN[1..6] {
+                command.arg("-C").arg(format!("link-arg=-Wl,{argument}"));
+            }
+        }
+    }
+}

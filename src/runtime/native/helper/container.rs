@@ -1,0 +1,337 @@
+//! The first process of a container, from clone to exec. One thread, memory of its own, system calls only.
+
+use core::convert::Infallible;
+
+use crate::fail::{Done, Fail, at, at_index, missing};
+use crate::message::{self, Fds};
+use crate::sys::{self, AT_FDCWD, Sys};
+use crate::user::Identity;
+use crate::wire::{MountRecord, Plan, Record, Section, Step, field, flag, mount};
+use crate::{dev, exec, mounts, path, user};
+
+/// Most mounts in one plan.
+pub(crate) const MOST_MOUNTS: usize = 512;
+
+/// What a container gets from its zygote.
+pub(crate) struct Context<'a> {
+    pub(crate) plan: Plan<'a>,
+    pub(crate) fds: &'a Fds,
+    pub(crate) slim: i32,
+}
+
+impl Context<'_> {
+    fn fd(&self, position: usize) -> Option<i32> {
+        self.fds.get(self.plan.field(position))
+    }
+}
+
+/// Where the standard streams come from.
+pub(crate) struct Streams {
+    pub(crate) fds: [i32; 3],
+    pub(crate) terminal: bool,
+}
+
+/// Runs the container; reports the step that failed.
+pub(crate) fn run(context: &Context<'_>) -> ! {
+    let status = context.fd(field::FD_STATUS).unwrap_or(-1);
+    match launch(context, status) {
+        Ok(never) => match never {},
+        Err(fail) => {
+            fail.report(status);
+            sys::exit(125)
+        }
+    }
+}
+
+fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
+    let plan = &context.plan;
+    sys::umask(0);
+    join_cgroups(context)?;
+    at(Step::CgroupNamespace, sys::unshare(sys::CLONE_NEWCGROUP))?;
+    if u64::from(plan.field(field::NAMESPACES)) & sys::CLONE_NEWNET != 0 {
+        at(Step::Loopback, loopback_up())?;
+    }
+    let proc = at(Step::Proc, private_proc(plan))?;
+    let mut trees = [-1; MOST_MOUNTS];
+    make_mounts(plan, &mut trees)?;
+    at(Step::MountNamespace, sys::setns(context.slim, sys::CLONE_NEWNS).and_then(|_| sys::unshare(sys::CLONE_NEWNS)))?;
+    let null = at(Step::Stdio, sys::openat(AT_FDCWD, b"/n\0", sys::O_RDWR, 0))?;
+    let root = attach_root(trees[0])?;
+    attach_mounts(root, plan, &trees)?;
+    if plan.has(flag::FILL_DEV) {
+        dev::fill(root, plan)?;
+    }
+    dev::extra(root, plan)?;
+    let streams = streams(context, root, null, status)?;
+    restrict_paths(root, plan)?;
+    pivot(root)?;
+    names(plan)?;
+    sysctls(proc, plan)?;
+    limits(proc, plan)?;
+    if proc >= 0 {
+        sys::close(proc);
+    }
+    // Old kernels and filters around us may lack keyrings; then there is none to inherit either.
+    let _ = sys::new_session_keyring();
+    let identity = user::resolve(plan)?;
+    make_working_directory(plan)?;
+    own_streams(&streams, &identity)?;
+    sys::umask(plan.field(field::UMASK));
+    exec::become_program(context, &streams, &identity, status)
+}
+
+/// Version 1: the move into each hierarchy costs milliseconds, and must come before the cgroup namespace.
+fn join_cgroups(context: &Context<'_>) -> Done {
+    let first = context.plan.field(field::FD_V1_FIRST);
+    for index in 0..context.plan.field(field::V1_COUNT) {
+        let procs = context.fds.get(first + index).ok_or(Fail::new(Step::Cgroup, sys::EBADMSG))?;
+        at_index(Step::Cgroup, index as usize, sys::write(procs, b"0"))?;
+        sys::close(procs);
+    }
+    Ok(())
+}
+
+fn loopback_up() -> Sys<()> {
+    const SIOCGIFFLAGS: usize = 0x8913;
+    const SIOCSIFFLAGS: usize = 0x8914;
+    const IFF_UP: u8 = 1;
+    // AF_UNIX sockets know these requests too, and are there on every kernel.
+    let socket = sys::socket(1, 2)?;
+    let mut request = [0u8; 40];
+    request[0] = b'l';
+    request[1] = b'o';
+    sys::ioctl(socket, SIOCGIFFLAGS, request.as_mut_ptr() as usize)?;
+    request[16] |= IFF_UP;
+    sys::ioctl(socket, SIOCSIFFLAGS, request.as_ptr() as usize)?;
+    sys::close(socket);
+    Ok(())
+}
+
+/// Needed for some plans only.
+fn private_proc(plan: &Plan<'_>) -> Sys<i32> {
+    if plan.section(Section::Sysctls).is_empty() && !plan.has(flag::HAS_OOM_SCORE_ADJ) {
+        return Ok(-1);
+    }
+    mounts::private_proc()
+}
+
+fn make_mounts(plan: &Plan<'_>, trees: &mut [i32; MOST_MOUNTS]) -> Done {
+    let mut slots = trees.iter_mut();
+    for (index, record) in plan.mounts().enumerate() {
+        let step = if index == 0 { Step::RootMount } else { Step::Mount };
+        let slot = slots.next().ok_or(Fail::new(step, sys::EINVAL).index(index))?;
+        *slot = at_index(step, index, mounts::make(&record))?;
+    }
+    Ok(())
+}
+
+/// Attaches the root in the slim tree and opens it there.
+fn attach_root(tree: i32) -> Done<i32> {
+    let step = Step::AttachRoot;
+    let place = at(step, sys::openat(AT_FDCWD, b"/r\0", sys::O_PATH | sys::O_DIRECTORY, 0))?;
+    at(step, sys::move_mount(tree, place))?;
+    sys::close(place);
+    sys::close(tree);
+    at(step, sys::openat(AT_FDCWD, b"/r\0", sys::O_PATH | sys::O_DIRECTORY, 0))
+}
+
+fn attach_mounts(root: i32, plan: &Plan<'_>, trees: &[i32; MOST_MOUNTS]) -> Done {
+    for (index, (record, tree)) in plan.mounts().zip(trees).enumerate().skip(1) {
+        attach_mount(root, index, &record, *tree)?;
+    }
+    Ok(())
+}
+
+fn attach_mount(root: i32, index: usize, record: &MountRecord<'_>, tree: i32) -> Done {
+    let target = record.strings.clone().next().unwrap_or(b"\0");
+    let stat = at_index(Step::MountTarget, index, sys::stat_fd(tree))?;
+    let directory = stat.mode & sys::S_IFMT == sys::S_IFDIR;
+    let strict = record.flags & mount::STRICT != 0;
+    let place = at_index(Step::MountTarget, index, path::open_or_make(root, target, directory, strict))?;
+    at_index(Step::AttachMount, index, sys::move_mount(tree, place))?;
+    // What is there now must be what was attached, whatever the path led to.
+    let seen = at_index(Step::AttachMount, index, path::open(root, target, strict).and_then(same_as(stat)))?;
+    for fd in [seen, place, tree] {
+        sys::close(fd);
+    }
+    Ok(())
+}
+
+fn same_as(wanted: sys::Stat) -> impl Fn(i32) -> Sys<i32> {
+    move |found| {
+        let stat = sys::stat_fd(found)?;
+        if stat.inode != wanted.inode || stat.dev != wanted.dev { Err(sys::ELOOP) } else { Ok(found) }
+    }
+}
+
+/// The terminal (whose master goes to the owner), or pipes, or `/dev/null`.
+fn streams(context: &Context<'_>, root: i32, null: i32, status: i32) -> Done<Streams> {
+    if context.plan.has(flag::TERMINAL) {
+        let (master, peer) = dev::terminal(root, &context.plan)?;
+        let record = Record { step: Step::Terminal as u32, index: 0, errno: 0, aux: 0 };
+        at(Step::Terminal, message::send(status, &record.encode(), &[], Some(master)))?;
+        sys::close(master);
+        return Ok(Streams { fds: [peer; 3], terminal: true });
+    }
+    let fds = [field::FD_STDIN, field::FD_STDOUT, field::FD_STDERR].map(|position| context.fd(position).unwrap_or(null));
+    Ok(Streams { fds, terminal: false })
+}
+
+/// Gives pipes and terminal to the container's user, who may re-open them by way of `/proc/self/fd`.
+fn own_streams(streams: &Streams, identity: &Identity) -> Done {
+    for fd in streams.fds {
+        let stat = at(Step::Stdio, sys::stat_fd(fd))?;
+        // Never /dev/null: it is everybody's. What the kernel refuses (an id that is not mapped) fails later, as such.
+        if stat.mode & sys::S_IFMT == sys::S_IFIFO || streams.terminal {
+            let gid = if streams.terminal { u32::MAX } else { identity.gid };
+            let _ = sys::fchownat(fd, b"\0", identity.uid, gid, sys::AT_EMPTY_PATH);
+        }
+    }
+    Ok(())
+}
+
+fn restrict_paths(root: i32, plan: &Plan<'_>) -> Done {
+    for (index, target) in plan.strings(Section::Readonly).enumerate() {
+        at_index(Step::ReadonlyPath, index, read_only(root, target))?;
+    }
+    for (index, target) in plan.strings(Section::Masked).enumerate() {
+        at_index(Step::MaskedPath, index, mask(root, target))?;
+    }
+    if plan.has(flag::READ_ONLY_ROOT) {
+        at(Step::ReadonlyRoot, sys::mount_setattr(root, false, sys::ATTR_RDONLY))?;
+    }
+    Ok(())
+}
+
+/// Binds a path on itself, read-only. A path that is not there needs nothing.
+fn read_only(root: i32, target: &[u8]) -> Sys<()> {
+    let place = match path::open(root, target, false) {
+        Err(errno) if missing(errno) => return Ok(()),
+        result => result?,
+    };
+    let tree = sys::open_tree(place, b"\0", true)?;
+    sys::mount_setattr(tree, true, sys::ATTR_RDONLY)?;
+    sys::move_mount(tree, place)?;
+    sys::close(tree);
+    sys::close(place);
+    Ok(())
+}
+
+/// Hides a file behind `/dev/null`, a directory behind an empty one.
+fn mask(root: i32, target: &[u8]) -> Sys<()> {
+    let place = match path::open(root, target, false) {
+        Err(errno) if missing(errno) => return Ok(()),
+        result => result?,
+    };
+    let directory = sys::stat_fd(place)?.mode & sys::S_IFMT == sys::S_IFDIR;
+    let tree = sys::open_tree(AT_FDCWD, if directory { b"/e\0" } else { b"/n\0" }, false)?;
+    sys::move_mount(tree, place)?;
+    sys::close(tree);
+    sys::close(place);
+    Ok(())
+}
+
+fn pivot(root: i32) -> Done {
+    let step = Step::Pivot;
+    at(step, sys::fchdir(root))?;
+    at(step, sys::pivot_root(b".\0", b".\0"))?;
+    at(step, sys::detach(b".\0"))?;
+    at(step, sys::chdir(b"/\0"))?;
+    sys::close(root);
+    Ok(())
+}
+
+fn names(plan: &Plan<'_>) -> Done {
+    let bare = |text: &'_ [u8]| text.len().saturating_sub(1);
+    let host = plan.text(1);
+    if host.len() > 1 {
+        at(Step::Hostname, sys::sethostname(host.get(..bare(host)).unwrap_or(&[])))?;
+    }
+    let domain = plan.text(2);
+    if domain.len() > 1 {
+        at_index(Step::Hostname, 1, sys::setdomainname(domain.get(..bare(domain)).unwrap_or(&[])))?;
+    }
+    Ok(())
+}
+
+fn sysctls(proc: i32, plan: &Plan<'_>) -> Done {
+    let mut list = plan.strings(Section::Sysctls);
+    let mut index = 0;
+    while let (Some(name), Some(value)) = (list.next(), list.next()) {
+        let value = value.get(..value.len() - 1).unwrap_or(&[]);
+        at_index(Step::Sysctl, index, write_proc(proc, name, value))?;
+        index += 1;
+    }
+    Ok(())
+}
+
+/// Writes a file of the private proc: no link, no other file system on the way.
+fn write_proc(proc: i32, name: &[u8], value: &[u8]) -> Sys<()> {
+    let resolve = sys::RESOLVE_BENEATH | sys::RESOLVE_NO_SYMLINKS | sys::RESOLVE_NO_XDEV;
+    let file = sys::openat2(proc, name, sys::O_WRONLY, resolve)?;
+    let result = sys::write(file, value);
+    sys::close(file);
+    result.map(|_| ())
+}
+
+fn limits(proc: i32, plan: &Plan<'_>) -> Done {
+    if plan.has(flag::HAS_OOM_SCORE_ADJ) {
+        lower_oom_score(proc, plan.field(field::OOM_SCORE_ADJ) as i32);
+    }
+    let words = plan.words(Section::Rlimits);
+    for index in 0..words.len() / 5 {
+        let word = |at: usize| u64::from(words.get(index * 5 + at).unwrap_or(0));
+        let (soft, hard) = (word(1) | word(2) << 32, word(3) | word(4) << 32);
+        at_index(Step::Rlimit, index, rlimit(word(0) as u32, soft, hard))?;
+    }
+    Ok(())
+}
+
+/// Sets a limit; where raising the hard limit is forbidden, sets as much as is allowed.
+fn rlimit(resource: u32, soft: u64, hard: u64) -> Sys<()> {
+    if let Err(sys::EPERM) = sys::setrlimit(resource, soft, hard) {
+        let (_, highest) = sys::getrlimit(resource)?;
+        sys::setrlimit(resource, soft.min(highest), hard.min(highest))?;
+        return Ok(());
+    }
+    // Another error is the limit's own; asking again tells which.
+    sys::setrlimit(resource, soft, hard).map(|_| ())
+}
+
+/// Best effort: lowering needs `CAP_SYS_RESOURCE` on the host. The file is root's while the process cannot be dumped; no
+/// other process is in this pid namespace yet.
+fn lower_oom_score(proc: i32, score: i32) {
+    let mut text = [0u8; 8];
+    let mut at = text.len();
+    let mut rest = score.unsigned_abs().min(1000);
+    loop {
+        at -= 1;
+        text[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if score < 0 {
+        at -= 1;
+        text[at] = b'-';
+    }
+    sys::set_dumpable(true);
+    let self_score = if sys::getpid() == 1 { b"1/oom_score_adj\0" as &[u8] } else { b"self/oom_score_adj\0" };
+    let file = sys::openat(proc, self_score, sys::O_WRONLY, 0);
+    if let Ok(file) = file {
+        let _ = sys::write(file, text.get(at..).unwrap_or(&[]));
+        sys::close(file);
+    }
+    sys::set_dumpable(false);
+}
+
+/// Docker makes a missing working directory, as root. What cannot be made fails when it is entered.
+fn make_working_directory(plan: &Plan<'_>) -> Done {
+    let root = at(Step::WorkingDirectory, sys::openat(AT_FDCWD, b"/\0", sys::O_PATH | sys::O_DIRECTORY, 0))?;
+    if let Ok(dir) = path::open_or_make(root, plan.text(0), true, false) {
+        sys::close(dir);
+    }
+    sys::close(root);
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! The optional pid 1 of a container: starts the program as its child, forwards signals to it, reaps orphans, and ends as
+//! the program ended. It has the program's ids and capabilities already.
+
+use crate::fail::{Done, at};
+use crate::sys;
+use crate::wire::Step;
+
+const SIGCHLD: usize = 17;
+
+/// Returns in the program's process; pid 1 stays here.
+pub(crate) fn split() -> Done {
+    sys::set_mask(u64::MAX);
+    let child = at(Step::Init, sys::fork())?;
+    if child == 0 {
+        sys::set_mask(0);
+        return Ok(());
+    }
+    // The status socket must have one holder; the rest is none of our business.
+    let _ = sys::close_range(0, false);
+    let _ = sys::chdir(b"/\0");
+    tend(child)
+}
+
+fn tend(child: i32) -> ! {
+    loop {
+        match sys::sigwait(u64::MAX) {
+            Ok(SIGCHLD) => reap(child),
+            Ok(signal) => {
+                let _ = sys::kill(child, signal as i32);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Reaps whatever has ended; ends with the program.
+fn reap(child: i32) {
+    while let Ok((pid, status)) = sys::wait(-1, true) {
+        if pid == 0 {
+            return;
+        }
+        if pid == child {
+            let signal = status & 0x7f;
+            sys::exit(if signal != 0 { 128 + signal } else { status >> 8 & 0xff });
+        }
+    }
+}

@@ -1,0 +1,510 @@
+//! Thin safe-looking wrappers around the system calls that the helper makes. Strings end with a NUL; errors are errnos.
+
+use crate::arch::{nr, raw};
+
+pub(crate) type Sys<T = usize> = Result<T, i32>;
+
+// Numbers from 424 on are the same on every architecture.
+const OPEN_TREE: usize = 428;
+const MOVE_MOUNT: usize = 429;
+const FSOPEN: usize = 430;
+const FSCONFIG: usize = 431;
+const FSMOUNT: usize = 432;
+const CLONE3: usize = 435;
+const CLOSE_RANGE: usize = 436;
+const OPENAT2: usize = 437;
+const FACCESSAT2: usize = 439;
+const MOUNT_SETATTR: usize = 442;
+
+pub(crate) const AT_FDCWD: i32 = -100;
+pub(crate) const AT_EMPTY_PATH: usize = 0x1000;
+pub(crate) const AT_RECURSIVE: usize = 0x8000;
+pub(crate) const AT_SYMLINK_NOFOLLOW: usize = 0x100;
+pub(crate) const AT_REMOVEDIR: usize = 0x200;
+
+pub(crate) const O_WRONLY: usize = 1;
+pub(crate) const O_RDWR: usize = 2;
+pub(crate) const O_CREAT: usize = 0o100;
+pub(crate) const O_EXCL: usize = 0o200;
+pub(crate) const O_NOCTTY: usize = 0o400;
+pub(crate) const O_NONBLOCK: usize = 0o4000;
+#[cfg(target_arch = "x86_64")]
+pub(crate) const O_DIRECTORY: usize = 0o200000;
+#[cfg(target_arch = "x86_64")]
+pub(crate) const O_NOFOLLOW: usize = 0o400000;
+#[cfg(target_arch = "aarch64")]
+pub(crate) const O_DIRECTORY: usize = 0o40000;
+#[cfg(target_arch = "aarch64")]
+pub(crate) const O_NOFOLLOW: usize = 0o100000;
+pub(crate) const O_CLOEXEC: usize = 0o2000000;
+pub(crate) const O_PATH: usize = 0o10000000;
+
+pub(crate) const RESOLVE_NO_XDEV: u64 = 1;
+pub(crate) const RESOLVE_NO_MAGICLINKS: u64 = 2;
+pub(crate) const RESOLVE_NO_SYMLINKS: u64 = 4;
+pub(crate) const RESOLVE_BENEATH: u64 = 8;
+pub(crate) const RESOLVE_IN_ROOT: u64 = 0x10;
+
+pub(crate) const CLONE_NEWNS: u64 = 0x0002_0000;
+pub(crate) const CLONE_NEWCGROUP: u64 = 0x0200_0000;
+pub(crate) const CLONE_NEWNET: u64 = 0x4000_0000;
+pub(crate) const CLONE_PIDFD: u64 = 0x1000;
+pub(crate) const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+pub(crate) const S_IFMT: u32 = 0o170000;
+pub(crate) const S_IFDIR: u32 = 0o040000;
+pub(crate) const S_IFREG: u32 = 0o100000;
+pub(crate) const S_IFCHR: u32 = 0o020000;
+pub(crate) const S_IFIFO: u32 = 0o010000;
+
+pub(crate) const ATTR_RDONLY: u64 = 1;
+pub(crate) const ATTR_NOSUID: u64 = 2;
+pub(crate) const ATTR_NODEV: u64 = 4;
+pub(crate) const ATTR_NOEXEC: u64 = 8;
+
+pub(crate) const EPERM: i32 = 1;
+pub(crate) const ENOENT: i32 = 2;
+pub(crate) const EINTR: i32 = 4;
+pub(crate) const ENOMEM: i32 = 12;
+pub(crate) const EACCES: i32 = 13;
+pub(crate) const EBUSY: i32 = 16;
+pub(crate) const EEXIST: i32 = 17;
+pub(crate) const ENOTDIR: i32 = 20;
+pub(crate) const EISDIR: i32 = 21;
+pub(crate) const EINVAL: i32 = 22;
+pub(crate) const EFBIG: i32 = 27;
+pub(crate) const ENOSYS: i32 = 38;
+pub(crate) const ENOTEMPTY: i32 = 39;
+pub(crate) const ELOOP: i32 = 40;
+pub(crate) const EPROTO: i32 = 71;
+pub(crate) const EBADMSG: i32 = 74;
+
+fn check(result: isize) -> Sys {
+    if result < 0 { Err(-result as i32) } else { Ok(result as usize) }
+}
+
+/// Every call of the helper goes through here.
+fn call(number: usize, a: [usize; 6]) -> Sys {
+    // SAFETY: the wrappers below pass live pointers with their true lengths, and descriptors; the kernel checks the rest.
+    check(unsafe { raw(number, a) })
+}
+
+fn fd(number: i32) -> usize {
+    number as isize as usize
+}
+
+fn ptr(bytes: &[u8]) -> usize {
+    bytes.as_ptr() as usize
+}
+
+/// A path or name that ends with its NUL. Anything else becomes the empty string, which the kernel refuses.
+fn text(bytes: &[u8]) -> usize {
+    if bytes.last() == Some(&0) { ptr(bytes) } else { ptr(b"\0") }
+}
+
+pub(crate) fn read(from: i32, into: &mut [u8]) -> Sys {
+    call(nr::READ, [fd(from), into.as_mut_ptr() as usize, into.len(), 0, 0, 0])
+}
+
+pub(crate) fn write(to: i32, bytes: &[u8]) -> Sys {
+    call(nr::WRITE, [fd(to), ptr(bytes), bytes.len(), 0, 0, 0])
+}
+
+pub(crate) fn close(number: i32) {
+    let _ = call(nr::CLOSE, [fd(number), 0, 0, 0, 0, 0]);
+}
+
+/// Closes (or with `cloexec` marks) every descriptor from `first` on.
+pub(crate) fn close_range(first: u32, cloexec: bool) -> Sys {
+    call(CLOSE_RANGE, [first as usize, u32::MAX as usize, if cloexec { 4 } else { 0 }, 0, 0, 0])
+}
+
+pub(crate) fn dup3(from: i32, to: i32, flags: usize) -> Sys {
+    call(nr::DUP3, [fd(from), fd(to), flags, 0, 0, 0])
+}
+
+pub(crate) fn set_cloexec(number: i32) {
+    let _ = call(nr::FCNTL, [fd(number), 2, 1, 0, 0, 0]);
+}
+
+pub(crate) fn openat(dir: i32, path: &[u8], flags: usize, mode: usize) -> Sys<i32> {
+    call(nr::OPENAT, [fd(dir), text(path), flags | O_CLOEXEC, mode, 0, 0]).map(|new| new as i32)
+}
+
+pub(crate) fn openat2(dir: i32, path: &[u8], flags: usize, resolve: u64) -> Sys<i32> {
+    let how = [(flags | O_CLOEXEC) as u64, 0, resolve];
+    loop {
+        // EAGAIN: a rename raced with the look-up.
+        match call(OPENAT2, [fd(dir), text(path), how.as_ptr() as usize, 24, 0, 0]) {
+            Err(11) => continue,
+            result => return result.map(|new| new as i32),
+        }
+    }
+}
+
+pub(crate) fn mkdirat(dir: i32, path: &[u8], mode: usize) -> Sys {
+    call(nr::MKDIRAT, [fd(dir), text(path), mode, 0, 0, 0])
+}
+
+pub(crate) fn mknodat(dir: i32, path: &[u8], mode: u32, device: u64) -> Sys {
+    call(nr::MKNODAT, [fd(dir), text(path), mode as usize, device as usize, 0, 0])
+}
+
+pub(crate) fn symlinkat(target: &[u8], dir: i32, path: &[u8]) -> Sys {
+    call(nr::SYMLINKAT, [text(target), fd(dir), text(path), 0, 0, 0])
+}
+
+pub(crate) fn unlinkat(dir: i32, path: &[u8], flags: usize) -> Sys {
+    call(nr::UNLINKAT, [fd(dir), text(path), flags, 0, 0, 0])
+}
+
+pub(crate) fn fchownat(dir: i32, path: &[u8], uid: u32, gid: u32, flags: usize) -> Sys {
+    call(nr::FCHOWNAT, [fd(dir), text(path), uid as usize, gid as usize, flags, 0])
+}
+
+pub(crate) fn fchmodat(dir: i32, path: &[u8], mode: u32) -> Sys {
+    call(nr::FCHMODAT, [fd(dir), text(path), mode as usize, 0, 0, 0])
+}
+
+pub(crate) fn fchmod(file: i32, mode: u32) -> Sys {
+    call(nr::FCHMOD, [fd(file), mode as usize, 0, 0, 0, 0])
+}
+
+pub(crate) fn fsetxattr(file: i32, name: &[u8], value: &[u8]) -> Sys {
+    call(nr::FSETXATTR, [fd(file), text(name), ptr(value), value.len(), 0, 0])
+}
+
+/// Reads directory entries; 0 at the end.
+pub(crate) fn getdents(dir: i32, into: &mut [u8]) -> Sys {
+    call(nr::GETDENTS64, [fd(dir), into.as_mut_ptr() as usize, into.len(), 0, 0, 0])
+}
+
+/// What `statx(2)` says, as far as it matters here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) mode: u32,
+    pub(crate) inode: u64,
+    pub(crate) size: u64,
+    pub(crate) rdev: (u32, u32),
+    pub(crate) dev: (u32, u32),
+}
+
+pub(crate) fn statx(dir: i32, path: &[u8], flags: usize) -> Sys<Stat> {
+    let mut out = [0u64; 32];
+    call(nr::STATX, [fd(dir), text(path), flags, 0x7ff, out.as_mut_ptr() as usize, 0])?;
+    // struct statx: mode is the u16 at 28, ino at 32, size at 40, rdev at 128 and 132, dev at 136 and 140.
+    let half = |at: usize| (out[at / 8] >> ((at % 8) * 8)) as u32;
+    Ok(Stat {
+        mode: half(28) & 0xffff,
+        inode: out[4],
+        size: out[5],
+        rdev: (half(128), half(132)),
+        dev: (half(136), half(140)),
+    })
+}
+
+pub(crate) fn stat_fd(file: i32) -> Sys<Stat> {
+    statx(file, b"\0", AT_EMPTY_PATH)
+}
+
+/// May the caller's effective ids execute the file?
+pub(crate) fn executable(path: &[u8]) -> Sys {
+    const X_OK: usize = 1;
+    const AT_EACCESS: usize = 0x200;
+    call(FACCESSAT2, [fd(AT_FDCWD), text(path), X_OK, AT_EACCESS, 0, 0])
+}
+
+pub(crate) fn ioctl(file: i32, request: usize, argument: usize) -> Sys {
+    call(nr::IOCTL, [fd(file), request, argument, 0, 0, 0])
+}
+
+pub(crate) fn socket(domain: usize, kind: usize) -> Sys<i32> {
+    call(nr::SOCKET, [domain, kind | O_CLOEXEC, 0, 0, 0, 0]).map(|new| new as i32)
+}
+
+pub(crate) fn fsopen(kind: &[u8]) -> Sys<i32> {
+    call(FSOPEN, [text(kind), 1, 0, 0, 0, 0]).map(|new| new as i32)
+}
+
+/// Sets `key` to `value`, or the flag `key` without one.
+pub(crate) fn fsconfig_set(context: i32, key: &[u8], value: Option<&[u8]>) -> Sys {
+    match value {
+        Some(value) => call(FSCONFIG, [fd(context), 1, text(key), text(value), 0, 0]),
+        None => call(FSCONFIG, [fd(context), 0, text(key), 0, 0, 0]),
+    }
+}
+
+pub(crate) fn fsconfig_create(context: i32) -> Sys {
+    call(FSCONFIG, [fd(context), 6, 0, 0, 0, 0])
+}
+
+pub(crate) fn fsmount(context: i32, attributes: u64) -> Sys<i32> {
+    call(FSMOUNT, [fd(context), 1, attributes as usize, 0, 0, 0]).map(|new| new as i32)
+}
+
+/// A detached copy of the mount at a path, or with an empty path of the descriptor.
+pub(crate) fn open_tree(dir: i32, path: &[u8], recursive: bool) -> Sys<i32> {
+    let empty = if path.len() <= 1 { AT_EMPTY_PATH } else { 0 };
+    let recursive = if recursive { AT_RECURSIVE } else { 0 };
+    call(OPEN_TREE, [fd(dir), text(path), 1 | O_CLOEXEC | empty | recursive, 0, 0, 0]).map(|new| new as i32)
+}
+
+/// Attaches a detached mount to the object behind a descriptor.
+pub(crate) fn move_mount(from: i32, to: i32) -> Sys {
+    const F_EMPTY_PATH: usize = 4;
+    const T_EMPTY_PATH: usize = 0x40;
+    call(MOVE_MOUNT, [fd(from), ptr(b"\0"), fd(to), ptr(b"\0"), F_EMPTY_PATH | T_EMPTY_PATH, 0])
+}
+
+pub(crate) fn mount_setattr(mount: i32, recursive: bool, set: u64) -> Sys {
+    let attributes = [set, 0, 0, 0u64];
+    let recursive = if recursive { AT_RECURSIVE } else { 0 };
+    call(MOUNT_SETATTR, [fd(mount), ptr(b"\0"), AT_EMPTY_PATH | recursive, attributes.as_ptr() as usize, 32, 0])
+}
+
+pub(crate) fn mount(source: &[u8], target: &[u8], kind: &[u8], flags: usize, data: &[u8]) -> Sys {
+    call(nr::MOUNT, [text(source), text(target), text(kind), flags, text(data), 0])
+}
+
+/// Makes every mount of the namespace private.
+pub(crate) fn make_private() -> Sys {
+    const MS_REC_PRIVATE: usize = 0x4000 | 0x4_0000;
+    call(nr::MOUNT, [ptr(b"none\0"), ptr(b"/\0"), 0, MS_REC_PRIVATE, 0, 0])
+}
+
+pub(crate) fn detach(path: &[u8]) -> Sys {
+    call(nr::UMOUNT2, [text(path), 2, 0, 0, 0, 0])
+}
+
+pub(crate) fn pivot_root(new: &[u8], old: &[u8]) -> Sys {
+    call(nr::PIVOT_ROOT, [text(new), text(old), 0, 0, 0, 0])
+}
+
+pub(crate) fn unshare(flags: u64) -> Sys {
+    call(nr::UNSHARE, [flags as usize, 0, 0, 0, 0, 0])
+}
+
+pub(crate) fn setns(namespace: i32, kind: u64) -> Sys {
+    call(nr::SETNS, [fd(namespace), kind as usize, 0, 0, 0, 0])
+}
+
+pub(crate) fn chdir(path: &[u8]) -> Sys {
+    call(nr::CHDIR, [text(path), 0, 0, 0, 0, 0])
+}
+
+pub(crate) fn fchdir(dir: i32) -> Sys {
+    call(nr::FCHDIR, [fd(dir), 0, 0, 0, 0, 0])
+}
+
+pub(crate) fn chroot(path: &[u8]) -> Sys {
+    call(nr::CHROOT, [text(path), 0, 0, 0, 0, 0])
+}
+
+pub(crate) fn getcwd(into: &mut [u8]) -> Sys {
+    call(nr::GETCWD, [into.as_mut_ptr() as usize, into.len(), 0, 0, 0, 0])
+}
+
+pub(crate) fn umask(mask: u32) {
+    let _ = call(nr::UMASK, [mask as usize, 0, 0, 0, 0, 0]);
+}
+
+pub(crate) fn setsid() -> Sys {
+    call(nr::SETSID, [0; 6])
+}
+
+pub(crate) fn prctl(option: usize, a: usize, b: usize) -> Sys {
+    call(nr::PRCTL, [option, a, b, 0, 0, 0])
+}
+
+pub(crate) fn set_dumpable(on: bool) {
+    let _ = prctl(4, on as usize, 0);
+}
+
+pub(crate) fn setresuid(id: u32) -> Sys {
+    call(nr::SETRESUID, [id as usize, id as usize, id as usize, 0, 0, 0])
+}
+
+pub(crate) fn setresgid(id: u32) -> Sys {
+    call(nr::SETRESGID, [id as usize, id as usize, id as usize, 0, 0, 0])
+}
+
+pub(crate) fn setgroups(groups: &[u32]) -> Sys {
+    call(nr::SETGROUPS, [groups.len(), groups.as_ptr() as usize, 0, 0, 0, 0])
+}
+
+pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Sys {
+    let header = [0x2008_0522u32, 0];
+    let data = [
+        effective as u32,
+        permitted as u32,
+        inheritable as u32,
+        (effective >> 32) as u32,
+        (permitted >> 32) as u32,
+        (inheritable >> 32) as u32,
+    ];
+    call(nr::CAPSET, [header.as_ptr() as usize, data.as_ptr() as usize, 0, 0, 0, 0])
+}
+
+pub(crate) fn sethostname(name: &[u8]) -> Sys {
+    call(nr::SETHOSTNAME, [ptr(name), name.len(), 0, 0, 0, 0])
+}
+
+pub(crate) fn setdomainname(name: &[u8]) -> Sys {
+    call(nr::SETDOMAINNAME, [ptr(name), name.len(), 0, 0, 0, 0])
+}
+
+/// Joins a new, anonymous session keyring.
+pub(crate) fn new_session_keyring() -> Sys {
+    call(nr::KEYCTL, [1, 0, 0, 0, 0, 0])
+}
+
+pub(crate) fn setrlimit(resource: u32, soft: u64, hard: u64) -> Sys {
+    let limit = [soft, hard];
+    call(nr::PRLIMIT64, [0, resource as usize, limit.as_ptr() as usize, 0, 0, 0])
+}
+
+pub(crate) fn getrlimit(resource: u32) -> Sys<(u64, u64)> {
+    let mut limit = [0u64; 2];
+    call(nr::PRLIMIT64, [0, resource as usize, 0, limit.as_mut_ptr() as usize, 0, 0])?;
+    Ok((limit[0], limit[1]))
+}
+
+/// Loads a filter of `count` instructions at `program`.
+pub(crate) fn seccomp_filter(program: &[u8]) -> Sys {
+    #[repr(C)]
+    struct Program {
+        count: u16,
+        filter: usize,
+    }
+    let program = Program { count: (program.len() / 8) as u16, filter: ptr(program) };
+    call(nr::SECCOMP, [1, 0, &raw const program as usize, 0, 0, 0])
+}
+
+/// Executes; returns only on failure.
+pub(crate) fn execve(path: &[u8], argv: &[usize], env: &[usize]) -> i32 {
+    match call(nr::EXECVE, [text(path), argv.as_ptr() as usize, env.as_ptr() as usize, 0, 0, 0]) {
+        Err(errno) => errno,
+        Ok(_) => 0,
+    }
+}
+
+pub(crate) fn exit(code: i32) -> ! {
+    loop {
+        let _ = call(nr::EXIT_GROUP, [code as usize, 0, 0, 0, 0, 0]);
+    }
+}
+
+pub(crate) fn getpid() -> i32 {
+    call(nr::GETPID, [0; 6]).unwrap_or(0) as i32
+}
+
+pub(crate) fn kill(pid: i32, signal: i32) -> Sys {
+    call(nr::KILL, [fd(pid), signal as usize, 0, 0, 0, 0])
+}
+
+/// Reaps a child of any kind (`__WALL`). `Ok((0, _))`: none has ended, with `no_hang`.
+pub(crate) fn wait(pid: i32, no_hang: bool) -> Sys<(i32, i32)> {
+    const WALL: usize = 0x4000_0000;
+    let mut status = 0i32;
+    loop {
+        match call(nr::WAIT4, [fd(pid), &raw mut status as usize, WALL | no_hang as usize, 0, 0, 0]) {
+            Err(EINTR) => continue,
+            result => return result.map(|pid| (pid as i32, status)),
+        }
+    }
+}
+
+#[repr(C)]
+#[derive(Default)]
+pub(crate) struct CloneArgs {
+    pub(crate) flags: u64,
+    pub(crate) pidfd: u64,
+    pub(crate) child_tid: u64,
+    pub(crate) parent_tid: u64,
+    pub(crate) exit_signal: u64,
+    pub(crate) stack: u64,
+    pub(crate) stack_size: u64,
+    pub(crate) tls: u64,
+    pub(crate) set_tid: u64,
+    pub(crate) set_tid_size: u64,
+    pub(crate) cgroup: u64,
+}
+
+/// Forks with flags; 0 in the child. No memory is shared, so that both sides go on with the same stack.
+pub(crate) fn clone3(args: &CloneArgs) -> Sys<i32> {
+    call(CLONE3, [args as *const CloneArgs as usize, size_of::<CloneArgs>(), 0, 0, 0, 0]).map(|pid| pid as i32)
+}
+
+/// Forks a worker that reports its end with `SIGCHLD`; 0 in the child.
+pub(crate) fn fork() -> Sys<i32> {
+    clone3(&CloneArgs { exit_signal: 17, ..CloneArgs::default() })
+}
+
+/// Resets every signal's disposition to the default: "ignored" survives an exec.
+pub(crate) fn reset_signals() {
+    let action = [0usize; 4];
+    for signal in 1..=64usize {
+        let _ = call(nr::RT_SIGACTION, [signal, action.as_ptr() as usize, 0, 8, 0, 0]);
+    }
+}
+
+/// Replaces the signal mask.
+pub(crate) fn set_mask(mask: u64) {
+    const SIG_SETMASK: usize = 2;
+    let _ = call(nr::RT_SIGPROCMASK, [SIG_SETMASK, &raw const mask as usize, 0, 8, 0, 0]);
+}
+
+/// Waits for a blocked signal of the set and takes it.
+pub(crate) fn sigwait(mask: u64) -> Sys {
+    call(nr::RT_SIGTIMEDWAIT, [&raw const mask as usize, 0, 0, 8, 0, 0])
+}
+
+pub(crate) fn signalfd(mask: u64) -> Sys<i32> {
+    call(nr::SIGNALFD4, [usize::MAX, &raw const mask as usize, 8, O_CLOEXEC | O_NONBLOCK, 0, 0]).map(|new| new as i32)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct PollFd {
+    pub(crate) fd: i32,
+    pub(crate) events: i16,
+    pub(crate) revents: i16,
+}
+
+/// Waits without bound for one of the descriptors.
+pub(crate) fn poll(fds: &mut [PollFd]) -> Sys {
+    call(nr::PPOLL, [fds.as_mut_ptr() as usize, fds.len(), 0, 0, 8, 0])
+}
+
+pub(crate) fn sleep_ms(milliseconds: u64) {
+    let time = [milliseconds / 1000, milliseconds % 1000 * 1_000_000];
+    let _ = call(nr::NANOSLEEP, [time.as_ptr() as usize, 0, 0, 0, 0, 0]);
+}
+
+/// Fresh zeroed memory that lives as long as the process.
+pub(crate) fn map(len: usize) -> Sys<&'static mut [u8]> {
+    const READ_WRITE: usize = 3;
+    const PRIVATE_ANONYMOUS_NORESERVE: usize = 0x4022;
+    let at = call(nr::MMAP, [0, len, READ_WRITE, PRIVATE_ANONYMOUS_NORESERVE, usize::MAX, 0])?;
+    // SAFETY: the kernel has just mapped `len` bytes there for us alone.
+    Ok(unsafe { core::slice::from_raw_parts_mut(at as *mut u8, len) })
+}
+
+/// A private view of a sealed file.
+pub(crate) fn map_file(file: i32, len: usize) -> Sys<&'static [u8]> {
+    let at = call(nr::MMAP, [0, len, 1, 2, fd(file), 0])?;
+    // SAFETY: as above; the file is sealed against shrinking by whoever sent it, else the helper dies of SIGBUS alone.
+    Ok(unsafe { core::slice::from_raw_parts(at as *const u8, len) })
+}
+
+pub(crate) fn unmap(memory: &[u8]) {
+    let _ = call(nr::MUNMAP, [ptr(memory), memory.len(), 0, 0, 0, 0]);
+}
+
+pub(crate) fn recvmsg(socket: i32, message: usize, flags: usize) -> Sys {
+    call(nr::RECVMSG, [fd(socket), message, flags, 0, 0, 0])
+}
+
+pub(crate) fn sendmsg(socket: i32, message: usize, flags: usize) -> Sys {
+    call(nr::SENDMSG, [fd(socket), message, flags, 0, 0, 0])
+}

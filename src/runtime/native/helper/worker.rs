@@ -1,0 +1,58 @@
+//! Requests other than starts: owners, trees, mounts.
+
+use crate::message::Fds;
+use crate::sys::{self, Sys};
+use crate::wire::{Mounts, Strings, u32_at};
+use crate::{mounts, remove};
+
+/// Applies owner, mode and attributes to each descriptor. A record is five words (uid, gid, mode or all ones, number of
+/// attributes, bytes of attributes) and the attributes: a name as in lists, then the value's length and bytes.
+pub(crate) fn change_owners(mut blob: &[u8], fds: &Fds) -> Sys<()> {
+    let mut index = 0;
+    while !blob.is_empty() {
+        let word = |at: usize| u32_at(blob, at * 4).ok_or(sys::EBADMSG);
+        let (uid, gid, mode, count, len) = (word(0)?, word(1)?, word(2)?, word(3)?, word(4)? as usize);
+        let end = len.checked_add(20).ok_or(sys::EBADMSG)?;
+        let attributes = blob.get(20..end).ok_or(sys::EBADMSG)?;
+        let fd = fds.get(index).ok_or(sys::EBADMSG)?;
+        sys::fchownat(fd, b"\0", uid, gid, sys::AT_EMPTY_PATH)?;
+        if mode != u32::MAX {
+            sys::fchmod(fd, mode)?;
+        }
+        set_attributes(fd, count, attributes)?;
+        blob = blob.get(end..).unwrap_or(&[]);
+        index += 1;
+    }
+    Ok(())
+}
+
+fn set_attributes(fd: i32, count: u32, mut bytes: &[u8]) -> Sys<()> {
+    for _ in 0..count {
+        let mut strings = Strings(bytes);
+        let name = strings.next().ok_or(sys::EBADMSG)?;
+        let rest = strings.0;
+        let len = u32_at(rest, 0).ok_or(sys::EBADMSG)? as usize;
+        let end = len.checked_add(4).ok_or(sys::EBADMSG)?;
+        sys::fsetxattr(fd, name, rest.get(4..end).ok_or(sys::EBADMSG)?)?;
+        bytes = rest.get(end..).unwrap_or(&[]);
+    }
+    Ok(())
+}
+
+/// Removes every tree of a list; the first error, after all were tried.
+pub(crate) fn remove_trees(blob: &[u8]) -> Sys<()> {
+    let mut first = Ok(());
+    for path in Strings(blob) {
+        let result = remove::tree(path);
+        if first.is_ok() {
+            first = result;
+        }
+    }
+    first
+}
+
+/// Makes the first mount of a list.
+pub(crate) fn mount(blob: &[u8]) -> Sys<i32> {
+    let record = Mounts(blob).next().ok_or(sys::EBADMSG)?;
+    mounts::make(&record)
+}

@@ -1,0 +1,292 @@
+//! The zygote: pid 1 of its owner's pid namespace. It takes requests, clones containers, tells how they end, and when its
+//! owner dies it kills them all, cleans up behind them, and goes.
+
+use crate::container::{self, Context};
+use crate::fail::{Done, Fail, at};
+use crate::ledger::{CONTAINER, Ledger, SCRATCH, WORKER};
+use crate::message::{self, Fds};
+use crate::sys::{self, CloneArgs, PollFd, Sys};
+use crate::wire::{FLAG_MEMFD, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op};
+use crate::wire::{NO_FD, Step};
+use crate::{remove, slim, worker};
+
+/// Descriptors that the owner put there.
+const CONTROL: i32 = 3;
+const OWNER: i32 = 4;
+const LOCK: i32 = 5;
+
+const SIGCHLD: u64 = 17;
+const SIGKILL: i32 = 9;
+/// How long the clean-up waits for processes that will not go: 1.5 seconds in all.
+const PATIENCE_MS: u64 = 1500;
+
+struct Zygote {
+    slim: i32,
+    children: i32,
+    ledger: Ledger,
+    buffer: &'static mut [u8],
+}
+
+/// The helper's main program.
+pub(crate) fn run() -> ! {
+    tidy();
+    let Ok(buffer) = sys::map(HEADER + INLINE) else { sys::exit(1) };
+    let Some(hello) = await_hello(buffer) else { sys::exit(0) };
+    let (mut zygote, hello) = match set_up(hello.flags & FLAG_USERNS != 0, buffer) {
+        Ok(zygote) => (zygote, hello),
+        Err(fail) => {
+            reply(op::FAILED, hello.req, fail.errno, &(fail.step as u32).to_ne_bytes(), None);
+            sys::exit(1)
+        }
+    };
+    reply(op::DONE, hello.req, 0, &[], None);
+    zygote.serve();
+    zygote.clean_up();
+    sys::exit(0)
+}
+
+/// Nothing of the owner's process may matter here: signals, descriptors, umask, session, name.
+fn tidy() {
+    const PR_SET_NAME: usize = 15;
+    sys::reset_signals();
+    sys::set_mask(1 << (SIGCHLD - 1));
+    let _ = sys::close_range(LOCK as u32 + 1, false);
+    for fd in [CONTROL, OWNER, LOCK] {
+        sys::set_cloexec(fd);
+    }
+    let _ = sys::prctl(PR_SET_NAME, b"longshore\0".as_ptr() as usize, 0);
+    let _ = sys::setsid();
+    let _ = sys::chdir(b"/\0");
+    sys::umask(0o022);
+}
+
+/// The owner writes the id map first; until then this process can be dumped, or the map's files were root's.
+fn await_hello(buffer: &mut [u8]) -> Option<Header> {
+    let mut fds = Fds::none();
+    let len = message::receive(CONTROL, buffer, &mut fds).ok()?;
+    fds.close();
+    Header::decode(buffer.get(..len)?).filter(|header| header.op == op::HELLO)
+}
+
+fn set_up(userns: bool, buffer: &'static mut [u8]) -> Done<Zygote> {
+    if userns {
+        at(Step::Identity, sys::setresgid(0))?;
+        at(Step::Identity, sys::setresuid(0))?;
+    }
+    let slim = slim::make(userns)?;
+    sys::set_dumpable(false);
+    let children = at(Step::SlimNamespace, sys::signalfd(1 << (SIGCHLD - 1)))?;
+    let ledger = at(Step::SlimNamespace, Ledger::new())?;
+    Ok(Zygote { slim, children, ledger, buffer })
+}
+
+fn reply(op: u16, req: u64, arg: i32, body: &[u8], fd: Option<i32>) {
+    let header = Header { op, req, len: body.len() as u32, arg, flags: 0 };
+    let _ = message::send(CONTROL, &header.encode(), body, fd);
+}
+
+fn answer(req: u64, result: Sys<()>) {
+    match result {
+        Ok(()) => reply(op::DONE, req, 0, &[], None),
+        Err(errno) => refuse(req, Step::Privileged, errno),
+    }
+}
+
+fn refuse(req: u64, step: Step, errno: i32) {
+    reply(op::FAILED, req, errno, &(step as u32).to_ne_bytes(), None);
+}
+
+impl Zygote {
+    /// Until the owner is gone, or wants this to end.
+    fn serve(&mut self) {
+        const POLLIN: i16 = 1;
+        loop {
+            let mut fds = [CONTROL, OWNER, self.children].map(|fd| PollFd { fd, events: POLLIN, revents: 0 });
+            if sys::poll(&mut fds).is_err() {
+                continue;
+            }
+            if fds[2].revents != 0 {
+                self.reap();
+            }
+            if fds[1].revents != 0 {
+                return;
+            }
+            if fds[0].revents != 0 && !self.request() {
+                return;
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        let mut sink = [0u8; 128];
+        while sys::read(self.children, &mut sink).is_ok() {}
+        while let Ok((pid, status)) = sys::wait(-1, true) {
+            if pid == 0 {
+                return;
+            }
+            match self.ledger.ended(pid) {
+                Some((CONTAINER, req)) => reply(op::EXITED, req, status, &[], None),
+                // A worker that ended well has answered by itself.
+                Some((WORKER, req)) if status != 0 => refuse(req, Step::Privileged, sys::EPROTO),
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes one request. False at the end of the conversation.
+    fn request(&mut self) -> bool {
+        let mut fds = Fds::none();
+        let len = match message::receive(CONTROL, self.buffer, &mut fds) {
+            Ok(0) => return false,
+            Ok(len) => len,
+            Err(sys::EBADMSG) => return true,
+            Err(_) => return false,
+        };
+        let more = match Header::decode(self.buffer.get(..len).unwrap_or(&[])) {
+            Some(header) => self.dispatch(&header, len, &fds),
+            None => true,
+        };
+        fds.close();
+        more
+    }
+
+    fn dispatch(&mut self, header: &Header, len: usize, fds: &Fds) -> bool {
+        if header.op == op::SHUTDOWN {
+            return false;
+        }
+        // SAFETY: the buffer lives as long as the process, and is written only by the next `receive`, after this borrow.
+        let inline: &'static [u8] = unsafe { core::slice::from_raw_parts(self.buffer.as_ptr(), self.buffer.len()) };
+        let blob = match blob_of(header, inline.get(HEADER..len).unwrap_or(&[]), fds) {
+            Ok(blob) => blob,
+            Err(errno) => {
+                refuse(header.req, Step::Plan, errno);
+                return true;
+            }
+        };
+        self.carry_out(header, blob, fds);
+        if header.flags & FLAG_MEMFD != 0 {
+            sys::unmap(blob);
+        }
+        true
+    }
+
+    fn carry_out(&mut self, header: &Header, blob: &'static [u8], fds: &Fds) {
+        let req = header.req;
+        match header.op {
+            op::START => {
+                if let Err(fail) = self.start(req, blob, fds) {
+                    refuse(req, fail.step, fail.errno);
+                }
+            }
+            op::FORGET => self.ledger.forget(CONTAINER, req),
+            op::SCRATCH if blob.is_empty() => self.ledger.forget(SCRATCH, req),
+            op::SCRATCH => answer(req, self.ledger.add(SCRATCH, 0, req, blob)),
+            op::CHOWN => answer(req, worker::change_owners(blob, fds)),
+            op::REMOVE => self.work(req, || answer(req, worker::remove_trees(blob))),
+            op::MOUNT => self.work(req, || match worker::mount(blob) {
+                Ok(tree) => reply(op::DONE, req, 0, &[], Some(tree)),
+                Err(errno) => refuse(req, Step::Mount, errno),
+            }),
+            _ => refuse(req, Step::Plan, sys::ENOSYS),
+        }
+    }
+
+    /// Does slow work in a child, which answers by itself.
+    fn work(&mut self, req: u64, job: impl FnOnce()) {
+        match sys::fork() {
+            Ok(0) => {
+                job();
+                sys::exit(0)
+            }
+            Ok(pid) => {
+                if self.ledger.add(WORKER, pid, req, &[]).is_err() {
+                    let _ = sys::kill(pid, SIGKILL);
+                    refuse(req, Step::Privileged, sys::ENOMEM);
+                }
+            }
+            Err(errno) => refuse(req, Step::Privileged, errno),
+        }
+    }
+
+    fn start(&mut self, req: u64, blob: &'static [u8], fds: &Fds) -> Done {
+        let plan = Plan::decode(blob).ok_or(Fail::new(Step::Plan, sys::EBADMSG))?;
+        let mut pidfd = -1i32;
+        let mut args = CloneArgs {
+            flags: sys::CLONE_PIDFD | u64::from(plan.field(field::NAMESPACES)),
+            pidfd: &raw mut pidfd as u64,
+            exit_signal: SIGCHLD,
+            ..CloneArgs::default()
+        };
+        if plan.field(field::FD_CGROUP) != NO_FD {
+            let cgroup = fds.get(plan.field(field::FD_CGROUP)).ok_or(Fail::new(Step::Clone, sys::EBADMSG))?;
+            args.flags |= sys::CLONE_INTO_CGROUP;
+            args.cgroup = cgroup as u64;
+        }
+        let pid = at(Step::Clone, sys::clone3(&args))?;
+        if pid == 0 {
+            for fd in [CONTROL, OWNER, LOCK, self.children] {
+                sys::close(fd);
+            }
+            sys::set_mask(0);
+            container::run(&Context { plan, fds, slim: self.slim });
+        }
+        if let Err(errno) = self.ledger.add(CONTAINER, pid, req, plan.section(Section::Cleanup)) {
+            let _ = sys::kill(pid, SIGKILL);
+            sys::close(pidfd);
+            return Err(Fail::new(Step::Clone, errno));
+        }
+        reply(op::STARTED, req, pid, &[], Some(pidfd));
+        sys::close(pidfd);
+        Ok(())
+    }
+
+    /// The owner is gone: nothing of its may stay. Every process in this pid namespace is one of ours.
+    fn clean_up(&mut self) {
+        let _ = sys::kill(-1, SIGKILL);
+        self.each(b'c', |path| {
+            remove::kill_cgroup(path);
+            true
+        });
+        reap_all();
+        for _ in 0..100 {
+            if self.each(b'c', |path| remove::cgroup(path).is_ok()) {
+                break;
+            }
+            sys::sleep_ms(5);
+        }
+        self.each(b's', |path| remove::tree(path).is_ok());
+    }
+
+    /// Calls for each thing of a kind to clean up; whether all calls said yes.
+    fn each(&self, kind: u8, mut act: impl FnMut(&[u8]) -> bool) -> bool {
+        let mut all = true;
+        for item in self.ledger.entries().flat_map(|entry| Strings(entry.list)) {
+            if item.first() == Some(&kind) {
+                all &= act(item.get(1..).unwrap_or(b"\0"));
+            }
+        }
+        all
+    }
+}
+
+fn blob_of(header: &Header, inline: &'static [u8], fds: &Fds) -> Sys<&'static [u8]> {
+    let len = header.len as usize;
+    if header.flags & FLAG_MEMFD == 0 {
+        return if inline.len() == len { Ok(inline) } else { Err(sys::EBADMSG) };
+    }
+    let file = fds.last().ok_or(sys::EBADMSG)?;
+    if len == 0 || len > LARGEST || sys::stat_fd(file)?.size < len as u64 {
+        return Err(sys::EBADMSG);
+    }
+    sys::map_file(file, len)
+}
+
+fn reap_all() {
+    for _ in 0..PATIENCE_MS {
+        match sys::wait(-1, true) {
+            Ok((0, _)) => sys::sleep_ms(1),
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
+}

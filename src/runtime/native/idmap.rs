@@ -1,0 +1,170 @@
+//! The user namespace of an ordinary user's engine: which ids are mapped, and by whom.
+
+use std::ffi::{CStr, CString};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::sys::pidfd;
+use crate::sys::spawn::{Program, Spawn};
+
+/// How ids inside containers relate to the host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IdMapping {
+    /// The same: no user namespace.
+    Root,
+    /// Root is the caller, the others come from the caller's ranges in `/etc/subuid` and `/etc/subgid`.
+    Ranges,
+    /// Root is the caller, and there is no other.
+    Single,
+}
+
+/// `start` and `count` of a range of the host's ids.
+type Range = (u32, u32);
+
+/// Writes the maps of a new user namespace; a warning says why there are no ranges.
+pub(crate) fn write(pid: u32) -> Result<(IdMapping, Option<String>)> {
+    let uid = nix::unistd::geteuid().as_raw();
+    let gid = nix::unistd::getegid().as_raw();
+    let why = match map_ranges(pid, uid, gid) {
+        Ok(()) => return Ok((IdMapping::Ranges, None)),
+        Err(why) => why,
+    };
+    let file = |name: &str, text: String| {
+        fs::write(format!("/proc/{pid}/{name}"), text)
+            .map_err(|error| Error::os(format!("write {name}"), error))
+    };
+    file("setgroups", "deny".to_owned())?;
+    file("uid_map", format!("0 {uid} 1"))?;
+    file("gid_map", format!("0 {gid} 1"))?;
+    Ok((
+        IdMapping::Single,
+        Some(format!(
+            "one id is mapped, so that only root exists in containers: {why}"
+        )),
+    ))
+}
+
+fn map_ranges(pid: u32, uid: u32, gid: u32) -> Result<(), String> {
+    let name = user_name(uid);
+    let uids = read_ranges(Path::new("/etc/subuid"), uid, name.as_deref(), uid)?;
+    let gids = read_ranges(Path::new("/etc/subgid"), uid, name.as_deref(), gid)?;
+    run_mapper("newgidmap", pid, gid, &gids)?;
+    run_mapper("newuidmap", pid, uid, &uids)?;
+    let map =
+        fs::read_to_string(format!("/proc/{pid}/uid_map")).map_err(|error| error.to_string())?;
+    if map.lines().count() < 2 {
+        Err("newuidmap wrote no ranges".to_owned())
+    } else {
+        Ok(())
+    }
+}
+
+/// The caller's name, from `/etc/passwd` itself: a look-up through NSS could load foreign code into the process.
+fn user_name(uid: u32) -> Option<String> {
+    let passwd = fs::read_to_string("/etc/passwd").ok()?;
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
+fn read_ranges(file: &Path, uid: u32, name: Option<&str>, own: u32) -> Result<Vec<Range>, String> {
+    let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let ranges = parse_ranges(&text, uid, name, own);
+    match ranges.is_empty() {
+        true => Err(format!("{} has no range for this user", file.display())),
+        false => Ok(ranges),
+    }
+}
+
+/// Ranges of a user, by name or number. One that holds the user's own id, which is mapped to root, is left out.
+fn parse_ranges(text: &str, uid: u32, name: Option<&str>, own: u32) -> Vec<Range> {
+    let uid = uid.to_string();
+    let parse = |line: &str| {
+        let mut fields = line.trim().split(':');
+        let owner = fields.next()?;
+        let (start, count) = (
+            fields.next()?.parse::<u32>().ok()?,
+            fields.next()?.parse::<u32>().ok()?,
+        );
+        let ours = owner == uid || Some(owner) == name;
+        let end = start.checked_add(count)?;
+        (ours && count > 0 && !(start..end).contains(&own)).then_some((start, count))
+    };
+    text.lines().filter_map(parse).collect()
+}
+
+fn run_mapper(tool: &str, pid: u32, own: u32, ranges: &[Range]) -> Result<(), String> {
+    let places = [
+        format!("/usr/bin/{tool}"),
+        format!("/bin/{tool}"),
+        format!("/run/wrappers/bin/{tool}"),
+    ];
+    let place = places.iter().find(|place| Path::new(place).exists());
+    let place =
+        place.ok_or_else(|| format!("{tool} is not installed (Debian's package \"uidmap\")"))?;
+    let mut argv = vec![
+        tool.to_owned(),
+        pid.to_string(),
+        "0".into(),
+        own.to_string(),
+        "1".into(),
+    ];
+    let mut inside = 1u32;
+    for (start, count) in ranges {
+        argv.extend([inside.to_string(), start.to_string(), count.to_string()]);
+        inside = inside
+            .checked_add(*count)
+            .ok_or("the ranges are too large")?;
+    }
+    let code = run(place, &argv).map_err(|error| format!("{place}: {error}"))?;
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(format!("{place} refused the ranges (exit code {code})"))
+    }
+}
+
+fn run(place: &str, argv: &[String]) -> io::Result<i32> {
+    let texts = argv
+        .iter()
+        .map(|text| CString::new(text.as_str()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let argv: Vec<&CStr> = texts.iter().map(CString::as_c_str).collect();
+    let place = CString::new(place)?;
+    let null = fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    let null: BorrowedFd<'_> = null.as_fd();
+    let spawn = Spawn {
+        program: Program::Path(&place),
+        argv: &argv,
+        slots: &[(null, 0), (null, 1), (null, 2)],
+        namespaces: 0,
+        keep_capabilities: false,
+    };
+    let child = spawn.run()?;
+    pidfd::reap(child.pidfd.as_fd())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_by_name_and_number() {
+        let text =
+            "alice:100000:65536\n1000:300000:10\nbob:1:1\nalice:x:1\nalice:900:200\n\nalice:5\n";
+        assert_eq!(
+            parse_ranges(text, 1000, Some("alice"), 1000),
+            [(100_000, 65_536), (300_000, 10)]
+        );
+        assert_eq!(parse_ranges(text, 7, Some("carol"), 7), []);
+    }
+}

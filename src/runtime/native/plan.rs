@@ -1,0 +1,666 @@
+//! Turns a [`Launch`] into the plan that the helper carries out. Pure: no system call, no look at the host. What the helper
+//! could not do, or must not be asked to do, is refused here.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+
+use oci_spec::runtime::{
+    Capabilities, Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Process, Spec,
+};
+
+use super::helper::wire::{NO_FD, SECTIONS, Section, field, flag, mount};
+use super::options::{self, Options};
+use crate::error::{Error, Result};
+use crate::runtime::Launch;
+use crate::types::{Mount, MountSource};
+
+/// What of the host matters to a plan.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Host {
+    /// The helper is in a user namespace: devices cannot be made.
+    pub(crate) bind_devices: bool,
+    /// Only one id is mapped.
+    pub(crate) single_id: bool,
+    /// `/sys/fs/cgroup` is of version 2.
+    pub(crate) cgroup_v2: bool,
+}
+
+/// Positions of the descriptors that travel with a plan.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FdPositions {
+    pub(crate) status: u32,
+    pub(crate) stdin: u32,
+    pub(crate) stdout: u32,
+    pub(crate) stderr: u32,
+    pub(crate) cgroup: u32,
+    pub(crate) v1_first: u32,
+    pub(crate) v1_count: u32,
+}
+
+impl Default for FdPositions {
+    fn default() -> Self {
+        Self {
+            status: 0,
+            stdin: NO_FD,
+            stdout: NO_FD,
+            stderr: NO_FD,
+            cgroup: NO_FD,
+            v1_first: 0,
+            v1_count: 0,
+        }
+    }
+}
+
+/// A plan, and the names of its parts for error messages.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    sections: [Vec<u8>; SECTIONS],
+    words: [u32; field::COUNT],
+    pub(crate) names: Names,
+}
+
+/// What an index in a step record stands for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Names {
+    pub(crate) command: String,
+    pub(crate) directory: String,
+    pub(crate) mounts: Vec<String>,
+    pub(crate) masked: Vec<String>,
+    pub(crate) readonly: Vec<String>,
+    pub(crate) devices: Vec<String>,
+    pub(crate) rlimits: Vec<String>,
+    pub(crate) sysctls: Vec<String>,
+    pub(crate) groups: Vec<String>,
+    pub(crate) ids: String,
+}
+
+impl Plan {
+    /// Converts a launch.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for values that can never work, `Unsupported` for what this runtime does not do.
+    pub(crate) fn new(launch: &Launch, host: Host, seccomp: Option<Vec<u8>>) -> Result<Self> {
+        let mut plan = Self {
+            sections: std::array::from_fn(|_| Vec::new()),
+            words: [0; field::COUNT],
+            names: Names::default(),
+        };
+        plan.words[field::FLAGS] = flag::HAS_CAPS;
+        plan.set_if(host.bind_devices, flag::BIND_DEVICES);
+        plan.set_if(host.single_id, flag::SINGLE_ID);
+        let spec = &launch.spec;
+        let process = spec
+            .process()
+            .as_ref()
+            .ok_or_else(|| Error::invalid("the spec has no process"))?;
+        plan.process(process)?;
+        plan.user(launch, process)?;
+        plan.streams(launch);
+        plan.names_of_host(spec, process)?;
+        let linux = spec.linux().clone().unwrap_or_default();
+        let own_network = plan.namespaces(&linux)?;
+        plan.mounts(launch, host, own_network)?;
+        plan.linux(&linux, host)?;
+        if let Some(filter) = seccomp {
+            if filter.is_empty()
+                || filter.len() % 8 != 0
+                || filter.len() / 8 > usize::from(u16::MAX)
+            {
+                return Err(Error::internal("the seccomp compiler made no valid filter"));
+            }
+            plan.set_if(true, flag::HAS_SECCOMP);
+            plan.sections[Section::Seccomp as usize] = filter;
+        }
+        for directory in &launch.scratch {
+            plan.clean_up(b's', directory)?;
+        }
+        Ok(plan)
+    }
+
+    /// Adds a directory that is deleted if the owner dies: `c` for a cgroup's, `s` for any other.
+    pub(crate) fn clean_up(&mut self, kind: u8, directory: &Path) -> Result<()> {
+        let text = clean_absolute(directory, "a directory to clean up")?;
+        let mut item = vec![kind];
+        item.extend_from_slice(text);
+        self.string(Section::Cleanup, &item)
+    }
+
+    /// The blob for the helper.
+    pub(crate) fn encode(mut self, fds: FdPositions) -> Vec<u8> {
+        self.words[field::FD_STATUS] = fds.status;
+        self.words[field::FD_STDIN] = fds.stdin;
+        self.words[field::FD_STDOUT] = fds.stdout;
+        self.words[field::FD_STDERR] = fds.stderr;
+        self.words[field::FD_CGROUP] = fds.cgroup;
+        self.words[field::FD_V1_FIRST] = fds.v1_first;
+        self.words[field::V1_COUNT] = fds.v1_count;
+        for word in self.words {
+            self.sections[Section::Fixed as usize].extend_from_slice(&word.to_ne_bytes());
+        }
+        let mut blob = Vec::new();
+        let mut offset = SECTIONS * 8;
+        for section in &self.sections {
+            blob.extend_from_slice(&(offset as u32).to_ne_bytes());
+            blob.extend_from_slice(&(section.len() as u32).to_ne_bytes());
+            // Aligned, so that the filter's instructions are.
+            offset += section.len().next_multiple_of(8);
+        }
+        for section in &self.sections {
+            blob.extend_from_slice(section);
+            blob.resize(blob.len().next_multiple_of(8), 0);
+        }
+        blob
+    }
+
+    fn set_if(&mut self, condition: bool, bit: u32) {
+        if condition {
+            self.words[field::FLAGS] |= bit;
+        }
+    }
+
+    fn string(&mut self, section: Section, text: &[u8]) -> Result<()> {
+        push_string(&mut self.sections[section as usize], text)
+    }
+
+    fn word(&mut self, section: Section, word: u32) {
+        self.sections[section as usize].extend_from_slice(&word.to_ne_bytes());
+    }
+
+    fn process(&mut self, process: &Process) -> Result<()> {
+        let args = process.args().as_deref().unwrap_or(&[]);
+        let command = args.first().filter(|command| !command.is_empty());
+        self.names.command = command
+            .ok_or_else(|| Error::invalid("no command to run"))?
+            .clone();
+        for argument in args {
+            self.string(Section::Argv, argument.as_bytes())?;
+        }
+        for entry in process.env().as_deref().unwrap_or(&[]) {
+            if entry.find('=').is_none_or(|at| at == 0) {
+                return Err(Error::invalid(format!(
+                    "invalid environment entry {entry:?}: NAME=value is needed"
+                )));
+            }
+            self.string(Section::Env, entry.as_bytes())?;
+        }
+        self.set_if(
+            process.no_new_privileges().unwrap_or(false),
+            flag::NO_NEW_PRIVILEGES,
+        );
+        if let Some(score) = process.oom_score_adj() {
+            if !(-1000..=1000).contains(&score) {
+                return Err(Error::invalid(format!(
+                    "oom_score_adj {score} is not in -1000 to 1000"
+                )));
+            }
+            self.set_if(true, flag::HAS_OOM_SCORE_ADJ);
+            self.words[field::OOM_SCORE_ADJ] = score as u32;
+        }
+        self.capabilities(process);
+        self.rlimits(process)
+    }
+
+    fn capabilities(&mut self, process: &Process) {
+        let Some(caps) = process.capabilities() else {
+            return;
+        };
+        let sets = [
+            caps.bounding(),
+            caps.permitted(),
+            caps.effective(),
+            caps.inheritable(),
+            caps.ambient(),
+        ];
+        for (index, set) in sets.into_iter().enumerate() {
+            let bits = set.as_ref().map_or(0, capability_bits);
+            self.words[field::CAPS + index * 2] = bits as u32;
+            self.words[field::CAPS + index * 2 + 1] = (bits >> 32) as u32;
+        }
+    }
+
+    fn rlimits(&mut self, process: &Process) -> Result<()> {
+        for limit in process.rlimits().as_deref().unwrap_or(&[]) {
+            let (soft, hard) = (limit.soft(), limit.hard());
+            let name = limit.typ().to_string();
+            if soft > hard {
+                return Err(Error::invalid(format!(
+                    "{name}: the soft limit {soft} is above the hard limit {hard}"
+                )));
+            }
+            for word in [
+                options::rlimit_number(limit.typ()),
+                soft as u32,
+                (soft >> 32) as u32,
+                hard as u32,
+                (hard >> 32) as u32,
+            ] {
+                self.word(Section::Rlimits, word);
+            }
+            self.names.rlimits.push(name);
+        }
+        Ok(())
+    }
+
+    fn user(&mut self, launch: &Launch, process: &Process) -> Result<()> {
+        let user = process.user();
+        self.words[field::UID] = user.uid();
+        self.words[field::GID] = user.gid();
+        self.words[field::UMASK] = user.umask().unwrap_or(0o022) & 0o777;
+        self.names.ids = format!("{}:{}", user.uid(), user.gid());
+        for gid in user.additional_gids().as_deref().unwrap_or(&[]) {
+            self.word(Section::Gids, *gid);
+        }
+        if let Some(text) = &launch.user {
+            self.set_if(true, flag::USER_TEXT);
+            self.names.ids.clone_from(text);
+        }
+        for group in &launch.extra_groups {
+            self.string(Section::Groups, group.as_bytes())?;
+            self.names.groups.push(group.clone());
+        }
+        Ok(())
+    }
+
+    fn streams(&mut self, launch: &Launch) {
+        let Some((rows, columns)) = launch.stdio.terminal else {
+            self.set_if(launch.init, flag::INIT);
+            return;
+        };
+        self.set_if(launch.init, flag::INIT);
+        self.set_if(true, flag::TERMINAL);
+        self.words[field::ROWS] = u32::from(rows);
+        self.words[field::COLUMNS] = u32::from(columns);
+    }
+
+    fn names_of_host(&mut self, spec: &Spec, process: &Process) -> Result<()> {
+        let directory = process.cwd();
+        let directory = if directory.as_os_str().is_empty() {
+            Path::new("/")
+        } else {
+            directory
+        };
+        self.names.directory = directory.display().to_string();
+        let text = clean_absolute(directory, "the working directory")?.to_vec();
+        self.string(Section::Texts, &text)?;
+        for name in [spec.hostname(), spec.domainname()] {
+            let name = name.as_deref().unwrap_or("");
+            if name.len() > 64 {
+                return Err(Error::invalid(format!(
+                    "host or domain name of more than 64 bytes: {name:?}"
+                )));
+            }
+            self.string(Section::Texts, name.as_bytes())?;
+        }
+        let user = match self.words[field::FLAGS] & flag::USER_TEXT {
+            0 => String::new(),
+            _ => self.names.ids.clone(),
+        };
+        self.string(Section::Texts, user.as_bytes())
+    }
+
+    /// Sets the namespaces to make; whether the network is the container's own.
+    fn namespaces(&mut self, linux: &Linux) -> Result<bool> {
+        const MADE_LATER: u64 = libc::CLONE_NEWNS as u64 | libc::CLONE_NEWCGROUP as u64;
+        let mut flags =
+            libc::CLONE_NEWPID as u64 | libc::CLONE_NEWIPC as u64 | libc::CLONE_NEWUTS as u64;
+        let mut own_network = false;
+        for namespace in linux.namespaces().as_deref().unwrap_or(&[]) {
+            if let Some(path) = namespace.path() {
+                return Err(Error::unsupported(
+                    format!("joining the namespace {}", path.display()),
+                    "a container with namespaces of its own",
+                ));
+            }
+            match namespace.typ() {
+                LinuxNamespaceType::Network => own_network = true,
+                typ @ (LinuxNamespaceType::User | LinuxNamespaceType::Time) => {
+                    return Err(Error::unsupported(
+                        format!("a {typ} namespace per container"),
+                        "the user namespace of the whole engine (run as an ordinary user)",
+                    ));
+                }
+                _ => {}
+            }
+        }
+        if own_network {
+            flags |= libc::CLONE_NEWNET as u64;
+        }
+        self.words[field::NAMESPACES] = (flags & !MADE_LATER) as u32;
+        Ok(own_network)
+    }
+
+    fn mounts(&mut self, launch: &Launch, host: Host, own_network: bool) -> Result<()> {
+        let [root] = launch.rootfs.as_slice() else {
+            return Err(Error::invalid(format!(
+                "{} mounts for the root; one is needed",
+                launch.rootfs.len()
+            )));
+        };
+        let record = root_record(root)?;
+        self.record(record)?;
+        for mount in launch.spec.mounts().as_deref().unwrap_or(&[]) {
+            let target = clean_absolute(mount.destination(), "the target of a mount")?.to_vec();
+            if target == b"/" {
+                return Err(Error::invalid("a mount on / itself"));
+            }
+            let options = Options::parse(mount.options().as_deref().unwrap_or(&[]), host)?;
+            let record = spec_record(mount, target, options, host, own_network)?;
+            let is_dev = record.strings[0] == b"/dev" && record.kind == mount::FILESYSTEM;
+            self.set_if(is_dev, flag::FILL_DEV);
+            self.record(record)?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, record: RecordParts) -> Result<()> {
+        let target =
+            String::from_utf8_lossy(record.strings.first().map_or(b"", Vec::as_slice)).into_owned();
+        self.names.mounts.push(target);
+        record.write(&mut self.sections[Section::Mounts as usize])
+    }
+
+    fn linux(&mut self, linux: &Linux, host: Host) -> Result<()> {
+        for path in linux.masked_paths().as_deref().unwrap_or(&[]) {
+            let text = clean_absolute(Path::new(path), "a masked path")?.to_vec();
+            self.string(Section::Masked, &text)?;
+            self.names.masked.push(path.clone());
+        }
+        for path in linux.readonly_paths().as_deref().unwrap_or(&[]) {
+            let text = clean_absolute(Path::new(path), "a read-only path")?.to_vec();
+            self.string(Section::Readonly, &text)?;
+            self.names.readonly.push(path.clone());
+        }
+        for device in linux.devices().as_deref().unwrap_or(&[]) {
+            self.device(device, host)?;
+        }
+        let mut sysctls: Vec<_> = linux.sysctl().iter().flatten().collect();
+        sysctls.sort();
+        for (name, value) in sysctls {
+            let path = sysctl_path(name)?;
+            self.string(Section::Sysctls, path.as_bytes())?;
+            self.string(Section::Sysctls, value.as_bytes())?;
+            self.names.sysctls.push(name.clone());
+        }
+        Ok(())
+    }
+
+    fn device(&mut self, device: &LinuxDevice, host: Host) -> Result<()> {
+        let target = clean_absolute(device.path(), "the path of a device")?.to_vec();
+        if host.bind_devices {
+            let strings = vec![target.clone(), target];
+            return self.record(RecordParts {
+                kind: mount::BIND,
+                attributes: 0,
+                flags: mount::STRICT,
+                strings,
+            });
+        }
+        let kind = match device.typ() {
+            LinuxDeviceType::C | LinuxDeviceType::U => libc::S_IFCHR,
+            LinuxDeviceType::B => libc::S_IFBLK,
+            LinuxDeviceType::P => libc::S_IFIFO,
+            LinuxDeviceType::A => {
+                return Err(Error::invalid("a device of type \"a\" cannot be made"));
+            }
+        };
+        let number = |value: i64| {
+            u32::try_from(value).map_err(|_| Error::invalid("a negative device number"))
+        };
+        let words = [
+            kind,
+            number(device.major())?,
+            number(device.minor())?,
+            device.file_mode().unwrap_or(0o666) & 0o777,
+            device.uid().unwrap_or(0),
+            device.gid().unwrap_or(0),
+        ];
+        for word in words {
+            self.word(Section::Devices, word);
+        }
+        self.names.devices.push(device.path().display().to_string());
+        self.string(Section::DevicePaths, &target)
+    }
+
+    /// The read-only root is a property of the spec's root or of the root's mount.
+    pub(crate) fn read_only_root(&mut self, read_only: bool) {
+        self.set_if(read_only, flag::READ_ONLY_ROOT);
+    }
+}
+
+/// A mount record before it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RecordParts {
+    pub(crate) kind: u32,
+    pub(crate) attributes: u32,
+    pub(crate) flags: u32,
+    pub(crate) strings: Vec<Vec<u8>>,
+}
+
+impl RecordParts {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) -> Result<()> {
+        let mut list = Vec::new();
+        for text in &self.strings {
+            push_string(&mut list, text)?;
+        }
+        for word in [self.kind, self.attributes, self.flags, list.len() as u32] {
+            out.extend_from_slice(&word.to_ne_bytes());
+        }
+        out.extend_from_slice(&list);
+        Ok(())
+    }
+}
+
+/// Appends one item of a list.
+pub(crate) fn push_string(out: &mut Vec<u8>, text: &[u8]) -> Result<()> {
+    if text.contains(&0) {
+        return Err(Error::invalid(format!(
+            "a NUL byte in {:?}",
+            String::from_utf8_lossy(text)
+        )));
+    }
+    out.extend_from_slice(&(text.len() as u32).to_ne_bytes());
+    out.extend_from_slice(text);
+    out.push(0);
+    Ok(())
+}
+
+/// The record of a mount that a snapshotter describes.
+pub(crate) fn root_record(root: &Mount) -> Result<RecordParts> {
+    // The root's own flag comes last, after the mount points in it were made.
+    let target = b"/".to_vec();
+    match &root.source {
+        MountSource::Bind { path } => {
+            let source = clean_absolute(path, "the root")?.to_vec();
+            Ok(RecordParts {
+                kind: mount::BIND,
+                attributes: 0,
+                flags: 0,
+                strings: vec![target, source],
+            })
+        }
+        MountSource::Overlay {
+            lower,
+            upper,
+            work,
+            user_xattr,
+            volatile,
+        } => {
+            let optional = |path: &Option<std::path::PathBuf>| match path {
+                Some(path) => clean_absolute(path, "a directory of an overlay").map(<[u8]>::to_vec),
+                None => Ok(Vec::new()),
+            };
+            let (upper, work) = (optional(upper)?, optional(work)?);
+            if lower.is_empty() || upper.is_empty() != work.is_empty() {
+                return Err(Error::invalid(
+                    "an overlay needs a lower directory, and upper and work together",
+                ));
+            }
+            let lower = lower
+                .iter()
+                .map(|path| clean_absolute(path, "a layer").map(<[u8]>::to_vec))
+                .collect::<Result<Vec<_>>>()?;
+            if upper.is_empty() && lower.len() == 1 {
+                let strings = [vec![target], lower].concat();
+                return Ok(RecordParts {
+                    kind: mount::BIND,
+                    attributes: 0,
+                    flags: 0,
+                    strings,
+                });
+            }
+            let mut flags = 0;
+            if *user_xattr {
+                flags |= mount::USER_XATTR;
+            }
+            if *volatile {
+                flags |= mount::VOLATILE;
+            }
+            let strings = [vec![target, upper, work], lower].concat();
+            Ok(RecordParts {
+                kind: mount::OVERLAY,
+                attributes: 0,
+                flags,
+                strings,
+            })
+        }
+    }
+}
+
+/// The record of a mount of the spec.
+fn spec_record(
+    spec: &oci_spec::runtime::Mount,
+    target: Vec<u8>,
+    options: Options,
+    host: Host,
+    own_network: bool,
+) -> Result<RecordParts> {
+    let kind = spec.typ().as_deref().unwrap_or("bind");
+    let source = spec.source().as_deref();
+    let under = |top: &str| Path::new(std::ffi::OsStr::from_bytes(&target)).starts_with(top);
+    let flags = if under("/proc") || under("/sys") || under("/dev") {
+        mount::STRICT
+    } else {
+        0
+    };
+    let attributes = options.attributes;
+    let bind = |source: Vec<u8>, recursive: bool, attributes: u32, target: Vec<u8>| {
+        let flags = if recursive {
+            flags | mount::RECURSIVE
+        } else {
+            flags
+        };
+        RecordParts {
+            kind: mount::BIND,
+            attributes,
+            flags,
+            strings: vec![target, source],
+        }
+    };
+    let filesystem = |kind: &str, data: Vec<Vec<u8>>, target: Vec<u8>| {
+        let mut strings = vec![target, kind.into(), kind.into()];
+        strings.extend(data);
+        RecordParts {
+            kind: mount::FILESYSTEM,
+            attributes,
+            flags,
+            strings,
+        }
+    };
+    if options.bind || kind == "bind" || kind == "rbind" {
+        let source = source.ok_or_else(|| Error::invalid("a bind mount without a source"))?;
+        let source = clean_absolute(source, "the source of a bind mount")?.to_vec();
+        return Ok(bind(
+            source,
+            options.recursive || kind == "rbind",
+            attributes,
+            target,
+        ));
+    }
+    match kind {
+        "proc" | "mqueue" => Ok(filesystem(kind, Vec::new(), target)),
+        "tmpfs" | "devpts" => Ok(filesystem(kind, options.data, target)),
+        // Shows the network namespace of its maker, which must belong to the maker's user namespace.
+        "sysfs" if host.bind_devices && !own_network => Ok(bind(
+            b"/sys".to_vec(),
+            true,
+            attributes | options::READ_ONLY,
+            target,
+        )),
+        "sysfs" => Ok(filesystem(kind, Vec::new(), target)),
+        "cgroup" | "cgroup2" if host.cgroup_v2 => {
+            let mut record = filesystem("cgroup2", Vec::new(), target);
+            record.attributes |= options::READ_ONLY;
+            Ok(record)
+        }
+        // Version 1 has a hierarchy per controller, none of which is a container's to see.
+        "cgroup" | "cgroup2" => {
+            let mut record = filesystem(
+                "tmpfs",
+                vec![b"mode=755".to_vec(), b"size=4k".to_vec()],
+                target,
+            );
+            record.attributes |= options::READ_ONLY;
+            Ok(record)
+        }
+        _ => Err(Error::unsupported(
+            format!("a mount of type {kind:?}"),
+            "one of bind, tmpfs, proc, sysfs, devpts, mqueue, cgroup",
+        )),
+    }
+}
+
+/// The bytes of an absolute path without `..`.
+pub(crate) fn clean_absolute<'a>(path: &'a Path, what: &str) -> Result<&'a [u8]> {
+    let bad = |why: &str| Error::invalid(format!("{what} {}: {why}", path.display()));
+    if !path.is_absolute() {
+        return Err(bad("an absolute path is needed"));
+    }
+    if path
+        .components()
+        .any(|component| component == Component::ParentDir)
+    {
+        return Err(bad("\"..\" is not allowed"));
+    }
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.len() >= libc::PATH_MAX as usize || bytes.contains(&0) {
+        return Err(bad("too long, or with a NUL byte"));
+    }
+    Ok(bytes)
+}
+
+/// Where a sysctl lies below `/proc`. Only namespaced ones may be set.
+fn sysctl_path(name: &str) -> Result<String> {
+    const NAMESPACED: [&str; 6] = [
+        "kernel.shm",
+        "kernel.msg",
+        "kernel.sem",
+        "fs.mqueue.",
+        "net.",
+        "kernel.hostname",
+    ];
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':');
+    let known = NAMESPACED
+        .iter()
+        .any(|prefix| name.replace('/', ".").starts_with(prefix));
+    if !known || !name.chars().all(fine) || name.contains("..") {
+        return Err(Error::invalid(format!(
+            "sysctl {name:?} does not belong to a namespace of the container"
+        )));
+    }
+    // As sysctl(8): a name with slashes first keeps its dots.
+    let slashes = name
+        .find('/')
+        .is_some_and(|slash| name.find('.').is_none_or(|dot| slash < dot));
+    let path = if slashes {
+        name.to_owned()
+    } else {
+        name.replace('.', "/")
+    };
+    Ok(format!("sys/{path}"))
+}
+
+fn capability_bits(set: &Capabilities) -> u64 {
+    set.iter()
+        .filter_map(|cap| options::capability_number(*cap))
+        .fold(0, |bits, number| bits | 1 << number)
+}

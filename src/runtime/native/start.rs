@@ -1,0 +1,360 @@
+//! One start, from launch to running task.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+use oci_spec::runtime::LinuxResources;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+use super::helper::wire::{RECORD, RECORD_TEXT, Record, Step, op};
+use super::plan::{FdPositions, Host, Names, Plan};
+use super::task::NativeTask;
+use super::zygote::{self, ExitWatch, Zygote};
+use super::{seccomp, step};
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::cgroups::{Cgroup, CgroupDriver};
+use crate::runtime::{Launch, Started, Task};
+use crate::sys::{pidfd, socket};
+use crate::types::Signal;
+
+/// What a start needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
+    pub(crate) zygote: Arc<Zygote>,
+    pub(crate) host: Host,
+    pub(crate) cgroups: Option<Arc<dyn CgroupDriver>>,
+}
+
+/// The container's and the caller's ends of everything.
+struct Ends {
+    status_ours: OwnedFd,
+    status_theirs: OwnedFd,
+    stdin: Option<(OwnedFd, OwnedFd)>,
+    stdout: Option<(OwnedFd, OwnedFd)>,
+    stderr: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl Job {
+    /// Runs the start in a task of its own, so that a caller who goes away leaves nothing: a container that nobody takes
+    /// is killed and forgotten.
+    pub(crate) async fn run_detached(self, launch: Launch) -> Result<Started> {
+        let (sender, receiver) = oneshot::channel();
+        tokio::spawn(async move {
+            let result = self.run(launch).await;
+            if let Err(Ok(unwanted)) = sender.send(result) {
+                let _ = unwanted.task.signal(Signal::KILL, false).await;
+                let _ = unwanted.task.wait().await;
+                let _ = unwanted.task.remove().await;
+            }
+        });
+        receiver.await.map_err(|_| {
+            Error::new(
+                ErrorKind::Cancelled,
+                "the runtime of the engine was shut down",
+            )
+        })?
+    }
+
+    async fn run(self, launch: Launch) -> Result<Started> {
+        let mut plan = self.plan(&launch)?;
+        let (cgroup, mut warnings) = self.cgroup(&launch).await?;
+        let cgroup: Option<Arc<dyn Cgroup>> = cgroup.map(Arc::from);
+        let result = self.launch(&launch, &mut plan, cgroup.clone()).await;
+        let (started, failure) = match result {
+            Ok(started) => (Some(started), None),
+            Err(error) => (None, Some(error)),
+        };
+        if let Some(error) = failure {
+            remove_cgroup(cgroup).await;
+            return Err(error);
+        }
+        let mut started = started.ok_or_else(|| Error::internal("a start without a result"))?;
+        started.warnings.append(&mut warnings);
+        Ok(started)
+    }
+
+    fn plan(&self, launch: &Launch) -> Result<Plan> {
+        let profile = launch
+            .spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.seccomp().as_ref());
+        let filter = profile.map(seccomp::compile).transpose()?;
+        let mut plan = Plan::new(launch, self.host, filter)?;
+        let from_spec = launch
+            .spec
+            .root()
+            .as_ref()
+            .and_then(|root| root.readonly())
+            .unwrap_or(false);
+        plan.read_only_root(from_spec || launch.rootfs.iter().any(|mount| mount.read_only));
+        Ok(plan)
+    }
+
+    async fn cgroup(&self, launch: &Launch) -> Result<(Option<Box<dyn Cgroup>>, Vec<String>)> {
+        let resources = launch
+            .spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.resources().clone())
+            .unwrap_or_default();
+        let Some(driver) = self.cgroups.clone() else {
+            return match (limits(&resources), launch.best_effort_limits) {
+                (false, _) => Ok((None, Vec::new())),
+                (true, true) => Ok((None, vec!["no cgroups: limits are left out".to_owned()])),
+                (true, false) => Err(Error::unsupported("limits", "a cgroup driver")),
+            };
+        };
+        let (id, best_effort) = (launch.id.clone(), launch.best_effort_limits);
+        let cgroup = blocking(move || driver.create(&id, &resources, best_effort)).await?;
+        let warnings = cgroup.warnings().to_vec();
+        Ok((Some(cgroup), warnings))
+    }
+
+    async fn launch(
+        &self,
+        launch: &Launch,
+        plan: &mut Plan,
+        cgroup: Option<Arc<dyn Cgroup>>,
+    ) -> Result<Started> {
+        for directory in cgroup.iter().flat_map(|cgroup| cgroup.directories()) {
+            plan.clean_up(b'c', directory)?;
+        }
+        let ends = Ends::new(launch)?;
+        let names = plan.names.clone();
+        let req = self.zygote.request();
+        let exit = self.zygote.watch_exit(req);
+        let reply = {
+            let (positions, fds) = ends.positions(cgroup.as_deref());
+            let blob = plan.clone().encode(positions);
+            self.zygote.send(req, op::START, &blob, &fds).await?
+        };
+        let reply = zygote::check(reply.await.map_err(|_| zygote::gone())?)?;
+        let process = reply
+            .fds
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::internal("the helper sent no process"))?;
+        let (status, stdio) = ends.split();
+        let outcome = self.outcome(status, &names).await;
+        let child = Child {
+            zygote: Arc::clone(&self.zygote),
+            req,
+            process,
+            exit,
+        };
+        match outcome {
+            Ok(terminal) => child.started(launch, terminal, stdio, cgroup),
+            Err(error) => Err(child.failed(error, cgroup).await),
+        }
+    }
+
+    /// Reads records until the program has been executed (READY, then the socket closes) or a step has failed. The
+    /// terminal's master comes on the way.
+    async fn outcome(&self, status: OwnedFd, names: &Names) -> Result<Option<OwnedFd>> {
+        let setup = |error: io::Error| Error::os("read the start's status", error);
+        socket::set_nonblocking(status.as_fd()).map_err(setup)?;
+        #[allow(
+            deprecated,
+            reason = "its successor is newer than the oldest tokio that we allow"
+        )]
+        let status = AsyncFd::new(status).map_err(setup)?;
+        let mut buffer = [0u8; RECORD + RECORD_TEXT];
+        let (mut terminal, mut ready) = (None, false);
+        loop {
+            let mut readable = status.readable().await.map_err(setup)?;
+            let (len, fds) = match socket::receive(status.as_fd(), &mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    readable.clear_ready();
+                    continue;
+                }
+                result => result.map_err(setup)?,
+            };
+            if len == 0 {
+                break;
+            }
+            let bytes = &buffer[..len];
+            let record =
+                Record::decode(bytes).ok_or_else(|| Error::internal("a malformed step record"))?;
+            if record.errno != 0 || record.aux != 0 {
+                return Err(step::error(
+                    &record,
+                    bytes.get(RECORD..).unwrap_or(&[]),
+                    names,
+                    self.host,
+                ));
+            }
+            if record.step == Step::Ready as u32 {
+                ready = true;
+            } else if let Some(master) = fds.into_iter().next() {
+                terminal = Some(master);
+            }
+        }
+        if ready {
+            Ok(terminal)
+        } else {
+            Err(died_in_setup())
+        }
+    }
+}
+
+fn died_in_setup() -> Error {
+    Error::new(
+        ErrorKind::Os,
+        "the container's first process was killed before it could run its program",
+    )
+    .with_step("set the container up")
+}
+
+/// A cloned child whose start has been decided.
+struct Child {
+    zygote: Arc<Zygote>,
+    req: u64,
+    process: OwnedFd,
+    exit: ExitWatch,
+}
+
+type Stdio = [Option<OwnedFd>; 3];
+
+impl Child {
+    fn started(
+        self,
+        launch: &Launch,
+        terminal: Option<OwnedFd>,
+        stdio: Stdio,
+        cgroup: Option<Arc<dyn Cgroup>>,
+    ) -> Result<Started> {
+        let pid = pidfd::pid(self.process.as_fd()).unwrap_or(0);
+        let copy = terminal.as_ref().map(OwnedFd::try_clone).transpose();
+        let copy = copy.map_err(|error| Error::os("keep the terminal", error))?;
+        let task: Arc<dyn Task> = Arc::new(NativeTask::new(
+            launch.id.clone(),
+            pid,
+            self.zygote,
+            self.req,
+            self.process,
+            self.exit,
+            copy,
+            cgroup,
+        ));
+        let [stdin, stdout, stderr] = stdio;
+        Ok(Started {
+            task,
+            stdin,
+            stdout,
+            stderr,
+            terminal,
+            warnings: Vec::new(),
+        })
+    }
+
+    /// Waits for the end of a child whose start failed, and forgets it.
+    async fn failed(mut self, mut error: Error, cgroup: Option<Arc<dyn Cgroup>>) -> Error {
+        let _ = pidfd::send_signal(self.process.as_fd(), libc::SIGKILL);
+        let _ = self.exit.wait_for(Option::is_some).await;
+        if let Some(cgroup) = cgroup {
+            let killed = blocking(move || cgroup.oom_kills())
+                .await
+                .ok()
+                .flatten()
+                .unwrap_or(0)
+                > 0;
+            if killed && error.errno().is_none() {
+                error = error.context("the memory limit is too small to start a container");
+            }
+        }
+        self.zygote.tell(self.req, op::FORGET);
+        error
+    }
+}
+
+impl Ends {
+    fn new(launch: &Launch) -> Result<Self> {
+        let os = |error: io::Error| Error::os("make the standard streams", error);
+        // (read, write); the container's end first.
+        let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|errno| os(errno.into()));
+        let (status_ours, status_theirs) = socket::pair().map_err(os)?;
+        let mut ends = Self {
+            status_ours,
+            status_theirs,
+            stdin: None,
+            stdout: None,
+            stderr: None,
+        };
+        if launch.stdio.terminal.is_some() {
+            return Ok(ends);
+        }
+        if launch.stdio.stdin {
+            ends.stdin = Some(pipe()?);
+        }
+        let swap = |(read, write)| (write, read);
+        ends.stdout = Some(swap(pipe()?));
+        ends.stderr = Some(swap(pipe()?));
+        Ok(ends)
+    }
+
+    fn positions<'a>(
+        &'a self,
+        cgroup: Option<&'a dyn Cgroup>,
+    ) -> (FdPositions, Vec<BorrowedFd<'a>>) {
+        let mut fds = vec![self.status_theirs.as_fd()];
+        let mut positions = FdPositions::default();
+        for (stream, position) in [
+            (&self.stdin, &mut positions.stdin),
+            (&self.stdout, &mut positions.stdout),
+            (&self.stderr, &mut positions.stderr),
+        ] {
+            if let Some((theirs, _)) = stream {
+                *position = fds.len() as u32;
+                fds.push(theirs.as_fd());
+            }
+        }
+        let Some(cgroup) = cgroup else {
+            return (positions, fds);
+        };
+        if let Some(directory) = cgroup.v2_dir() {
+            positions.cgroup = fds.len() as u32;
+            fds.push(directory);
+        }
+        positions.v1_first = fds.len() as u32;
+        positions.v1_count = cgroup.v1_procs().len() as u32;
+        fds.extend(cgroup.v1_procs().iter().map(AsFd::as_fd));
+        (positions, fds)
+    }
+
+    /// Keeps the caller's ends; closes the container's.
+    fn split(self) -> (OwnedFd, Stdio) {
+        let ours = |stream: Option<(OwnedFd, OwnedFd)>| stream.map(|(_, ours)| ours);
+        (
+            self.status_ours,
+            [ours(self.stdin), ours(self.stdout), ours(self.stderr)],
+        )
+    }
+}
+
+/// Whether anything is limited.
+fn limits(resources: &LinuxResources) -> bool {
+    resources.memory().is_some()
+        || resources.cpu().is_some()
+        || resources.pids().is_some()
+        || resources.block_io().is_some()
+}
+
+pub(crate) async fn blocking<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let joined = tokio::task::spawn_blocking(job).await;
+    joined.map_err(|error| Error::internal("a blocking call panicked").with_source(error))?
+}
+
+async fn remove_cgroup(cgroup: Option<Arc<dyn Cgroup>>) {
+    let Some(cgroup) = cgroup else { return };
+    let result = blocking(move || cgroup.remove()).await;
+    if let Err(error) = result {
+        tracing::warn!(error = error.report(), "a cgroup stays behind");
+    }
+}

@@ -1,0 +1,127 @@
+//! What a step that failed means for the caller.
+
+use std::io;
+
+use super::helper::wire::{Record, STEPS, Step, aux};
+use super::plan::Names;
+use crate::error::{Error, ErrorKind, ObjectKind};
+
+/// The words for a step's number.
+pub(crate) fn words(step: u32) -> &'static str {
+    STEPS
+        .iter()
+        .find(|(known, _)| *known as u32 == step)
+        .map_or("unknown step", |(_, words)| *words)
+}
+
+/// The error of a record and its text.
+pub(crate) fn error(record: &Record, text: &[u8], names: &Names, host: super::plan::Host) -> Error {
+    let text = String::from_utf8_lossy(text);
+    let is = |step: Step| record.step == step as u32;
+    if is(Step::Exec) {
+        return exec_error(record, &text, names);
+    }
+    if is(Step::User) || is(Step::Group) {
+        return user_error(record, &text, is(Step::Group));
+    }
+    let words = words(record.step);
+    let subject = subject(record, names);
+    let error = Error::os(words, io::Error::from_raw_os_error(record.errno));
+    if is(Step::Ids) && record.errno == libc::EINVAL {
+        let needs = if host.single_id {
+            "a range of ids for this user in /etc/subuid and /etc/subgid, and newuidmap(1), newgidmap(1)"
+        } else {
+            "an id inside the mapped range"
+        };
+        return Error::unsupported(format!("running as user {}", names.ids), needs)
+            .with_object(ObjectKind::User, &names.ids)
+            .with_step(words);
+    }
+    if (is(Step::Mount) || is(Step::Proc)) && record.errno == libc::EPERM && host.bind_devices {
+        return Error::unsupported(
+            format!("mounting {}", subject.as_deref().unwrap_or("proc")),
+            "a host whose /proc and /sys are not partly hidden (a container around this process hides them)",
+        )
+        .with_step(words);
+    }
+    match subject {
+        Some(subject) => error.context(format!("{words}: {subject}")),
+        None => error,
+    }
+}
+
+/// Which of the plan's items the record is about.
+fn subject(record: &Record, names: &Names) -> Option<String> {
+    let index = record.index as usize;
+    let step = STEPS
+        .iter()
+        .find(|(step, _)| *step as u32 == record.step)
+        .map(|(step, _)| *step)?;
+    match step {
+        Step::RootMount => Some("/".to_owned()),
+        Step::Mount | Step::MountTarget | Step::AttachMount => names.mounts.get(index).cloned(),
+        Step::MaskedPath => names.masked.get(index).cloned(),
+        Step::ReadonlyPath => names.readonly.get(index).cloned(),
+        Step::Device => names.devices.get(index).cloned(),
+        Step::Rlimit => names.rlimits.get(index).cloned(),
+        Step::Sysctl => names.sysctls.get(index).cloned(),
+        Step::WorkingDirectory => Some(names.directory.clone()),
+        Step::Ids => Some(names.ids.clone()),
+        _ => None,
+    }
+}
+
+fn exec_error(record: &Record, text: &str, names: &Names) -> Error {
+    let errno = io::Error::from_raw_os_error(record.errno);
+    let command = &names.command;
+    let (kind, message) = match record.errno {
+        libc::ENOENT if record.aux == aux::INTERPRETER_MISSING => {
+            let interpreter = text
+                .split_once('\0')
+                .map_or("", |(_, interpreter)| interpreter);
+            let message = match interpreter {
+                "" => format!("{command}: its interpreter is missing in the container"),
+                name => format!("{command}: its interpreter {name} is missing in the container"),
+            };
+            (ErrorKind::CommandNotFound, message)
+        }
+        libc::ENOENT | libc::ENOTDIR => (
+            ErrorKind::CommandNotFound,
+            format!("{command}: not found in the container"),
+        ),
+        libc::EISDIR => (
+            ErrorKind::CommandNotExecutable,
+            format!("{command}: is a directory"),
+        ),
+        libc::EACCES | libc::EPERM => (
+            ErrorKind::CommandNotExecutable,
+            format!("{command}: permission denied"),
+        ),
+        libc::ENOEXEC => (
+            ErrorKind::CommandNotExecutable,
+            format!("{command}: not a program for this machine"),
+        ),
+        _ => (ErrorKind::Os, format!("{command}: cannot be executed")),
+    };
+    Error::new(kind, message)
+        .with_object(ObjectKind::Command, command)
+        .with_step(words(record.step))
+        .with_source(errno)
+}
+
+fn user_error(record: &Record, text: &str, group: bool) -> Error {
+    let what = if group { "group" } else { "user" };
+    let step = words(record.step);
+    match record.aux {
+        aux::UNKNOWN => Error::new(
+            ErrorKind::NotFound,
+            format!("no such {what} in the container: {text}"),
+        )
+        .with_object(ObjectKind::User, text)
+        .with_step(step),
+        aux::MALFORMED => Error::invalid(format!("invalid {what}: {text:?}"))
+            .with_object(ObjectKind::User, text)
+            .with_step(step),
+        _ => Error::os(step, io::Error::from_raw_os_error(record.errno)),
+    }
+}

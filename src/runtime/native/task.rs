@@ -1,0 +1,183 @@
+//! A running container.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use oci_spec::runtime::LinuxResources;
+use tokio::sync::OnceCell;
+
+use super::helper::wire::op;
+use super::start::blocking;
+use super::zygote::{ExitWatch, Zygote};
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::runtime::cgroups::Cgroup;
+use crate::runtime::{Exit, Task};
+use crate::sys::pidfd;
+use crate::types::{ContainerId, ExitStatus, Signal};
+
+/// A container of the native runtime.
+#[derive(Debug)]
+pub(crate) struct NativeTask {
+    id: ContainerId,
+    pid: u32,
+    zygote: Arc<Zygote>,
+    req: u64,
+    process: OwnedFd,
+    exit: ExitWatch,
+    terminal: Option<OwnedFd>,
+    cgroup: Option<Arc<dyn Cgroup>>,
+    ended: OnceCell<Exit>,
+}
+
+impl NativeTask {
+    #[allow(clippy::too_many_arguments, reason = "called once, with named values")]
+    pub(crate) fn new(
+        id: ContainerId,
+        pid: u32,
+        zygote: Arc<Zygote>,
+        req: u64,
+        process: OwnedFd,
+        exit: ExitWatch,
+        terminal: Option<OwnedFd>,
+        cgroup: Option<Arc<dyn Cgroup>>,
+    ) -> Self {
+        Self {
+            id,
+            pid,
+            zygote,
+            req,
+            process,
+            exit,
+            terminal,
+            cgroup,
+            ended: OnceCell::new(),
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.exit.borrow().is_some()
+    }
+
+    fn not_running(&self) -> Error {
+        Error::new(
+            ErrorKind::InvalidState,
+            format!("container {} is not running", self.id.short()),
+        )
+        .with_object(ObjectKind::Container, self.id.as_str())
+    }
+
+    fn send(&self, signal: Signal) -> Result<()> {
+        match pidfd::send_signal(self.process.as_fd(), signal.number()) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(self.not_running()),
+            result => result.map_err(|error| Error::os("send a signal", error)),
+        }
+    }
+
+    /// Every process of the cgroup. A process that ends meanwhile is no error.
+    fn send_all(&self, signal: Signal) -> Result<()> {
+        let Some(directory) = self
+            .cgroup
+            .as_ref()
+            .and_then(|cgroup| cgroup.directories().first().cloned())
+        else {
+            return Err(Error::unsupported(
+                "a signal to every process",
+                "a cgroup that holds the container",
+            ));
+        };
+        let list = std::fs::read_to_string(directory.join("cgroup.procs"))
+            .map_err(|error| Error::os("list the container's processes", error))?;
+        for pid in list.lines().filter_map(|line| line.parse().ok()) {
+            let sent = pidfd::open(pid)
+                .and_then(|process| pidfd::send_signal(process.as_fd(), signal.number()));
+            match sent {
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                result => result.map_err(|error| Error::os("send a signal", error))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Task for NativeTask {
+    fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    async fn signal(&self, signal: Signal, all: bool) -> Result<()> {
+        if self.has_ended() {
+            return Err(self.not_running());
+        }
+        // The death of pid 1 is the death of its whole pid namespace.
+        if all && signal != Signal::KILL {
+            return self.send_all(signal);
+        }
+        self.send(signal)
+    }
+
+    async fn wait(&self) -> Result<Exit> {
+        let mut exit = self.exit.clone();
+        let raw = match exit.wait_for(Option::is_some).await {
+            Ok(raw) => raw.unwrap_or(libc::SIGKILL),
+            Err(_) => (*self.exit.borrow()).unwrap_or(libc::SIGKILL),
+        };
+        let status = status(raw);
+        let cgroup = self.cgroup.clone();
+        let ended = self.ended.get_or_try_init(|| async move {
+            let kills = match cgroup {
+                Some(cgroup) => blocking(move || cgroup.oom_kills()).await.unwrap_or(None),
+                None => None,
+            };
+            Ok::<_, Error>(Exit::new(status, kills.map(|kills| kills > 0)))
+        });
+        ended.await.copied()
+    }
+
+    async fn resize(&self, rows: u16, columns: u16) -> Result<()> {
+        let Some(terminal) = &self.terminal else {
+            return Err(Error::new(
+                ErrorKind::InvalidState,
+                "the container has no terminal",
+            ));
+        };
+        crate::sys::terminal::resize(terminal.as_fd(), rows, columns)
+            .map_err(|error: io::Error| Error::os("set the terminal's size", error))
+    }
+
+    async fn update(&self, resources: &LinuxResources) -> Result<()> {
+        let Some(cgroup) = self.cgroup.clone() else {
+            return Err(Error::unsupported("changing limits", "a cgroup driver"));
+        };
+        let resources = resources.clone();
+        blocking(move || cgroup.update(&resources)).await?;
+        Ok(())
+    }
+
+    async fn remove(&self) -> Result<()> {
+        if !self.has_ended() {
+            return Err(Error::new(
+                ErrorKind::InvalidState,
+                format!("container {} is running", self.id.short()),
+            )
+            .with_object(ObjectKind::Container, self.id.as_str()));
+        }
+        // The counters go with the cgroup.
+        self.wait().await?;
+        if let Some(cgroup) = self.cgroup.clone() {
+            blocking(move || cgroup.remove()).await?;
+        }
+        self.zygote.tell(self.req, op::FORGET);
+        Ok(())
+    }
+}
+
+/// What a wait status says.
+fn status(raw: i32) -> ExitStatus {
+    match raw & 0x7f {
+        0 => ExitStatus::exited((raw >> 8) as u8),
+        signal => ExitStatus::signaled(signal as u8),
+    }
+}

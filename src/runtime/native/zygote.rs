@@ -1,0 +1,452 @@
+//! The library's end of a zygote: spawns it, sends requests, and hands replies and exits to whoever waits.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{oneshot, watch};
+
+use super::helper::wire::{FLAG_MEMFD, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, op, u32_at};
+use super::idmap::{self, IdMapping};
+use super::step;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::spawn::{Program, Spawn};
+use crate::sys::{memfd, pidfd, socket};
+
+static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-helper"));
+
+/// A reply: its header, its bytes and its descriptors.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) header: Header,
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+/// The raw wait status of a container's first process, once it has ended.
+pub(crate) type ExitWatch = watch::Receiver<Option<i32>>;
+
+/// A running zygote. It goes, and everything in it, when the last handle does, or the process.
+#[derive(Debug)]
+pub(crate) struct Zygote {
+    shared: Arc<Shared>,
+    mapping: IdMapping,
+    warning: Option<String>,
+    pid: u32,
+}
+
+#[derive(Debug)]
+struct Shared {
+    control: AsyncFd<OwnedFd>,
+    next: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    dead: bool,
+    replies: HashMap<u64, oneshot::Sender<Reply>>,
+    exits: HashMap<u64, watch::Sender<Option<i32>>>,
+}
+
+impl Shared {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a zygote is started with.
+#[derive(Debug)]
+pub(crate) struct ZygoteOptions<'a> {
+    /// Held open until the zygote has cleaned up.
+    pub(crate) lock: Option<BorrowedFd<'a>>,
+    /// Make a user namespace.
+    pub(crate) userns: bool,
+}
+
+/// A zygote that has been spawned and mapped, before its socket is in a reactor.
+struct Spawned {
+    control: OwnedFd,
+    child: crate::sys::spawn::Child,
+    mapping: IdMapping,
+    warning: Option<String>,
+}
+
+impl Zygote {
+    /// Spawns a zygote and waits until it is ready. Blocks for a few milliseconds (with ranges: the time of two set-uid
+    /// programs). To be called in a runtime with I/O.
+    ///
+    /// # Errors
+    /// `Unsupported` where the kernel forbids the namespaces; `Os` with the step that failed.
+    pub(crate) fn start(options: &ZygoteOptions<'_>) -> Result<Self> {
+        let spawned = spawn(options)?;
+        let pid = spawned.child.pid;
+        socket::set_nonblocking(spawned.control.as_fd())
+            .map_err(|error| Error::os("set the socket up", error))?;
+        #[allow(
+            deprecated,
+            reason = "its successor is newer than the oldest tokio that we allow"
+        )]
+        let control =
+            AsyncFd::new(spawned.control).map_err(|error| Error::os("watch the zygote", error))?;
+        let shared = Arc::new(Shared {
+            control,
+            next: AtomicU64::new(1),
+            state: Mutex::default(),
+        });
+        tokio::spawn(receive(Arc::clone(&shared), spawned.child.pidfd));
+        Ok(Self {
+            shared,
+            mapping: spawned.mapping,
+            warning: spawned.warning,
+            pid,
+        })
+    }
+
+    pub(crate) fn mapping(&self) -> IdMapping {
+        self.mapping
+    }
+
+    pub(crate) fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.shared.state().dead
+    }
+
+    /// A fresh request number.
+    pub(crate) fn request(&self) -> u64 {
+        self.shared.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Registers interest in the exit of the container that `req` starts.
+    pub(crate) fn watch_exit(&self, req: u64) -> ExitWatch {
+        let (sender, receiver) = watch::channel(None);
+        self.shared.state().exits.insert(req, sender);
+        receiver
+    }
+
+    /// Sends a request and returns where its reply will come.
+    pub(crate) async fn send(
+        &self,
+        req: u64,
+        op: u16,
+        blob: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<oneshot::Receiver<Reply>> {
+        let receiver = self.expect(req)?;
+        let message = Message::new(req, op, blob)?;
+        let fds = message.descriptors(fds);
+        loop {
+            match socket::send(
+                self.shared.control.as_fd(),
+                [&message.head, message.body],
+                &fds,
+            ) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let mut ready = self.shared.control.writable().await.map_err(lost)?;
+                    ready.clear_ready();
+                }
+                result => return result.map(|()| receiver).map_err(lost),
+            }
+        }
+    }
+
+    /// Sends a request and waits for its reply. For the blocking pool.
+    pub(crate) fn call_blocking(
+        &self,
+        op: u16,
+        blob: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Reply> {
+        let req = self.request();
+        let receiver = self.expect(req)?;
+        let message = Message::new(req, op, blob)?;
+        let fds = message.descriptors(fds);
+        let control = self.shared.control.as_fd();
+        loop {
+            match socket::send(control, [&message.head, message.body], &fds) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let mut wanted = [PollFd::new(control, PollFlags::POLLOUT)];
+                    poll(&mut wanted, PollTimeout::NONE).map_err(|errno| lost(errno.into()))?;
+                }
+                result => {
+                    result.map_err(lost)?;
+                    break;
+                }
+            }
+        }
+        check(receiver.blocking_recv().map_err(|_| gone())?)
+    }
+
+    /// Tells something that has no reply; a zygote that is gone needs not be told.
+    pub(crate) fn tell(&self, req: u64, op: u16) {
+        let header = Header {
+            op,
+            req,
+            len: 0,
+            arg: 0,
+            flags: 0,
+        };
+        let _ = socket::send(self.shared.control.as_fd(), [&header.encode(), &[]], &[]);
+    }
+
+    fn expect(&self, req: u64) -> Result<oneshot::Receiver<Reply>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.shared.state();
+        if state.dead {
+            return Err(gone());
+        }
+        state.replies.insert(req, sender);
+        Ok(receiver)
+    }
+}
+
+impl Drop for Zygote {
+    fn drop(&mut self) {
+        // Its end of the socket sees this, or the process's death, whichever comes first.
+        self.tell(0, op::SHUTDOWN);
+    }
+}
+
+/// A reply that is no refusal.
+pub(crate) fn check(reply: Reply) -> Result<Reply> {
+    if reply.header.op != op::FAILED {
+        return Ok(reply);
+    }
+    let errno = io::Error::from_raw_os_error(reply.header.arg);
+    Err(Error::os(step::words(reply.header.flags), errno))
+}
+
+pub(crate) fn gone() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the engine's helper process is gone, and every container with it",
+    )
+}
+
+fn lost(error: io::Error) -> Error {
+    gone().with_source(error)
+}
+
+/// A request as it goes over the socket: large blobs in a sealed file.
+struct Message<'a> {
+    head: [u8; HEADER],
+    body: &'a [u8],
+    file: Option<OwnedFd>,
+}
+
+impl<'a> Message<'a> {
+    fn new(req: u64, op: u16, blob: &'a [u8]) -> Result<Self> {
+        if blob.len() > LARGEST {
+            return Err(Error::invalid(format!(
+                "arguments, environment and mounts of {} bytes",
+                blob.len()
+            )));
+        }
+        let large = blob.len() > INLINE;
+        let flags = if large { FLAG_MEMFD } else { 0 };
+        let head = Header {
+            op,
+            req,
+            len: blob.len() as u32,
+            arg: 0,
+            flags,
+        }
+        .encode();
+        if !large {
+            return Ok(Self {
+                head,
+                body: blob,
+                file: None,
+            });
+        }
+        let file = memfd::sealed(c"longshore-plan", blob)
+            .map_err(|error| Error::os("make the plan's file", error))?;
+        Ok(Self {
+            head,
+            body: &[],
+            file: Some(file),
+        })
+    }
+
+    fn descriptors<'b>(&'b self, fds: &[BorrowedFd<'b>]) -> Vec<BorrowedFd<'b>> {
+        fds.iter()
+            .copied()
+            .chain(self.file.as_ref().map(AsFd::as_fd))
+            .collect()
+    }
+}
+
+/// The helper's program, ready to be executed; made once per process.
+fn image() -> Result<BorrowedFd<'static>> {
+    static FILE: OnceLock<OwnedFd> = OnceLock::new();
+    if let Some(file) = FILE.get() {
+        return Ok(file.as_fd());
+    }
+    if IMAGE.is_empty() {
+        return Err(Error::unsupported(
+            "the native runtime",
+            "a build for Linux",
+        ));
+    }
+    let file = memfd::program(c"longshore", IMAGE)
+        .map_err(|error| Error::os("store the helper", error))?;
+    Ok(FILE.get_or_init(|| file).as_fd())
+}
+
+fn spawn(options: &ZygoteOptions<'_>) -> Result<Spawned> {
+    let os = |step: &'static str| move |error: io::Error| Error::os(step, error);
+    let (ours, theirs) = socket::pair().map_err(os("make the zygote's socket"))?;
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .map_err(os("open /dev/null"))?;
+    let null = null.as_fd();
+    let own = pidfd::open(std::process::id()).map_err(os("open the own process"))?;
+    let mut slots = vec![
+        (null, 0),
+        (null, 1),
+        (null, 2),
+        (theirs.as_fd(), 3),
+        (own.as_fd(), 4),
+    ];
+    slots.push((options.lock.unwrap_or(null), 5));
+    let mut namespaces = libc::CLONE_NEWPID;
+    if options.userns {
+        namespaces |= libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
+    }
+    let spawn = Spawn {
+        program: Program::Fd(image()?),
+        argv: &[c"longshore-zygote"],
+        slots: &slots,
+        namespaces,
+        keep_capabilities: options.userns,
+    };
+    let child = spawn
+        .run()
+        .map_err(|error| spawn_error(error, options.userns))?;
+    drop(theirs);
+    let result = greet(&ours, &child, options.userns);
+    match result {
+        Ok((mapping, warning)) => Ok(Spawned {
+            control: ours,
+            child,
+            mapping,
+            warning,
+        }),
+        Err(error) => {
+            drop(ours);
+            let _ = pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+            let _ = pidfd::reap(child.pidfd.as_fd());
+            Err(error)
+        }
+    }
+}
+
+fn spawn_error(error: io::Error, userns: bool) -> Error {
+    let needs = match (error.raw_os_error(), userns) {
+        (Some(libc::EPERM), true) => {
+            "unprivileged user namespaces: sysctl kernel.unprivileged_userns_clone=1, or \
+             kernel.apparmor_restrict_unprivileged_userns=0, or a seccomp profile around this process that allows clone"
+        }
+        (Some(libc::ENOSPC), true) => {
+            "sysctl user.max_user_namespaces above 0, and at most 32 nested namespaces"
+        }
+        (Some(libc::EINVAL), true) => {
+            "a kernel with CONFIG_USER_NS, and a process outside of any chroot"
+        }
+        (Some(libc::EPERM), false) => "CAP_SYS_ADMIN, or a run as an ordinary user",
+        _ => return Error::os("spawn the zygote", error),
+    };
+    Error::unsupported("making namespaces", needs).with_source(error)
+}
+
+/// Writes the id map, and waits until the zygote has set itself up.
+fn greet(
+    control: &OwnedFd,
+    child: &crate::sys::spawn::Child,
+    userns: bool,
+) -> Result<(IdMapping, Option<String>)> {
+    let (mapping, warning) = if userns {
+        idmap::write(child.pid)?
+    } else {
+        (IdMapping::Root, None)
+    };
+    let flags = if userns { FLAG_USERNS } else { 0 };
+    let hello = Header {
+        op: op::HELLO,
+        req: 0,
+        len: 0,
+        arg: 0,
+        flags,
+    }
+    .encode();
+    socket::send(control.as_fd(), [&hello, &[]], &[]).map_err(lost)?;
+    let mut buffer = [0u8; HEADER + 16];
+    let (len, fds) = socket::receive(control.as_fd(), &mut buffer).map_err(lost)?;
+    check(decode(&buffer[..len], fds).ok_or_else(gone)?)?;
+    Ok((mapping, warning))
+}
+
+/// The step of a refusal is carried in `flags` from here on.
+fn decode(bytes: &[u8], fds: Vec<OwnedFd>) -> Option<Reply> {
+    let mut header = Header::decode(bytes)?;
+    header.flags = u32_at(bytes, HEADER).unwrap_or(0);
+    Some(Reply { header, fds })
+}
+
+/// Hands out replies and exits until the zygote is gone, and reaps it.
+async fn receive(shared: Arc<Shared>, process: OwnedFd) {
+    let mut buffer = vec![0u8; HEADER + 64];
+    loop {
+        let Ok(mut ready) = shared.control.readable().await else {
+            break;
+        };
+        match socket::receive(shared.control.as_fd(), &mut buffer) {
+            Ok((0, _)) => break,
+            Ok((len, fds)) => {
+                if let Some(reply) = decode(buffer.get(..len).unwrap_or(&[]), fds) {
+                    hand_out(&shared, reply);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+            Err(_) => break,
+        }
+    }
+    bury(&shared);
+    // It closes its socket by dying; the wait is short.
+    let _ = tokio::task::spawn_blocking(move || pidfd::reap(process.as_fd())).await;
+}
+
+fn hand_out(shared: &Shared, reply: Reply) {
+    let mut state = shared.state();
+    if reply.header.op == op::EXITED {
+        if let Some(sender) = state.exits.remove(&reply.header.req) {
+            sender.send_replace(Some(reply.header.arg));
+        }
+        return;
+    }
+    if let Some(sender) = state.replies.remove(&reply.header.req) {
+        let _ = sender.send(reply);
+    }
+}
+
+/// The kernel has killed every container of a zygote that is gone.
+fn bury(shared: &Shared) {
+    let mut state = shared.state();
+    state.dead = true;
+    state.replies.clear();
+    for (_, sender) in state.exits.drain() {
+        sender.send_replace(Some(libc::SIGKILL));
+    }
+}
