@@ -130,7 +130,7 @@ fn link_arguments(linker: &Linker, command: &mut Command) {
                 .arg("-C")
                 .arg(format!("linker={}", path.display()))
                 .args(["-C", "linker-flavor=ld.lld"]);
-            for argument in PLAIN {
+            for argument in PLAIN.iter().chain(&["--no-rosegment"]) {
                 command.arg("-C").arg(format!("link-arg={argument}"));
             }
         }

@@ -56,6 +56,7 @@ pub(crate) fn run() -> ! {
 /// Nothing of the owner's process may matter here: signals, descriptors, umask, session, name.
 fn tidy() {
     const PR_SET_NAME: usize = 15;
+    container::leave_to_children();
     sys::reset_signals();
     sys::set_mask(1 << (SIGCHLD - 1));
     let _ = sys::close_range(LOCK as u32 + 1, false);

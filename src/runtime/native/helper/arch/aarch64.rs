@@ -68,6 +68,7 @@ pub(crate) unsafe fn raw(number: usize, a: [usize; 6]) -> isize {
 }
 
 pub(crate) mod nr {
+    pub(crate) const MADVISE: usize = 233;
     pub(crate) const CHROOT: usize = 51;
     pub(crate) const STATX: usize = 291;
     pub(crate) const FSETXATTR: usize = 7;

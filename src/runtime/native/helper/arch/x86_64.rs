@@ -70,6 +70,7 @@ pub(crate) unsafe fn raw(number: usize, a: [usize; 6]) -> isize {
 }
 
 pub(crate) mod nr {
+    pub(crate) const MADVISE: usize = 28;
     pub(crate) const CHROOT: usize = 161;
     pub(crate) const STATX: usize = 332;
     pub(crate) const READ: usize = 0;
