@@ -127,11 +127,7 @@ struct Order {
 fn clone_with_signals_blocked(order: &mut Order, namespaces: i32) -> io::Result<Child> {
     let stack = Stack::new()?;
     let mut before = SigSet::empty();
-    pthread_sigmask(
-        SigmaskHow::SIG_SETMASK,
-        Some(&SigSet::all()),
-        Some(&mut before),
-    )?;
+    pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
     let result = clone(order, &stack, namespaces);
     pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
     result
@@ -206,14 +202,7 @@ unsafe fn keep_capabilities() {
     // SAFETY: buffers of the size that this version of the calls has.
     unsafe {
         libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr());
-        let [
-            _,
-            permitted_low,
-            inheritable_low,
-            _,
-            permitted_high,
-            inheritable_high,
-        ] = &mut data;
+        let [_, permitted_low, inheritable_low, _, permitted_high, inheritable_high] = &mut data;
         *inheritable_low = *permitted_low;
         *inheritable_high = *permitted_high;
         libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr());
@@ -234,28 +223,13 @@ impl Stack {
     fn new() -> io::Result<Self> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
         // SAFETY: a fresh mapping at an address of the kernel's choice.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                STACK + GUARD,
-                libc::PROT_NONE,
-                flags,
-                -1,
-                0,
-            )
-        };
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), STACK + GUARD, libc::PROT_NONE, flags, -1, 0) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
         let stack = Self { base };
         // SAFETY: a part of our own mapping; 64 KiB is a multiple of every page size.
-        let result = unsafe {
-            libc::mprotect(
-                base.byte_add(GUARD),
-                STACK,
-                libc::PROT_READ | libc::PROT_WRITE,
-            )
-        };
+        let result = unsafe { libc::mprotect(base.byte_add(GUARD), STACK, libc::PROT_READ | libc::PROT_WRITE) };
         if result != 0 {
             Err(io::Error::last_os_error())
         } else {

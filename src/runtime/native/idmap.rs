@@ -34,8 +34,7 @@ pub(crate) fn write(pid: u32) -> Result<(IdMapping, Option<String>)> {
         Err(why) => why,
     };
     let file = |name: &str, text: String| {
-        fs::write(format!("/proc/{pid}/{name}"), text)
-            .map_err(|error| Error::os(format!("write {name}"), error))
+        fs::write(format!("/proc/{pid}/{name}"), text).map_err(|error| Error::os(format!("write {name}"), error))
     };
     file("setgroups", "deny".to_owned())?;
     file("uid_map", format!("0 {uid} 1"))?;
@@ -54,8 +53,7 @@ fn map_ranges(pid: u32, uid: u32, gid: u32) -> Result<(), String> {
     let gids = read_ranges(Path::new("/etc/subgid"), uid, name.as_deref(), gid)?;
     run_mapper("newgidmap", pid, gid, &gids)?;
     run_mapper("newuidmap", pid, uid, &uids)?;
-    let map =
-        fs::read_to_string(format!("/proc/{pid}/uid_map")).map_err(|error| error.to_string())?;
+    let map = fs::read_to_string(format!("/proc/{pid}/uid_map")).map_err(|error| error.to_string())?;
     if map.lines().count() < 2 {
         Err("newuidmap wrote no ranges".to_owned())
     } else {
@@ -88,10 +86,7 @@ fn parse_ranges(text: &str, uid: u32, name: Option<&str>, own: u32) -> Vec<Range
     let parse = |line: &str| {
         let mut fields = line.trim().split(':');
         let owner = fields.next()?;
-        let (start, count) = (
-            fields.next()?.parse::<u32>().ok()?,
-            fields.next()?.parse::<u32>().ok()?,
-        );
+        let (start, count) = (fields.next()?.parse::<u32>().ok()?, fields.next()?.parse::<u32>().ok()?);
         let ours = owner == uid || Some(owner) == name;
         let end = start.checked_add(count)?;
         (ours && count > 0 && !(start..end).contains(&own)).then_some((start, count))
@@ -106,8 +101,7 @@ fn run_mapper(tool: &str, pid: u32, own: u32, ranges: &[Range]) -> Result<(), St
         format!("/run/wrappers/bin/{tool}"),
     ];
     let place = places.iter().find(|place| Path::new(place).exists());
-    let place =
-        place.ok_or_else(|| format!("{tool} is not installed (Debian's package \"uidmap\")"))?;
+    let place = place.ok_or_else(|| format!("{tool} is not installed (Debian's package \"uidmap\")"))?;
     let mut argv = vec![
         tool.to_owned(),
         pid.to_string(),
@@ -118,9 +112,7 @@ fn run_mapper(tool: &str, pid: u32, own: u32, ranges: &[Range]) -> Result<(), St
     let mut inside = 1u32;
     for (start, count) in ranges {
         argv.extend([inside.to_string(), start.to_string(), count.to_string()]);
-        inside = inside
-            .checked_add(*count)
-            .ok_or("the ranges are too large")?;
+        inside = inside.checked_add(*count).ok_or("the ranges are too large")?;
     }
     let code = run(place, &argv).map_err(|error| format!("{place}: {error}"))?;
     if code == 0 {
@@ -137,10 +129,7 @@ fn run(place: &str, argv: &[String]) -> io::Result<i32> {
         .collect::<Result<Vec<_>, _>>()?;
     let argv: Vec<&CStr> = texts.iter().map(CString::as_c_str).collect();
     let place = CString::new(place)?;
-    let null = fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/null")?;
+    let null = fs::File::options().read(true).write(true).open("/dev/null")?;
     let null: BorrowedFd<'_> = null.as_fd();
     let spawn = Spawn {
         program: Program::Path(&place),
@@ -159,8 +148,7 @@ mod tests {
 
     #[test]
     fn ranges_by_name_and_number() {
-        let text =
-            "alice:100000:65536\n1000:300000:10\nbob:1:1\nalice:x:1\nalice:900:200\n\nalice:5\n";
+        let text = "alice:100000:65536\n1000:300000:10\nbob:1:1\nalice:x:1\nalice:900:200\n\nalice:5\n";
         assert_eq!(
             parse_ranges(text, 1000, Some("alice"), 1000),
             [(100_000, 65_536), (300_000, 10)]

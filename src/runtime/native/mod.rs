@@ -135,10 +135,7 @@ impl NativeRuntime {
     /// `InvalidArgument` if it is not one mount, else `Os` with what the kernel says.
     pub fn mount(&self, mounts: &[Mount]) -> Result<OwnedFd> {
         let [mount] = mounts else {
-            return Err(Error::invalid(format!(
-                "{} mounts; one is needed",
-                mounts.len()
-            )));
+            return Err(Error::invalid(format!("{} mounts; one is needed", mounts.len())));
         };
         let mut record = plan::root_record(mount)?;
         if mount.read_only {
@@ -146,9 +143,7 @@ impl NativeRuntime {
         }
         let mut blob = Vec::new();
         record.write(&mut blob)?;
-        let reply = self
-            .zygote()?
-            .call_blocking(helper::wire::op::MOUNT, &blob, &[])?;
+        let reply = self.zygote()?.call_blocking(helper::wire::op::MOUNT, &blob, &[])?;
         reply
             .fds
             .into_iter()
@@ -163,8 +158,7 @@ impl NativeRuntime {
     pub fn remove_tree(&self, path: &Path) -> Result<()> {
         let mut blob = Vec::new();
         plan::push_string(&mut blob, plan::clean_absolute(path, "a tree to remove")?)?;
-        self.zygote()?
-            .call_blocking(helper::wire::op::REMOVE, &blob, &[])?;
+        self.zygote()?.call_blocking(helper::wire::op::REMOVE, &blob, &[])?;
         Ok(())
     }
 

@@ -50,8 +50,7 @@ impl Options {
             "nodiratime" => (NO_DIR_ATIME, 0),
             "nosymfollow" => (NO_SYMLINK_FOLLOW, 0),
             // The default, or without meaning for a fresh namespace.
-            "relatime" | "atime" | "diratime" | "async" | "defaults" | "private" | "rprivate"
-            | "newinstance" => (0, 0),
+            "relatime" | "atime" | "diratime" | "async" | "defaults" | "private" | "rprivate" | "newinstance" => (0, 0),
             "bind" => {
                 self.bind = true;
                 (0, 0)

@@ -4,9 +4,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
-use oci_spec::runtime::{
-    Capabilities, Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Process, Spec,
-};
+use oci_spec::runtime::{Capabilities, Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Process, Spec};
 
 use super::helper::wire::{NO_FD, SECTIONS, Section, field, flag, mount};
 use super::options::{self, Options};
@@ -102,10 +100,7 @@ impl Plan {
         plan.mounts(launch, host, own_network)?;
         plan.linux(&linux, host)?;
         if let Some(filter) = seccomp {
-            if filter.is_empty()
-                || filter.len() % 8 != 0
-                || filter.len() / 8 > usize::from(u16::MAX)
-            {
+            if filter.is_empty() || filter.len() % 8 != 0 || filter.len() / 8 > usize::from(u16::MAX) {
                 return Err(Error::internal("the seccomp compiler made no valid filter"));
             }
             plan.set_if(true, flag::HAS_SECCOMP);
@@ -169,9 +164,7 @@ impl Plan {
     fn process(&mut self, process: &Process) -> Result<()> {
         let args = process.args().as_deref().unwrap_or(&[]);
         let command = args.first().filter(|command| !command.is_empty());
-        self.names.command = command
-            .ok_or_else(|| Error::invalid("no command to run"))?
-            .clone();
+        self.names.command = command.ok_or_else(|| Error::invalid("no command to run"))?.clone();
         for argument in args {
             self.string(Section::Argv, argument.as_bytes())?;
         }
@@ -183,15 +176,10 @@ impl Plan {
             }
             self.string(Section::Env, entry.as_bytes())?;
         }
-        self.set_if(
-            process.no_new_privileges().unwrap_or(false),
-            flag::NO_NEW_PRIVILEGES,
-        );
+        self.set_if(process.no_new_privileges().unwrap_or(false), flag::NO_NEW_PRIVILEGES);
         if let Some(score) = process.oom_score_adj() {
             if !(-1000..=1000).contains(&score) {
-                return Err(Error::invalid(format!(
-                    "oom_score_adj {score} is not in -1000 to 1000"
-                )));
+                return Err(Error::invalid(format!("oom_score_adj {score} is not in -1000 to 1000")));
             }
             self.set_if(true, flag::HAS_OOM_SCORE_ADJ);
             self.words[field::OOM_SCORE_ADJ] = score as u32;
@@ -301,8 +289,7 @@ impl Plan {
     /// Sets the namespaces to make; whether the network is the container's own.
     fn namespaces(&mut self, linux: &Linux) -> Result<bool> {
         const MADE_LATER: u64 = libc::CLONE_NEWNS as u64 | libc::CLONE_NEWCGROUP as u64;
-        let mut flags =
-            libc::CLONE_NEWPID as u64 | libc::CLONE_NEWIPC as u64 | libc::CLONE_NEWUTS as u64;
+        let mut flags = libc::CLONE_NEWPID as u64 | libc::CLONE_NEWIPC as u64 | libc::CLONE_NEWUTS as u64;
         let mut own_network = false;
         for namespace in linux.namespaces().as_deref().unwrap_or(&[]) {
             if let Some(path) = namespace.path() {
@@ -353,8 +340,7 @@ impl Plan {
     }
 
     fn record(&mut self, record: RecordParts) -> Result<()> {
-        let target =
-            String::from_utf8_lossy(record.strings.first().map_or(b"", Vec::as_slice)).into_owned();
+        let target = String::from_utf8_lossy(record.strings.first().map_or(b"", Vec::as_slice)).into_owned();
         self.names.mounts.push(target);
         record.write(&mut self.sections[Section::Mounts as usize])
     }
@@ -403,9 +389,7 @@ impl Plan {
                 return Err(Error::invalid("a device of type \"a\" cannot be made"));
             }
         };
-        let number = |value: i64| {
-            u32::try_from(value).map_err(|_| Error::invalid("a negative device number"))
-        };
+        let number = |value: i64| u32::try_from(value).map_err(|_| Error::invalid("a negative device number"));
         let words = [
             kind,
             number(device.major())?,
@@ -544,11 +528,7 @@ fn spec_record(
     };
     let attributes = options.attributes;
     let bind = |source: Vec<u8>, recursive: bool, attributes: u32, target: Vec<u8>| {
-        let flags = if recursive {
-            flags | mount::RECURSIVE
-        } else {
-            flags
-        };
+        let flags = if recursive { flags | mount::RECURSIVE } else { flags };
         RecordParts {
             kind: mount::BIND,
             attributes,
@@ -569,23 +549,15 @@ fn spec_record(
     if options.bind || kind == "bind" || kind == "rbind" {
         let source = source.ok_or_else(|| Error::invalid("a bind mount without a source"))?;
         let source = clean_absolute(source, "the source of a bind mount")?.to_vec();
-        return Ok(bind(
-            source,
-            options.recursive || kind == "rbind",
-            attributes,
-            target,
-        ));
+        return Ok(bind(source, options.recursive || kind == "rbind", attributes, target));
     }
     match kind {
         "proc" | "mqueue" => Ok(filesystem(kind, Vec::new(), target)),
         "tmpfs" | "devpts" => Ok(filesystem(kind, options.data, target)),
         // Shows the network namespace of its maker, which must belong to the maker's user namespace.
-        "sysfs" if host.bind_devices && !own_network => Ok(bind(
-            b"/sys".to_vec(),
-            true,
-            attributes | options::READ_ONLY,
-            target,
-        )),
+        "sysfs" if host.bind_devices && !own_network => {
+            Ok(bind(b"/sys".to_vec(), true, attributes | options::READ_ONLY, target))
+        }
         "sysfs" => Ok(filesystem(kind, Vec::new(), target)),
         "cgroup" | "cgroup2" if host.cgroup_v2 => {
             let mut record = filesystem("cgroup2", Vec::new(), target);
@@ -594,11 +566,7 @@ fn spec_record(
         }
         // Version 1 has a hierarchy per controller, none of which is a container's to see.
         "cgroup" | "cgroup2" => {
-            let mut record = filesystem(
-                "tmpfs",
-                vec![b"mode=755".to_vec(), b"size=4k".to_vec()],
-                target,
-            );
+            let mut record = filesystem("tmpfs", vec![b"mode=755".to_vec(), b"size=4k".to_vec()], target);
             record.attributes |= options::READ_ONLY;
             Ok(record)
         }
@@ -615,10 +583,7 @@ pub(crate) fn clean_absolute<'a>(path: &'a Path, what: &str) -> Result<&'a [u8]>
     if !path.is_absolute() {
         return Err(bad("an absolute path is needed"));
     }
-    if path
-        .components()
-        .any(|component| component == Component::ParentDir)
-    {
+    if path.components().any(|component| component == Component::ParentDir) {
         return Err(bad("\"..\" is not allowed"));
     }
     let bytes = path.as_os_str().as_bytes();

@@ -51,12 +51,9 @@ impl Job {
                 let _ = unwanted.task.remove().await;
             }
         });
-        receiver.await.map_err(|_| {
-            Error::new(
-                ErrorKind::Cancelled,
-                "the runtime of the engine was shut down",
-            )
-        })?
+        receiver
+            .await
+            .map_err(|_| Error::new(ErrorKind::Cancelled, "the runtime of the engine was shut down"))?
     }
 
     async fn run(self, launch: Launch) -> Result<Started> {
@@ -78,11 +75,7 @@ impl Job {
     }
 
     fn plan(&self, launch: &Launch) -> Result<Plan> {
-        let profile = launch
-            .spec
-            .linux()
-            .as_ref()
-            .and_then(|linux| linux.seccomp().as_ref());
+        let profile = launch.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let filter = profile.map(seccomp::compile).transpose()?;
         let mut plan = Plan::new(launch, self.host, filter)?;
         plan.read_only_root(launch.rootfs.iter().any(|mount| mount.read_only));
@@ -109,12 +102,7 @@ impl Job {
         Ok((Some(cgroup), warnings))
     }
 
-    async fn launch(
-        &self,
-        launch: &Launch,
-        plan: &mut Plan,
-        cgroup: Option<Arc<dyn Cgroup>>,
-    ) -> Result<Started> {
+    async fn launch(&self, launch: &Launch, plan: &mut Plan, cgroup: Option<Arc<dyn Cgroup>>) -> Result<Started> {
         for directory in cgroup.iter().flat_map(|cgroup| cgroup.directories()) {
             plan.clean_up(b'c', directory)?;
         }
@@ -152,10 +140,7 @@ impl Job {
     async fn outcome(&self, status: OwnedFd, names: &Names) -> Result<Option<OwnedFd>> {
         let setup = |error: io::Error| Error::os("read the start's status", error);
         socket::set_nonblocking(status.as_fd()).map_err(setup)?;
-        #[allow(
-            deprecated,
-            reason = "its successor is newer than the oldest tokio that we allow"
-        )]
+        #[allow(deprecated, reason = "its successor is newer than the oldest tokio that we allow")]
         let status = AsyncFd::new(status).map_err(setup)?;
         let mut buffer = [0u8; RECORD + RECORD_TEXT];
         let (mut terminal, mut ready) = (None, false);
@@ -172,8 +157,7 @@ impl Job {
                 break;
             }
             let bytes = &buffer[..len];
-            let record =
-                Record::decode(bytes).ok_or_else(|| Error::internal("a malformed step record"))?;
+            let record = Record::decode(bytes).ok_or_else(|| Error::internal("a malformed step record"))?;
             if record.errno != 0 || record.aux != 0 {
                 return Err(step::error(
                     &record,
@@ -188,11 +172,7 @@ impl Job {
                 terminal = Some(master);
             }
         }
-        if ready {
-            Ok(terminal)
-        } else {
-            Err(died_in_setup())
-        }
+        if ready { Ok(terminal) } else { Err(died_in_setup()) }
     }
 }
 
@@ -251,12 +231,7 @@ impl Child {
         let _ = pidfd::send_signal(self.process.as_fd(), libc::SIGKILL);
         let _ = self.exit.wait_for(Option::is_some).await;
         if let Some(cgroup) = cgroup {
-            let killed = blocking(move || cgroup.oom_kills())
-                .await
-                .ok()
-                .flatten()
-                .unwrap_or(0)
-                > 0;
+            let killed = blocking(move || cgroup.oom_kills()).await.ok().flatten().unwrap_or(0) > 0;
             if killed && error.errno().is_none() {
                 error = error.context("the memory limit is too small to start a container");
             }
@@ -291,10 +266,7 @@ impl Ends {
         Ok(ends)
     }
 
-    fn positions<'a>(
-        &'a self,
-        cgroup: Option<&'a dyn Cgroup>,
-    ) -> (FdPositions, Vec<BorrowedFd<'a>>) {
+    fn positions<'a>(&'a self, cgroup: Option<&'a dyn Cgroup>) -> (FdPositions, Vec<BorrowedFd<'a>>) {
         let mut fds = vec![self.status_theirs.as_fd()];
         let mut positions = FdPositions::default();
         for (stream, position) in [
@@ -338,9 +310,7 @@ fn limits(resources: &LinuxResources) -> bool {
         || resources.block_io().is_some()
 }
 
-pub(crate) async fn blocking<T: Send + 'static>(
-    job: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let joined = tokio::task::spawn_blocking(job).await;
     joined.map_err(|error| Error::internal("a blocking call panicked").with_source(error))?
 }

@@ -76,9 +76,7 @@ fn exec_error(record: &Record, text: &str, names: &Names) -> Error {
     let command = &names.command;
     let (kind, message) = match record.errno {
         libc::ENOENT if record.aux == aux::INTERPRETER_MISSING => {
-            let interpreter = text
-                .split_once('\0')
-                .map_or("", |(_, interpreter)| interpreter);
+            let interpreter = text.split_once('\0').map_or("", |(_, interpreter)| interpreter);
             let message = match interpreter {
                 "" => format!("{command}: its interpreter is missing in the container"),
                 name => format!("{command}: its interpreter {name} is missing in the container"),
@@ -89,14 +87,8 @@ fn exec_error(record: &Record, text: &str, names: &Names) -> Error {
             ErrorKind::CommandNotFound,
             format!("{command}: not found in the container"),
         ),
-        libc::EISDIR => (
-            ErrorKind::CommandNotExecutable,
-            format!("{command}: is a directory"),
-        ),
-        libc::EACCES | libc::EPERM => (
-            ErrorKind::CommandNotExecutable,
-            format!("{command}: permission denied"),
-        ),
+        libc::EISDIR => (ErrorKind::CommandNotExecutable, format!("{command}: is a directory")),
+        libc::EACCES | libc::EPERM => (ErrorKind::CommandNotExecutable, format!("{command}: permission denied")),
         libc::ENOEXEC => (
             ErrorKind::CommandNotExecutable,
             format!("{command}: not a program for this machine"),
@@ -113,12 +105,9 @@ fn user_error(record: &Record, text: &str, group: bool) -> Error {
     let what = if group { "group" } else { "user" };
     let step = words(record.step);
     match record.aux {
-        aux::UNKNOWN => Error::new(
-            ErrorKind::NotFound,
-            format!("no such {what} in the container: {text}"),
-        )
-        .with_object(ObjectKind::User, text)
-        .with_step(step),
+        aux::UNKNOWN => Error::new(ErrorKind::NotFound, format!("no such {what} in the container: {text}"))
+            .with_object(ObjectKind::User, text)
+            .with_step(step),
         aux::MALFORMED => Error::invalid(format!("invalid {what}: {text:?}"))
             .with_object(ObjectKind::User, text)
             .with_step(step),

@@ -90,8 +90,7 @@ impl NativeTask {
         let list = std::fs::read_to_string(directory.join("cgroup.procs"))
             .map_err(|error| Error::os("list the container's processes", error))?;
         for pid in list.lines().filter_map(|line| line.parse().ok()) {
-            let sent = pidfd::open(pid)
-                .and_then(|process| pidfd::send_signal(process.as_fd(), signal.number()));
+            let sent = pidfd::open(pid).and_then(|process| pidfd::send_signal(process.as_fd(), signal.number()));
             match sent {
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                 result => result.map_err(|error| Error::os("send a signal", error))?,
@@ -138,10 +137,7 @@ impl Task for NativeTask {
 
     async fn resize(&self, rows: u16, columns: u16) -> Result<()> {
         let Some(terminal) = &self.terminal else {
-            return Err(Error::new(
-                ErrorKind::InvalidState,
-                "the container has no terminal",
-            ));
+            return Err(Error::new(ErrorKind::InvalidState, "the container has no terminal"));
         };
         crate::sys::terminal::resize(terminal.as_fd(), rows, columns)
             .map_err(|error: io::Error| Error::os("set the terminal's size", error))

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use oci_spec::runtime::{
-    LinuxBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, MountBuilder, ProcessBuilder, Spec,
-    SpecBuilder, UserBuilder,
+    LinuxBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, MountBuilder, ProcessBuilder, Spec, SpecBuilder,
+    UserBuilder,
 };
 
 use super::{NativeOptions, NativeRuntime};
@@ -26,8 +26,8 @@ fn root() -> tempfile::TempDir {
     }
     fs::copy("/bin/busybox", dir.path().join("bin/busybox")).unwrap();
     for name in [
-        "sh", "cat", "id", "env", "ls", "stat", "stty", "mount", "sleep", "ps", "wc", "tty", "pwd",
-        "hostname", "ip", "kill",
+        "sh", "cat", "id", "env", "ls", "stat", "stty", "mount", "sleep", "ps", "wc", "tty", "pwd", "hostname", "ip",
+        "kill",
     ] {
         std::os::unix::fs::symlink("busybox", dir.path().join("bin").join(name)).unwrap();
     }
@@ -58,22 +58,11 @@ fn mount(target: &str, kind: &str, options: &[&str]) -> oci_spec::runtime::Mount
 fn mounts() -> Vec<oci_spec::runtime::Mount> {
     vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
-        mount(
-            "/dev",
-            "tmpfs",
-            &["nosuid", "strictatime", "mode=755", "size=65536k"],
-        ),
+        mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         mount(
             "/dev/pts",
             "devpts",
-            &[
-                "nosuid",
-                "noexec",
-                "newinstance",
-                "ptmxmode=0666",
-                "mode=0620",
-                "gid=5",
-            ],
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
         mount(
             "/dev/shm",
@@ -172,12 +161,8 @@ fn read(fd: Option<OwnedFd>) -> String {
 
 async fn finish(started: Started) -> Output {
     let (out, err) = (started.stdout, started.stderr);
-    let stdout = tokio::task::spawn_blocking(move || read(out))
-        .await
-        .unwrap();
-    let stderr = tokio::task::spawn_blocking(move || read(err))
-        .await
-        .unwrap();
+    let stdout = tokio::task::spawn_blocking(move || read(out)).await.unwrap();
+    let stderr = tokio::task::spawn_blocking(move || read(err)).await.unwrap();
     let exit = started.task.wait().await.unwrap();
     started.task.remove().await.unwrap();
     Output {
@@ -193,20 +178,14 @@ async fn run(launch: Launch) -> Result<Output> {
 
 async fn sh(script: &str) -> Output {
     let root = root();
-    run(launch(root.path(), &["sh", "-c", script]))
-        .await
-        .unwrap()
+    run(launch(root.path(), &["sh", "-c", script])).await.unwrap()
 }
 
 #[tokio::test]
 async fn echo_in_all_namespaces() {
     let output = sh("echo out; echo err >&2; hostname; echo $$; ip link show lo; exit 7").await;
     assert_eq!(output.code, 7, "{} {}", output.stdout, output.stderr);
-    assert!(
-        output.stdout.starts_with("out\nbox\n1\n"),
-        "{}",
-        output.stdout
-    );
+    assert!(output.stdout.starts_with("out\nbox\n1\n"), "{}", output.stdout);
     assert!(output.stdout.contains("LOOPBACK,UP"), "{}", output.stdout);
     assert_eq!(output.stderr, "err\n");
 }
@@ -234,7 +213,10 @@ fn single() -> bool {
 
 fn runtime_mapping() -> super::IdMapping {
     std::thread::spawn(|| {
-        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let tokio = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         tokio.block_on(async { runtime().info().unwrap().mapping })
     })
     .join()
@@ -259,7 +241,10 @@ async fn a_signal_ends_it() {
 async fn init_forwards_signals_and_reaps() {
     let root = root();
     let runtime = runtime();
-    let mut launch = launch(root.path(), &["sh", "-c", "trap 'exit 5' TERM; echo $$; while :; do sleep 0.05; done"]);
+    let mut launch = launch(
+        root.path(),
+        &["sh", "-c", "trap 'exit 5' TERM; echo $$; while :; do sleep 0.05; done"],
+    );
     launch.init = true;
     let mut started = runtime.start(launch).await.unwrap();
     let mut out = fs::File::from(started.stdout.take().unwrap());
@@ -292,7 +277,10 @@ async fn stdin_reaches_its_end() {
 #[tokio::test]
 async fn a_terminal_has_its_size_and_is_the_console() {
     let root = root();
-    let mut launch = launch(root.path(), &["sh", "-c", "stty size; tty; ls -l /dev/console; sleep 0.3; stty size"]);
+    let mut launch = launch(
+        root.path(),
+        &["sh", "-c", "stty size; tty; ls -l /dev/console; sleep 0.3; stty size"],
+    );
     launch.stdio.terminal = Some((33, 77));
     let runtime = runtime();
     let mut started = runtime.start(launch).await.unwrap();
@@ -314,22 +302,38 @@ async fn users_come_from_the_container() {
     }
     let root = root();
     for (user, expected) in [
-        ("alice", "uid=1000(alice) gid=1001(alice) groups=10(wheel),1001(alice)\n/home/alice\n"),
-        ("1000:10", "uid=1000(alice) gid=10(wheel) groups=10(wheel)\n/home/alice\n"),
+        (
+            "alice",
+            "uid=1000(alice) gid=1001(alice) groups=10(wheel),1001(alice)\n/home/alice\n",
+        ),
+        (
+            "1000:10",
+            "uid=1000(alice) gid=10(wheel) groups=10(wheel)\n/home/alice\n",
+        ),
         ("4242", "uid=4242 gid=0(root) groups=0(root)\n/\n"),
     ] {
-        let mut launch = launch(root.path(), &["sh", "-c", "id; echo $HOME; echo fine > /proc/self/fd/1"]);
+        let mut launch = launch(
+            root.path(),
+            &["sh", "-c", "id; echo $HOME; echo fine > /proc/self/fd/1"],
+        );
         launch.user = Some(user.to_owned());
         let output = run(launch).await.unwrap();
         let text = output.stdout.strip_suffix("fine\n").unwrap_or(&output.stderr);
-        assert_eq!(text.replace(" groups=1001(alice),10(wheel)", " groups=10(wheel),1001(alice)"), expected);
+        assert_eq!(
+            text.replace(" groups=1001(alice),10(wheel)", " groups=10(wheel),1001(alice)"),
+            expected
+        );
     }
 }
 
 #[tokio::test]
 async fn unknown_users_are_named() {
     let root = root();
-    for (user, kind) in [("mallory", ErrorKind::NotFound), ("0x0", ErrorKind::NotFound), ("1:2:3", ErrorKind::InvalidArgument)] {
+    for (user, kind) in [
+        ("mallory", ErrorKind::NotFound),
+        ("0x0", ErrorKind::NotFound),
+        ("1:2:3", ErrorKind::InvalidArgument),
+    ] {
         let mut launch = launch(root.path(), &["id"]);
         launch.user = Some(user.to_owned());
         let error = run(launch).await.err().unwrap();
@@ -364,18 +368,28 @@ async fn commands_that_cannot_run() {
 
 #[tokio::test]
 async fn paths_are_masked_and_read_only() {
-    let output = sh("wc -c < /proc/version; echo 1 > /proc/sys/kernel/domainname; ls /sys/firmware | wc -l; \
-                     echo x > /sys/fs/cgroup/x; echo x > /writable && cat /writable")
-        .await;
+    let output = sh(
+        "wc -c < /proc/version; echo 1 > /proc/sys/kernel/domainname; ls /sys/firmware | wc -l; \
+                     echo x > /sys/fs/cgroup/x; echo x > /writable && cat /writable",
+    )
+    .await;
     assert!(output.stdout.starts_with("0\n"), "{} {}", output.stdout, output.stderr);
     assert!(output.stdout.ends_with("0\nx\n"), "{} {}", output.stdout, output.stderr);
-    assert_eq!(output.stderr.matches("ead-only file system").count(), 2, "{}", output.stderr);
+    assert_eq!(
+        output.stderr.matches("ead-only file system").count(),
+        2,
+        "{}",
+        output.stderr
+    );
 }
 
 #[tokio::test]
 async fn a_read_only_root() {
     let root = root();
-    let mut launch = launch(root.path(), &["sh", "-c", "echo x > /x; echo y > /dev/shm/y && cat /dev/shm/y"]);
+    let mut launch = launch(
+        root.path(),
+        &["sh", "-c", "echo x > /x; echo y > /dev/shm/y && cat /dev/shm/y"],
+    );
     launch.rootfs[0].read_only = true;
     let output = run(launch).await.unwrap();
     assert!(output.stderr.contains("ead-only file system"), "{}", output.stderr);
@@ -385,7 +399,10 @@ async fn a_read_only_root() {
 #[tokio::test]
 async fn capabilities_filter_and_limits() {
     let root = root();
-    let mut launch = launch(root.path(), &["sh", "-c", "cat /proc/self/status; ulimit -n; ls /proc/self/fd"]);
+    let mut launch = launch(
+        root.path(),
+        &["sh", "-c", "cat /proc/self/status; ulimit -n; ls /proc/self/fd"],
+    );
     let process = launch.spec.process_mut().as_mut().unwrap();
     process.set_capabilities(Some(caps(&["CHOWN", "KILL"])));
     let limit = oci_spec::runtime::PosixRlimitBuilder::default()
@@ -398,7 +415,15 @@ async fn capabilities_filter_and_limits() {
     process.set_no_new_privileges(Some(true));
     process.set_oom_score_adj(Some(500));
     let output = run(launch).await.unwrap();
-    for line in ["CapEff:\t0000000000000021", "CapBnd:\t0000000000000021", "CapInh:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1", "SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"] {
+    for line in [
+        "CapEff:\t0000000000000021",
+        "CapBnd:\t0000000000000021",
+        "CapInh:\t0000000000000000",
+        "CapAmb:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "SigBlk:\t0000000000000000",
+        "SigIgn:\t0000000000000000",
+    ] {
         assert!(output.stdout.contains(line), "{line}: {}", output.stdout);
     }
     // Three streams, and the directory that ls reads.
@@ -417,7 +442,12 @@ async fn the_hosts_network() {
     };
     let output = run(launch).await.unwrap();
     let ours = fs::read_link("/proc/self/ns/net").unwrap();
-    assert!(output.stdout.contains(ours.to_str().unwrap()), "{} {}", output.stdout, output.stderr);
+    assert!(
+        output.stdout.contains(ours.to_str().unwrap()),
+        "{} {}",
+        output.stdout,
+        output.stderr
+    );
 }
 
 #[tokio::test]
@@ -425,7 +455,12 @@ async fn a_missing_working_directory_is_made_and_links_stay_inside() {
     let root = root();
     std::os::unix::fs::symlink("/../../../../tmp", root.path().join("escape")).unwrap();
     let mut launch = launch(root.path(), &["pwd"]);
-    launch.spec.process_mut().as_mut().unwrap().set_cwd("/escape/made/here".into());
+    launch
+        .spec
+        .process_mut()
+        .as_mut()
+        .unwrap()
+        .set_cwd("/escape/made/here".into());
     let output = run(launch).await.unwrap();
     assert_eq!(output.stdout, "/tmp/made/here\n");
     assert!(root.path().join("tmp/made/here").is_dir());
@@ -438,7 +473,14 @@ async fn binds_and_overlays() {
     for name in ["upper", "work"] {
         fs::create_dir(layers.path().join(name)).unwrap();
     }
-    let mut launch = launch(root.path(), &["sh", "-c", "echo 1 > /a; cat /data/etc/group | wc -l; echo x > /data/x; echo y > /rw/y"]);
+    let mut launch = launch(
+        root.path(),
+        &[
+            "sh",
+            "-c",
+            "echo 1 > /a; cat /data/etc/group | wc -l; echo x > /data/x; echo y > /rw/y",
+        ],
+    );
     launch.rootfs = vec![Mount {
         source: crate::types::MountSource::Overlay {
             lower: vec![root.path().to_owned()],
@@ -466,7 +508,10 @@ async fn binds_and_overlays() {
     let work = layers.path().join("work");
     let runtime = std::sync::Arc::new(runtime());
     runtime.info().unwrap();
-    tokio::task::spawn_blocking(move || runtime.remove_tree(&work)).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || runtime.remove_tree(&work))
+        .await
+        .unwrap()
+        .unwrap();
     assert!(!layers.path().join("work").exists());
 }
 
@@ -481,20 +526,28 @@ fn nothing_outlives_its_owner() {
     fs::create_dir_all(scratch.join("deep/er")).unwrap();
     fs::write(scratch.join("deep/er/file"), "x").unwrap();
     let mut owner = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "runtime::native::tests::nothing_outlives_its_owner", "--nocapture"])
+        .args([
+            "--exact",
+            "runtime::native::tests::nothing_outlives_its_owner",
+            "--nocapture",
+        ])
         .env("LONGSHORE_TEST_OWNER", root.path())
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
     let pids = wait_for(Duration::from_secs(20), || {
-        fs::read_to_string(root.path().join("pids")).ok().filter(|text| text.ends_with("end\n"))
+        fs::read_to_string(root.path().join("pids"))
+            .ok()
+            .filter(|text| text.ends_with("end\n"))
     });
     let pids: Vec<u32> = pids.lines().filter_map(|line| line.parse().ok()).collect();
     assert_eq!(pids.len(), 6);
     owner.kill().unwrap();
     owner.wait().unwrap();
     let begun = std::time::Instant::now();
-    wait_for(Duration::from_secs(2), || pids.iter().all(|pid| is_gone(*pid)).then_some(()));
+    wait_for(Duration::from_secs(2), || {
+        pids.iter().all(|pid| is_gone(*pid)).then_some(())
+    });
     wait_for(Duration::from_secs(2), || (!scratch.exists()).then_some(()));
     assert!(begun.elapsed() < Duration::from_secs(2));
 }
@@ -502,7 +555,9 @@ fn nothing_outlives_its_owner() {
 /// Nothing but a zombie that the host's init has not reaped yet.
 fn is_gone(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.starts_with(" Z"))
+    stat.rsplit(')')
+        .next()
+        .is_none_or(|rest| rest.is_empty() || rest.starts_with(" Z"))
 }
 
 fn wait_for<T>(patience: Duration, mut ready: impl FnMut() -> Option<T>) -> T {
@@ -517,7 +572,10 @@ fn wait_for<T>(patience: Duration, mut ready: impl FnMut() -> Option<T>) -> T {
 }
 
 fn own_until_killed(dir: &Path) -> ! {
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     tokio.block_on(async {
         let runtime = runtime();
         let mut pids = vec![runtime.info().unwrap().pid];
@@ -542,9 +600,16 @@ async fn a_zygote_that_dies_takes_its_containers_and_is_replaced() {
     let runtime = runtime();
     let first = runtime.start(launch(root.path(), &["sleep", "100"])).await.unwrap();
     let zygote = runtime.info().unwrap().pid;
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(zygote as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(zygote as i32),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
     assert_eq!(first.task.wait().await.unwrap().status.signal(), Some(9));
-    let second = runtime.start(launch(root.path(), &["sh", "-c", "exit 3"])).await.unwrap();
+    let second = runtime
+        .start(launch(root.path(), &["sh", "-c", "exit 3"]))
+        .await
+        .unwrap();
     assert_eq!(second.task.wait().await.unwrap().status.code(), 3);
 }
 
@@ -555,14 +620,21 @@ async fn a_dropped_start_leaves_nothing() {
     let zygote = runtime.info().unwrap().pid;
     for delay in [0, 200, 1000, 3000] {
         let start = runtime.start(launch(root.path(), &["sleep", "100"]));
-        let _ = tokio::time::timeout(Duration::from_micros(delay), start).await.map(|started| {
-            drop(started);
-        });
+        let _ = tokio::time::timeout(Duration::from_micros(delay), start)
+            .await
+            .map(|started| {
+                drop(started);
+            });
     }
     let children = format!("/proc/{zygote}/task/{zygote}/children");
     for _ in 0..100 {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        if fs::read_to_string(&children).unwrap_or_default().split_whitespace().count() <= 1 {
+        if fs::read_to_string(&children)
+            .unwrap_or_default()
+            .split_whitespace()
+            .count()
+            <= 1
+        {
             return;
         }
     }
@@ -579,13 +651,19 @@ async fn many_at_once_and_a_large_plan() {
         let env = vec!["PATH=/bin".to_owned(), format!("BIG={}", "x".repeat(1000 * index))];
         launch.spec.process_mut().as_mut().unwrap().set_env(Some(env));
         let runtime = std::sync::Arc::clone(&runtime);
-        starts.push(tokio::spawn(async move { finish(runtime.start(launch).await.unwrap()).await.stdout }));
+        starts.push(tokio::spawn(async move {
+            finish(runtime.start(launch).await.unwrap()).await.stdout
+        }));
     }
     for (index, start) in starts.into_iter().enumerate() {
         assert_eq!(start.await.unwrap(), format!("{}\n", 1000 * index));
     }
     let mut launch = launch(root.path(), &["sh", "-c", "echo $0 $#"]);
-    let args: Vec<String> = ["sh", "-c", "echo $#"].into_iter().map(str::to_owned).chain((0..40_000).map(|_| "argument".to_owned())).collect();
+    let args: Vec<String> = ["sh", "-c", "echo $#"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain((0..40_000).map(|_| "argument".to_owned()))
+        .collect();
     launch.spec.process_mut().as_mut().unwrap().set_args(Some(args));
     assert_eq!(finish(runtime.start(launch).await.unwrap()).await.stdout, "39999\n");
 }
@@ -597,7 +675,14 @@ async fn the_helper_is_small() {
     let started = runtime.start(launch(root.path(), &["sleep", "100"])).await.unwrap();
     let zygote = runtime.info().unwrap().pid;
     let status = fs::read_to_string(format!("/proc/{zygote}/status")).unwrap();
-    let rss: u64 = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim().trim_end_matches(" kB").parse().unwrap();
+    let rss: u64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
     let size = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-helper")).len();
     println!("helper: {size} bytes, {rss} kB resident");
     assert!(size <= 64 * 1024, "{size}");
@@ -630,6 +715,11 @@ fn users_are_parsed_strictly() {
         (b"0\n", Problem::Malformed),
         (b"0:nogroup", Problem::Unknown),
     ] {
-        assert_eq!(user(text, passwd, b"").unwrap_err(), problem, "{}", String::from_utf8_lossy(text));
+        assert_eq!(
+            user(text, passwd, b"").unwrap_err(),
+            problem,
+            "{}",
+            String::from_utf8_lossy(text)
+        );
     }
 }

@@ -86,14 +86,9 @@ impl Zygote {
     pub(crate) fn start(options: &ZygoteOptions<'_>) -> Result<Self> {
         let spawned = spawn(options)?;
         let pid = spawned.child.pid;
-        socket::set_nonblocking(spawned.control.as_fd())
-            .map_err(|error| Error::os("set the socket up", error))?;
-        #[allow(
-            deprecated,
-            reason = "its successor is newer than the oldest tokio that we allow"
-        )]
-        let control =
-            AsyncFd::new(spawned.control).map_err(|error| Error::os("watch the zygote", error))?;
+        socket::set_nonblocking(spawned.control.as_fd()).map_err(|error| Error::os("set the socket up", error))?;
+        #[allow(deprecated, reason = "its successor is newer than the oldest tokio that we allow")]
+        let control = AsyncFd::new(spawned.control).map_err(|error| Error::os("watch the zygote", error))?;
         let shared = Arc::new(Shared {
             control,
             next: AtomicU64::new(1),
@@ -155,11 +150,7 @@ impl Zygote {
         let message = Message::new(req, op, blob)?;
         let fds = message.descriptors(fds);
         loop {
-            match socket::send(
-                self.shared.control.as_fd(),
-                [&message.head, message.body],
-                &fds,
-            ) {
+            match socket::send(self.shared.control.as_fd(), [&message.head, message.body], &fds) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let mut ready = self.shared.control.writable().await.map_err(lost)?;
                     ready.clear_ready();
@@ -170,12 +161,7 @@ impl Zygote {
     }
 
     /// Sends a request and waits for its reply. For the blocking pool.
-    pub(crate) fn call_blocking(
-        &self,
-        op: u16,
-        blob: &[u8],
-        fds: &[BorrowedFd<'_>],
-    ) -> Result<Reply> {
+    pub(crate) fn call_blocking(&self, op: u16, blob: &[u8], fds: &[BorrowedFd<'_>]) -> Result<Reply> {
         let req = self.request();
         let receiver = self.expect(req)?;
         let message = Message::new(req, op, blob)?;
@@ -278,8 +264,7 @@ impl<'a> Message<'a> {
                 file: None,
             });
         }
-        let file = memfd::sealed(c"longshore-plan", blob)
-            .map_err(|error| Error::os("make the plan's file", error))?;
+        let file = memfd::sealed(c"longshore-plan", blob).map_err(|error| Error::os("make the plan's file", error))?;
         Ok(Self {
             head,
             body: &[],
@@ -288,10 +273,7 @@ impl<'a> Message<'a> {
     }
 
     fn descriptors<'b>(&'b self, fds: &[BorrowedFd<'b>]) -> Vec<BorrowedFd<'b>> {
-        fds.iter()
-            .copied()
-            .chain(self.file.as_ref().map(AsFd::as_fd))
-            .collect()
+        fds.iter().copied().chain(self.file.as_ref().map(AsFd::as_fd)).collect()
     }
 }
 
@@ -302,13 +284,9 @@ fn image() -> Result<BorrowedFd<'static>> {
         return Ok(file.as_fd());
     }
     if IMAGE.is_empty() {
-        return Err(Error::unsupported(
-            "the native runtime",
-            "a build for Linux",
-        ));
+        return Err(Error::unsupported("the native runtime", "a build for Linux"));
     }
-    let file = memfd::program(c"longshore", IMAGE)
-        .map_err(|error| Error::os("store the helper", error))?;
+    let file = memfd::program(c"longshore", IMAGE).map_err(|error| Error::os("store the helper", error))?;
     Ok(FILE.get_or_init(|| file).as_fd())
 }
 
@@ -322,13 +300,7 @@ fn spawn(options: &ZygoteOptions<'_>) -> Result<Spawned> {
         .map_err(os("open /dev/null"))?;
     let null = null.as_fd();
     let own = pidfd::open(std::process::id()).map_err(os("open the own process"))?;
-    let mut slots = vec![
-        (null, 0),
-        (null, 1),
-        (null, 2),
-        (theirs.as_fd(), 3),
-        (own.as_fd(), 4),
-    ];
+    let mut slots = vec![(null, 0), (null, 1), (null, 2), (theirs.as_fd(), 3), (own.as_fd(), 4)];
     slots.push((options.lock.unwrap_or(null), 5));
     let mut namespaces = libc::CLONE_NEWPID;
     if options.userns {
@@ -341,9 +313,7 @@ fn spawn(options: &ZygoteOptions<'_>) -> Result<Spawned> {
         namespaces,
         keep_capabilities: options.userns,
     };
-    let child = spawn
-        .run()
-        .map_err(|error| spawn_error(error, options.userns))?;
+    let child = spawn.run().map_err(|error| spawn_error(error, options.userns))?;
     drop(theirs);
     let result = greet(&ours, &child, options.userns);
     match result {
@@ -368,12 +338,8 @@ fn spawn_error(error: io::Error, userns: bool) -> Error {
             "unprivileged user namespaces: sysctl kernel.unprivileged_userns_clone=1, or \
              kernel.apparmor_restrict_unprivileged_userns=0, or a seccomp profile around this process that allows clone"
         }
-        (Some(libc::ENOSPC), true) => {
-            "sysctl user.max_user_namespaces above 0, and at most 32 nested namespaces"
-        }
-        (Some(libc::EINVAL), true) => {
-            "a kernel with CONFIG_USER_NS, and a process outside of any chroot"
-        }
+        (Some(libc::ENOSPC), true) => "sysctl user.max_user_namespaces above 0, and at most 32 nested namespaces",
+        (Some(libc::EINVAL), true) => "a kernel with CONFIG_USER_NS, and a process outside of any chroot",
         (Some(libc::EPERM), false) => "CAP_SYS_ADMIN, or a run as an ordinary user",
         _ => return Error::os("spawn the zygote", error),
     };
@@ -381,11 +347,7 @@ fn spawn_error(error: io::Error, userns: bool) -> Error {
 }
 
 /// Writes the id map, and waits until the zygote has set itself up.
-fn greet(
-    control: &OwnedFd,
-    child: &crate::sys::spawn::Child,
-    userns: bool,
-) -> Result<(IdMapping, Option<String>)> {
+fn greet(control: &OwnedFd, child: &crate::sys::spawn::Child, userns: bool) -> Result<(IdMapping, Option<String>)> {
     let (mapping, warning) = if userns {
         idmap::write(child.pid)?
     } else {

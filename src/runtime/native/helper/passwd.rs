@@ -57,11 +57,7 @@ pub(crate) fn split(text: &[u8]) -> Result<(&[u8], Option<&[u8]>), Problem> {
 /// Resolves `user[:group]`. An empty user is 0. Numbers need no entry.
 pub(crate) fn user<'a>(text: &[u8], passwd: &'a [u8], group: &[u8]) -> Result<User<'a>, Problem> {
     let (wanted, wanted_group) = split(text)?;
-    let wanted = if wanted.is_empty() {
-        b"0" as &[u8]
-    } else {
-        wanted
-    };
+    let wanted = if wanted.is_empty() { b"0" as &[u8] } else { wanted };
     let entry = entry(passwd, wanted);
     let mut found = match (entry, number(wanted)) {
         (Some(user), _) => user,
@@ -146,6 +142,5 @@ fn parse(line: &[u8]) -> Option<User<'_>> {
 }
 
 fn lines(file: &[u8]) -> impl Iterator<Item = &[u8]> {
-    file.split(|byte| *byte == b'\n')
-        .filter(|line| !line.contains(&0))
+    file.split(|byte| *byte == b'\n').filter(|line| !line.contains(&0))
 }

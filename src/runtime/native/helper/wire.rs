@@ -336,10 +336,7 @@ impl Record {
     pub(crate) fn encode(&self) -> [u8; RECORD] {
         let mut out = [0u8; RECORD];
         let words = [MAGIC, self.step, self.index, self.errno as u32, self.aux, 0];
-        for (slot, byte) in out
-            .iter_mut()
-            .zip(words.iter().flat_map(|word| word.to_ne_bytes()))
-        {
+        for (slot, byte) in out.iter_mut().zip(words.iter().flat_map(|word| word.to_ne_bytes())) {
             *slot = byte;
         }
         out
