@@ -78,18 +78,10 @@ fn compile(linker: &Linker, out: &Path) -> Result<(), String> {
             "--crate-name",
             "longshore_helper",
         ])
-        .args([
-            "--target",
-            &variable("TARGET"),
-            "--cap-lints",
-            "warn",
-            "--cfg",
-            "longshore_helper",
-        ])
-        .args(["--check-cfg", "cfg(longshore_helper)"])
+        .args(["--target", &variable("TARGET"), "--cap-lints", "warn"])
         .args([
             "-C",
-            "opt-level=s",
+            "opt-level=z",
             "-C",
             "panic=abort",
             "-C",
@@ -97,15 +89,14 @@ fn compile(linker: &Linker, out: &Path) -> Result<(), String> {
             "-C",
             "codegen-units=1",
         ])
+        .args(["-C", "strip=symbols", "-C", "debuginfo=0", "-C", "overflow-checks=off"])
+        .args(["-C", "default-linker-libraries=no", "-C", "force-unwind-tables=no"])
+        // Across `core` too, or the formatting that a panic would use (and never does) takes a third of the helper.
+        .args(["-C", "lto=fat", "-C", "embed-bitcode=yes"])
+        // The same helper wherever the sources lie.
         .args([
-            "-C",
-            "strip=symbols",
-            "-C",
-            "debuginfo=0",
-            "-C",
-            "overflow-checks=off",
-            "-C",
-            "default-linker-libraries=no",
+            "--remap-path-prefix",
+            &format!("{}=longshore", variable("CARGO_MANIFEST_DIR")),
         ])
         // Flags meant for the embedder's build (sanitizers, coverage) would pull a runtime into the helper.
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
@@ -139,7 +130,7 @@ fn link_arguments(linker: &Linker, command: &mut Command) {
                 .arg("-C")
                 .arg(format!("linker={}", path.display()))
                 .args(["-C", "linker-flavor=ld.lld"]);
-            for argument in PLAIN {
+            for argument in PLAIN.iter().chain(&["--no-rosegment"]) {
                 command.arg("-C").arg(format!("link-arg={argument}"));
             }
         }

@@ -2,4 +2,5 @@
 
 pub mod layers;
 pub mod registry;
+pub mod snapshots;
 pub mod storage;

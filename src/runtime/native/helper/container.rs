@@ -32,6 +32,10 @@ pub(crate) struct Streams {
 }
 
 /// Runs the container; reports the step that failed.
+///
+/// It lies in a section of its own, with all that is inlined into it: see [`leave_to_children`].
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
 pub(crate) fn run(context: &Context<'_>) -> ! {
     let status = context.fd(field::FD_STATUS).unwrap_or(-1);
     match launch(context, status) {
@@ -43,6 +47,20 @@ pub(crate) fn run(context: &Context<'_>) -> ! {
     }
 }
 
+/// Cuts the code that only containers run out of the zygote's mapping of the program, as far as page faults go: the kernel
+/// maps pages around a fault up to the end of an area, and a flag that differs makes two areas of one.
+pub(crate) fn leave_to_children() {
+    const PAGE: usize = 4096;
+    unsafe extern "C" {
+        static __start_lhchild: u8;
+        static __stop_lhchild: u8;
+    }
+    let start = (&raw const __start_lhchild as usize).next_multiple_of(PAGE);
+    let end = &raw const __stop_lhchild as usize & !(PAGE - 1);
+    sys::mark_undumped(start, end.saturating_sub(start));
+}
+
+#[unsafe(link_section = "lhchild")]
 fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
     let plan = &context.plan;
     sys::umask(0);
@@ -54,7 +72,10 @@ fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
     let proc = at(Step::Proc, private_proc(plan))?;
     let mut trees = [-1; MOST_MOUNTS];
     make_mounts(plan, &mut trees)?;
-    at(Step::MountNamespace, sys::setns(context.slim, sys::CLONE_NEWNS).and_then(|_| sys::unshare(sys::CLONE_NEWNS)))?;
+    at(
+        Step::MountNamespace,
+        sys::setns(context.slim, sys::CLONE_NEWNS).and_then(|_| sys::unshare(sys::CLONE_NEWNS)),
+    )?;
     let null = at(Step::Stdio, sys::openat(AT_FDCWD, b"/n\0", sys::O_RDWR, 0))?;
     let root = attach_root(trees[0])?;
     attach_mounts(root, plan, &trees)?;
@@ -84,7 +105,10 @@ fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
 fn join_cgroups(context: &Context<'_>) -> Done {
     let first = context.plan.field(field::FD_V1_FIRST);
     for index in 0..context.plan.field(field::V1_COUNT) {
-        let procs = context.fds.get(first + index).ok_or(Fail::new(Step::Cgroup, sys::EBADMSG))?;
+        let procs = context
+            .fds
+            .get(first + index)
+            .ok_or(Fail::new(Step::Cgroup, sys::EBADMSG))?;
         at_index(Step::Cgroup, index as usize, sys::write(procs, b"0"))?;
         sys::close(procs);
     }
@@ -147,10 +171,18 @@ fn attach_mount(root: i32, index: usize, record: &MountRecord<'_>, tree: i32) ->
     let stat = at_index(Step::MountTarget, index, sys::stat_fd(tree))?;
     let directory = stat.mode & sys::S_IFMT == sys::S_IFDIR;
     let strict = record.flags & mount::STRICT != 0;
-    let place = at_index(Step::MountTarget, index, path::open_or_make(root, target, directory, strict))?;
+    let place = at_index(
+        Step::MountTarget,
+        index,
+        path::open_or_make(root, target, directory, strict),
+    )?;
     at_index(Step::AttachMount, index, sys::move_mount(tree, place))?;
     // What is there now must be what was attached, whatever the path led to.
-    let seen = at_index(Step::AttachMount, index, path::open(root, target, strict).and_then(same_as(stat)))?;
+    let seen = at_index(
+        Step::AttachMount,
+        index,
+        path::open(root, target, strict).and_then(same_as(stat)),
+    )?;
     for fd in [seen, place, tree] {
         sys::close(fd);
     }
@@ -160,7 +192,11 @@ fn attach_mount(root: i32, index: usize, record: &MountRecord<'_>, tree: i32) ->
 fn same_as(wanted: sys::Stat) -> impl Fn(i32) -> Sys<i32> {
     move |found| {
         let stat = sys::stat_fd(found)?;
-        if stat.inode != wanted.inode || stat.dev != wanted.dev { Err(sys::ELOOP) } else { Ok(found) }
+        if stat.inode != wanted.inode || stat.dev != wanted.dev {
+            Err(sys::ELOOP)
+        } else {
+            Ok(found)
+        }
     }
 }
 
@@ -168,12 +204,24 @@ fn same_as(wanted: sys::Stat) -> impl Fn(i32) -> Sys<i32> {
 fn streams(context: &Context<'_>, root: i32, null: i32, status: i32) -> Done<Streams> {
     if context.plan.has(flag::TERMINAL) {
         let (master, peer) = dev::terminal(root, &context.plan)?;
-        let record = Record { step: Step::Terminal as u32, index: 0, errno: 0, aux: 0 };
-        at(Step::Terminal, message::send(status, &record.encode(), &[], Some(master)))?;
+        let record = Record {
+            step: Step::Terminal as u32,
+            index: 0,
+            errno: 0,
+            aux: 0,
+        };
+        at(
+            Step::Terminal,
+            message::send(status, &record.encode(), &[], Some(master)),
+        )?;
         sys::close(master);
-        return Ok(Streams { fds: [peer; 3], terminal: true });
+        return Ok(Streams {
+            fds: [peer; 3],
+            terminal: true,
+        });
     }
-    let fds = [field::FD_STDIN, field::FD_STDOUT, field::FD_STDERR].map(|position| context.fd(position).unwrap_or(null));
+    let fds =
+        [field::FD_STDIN, field::FD_STDOUT, field::FD_STDERR].map(|position| context.fd(position).unwrap_or(null));
     Ok(Streams { fds, terminal: false })
 }
 
@@ -249,7 +297,11 @@ fn names(plan: &Plan<'_>) -> Done {
     }
     let domain = plan.text(2);
     if domain.len() > 1 {
-        at_index(Step::Hostname, 1, sys::setdomainname(domain.get(..bare(domain)).unwrap_or(&[])))?;
+        at_index(
+            Step::Hostname,
+            1,
+            sys::setdomainname(domain.get(..bare(domain)).unwrap_or(&[])),
+        )?;
     }
     Ok(())
 }
@@ -317,7 +369,11 @@ fn lower_oom_score(proc: i32, score: i32) {
         text[at] = b'-';
     }
     sys::set_dumpable(true);
-    let self_score = if sys::getpid() == 1 { b"1/oom_score_adj\0" as &[u8] } else { b"self/oom_score_adj\0" };
+    let self_score = if sys::getpid() == 1 {
+        b"1/oom_score_adj\0" as &[u8]
+    } else {
+        b"self/oom_score_adj\0"
+    };
     let file = sys::openat(proc, self_score, sys::O_WRONLY, 0);
     if let Ok(file) = file {
         let _ = sys::write(file, text.get(at..).unwrap_or(&[]));
@@ -328,7 +384,10 @@ fn lower_oom_score(proc: i32, score: i32) {
 
 /// Docker makes a missing working directory, as root. What cannot be made fails when it is entered.
 fn make_working_directory(plan: &Plan<'_>) -> Done {
-    let root = at(Step::WorkingDirectory, sys::openat(AT_FDCWD, b"/\0", sys::O_PATH | sys::O_DIRECTORY, 0))?;
+    let root = at(
+        Step::WorkingDirectory,
+        sys::openat(AT_FDCWD, b"/\0", sys::O_PATH | sys::O_DIRECTORY, 0),
+    )?;
     if let Ok(dir) = path::open_or_make(root, plan.text(0), true, false) {
         sys::close(dir);
     }

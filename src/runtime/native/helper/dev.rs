@@ -89,7 +89,12 @@ fn bind(dev: i32, name: &[u8], place: &[u8]) -> Sys<()> {
 }
 
 fn empty_file(dev: i32, name: &[u8]) -> Sys<i32> {
-    sys::close(sys::openat(dev, name, sys::O_CREAT | sys::O_EXCL | sys::O_NOFOLLOW, 0o666)?);
+    sys::close(sys::openat(
+        dev,
+        name,
+        sys::O_CREAT | sys::O_EXCL | sys::O_NOFOLLOW,
+        0o666,
+    )?);
     sys::openat(dev, name, sys::O_PATH | sys::O_NOFOLLOW, 0)
 }
 

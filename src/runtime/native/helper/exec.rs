@@ -39,7 +39,12 @@ pub(crate) fn become_program(
         at(Step::NoNewPrivileges, sys::prctl(PR_SET_NO_NEW_PRIVS, 1, 0))?;
     }
     at(Step::Exec, sys::close_range(3, true))?;
-    let ready = Record { step: Step::Ready as u32, index: 0, errno: 0, aux: 0 };
+    let ready = Record {
+        step: Step::Ready as u32,
+        index: 0,
+        errno: 0,
+        aux: 0,
+    };
     at(Step::Exec, message::send(status, &ready.encode(), &[], None))?;
     if plan.has(flag::HAS_SECCOMP) && !filter_first {
         at(Step::Seccomp, sys::seccomp_filter(plan.section(Section::Seccomp)))?;
@@ -100,7 +105,14 @@ fn capabilities(plan: &Plan<'_>) -> Done {
     let _ = sys::prctl(PR_CAP_AMBIENT, 4, 0);
     let known = at(step, known_caps())?;
     let (permitted, inheritable, ambient) = (plan.caps(1), plan.caps(3), plan.caps(4));
-    at(step, sys::capset(plan.caps(2) & permitted & known, permitted & known, (inheritable | ambient) & permitted & known))?;
+    at(
+        step,
+        sys::capset(
+            plan.caps(2) & permitted & known,
+            permitted & known,
+            (inheritable | ambient) & permitted & known,
+        ),
+    )?;
     for cap in (0..=LAST_CAP).filter(|cap| ambient & permitted & known & 1 << cap != 0) {
         at(step, sys::prctl(PR_CAP_AMBIENT, 2, cap))?;
     }
@@ -154,7 +166,11 @@ impl Program {
         let name = plan.strings(Section::Argv).next().unwrap_or(b"\0");
         let argv = at(Step::Exec, pointers(plan, Section::Argv, None))?;
         let env = at(Step::Exec, pointers(plan, Section::Env, home(plan, identity)))?;
-        let mut program = Self { path: [0; 4096], argv, env };
+        let mut program = Self {
+            path: [0; 4096],
+            argv,
+            env,
+        };
         if name.len() <= 1 {
             return Err(Fail::new(Step::Exec, sys::ENOENT));
         }
@@ -168,7 +184,10 @@ impl Program {
     /// Looks in the directories of the container's `PATH`, as `execvp(3)` does.
     fn search(mut self, plan: &Plan<'_>, name: &[u8]) -> Done<Self> {
         let mut worst = sys::ENOENT;
-        let path = plan.strings(Section::Env).find_map(|entry| entry.strip_prefix(b"PATH=")).unwrap_or(DEFAULT_PATH);
+        let path = plan
+            .strings(Section::Env)
+            .find_map(|entry| entry.strip_prefix(b"PATH="))
+            .unwrap_or(DEFAULT_PATH);
         for directory in path.split(|byte| *byte == b':' || *byte == 0) {
             // An empty directory means the working directory; Docker ignores it.
             if directory.is_empty() || self.set(&[directory, b"/", name]).is_err() {
@@ -198,7 +217,11 @@ impl Program {
             *self.path.get_mut(len).ok_or(Fail::new(Step::Exec, ENAMETOOLONG))? = *byte;
             len += 1;
         }
-        if self.path.last() != Some(&0) { Err(Fail::new(Step::Exec, ENAMETOOLONG)) } else { Ok(()) }
+        if self.path.last() != Some(&0) {
+            Err(Fail::new(Step::Exec, ENAMETOOLONG))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -281,7 +304,8 @@ fn interpreter<'a>(path: &[u8], head: &mut [u8; 4096], name: &'a mut [u8; RECORD
 
 fn script(line: &[u8]) -> Option<&[u8]> {
     let line = line.split(|byte| *byte == b'\n').next()?;
-    line.split(|byte| *byte == b' ' || *byte == b'\t').find(|word| !word.is_empty())
+    line.split(|byte| *byte == b' ' || *byte == b'\t')
+        .find(|word| !word.is_empty())
 }
 
 /// `PT_INTERP` of a 64-bit file whose headers lie in its first page, as they do.

@@ -18,7 +18,14 @@ pub(crate) type Done<T = ()> = Result<T, Fail>;
 
 impl Fail {
     pub(crate) fn new(step: Step, errno: i32) -> Self {
-        Self { step, index: 0, errno, aux: 0, text: [0; RECORD_TEXT], len: 0 }
+        Self {
+            step,
+            index: 0,
+            errno,
+            aux: 0,
+            text: [0; RECORD_TEXT],
+            len: 0,
+        }
     }
 
     pub(crate) fn index(mut self, index: usize) -> Self {
@@ -44,7 +51,12 @@ impl Fail {
 
     /// Writes the record to the status socket, or nowhere if its reader is gone.
     pub(crate) fn report(&self, status: i32) {
-        let record = Record { step: self.step as u32, index: self.index, errno: self.errno, aux: self.aux };
+        let record = Record {
+            step: self.step as u32,
+            index: self.index,
+            errno: self.errno,
+            aux: self.aux,
+        };
         let text = self.text.get(..self.len).unwrap_or(&[]);
         let _ = crate::message::send(status, &record.encode(), text, None);
     }

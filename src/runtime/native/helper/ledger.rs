@@ -34,13 +34,23 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn new() -> Sys<Self> {
-        Ok(Self { room: sys::map(ROOM)?, used: 0 })
+        Ok(Self {
+            room: sys::map(ROOM)?,
+            used: 0,
+        })
     }
 
     pub(crate) fn add(&mut self, kind: u32, pid: i32, req: u64, list: &[u8]) -> Sys<()> {
         let len = (HEAD + list.len() + 3) & !3;
         let part = self.room.get_mut(self.used..self.used + len).ok_or(sys::ENOMEM)?;
-        let words = [len as u32, kind, pid as u32, list.len() as u32, req as u32, (req >> 32) as u32];
+        let words = [
+            len as u32,
+            kind,
+            pid as u32,
+            list.len() as u32,
+            req as u32,
+            (req >> 32) as u32,
+        ];
         for (slot, byte) in part.iter_mut().zip(words.iter().flat_map(|word| word.to_ne_bytes())) {
             *slot = byte;
         }
@@ -88,7 +98,10 @@ impl Ledger {
 
     /// Drops the record of a request.
     pub(crate) fn forget(&mut self, kind: u32, req: u64) {
-        let found = self.entries().find(|entry| entry.kind == kind && entry.req == req).map(|entry| (entry.at, entry.len));
+        let found = self
+            .entries()
+            .find(|entry| entry.kind == kind && entry.req == req)
+            .map(|entry| (entry.at, entry.len));
         if let Some((at, len)) = found {
             self.cut(at, len);
         }

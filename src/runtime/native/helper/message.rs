@@ -27,7 +27,10 @@ pub(crate) struct Fds {
 
 impl Fds {
     pub(crate) const fn none() -> Self {
-        Self { list: [-1; MOST_FDS], count: 0 }
+        Self {
+            list: [-1; MOST_FDS],
+            count: 0,
+        }
     }
 
     pub(crate) fn get(&self, index: u32) -> Option<i32> {

@@ -150,7 +150,10 @@ struct Text {
 
 impl Text {
     fn new() -> Self {
-        Self { bytes: [0; 4096], len: 0 }
+        Self {
+            bytes: [0; 4096],
+            len: 0,
+        }
     }
 
     fn add(&mut self, text: &[u8]) -> Sys<()> {

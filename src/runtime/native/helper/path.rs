@@ -10,7 +10,12 @@ pub(crate) const LONGEST: usize = 4096;
 /// Opens what is at a path in the root, without following magic links; with `strict`, without any link.
 pub(crate) fn open(root: i32, path: &[u8], strict: bool) -> Sys<i32> {
     let no_links = if strict { RESOLVE_NO_SYMLINKS } else { 0 };
-    sys::openat2(root, path, sys::O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | no_links)
+    sys::openat2(
+        root,
+        path,
+        sys::O_PATH,
+        RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | no_links,
+    )
 }
 
 /// Opens the place of a mount, and makes it (and the directories above it) if it is missing.
@@ -27,7 +32,9 @@ fn make(root: i32, path: &[u8], directory: bool, strict: bool) -> Sys<i32> {
     let mut parent = open(root, b".\0", strict)?;
     let mut end = 0;
     loop {
-        let Some((start, stop)) = component(path, end) else { return Ok(parent) };
+        let Some((start, stop)) = component(path, end) else {
+            return Ok(parent);
+        };
         end = stop;
         let last = component(path, stop).is_none();
         let prefix = terminate(&mut buffer, path.get(..stop).unwrap_or(&[]))?;
@@ -48,7 +55,12 @@ fn make_one(parent: i32, name: &[u8], directory: bool) -> Sys<i32> {
         sys::mkdirat(parent, name, 0o755)?;
         return sys::openat(parent, name, sys::O_PATH | sys::O_DIRECTORY | sys::O_NOFOLLOW, 0);
     }
-    sys::close(sys::openat(parent, name, sys::O_CREAT | sys::O_EXCL | sys::O_NOFOLLOW, 0o644)?);
+    sys::close(sys::openat(
+        parent,
+        name,
+        sys::O_CREAT | sys::O_EXCL | sys::O_NOFOLLOW,
+        0o644,
+    )?);
     sys::openat(parent, name, sys::O_PATH | sys::O_NOFOLLOW, 0)
 }
 

@@ -62,21 +62,30 @@ struct Way {
 
 impl Way {
     fn new() -> Sys<Self> {
-        Ok(Self { memory: sys::map(DEEPEST * 16)?, depth: 0 })
+        Ok(Self {
+            memory: sys::map(DEEPEST * 16)?,
+            depth: 0,
+        })
     }
 
     fn identity(fd: i32) -> Sys<[u8; 16]> {
         let stat = sys::stat_fd(fd)?;
         let device = u64::from(stat.dev.0) << 32 | u64::from(stat.dev.1);
         let mut out = [0u8; 16];
-        for (slot, byte) in out.iter_mut().zip(stat.inode.to_ne_bytes().into_iter().chain(device.to_ne_bytes())) {
+        for (slot, byte) in out
+            .iter_mut()
+            .zip(stat.inode.to_ne_bytes().into_iter().chain(device.to_ne_bytes()))
+        {
             *slot = byte;
         }
         Ok(out)
     }
 
     fn push(&mut self, fd: i32) -> Sys<()> {
-        let slot = self.memory.get_mut(self.depth * 16..self.depth * 16 + 16).ok_or(sys::ELOOP)?;
+        let slot = self
+            .memory
+            .get_mut(self.depth * 16..self.depth * 16 + 16)
+            .ok_or(sys::ELOOP)?;
         slot.copy_from_slice(&Self::identity(fd)?);
         self.depth += 1;
         Ok(())
@@ -84,8 +93,15 @@ impl Way {
 
     fn pop(&mut self, fd: i32) -> Sys<()> {
         self.depth -= 1;
-        let slot = self.memory.get(self.depth * 16..self.depth * 16 + 16).ok_or(sys::ELOOP)?;
-        if slot != Self::identity(fd)? { Err(sys::ELOOP) } else { Ok(()) }
+        let slot = self
+            .memory
+            .get(self.depth * 16..self.depth * 16 + 16)
+            .ok_or(sys::ELOOP)?;
+        if slot != Self::identity(fd)? {
+            Err(sys::ELOOP)
+        } else {
+            Ok(())
+        }
     }
 
     fn free(self) {
@@ -161,10 +177,14 @@ fn descend(dir: i32, name: &[u8]) -> Sys<i32> {
 
 /// Kills what is in a cgroup, of either version, frozen or not.
 pub(crate) fn kill_cgroup(path: &[u8]) {
-    let Ok(dir) = sys::openat(AT_FDCWD, path, sys::O_PATH | sys::O_DIRECTORY | sys::O_NOFOLLOW, 0) else { return };
-    for (name, value) in
-        [(b"cgroup.kill\0" as &[u8], b"1" as &[u8]), (b"cgroup.freeze\0", b"0"), (b"freezer.state\0", b"THAWED")]
-    {
+    let Ok(dir) = sys::openat(AT_FDCWD, path, sys::O_PATH | sys::O_DIRECTORY | sys::O_NOFOLLOW, 0) else {
+        return;
+    };
+    for (name, value) in [
+        (b"cgroup.kill\0" as &[u8], b"1" as &[u8]),
+        (b"cgroup.freeze\0", b"0"),
+        (b"freezer.state\0", b"THAWED"),
+    ] {
         if let Ok(file) = sys::openat(dir, name, sys::O_WRONLY, 0) {
             let _ = sys::write(file, value);
             sys::close(file);

@@ -6,7 +6,7 @@
 //! namespace to `/d5`, the host's devices of [`NODES`].
 
 use crate::fail::{Done, at};
-use crate::sys::{self, ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, AT_FDCWD};
+use crate::sys::{self, AT_FDCWD, ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY};
 use crate::wire::Step;
 
 /// A device that every container has: the host's path, the name below `/dev`, its number, and its place in the slim root.
@@ -18,23 +18,64 @@ pub(crate) struct Node {
 }
 
 pub(crate) const NODES: [Node; 6] = [
-    Node { host: b"/dev/null\0", name: b"null\0", device: (1, 3), place: b"/d0\0" },
-    Node { host: b"/dev/zero\0", name: b"zero\0", device: (1, 5), place: b"/d1\0" },
-    Node { host: b"/dev/full\0", name: b"full\0", device: (1, 7), place: b"/d2\0" },
-    Node { host: b"/dev/random\0", name: b"random\0", device: (1, 8), place: b"/d3\0" },
-    Node { host: b"/dev/urandom\0", name: b"urandom\0", device: (1, 9), place: b"/d4\0" },
-    Node { host: b"/dev/tty\0", name: b"tty\0", device: (5, 0), place: b"/d5\0" },
+    Node {
+        host: b"/dev/null\0",
+        name: b"null\0",
+        device: (1, 3),
+        place: b"/d0\0",
+    },
+    Node {
+        host: b"/dev/zero\0",
+        name: b"zero\0",
+        device: (1, 5),
+        place: b"/d1\0",
+    },
+    Node {
+        host: b"/dev/full\0",
+        name: b"full\0",
+        device: (1, 7),
+        place: b"/d2\0",
+    },
+    Node {
+        host: b"/dev/random\0",
+        name: b"random\0",
+        device: (1, 8),
+        place: b"/d3\0",
+    },
+    Node {
+        host: b"/dev/urandom\0",
+        name: b"urandom\0",
+        device: (1, 9),
+        place: b"/d4\0",
+    },
+    Node {
+        host: b"/dev/tty\0",
+        name: b"tty\0",
+        device: (5, 0),
+        place: b"/d5\0",
+    },
 ];
 
 /// Two namespaces: where host paths mean what they mean to the owner, and the slim one. The process stays in the view.
 pub(crate) fn make(userns: bool) -> Done<i32> {
-    let root = at(Step::ViewNamespace, sys::openat(AT_FDCWD, b"/\0", sys::O_PATH | sys::O_DIRECTORY, 0))?;
-    let proc = at(Step::ViewNamespace, sys::openat(AT_FDCWD, b"/proc\0", sys::O_PATH | sys::O_DIRECTORY, 0))?;
+    let root = at(
+        Step::ViewNamespace,
+        sys::openat(AT_FDCWD, b"/\0", sys::O_PATH | sys::O_DIRECTORY, 0),
+    )?;
+    let proc = at(
+        Step::ViewNamespace,
+        sys::openat(AT_FDCWD, b"/proc\0", sys::O_PATH | sys::O_DIRECTORY, 0),
+    )?;
     let view = at(Step::ViewNamespace, sys::openat(proc, b"self/ns/mnt\0", 0, 0))?;
     let made = build(proc, userns);
     at(Step::ViewNamespace, sys::setns(view, sys::CLONE_NEWNS))?;
     // The owner may live in a chroot; setns() went to the namespace's own root.
-    at(Step::ViewNamespace, sys::fchdir(root).and_then(|_| sys::chroot(b".\0")).and_then(|_| sys::chdir(b"/\0")))?;
+    at(
+        Step::ViewNamespace,
+        sys::fchdir(root)
+            .and_then(|_| sys::chroot(b".\0"))
+            .and_then(|_| sys::chdir(b"/\0")),
+    )?;
     for fd in [root, proc, view] {
         sys::close(fd);
     }
@@ -63,7 +104,10 @@ fn build(proc: i32, userns: bool) -> Done<i32> {
     }
     let null = at(step, sys::open_tree(AT_FDCWD, NODES[0].place, false))?;
     at(step, attach(null, b"/n\0"))?;
-    let empty = at(step, tmpfs(b"4k\0", ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | ATTR_RDONLY))?;
+    let empty = at(
+        step,
+        tmpfs(b"4k\0", ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | ATTR_RDONLY),
+    )?;
     at(step, attach(empty, b"/e\0"))?;
     sys::close(root);
     sys::close(old);

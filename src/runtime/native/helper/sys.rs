@@ -80,10 +80,15 @@ pub(crate) const EPROTO: i32 = 71;
 pub(crate) const EBADMSG: i32 = 74;
 
 fn check(result: isize) -> Sys {
-    if result < 0 { Err(-result as i32) } else { Ok(result as usize) }
+    if result < 0 {
+        Err(-result as i32)
+    } else {
+        Ok(result as usize)
+    }
 }
 
 /// Every call of the helper goes through here.
+#[inline(never)]
 fn call(number: usize, a: [usize; 6]) -> Sys {
     // SAFETY: the wrappers below pass live pointers with their true lengths, and descriptors; the kernel checks the rest.
     check(unsafe { raw(number, a) })
@@ -99,7 +104,11 @@ fn ptr(bytes: &[u8]) -> usize {
 
 /// A path or name that ends with its NUL. Anything else becomes the empty string, which the kernel refuses.
 fn text(bytes: &[u8]) -> usize {
-    if bytes.last() == Some(&0) { ptr(bytes) } else { ptr(b"\0") }
+    if bytes.last() == Some(&0) {
+        ptr(bytes)
+    } else {
+        ptr(b"\0")
+    }
 }
 
 pub(crate) fn read(from: i32, into: &mut [u8]) -> Sys {
@@ -116,7 +125,10 @@ pub(crate) fn close(number: i32) {
 
 /// Closes (or with `cloexec` marks) every descriptor from `first` on.
 pub(crate) fn close_range(first: u32, cloexec: bool) -> Sys {
-    call(CLOSE_RANGE, [first as usize, u32::MAX as usize, if cloexec { 4 } else { 0 }, 0, 0, 0])
+    call(
+        CLOSE_RANGE,
+        [first as usize, u32::MAX as usize, if cloexec { 4 } else { 0 }, 0, 0, 0],
+    )
 }
 
 pub(crate) fn dup3(from: i32, to: i32, flags: usize) -> Sys {
@@ -159,7 +171,10 @@ pub(crate) fn unlinkat(dir: i32, path: &[u8], flags: usize) -> Sys {
 }
 
 pub(crate) fn fchownat(dir: i32, path: &[u8], uid: u32, gid: u32, flags: usize) -> Sys {
-    call(nr::FCHOWNAT, [fd(dir), text(path), uid as usize, gid as usize, flags, 0])
+    call(
+        nr::FCHOWNAT,
+        [fd(dir), text(path), uid as usize, gid as usize, flags, 0],
+    )
 }
 
 pub(crate) fn fchmodat(dir: i32, path: &[u8], mode: u32) -> Sys {
@@ -176,7 +191,10 @@ pub(crate) fn fsetxattr(file: i32, name: &[u8], value: &[u8]) -> Sys {
 
 /// Reads directory entries; 0 at the end.
 pub(crate) fn getdents(dir: i32, into: &mut [u8]) -> Sys {
-    call(nr::GETDENTS64, [fd(dir), into.as_mut_ptr() as usize, into.len(), 0, 0, 0])
+    call(
+        nr::GETDENTS64,
+        [fd(dir), into.as_mut_ptr() as usize, into.len(), 0, 0, 0],
+    )
 }
 
 /// What `statx(2)` says, as far as it matters here.
@@ -191,7 +209,10 @@ pub(crate) struct Stat {
 
 pub(crate) fn statx(dir: i32, path: &[u8], flags: usize) -> Sys<Stat> {
     let mut out = [0u64; 32];
-    call(nr::STATX, [fd(dir), text(path), flags, 0x7ff, out.as_mut_ptr() as usize, 0])?;
+    call(
+        nr::STATX,
+        [fd(dir), text(path), flags, 0x7ff, out.as_mut_ptr() as usize, 0],
+    )?;
     // struct statx: mode is the u16 at 28, ino at 32, size at 40, rdev at 128 and 132, dev at 136 and 140.
     let half = |at: usize| (out[at / 8] >> ((at % 8) * 8)) as u32;
     Ok(Stat {
@@ -246,24 +267,44 @@ pub(crate) fn fsmount(context: i32, attributes: u64) -> Sys<i32> {
 pub(crate) fn open_tree(dir: i32, path: &[u8], recursive: bool) -> Sys<i32> {
     let empty = if path.len() <= 1 { AT_EMPTY_PATH } else { 0 };
     let recursive = if recursive { AT_RECURSIVE } else { 0 };
-    call(OPEN_TREE, [fd(dir), text(path), 1 | O_CLOEXEC | empty | recursive, 0, 0, 0]).map(|new| new as i32)
+    call(
+        OPEN_TREE,
+        [fd(dir), text(path), 1 | O_CLOEXEC | empty | recursive, 0, 0, 0],
+    )
+    .map(|new| new as i32)
 }
 
 /// Attaches a detached mount to the object behind a descriptor.
 pub(crate) fn move_mount(from: i32, to: i32) -> Sys {
     const F_EMPTY_PATH: usize = 4;
     const T_EMPTY_PATH: usize = 0x40;
-    call(MOVE_MOUNT, [fd(from), ptr(b"\0"), fd(to), ptr(b"\0"), F_EMPTY_PATH | T_EMPTY_PATH, 0])
+    call(
+        MOVE_MOUNT,
+        [fd(from), ptr(b"\0"), fd(to), ptr(b"\0"), F_EMPTY_PATH | T_EMPTY_PATH, 0],
+    )
 }
 
 pub(crate) fn mount_setattr(mount: i32, recursive: bool, set: u64) -> Sys {
     let attributes = [set, 0, 0, 0u64];
     let recursive = if recursive { AT_RECURSIVE } else { 0 };
-    call(MOUNT_SETATTR, [fd(mount), ptr(b"\0"), AT_EMPTY_PATH | recursive, attributes.as_ptr() as usize, 32, 0])
+    call(
+        MOUNT_SETATTR,
+        [
+            fd(mount),
+            ptr(b"\0"),
+            AT_EMPTY_PATH | recursive,
+            attributes.as_ptr() as usize,
+            32,
+            0,
+        ],
+    )
 }
 
 pub(crate) fn mount(source: &[u8], target: &[u8], kind: &[u8], flags: usize, data: &[u8]) -> Sys {
-    call(nr::MOUNT, [text(source), text(target), text(kind), flags, text(data), 0])
+    call(
+        nr::MOUNT,
+        [text(source), text(target), text(kind), flags, text(data), 0],
+    )
 }
 
 /// Makes every mount of the namespace private.
@@ -342,7 +383,10 @@ pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Sys {
         (permitted >> 32) as u32,
         (inheritable >> 32) as u32,
     ];
-    call(nr::CAPSET, [header.as_ptr() as usize, data.as_ptr() as usize, 0, 0, 0, 0])
+    call(
+        nr::CAPSET,
+        [header.as_ptr() as usize, data.as_ptr() as usize, 0, 0, 0, 0],
+    )
 }
 
 pub(crate) fn sethostname(name: &[u8]) -> Sys {
@@ -365,7 +409,10 @@ pub(crate) fn setrlimit(resource: u32, soft: u64, hard: u64) -> Sys {
 
 pub(crate) fn getrlimit(resource: u32) -> Sys<(u64, u64)> {
     let mut limit = [0u64; 2];
-    call(nr::PRLIMIT64, [0, resource as usize, 0, limit.as_mut_ptr() as usize, 0, 0])?;
+    call(
+        nr::PRLIMIT64,
+        [0, resource as usize, 0, limit.as_mut_ptr() as usize, 0, 0],
+    )?;
     Ok((limit[0], limit[1]))
 }
 
@@ -376,13 +423,19 @@ pub(crate) fn seccomp_filter(program: &[u8]) -> Sys {
         count: u16,
         filter: usize,
     }
-    let program = Program { count: (program.len() / 8) as u16, filter: ptr(program) };
+    let program = Program {
+        count: (program.len() / 8) as u16,
+        filter: ptr(program),
+    };
     call(nr::SECCOMP, [1, 0, &raw const program as usize, 0, 0, 0])
 }
 
 /// Executes; returns only on failure.
 pub(crate) fn execve(path: &[u8], argv: &[usize], env: &[usize]) -> i32 {
-    match call(nr::EXECVE, [text(path), argv.as_ptr() as usize, env.as_ptr() as usize, 0, 0, 0]) {
+    match call(
+        nr::EXECVE,
+        [text(path), argv.as_ptr() as usize, env.as_ptr() as usize, 0, 0, 0],
+    ) {
         Err(errno) => errno,
         Ok(_) => 0,
     }
@@ -407,7 +460,10 @@ pub(crate) fn wait(pid: i32, no_hang: bool) -> Sys<(i32, i32)> {
     const WALL: usize = 0x4000_0000;
     let mut status = 0i32;
     loop {
-        match call(nr::WAIT4, [fd(pid), &raw mut status as usize, WALL | no_hang as usize, 0, 0, 0]) {
+        match call(
+            nr::WAIT4,
+            [fd(pid), &raw mut status as usize, WALL | no_hang as usize, 0, 0, 0],
+        ) {
             Err(EINTR) => continue,
             result => return result.map(|pid| (pid as i32, status)),
         }
@@ -432,12 +488,19 @@ pub(crate) struct CloneArgs {
 
 /// Forks with flags; 0 in the child. No memory is shared, so that both sides go on with the same stack.
 pub(crate) fn clone3(args: &CloneArgs) -> Sys<i32> {
-    call(CLONE3, [args as *const CloneArgs as usize, size_of::<CloneArgs>(), 0, 0, 0, 0]).map(|pid| pid as i32)
+    call(
+        CLONE3,
+        [args as *const CloneArgs as usize, size_of::<CloneArgs>(), 0, 0, 0, 0],
+    )
+    .map(|pid| pid as i32)
 }
 
 /// Forks a worker that reports its end with `SIGCHLD`; 0 in the child.
 pub(crate) fn fork() -> Sys<i32> {
-    clone3(&CloneArgs { exit_signal: 17, ..CloneArgs::default() })
+    clone3(&CloneArgs {
+        exit_signal: 17,
+        ..CloneArgs::default()
+    })
 }
 
 /// Resets every signal's disposition to the default: "ignored" survives an exec.
@@ -460,7 +523,11 @@ pub(crate) fn sigwait(mask: u64) -> Sys {
 }
 
 pub(crate) fn signalfd(mask: u64) -> Sys<i32> {
-    call(nr::SIGNALFD4, [usize::MAX, &raw const mask as usize, 8, O_CLOEXEC | O_NONBLOCK, 0, 0]).map(|new| new as i32)
+    call(
+        nr::SIGNALFD4,
+        [usize::MAX, &raw const mask as usize, 8, O_CLOEXEC | O_NONBLOCK, 0, 0],
+    )
+    .map(|new| new as i32)
 }
 
 #[repr(C)]
@@ -485,7 +552,10 @@ pub(crate) fn sleep_ms(milliseconds: u64) {
 pub(crate) fn map(len: usize) -> Sys<&'static mut [u8]> {
     const READ_WRITE: usize = 3;
     const PRIVATE_ANONYMOUS_NORESERVE: usize = 0x4022;
-    let at = call(nr::MMAP, [0, len, READ_WRITE, PRIVATE_ANONYMOUS_NORESERVE, usize::MAX, 0])?;
+    let at = call(
+        nr::MMAP,
+        [0, len, READ_WRITE, PRIVATE_ANONYMOUS_NORESERVE, usize::MAX, 0],
+    )?;
     // SAFETY: the kernel has just mapped `len` bytes there for us alone.
     Ok(unsafe { core::slice::from_raw_parts_mut(at as *mut u8, len) })
 }
@@ -495,6 +565,11 @@ pub(crate) fn map_file(file: i32, len: usize) -> Sys<&'static [u8]> {
     let at = call(nr::MMAP, [0, len, 1, 2, fd(file), 0])?;
     // SAFETY: as above; the file is sealed against shrinking by whoever sent it, else the helper dies of SIGBUS alone.
     Ok(unsafe { core::slice::from_raw_parts(at as *const u8, len) })
+}
+
+/// `MADV_DONTDUMP`. A page size that does not fit is an error that does no harm.
+pub(crate) fn mark_undumped(start: usize, len: usize) {
+    let _ = call(nr::MADVISE, [start, len, 16, 0, 0, 0]);
 }
 
 pub(crate) fn unmap(memory: &[u8]) {

@@ -28,7 +28,10 @@ impl Identity {
         if self.groups().contains(&gid) {
             return Ok(());
         }
-        let slot = self.groups.get_mut(self.count).ok_or(Fail::new(Step::Groups, sys::EINVAL))?;
+        let slot = self
+            .groups
+            .get_mut(self.count)
+            .ok_or(Fail::new(Step::Groups, sys::EINVAL))?;
         *slot = gid;
         self.count += 1;
         Ok(())
@@ -38,19 +41,31 @@ impl Identity {
 /// Resolves the plan's user and groups inside the root.
 pub(crate) fn resolve(plan: &Plan<'_>) -> Done<Identity> {
     let (uid, gid) = (plan.field(field::UID), plan.field(field::GID));
-    let mut identity = Identity { uid, gid, groups: [0; MOST_GROUPS], count: 0, home: None };
+    let mut identity = Identity {
+        uid,
+        gid,
+        groups: [0; MOST_GROUPS],
+        count: 0,
+        home: None,
+    };
     for index in 0..plan.words(Section::Gids).len() {
         identity.add(plan.words(Section::Gids).get(index).unwrap_or(0))?;
     }
     let by_text = plan.has(flag::USER_TEXT);
     let extra = !plan.section(Section::Groups).is_empty();
     let passwd = at(Step::User, read_file(b"/etc/passwd\0"))?;
-    let group = if by_text || extra { at(Step::Group, read_file(b"/etc/group\0"))? } else { &[] };
+    let group = if by_text || extra {
+        at(Step::Group, read_file(b"/etc/group\0"))?
+    } else {
+        &[]
+    };
     if by_text {
         apply_text(&mut identity, bare(plan.text(3)), passwd, group)?;
     } else {
         let mut text = [0u8; 10];
-        identity.home = passwd::user(digits(&mut text, uid), passwd, &[]).ok().and_then(|user| user.home);
+        identity.home = passwd::user(digits(&mut text, uid), passwd, &[])
+            .ok()
+            .and_then(|user| user.home);
     }
     for (index, name) in plan.strings(Section::Groups).enumerate() {
         let gid = passwd::group_id(bare(name), group)
@@ -135,7 +150,9 @@ fn read_all(file: i32, size: u64) -> Sys<&'static [u8]> {
     let buffer = sys::map(size as usize)?;
     let mut len = 0;
     loop {
-        let Some(rest) = buffer.get_mut(len..).filter(|rest| !rest.is_empty()) else { break };
+        let Some(rest) = buffer.get_mut(len..).filter(|rest| !rest.is_empty()) else {
+            break;
+        };
         match sys::read(file, rest)? {
             0 => break,
             count => len += count,

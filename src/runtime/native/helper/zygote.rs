@@ -30,12 +30,20 @@ struct Zygote {
 /// The helper's main program.
 pub(crate) fn run() -> ! {
     tidy();
-    let Ok(buffer) = sys::map(HEADER + INLINE) else { sys::exit(1) };
+    let Ok(buffer) = sys::map(HEADER + INLINE) else {
+        sys::exit(1)
+    };
     let Some(hello) = await_hello(buffer) else { sys::exit(0) };
     let (mut zygote, hello) = match set_up(hello.flags & FLAG_USERNS != 0, buffer) {
         Ok(zygote) => (zygote, hello),
         Err(fail) => {
-            reply(op::FAILED, hello.req, fail.errno, &(fail.step as u32).to_ne_bytes(), None);
+            reply(
+                op::FAILED,
+                hello.req,
+                fail.errno,
+                &(fail.step as u32).to_ne_bytes(),
+                None,
+            );
             sys::exit(1)
         }
     };
@@ -48,6 +56,7 @@ pub(crate) fn run() -> ! {
 /// Nothing of the owner's process may matter here: signals, descriptors, umask, session, name.
 fn tidy() {
     const PR_SET_NAME: usize = 15;
+    container::leave_to_children();
     sys::reset_signals();
     sys::set_mask(1 << (SIGCHLD - 1));
     let _ = sys::close_range(LOCK as u32 + 1, false);
@@ -77,11 +86,22 @@ fn set_up(userns: bool, buffer: &'static mut [u8]) -> Done<Zygote> {
     sys::set_dumpable(false);
     let children = at(Step::SlimNamespace, sys::signalfd(1 << (SIGCHLD - 1)))?;
     let ledger = at(Step::SlimNamespace, Ledger::new())?;
-    Ok(Zygote { slim, children, ledger, buffer })
+    Ok(Zygote {
+        slim,
+        children,
+        ledger,
+        buffer,
+    })
 }
 
 fn reply(op: u16, req: u64, arg: i32, body: &[u8], fd: Option<i32>) {
-    let header = Header { op, req, len: body.len() as u32, arg, flags: 0 };
+    let header = Header {
+        op,
+        req,
+        len: body.len() as u32,
+        arg,
+        flags: 0,
+    };
     let _ = message::send(CONTROL, &header.encode(), body, fd);
 }
 
@@ -101,7 +121,11 @@ impl Zygote {
     fn serve(&mut self) {
         const POLLIN: i16 = 1;
         loop {
-            let mut fds = [CONTROL, OWNER, self.children].map(|fd| PollFd { fd, events: POLLIN, revents: 0 });
+            let mut fds = [CONTROL, OWNER, self.children].map(|fd| PollFd {
+                fd,
+                events: POLLIN,
+                revents: 0,
+            });
             if sys::poll(&mut fds).is_err() {
                 continue;
             }
@@ -218,7 +242,9 @@ impl Zygote {
             ..CloneArgs::default()
         };
         if plan.field(field::FD_CGROUP) != NO_FD {
-            let cgroup = fds.get(plan.field(field::FD_CGROUP)).ok_or(Fail::new(Step::Clone, sys::EBADMSG))?;
+            let cgroup = fds
+                .get(plan.field(field::FD_CGROUP))
+                .ok_or(Fail::new(Step::Clone, sys::EBADMSG))?;
             args.flags |= sys::CLONE_INTO_CGROUP;
             args.cgroup = cgroup as u64;
         }
@@ -228,7 +254,11 @@ impl Zygote {
                 sys::close(fd);
             }
             sys::set_mask(0);
-            container::run(&Context { plan, fds, slim: self.slim });
+            container::run(&Context {
+                plan,
+                fds,
+                slim: self.slim,
+            });
         }
         if let Err(errno) = self.ledger.add(CONTAINER, pid, req, plan.section(Section::Cleanup)) {
             let _ = sys::kill(pid, SIGKILL);
@@ -272,7 +302,11 @@ impl Zygote {
 fn blob_of(header: &Header, inline: &'static [u8], fds: &Fds) -> Sys<&'static [u8]> {
     let len = header.len as usize;
     if header.flags & FLAG_MEMFD == 0 {
-        return if inline.len() == len { Ok(inline) } else { Err(sys::EBADMSG) };
+        return if inline.len() == len {
+            Ok(inline)
+        } else {
+            Err(sys::EBADMSG)
+        };
     }
     let file = fds.last().ok_or(sys::EBADMSG)?;
     if len == 0 || len > LARGEST || sys::stat_fd(file)?.size < len as u64 {

@@ -9,13 +9,50 @@ global_asm!(
 
 // The compiler emits calls to these; there is no C library to provide them.
 global_asm!(
-    ".globl memcpy", "memcpy:", "mov x3, x0", "2: cbz x2, 3f", "ldrb w4, [x1], #1", "strb w4, [x3], #1",
-    "sub x2, x2, #1", "b 2b", "3: ret",
-    ".globl memmove", "memmove:", "sub x5, x0, x1", "cmp x5, x2", "b.hs memcpy", "add x3, x0, x2", "add x1, x1, x2",
-    "4: cbz x2, 5f", "ldrb w4, [x1, #-1]!", "strb w4, [x3, #-1]!", "sub x2, x2, #1", "b 4b", "5: ret",
-    ".globl memset", "memset:", "mov x3, x0", "6: cbz x2, 7f", "strb w1, [x3], #1", "sub x2, x2, #1", "b 6b", "7: ret",
-    ".globl bcmp", "bcmp:", ".globl memcmp", "memcmp:", "8: cbz x2, 9f", "ldrb w3, [x0], #1", "ldrb w4, [x1], #1",
-    "sub x2, x2, #1", "subs w5, w3, w4", "b.eq 8b", "mov w0, w5", "ret", "9: mov w0, #0", "ret",
+    ".globl memcpy",
+    "memcpy:",
+    "mov x3, x0",
+    "2: cbz x2, 3f",
+    "ldrb w4, [x1], #1",
+    "strb w4, [x3], #1",
+    "sub x2, x2, #1",
+    "b 2b",
+    "3: ret",
+    ".globl memmove",
+    "memmove:",
+    "sub x5, x0, x1",
+    "cmp x5, x2",
+    "b.hs memcpy",
+    "add x3, x0, x2",
+    "add x1, x1, x2",
+    "4: cbz x2, 5f",
+    "ldrb w4, [x1, #-1]!",
+    "strb w4, [x3, #-1]!",
+    "sub x2, x2, #1",
+    "b 4b",
+    "5: ret",
+    ".globl memset",
+    "memset:",
+    "mov x3, x0",
+    "6: cbz x2, 7f",
+    "strb w1, [x3], #1",
+    "sub x2, x2, #1",
+    "b 6b",
+    "7: ret",
+    ".globl bcmp",
+    "bcmp:",
+    ".globl memcmp",
+    "memcmp:",
+    "8: cbz x2, 9f",
+    "ldrb w3, [x0], #1",
+    "ldrb w4, [x1], #1",
+    "sub x2, x2, #1",
+    "subs w5, w3, w4",
+    "b.eq 8b",
+    "mov w0, w5",
+    "ret",
+    "9: mov w0, #0",
+    "ret",
 );
 
 /// # Safety
@@ -31,6 +68,7 @@ pub(crate) unsafe fn raw(number: usize, a: [usize; 6]) -> isize {
 }
 
 pub(crate) mod nr {
+    pub(crate) const MADVISE: usize = 233;
     pub(crate) const CHROOT: usize = 51;
     pub(crate) const STATX: usize = 291;
     pub(crate) const FSETXATTR: usize = 7;

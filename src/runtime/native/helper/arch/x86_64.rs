@@ -9,12 +9,52 @@ global_asm!(
 
 // The compiler emits calls to these; there is no C library to provide them. `rep` is fast enough for the sizes here.
 global_asm!(
-    ".globl memcpy", "memcpy:", "mov rax, rdi", "mov rcx, rdx", "rep movsb", "ret",
-    ".globl memmove", "memmove:", "mov rax, rdi", "mov rcx, rdx", "mov r8, rdi", "sub r8, rsi", "cmp r8, rdx", "jb 2f",
-    "rep movsb", "ret", "2:", "lea rdi, [rdi + rdx - 1]", "lea rsi, [rsi + rdx - 1]", "std", "rep movsb", "cld", "ret",
-    ".globl memset", "memset:", "mov r8, rdi", "mov eax, esi", "mov rcx, rdx", "rep stosb", "mov rax, r8", "ret",
-    ".globl bcmp", "bcmp:", ".globl memcmp", "memcmp:", "xor eax, eax", "mov rcx, rdx", "test rcx, rcx", "je 3f",
-    "repe cmpsb", "je 3f", "movzx eax, byte ptr [rdi - 1]", "movzx ecx, byte ptr [rsi - 1]", "sub eax, ecx", "3:", "ret",
+    ".globl memcpy",
+    "memcpy:",
+    "mov rax, rdi",
+    "mov rcx, rdx",
+    "rep movsb",
+    "ret",
+    ".globl memmove",
+    "memmove:",
+    "mov rax, rdi",
+    "mov rcx, rdx",
+    "mov r8, rdi",
+    "sub r8, rsi",
+    "cmp r8, rdx",
+    "jb 2f",
+    "rep movsb",
+    "ret",
+    "2:",
+    "lea rdi, [rdi + rdx - 1]",
+    "lea rsi, [rsi + rdx - 1]",
+    "std",
+    "rep movsb",
+    "cld",
+    "ret",
+    ".globl memset",
+    "memset:",
+    "mov r8, rdi",
+    "mov eax, esi",
+    "mov rcx, rdx",
+    "rep stosb",
+    "mov rax, r8",
+    "ret",
+    ".globl bcmp",
+    "bcmp:",
+    ".globl memcmp",
+    "memcmp:",
+    "xor eax, eax",
+    "mov rcx, rdx",
+    "test rcx, rcx",
+    "je 3f",
+    "repe cmpsb",
+    "je 3f",
+    "movzx eax, byte ptr [rdi - 1]",
+    "movzx ecx, byte ptr [rsi - 1]",
+    "sub eax, ecx",
+    "3:",
+    "ret",
 );
 
 /// # Safety
@@ -30,6 +70,7 @@ pub(crate) unsafe fn raw(number: usize, a: [usize; 6]) -> isize {
 }
 
 pub(crate) mod nr {
+    pub(crate) const MADVISE: usize = 28;
     pub(crate) const CHROOT: usize = 161;
     pub(crate) const STATX: usize = 332;
     pub(crate) const READ: usize = 0;
