@@ -57,7 +57,11 @@ impl Driver {
             .build()
             .map_err(|error| Error::os("start the driver's runtime", error))?;
         let tails = Arc::new(Tails::default());
-        let spawner = Spawner { handle: runtime.handle().clone(), tails: Arc::clone(&tails), pid: std::process::id() };
+        let spawner = Spawner {
+            handle: runtime.handle().clone(),
+            tails: Arc::clone(&tails),
+            pid: std::process::id(),
+        };
         let (stop, stopped) = oneshot::channel::<Work>();
         thread::Builder::new()
             .name("longshore".into())
@@ -72,7 +76,11 @@ impl Driver {
                 runtime.shutdown_background();
             })
             .map_err(|error| Error::os("start the driver's thread", error))?;
-        Ok(Self { spawner, stop: Some(stop), at_end: std::sync::Mutex::new(Box::pin(async {})) })
+        Ok(Self {
+            spawner,
+            stop: Some(stop),
+            at_end: std::sync::Mutex::new(Box::pin(async {})),
+        })
     }
 
     pub(crate) fn spawner(&self) -> &Spawner {
@@ -135,7 +143,10 @@ impl Spawner {
         if self.pid == std::process::id() {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::InvalidState, "the engine was opened before this process forked; open it anew in the child"))
+        Err(Error::new(
+            ErrorKind::InvalidState,
+            "the engine was opened before this process forked; open it anew in the child",
+        ))
     }
 
     /// Runs a future on the driver. Dropping the call drops the future at its next await.
@@ -164,7 +175,10 @@ impl Spawner {
             };
             let _ = answer.send(result);
         });
-        Call { wait, abort: Some(task.abort_handle()) }
+        Call {
+            wait,
+            abort: Some(task.abort_handle()),
+        }
     }
 
     /// Runs work that goes on when its caller goes away: it is told so by its [`Cancel`], and finishes or undoes.
@@ -280,7 +294,12 @@ impl<T> Drop for Tail<T> {
 }
 
 fn gone<T>(answer: Result<Result<T>, oneshot::error::RecvError>) -> Result<T> {
-    answer.unwrap_or_else(|_| Err(Error::new(ErrorKind::Cancelled, "the engine was closed while this was under way")))
+    answer.unwrap_or_else(|_| {
+        Err(Error::new(
+            ErrorKind::Cancelled,
+            "the engine was closed while this was under way",
+        ))
+    })
 }
 
 /// Tells work that its caller went away.
@@ -302,7 +321,10 @@ impl Cancel {
     /// An error once the caller went away.
     pub(crate) fn check(&self) -> Result<()> {
         if self.0.set.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::Cancelled, "the caller went away; the work was undone"));
+            return Err(Error::new(
+                ErrorKind::Cancelled,
+                "the caller went away; the work was undone",
+            ));
         }
         Ok(())
     }
@@ -353,7 +375,9 @@ mod tests {
     #[test]
     fn a_deadline_drops_the_work() {
         let driver = Driver::start().unwrap();
-        let call = driver.spawner().call_within(Some(Duration::from_millis(5)), std::future::pending::<Result<()>>());
+        let call = driver
+            .spawner()
+            .call_within(Some(Duration::from_millis(5)), std::future::pending::<Result<()>>());
         assert_eq!(wait(call).unwrap_err().kind(), &ErrorKind::Timeout);
     }
 

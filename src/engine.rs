@@ -91,7 +91,13 @@ impl Engine {
 
     /// An engine over managers of one's own: a wrapper, a fake, another machine.
     pub fn from_managers(images: Arc<dyn ImageManager>, containers: Arc<dyn ContainerManager>) -> Self {
-        Self { inner: Arc::new(Inner { images, containers, local: None }) }
+        Self {
+            inner: Arc::new(Inner {
+                images,
+                containers,
+                local: None,
+            }),
+        }
     }
 
     /// Where an engine's root is by custom: `/var/lib/longshore` for root, else `$XDG_DATA_HOME/longshore` or
@@ -103,10 +109,17 @@ impl Engine {
         if nix::unistd::geteuid().is_root() {
             return Ok("/var/lib/longshore".into());
         }
-        let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let absolute = |name: &str| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
         let base = absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")));
-        base.map(|base| base.join("longshore"))
-            .ok_or_else(|| Error::invalid("no default root: neither XDG_DATA_HOME nor HOME is set to an absolute path; name a directory"))
+        base.map(|base| base.join("longshore")).ok_or_else(|| {
+            Error::invalid(
+                "no default root: neither XDG_DATA_HOME nor HOME is set to an absolute path; name a directory",
+            )
+        })
     }
 
     /// What this host offers to containers, and for each thing it does not, how to get it.
@@ -149,7 +162,11 @@ impl Engine {
     pub async fn reconcile(&self) -> Result<Reconciled> {
         let local = self.local("reconcile")?;
         let reconciler = local.reconciler.clone();
-        local.driver.spawner().call(async move { reconciler.reconcile().await }).await
+        local
+            .driver
+            .spawner()
+            .call(async move { reconciler.reconcile().await })
+            .await
     }
 
     /// Compares the records with what is really there.
@@ -159,7 +176,11 @@ impl Engine {
     pub async fn audit(&self) -> Result<Audit> {
         let local = self.local("audit")?;
         let reconciler = local.reconciler.clone();
-        local.driver.spawner().call(async move { reconciler.audit().await }).await
+        local
+            .driver
+            .spawner()
+            .call(async move { reconciler.audit().await })
+            .await
     }
 
     fn local(&self, verb: &'static str) -> Result<&Local> {
@@ -236,7 +257,12 @@ impl Engine {
     ) -> Result<T> {
         let Some(limit) = limit else { return work.await };
         let Some(local) = &self.inner.local else {
-            return Err(Error::new(ErrorKind::Unsupported { needs: "an in-process engine".into() }, "deadlines need an in-process engine"));
+            return Err(Error::new(
+                ErrorKind::Unsupported {
+                    needs: "an in-process engine".into(),
+                },
+                "deadlines need an in-process engine",
+            ));
         };
         local.driver.spawner().call_within(Some(limit), work).await
     }

@@ -80,7 +80,9 @@ impl Reconciler {
         let dead = blocking(move || owners.dead()).await?;
         for id in dead {
             let owners = self.owners.clone();
-            let Some(taken) = blocking(move || owners.try_take(&id)).await? else { continue };
+            let Some(taken) = blocking(move || owners.try_take(&id)).await? else {
+                continue;
+            };
             done.containers += self.clear(taken).await?;
             done.owners += 1;
         }
@@ -125,7 +127,10 @@ impl Reconciler {
         let mut findings = Vec::new();
         for entry in self.store.call(|store| store.images()).await? {
             let record = entry.record;
-            for blob in [&record.manifest, &record.config].into_iter().chain(record.layers.iter().map(|layer| &layer.descriptor)) {
+            for blob in [&record.manifest, &record.config]
+                .into_iter()
+                .chain(record.layers.iter().map(|layer| &layer.descriptor))
+            {
                 if self.content.info(&blob.digest).await?.is_none() {
                     findings.push(format!("image {} lacks blob {}", record.id.short(), blob.digest));
                 }

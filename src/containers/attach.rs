@@ -5,8 +5,8 @@ use tokio::sync::mpsc;
 use super::local::{InputEnds, Shared};
 use super::state::{ContainerState, Refusal, Verb, decide, refuse};
 use super::{AttachOptions, Attached, BoxStream, Input};
-use crate::logs::{TeeItem, TeeReader};
 use crate::error::{Error, ErrorKind, Result};
+use crate::logs::{TeeItem, TeeReader};
 
 /// Chunks of stdin that may wait.
 pub(crate) const INPUT_AHEAD: usize = 16;
@@ -29,7 +29,11 @@ impl Shared {
         }
         let slot = self.slot(&record.id);
         let tee = slot.output();
-        let reader = if options.lossless { tee.collect() } else { tee.subscribe(READER_LIMIT) };
+        let reader = if options.lossless {
+            tee.collect()
+        } else {
+            tee.subscribe(READER_LIMIT)
+        };
         let spec = &record.body.spec;
         let input = (spec.open_stdin).then(|| {
             let mut ends = slot.input();
@@ -38,13 +42,19 @@ impl Shared {
                 Some(sender) => sender,
                 None => {
                     let (sender, receiver) = mpsc::channel(INPUT_AHEAD);
-                    *ends = InputEnds { sender: None, receiver: Some(receiver) };
+                    *ends = InputEnds {
+                        sender: None,
+                        receiver: Some(receiver),
+                    };
                     sender
                 }
             };
             Input { sender }
         });
-        Ok(Attached { output: stream(reader), input })
+        Ok(Attached {
+            output: stream(reader),
+            input,
+        })
     }
 
     pub(crate) async fn resize(&self, name: &str, rows: u16, columns: u16) -> Result<()> {

@@ -21,7 +21,10 @@ impl Shared {
     pub(crate) async fn create(&self, spec: ContainerSpec, cancel: &Cancel) -> Result<Created> {
         validate(&spec)?;
         if spec.lifetime == Lifetime::Detached {
-            return Err(Error::unsupported("Lifetime::Detached", "a version of longshore with shims; use Lifetime::Bound for now"));
+            return Err(Error::unsupported(
+                "Lifetime::Detached",
+                "a version of longshore with shims; use Lifetime::Bound for now",
+            ));
         }
         let image = cancel.or(self.parts.images.inspect(&spec.image)).await?;
         let record = self.new_record(spec, &image)?;
@@ -31,7 +34,10 @@ impl Shared {
         if made.is_err() {
             self.undo_create(&record).await;
         }
-        made.map(|()| Created { id: record.id, warnings: Vec::new() })
+        made.map(|()| Created {
+            id: record.id,
+            warnings: Vec::new(),
+        })
     }
 
     fn new_record(&self, spec: ContainerSpec, image: &ImageInfo) -> Result<Record> {
@@ -52,14 +58,27 @@ impl Shared {
             error: None,
         };
         let owner = Some(self.parts.owner.clone());
-        Ok(Record { id, name, owner, state: ContainerState::Created, created_ns: now_ns(), body })
+        Ok(Record {
+            id,
+            name,
+            owner,
+            state: ContainerState::Created,
+            created_ns: now_ns(),
+            body,
+        })
     }
 
     async fn record_and_prepare(&self, record: &Record, cancel: &Cancel) -> Result<()> {
         self.insert(record).await?;
         cancel.check()?;
-        let options = WritableOptions { volatile: true, ..WritableOptions::default() };
-        self.parts.snapshotter.create_writable(&record.snapshot_key(), record.body.chain.as_ref(), options).await?;
+        let options = WritableOptions {
+            volatile: true,
+            ..WritableOptions::default()
+        };
+        self.parts
+            .snapshotter
+            .create_writable(&record.snapshot_key(), record.body.chain.as_ref(), options)
+            .await?;
         cancel.check()
     }
 
@@ -68,7 +87,12 @@ impl Shared {
         for _ in 0..NAME_TRIES {
             let (row, image) = (record.to_row()?, record.body.image_id);
             let event = self.event(record, "create");
-            let taken = match self.parts.store.call(move |store| store.insert_container(&row, Some(&image), Some(&event))).await? {
+            let taken = match self
+                .parts
+                .store
+                .call(move |store| store.insert_container(&row, Some(&image), Some(&event)))
+                .await?
+            {
                 Insert::Done => return Ok(()),
                 Insert::Taken { by } => by,
             };
@@ -76,7 +100,13 @@ impl Shared {
                 return Err(name_taken(&record.name, &taken));
             }
         }
-        Err(Error::new(ErrorKind::Conflict, format!("the name {} is taken again and again by containers that die", record.name)))
+        Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "the name {} is taken again and again by containers that die",
+                record.name
+            ),
+        ))
     }
 
     async fn undo_create(&self, record: &Record) {

@@ -32,8 +32,11 @@ impl Shared {
 fn check(filter: &Filter) -> Result<()> {
     match filter.keys().find(|key| !KNOWN_FILTERS.contains(key)) {
         None => Ok(()),
-        Some(key) => Err(Error::invalid(format!("invalid filter {key:?}; known are {}", KNOWN_FILTERS.join(", ")))
-            .with_object(ObjectKind::Option, "filter")),
+        Some(key) => Err(Error::invalid(format!(
+            "invalid filter {key:?}; known are {}",
+            KNOWN_FILTERS.join(", ")
+        ))
+        .with_object(ObjectKind::Option, "filter")),
     }
 }
 
@@ -49,10 +52,19 @@ fn matches(record: &Record, filter: &Filter) -> bool {
         None => labels.contains_key(wanted),
     };
     any("id", &|value| record.id.as_str().starts_with(value))
-        && any("name", &|value| record.name.as_str().contains(value.trim_start_matches('/')))
+        && any("name", &|value| {
+            record.name.as_str().contains(value.trim_start_matches('/'))
+        })
         && any("status", &|value| record.state.as_str() == value)
-        && any("ancestor", &|value| record.body.spec.image == value || is_id(&record.body.image_id, value))
-        && any("exited", &|value| record.body.exit.is_some_and(|exit| value == exit.status.code().to_string()))
+        && any("ancestor", &|value| {
+            record.body.spec.image == value || is_id(&record.body.image_id, value)
+        })
+        && any("exited", &|value| {
+            record
+                .body
+                .exit
+                .is_some_and(|exit| value == exit.status.code().to_string())
+        })
         && filter.values("label").iter().all(has_label)
 }
 

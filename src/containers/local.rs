@@ -11,8 +11,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::record::{ExitRecord, Record};
 use super::{
-    AttachOptions, Attached, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created, ListOptions,
-    RemoveOptions, StopOptions,
+    AttachOptions, Attached, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created,
+    ListOptions, RemoveOptions, StopOptions,
 };
 use crate::driver::Spawner;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -80,7 +80,9 @@ pub(crate) struct Live {
 
 impl fmt::Debug for LocalContainers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalContainers").field("owner", &self.0.parts.owner).finish_non_exhaustive()
+        f.debug_struct("LocalContainers")
+            .field("owner", &self.0.parts.owner)
+            .finish_non_exhaustive()
     }
 }
 
@@ -139,7 +141,10 @@ impl Slot {
 
 impl LocalContainers {
     pub(crate) fn new(parts: Parts) -> Self {
-        Self(Arc::new(Shared { parts, slots: Mutex::default() }))
+        Self(Arc::new(Shared {
+            parts,
+            slots: Mutex::default(),
+        }))
     }
 }
 
@@ -193,7 +198,10 @@ impl Shared {
         if self.is_ours(record) {
             return Ok(());
         }
-        let message = format!("cannot {verb} container {}: it belongs to another live process; ask that one", record.id.short());
+        let message = format!(
+            "cannot {verb} container {}: it belongs to another live process; ask that one",
+            record.id.short()
+        );
         Err(Error::new(ErrorKind::InvalidState, message).with_object(ObjectKind::Container, record.id.as_str()))
     }
 }
@@ -221,8 +229,10 @@ fn look_up(store: &Store, name: &str) -> Result<crate::store::ContainerRow> {
     match (found.pop(), found.is_empty()) {
         (Some(row), true) => Ok(row),
         (None, _) => Err(no_such(name)),
-        (Some(_), false) => Err(Error::invalid(format!("several containers have an id that begins with {name}; give more of it"))
-            .with_object(ObjectKind::Container, name)),
+        (Some(_), false) => Err(Error::invalid(format!(
+            "several containers have an id that begins with {name}; give more of it"
+        ))
+        .with_object(ObjectKind::Container, name)),
     }
 }
 
@@ -230,12 +240,20 @@ fn look_up(store: &Store, name: &str) -> Result<crate::store::ContainerRow> {
 impl ContainerManager for LocalContainers {
     async fn create(&self, spec: ContainerSpec) -> Result<Created> {
         let shared = Arc::clone(&self.0);
-        self.0.parts.spawner.tail(|cancel| async move { shared.create(spec, &cancel).await }).await
+        self.0
+            .parts
+            .spawner
+            .tail(|cancel| async move { shared.create(spec, &cancel).await })
+            .await
     }
 
     async fn start(&self, name: &str) -> Result<Outcome> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
-        self.0.parts.spawner.tail(|cancel| async move { shared.start(&name, &cancel).await }).await
+        self.0
+            .parts
+            .spawner
+            .tail(|cancel| async move { shared.start(&name, &cancel).await })
+            .await
     }
 
     async fn wait(&self, name: &str) -> Result<ContainerExit> {
@@ -245,41 +263,73 @@ impl ContainerManager for LocalContainers {
 
     async fn kill(&self, name: &str, signal: Signal) -> Result<()> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
-        self.0.parts.spawner.call(async move { shared.kill(&name, signal).await }).await
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.kill(&name, signal).await })
+            .await
     }
 
     async fn stop(&self, name: &str, options: StopOptions) -> Result<Outcome> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
-        self.0.parts.spawner.call(async move { shared.stop(&name, options).await }).await
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.stop(&name, options).await })
+            .await
     }
 
     async fn remove(&self, name: &str, options: RemoveOptions) -> Result<Outcome> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
-        self.0.parts.spawner.tail(|_| async move { shared.remove(&name, options).await }).await
+        self.0
+            .parts
+            .spawner
+            .tail(|_| async move { shared.remove(&name, options).await })
+            .await
     }
 
     async fn inspect(&self, name: &str) -> Result<ContainerInfo> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
-        self.0.parts.spawner.call(async move { shared.inspect(&name).await }).await
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.inspect(&name).await })
+            .await
     }
 
     async fn list(&self, options: ListOptions) -> Result<Vec<ContainerSummary>> {
         let shared = Arc::clone(&self.0);
-        self.0.parts.spawner.call(async move { shared.list(&options).await }).await
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.list(&options).await })
+            .await
     }
 
     async fn logs(&self, name: &str, query: LogQuery) -> Result<LogEntries> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
-        self.0.parts.spawner.call(async move { shared.logs(&name, query).await }).await
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.logs(&name, query).await })
+            .await
     }
 
     async fn attach(&self, name: &str, options: AttachOptions) -> Result<Attached> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
-        self.0.parts.spawner.call(async move { shared.attach(&name, options).await }).await
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.attach(&name, options).await })
+            .await
     }
 
     async fn resize(&self, name: &str, rows: u16, columns: u16) -> Result<()> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
-        self.0.parts.spawner.call(async move { shared.resize(&name, rows, columns).await }).await
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.resize(&name, rows, columns).await })
+            .await
     }
 }

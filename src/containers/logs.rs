@@ -21,6 +21,9 @@ impl Shared {
     }
 
     fn log_target(&self, id: &ContainerId) -> LogTarget {
-        LogTarget { id: id.clone(), dir: self.dir_of(id) }
+        LogTarget {
+            id: id.clone(),
+            dir: self.dir_of(id),
+        }
     }
 }

@@ -23,9 +23,9 @@ mod start;
 mod state;
 mod stop;
 mod sweep;
-mod validate;
 #[cfg(test)]
 mod tests;
+mod validate;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -77,7 +77,9 @@ pub struct Attached {
 
 impl fmt::Debug for Attached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attached").field("input", &self.input).finish_non_exhaustive()
+        f.debug_struct("Attached")
+            .field("input", &self.input)
+            .finish_non_exhaustive()
     }
 }
 

@@ -30,15 +30,25 @@ pub(crate) struct Streams {
 }
 
 impl Shared {
-    pub(crate) async fn monitor(self: Arc<Self>, record: Record, slot: Arc<Slot>, task: Arc<dyn Task>, streams: Streams) {
+    pub(crate) async fn monitor(
+        self: Arc<Self>,
+        record: Record,
+        slot: Arc<Slot>,
+        task: Arc<dyn Task>,
+        streams: Streams,
+    ) {
         let Streams { outputs, feed, output } = streams;
         let feeding = feed.map(|(fd, chunks)| self.parts.spawner.background(feed::feed(fd, chunks)));
         let sink = self.log_sink(&record);
         let pumps = async {
             match logs::pump_all(outputs, sink, output.clone(), PumpOptions::default()).await {
                 Ok(report) if report.lost_entries == 0 => {}
-                Ok(report) => tracing::warn!(container = %record.id, lost = report.lost_entries, "lines could not be logged"),
-                Err(error) => tracing::warn!(container = %record.id, error = error.report(), "output could not be read"),
+                Ok(report) => {
+                    tracing::warn!(container = %record.id, lost = report.lost_entries, "lines could not be logged")
+                }
+                Err(error) => {
+                    tracing::warn!(container = %record.id, error = error.report(), "output could not be read")
+                }
             }
         };
         let exit = run_to_end(&*task, pumps).await;
@@ -62,7 +72,10 @@ impl Shared {
 
     /// Records the end, lets go of the runtime's part, and removes the container where that was asked for.
     async fn ended(&self, mut record: Record, slot: &Slot, task: &dyn Task, exit: Exit) {
-        let exit = ContainerExit { status: exit.status, oom_killed: exit.oom_killed };
+        let exit = ContainerExit {
+            status: exit.status,
+            oom_killed: exit.oom_killed,
+        };
         if let Err(error) = task.remove().await {
             tracing::warn!(container = %record.id, error = error.report(), "the runtime could not let go of a container");
         }
@@ -86,14 +99,23 @@ impl Shared {
         let from = record.state.as_str();
         record.state = state;
         let (id, body, event) = (record.id.clone(), record.body.to_json()?, self.event(record, action));
-        self.parts.store.call(move |store| store.update_container(&id, from, state.as_str(), &body, Some(&event)).map(|_| ())).await
+        self.parts
+            .store
+            .call(move |store| {
+                store
+                    .update_container(&id, from, state.as_str(), &body, Some(&event))
+                    .map(|_| ())
+            })
+            .await
     }
 
     /// An event about a container.
     pub(crate) fn event(&self, record: &Record, action: &str) -> Event {
         let mut event = Event::now(EventKind::Container, action, record.id.as_str());
         event.attributes = record.labels();
-        let event = event.with("image", &record.body.spec.image).with("name", record.name.as_str());
+        let event = event
+            .with("image", &record.body.spec.image)
+            .with("name", record.name.as_str());
         match record.body.exit.filter(|_| action == "die") {
             Some(exit) => event.with("exitCode", exit.status.code().to_string()),
             None => event,

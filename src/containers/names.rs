@@ -3,14 +3,14 @@
 use crate::types::{ContainerId, ContainerName};
 
 const MOODS: [&str; 32] = [
-    "amber", "brisk", "calm", "clear", "coastal", "deft", "early", "even", "fair", "fresh", "gentle", "high", "keen", "level",
-    "light", "lively", "mellow", "misty", "neat", "noble", "open", "patient", "quick", "quiet", "ready", "sea", "silver",
-    "steady", "sunny", "tidal", "warm", "wide",
+    "amber", "brisk", "calm", "clear", "coastal", "deft", "early", "even", "fair", "fresh", "gentle", "high", "keen",
+    "level", "light", "lively", "mellow", "misty", "neat", "noble", "open", "patient", "quick", "quiet", "ready",
+    "sea", "silver", "steady", "sunny", "tidal", "warm", "wide",
 ];
 const THINGS: [&str; 32] = [
-    "anchor", "barge", "beacon", "berth", "bow", "buoy", "cable", "capstan", "cargo", "channel", "crane", "current", "deck",
-    "dock", "ferry", "gull", "harbour", "hatch", "hold", "hull", "jetty", "keel", "mast", "mooring", "pier", "pilot", "quay",
-    "rope", "sail", "sluice", "tide", "wharf",
+    "anchor", "barge", "beacon", "berth", "bow", "buoy", "cable", "capstan", "cargo", "channel", "crane", "current",
+    "deck", "dock", "ferry", "gull", "harbour", "hatch", "hold", "hull", "jetty", "keel", "mast", "mooring", "pier",
+    "pilot", "quay", "rope", "sail", "sluice", "tide", "wharf",
 ];
 
 /// A name drawn from the id's own randomness: two words and four hex digits, so that a clash is as good as impossible.
@@ -18,7 +18,8 @@ pub(crate) fn from_id(id: &ContainerId) -> ContainerName {
     let text = id.as_str();
     let pick = |at: usize| usize::from_str_radix(&text[at..at + 2], 16).unwrap_or(0) % 32;
     let name = format!("{}_{}_{}", MOODS[pick(20)], THINGS[pick(22)], &text[24..28]);
-    name.parse().unwrap_or_else(|_| unreachable!("two words and hex digits make a name"))
+    name.parse()
+        .unwrap_or_else(|_| unreachable!("two words and hex digits make a name"))
 }
 
 #[cfg(test)]

@@ -38,7 +38,10 @@ pub(crate) fn signal(process: ProcessIdentity, signal: Signal) -> Result<()> {
 pub(crate) async fn ended(process: ProcessIdentity) -> Result<()> {
     let Ok(fd) = open(process) else { return Ok(()) };
     let fd = poll::watch(fd, Interest::READABLE).map_err(|error| Error::os("poll a process", error))?;
-    fd.readable().await.map(|_| ()).map_err(|error| Error::os("poll a process", error))
+    fd.readable()
+        .await
+        .map(|_| ())
+        .map_err(|error| Error::os("poll a process", error))
 }
 
 #[cfg(test)]
@@ -49,7 +52,10 @@ mod tests {
     fn this_process_is_itself_and_a_reused_pid_is_not() {
         let me = identify(std::process::id()).unwrap();
         assert!(open(me).is_ok());
-        let former = ProcessIdentity { start_ticks: me.start_ticks + 1, ..me };
+        let former = ProcessIdentity {
+            start_ticks: me.start_ticks + 1,
+            ..me
+        };
         assert_eq!(open(former).unwrap_err().kind(), &ErrorKind::InvalidState);
     }
 }

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use oci_spec::runtime::{
-    BoxBuilder, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxNamespaceBuilder,
-    LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxSeccomp, Mount, MountBuilder, PosixRlimit,
-    PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, Spec, SpecBuilder, UserBuilder,
-};
 use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    BoxBuilder, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxMemoryBuilder,
+    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxSeccomp,
+    Mount, MountBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, Spec, SpecBuilder,
+    UserBuilder,
+};
 use serde::{Deserialize, Serialize};
 
 use super::spec::{ContainerSpec, Limits, NetworkMode, Seccomp, Tmpfs};
@@ -48,8 +49,10 @@ pub(crate) fn arguments(spec: &ContainerSpec, image: &ImageDefaults) -> Result<V
     };
     let arguments: Vec<String> = entrypoint.iter().chain(command).cloned().collect();
     if arguments.first().is_none_or(String::is_empty) {
-        return Err(Error::invalid("no command specified: neither the request nor the image names a program to run")
-            .with_object(ObjectKind::Option, "command"));
+        return Err(
+            Error::invalid("no command specified: neither the request nor the image names a program to run")
+                .with_object(ObjectKind::Option, "command"),
+        );
     }
     Ok(arguments)
 }
@@ -57,7 +60,10 @@ pub(crate) fn arguments(spec: &ContainerSpec, image: &ImageDefaults) -> Result<V
 /// The environment: PATH and HOSTNAME, then the image's, then the caller's; TERM with a terminal. HOME is the runtime's, which
 /// knows the user.
 pub(crate) fn environment(spec: &ContainerSpec, image: &ImageDefaults, hostname: &str) -> Vec<String> {
-    let mut env: Vec<(String, String)> = vec![("PATH".into(), defaults::PATH.into()), ("HOSTNAME".into(), hostname.into())];
+    let mut env: Vec<(String, String)> = vec![
+        ("PATH".into(), defaults::PATH.into()),
+        ("HOSTNAME".into(), hostname.into()),
+    ];
     if spec.tty {
         env.push(("TERM".into(), "xterm".into()));
     }
@@ -84,7 +90,10 @@ pub(crate) fn stop_plan(spec: &ContainerSpec, image: &ImageDefaults) -> (Signal,
 
 /// The user as written, by the caller or the image.
 pub(crate) fn user(spec: &ContainerSpec, image: &ImageDefaults) -> Option<String> {
-    spec.user.clone().or_else(|| image.user.clone()).filter(|user| !user.is_empty())
+    spec.user
+        .clone()
+        .or_else(|| image.user.clone())
+        .filter(|user| !user.is_empty())
 }
 
 /// The container's host name.
@@ -94,7 +103,10 @@ pub(crate) fn hostname(spec: &ContainerSpec, id: &ContainerId) -> String {
 
 /// Standard streams of the first process.
 pub(crate) fn stdio(spec: &ContainerSpec) -> StdioPlan {
-    StdioPlan { stdin: spec.open_stdin, terminal: spec.tty.then(|| spec.tty_size.unwrap_or(DEFAULT_SIZE)) }
+    StdioPlan {
+        stdin: spec.open_stdin,
+        terminal: spec.tty.then(|| spec.tty_size.unwrap_or(DEFAULT_SIZE)),
+    }
 }
 
 /// The whole OCI spec. `root` is left out: the storage driver's mounts stand in its place.
@@ -112,7 +124,11 @@ pub(crate) fn oci_spec(id: &ContainerId, spec: &ContainerSpec, image: &ImageDefa
     for bind in &spec.binds {
         replace_mount(&mut mounts, bind_mount(&bind.source, &bind.target, bind.read_only)?);
     }
-    let mut builder = SpecBuilder::default().process(process).hostname(hostname).mounts(mounts).linux(linux(spec, capabilities)?);
+    let mut builder = SpecBuilder::default()
+        .process(process)
+        .hostname(hostname)
+        .mounts(mounts)
+        .linux(linux(spec, capabilities)?);
     if let Some(domain) = &spec.domainname {
         builder = builder.domainname(domain);
     }
@@ -125,7 +141,12 @@ fn build_error(error: OciSpecError) -> Error {
     Error::new(ErrorKind::Internal, "the plan does not make an OCI runtime spec").with_source(error)
 }
 
-fn process(spec: &ContainerSpec, image: &ImageDefaults, hostname: &str, capabilities: CapabilitySet) -> Result<Process> {
+fn process(
+    spec: &ContainerSpec,
+    image: &ImageDefaults,
+    hostname: &str,
+    capabilities: CapabilitySet,
+) -> Result<Process> {
     let set = capabilities.to_oci();
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(set.clone())
@@ -135,11 +156,20 @@ fn process(spec: &ContainerSpec, image: &ImageDefaults, hostname: &str, capabili
         .ambient(CapabilitySet::EMPTY.to_oci())
         .build()
         .map_err(build_error)?;
-    let cwd = spec.working_dir.clone().or_else(|| image.working_dir.clone().filter(|dir| !dir.is_empty()).map(Into::into));
+    let cwd = spec
+        .working_dir
+        .clone()
+        .or_else(|| image.working_dir.clone().filter(|dir| !dir.is_empty()).map(Into::into));
     let rlimits = spec.ulimits.iter().map(rlimit).collect::<Result<Vec<_>>>()?;
     let mut builder = ProcessBuilder::default()
         .terminal(spec.tty)
-        .user(UserBuilder::default().uid(0u32).gid(0u32).build().map_err(build_error)?)
+        .user(
+            UserBuilder::default()
+                .uid(0u32)
+                .gid(0u32)
+                .build()
+                .map_err(build_error)?,
+        )
         .args(arguments(spec, image)?)
         .env(environment(spec, image, hostname))
         .cwd(cwd.unwrap_or_else(|| PathBuf::from("/")))
@@ -147,7 +177,11 @@ fn process(spec: &ContainerSpec, image: &ImageDefaults, hostname: &str, capabili
         .rlimits(rlimits)
         .no_new_privileges(spec.no_new_privileges);
     if let Some((rows, columns)) = stdio(spec).terminal {
-        let size = BoxBuilder::default().height(u64::from(rows)).width(u64::from(columns)).build().map_err(build_error)?;
+        let size = BoxBuilder::default()
+            .height(u64::from(rows))
+            .width(u64::from(columns))
+            .build()
+            .map_err(build_error)?;
         builder = builder.console_size(size);
     }
     if let Some(score) = spec.oom_score_adj {
@@ -159,13 +193,22 @@ fn process(spec: &ContainerSpec, image: &ImageDefaults, hostname: &str, capabili
 /// The kernel's limit of a name that Docker knows.
 pub(crate) fn rlimit_type(name: &str) -> Result<PosixRlimitType> {
     let known = format!("RLIMIT_{}", name.to_ascii_uppercase());
-    serde_json::from_value(serde_json::Value::String(known))
-        .map_err(|_| Error::invalid(format!("invalid ulimit: {name:?} is not a resource limit (nofile, nproc, core, …)")).with_object(ObjectKind::Option, "ulimit"))
+    serde_json::from_value(serde_json::Value::String(known)).map_err(|_| {
+        Error::invalid(format!(
+            "invalid ulimit: {name:?} is not a resource limit (nofile, nproc, core, …)"
+        ))
+        .with_object(ObjectKind::Option, "ulimit")
+    })
 }
 
 fn rlimit(limit: &super::spec::Ulimit) -> Result<PosixRlimit> {
     let typ = rlimit_type(&limit.name)?;
-    PosixRlimitBuilder::default().typ(typ).soft(limit.soft).hard(limit.hard).build().map_err(build_error)
+    PosixRlimitBuilder::default()
+        .typ(typ)
+        .soft(limit.soft)
+        .hard(limit.hard)
+        .build()
+        .map_err(build_error)
 }
 
 fn replace_mount(mounts: &mut Vec<Mount>, mount: Mount) {
@@ -180,13 +223,25 @@ fn tmpfs_mount(path: &Path, options: &Tmpfs) -> Result<Mount> {
     words.extend(options.size.map(|size| format!("size={}", size.get())));
     words.extend(options.uid.map(|uid| format!("uid={uid}")));
     words.extend(options.gid.map(|gid| format!("gid={gid}")));
-    MountBuilder::default().destination(path).typ("tmpfs").source("tmpfs").options(words).build().map_err(build_error)
+    MountBuilder::default()
+        .destination(path)
+        .typ("tmpfs")
+        .source("tmpfs")
+        .options(words)
+        .build()
+        .map_err(build_error)
 }
 
 fn bind_mount(source: &Path, target: &Path, read_only: bool) -> Result<Mount> {
     let access = if read_only { "ro" } else { "rw" };
     let words: Vec<String> = ["rbind", "rprivate", access].map(Into::into).into();
-    MountBuilder::default().destination(target).typ("bind").source(source).options(words).build().map_err(build_error)
+    MountBuilder::default()
+        .destination(target)
+        .typ("bind")
+        .source(source)
+        .options(words)
+        .build()
+        .map_err(build_error)
 }
 
 fn linux(spec: &ContainerSpec, capabilities: CapabilitySet) -> Result<Linux> {
@@ -222,7 +277,10 @@ fn namespaces(spec: &ContainerSpec) -> Result<Vec<oci_spec::runtime::LinuxNamesp
     if spec.user_namespace {
         kinds.push(Ns::User);
     }
-    kinds.into_iter().map(|kind| LinuxNamespaceBuilder::default().typ(kind).build().map_err(build_error)).collect()
+    kinds
+        .into_iter()
+        .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build().map_err(build_error))
+        .collect()
 }
 
 /// Docker's limits in the runtime spec's units.
@@ -231,7 +289,10 @@ pub(crate) fn resources(limits: &Limits) -> Result<LinuxResources> {
     if let Some(memory) = memory(limits)? {
         builder = builder.memory(memory);
     }
-    let quota = limits.nano_cpus.filter(|cpus| *cpus != 0).map(|cpus| (cpus / 1000 * CPU_PERIOD / 1_000_000) as i64);
+    let quota = limits
+        .nano_cpus
+        .filter(|cpus| *cpus != 0)
+        .map(|cpus| (cpus / 1000 * CPU_PERIOD / 1_000_000) as i64);
     let shares = limits.cpu_shares.filter(|shares| *shares != 0);
     if quota.is_some() || shares.is_some() || limits.cpuset_cpus.is_some() {
         let mut cpu = LinuxCpuBuilder::default();
@@ -256,7 +317,10 @@ fn memory(limits: &Limits) -> Result<Option<oci_spec::runtime::LinuxMemory>> {
     let bytes = |size: Option<Bytes>| size.map(|size| size.get() as i64).filter(|size| *size != 0);
     let (limit, reservation) = (bytes(limits.memory), bytes(limits.memory_reservation));
     // Docker's default: as much swap again as memory.
-    let swap = limits.memory_swap.filter(|swap| *swap != 0).or_else(|| limit.map(|limit| limit.saturating_mul(2)));
+    let swap = limits
+        .memory_swap
+        .filter(|swap| *swap != 0)
+        .or_else(|| limit.map(|limit| limit.saturating_mul(2)));
     if limit.is_none() && reservation.is_none() && limits.memory_swap.is_none() {
         return Ok(None);
     }
@@ -298,18 +362,28 @@ mod tests {
         for (spec, expected) in cases {
             assert_eq!(arguments(&spec, &image()).unwrap(), expected);
         }
-        assert_eq!(arguments(&spec, &ImageDefaults::default()).unwrap_err().kind(), &ErrorKind::InvalidArgument);
+        assert_eq!(
+            arguments(&spec, &ImageDefaults::default()).unwrap_err().kind(),
+            &ErrorKind::InvalidArgument
+        );
     }
 
     #[test]
     fn h1_environment_is_merged_in_order() {
         let spec = ContainerSpec::image("x").env("A", "2").env("B", "3");
-        assert_eq!(environment(&spec, &image(), "h"), ["PATH=/x", "HOSTNAME=h", "A=2", "B=3"]);
+        assert_eq!(
+            environment(&spec, &image(), "h"),
+            ["PATH=/x", "HOSTNAME=h", "A=2", "B=3"]
+        );
     }
 
     #[test]
     fn h15_h16_limits_in_the_units_of_the_runtime_spec() {
-        let limits = ContainerSpec::image("x").memory(Bytes::mib(64)).cpus(1.5).pids_limit(20).limits;
+        let limits = ContainerSpec::image("x")
+            .memory(Bytes::mib(64))
+            .cpus(1.5)
+            .pids_limit(20)
+            .limits;
         let planned = resources(&limits).unwrap();
         let memory = planned.memory().as_ref().unwrap();
         assert_eq!((memory.limit(), memory.swap()), (Some(64 << 20), Some(128 << 20)));

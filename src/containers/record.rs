@@ -59,25 +59,41 @@ pub(crate) struct ExitRecord {
 
 impl From<ExitRecord> for ContainerExit {
     fn from(record: ExitRecord) -> Self {
-        Self { status: record.status, oom_killed: record.oom_killed }
+        Self {
+            status: record.status,
+            oom_killed: record.oom_killed,
+        }
     }
 }
 
 impl From<ContainerExit> for ExitRecord {
     fn from(exit: ContainerExit) -> Self {
-        Self { status: exit.status, oom_killed: exit.oom_killed }
+        Self {
+            status: exit.status,
+            oom_killed: exit.oom_killed,
+        }
     }
 }
 
 impl Record {
     pub(crate) fn from_row(row: ContainerRow) -> Result<Self> {
         let damaged = |what: &str| {
-            Error::new(ErrorKind::Corrupt, format!("the record of container {} has {what}", row.id.short()))
-                .with_object(ObjectKind::Container, row.id.as_str())
+            Error::new(
+                ErrorKind::Corrupt,
+                format!("the record of container {} has {what}", row.id.short()),
+            )
+            .with_object(ObjectKind::Container, row.id.as_str())
         };
         let state = ContainerState::parse(&row.state).ok_or_else(|| damaged("an unknown state"))?;
         let body = serde_json::from_str(&row.body).map_err(|error| damaged("an unreadable body").with_source(error))?;
-        Ok(Self { id: row.id, name: row.name, owner: row.owner, state, created_ns: row.created_ns, body })
+        Ok(Self {
+            id: row.id,
+            name: row.name,
+            owner: row.owner,
+            state,
+            created_ns: row.created_ns,
+            body,
+        })
     }
 
     pub(crate) fn to_row(&self) -> Result<ContainerRow> {
@@ -111,7 +127,8 @@ impl Record {
 
 impl Body {
     pub(crate) fn to_json(&self) -> Result<String> {
-        serde_json::to_string(self).map_err(|error| Error::internal("a container's record cannot be written").with_source(error))
+        serde_json::to_string(self)
+            .map_err(|error| Error::internal("a container's record cannot be written").with_source(error))
     }
 }
 
@@ -122,7 +139,9 @@ pub(crate) fn snapshot_key(id: &ContainerId) -> String {
 
 /// Nanoseconds since 1970 of now.
 pub(crate) fn now_ns() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64)
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos() as i64)
 }
 
 /// The time of nanoseconds since 1970.

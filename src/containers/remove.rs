@@ -1,9 +1,9 @@
 //! `remove`: the writable layer, the files, the record. The record goes last, so that a removal cut short is taken up again.
 
+use super::RemoveOptions;
 use super::local::Shared;
 use super::record::Record;
 use super::state::{ContainerState, Move, Verb, decide};
-use super::RemoveOptions;
 use crate::error::{Error, Result};
 use crate::types::{Outcome, Signal};
 
@@ -44,7 +44,10 @@ impl Shared {
         files?;
         record.state = ContainerState::Removing;
         let (id, event) = (record.id.clone(), self.event(&record, "destroy"));
-        self.parts.store.call(move |store| store.delete_container(&id, Some(&event)).map(|_| ())).await?;
+        self.parts
+            .store
+            .call(move |store| store.delete_container(&id, Some(&event)).map(|_| ()))
+            .await?;
         self.forget(&record.id);
         Ok(())
     }
@@ -53,7 +56,9 @@ impl Shared {
         let dir = self.dir_of(&record.id);
         let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
         match removed {
-            Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::os("remove a container's files", error)),
+            Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::os("remove a container's files", error))
+            }
             _ => Ok(()),
         }
     }

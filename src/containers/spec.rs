@@ -199,7 +199,10 @@ macro_rules! setters {
 impl ContainerSpec {
     /// A container of an image, with everything else as Docker has it.
     pub fn image(image: impl Into<String>) -> Self {
-        Self { image: image.into(), ..Self::default() }
+        Self {
+            image: image.into(),
+            ..Self::default()
+        }
     }
 
     /// Arguments, replacing the image's CMD.
@@ -233,14 +236,22 @@ impl ContainerSpec {
     /// Shows a directory or file of the host, writable.
     #[must_use]
     pub fn bind(mut self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
-        self.binds.push(BindMount { source: source.into(), target: target.into(), read_only: false });
+        self.binds.push(BindMount {
+            source: source.into(),
+            target: target.into(),
+            read_only: false,
+        });
         self
     }
 
     /// Shows a directory or file of the host, read-only.
     #[must_use]
     pub fn bind_read_only(mut self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
-        self.binds.push(BindMount { source: source.into(), target: target.into(), read_only: true });
+        self.binds.push(BindMount {
+            source: source.into(),
+            target: target.into(),
+            read_only: true,
+        });
         self
     }
 
@@ -268,7 +279,11 @@ impl ContainerSpec {
     /// Sets a resource limit of its processes.
     #[must_use]
     pub fn ulimit(mut self, name: impl Into<String>, soft: u64, hard: u64) -> Self {
-        self.ulimits.push(Ulimit { name: name.into(), soft, hard });
+        self.ulimits.push(Ulimit {
+            name: name.into(),
+            soft,
+            hard,
+        });
         self
     }
 

@@ -7,10 +7,10 @@ use tokio::sync::mpsc;
 use super::feed;
 use super::local::{Live, Shared, Slot};
 use super::monitor::Streams;
+use super::peer;
 use super::plan;
 use super::record::{Record, now_ns};
 use super::state::{ContainerState, Move, Verb, decide};
-use super::peer;
 use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::logs::LogStream;
@@ -42,7 +42,10 @@ impl Shared {
     async fn start_now(self: &Arc<Self>, mut record: Record, slot: &Arc<Slot>, cancel: &Cancel) -> Result<()> {
         cancel.check()?;
         let launch = self.launch(&record).await?;
-        let started = cancel.or(self.parts.runtime.start(launch)).await.map_err(|error| about(&record, error))?;
+        let started = cancel
+            .or(self.parts.runtime.start(launch))
+            .await
+            .map_err(|error| about(&record, error))?;
         let task = Arc::clone(&started.task);
         record.body.process = peer::identify(task.pid());
         record.body.started_ns = Some(now_ns());
@@ -53,14 +56,18 @@ impl Shared {
             Ok(streams) => streams,
             Err(error) => return Err(abandon(&*task, error).await),
         };
-        slot.set_live(Some(Live { task: Arc::clone(&task) }));
+        slot.set_live(Some(Live {
+            task: Arc::clone(&task),
+        }));
         if let Err(error) = self.record_state(&mut record, ContainerState::Running, "start").await {
             slot.set_live(None);
             return Err(abandon(&*task, error).await);
         }
         let shared = Arc::clone(self);
         let slot = Arc::clone(slot);
-        self.parts.spawner.background(async move { shared.monitor(record, slot, task, streams).await });
+        self.parts
+            .spawner
+            .background(async move { shared.monitor(record, slot, task, streams).await });
         Ok(())
     }
 
@@ -101,7 +108,9 @@ fn about(record: &Record, error: Error) -> Error {
     let short = record.id.short().to_owned();
     match error.kind() {
         ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable => error,
-        _ => error.context(format!("start container {short}")).with_object(ObjectKind::Container, record.id.as_str()),
+        _ => error
+            .context(format!("start container {short}"))
+            .with_object(ObjectKind::Container, record.id.as_str()),
     }
 }
 
@@ -118,7 +127,9 @@ fn streams(started: Started, slot: &Slot) -> Result<Streams> {
     let mut outputs = Vec::new();
     let mut input = None;
     if let Some(terminal) = started.terminal {
-        let writer = terminal.try_clone().map_err(|error| Error::os("duplicate the terminal", error))?;
+        let writer = terminal
+            .try_clone()
+            .map_err(|error| Error::os("duplicate the terminal", error))?;
         input = Some(feed::writable(writer)?);
         outputs.push((terminal, LogStream::Stdout));
     }
@@ -130,9 +141,16 @@ fn streams(started: Started, slot: &Slot) -> Result<Streams> {
     let mut ends = slot.input();
     if ends.receiver.is_none() {
         let (sender, receiver) = mpsc::channel(super::attach::INPUT_AHEAD);
-        *ends = super::local::InputEnds { sender: Some(sender), receiver: Some(receiver) };
+        *ends = super::local::InputEnds {
+            sender: Some(sender),
+            receiver: Some(receiver),
+        };
     }
     let feed = input.zip(ends.receiver.take());
     drop(ends);
-    Ok(Streams { outputs, feed, output: slot.output() })
+    Ok(Streams {
+        outputs,
+        feed,
+        output: slot.output(),
+    })
 }

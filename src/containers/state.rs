@@ -26,7 +26,13 @@ pub enum ContainerState {
 
 impl ContainerState {
     /// Every state.
-    pub const ALL: [Self; 5] = [Self::Created, Self::Starting, Self::Running, Self::Exited, Self::Removing];
+    pub const ALL: [Self; 5] = [
+        Self::Created,
+        Self::Starting,
+        Self::Running,
+        Self::Exited,
+        Self::Removing,
+    ];
 
     /// Docker's word for it.
     pub const fn as_str(self) -> &'static str {
@@ -120,9 +126,21 @@ pub(crate) const fn step(state: ContainerState, verb: Verb) -> Move {
 pub(crate) fn refuse(id: &ContainerId, state: ContainerState, verb: Verb, refusal: Refusal) -> Error {
     let short = id.short();
     let (kind, message) = match refusal {
-        Refusal::NotRunning => (ErrorKind::InvalidState, format!("cannot {} container {short}: it is not running (state {state})", verb.as_str())),
-        Refusal::Running => (ErrorKind::Conflict, format!("cannot remove container {short}: it is running; stop it first, or remove it with force")),
-        Refusal::BeingRemoved => (ErrorKind::Conflict, format!("cannot {} container {short}: it is being removed", verb.as_str())),
+        Refusal::NotRunning => (
+            ErrorKind::InvalidState,
+            format!(
+                "cannot {} container {short}: it is not running (state {state})",
+                verb.as_str()
+            ),
+        ),
+        Refusal::Running => (
+            ErrorKind::Conflict,
+            format!("cannot remove container {short}: it is running; stop it first, or remove it with force"),
+        ),
+        Refusal::BeingRemoved => (
+            ErrorKind::Conflict,
+            format!("cannot {} container {short}: it is being removed", verb.as_str()),
+        ),
     };
     Error::new(kind, message).with_object(ObjectKind::Container, id.as_str())
 }
@@ -143,15 +161,38 @@ mod tests {
     fn every_verb_in_every_state() {
         use Move::{Already, Go, KillFirst, Refuse, Wait};
         use Refusal::{BeingRemoved, NotRunning, Running};
-        let verbs = [Verb::Start, Verb::Kill, Verb::Stop, Verb::Resize, Verb::Remove, Verb::RemoveForce];
+        let verbs = [
+            Verb::Start,
+            Verb::Kill,
+            Verb::Stop,
+            Verb::Resize,
+            Verb::Remove,
+            Verb::RemoveForce,
+        ];
         let table = [
-            (ContainerState::Created, [Go, Refuse(NotRunning), Already, Refuse(NotRunning), Go, Go]),
+            (
+                ContainerState::Created,
+                [Go, Refuse(NotRunning), Already, Refuse(NotRunning), Go, Go],
+            ),
             (ContainerState::Starting, [Wait; 6]),
-            (ContainerState::Running, [Already, Go, Go, Go, Refuse(Running), KillFirst]),
-            (ContainerState::Exited, [Go, Refuse(NotRunning), Already, Refuse(NotRunning), Go, Go]),
+            (
+                ContainerState::Running,
+                [Already, Go, Go, Go, Refuse(Running), KillFirst],
+            ),
+            (
+                ContainerState::Exited,
+                [Go, Refuse(NotRunning), Already, Refuse(NotRunning), Go, Go],
+            ),
             (
                 ContainerState::Removing,
-                [Refuse(BeingRemoved), Refuse(NotRunning), Refuse(BeingRemoved), Refuse(NotRunning), Wait, Wait],
+                [
+                    Refuse(BeingRemoved),
+                    Refuse(NotRunning),
+                    Refuse(BeingRemoved),
+                    Refuse(NotRunning),
+                    Wait,
+                    Wait,
+                ],
             ),
         ];
         for (state, row) in table {

@@ -1,9 +1,9 @@
 //! `stop`: ask, wait, kill.
 
+use super::StopOptions;
 use super::local::Shared;
 use super::plan;
 use super::state::{Move, Verb, decide};
-use super::StopOptions;
 use crate::error::{ErrorKind, Result};
 use crate::types::{Outcome, Signal};
 
@@ -16,7 +16,10 @@ impl Shared {
         let (signal, timeout) = plan::stop_plan(&record.body.spec, &record.body.image);
         let id = record.id.as_str();
         self.signal_if_running(id, options.signal.unwrap_or(signal)).await?;
-        if tokio::time::timeout(options.timeout.unwrap_or(timeout), self.wait(id)).await.is_err() {
+        if tokio::time::timeout(options.timeout.unwrap_or(timeout), self.wait(id))
+            .await
+            .is_err()
+        {
             self.signal_if_running(id, Signal::KILL).await?;
             ended(self.wait(id).await)?;
         }

@@ -52,7 +52,12 @@ impl Shared {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.map_err(|error| Error::os("list the containers' directories", error))?,
         };
-        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-        Ok(names.filter(|name| !known.contains(name)).map(|name| format!("directory of unknown container {name}")).collect())
+        let names = entries
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned());
+        Ok(names
+            .filter(|name| !known.contains(name))
+            .map(|name| format!("directory of unknown container {name}"))
+            .collect())
     }
 }

@@ -182,7 +182,13 @@ fn on(path: &Path) -> Bench {
         ownership: "direct",
     };
     let containers = LocalContainers::new(parts);
-    Bench { containers, _driver: driver, _owner: owner, snapshots, _dir: tempfile::tempdir().unwrap() }
+    Bench {
+        containers,
+        _driver: driver,
+        _owner: owner,
+        snapshots,
+        _dir: tempfile::tempdir().unwrap(),
+    }
 }
 
 fn spec<const N: usize>(words: [&str; N]) -> ContainerSpec {
@@ -212,9 +218,17 @@ async fn a_container_lives_from_create_to_remove() {
     assert_eq!(containers.wait("web").await.unwrap().status.code(), 0);
     let info = containers.inspect(&id.short()[..6]).await.unwrap();
     assert_eq!((info.state, info.pid, info.error), (ContainerState::Exited, None, None));
-    let lines: Vec<_> = containers.logs("web", LogQuery::default()).await.unwrap().collect().await;
+    let lines: Vec<_> = containers
+        .logs("web", LogQuery::default())
+        .await
+        .unwrap()
+        .collect()
+        .await;
     assert_eq!(lines.into_iter().next().unwrap().unwrap().bytes, "hello\n");
-    assert_eq!(containers.remove("web", RemoveOptions::default()).await.unwrap(), Outcome::Done);
+    assert_eq!(
+        containers.remove("web", RemoveOptions::default()).await.unwrap(),
+        Outcome::Done
+    );
     assert!(containers.inspect("web").await.unwrap_err().is_not_found());
     assert_eq!(std::fs::read_dir(&bench.snapshots).unwrap().count(), 0);
 }
@@ -226,11 +240,26 @@ async fn started_twice_is_already() {
     let id = containers.create(spec(["sleep"])).await.unwrap().id.to_string();
     assert_eq!(containers.start(&id).await.unwrap(), Outcome::Done);
     assert_eq!(containers.start(&id).await.unwrap(), Outcome::Already);
-    assert!(containers.remove(&id, RemoveOptions::default()).await.unwrap_err().is_conflict());
-    assert_eq!(containers.stop(&id, StopOptions::default()).await.unwrap(), Outcome::Done);
-    assert_eq!(containers.stop(&id, StopOptions::default()).await.unwrap(), Outcome::Already);
+    assert!(
+        containers
+            .remove(&id, RemoveOptions::default())
+            .await
+            .unwrap_err()
+            .is_conflict()
+    );
+    assert_eq!(
+        containers.stop(&id, StopOptions::default()).await.unwrap(),
+        Outcome::Done
+    );
+    assert_eq!(
+        containers.stop(&id, StopOptions::default()).await.unwrap(),
+        Outcome::Already
+    );
     assert_eq!(containers.wait(&id).await.unwrap().status.code(), 143);
-    assert_eq!(containers.kill(&id, Signal::KILL).await.unwrap_err().kind(), &ErrorKind::InvalidState);
+    assert_eq!(
+        containers.kill(&id, Signal::KILL).await.unwrap_err().kind(),
+        &ErrorKind::InvalidState
+    );
     containers.start(&id).await.unwrap();
     containers.remove(&id, RemoveOptions { force: true }).await.unwrap();
 }
@@ -239,7 +268,12 @@ async fn started_twice_is_already() {
 async fn stdin_reaches_the_program_and_closes_with_its_last_writer() {
     let bench = bench();
     let containers = &bench.containers;
-    let id = containers.create(spec(["cat"]).open_stdin(true)).await.unwrap().id.to_string();
+    let id = containers
+        .create(spec(["cat"]).open_stdin(true))
+        .await
+        .unwrap()
+        .id
+        .to_string();
     let mut attached = containers.attach(&id, AttachOptions { lossless: true }).await.unwrap();
     containers.start(&id).await.unwrap();
     let input = attached.input.take().unwrap();
@@ -253,15 +287,33 @@ async fn stdin_reaches_the_program_and_closes_with_its_last_writer() {
 async fn what_cannot_be_is_refused_and_leaves_nothing() {
     let bench = bench();
     let containers = &bench.containers;
-    assert!(containers.create(ContainerSpec::image("unknown").command(["x"])).await.unwrap_err().is_not_found());
+    assert!(
+        containers
+            .create(ContainerSpec::image("unknown").command(["x"]))
+            .await
+            .unwrap_err()
+            .is_not_found()
+    );
     let nothing = containers.create(ContainerSpec::image("known")).await.unwrap_err();
     assert_eq!(nothing.kind(), &ErrorKind::InvalidArgument);
-    let detached = containers.create(spec(["echo"]).lifetime(Lifetime::Detached)).await.unwrap_err();
+    let detached = containers
+        .create(spec(["echo"]).lifetime(Lifetime::Detached))
+        .await
+        .unwrap_err();
     assert!(detached.is_unsupported());
     containers.create(spec(["echo"]).name("taken")).await.unwrap();
-    assert!(containers.create(spec(["echo"]).name("taken")).await.unwrap_err().is_conflict());
+    assert!(
+        containers
+            .create(spec(["echo"]).name("taken"))
+            .await
+            .unwrap_err()
+            .is_conflict()
+    );
     let id = containers.create(spec(["nope"])).await.unwrap().id.to_string();
-    assert_eq!(containers.start(&id).await.unwrap_err().kind(), &ErrorKind::CommandNotFound);
+    assert_eq!(
+        containers.start(&id).await.unwrap_err().kind(),
+        &ErrorKind::CommandNotFound
+    );
     let info = containers.inspect(&id).await.unwrap();
     assert_eq!(info.state, ContainerState::Created);
     assert!(info.error.unwrap().contains("nope"));
@@ -273,7 +325,12 @@ async fn auto_remove_tells_waiters_the_status_first() {
     let bench = bench();
     let containers = &bench.containers;
     for _ in 0..50 {
-        let id = containers.create(spec(["fail", "7"]).auto_remove(true)).await.unwrap().id.to_string();
+        let id = containers
+            .create(spec(["fail", "7"]).auto_remove(true))
+            .await
+            .unwrap()
+            .id
+            .to_string();
         let waiting = {
             let (containers, id) = (containers.clone(), id.clone());
             tokio::spawn(async move { containers.wait(&id).await })
@@ -290,7 +347,14 @@ async fn a_dead_owner_s_container_is_swept_by_whoever_meets_it() {
     let id = first.containers.create(spec(["sleep"]).name("mine")).await.unwrap().id;
     let second = on(dir.path());
     assert_eq!(second.containers.inspect("mine").await.unwrap().id, id);
-    assert!(second.containers.create(spec(["sleep"]).name("mine")).await.unwrap_err().is_conflict());
+    assert!(
+        second
+            .containers
+            .create(spec(["sleep"]).name("mine"))
+            .await
+            .unwrap_err()
+            .is_conflict()
+    );
     drop(first);
     tokio::time::sleep(Duration::from_millis(200)).await;
     let taken = second.containers.create(spec(["sleep"]).name("mine")).await.unwrap().id;
@@ -302,19 +366,34 @@ async fn a_dead_owner_s_container_is_swept_by_whoever_meets_it() {
 async fn lists_filter_as_docker_does() {
     let bench = bench();
     let containers = &bench.containers;
-    let a = containers.create(spec(["sleep"]).label("tier", "web").name("aa")).await.unwrap().id;
+    let a = containers
+        .create(spec(["sleep"]).label("tier", "web").name("aa"))
+        .await
+        .unwrap()
+        .id;
     let b = containers.create(spec(["fail", "3"]).name("bb")).await.unwrap().id;
     containers.start("aa").await.unwrap();
     containers.start("bb").await.unwrap();
     containers.wait("bb").await.unwrap();
     let list = |all, filter| {
         let options = ListOptions { all, filter };
-        async move { containers.list(options).await.map(|found| found.into_iter().map(|found| found.id).collect::<Vec<_>>()) }
+        async move {
+            containers
+                .list(options)
+                .await
+                .map(|found| found.into_iter().map(|found| found.id).collect::<Vec<_>>())
+        }
     };
     assert_eq!(list(false, Filter::new()).await.unwrap(), [a.clone()]);
     assert_eq!(list(true, Filter::new()).await.unwrap(), [b.clone(), a.clone()]);
-    assert_eq!(list(false, Filter::new().with("exited", "3")).await.unwrap(), [b.clone()]);
-    assert_eq!(list(true, Filter::new().with("label", "tier=web")).await.unwrap(), [a.clone()]);
+    assert_eq!(
+        list(false, Filter::new().with("exited", "3")).await.unwrap(),
+        [b.clone()]
+    );
+    assert_eq!(
+        list(true, Filter::new().with("label", "tier=web")).await.unwrap(),
+        [a.clone()]
+    );
     assert_eq!(list(true, Filter::new().with("name", "b")).await.unwrap(), [b]);
     assert!(list(true, Filter::new().with("nope", "x")).await.is_err());
 }

@@ -76,7 +76,10 @@ fn check_hostname(host: &str) -> Result<()> {
     if !host.is_empty() && host.len() <= MAX_HOSTNAME && host.bytes().all(ok) {
         return Ok(());
     }
-    Err(option("hostname", format!("{host:?} (1 to {MAX_HOSTNAME} letters, digits, '-', '.')")))
+    Err(option(
+        "hostname",
+        format!("{host:?} (1 to {MAX_HOSTNAME} letters, digits, '-', '.')"),
+    ))
 }
 
 fn check_paths(spec: &ContainerSpec) -> Result<()> {
@@ -88,13 +91,18 @@ fn check_paths(spec: &ContainerSpec) -> Result<()> {
         check_target(path)?;
     }
     let listed = spec.masked_paths.iter().chain(&spec.readonly_paths).flatten();
-    listed.into_iter().try_for_each(|path| absolute("masked or read-only path", path))
+    listed
+        .into_iter()
+        .try_for_each(|path| absolute("masked or read-only path", path))
 }
 
 fn check_target(path: &Path) -> Result<()> {
     absolute("mount target", path)?;
     if path.components().any(|part| part == Component::ParentDir) || path == Path::new("/") {
-        return Err(option("mount target", format!("{} is the root or leads out of it", path.display())));
+        return Err(option(
+            "mount target",
+            format!("{} is the root or leads out of it", path.display()),
+        ));
     }
     Ok(())
 }
@@ -103,13 +111,19 @@ fn check_limits(limits: &Limits) -> Result<()> {
     if let Some(memory) = limits.memory.filter(|memory| memory.get() != 0)
         && memory < MIN_MEMORY
     {
-        return Err(option("memory limit", format!("{} bytes; at least 6 MiB are needed", memory.get())));
+        return Err(option(
+            "memory limit",
+            format!("{} bytes; at least 6 MiB are needed", memory.get()),
+        ));
     }
     if let (Some(swap), Some(memory)) = (limits.memory_swap, limits.memory)
         && swap > 0
         && (swap as u64) < memory.get()
     {
-        return Err(option("memory_swap", "it counts memory and swap together, so it cannot be less than memory"));
+        return Err(option(
+            "memory_swap",
+            "it counts memory and swap together, so it cannot be less than memory",
+        ));
     }
     if limits.memory_swap.is_some_and(|swap| swap < -1) {
         return Err(option("memory_swap", "it is a number of bytes, or -1 for no limit"));
@@ -119,7 +133,10 @@ fn check_limits(limits: &Limits) -> Result<()> {
     {
         return Err(option("cpus", "at least 0.01 is needed"));
     }
-    if limits.cpu_shares.is_some_and(|shares| shares != 0 && !(2..=262_144).contains(&shares)) {
+    if limits
+        .cpu_shares
+        .is_some_and(|shares| shares != 0 && !(2..=262_144).contains(&shares))
+    {
         return Err(option("cpu_shares", "2 to 262144"));
     }
     let cpuset_ok = |set: &String| set.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b','));
@@ -132,7 +149,13 @@ fn check_limits(limits: &Limits) -> Result<()> {
 fn check_ulimit(limit: &Ulimit) -> Result<()> {
     super::plan::rlimit_type(&limit.name)?;
     if limit.soft > limit.hard {
-        return Err(option("ulimit", format!("{}: the soft limit {} is above the hard one {}", limit.name, limit.soft, limit.hard)));
+        return Err(option(
+            "ulimit",
+            format!(
+                "{}: the soft limit {} is above the hard one {}",
+                limit.name, limit.soft, limit.hard
+            ),
+        ));
     }
     Ok(())
 }
@@ -164,8 +187,20 @@ mod tests {
             good().ulimit("nope", 1, 1),
         ];
         for spec in bad {
-            assert_eq!(validate(&spec).unwrap_err().kind(), &ErrorKind::InvalidArgument, "{spec:?}");
+            assert_eq!(
+                validate(&spec).unwrap_err().kind(),
+                &ErrorKind::InvalidArgument,
+                "{spec:?}"
+            );
         }
-        validate(&good().env("A", "b=c").memory(Bytes::mib(6)).cpus(0.5).bind("/x", "/y").hostname("web-1")).unwrap();
+        validate(
+            &good()
+                .env("A", "b=c")
+                .memory(Bytes::mib(6))
+                .cpus(0.5)
+                .bind("/x", "/y")
+                .hostname("web-1"),
+        )
+        .unwrap();
     }
 }

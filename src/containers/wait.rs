@@ -36,7 +36,10 @@ impl Shared {
                 }
                 Err(error) if error.is_not_found() => {
                     self.forget(&record.id);
-                    return last.or_else(|| slot.last_exit()).map(Into::into).ok_or_else(|| no_such(record.id.as_str()));
+                    return last
+                        .or_else(|| slot.last_exit())
+                        .map(Into::into)
+                        .ok_or_else(|| no_such(record.id.as_str()));
                 }
                 Err(error) => return Err(error),
             }

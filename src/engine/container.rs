@@ -24,7 +24,10 @@ impl Container {
     pub(crate) fn remove_in_background(&self) {
         let (engine, id) = (self.engine.clone(), self.id.clone());
         let remove = async move {
-            let removed = engine.containers().remove(id.as_str(), RemoveOptions { force: true }).await;
+            let removed = engine
+                .containers()
+                .remove(id.as_str(), RemoveOptions { force: true })
+                .await;
             if let Err(error) = removed
                 && !error.is_not_found()
             {

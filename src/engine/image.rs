@@ -69,7 +69,15 @@ pub struct PullBuilder {
 impl PullBuilder {
     pub(crate) fn new(engine: Engine, source: String) -> Self {
         let (policy, progress) = (Pull::Always, Progress::default());
-        Self { engine, source, policy, platform: None, credentials: None, progress, deadline: None }
+        Self {
+            engine,
+            source,
+            policy,
+            platform: None,
+            credentials: None,
+            progress,
+            deadline: None,
+        }
     }
 
     /// When to ask the registry. Default [`Pull::Always`]: a tag may have moved.

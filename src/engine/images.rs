@@ -21,7 +21,9 @@ pub(crate) struct DriverImages {
 impl ImageManager for DriverImages {
     async fn pull(&self, request: PullRequest, progress: Progress) -> Result<ImageInfo> {
         let inner = Arc::clone(&self.inner);
-        self.spawner.call(async move { inner.pull(request, progress).await }).await
+        self.spawner
+            .call(async move { inner.pull(request, progress).await })
+            .await
     }
 
     async fn list(&self, filter: Filter) -> Result<Vec<ImageSummary>> {
@@ -41,6 +43,8 @@ impl ImageManager for DriverImages {
 
     async fn remove(&self, image: &str, options: RemoveImageOptions) -> Result<Vec<Removed>> {
         let (inner, image) = (Arc::clone(&self.inner), image.to_owned());
-        self.spawner.tail(|_| async move { inner.remove(&image, options).await }).await
+        self.spawner
+            .tail(|_| async move { inner.remove(&image, options).await })
+            .await
     }
 }

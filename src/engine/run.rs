@@ -41,7 +41,13 @@ pub struct RunBuilder {
 
 impl RunBuilder {
     pub(crate) fn new(engine: Engine, spec: ContainerSpec) -> Self {
-        Self { engine, spec, pull: Pull::Missing, progress: Progress::default(), deadline: None }
+        Self {
+            engine,
+            spec,
+            pull: Pull::Missing,
+            progress: Progress::default(),
+            deadline: None,
+        }
     }
 
     /// When to pull the image. Default [`Pull::Missing`].
@@ -94,13 +100,22 @@ impl RunBuilder {
         let exit = guard.container().wait().await?;
         guard.container().remove(RemoveOptions { force: true }).await?;
         guard.disarm();
-        Ok(Output { status: exit.status, stdout, stderr, oom_killed: exit.oom_killed })
+        Ok(Output {
+            status: exit.status,
+            stdout,
+            stderr,
+            oom_killed: exit.oom_killed,
+        })
     }
 
     async fn create(&self) -> Result<Container> {
         let mut spec = self.spec.clone();
         if !self.is_here().await? {
-            let pull = self.engine.pull(&spec.image).policy(self.pull).report_to(self.progress.clone());
+            let pull = self
+                .engine
+                .pull(&spec.image)
+                .policy(self.pull)
+                .report_to(self.progress.clone());
             let image = pull.platform_of(&spec).await?;
             if spec.image.starts_with("oci:") {
                 spec.image = image.id().to_string();

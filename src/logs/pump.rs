@@ -14,9 +14,9 @@ use tokio::task::JoinHandle;
 
 use super::lines::Splitter;
 use super::{LogEntry, LogSink, LogStream, Tee};
-use crate::sys::poll;
 use crate::error::{Error, Result};
 use crate::events::now_ns;
+use crate::sys::poll;
 
 /// Bytes asked for with one read: what a pipe holds.
 const READ: usize = 64 << 10;

@@ -36,11 +36,15 @@ fn program(launch: &Launch) -> Result<Program> {
     let (name, rest) = words.split_first().ok_or_else(|| Error::invalid("no program"))?;
     match name.as_str() {
         "echo" => Ok(Program::Echo(rest.join(" ") + "\n")),
-        "fail" => Ok(Program::Fail(rest.first().and_then(|code| code.parse().ok()).unwrap_or(1))),
+        "fail" => Ok(Program::Fail(
+            rest.first().and_then(|code| code.parse().ok()).unwrap_or(1),
+        )),
         "cat" => Ok(Program::Cat),
         "sleep" => Ok(Program::Sleep),
-        other => Err(Error::new(ErrorKind::CommandNotFound, format!("no such program: {other}"))
-            .with_object(ObjectKind::Command, other)),
+        other => Err(
+            Error::new(ErrorKind::CommandNotFound, format!("no such program: {other}"))
+                .with_object(ObjectKind::Command, other),
+        ),
     }
 }
 
@@ -57,7 +61,9 @@ impl Runtime for FakeRuntime {
     async fn start(&self, launch: Launch) -> Result<Started> {
         let program = program(&launch)?;
         let ((stdout, out), (stderr, err), (input, stdin)) = (pipe()?, pipe()?, pipe()?);
-        let task = Arc::new(FakeTask { exit: watch::Sender::new(None) });
+        let task = Arc::new(FakeTask {
+            exit: watch::Sender::new(None),
+        });
         let playing = Arc::clone(&task);
         tokio::task::spawn_blocking(move || {
             let _stderr = err;
@@ -65,7 +71,14 @@ impl Runtime for FakeRuntime {
         });
         let stdin = launch.stdio.stdin.then_some(stdin);
         let (stdout, stderr) = (Some(stdout), Some(stderr));
-        Ok(Started { task, stdin, stdout, stderr, terminal: None, warnings: Vec::new() })
+        Ok(Started {
+            task,
+            stdin,
+            stdout,
+            stderr,
+            terminal: None,
+            warnings: Vec::new(),
+        })
     }
 }
 
@@ -111,7 +124,10 @@ impl Task for FakeTask {
 
     async fn wait(&self) -> Result<Exit> {
         let mut exit = self.exit.subscribe();
-        let ended = exit.wait_for(Option::is_some).await.map_err(|_| Error::internal("the fake runtime is gone"))?;
+        let ended = exit
+            .wait_for(Option::is_some)
+            .await
+            .map_err(|_| Error::internal("the fake runtime is gone"))?;
         ended.ok_or_else(|| Error::internal("the fake runtime is gone"))
     }
 

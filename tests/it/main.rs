@@ -34,9 +34,16 @@ fn main() {
         std::process::exit(code);
     }
     let scratch = support::scratch::enter();
+    // Made before the first comparison of before and after; where it cannot be, the tests that need it say so.
+    let _ = support::image::shared();
+    faults::warm_up();
     let company = support::company::start(faults::fill).expect("company");
     // With company, those that need no root of their own; else all.
-    let groups = if company.is_some() { &[process::TESTS, life::TESTS][..] } else { GROUPS };
+    let groups = if company.is_some() {
+        &[process::TESTS, life::TESTS][..]
+    } else {
+        GROUPS
+    };
     let conclusion = libtest_mimic::run(&Arguments::from_args(), frame::trials(groups));
     if let Some(company) = company
         && let Err(stop) = company.finish(faults::no_container_left)

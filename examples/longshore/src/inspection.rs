@@ -2,9 +2,7 @@
 
 use longshore::containers::Ulimit;
 use longshore::images::ImageInfo;
-use longshore::{
-    BindMount, ContainerInfo, ContainerSpec, ContainerState, NetworkMode, Reference, Seccomp, Tmpfs,
-};
+use longshore::{BindMount, ContainerInfo, ContainerSpec, ContainerState, NetworkMode, Reference, Seccomp, Tmpfs};
 use serde_json::{Map, Value, json};
 
 use crate::human::{timestamp, timestamp_or_never};

@@ -52,7 +52,9 @@ pub fn start(fill: impl FnOnce(&Path) -> Check) -> Result<Option<Company>, Stop>
 fn kill_again_and_again(root: &str) -> usize {
     let mut kills = 0;
     while !OVER.load(Ordering::Relaxed) {
-        let Ok(mut victim) = Embedder::start("run-forever", &[root]) else { return kills };
+        let Ok(mut victim) = Embedder::start("run-forever", &[root]) else {
+            return kills;
+        };
         let _ = victim.line(Duration::from_secs(20));
         // Moments that differ from kill to kill, without a generator: multiples of a number prime to the range.
         std::thread::sleep(Duration::from_millis(5 + (kills as u64 * 67) % 211));
@@ -75,6 +77,10 @@ impl Company {
         audit(root().expect("started"))?;
         println!("company: {kills} processes were killed, nothing is left");
         let leaks = self.before.leaks_within(Duration::from_secs(2));
-        if leaks.is_empty() { Ok(()) } else { fail(format!("left by the company:\n  {}", leaks.join("\n  "))) }
+        if leaks.is_empty() {
+            Ok(())
+        } else {
+            fail(format!("left by the company:\n  {}", leaks.join("\n  ")))
+        }
     }
 }

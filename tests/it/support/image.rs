@@ -109,6 +109,7 @@ pub fn busybox_files() -> Result<Files, Stop> {
             0o644,
             "root:x:0:0:root:/root:/bin/sh\napp:x:1234:1234:app:/home:/bin/sh\n",
         )
+        .file("etc/secret", 0o644, "the tide table")
         .file("etc/group", 0o644, "root:x:0:\napp:x:1234:\nextra:x:2345:app\n"))
 }
 

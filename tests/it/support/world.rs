@@ -22,7 +22,11 @@ impl World {
         if let Some(shared) = company::root() {
             let engine = Engine::open(shared).await?;
             let image = engine.image("busybox").await?;
-            return Ok(Self { engine, image, root: TempRoot::shared(shared) });
+            return Ok(Self {
+                engine,
+                image,
+                root: TempRoot::shared(shared),
+            });
         }
         let root = TempRoot::new();
         let engine = Engine::open(root.path()).await?;
@@ -32,7 +36,13 @@ impl World {
 
     /// All containers in whatever state, but those of the company.
     pub async fn containers(&self) -> Result<Vec<ContainerSummary>, Stop> {
-        let mut all = self.engine.list(ListOptions { all: true, ..ListOptions::default() }).await?;
+        let mut all = self
+            .engine
+            .list(ListOptions {
+                all: true,
+                ..ListOptions::default()
+            })
+            .await?;
         all.retain(|container| !container.labels.contains_key(company::LABEL));
         Ok(all)
     }
