@@ -3,12 +3,13 @@
 mod builder;
 mod container;
 mod image;
+mod images;
 mod run;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use self::builder::EngineBuilder;
+pub use self::builder::{BackendContext, EngineBuilder};
 pub use self::container::Container;
 pub use self::image::{Image, PullBuilder};
 pub use self::run::{Output, RunBuilder};
@@ -17,6 +18,7 @@ use crate::driver::Driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::images::{ImageManager, ImageSummary};
 use crate::probe::Probe;
+use crate::system::{Audit, Reconciled, Reconciler};
 use crate::types::{Filter, OwnerId};
 
 /// A container engine in this process. Cheap to clone; every clone is a handle of the same engine.
@@ -43,6 +45,7 @@ struct Local {
     storage: String,
     storage_reason: String,
     root: PathBuf,
+    reconciler: Reconciler,
 }
 
 /// What an engine says of itself.
@@ -126,13 +129,41 @@ impl Engine {
     /// # Errors
     /// `Unsupported` for an engine that is not in-process.
     pub fn info(&self) -> Result<EngineInfo> {
-        let local = self.inner.local.as_ref().ok_or_else(|| Error::unsupported_verb("info"))?;
+        let local = self.local("info")?;
         Ok(EngineInfo {
             root: local.root.clone(),
             storage_driver: local.storage.clone(),
             storage_reason: local.storage_reason.clone(),
             owner: local.owner.clone(),
         })
+    }
+
+    /// Removes what dead owners left behind, and blobs and layers that belong to no image. What a live owner has is never
+    /// touched. An engine clears up after dead owners by itself; this is for those who want it done now.
+    ///
+    /// # Errors
+    /// `Unsupported` for an engine that is not in-process; `Os` for what could not be removed.
+    ///
+    /// # Cancel safety
+    /// What was removed stays removed.
+    pub async fn reconcile(&self) -> Result<Reconciled> {
+        let local = self.local("reconcile")?;
+        let reconciler = local.reconciler.clone();
+        local.driver.spawner().call(async move { reconciler.reconcile().await }).await
+    }
+
+    /// Compares the records with what is really there.
+    ///
+    /// # Errors
+    /// `Unsupported` for an engine that is not in-process.
+    pub async fn audit(&self) -> Result<Audit> {
+        let local = self.local("audit")?;
+        let reconciler = local.reconciler.clone();
+        local.driver.spawner().call(async move { reconciler.audit().await }).await
+    }
+
+    fn local(&self, verb: &'static str) -> Result<&Local> {
+        self.inner.local.as_ref().ok_or_else(|| Error::unsupported_verb(verb))
     }
 
     /// Pulls an image: `busybox`, `host/repo@sha256:…`, `oci:DIR:TAG`.

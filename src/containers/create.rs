@@ -69,7 +69,7 @@ impl Shared {
             let (row, image) = (record.to_row()?, record.body.image_id);
             let event = self.event(record, "create");
             let taken = match self.parts.store.call(move |store| store.insert_container(&row, Some(&image), Some(&event))).await? {
-                Insert::Inserted => return Ok(()),
+                Insert::Done => return Ok(()),
                 Insert::Taken { by } => by,
             };
             if !self.sweep_if_dead(&Record::from_row(taken.clone())?).await? {

@@ -10,6 +10,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
+use crate::sys::poll;
 
 /// Makes a descriptor ready to be written from the driver. Its file description is ours alone, so `O_NONBLOCK` touches
 /// nobody else.
@@ -17,7 +18,7 @@ pub(crate) fn writable(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
     let flags = fcntl(fd.as_fd(), FcntlArg::F_GETFL).map_err(|error| Error::os("read the flags of stdin", error))?;
     let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
     fcntl(fd.as_fd(), FcntlArg::F_SETFL(flags)).map_err(|error| Error::os("make stdin non-blocking", error))?;
-    AsyncFd::with_interest(fd, Interest::WRITABLE).map_err(|error| Error::os("poll stdin", error))
+    poll::watch(fd, Interest::WRITABLE).map_err(|error| Error::os("poll stdin", error))
 }
 
 /// Writes what arrives on a channel, until either end closes.

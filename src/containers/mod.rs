@@ -24,6 +24,8 @@ mod state;
 mod stop;
 mod sweep;
 mod validate;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 use std::collections::BTreeMap;

@@ -3,11 +3,10 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::record::ProcessIdentity;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::pidfd;
+use crate::sys::{pidfd, poll};
 use crate::types::Signal;
 
 /// The identity of a process now.
@@ -38,7 +37,7 @@ pub(crate) fn signal(process: ProcessIdentity, signal: Signal) -> Result<()> {
 /// Waits until a recorded process has ended.
 pub(crate) async fn ended(process: ProcessIdentity) -> Result<()> {
     let Ok(fd) = open(process) else { return Ok(()) };
-    let fd = AsyncFd::with_interest(fd, Interest::READABLE).map_err(|error| Error::os("poll a process", error))?;
+    let fd = poll::watch(fd, Interest::READABLE).map_err(|error| Error::os("poll a process", error))?;
     fd.readable().await.map(|_| ()).map_err(|error| Error::os("poll a process", error))
 }
 

@@ -33,7 +33,6 @@ pub(crate) struct ImageDefaults {
 }
 
 const DEFAULT_SIZE: (u16, u16) = (24, 80);
-const DEFAULT_SHM: Bytes = Bytes::mib(64);
 const CPU_PERIOD: u64 = 100_000;
 
 /// The program and its arguments.
@@ -100,10 +99,13 @@ pub(crate) fn stdio(spec: &ContainerSpec) -> StdioPlan {
 
 /// The whole OCI spec. `root` is left out: the storage driver's mounts stand in its place.
 pub(crate) fn oci_spec(id: &ContainerId, spec: &ContainerSpec, image: &ImageDefaults) -> Result<Spec> {
-    let capabilities = CapabilitySet::docker(&spec.cap_add, &spec.cap_drop)?;
+    let capabilities = CapabilitySet::docker().tweak(&spec.cap_add, &spec.cap_drop)?;
     let hostname = hostname(spec, id);
     let process = process(spec, image, &hostname, capabilities)?;
-    let mut mounts = defaults::mounts(spec.shm_size.unwrap_or(DEFAULT_SHM));
+    let mut mounts = defaults::mounts();
+    if let Some(size) = spec.shm_size {
+        replace_mount(&mut mounts, defaults::shm_mount(size.get()));
+    }
     for (path, options) in &spec.tmpfs {
         replace_mount(&mut mounts, tmpfs_mount(path, options)?);
     }

@@ -1,8 +1,11 @@
 //! Remains of owners that died with their zygote: whoever meets them clears them away.
 
+use std::collections::HashSet;
+
 use super::local::Shared;
 use super::record::Record;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::types::OwnerId;
 
 impl Shared {
     /// Clears a container away whose owner is dead. `true` if it was one.
@@ -26,13 +29,30 @@ impl Shared {
             let _ = live.task.wait().await;
             let _ = live.task.remove().await;
         }
-        let owner = self.parts.owner.clone();
-        let rows = self.parts.store.call(move |store| store.containers_of(&owner)).await.unwrap_or_default();
-        for row in rows {
-            let Ok(record) = Record::from_row(row) else { continue };
-            if let Err(error) = self.delete(&record).await {
-                tracing::warn!(container = %record.id, error = error.report(), "a container could not be removed at the end");
+        if let Err(error) = self.remove_all_of(&self.parts.owner).await {
+            tracing::warn!(error = error.report(), "containers could not be removed at the end");
+        }
+    }
+
+    /// Removes every container of an owner; the processes are gone by now. Goes on past a failure and reports the first.
+    pub(crate) async fn remove_all_of(&self, owner: &OwnerId) -> Result<usize> {
+        let (wanted, mut removed, mut failure) = (owner.clone(), 0, None);
+        for row in self.parts.store.call(move |store| store.containers_of(&wanted)).await? {
+            match self.delete(&Record::from_row(row)?).await {
+                Ok(()) => removed += 1,
+                Err(error) => failure = failure.or(Some(error)),
             }
         }
+        failure.map_or(Ok(removed), Err)
+    }
+
+    /// Directories of containers that nobody knows.
+    pub(crate) fn stray_directories(&self, known: &HashSet<String>) -> Result<Vec<String>> {
+        let entries = match std::fs::read_dir(&self.parts.dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(|error| Error::os("list the containers' directories", error))?,
+        };
+        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        Ok(names.filter(|name| !known.contains(name)).map(|name| format!("directory of unknown container {name}")).collect())
     }
 }

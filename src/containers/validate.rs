@@ -35,7 +35,7 @@ pub(crate) fn validate(spec: &ContainerSpec) -> Result<()> {
     check_paths(spec)?;
     check_limits(&spec.limits)?;
     spec.ulimits.iter().try_for_each(check_ulimit)?;
-    CapabilitySet::docker(&spec.cap_add, &spec.cap_drop)?;
+    CapabilitySet::docker().tweak(&spec.cap_add, &spec.cap_drop)?;
     if let Some(score) = spec.oom_score_adj
         && !(-1000..=1000).contains(&score)
     {

@@ -7,20 +7,28 @@ use std::sync::Arc;
 
 use super::images::DriverImages;
 use super::{Engine, Inner, Local};
-use crate::containers::{Lifetime, LocalContainers, Parts};
-use crate::driver::{Driver, Spawner};
+use crate::containers::{LocalContainers, Parts};
+use crate::driver::Driver;
 use crate::error::{Error, ObjectKind, Result};
-use crate::images::LocalImages;
+use crate::images::{ImageManager, LocalImages, LocalImagesParts};
+use crate::logs::{LocalDriver, LocalOptions, LogDriver};
 use crate::registry::RegistryProvider;
 use crate::runtime::Runtime;
 use crate::runtime::cgroups::{CgroupDriver, NativeCgroups};
-use crate::runtime::native::{IdMaps, NativeOptions, NativeRuntime};
-use crate::storage::content::ContentStore;
+use crate::runtime::native::{IdMapping, NativeOptions, NativeRuntime};
 use crate::storage::content::local::LocalContent;
-use crate::storage::ownership::Ownership;
+use crate::storage::ownership::{Ownership, Privileged};
+use crate::storage::snapshot::overlayfs::Overlayfs;
+use crate::storage::snapshot::vfs::Vfs;
 use crate::storage::snapshot::{self, Snapshotter};
 use crate::storage::unpack::Unpacker;
 use crate::store::{Owner, Root, Store};
+use crate::system::Reconciler;
+
+/// The seam's name in the root.
+const SNAPSHOTTER: &str = "snapshotter";
+/// The seam's name in the root.
+const OWNERSHIP: &str = "ownership";
 
 /// What a constructor of a backend is told.
 #[derive(Debug)]
@@ -53,7 +61,7 @@ pub struct EngineBuilder {
     runtime: Option<Arc<dyn Runtime>>,
     cgroups: Option<Arc<dyn CgroupDriver>>,
     registries: Option<Arc<dyn RegistryProvider>>,
-    lifetime: Lifetime,
+    logs: Option<Arc<dyn LogDriver>>,
 }
 
 impl fmt::Debug for EngineBuilder {
@@ -65,4 +73,235 @@ impl fmt::Debug for EngineBuilder {
             .field("own_snapshotters", &own)
             .finish_non_exhaustive()
     }
+}
+
+impl EngineBuilder {
+    pub(crate) fn new(root: PathBuf) -> Self {
+        Self {
+            root,
+            snapshotter: None,
+            snapshotters: BTreeMap::new(),
+            runtime: None,
+            cgroups: None,
+            registries: None,
+            logs: None,
+        }
+    }
+
+    /// Makes a storage driver of one's own known under a name. Choose it with [`EngineBuilder::snapshotter`].
+    pub fn with_snapshotter<S: Snapshotter>(
+        mut self,
+        name: impl Into<String>,
+        make: impl Fn(&BackendContext<'_>) -> Result<S> + Send + Sync + 'static,
+    ) -> Self {
+        let make: SnapshotterMaker = Arc::new(move |context| Ok(Arc::new(make(context)?)));
+        self.snapshotters.insert(name.into(), make);
+        self
+    }
+
+    /// Chooses the storage driver: `overlayfs`, `vfs`, or one's own. The default is the one that the root was made with,
+    /// and for a new root the best that works there. A root keeps its driver for life.
+    pub fn snapshotter(mut self, name: impl Into<String>) -> Self {
+        self.snapshotter = Some(name.into());
+        self
+    }
+
+    /// Starts containers with a runtime of one's own.
+    pub fn runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// Limits containers with a cgroup driver of one's own.
+    pub fn cgroups(mut self, driver: Arc<dyn CgroupDriver>) -> Self {
+        self.cgroups = Some(driver);
+        self
+    }
+
+    /// Finds registries in a way of one's own: mirrors, credentials, certificates.
+    pub fn registries(mut self, provider: Arc<dyn RegistryProvider>) -> Self {
+        self.registries = Some(provider);
+        self
+    }
+
+    /// Keeps logs with a driver of one's own.
+    pub fn logs(mut self, driver: Arc<dyn LogDriver>) -> Self {
+        self.logs = Some(driver);
+        self
+    }
+
+    /// Opens the engine.
+    ///
+    /// # Errors
+    /// As [`Engine::open`]; also `Conflict` if the root was made with another storage driver, and `NotFound` for a driver
+    /// that nobody made known.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves an empty root at most.
+    pub async fn open(self) -> Result<Engine> {
+        let driver = Driver::start()?;
+        let spawner = driver.spawner().clone();
+        spawner
+            .call(async move {
+                let opening = tokio::task::spawn_blocking(move || self.open_now(driver));
+                opening.await.map_err(|error| Error::internal("opening the engine panicked").with_source(error))?
+            })
+            .await
+    }
+
+    fn open_now(self, mut driver: Driver) -> Result<Engine> {
+        let root = Root::open(&self.root)?;
+        let (owners, owner) = (root.owners(), root.owners().register()?);
+        let store = Store::open(&root)?;
+        let native = Arc::new(self.native(&owner)?);
+        let ownership = choose_ownership(&root, &native)?;
+        root.recorded_backend(OWNERSHIP, ownership_name(&ownership))?;
+        let (snapshotter, reason) = self.choose_snapshotter(&root, &ownership, &native)?;
+        let content = LocalContent::open(root.content(), owner.id().as_str())?;
+        let images = self.images(&root, &owner, &store, &content, &snapshotter, &ownership)?;
+        let images = Arc::new(images);
+        let spawner = driver.spawner().clone();
+        let containers = LocalContainers::new(Parts {
+            spawner: spawner.clone(),
+            store: store.clone(),
+            owners: owners.clone(),
+            owner: owner.id().clone(),
+            images: Arc::clone(&images) as Arc<dyn ImageManager>,
+            snapshotter: Arc::clone(&snapshotter),
+            runtime: self.runtime.clone().unwrap_or_else(|| Arc::clone(&native) as Arc<dyn Runtime>),
+            logs: self.logs.clone().unwrap_or_else(|| Arc::new(LocalDriver::new(LocalOptions::default()))),
+            dir: root.containers(),
+            ownership: ownership_name(&ownership),
+        });
+        let reconciler = Reconciler {
+            owners,
+            store,
+            content,
+            snapshotter: Arc::clone(&snapshotter),
+            images: Arc::clone(&images),
+            containers: containers.clone(),
+        };
+        let (own, id) = (containers.clone(), owner.id().clone());
+        driver.at_end(async move {
+            own.0.close().await;
+            native.close().await;
+            drop(owner);
+        });
+        let first = reconciler.clone();
+        spawner.background(async move { first.sweep_quietly().await });
+        let local = Local {
+            driver,
+            owner: id,
+            storage: snapshotter.name().to_owned(),
+            storage_reason: reason,
+            root: root.path().to_owned(),
+            reconciler,
+        };
+        let images = Arc::new(DriverImages { spawner, inner: images });
+        Ok(Engine { inner: Arc::new(Inner { images, containers: Arc::new(containers), local: Some(local) }) })
+    }
+
+    fn native(&self, owner: &Owner) -> Result<NativeRuntime> {
+        let cgroups = self.cgroups.clone().unwrap_or_else(|| Arc::new(NativeCgroups::new(owner.id())));
+        let mut options = NativeOptions::default();
+        options.owner_lock = Some(owner.dup_lock()?);
+        options.cgroups = Some(cgroups);
+        Ok(NativeRuntime::new(options))
+    }
+
+    fn images(
+        &self,
+        root: &Root,
+        owner: &Owner,
+        store: &Store,
+        content: &LocalContent,
+        snapshotter: &Arc<dyn Snapshotter>,
+        ownership: &Ownership,
+    ) -> Result<LocalImages> {
+        let content = Arc::new(content.clone());
+        let locks = root.path().join("locks");
+        let owner = owner.id().clone();
+        let unpacker = Unpacker::new(content.clone(), Arc::clone(snapshotter), ownership.clone(), locks, owner.as_str())?;
+        Ok(LocalImages::new(LocalImagesParts {
+            store: store.clone(),
+            owner,
+            content,
+            snapshotter: Arc::clone(snapshotter),
+            unpacker,
+            registries: self.registries.clone().unwrap_or_else(registries),
+        }))
+    }
+
+    /// The driver asked for, else the root's, else the best that works; and why.
+    fn choose_snapshotter(
+        &self,
+        root: &Root,
+        ownership: &Ownership,
+        native: &NativeRuntime,
+    ) -> Result<(Arc<dyn Snapshotter>, String)> {
+        let recorded = root.backend(SNAPSHOTTER)?;
+        let (made, reason) = match (&self.snapshotter, recorded) {
+            (Some(name), _) => (self.make_snapshotter(name, root, ownership)?, "it was asked for".to_owned()),
+            (None, Some(name)) => (self.make_snapshotter(&name, root, ownership)?, "the root was made with it".to_owned()),
+            (None, None) => {
+                let probe = |mounts: &[_]| native.mount(mounts).map(drop);
+                snapshot::auto(root.snapshots(), user_xattr(ownership), ownership.clone(), &probe)?
+            }
+        };
+        root.recorded_backend(SNAPSHOTTER, made.name())?;
+        Ok((made, reason))
+    }
+
+    fn make_snapshotter(&self, name: &str, root: &Root, ownership: &Ownership) -> Result<Arc<dyn Snapshotter>> {
+        let dir = root.snapshots();
+        if let Some(make) = self.snapshotters.get(name) {
+            return make(&BackendContext { dir: &dir, ownership });
+        }
+        match name {
+            "overlayfs" => Ok(Arc::new(Overlayfs::open(dir, user_xattr(ownership), ownership.clone())?)),
+            "vfs" => Ok(Arc::new(Vfs::open(dir, ownership.clone())?)),
+            _ => Err(Error::not_found(ObjectKind::Backend, name)
+                .context(format!("no storage driver is called {name:?}; make it known with with_snapshotter"))),
+        }
+    }
+}
+
+/// Mounts of an ordinary user are made in a user namespace, where overlay cannot use `trusted.*`.
+fn user_xattr(ownership: &Ownership) -> bool {
+    !matches!(ownership, Ownership::Direct)
+}
+
+/// What the root was made with; a new root asks the host, which starts the zygote of an ordinary user.
+fn choose_ownership(root: &Root, native: &Arc<NativeRuntime>) -> Result<Ownership> {
+    let mapped = || Ownership::Mapped(Arc::clone(native) as Arc<dyn Privileged>);
+    if !native.uses_user_namespace() {
+        return Ok(Ownership::Direct);
+    }
+    match root.backend(OWNERSHIP)?.as_deref() {
+        Some("mapped") => return Ok(mapped()),
+        Some("squashed") => return Ok(Ownership::Squashed),
+        _ => {}
+    }
+    Ok(match native.info()?.mapping {
+        IdMapping::Single => Ownership::Squashed,
+        _ => mapped(),
+    })
+}
+
+fn ownership_name(ownership: &Ownership) -> &'static str {
+    match ownership {
+        Ownership::Direct => "direct",
+        Ownership::Mapped(_) => "mapped",
+        Ownership::Squashed => "squashed",
+    }
+}
+
+#[cfg(feature = "registry")]
+fn registries() -> Arc<dyn RegistryProvider> {
+    Arc::new(crate::registry::http::HttpRegistries::default())
+}
+
+#[cfg(not(feature = "registry"))]
+fn registries() -> Arc<dyn RegistryProvider> {
+    Arc::new(crate::registry::NoRegistries)
 }

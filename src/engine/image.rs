@@ -113,12 +113,9 @@ impl PullBuilder {
     }
 
     async fn pull(self) -> Result<Image> {
-        let request = PullRequest {
-            source: self.source.parse()?,
-            platform: self.platform,
-            policy: self.policy,
-            credentials: self.credentials,
-        };
+        let mut request = PullRequest::new(self.source.parse()?).policy(self.policy);
+        request.platform = self.platform;
+        request.credentials = self.credentials;
         let info = self.engine.images().pull(request, self.progress).await?;
         Ok(Image::new(self.engine, info.id))
     }

@@ -1,1 +1,46 @@
 //! The image manager on the driver: its futures can be awaited anywhere.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::driver::Spawner;
+use crate::error::Result;
+use crate::images::{ImageInfo, ImageManager, ImageSummary, PullRequest, RemoveImageOptions, Removed};
+use crate::progress::Progress;
+use crate::types::{Filter, Outcome, Reference};
+
+/// Runs another manager's verbs on the driver. A dropped call drops the verb there.
+#[derive(Debug)]
+pub(crate) struct DriverImages {
+    pub(crate) spawner: Spawner,
+    pub(crate) inner: Arc<dyn ImageManager>,
+}
+
+#[async_trait]
+impl ImageManager for DriverImages {
+    async fn pull(&self, request: PullRequest, progress: Progress) -> Result<ImageInfo> {
+        let inner = Arc::clone(&self.inner);
+        self.spawner.call(async move { inner.pull(request, progress).await }).await
+    }
+
+    async fn list(&self, filter: Filter) -> Result<Vec<ImageSummary>> {
+        let inner = Arc::clone(&self.inner);
+        self.spawner.call(async move { inner.list(filter).await }).await
+    }
+
+    async fn inspect(&self, image: &str) -> Result<ImageInfo> {
+        let (inner, image) = (Arc::clone(&self.inner), image.to_owned());
+        self.spawner.call(async move { inner.inspect(&image).await }).await
+    }
+
+    async fn tag(&self, image: &str, name: &Reference) -> Result<Outcome> {
+        let (inner, image, name) = (Arc::clone(&self.inner), image.to_owned(), name.clone());
+        self.spawner.call(async move { inner.tag(&image, &name).await }).await
+    }
+
+    async fn remove(&self, image: &str, options: RemoveImageOptions) -> Result<Vec<Removed>> {
+        let (inner, image) = (Arc::clone(&self.inner), image.to_owned());
+        self.spawner.tail(|_| async move { inner.remove(&image, options).await }).await
+    }
+}

@@ -1,6 +1,242 @@
 //! Images: pull, list, inspect, tag, remove.
+//!
+//! An image is a record with names that point at it; its blobs are in the content store, its layers are snapshots. The
+//! record is written last, after everything it needs has reached the disk, so an image that is listed is complete, and a
+//! pull that fails or is dropped leaves no image. What it had fetched stays for the next attempt where trying again may
+//! help, and is removed where it will not.
+
+use std::fmt::Debug;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::storage::unpack::LayerRef;
+use crate::types::{ChainId, Descriptor, Filter, ImageId, ImageSource, Outcome, Platform, Reference};
+
 mod config;
+mod inspect;
+mod list;
+mod local;
+mod lookup;
 mod manifest;
+mod origin;
+mod pull;
+mod remove;
 mod resolve;
+mod tag;
+
+#[cfg(test)]
+mod tests;
+
 pub use self::config::{HealthConfig, HistoryEntry, ImageConfig, RootFs, RunConfig};
+pub use self::local::{LocalImages, LocalImagesParts};
 pub use self::manifest::{MAX_BLOB, MAX_CONFIG, MAX_LAYERS};
+pub use crate::registry::Credentials;
+
+/// When to ask the source for an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Pull {
+    /// Only where no image of that name is here.
+    #[default]
+    Missing,
+    /// Always: a tag may have moved. What is here already is not fetched again.
+    Always,
+    /// Never: an image that is not here is an error. No connection is made.
+    Never,
+}
+
+/// What to pull, and how.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PullRequest {
+    /// From where. A layout on disk is read whatever the policy says; its image gets the name it has in the layout
+    /// (`org.opencontainers.image.ref.name`) if that is a reference, and no name otherwise.
+    pub source: ImageSource,
+    /// For which platform; `None` is the host's. An image that exists for one platform alone is taken as it is, unless a
+    /// platform is asked for here.
+    pub platform: Option<Platform>,
+    /// When to ask the source.
+    pub policy: Pull,
+    /// Who asks.
+    pub credentials: Option<Credentials>,
+}
+
+impl PullRequest {
+    /// Pulls for this host if the image is missing.
+    pub fn new(source: ImageSource) -> Self {
+        Self {
+            source,
+            platform: None,
+            policy: Pull::default(),
+            credentials: None,
+        }
+    }
+
+    /// Chooses a platform.
+    #[must_use]
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.platform = Some(platform);
+        self
+    }
+
+    /// Says when to ask the source.
+    #[must_use]
+    pub fn policy(mut self, policy: Pull) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Signs in.
+    #[must_use]
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+}
+
+/// Everything about an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImageInfo {
+    /// The image's id: the digest of its config.
+    pub id: ImageId,
+    /// Names with a tag, sorted.
+    pub tags: Vec<Reference>,
+    /// Names with a digest, sorted.
+    pub digests: Vec<Reference>,
+    /// The manifest it came with.
+    pub manifest: Descriptor,
+    /// What it runs on.
+    pub platform: Platform,
+    /// Its config.
+    pub config: ImageConfig,
+    /// The snapshot that containers stand on; none for an image without layers.
+    pub chain: Option<ChainId>,
+    /// Its layers, the lowest first.
+    pub layers: Vec<LayerRef>,
+    /// What its layers take on disk, in bytes.
+    pub size_bytes: u64,
+    /// When it came here.
+    pub pulled_at: SystemTime,
+}
+
+/// A line of a list of images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImageSummary {
+    /// The image's id.
+    pub id: ImageId,
+    /// Names with a tag, sorted. None: the image is dangling.
+    pub tags: Vec<Reference>,
+    /// Names with a digest, sorted.
+    pub digests: Vec<Reference>,
+    /// What it runs on.
+    pub platform: Platform,
+    /// When it was built (RFC 3339), as its config says.
+    pub created: Option<String>,
+    /// What its layers take on disk, in bytes.
+    pub size_bytes: u64,
+    /// When it came here.
+    pub pulled_at: SystemTime,
+}
+
+/// Options of [`ImageManager::remove`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RemoveImageOptions {
+    /// Remove an image by id although it has several names; take the last name of an image although a container uses it.
+    pub force: bool,
+}
+
+impl RemoveImageOptions {
+    /// Chooses whether to insist.
+    #[must_use]
+    pub fn force(mut self, force: bool) -> Self {
+        self.force = force;
+        self
+    }
+}
+
+/// A part of what a removal did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Removed {
+    /// A name was taken away.
+    Untagged(Reference),
+    /// The image was deleted.
+    Deleted(ImageId),
+    /// A layer that nothing else uses was deleted.
+    DeletedLayer(ChainId),
+}
+
+/// What can be done with images. Every verb has a default body, so a verb that is added breaks no implementation.
+///
+/// Where a verb takes the name of an image, that is a reference (`latest` is assumed), `repository@digest`, an id, or the
+/// beginning of an id, tried in this order except that a whole id comes first.
+#[async_trait]
+pub trait ImageManager: Debug + Send + Sync + 'static {
+    /// Fetches an image and unpacks it. Progress ends with exactly one of `Done` and `Failed`.
+    ///
+    /// # Errors
+    /// - `NotFound`: no such image, tag or platform (the message lists the platforms there are), or it is not here and the
+    ///   policy is [`Pull::Never`]
+    /// - `Denied`, `RateLimited`, `Unavailable`, `Timeout`: the registry
+    /// - `DigestMismatch`, `UnsafeArchive`, `InvalidArgument`: the image is damaged or hostile
+    /// - `Unsupported`: schema 1, artifacts, encrypted layers
+    /// - `NoSpace`, `ReadOnly`, `Os`
+    ///
+    /// # Cancel safety
+    /// A dropped pull leaves no image. What it had fetched whole stays for the next attempt.
+    async fn pull(&self, request: PullRequest, progress: Progress) -> Result<ImageInfo> {
+        let _ = (request, progress);
+        Err(Error::unsupported_verb("images.pull"))
+    }
+
+    /// Images that are here, the newest first. Filters: `reference` (a pattern), `dangling`, `label`, `before`, `since`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a filter that does not exist.
+    async fn list(&self, filter: Filter) -> Result<Vec<ImageSummary>> {
+        let _ = filter;
+        Err(Error::unsupported_verb("images.list"))
+    }
+
+    /// Everything about an image.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` where several ids begin like that.
+    async fn inspect(&self, image: &str) -> Result<ImageInfo> {
+        let _ = image;
+        Err(Error::unsupported_verb("images.inspect"))
+    }
+
+    /// Points a name at an image; whatever image had the name loses it.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for a name without a tag, or with a digest.
+    ///
+    /// # Cancel safety
+    /// Done whole or not at all.
+    async fn tag(&self, image: &str, name: &Reference) -> Result<Outcome> {
+        let _ = (image, name);
+        Err(Error::unsupported_verb("images.tag"))
+    }
+
+    /// Takes a name away, and deletes the image with the last one: its record, and the layers and blobs that nothing else
+    /// uses. By id, an image with one name at most is deleted.
+    ///
+    /// # Errors
+    /// - `NotFound`
+    /// - `Conflict`: a container uses it (the message names one), or it has several names and was given by id. With
+    ///   [`RemoveImageOptions::force`] the names go in both cases, and the image too where no container uses it.
+    ///
+    /// # Cancel safety
+    /// The removal goes on to its end.
+    async fn remove(&self, image: &str, options: RemoveImageOptions) -> Result<Vec<Removed>> {
+        let _ = (image, options);
+        Err(Error::unsupported_verb("images.remove"))
+    }
+}

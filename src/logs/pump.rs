@@ -8,11 +8,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
 use super::lines::Splitter;
 use super::{LogEntry, LogSink, LogStream, Tee};
+use crate::sys::poll;
 use crate::error::{Error, Result};
 use crate::events::now_ns;
 
@@ -176,7 +178,7 @@ fn watch(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
         FcntlArg::F_SETFL(OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK),
     )
     .map_err(step)?;
-    AsyncFd::new(fd).map_err(|error| Error::os("watch a container's stream", error))
+    poll::watch(fd, Interest::READABLE).map_err(|error| Error::os("watch a container's stream", error))
 }
 
 /// The next bytes, none at the end.

@@ -214,4 +214,22 @@ mod tests {
                 .is_not_found()
         );
     }
+
+    #[tokio::test]
+    async fn conforms() {
+        use crate::conformance::registry::{Content, registry};
+        let memory = MemoryRegistry::new();
+        memory.put_manifest(Some("1"), "application/x", "{}");
+        memory.put_blob("application/x", vec![5; 200_000]);
+        registry(
+            &memory,
+            Content {
+                repository: "app",
+                tag: "1",
+                manifest: b"{}",
+                blob: &[5; 200_000],
+            },
+        )
+        .await;
+    }
 }

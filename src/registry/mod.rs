@@ -20,8 +20,10 @@ pub mod http;
 pub(crate) mod index;
 pub mod layout;
 pub mod memory;
+mod provider;
 
 pub use self::credentials::Credentials;
+pub use self::provider::{NoRegistries, RegistryProvider};
 
 /// The largest manifest or index that is read, in bytes. Source: OCI distribution-spec 1.1, "Pushing Manifests".
 pub const MAX_MANIFEST: u64 = 4 << 20;

@@ -3,6 +3,8 @@
 pub mod caps;
 pub mod cgroups;
 pub mod defaults;
+#[cfg(any(test, feature = "conformance"))]
+pub mod fake;
 pub mod native;
 
 use std::fmt::Debug;

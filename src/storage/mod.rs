@@ -2,6 +2,9 @@
 //! seams, the extractor that treats every layer as hostile, and [`unpack`], which joins them.
 
 pub mod content;
+pub(crate) mod files;
+pub mod layer;
 pub mod ownership;
 pub mod snapshot;
+pub mod sweep;
 pub mod unpack;

@@ -4,6 +4,9 @@
 pub(crate) mod attempt;
 pub(crate) mod memfd;
 pub(crate) mod pidfd;
+pub(crate) mod poll;
+pub(crate) mod reflink;
 pub(crate) mod socket;
 pub(crate) mod spawn;
 pub(crate) mod terminal;
+pub(crate) mod xattr;

@@ -165,7 +165,8 @@ impl From<Reference> for String {
 pub enum ImageSource {
     /// A registry.
     Registry(Reference),
-    /// An OCI image layout on disk, `oci:DIR` or `oci:DIR:TAG`. Source: OCI image-spec 1.1, image-layout.md.
+    /// An OCI image layout on disk, `oci:DIR` or `oci:DIR:NAME`. The directory ends at the first colon, since a name may
+    /// have one too; for a directory with a colon make this value by hand. Source: OCI image-spec 1.1, image-layout.md.
     OciLayout {
         /// The layout's directory.
         dir: PathBuf,
@@ -181,13 +182,13 @@ impl FromStr for ImageSource {
         let Some(rest) = text.strip_prefix("oci:") else {
             return Ok(Self::Registry(text.parse()?));
         };
-        let (dir, name) = match rest.rsplit_once(':') {
-            Some((dir, name)) if !name.contains('/') => (dir, Some(name)),
-            _ => (rest, None),
+        let (dir, name) = match rest.split_once(':') {
+            Some((dir, name)) => (dir, Some(name)),
+            None => (rest, None),
         };
         if dir.is_empty() || name == Some("") {
             return Err(Error::invalid(format!(
-                "invalid OCI layout {text:?} (oci:DIR or oci:DIR:TAG)"
+                "invalid OCI layout {text:?} (oci:DIR or oci:DIR:NAME)"
             )));
         }
         Ok(Self::OciLayout {
@@ -447,7 +448,8 @@ mod tests {
             "oci:/tmp/x:app".parse::<ImageSource>().unwrap(),
             layout("/tmp/x", Some("app"))
         );
-        assert_eq!("oci:a:b/c".parse::<ImageSource>().unwrap(), layout("a:b/c", None));
+        let named = "oci:a:example.com:5000/b/c:1".parse::<ImageSource>().unwrap();
+        assert_eq!(named, layout("a", Some("example.com:5000/b/c:1")));
         for bad in ["oci:", "oci::x", "oci:/tmp/x:"] {
             assert!(bad.parse::<ImageSource>().is_err(), "{bad}");
         }

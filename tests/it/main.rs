@@ -4,23 +4,47 @@
 //! with what it was before: mounts, namespaces, links, rules, cgroups, processes, descriptors, files.
 #![allow(unreachable_pub, missing_docs, clippy::print_stdout, clippy::print_stderr)]
 
+mod faults;
 mod fixtures;
 mod frame;
+mod host;
 mod layout;
+mod life;
+mod process;
+mod pull;
 mod support;
 
 use libtest_mimic::Arguments;
 
-const GROUPS: &[frame::Group] = &[layout::TESTS, fixtures::TESTS];
+const GROUPS: &[frame::Group] = &[
+    layout::TESTS,
+    fixtures::TESTS,
+    host::TESTS,
+    process::TESTS,
+    life::TESTS,
+    pull::TESTS,
+    faults::TESTS,
+];
 
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo)];
 
 fn main() {
-    if let Some(code) = support::embedder::run_role(ROLES) {
+    let roles: Vec<_> = ROLES.iter().chain(faults::ROLES).copied().collect();
+    if let Some(code) = support::embedder::run_role(&roles) {
         std::process::exit(code);
     }
     let scratch = support::scratch::enter();
-    let conclusion = libtest_mimic::run(&Arguments::from_args(), frame::trials(GROUPS));
+    let company = support::company::start(faults::fill).expect("company");
+    // With company, those that need no root of their own; else all.
+    let groups = if company.is_some() { &[process::TESTS, life::TESTS][..] } else { GROUPS };
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), frame::trials(groups));
+    if let Some(company) = company
+        && let Err(stop) = company.finish(faults::no_container_left)
+    {
+        println!("{stop:?}");
+        drop(scratch);
+        std::process::exit(1);
+    }
     drop(scratch);
     conclusion.exit()
 }

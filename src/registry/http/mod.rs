@@ -20,6 +20,7 @@ mod endpoint;
 mod fail;
 mod manifest;
 mod options;
+mod provider;
 mod retry;
 mod tls;
 mod transport;
@@ -28,6 +29,7 @@ mod transport;
 mod tests;
 
 pub use self::options::{HttpOptions, PlainHttp};
+pub use self::provider::HttpRegistries;
 
 /// One registry host. Tokens, connections and the choice of scheme are kept for as long as it lives.
 #[derive(Debug)]

@@ -63,7 +63,8 @@ impl LayoutRegistry {
     }
 
     /// Finds an image: by its name in the layout, or the only one where no name is given. Several entries that differ in
-    /// platform alone are one image, and come back as an index made of them.
+    /// platform alone are one image, and come back as an index made of them. The descriptor carries the name it has in
+    /// the layout.
     ///
     /// # Errors
     /// `NotFound` naming what is there; `InvalidArgument` where the choice is not clear.
@@ -132,7 +133,11 @@ fn select(dir: &LayoutDir, name: Option<&str>) -> Result<ManifestBlob> {
     };
     match found.as_slice() {
         [] => Err(nothing(dir, &top, name)),
-        [only] => read_manifest(dir, &only.digest, Some(&only.media_type)),
+        [only] => {
+            let mut manifest = read_manifest(dir, &only.digest, Some(&only.media_type))?;
+            manifest.descriptor.annotations = only.annotations.clone();
+            Ok(manifest)
+        }
         several if differ_in_platform_alone(several) => join(several),
         _ => {
             let message = format!(
@@ -199,7 +204,14 @@ fn join(entries: &[Descriptor]) -> Result<ManifestBlob> {
     let index = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": entries });
     let bytes =
         serde_json::to_vec(&index).map_err(|error| Error::internal("an index cannot be written").with_source(error))?;
-    Ok(blob_of(MediaType(media_type.to_owned()), bytes))
+    let mut joined = blob_of(MediaType(media_type.to_owned()), bytes);
+    joined.descriptor.annotations.extend(
+        entries
+            .first()
+            .and_then(ref_name)
+            .map(|name| (REF_NAME.to_owned(), name.to_owned())),
+    );
+    Ok(joined)
 }
 
 fn nothing(dir: &LayoutDir, top: &[Descriptor], name: Option<&str>) -> Error {

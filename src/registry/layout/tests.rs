@@ -181,3 +181,25 @@ async fn other_directories_are_no_layouts() {
         &ErrorKind::InvalidArgument
     );
 }
+
+#[tokio::test]
+async fn conforms() {
+    use crate::conformance::registry::{Content, registry};
+    let (_dir, writer) = layout();
+    let blob = writer.put_blob("application/x", &[5; 700_000]).unwrap();
+    let manifest = writer
+        .put_manifest(Some("1"), "application/vnd.oci.image.manifest.v1+json", b"{}", None)
+        .unwrap();
+    assert_eq!((blob.size, manifest.size), (700_000, 2));
+    let layout = LayoutRegistry::open(writer.dir()).await.unwrap();
+    registry(
+        &layout,
+        Content {
+            repository: "",
+            tag: "1",
+            manifest: b"{}",
+            blob: &[5; 700_000],
+        },
+    )
+    .await;
+}

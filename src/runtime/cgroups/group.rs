@@ -11,6 +11,7 @@ use oci_spec::runtime::LinuxResources;
 use super::convert::Setting;
 use super::files;
 use super::native::{Shared, leave_out};
+use super::place::Places;
 use super::{Cgroup, CgroupMode};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::types::ContainerId;
@@ -76,12 +77,12 @@ impl NativeCgroup {
         for setting in settings {
             match self.write(setting) {
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => again.push(setting),
-                done => self.judge(setting, done, best_effort, warnings)?,
+                done => judge(&self.shared.places, setting, done, best_effort, warnings)?,
             }
         }
         again
             .into_iter()
-            .try_for_each(|setting| self.judge(setting, self.write(setting), best_effort, warnings))
+            .try_for_each(|setting| judge(&self.shared.places, setting, self.write(setting), best_effort, warnings))
     }
 
     fn write(&self, setting: &Setting) -> io::Result<()> {
@@ -98,65 +99,65 @@ impl NativeCgroup {
             .find(|part| part.v2 == home.v2 && part.controllers == home.controllers)
     }
 
-    /// What a refused write means.
-    fn judge(
-        &self,
-        setting: &Setting,
-        done: io::Result<()>,
-        best_effort: bool,
-        warnings: &mut Vec<String>,
-    ) -> Result<()> {
-        let Err(error) = done else { return Ok(()) };
-        let Setting {
-            what,
-            file,
-            value,
-            controller,
-            ..
-        } = setting;
-        match error.raw_os_error() {
-            // EOPNOTSUPP: memory.memsw without swap accounting, on some kernels.
-            Some(libc::ENOENT | libc::EOPNOTSUPP) => match setting.optional {
-                Some(warning) => {
-                    warnings.push(warning.to_owned());
-                    Ok(())
-                }
-                None => leave_out(what, self.shared.places.remedy(controller), best_effort, warnings),
-            },
-            Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
-                leave_out(what, self.shared.places.remedy(controller), best_effort, warnings)
-            }
-            Some(libc::EINVAL | libc::ERANGE | libc::E2BIG) => {
-                let message = format!("the kernel refuses {value:?} as the {what} ({file})");
-                Err(Error::invalid(message).with_source(error))
-            }
-            Some(libc::EBUSY) if *controller == "memory" => {
-                let message = format!("more memory is in use than the {what} of {value} allows");
-                Err(Error::new(ErrorKind::InvalidState, message).with_source(error))
-            }
-            _ => Err(Error::os(format!("write {value:?} to {file}"), error)),
-        }
-    }
-
     /// The memory limit in force, which a change of swap alone refers to.
     fn current_limit(&self) -> Option<i64> {
         let part = self.part_of("memory").filter(|part| part.v2)?;
         files::read(&part.dir.join("memory.max")).ok()?.trim().parse().ok()
     }
+}
 
-    fn not_joined(&self, setting: &Setting) -> Error {
-        let places = &self.shared.places;
-        let needs = if places.of_controller(&setting.controller).is_none() {
-            places.remedy(&setting.controller)
-        } else {
-            format!(
-                "a container started with a limit of the {} controller: processes join a hierarchy of cgroup version 1 only at \
-                 the start",
-                setting.controller
-            )
-        };
-        Error::unsupported(setting.what, needs)
+/// What a refused write means.
+pub(crate) fn judge(
+    places: &Places,
+    setting: &Setting,
+    done: io::Result<()>,
+    best_effort: bool,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
+    let Err(error) = done else { return Ok(()) };
+    let Setting {
+        what,
+        file,
+        value,
+        controller,
+        ..
+    } = setting;
+    match error.raw_os_error() {
+        // EOPNOTSUPP: memory.memsw without swap accounting, on some kernels.
+        Some(libc::ENOENT | libc::EOPNOTSUPP) => match setting.optional {
+            Some(warning) => {
+                warnings.push(warning.to_owned());
+                Ok(())
+            }
+            None => leave_out(what, places.remedy(controller), best_effort, warnings),
+        },
+        Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
+            leave_out(what, places.remedy(controller), best_effort, warnings)
+        }
+        Some(libc::EINVAL | libc::ERANGE | libc::E2BIG) => {
+            let message = format!("the kernel refuses {value:?} as the {what} ({file})");
+            Err(Error::invalid(message).with_source(error))
+        }
+        Some(libc::EBUSY) if *controller == "memory" => {
+            let message = format!("more memory is in use than the {what} of {value} allows");
+            Err(Error::new(ErrorKind::InvalidState, message).with_source(error))
+        }
+        _ => Err(Error::os(format!("write {value:?} to {file}"), error)),
     }
+}
+
+/// Why a limit of a running container cannot be set where it has no directory.
+pub(crate) fn not_joined(places: &Places, setting: &Setting) -> Error {
+    let needs = if places.of_controller(&setting.controller).is_none() {
+        places.remedy(&setting.controller)
+    } else {
+        format!(
+            "a container started with a limit of the {} controller: processes join a hierarchy of cgroup version 1 only at \
+             the start",
+            setting.controller
+        )
+    };
+    Error::unsupported(setting.what, needs)
 }
 
 impl Cgroup for NativeCgroup {
@@ -203,7 +204,7 @@ impl Cgroup for NativeCgroup {
             .into_iter()
             .partition(|setting| self.part_of(&setting.controller).is_some());
         if let Some(setting) = others.iter().find(|setting| !setting.lifts) {
-            return Err(self.not_joined(setting));
+            return Err(not_joined(&self.shared.places, setting));
         }
         let mut warnings = plan.warnings;
         self.apply(&mine, false, &mut warnings)?;

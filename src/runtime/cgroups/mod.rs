@@ -6,6 +6,8 @@
 //! All calls block for at most a few milliseconds, except [`Cgroup::remove`] and [`Cgroup::kill`], which wait (bounded) for
 //! processes to be gone; call them on the blocking pool.
 
+#[cfg(feature = "cgroups-rs")]
+mod cgroups_rs;
 mod convert;
 mod files;
 mod group;
@@ -25,6 +27,8 @@ use oci_spec::runtime::LinuxResources;
 use crate::error::Result;
 use crate::types::ContainerId;
 
+#[cfg(feature = "cgroups-rs")]
+pub use self::cgroups_rs::CgroupsRs;
 pub use self::native::NativeCgroups;
 pub use self::none::NoCgroups;
 
@@ -155,6 +159,12 @@ mod tests {
     #[test]
     fn native_passes_the_suite() {
         run("native", &|| Box::new(NativeCgroups::new(&OwnerId::random())));
+    }
+
+    #[cfg(feature = "cgroups-rs")]
+    #[test]
+    fn cgroups_rs_passes_the_suite() {
+        run("cgroups-rs", &|| Box::new(CgroupsRs::new(&OwnerId::random())));
     }
 
     #[test]

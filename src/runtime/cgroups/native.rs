@@ -94,14 +94,36 @@ impl CgroupDriver for NativeCgroups {
     }
 
     fn remove_owner(&self) -> Result<()> {
-        let _guard = self.shared.lock();
+        self.shared.remove_owner()
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(parent: String, places: Places) -> Arc<Self> {
+        Arc::new(Self {
+            parent,
+            places,
+            parents: Mutex::new(()),
+        })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, ()> {
+        self.parents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn homes(&self) -> impl Iterator<Item = &Home> {
+        self.places.v2.iter().chain(&self.places.v1)
+    }
+
+    pub(crate) fn parent_in(&self, home: &Home) -> PathBuf {
+        home.dir.join(&self.parent)
+    }
+
+    /// See [`CgroupDriver::remove_owner`].
+    pub(crate) fn remove_owner(&self) -> Result<()> {
+        let _guard = self.lock();
         let mut failed = None;
-        for parent in self
-            .shared
-            .homes()
-            .map(|home| self.shared.parent_in(home))
-            .filter(|dir| dir.exists())
-        {
+        for parent in self.homes().map(|home| self.parent_in(home)).filter(|dir| dir.exists()) {
             let kill = if parent.join("cgroup.events").exists() {
                 files::kill_v2
             } else {
@@ -113,20 +135,6 @@ impl CgroupDriver for NativeCgroups {
             }
         }
         failed.map_or(Ok(()), Err)
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, ()> {
-        self.parents.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn homes(&self) -> impl Iterator<Item = &Home> {
-        self.places.v2.iter().chain(&self.places.v1)
-    }
-
-    fn parent_in(&self, home: &Home) -> PathBuf {
-        home.dir.join(&self.parent)
     }
 
     /// What to write, each controller in the words of the version that has it here, and what cannot be written.
@@ -151,7 +159,7 @@ impl Shared {
     }
 
     /// Splits what is asked into what will be written and what is left out with a warning, or refuses.
-    fn decide(&self, resources: &LinuxResources, best_effort: bool) -> Result<(Vec<Setting>, Vec<String>)> {
+    pub(crate) fn decide(&self, resources: &LinuxResources, best_effort: bool) -> Result<(Vec<Setting>, Vec<String>)> {
         let mut plan = self.plan(resources, None)?;
         let mut warnings = plan.warnings;
         plan.settings.retain(|setting| !setting.lifts);
@@ -265,8 +273,8 @@ impl Shared {
         .with_source(error)
     }
 
-    /// The directories that a container has.
-    fn existing(&self, id: &ContainerId) -> Vec<Part> {
+    /// The directories that a container can have.
+    pub(crate) fn parts(&self, id: &ContainerId) -> Vec<Part> {
         let part = |home: &Home| {
             let parent = self.parent_in(home);
             let dir = parent.join(id.as_str());
@@ -277,7 +285,14 @@ impl Shared {
                 controllers: home.controllers.clone(),
             }
         };
-        self.homes().map(part).filter(|part| part.dir.exists()).collect()
+        self.homes().map(part).collect()
+    }
+
+    /// The directories that a container has.
+    pub(crate) fn existing(&self, id: &ContainerId) -> Vec<Part> {
+        let mut parts = self.parts(id);
+        parts.retain(|part| part.dir.exists());
+        parts
     }
 
     /// Removes a container's directories, and the parents if they were the last.
@@ -291,7 +306,7 @@ impl Shared {
         failed
     }
 
-    fn unmake_locked(&self, parts: &[Part], deadline: Instant) -> io::Result<()> {
+    pub(crate) fn unmake_locked(&self, parts: &[Part], deadline: Instant) -> io::Result<()> {
         let done = parts
             .iter()
             .try_for_each(|part| files::remove_tree(&part.dir, deadline));

@@ -23,12 +23,15 @@ use crate::types::ContainerId;
 /// Makes a driver for an owner of its own.
 pub type Make<'a> = &'a dyn Fn() -> Box<dyn CgroupDriver>;
 
+/// One of the checks below: the reason, if it was skipped.
+type Check = fn(&dyn CgroupDriver) -> Option<String>;
+
 /// Runs everything, and returns what was skipped, with the reason.
 ///
 /// # Panics
 /// With what the driver does wrong.
 pub fn all(make: Make<'_>) -> Vec<String> {
-    let checks: [(&str, fn(&dyn CgroupDriver) -> Option<String>); 9] = [
+    let checks: [(&str, Check); 9] = [
         ("plain", plain),
         ("memory", memory),
         ("cpu", cpu),

@@ -105,6 +105,17 @@ impl NativeRuntime {
         })
     }
 
+    /// Ends every container and the zygote, and waits until it is reaped. The next use spawns another.
+    ///
+    /// # Cancel safety
+    /// A dropped call has asked for the end; only the reaping is left to whoever ends this process.
+    pub async fn close(&self) {
+        let zygote = self.zygote.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(zygote) = zygote {
+            zygote.close().await;
+        }
+    }
+
     /// Whether a user namespace is, or will be, in use.
     pub fn uses_user_namespace(&self) -> bool {
         self.userns

@@ -43,6 +43,8 @@ struct Shared {
     control: AsyncFd<OwnedFd>,
     next: AtomicU64,
     state: Mutex<State>,
+    /// Set once the zygote is dead and reaped.
+    reaped: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +93,7 @@ impl Zygote {
             control,
             next: AtomicU64::new(1),
             state: Mutex::default(),
+            reaped: watch::Sender::new(false),
         });
         tokio::spawn(receive(Arc::clone(&shared), spawned.child.pidfd));
         Ok(Self {
@@ -115,6 +118,12 @@ impl Zygote {
 
     pub(crate) fn is_dead(&self) -> bool {
         self.shared.state().dead
+    }
+
+    /// Asks the zygote to end everything and to end itself, and waits until it is reaped.
+    pub(crate) async fn close(&self) {
+        self.tell(0, op::SHUTDOWN);
+        let _ = self.shared.reaped.subscribe().wait_for(|reaped| *reaped).await;
     }
 
     /// A fresh request number.
@@ -388,6 +397,7 @@ async fn receive(shared: Arc<Shared>, process: OwnedFd) {
     bury(&shared);
     // It closes its socket by dying; the wait is short.
     let _ = tokio::task::spawn_blocking(move || pidfd::reap(process.as_fd())).await;
+    shared.reaped.send_replace(true);
 }
 
 fn hand_out(shared: &Shared, reply: Reply) {

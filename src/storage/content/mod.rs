@@ -1,11 +1,14 @@
 //! Blobs by digest.
 
+pub mod local;
+pub mod memory;
+
 use std::fmt::Debug;
 use std::fs::File;
 
 use async_trait::async_trait;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::types::{Digest, Outcome};
 
 /// A blob that is here, whole and verified.
@@ -22,7 +25,7 @@ pub trait Ingest: Debug + Send {
     /// Appends bytes.
     ///
     /// # Errors
-    /// `NoSpace`, `ReadOnly` or `Os`.
+    /// `NoSpace`, `ReadOnly` or `Os`; `DigestMismatch` as soon as there are more bytes than expected.
     fn write(&mut self, bytes: &[u8]) -> Result<()>;
 
     /// Makes the blob visible under its digest. Finding it there already is success.
@@ -52,4 +55,43 @@ pub trait ContentStore: Debug + Send + Sync + 'static {
 
     /// All blobs, in no order.
     async fn list(&self) -> Result<Vec<BlobInfo>>;
+
+    /// Makes what was committed so far survive a loss of power. Called once per image, before its record is written.
+    async fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Refuses bytes beyond the expected size.
+pub(crate) fn check_room(digest: Option<&Digest>, size: Option<u64>, written: u64, more: usize) -> Result<()> {
+    let total = written.saturating_add(more as u64);
+    match size {
+        Some(size) if total > size => Err(mismatch(
+            digest,
+            format!("the blob is longer than the {size} bytes announced"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a blob that is not the expected one.
+pub(crate) fn check_whole(expected: Option<&Digest>, size: Option<u64>, digest: &Digest, written: u64) -> Result<()> {
+    if let Some(size) = size.filter(|size| *size != written) {
+        return Err(mismatch(
+            expected,
+            format!("the blob has {written} bytes, {size} were announced"),
+        ));
+    }
+    match expected {
+        Some(expected) if expected != digest => Err(mismatch(Some(expected), format!("the blob hashes to {digest}"))),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn mismatch(digest: Option<&Digest>, message: String) -> Error {
+    let error = Error::new(ErrorKind::DigestMismatch, message);
+    match digest {
+        Some(digest) => error.with_object(ObjectKind::Blob, digest.to_string()),
+        None => error,
+    }
 }

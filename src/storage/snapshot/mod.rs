@@ -1,5 +1,17 @@
 //! Directory trees in layers: the [`Snapshotter`] seam. Backends return descriptions of mounts and never mount.
 
+mod auto;
+mod copy;
+mod delete;
+pub mod overlayfs;
+mod records;
+#[cfg(test)]
+mod tests;
+mod usage;
+pub mod vfs;
+
+pub use self::auto::auto;
+
 use std::fmt::Debug;
 use std::path::PathBuf;
 
@@ -28,6 +40,9 @@ pub enum LayerTarget {
     Merged {
         /// Where the whole tree is.
         dir: PathBuf,
+        /// Where given, owners and modes that this process may not set, or that would lock it out, are noted in this
+        /// file instead: the tree must stay writable for the layers above. The snapshotter applies them to copies.
+        owners: Option<PathBuf>,
     },
 }
 
@@ -66,8 +81,18 @@ pub trait Snapshotter: Debug + Send + Sync + 'static {
     /// With [`Snapshotter::unpacks_in_parallel`] the parent need not be there yet.
     async fn begin_layer(&self, key: &SnapshotKey, parent: Option<&ChainId>) -> Result<LayerTarget>;
 
-    /// Makes the layer under `key` visible as `chain` on top of `parent`, which is committed by now.
-    async fn commit_layer(&self, key: &SnapshotKey, chain: &ChainId, parent: Option<&ChainId>) -> Result<()>;
+    /// Makes the layer under `key` visible as `chain` on top of `parent`, which is committed by now. `usage` is what was
+    /// counted while it was written. Finding the chain committed already is success, and `key` is discarded.
+    ///
+    /// # Errors
+    /// `NotFound` without such a key or parent.
+    async fn commit_layer(
+        &self,
+        key: &SnapshotKey,
+        chain: &ChainId,
+        parent: Option<&ChainId>,
+        usage: Usage,
+    ) -> Result<()>;
 
     /// Makes a writable snapshot on top of a stack and returns the mounts that show it: the first is the root.
     async fn create_writable(
@@ -101,4 +126,17 @@ pub trait Snapshotter: Debug + Send + Sync + 'static {
 
     /// All committed snapshots, in no order.
     async fn list(&self) -> Result<Vec<ChainId>>;
+
+    /// Keys of all active snapshots, in no order: what a sweeper compares with the living.
+    async fn active(&self) -> Result<Vec<SnapshotKey>>;
+
+    /// Finishes deletions that a killed process began; returns how many there were.
+    async fn empty_trash(&self) -> Result<usize> {
+        Ok(0)
+    }
+
+    /// Makes what was committed so far survive a loss of power. Called once per image, before its record is written.
+    async fn sync(&self) -> Result<()> {
+        Ok(())
+    }
 }

@@ -87,7 +87,7 @@ impl Files {
 /// The files of a small system around the host's static busybox.
 pub fn busybox_files() -> Result<Files, Stop> {
     const APPLETS: &str = "sh cat echo true false sleep ls id env pwd hostname touch mkdir rm mount ps kill head dd df stat \
-                           wc grep tr seq date ip yes chown chmod cp mv printenv test expr readlink tee find sync du";
+                           wc grep tr seq date ip yes chown chmod cp mv printenv unshare mkfifo sort uname nproc whoami tail test expr readlink tee find sync du";
     let Ok(busybox) = fs::read("/bin/busybox") else {
         return skip("no /bin/busybox (Debian package busybox-static)");
     };
@@ -257,4 +257,14 @@ fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes)?;
     encoder.finish()
+}
+
+/// Busybox in a layout that is made once per run of the tests.
+pub fn shared() -> Result<&'static Layout, Stop> {
+    static SHARED: std::sync::OnceLock<Layout> = std::sync::OnceLock::new();
+    if let Some(layout) = SHARED.get() {
+        return Ok(layout);
+    }
+    let layout = busybox(&super::scratch::dir().join("busybox"))?;
+    Ok(SHARED.get_or_init(|| layout))
 }

@@ -1,5 +1,6 @@
 //! What tests stand on: fixtures that are made when needed and gone at the end of the test.
 
+pub mod company;
 pub mod embedder;
 pub mod http;
 pub mod image;
@@ -7,6 +8,7 @@ pub mod leaks;
 pub mod registry;
 pub mod root;
 pub mod scratch;
+pub mod world;
 
 use std::path::{Path, PathBuf};
 

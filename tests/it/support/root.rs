@@ -1,6 +1,6 @@
 //! Roots for engines.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
@@ -9,18 +9,23 @@ use super::scratch;
 /// A directory for an engine's root, on the disk that `TMPDIR` names.
 #[derive(Debug)]
 pub struct TempRoot {
+    path: PathBuf,
     dir: Option<TempDir>,
 }
 
 impl TempRoot {
     pub fn new() -> Self {
-        Self {
-            dir: Some(scratch::fresh("root")),
-        }
+        let dir = scratch::fresh("root");
+        Self { path: dir.path().to_path_buf(), dir: Some(dir) }
+    }
+
+    /// One that others use as well, and that stays.
+    pub fn shared(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), dir: None }
     }
 
     pub fn path(&self) -> &Path {
-        self.dir.as_ref().expect("present until dropped").path()
+        &self.path
     }
 }
 

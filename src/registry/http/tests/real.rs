@@ -149,6 +149,13 @@ async fn pulls_by_tag_and_by_digest_from_a_real_registry() {
         .await
         .unwrap();
     assert_eq!(by_digest.bytes, manifest);
+    let content = crate::conformance::registry::Content {
+        repository: "team/app",
+        tag: "1.0",
+        manifest: &manifest,
+        blob: &layer,
+    };
+    crate::conformance::registry::registry(&registry, content).await;
     let blob = blob_of(&layer);
     for offset in [0, 77_777] {
         let chunks: Vec<Bytes> = registry

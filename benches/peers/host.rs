@@ -1,0 +1,127 @@
+//! What all jobs stand on: a journaled disk, a registry with the images, busybox unpacked, and the peers' daemons.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::peers::{containerd::Containerd, docker::Docker, sh};
+use crate::support::image::{self, Files, Layout};
+use crate::support::registry::Registry;
+use crate::support::{is_root, scratch};
+
+/// Room for two images in five stores.
+const DISK_BYTES: u64 = 24 << 30;
+
+/// Dropped in the order of the fields: daemons, registry, disk, files.
+pub struct Host {
+    pub docker: Result<Docker, String>,
+    pub containerd: Result<Containerd, String>,
+    pub registry: Registry,
+    pub disk: Disk,
+    /// Busybox unpacked, for those that take a directory.
+    pub rootfs: PathBuf,
+    pub busybox: Layout,
+    layouts: TempDir,
+    scratch: TempDir,
+}
+
+impl Host {
+    pub fn prepare() -> Result<Self, String> {
+        if !is_root() {
+            return Err("the peers need root".to_owned());
+        }
+        let scratch = scratch::enter();
+        let disk = Disk::mount(scratch.path())?;
+        let layouts = scratch::fresh("layouts");
+        let busybox = image::busybox(&layouts.path().join("busybox")).map_err(stop)?;
+        let registry = Registry::plain().map_err(stop)?;
+        busybox.push(registry.addr, "busybox", "latest").map_err(stop)?;
+        let rootfs = disk.dir.join("rootfs");
+        fs::create_dir_all(&rootfs).map_err(|error| error.to_string())?;
+        let layer = busybox.blob(&busybox.layers[0].0).map_err(|error| error.to_string())?;
+        tar::Archive::new(flate2::read::GzDecoder::new(&layer[..]))
+            .unpack(&rootfs)
+            .map_err(|error| error.to_string())?;
+        let containerd = Containerd::start(&disk.dir);
+        let docker = match &containerd {
+            Ok(containerd) => Docker::start(&disk.dir, containerd),
+            Err(reason) => Err(reason.clone()),
+        };
+        Ok(Self {
+            docker,
+            containerd,
+            registry,
+            disk,
+            rootfs,
+            busybox,
+            layouts,
+            scratch,
+        })
+    }
+
+    /// An image in the registry, made at the first call.
+    pub fn image(&self, name: &str, make: impl FnOnce() -> Vec<Files>) -> Result<Layout, String> {
+        let layout = image::write_layout(
+            &self.layouts.path().join(name),
+            &make(),
+            &serde_json::json!({ "Cmd": ["sh"] }),
+        );
+        let layout = layout.map_err(stop)?;
+        layout.push(self.registry.addr, name, "latest").map_err(stop)?;
+        Ok(layout)
+    }
+
+    /// A fresh directory on the journaled disk.
+    pub fn dir(&self, name: &str) -> PathBuf {
+        let dir = self.disk.dir.join(name);
+        let _ = fs::create_dir_all(&dir);
+        dir
+    }
+
+    pub fn reference(&self, name: &str) -> String {
+        self.registry.reference(&format!("{name}:latest"))
+    }
+}
+
+fn stop(stop: crate::frame::Stop) -> String {
+    match stop {
+        crate::frame::Stop::Skip(reason) | crate::frame::Stop::Fail(reason) => reason,
+    }
+}
+
+/// A journaled ext4 on a loop file. Without a journal, creating files in a directory group where many were just deleted is
+/// twenty times slower (the kernel passes over recently freed inodes one by one), and a benchmark deletes all the time.
+pub struct Disk {
+    pub dir: PathBuf,
+}
+
+impl Disk {
+    fn mount(scratch: &Path) -> Result<Self, String> {
+        let file = scratch.join("disk.img");
+        let dir = scratch.join("disk");
+        fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
+        let image = fs::File::create(&file).map_err(|error| error.to_string())?;
+        image.set_len(DISK_BYTES).map_err(|error| error.to_string())?;
+        sh(Command::new("mke2fs")
+            .args(["-q", "-t", "ext4", "-O", "has_journal", "-E", "lazy_itable_init=1"])
+            .arg(&file))?;
+        sh(Command::new("mount").args(["-o", "loop"]).arg(&file).arg(&dir))?;
+        Ok(Self { dir })
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        for attempt in 0..50 {
+            if sh(Command::new("umount").arg(&self.dir)).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            if attempt == 40 {
+                let _ = sh(Command::new("umount").arg("--lazy").arg(&self.dir));
+            }
+        }
+    }
+}

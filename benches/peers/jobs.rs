@@ -1,0 +1,416 @@
+//! The jobs. Each says what it measures and who takes part; ours comes first.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::host::Host;
+use crate::limits;
+use crate::measure::{Contestant, Job, Run, timed};
+use crate::peers::containerd::ctr;
+use crate::peers::docker::docker_command;
+use crate::peers::podman::podman;
+use crate::peers::{at_once, installed, runc, sh};
+use crate::support::image::{Files, Layout};
+use crate::worker::{self, Worker};
+
+pub type Prepare = fn(&mut Host) -> Job;
+
+pub const NAMES: [&str; 6] = ["start", "start-parallel", "run-cli", "pull-large", "pull-files", "open"];
+
+pub fn by_name(name: &str) -> Option<Prepare> {
+    match name {
+        "start" => Some(start),
+        "start-parallel" => Some(start_parallel),
+        "run-cli" => Some(run_cli),
+        "pull-large" => Some(pull_large),
+        "pull-files" => Some(pull_files),
+        "open" => Some(open),
+        _ => None,
+    }
+}
+
+const AT_ONCE: usize = 50;
+
+/// A worker that is told one line per run.
+fn told(role: &str, arguments: &[&Path], ballast: Option<usize>, line: String) -> Result<Run, String> {
+    let mut strings: Vec<String> = arguments.iter().map(|path| path.display().to_string()).collect();
+    strings.extend(ballast.map(|ballast| ballast.to_string()));
+    let strings: Vec<&str> = strings.iter().map(String::as_str).collect();
+    let mut worker = Worker::start(role, &strings)?;
+    Ok(Box::new(move || worker.tell(&line)))
+}
+
+fn ours(host: &Host, ballast: usize, line: String) -> Result<Run, String> {
+    told("ours", &[&host.dir(&format!("ours-{ballast}"))], Some(ballast), line)
+}
+
+fn start(host: &mut Host) -> Job {
+    let pull = format!("start {}", host.reference("busybox"));
+    let mut contestants = vec![
+        Contestant::maybe("longshore", ours(host, 0, pull.clone())),
+        Contestant::maybe("longshore in 500 MB", ours(host, 500, pull)),
+    ];
+    contestants.extend(peers_once(host));
+    let limit = told("limit", &[&host.dir("limit"), &host.rootfs], None, "start".to_owned());
+    contestants.push(Contestant::maybe("limit", limit));
+    Job {
+        about: "create to removed, `true` in busybox, no network; 60 ms between runs".to_owned(),
+        rounds: 15,
+        pause: Duration::from_millis(60),
+        contestants,
+        between: Box::new(|| {}),
+    }
+}
+
+/// `run` of each peer, as its client does it.
+fn peers_once(host: &Host) -> Vec<Contestant> {
+    peer_commands(host)
+        .into_iter()
+        .map(|(name, command)| Contestant::maybe(name, command.map(once)))
+        .collect()
+}
+
+type MakeCommand = Box<dyn FnMut(usize) -> Command>;
+
+fn once(mut command: MakeCommand) -> Run {
+    let mut serial = 0;
+    Box::new(move || {
+        serial += 1;
+        let mut command = command(serial);
+        timed(|| sh(&mut command))
+    })
+}
+
+fn peer_commands(host: &Host) -> Vec<(&'static str, Result<MakeCommand, String>)> {
+    vec![
+        ("docker run", docker_run(host)),
+        ("podman run", podman_run(host)),
+        ("ctr run", ctr_run(host)),
+        ("runc run", runc_run(host)),
+    ]
+}
+
+fn docker_run(host: &Host) -> Result<MakeCommand, String> {
+    let docker = host.docker.as_ref().map_err(Clone::clone)?;
+    let image = host.reference("busybox");
+    sh(&mut docker.docker(&["pull", "--quiet", &image]))?;
+    let socket = docker.socket.clone();
+    Ok(Box::new(move |_| {
+        docker_command(&socket, &["run", "--rm", "--network", "none", &image, "true"])
+    }))
+}
+
+fn podman_run(host: &Host) -> Result<MakeCommand, String> {
+    installed("podman")?;
+    let (dir, image) = (host.disk.dir.clone(), host.reference("busybox"));
+    sh(&mut podman(&dir, &["pull", "--quiet", "--tls-verify=false", &image]))?;
+    Ok(Box::new(move |_| {
+        podman(
+            &dir,
+            &[
+                "run",
+                "--rm",
+                "--network",
+                "none",
+                "--pull",
+                "never",
+                "--ulimit",
+                "host",
+                &image,
+                "true",
+            ],
+        )
+    }))
+}
+
+fn ctr_run(host: &Host) -> Result<MakeCommand, String> {
+    let containerd = host.containerd.as_ref().map_err(Clone::clone)?;
+    let image = host.reference("busybox");
+    sh(&mut containerd.ctr(&["images", "pull", "--plain-http", &image]))?;
+    let socket = containerd.socket.clone();
+    Ok(Box::new(move |serial| {
+        ctr(&socket, &["run", "--rm", &image, &format!("bench-{serial}"), "true"])
+    }))
+}
+
+fn runc_run(host: &Host) -> Result<MakeCommand, String> {
+    let dir = host.dir("runc");
+    let bundle = runc::bundle(&dir, &host.rootfs)?;
+    Ok(Box::new(move |serial| {
+        runc::run(&dir, &bundle, &format!("bench-{serial}"))
+    }))
+}
+
+fn start_parallel(host: &mut Host) -> Job {
+    let line = format!("parallel {AT_ONCE} {}", host.reference("busybox"));
+    let mut contestants = vec![Contestant::maybe("longshore", ours(host, 0, line))];
+    for (name, command) in peer_commands(host) {
+        let run = command.map(|mut command| -> Run {
+            let mut round = 0;
+            Box::new(move || {
+                round += 1;
+                at_once(AT_ONCE, |number| command(1000 * round + number))
+            })
+        });
+        contestants.push(Contestant::maybe(name, run));
+    }
+    let limit = told(
+        "limit",
+        &[&host.dir("limit"), &host.rootfs],
+        None,
+        format!("start {AT_ONCE}"),
+    );
+    contestants.push(Contestant::maybe("limit", limit));
+    Job {
+        about: format!("{AT_ONCE} containers with `true` at once, until the last is removed"),
+        rounds: 3,
+        pause: Duration::from_millis(500),
+        contestants,
+        between: Box::new(|| {}),
+    }
+}
+
+fn run_cli(host: &mut Host) -> Job {
+    let mut contestants = vec![Contestant::maybe("longshore run", client(host).map(once))];
+    contestants.extend(peers_once(host));
+    let arguments = [
+        host.dir("limit").display().to_string(),
+        host.rootfs.display().to_string(),
+    ];
+    contestants.push(Contestant::new("limit", move || {
+        let arguments = arguments.each_ref().map(String::as_str);
+        timed(|| sh(&mut worker::command("limit-once", &arguments)))
+    }));
+    Job {
+        about: "`run --rm --network none busybox true` as a whole process; 60 ms between runs".to_owned(),
+        rounds: 15,
+        pause: Duration::from_millis(60),
+        contestants,
+        between: Box::new(|| {}),
+    }
+}
+
+/// Our client, built in the release profile if it is not there yet.
+fn client(host: &Host) -> Result<MakeCommand, String> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    sh(cargo
+        .current_dir(manifest)
+        .args(["build", "--quiet", "--release", "--package", "longshore-cli"]))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| manifest.join("target"), PathBuf::from);
+    let (program, root) = (target.join("release/longshore"), host.dir("ours-cli"));
+    let image = host.reference("busybox");
+    sh(Command::new(&program).arg("--root").arg(&root).args(["pull", &image]))?;
+    Ok(Box::new(move |_| {
+        let mut command = Command::new(&program);
+        command
+            .arg("--root")
+            .arg(&root)
+            .args(["run", "--rm", "--network", "none", &image, "true"]);
+        command
+    }))
+}
+
+fn pull_large(host: &mut Host) -> Job {
+    pull(host, "large", "an image of 7 layers, cut from this host's /usr", || {
+        large_image(7, 64 << 20)
+    })
+}
+
+fn pull_files(host: &mut Host) -> Job {
+    pull(host, "files", "an image of 50,000 small files", || {
+        vec![many_files(50_000)]
+    })
+}
+
+/// Layers of so many bytes each, from the files of this host, which compress as those of any distribution do.
+fn large_image(layers: usize, layer_bytes: u64) -> Vec<Files> {
+    let mut dirs = vec![
+        PathBuf::from("/usr/lib"),
+        PathBuf::from("/usr/share"),
+        PathBuf::from("/usr/bin"),
+    ];
+    let mut made = Vec::new();
+    let (mut files, mut bytes) = (Files::new(), 0);
+    while let Some(dir) = dirs.pop() {
+        let Ok(entries) = std::fs::read_dir(&dir) else { continue };
+        let mut entries: Vec<_> = entries.flatten().collect();
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        files = files.dir(dir.display().to_string().trim_start_matches('/'), 0o755);
+        for entry in entries {
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_dir() {
+                dirs.push(entry.path());
+            } else if kind.is_file()
+                && let Ok(body) = std::fs::read(entry.path())
+            {
+                bytes += body.len() as u64;
+                files = files.file(entry.path().display().to_string().trim_start_matches('/'), 0o644, body);
+            }
+            if bytes >= layer_bytes {
+                made.push(std::mem::replace(
+                    &mut files,
+                    Files::new().dir(dir.display().to_string().trim_start_matches('/'), 0o755),
+                ));
+                bytes = 0;
+            }
+            if made.len() == layers {
+                return made;
+            }
+        }
+    }
+    made.push(files);
+    made
+}
+
+/// Files of 100 to 3,500 bytes, in directories of 250.
+fn many_files(count: usize) -> Files {
+    let mut files = Files::new();
+    for number in 0..count {
+        let dir = format!("files/{:03}", number / 250);
+        if number % 250 == 0 {
+            files = files.dir(&dir, 0o755);
+        }
+        let line = format!("file number {number} of many\n");
+        files = files.file(format!("{dir}/{number}"), 0o644, line.repeat(4 + number % 120));
+    }
+    files
+}
+
+fn pull(host: &mut Host, name: &str, about: &str, make: impl FnOnce() -> Vec<Files>) -> Job {
+    let image = host.reference(name);
+    let layout = match host.image(name, make) {
+        Ok(layout) => layout,
+        Err(reason) => return nothing(about, reason),
+    };
+    let megabytes = layout.layers.iter().map(|(_, size)| size >> 20).sum::<u64>();
+    let contestants = vec![
+        Contestant::maybe("longshore", ours_pull(host, &image)),
+        Contestant::maybe("docker pull", docker_pull(host, &image)),
+        Contestant::maybe("podman pull", podman_pull(host, &image)),
+        Contestant::maybe("ctr images pull", ctr_pull(host, &image)),
+        Contestant::new("limit", limit_pull(host, name, layout)),
+    ];
+    Job {
+        about: format!("pull and unpack {about}, {megabytes} MB compressed; journaled ext4, empty store"),
+        rounds: 3,
+        pause: Duration::from_millis(500),
+        contestants,
+        between: Box::new(|| nix::unistd::sync()),
+    }
+}
+
+fn nothing(about: &str, reason: String) -> Job {
+    let contestants = vec![Contestant::maybe("longshore", Err(reason))];
+    Job {
+        about: about.to_owned(),
+        rounds: 0,
+        pause: Duration::ZERO,
+        contestants,
+        between: Box::new(|| {}),
+    }
+}
+
+/// A worker and a root per pull: the store is empty each time. Says what the worker's memory peaked at.
+fn ours_pull(host: &Host, image: &str) -> Result<Run, String> {
+    let (disk, line) = (host.disk.dir.clone(), format!("pull {image}"));
+    let peak = Rc::new(RefCell::new(0));
+    let mut round = 0;
+    Ok(Box::new(move || {
+        round += 1;
+        let root = disk.join(format!("ours-pull-{round}"));
+        let mut worker = Worker::start("ours", &[&root.display().to_string(), "0"])?;
+        let time = worker.tell(&line)?;
+        let bytes = worker.resident_bytes().unwrap_or(0);
+        if bytes > peak.replace_with(|peak| bytes.max(*peak)) {
+            println!("  (longshore: peak memory {} MB)", bytes >> 20);
+        }
+        drop(worker);
+        std::fs::remove_dir_all(&root).map_err(|error| error.to_string())?;
+        Ok(time)
+    }))
+}
+
+fn docker_pull(host: &Host, image: &str) -> Result<Run, String> {
+    let socket = host.docker.as_ref().map_err(Clone::clone)?.socket.clone();
+    let image = image.to_owned();
+    Ok(Box::new(move || {
+        let time = timed(|| sh(&mut docker_command(&socket, &["pull", "--quiet", &image])))?;
+        sh(&mut docker_command(&socket, &["rmi", &image]))?;
+        Ok(time)
+    }))
+}
+
+fn podman_pull(host: &Host, image: &str) -> Result<Run, String> {
+    installed("podman")?;
+    let (dir, image) = (host.disk.dir.clone(), image.to_owned());
+    Ok(Box::new(move || {
+        let time = timed(|| sh(&mut podman(&dir, &["pull", "--quiet", "--tls-verify=false", &image])))?;
+        sh(&mut podman(&dir, &["rmi", &image]))?;
+        Ok(time)
+    }))
+}
+
+fn ctr_pull(host: &Host, image: &str) -> Result<Run, String> {
+    let socket = host.containerd.as_ref().map_err(Clone::clone)?.socket.clone();
+    let image = image.to_owned();
+    Ok(Box::new(move || {
+        let time = timed(|| sh(&mut ctr(&socket, &["images", "pull", "--plain-http", &image])))?;
+        sh(&mut ctr(&socket, &["images", "rm", "--sync", &image]))?;
+        Ok(time)
+    }))
+}
+
+fn limit_pull(host: &Host, name: &str, layout: Layout) -> impl FnMut() -> Result<Duration, String> + 'static {
+    let (from, disk, name) = (host.registry.addr, host.disk.dir.clone(), name.to_owned());
+    let mut round = 0;
+    move || {
+        round += 1;
+        let dir = disk.join(format!("limit-pull-{round}"));
+        std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
+        let time = timed(|| limits::pull::pull(from, &name, &layout.layers, &dir))?;
+        std::fs::remove_dir_all(&dir).map_err(|error| error.to_string())?;
+        Ok(time)
+    }
+}
+
+fn open(host: &mut Host) -> Job {
+    let mut contestants = Vec::new();
+    for held in [0, 1000] {
+        let root = host.dir(&format!("ours-open-{held}"));
+        let run = ours_open(host, held, &root);
+        contestants.push(Contestant::maybe(format!("longshore, {held} held"), run));
+    }
+    let dir = host.dir("limit-open");
+    contestants.push(Contestant::new("limit", move || {
+        let start = Instant::now();
+        limits::open::open(&dir).map_err(|error| error.to_string())?;
+        Ok(start.elapsed())
+    }));
+    Job {
+        about: "open a root and close it again; with nothing in it, and with 1,000 images and containers".to_owned(),
+        rounds: 30,
+        pause: Duration::from_millis(20),
+        contestants,
+        between: Box::new(|| {}),
+    }
+}
+
+/// The containers are their maker's, who therefore stays while others open the root.
+fn ours_open(host: &Host, held: usize, root: &Path) -> Result<Run, String> {
+    let mut maker = Worker::start("ours", &[&root.display().to_string(), "0"])?;
+    maker.tell(&format!("fill {held} {}", host.reference("busybox")))?;
+    let mut open = told(
+        "ours",
+        &[&host.dir("unused")],
+        Some(0),
+        format!("open {}", root.display()),
+    )?;
+    Ok(Box::new(move || {
+        let _maker = &maker;
+        open()
+    }))
+}

@@ -1,0 +1,86 @@
+//! The crate itself, in a process of its own.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use longshore::{ContainerSpec, Engine, Pull};
+
+use crate::worker::Deed;
+
+/// Opens an engine on `root`, in a process that holds so many megabytes of touched memory beside it.
+pub fn role(root: &Path, ballast_mb: usize) -> Deed {
+    let ballast = vec![1_u8; ballast_mb << 20];
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let engine = runtime.block_on(Engine::open(root));
+    Box::new(move |line| {
+        std::hint::black_box(&ballast);
+        let engine = engine.as_ref().map_err(longshore::Error::report)?;
+        let words: Vec<&str> = line.split(' ').collect();
+        runtime.block_on(deed(engine, &words)).map_err(|error| error.report())
+    })
+}
+
+async fn deed(engine: &Engine, words: &[&str]) -> longshore::Result<Duration> {
+    let begin = Instant::now();
+    match words {
+        ["start", image] => {
+            have(engine, image).await?;
+            return start(engine, image).await;
+        }
+        ["parallel", count, image] => {
+            have(engine, image).await?;
+            let begin = Instant::now();
+            let starts = (0..number(count)).map(|_| start(engine, image));
+            for time in futures_util::future::join_all(starts).await {
+                time?;
+            }
+            return Ok(begin.elapsed());
+        }
+        ["pull", image] => drop(engine.pull(*image).await?),
+        ["fill", count, image] => fill(engine, number(count), image).await?,
+        ["open", root] => {
+            let opened = Engine::open(*root).await?;
+            let time = begin.elapsed();
+            drop(opened);
+            return Ok(time);
+        }
+        _ => return Err(longshore::Error::invalid("no such deed")),
+    }
+    Ok(begin.elapsed())
+}
+
+fn number(text: &str) -> usize {
+    text.parse().unwrap_or(0)
+}
+
+/// The image is pulled at the first run, which warms up.
+async fn have(engine: &Engine, image: &str) -> longshore::Result<()> {
+    engine.pull(image).policy(Pull::Missing).await.map(drop)
+}
+
+async fn start(engine: &Engine, image: &str) -> longshore::Result<Duration> {
+    let begin = Instant::now();
+    let output = engine
+        .run(ContainerSpec::image(image).command(["true"]))
+        .pull(Pull::Never)
+        .output()
+        .await?;
+    let time = begin.elapsed();
+    if !output.status.success() {
+        return Err(longshore::Error::internal("true is not true"));
+    }
+    Ok(time)
+}
+
+/// Names for the image, and containers that were never started.
+async fn fill(engine: &Engine, count: usize, image: &str) -> longshore::Result<()> {
+    let pulled = engine.pull(image).await?;
+    for number in 0..count {
+        pulled.tag(&format!("held-{number}").parse()?).await?;
+        engine.create(ContainerSpec::image(image)).await?;
+    }
+    Ok(())
+}

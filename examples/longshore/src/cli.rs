@@ -1,0 +1,73 @@
+//! The command line: global options and the list of verbs. Each verb's own options stand in its file.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands;
+
+/// Runs containers in this very process: no daemon, no root needed
+#[derive(Debug, Parser)]
+#[command(
+    name = "longshore",
+    version,
+    disable_help_subcommand = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// Directory that holds images and containers [default: /var/lib/longshore for root, else ~/.local/share/longshore]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+
+    /// Talk to a daemon (not there yet)
+    #[arg(short = 'H', long, value_name = "URL")]
+    pub host: Option<String>,
+
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Create a container from an image and run it in the foreground
+    Run(Box<commands::run::Args>),
+    /// Download an image
+    Pull(commands::pull::Args),
+    /// List images
+    Images(commands::images::Args),
+    /// Give an image another name
+    Tag(commands::tag::Args),
+    /// Remove one or more images
+    Rmi(commands::rmi::Args),
+    /// List containers
+    Ps(commands::ps::Args),
+    /// Show what a container has written
+    Logs(commands::logs::Args),
+    /// Show everything about containers or images, as JSON
+    Inspect(commands::inspect::Args),
+    /// Stop one or more running containers
+    Stop(commands::stop::Args),
+    /// Send a signal to one or more running containers
+    Kill(commands::kill::Args),
+    /// Remove one or more containers
+    Rm(commands::rm::Args),
+    /// Show what this engine is and what this host offers
+    Info(commands::info::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_makes_sense() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_root_stands_before_the_verb() {
+        let cli = Cli::try_parse_from(["longshore", "--root", "/r", "ps", "-a"]).unwrap();
+        assert_eq!(cli.root, Some("/r".into()));
+    }
+}

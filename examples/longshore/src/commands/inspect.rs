@@ -1,0 +1,56 @@
+//! `inspect`: everything about containers and images, as a JSON array in Docker's field names.
+
+use longshore::Engine;
+use serde_json::Value;
+
+use super::say;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::inspection;
+
+/// Options of `inspect`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What the names are names of [default: containers first, then images]
+    #[arg(long = "type", value_name = "KIND", value_parser = ["container", "image"])]
+    kind: Option<String>,
+    /// Names or ids
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+}
+
+/// Prints what is found; a name that is not is told on stderr.
+pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
+    let engine = context.engine().await?;
+    let mut code = 0;
+    let mut found = Vec::new();
+    for name in &args.names {
+        match look_up(&engine, name, args.kind.as_deref()).await {
+            Ok(value) => found.push(value),
+            Err(error) => {
+                code = 1;
+                eprintln!("longshore: {}", error.report());
+            }
+        }
+    }
+    say(&format!("{:#}", Value::Array(found)))?;
+    Ok(code)
+}
+
+async fn look_up(engine: &Engine, name: &str, kind: Option<&str>) -> longshore::Result<Value> {
+    if kind != Some("image") {
+        match engine.containers().inspect(name).await {
+            Ok(info) => return Ok(inspection::container(&info)),
+            Err(error) if error.is_not_found() && kind.is_none() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    match engine.images().inspect(name).await {
+        Ok(info) => Ok(inspection::image(&info)),
+        Err(error) if error.is_not_found() && kind.is_none() => Err(longshore::Error::new(
+            longshore::ErrorKind::NotFound,
+            format!("no such object: {name}"),
+        )),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,87 @@
+//! The verbs, one file each: its options as `Args`, its work as `run`.
+
+pub mod images;
+pub mod info;
+pub mod inspect;
+pub mod kill;
+pub mod logs;
+pub mod ps;
+pub mod pull;
+pub mod rm;
+pub mod rmi;
+pub mod run;
+pub mod stop;
+pub mod tag;
+
+use std::io::{self, Write as _};
+
+use longshore::Filter;
+
+use crate::cli::{Cli, Verb};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::options;
+
+/// Does what the command line says. The exit code comes back.
+pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
+    let context = Context::new(cli.root, cli.host.as_deref())?;
+    match cli.verb {
+        Verb::Run(args) => run::run(&context, *args).await,
+        Verb::Pull(args) => pull::run(&context, args).await,
+        Verb::Images(args) => images::run(&context, args).await,
+        Verb::Tag(args) => tag::run(&context, args).await,
+        Verb::Rmi(args) => rmi::run(&context, args).await,
+        Verb::Ps(args) => ps::run(&context, args).await,
+        Verb::Logs(args) => logs::run(&context, args).await,
+        Verb::Inspect(args) => inspect::run(&context, args).await,
+        Verb::Stop(args) => stop::run(&context, args).await,
+        Verb::Kill(args) => kill::run(&context, args).await,
+        Verb::Rm(args) => rm::run(&context, args).await,
+        Verb::Info(args) => info::run(&context, args).await,
+    }
+}
+
+/// Does something for each name and prints the name; one that fails is told on stderr and does not keep the others waiting.
+async fn each(names: &[String], verb: impl AsyncFn(&str) -> longshore::Result<()>) -> Result<u8, Failure> {
+    let mut code = 0;
+    for name in names {
+        match verb(name).await {
+            Ok(()) => say(name)?,
+            Err(error) => {
+                code = 1;
+                eprintln!("longshore: {}", error.report());
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Prints a line to stdout.
+fn say(line: &str) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{line}")
+}
+
+/// Docker's filters, `key=value` each.
+fn filter(terms: &[options::Pair]) -> Filter {
+    terms.iter().fold(Filter::new(), |filter, (key, value)| {
+        filter.with(key, value.as_deref().unwrap_or_default())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_filter_keeps_its_own_equals_sign() {
+        let terms = [
+            options::pair("label=a=b").unwrap(),
+            options::pair("status=exited").unwrap(),
+        ];
+        let filter = filter(&terms);
+        assert_eq!(
+            (filter.values("label"), filter.values("status")),
+            (&["a=b".to_owned()][..], &["exited".to_owned()][..])
+        );
+    }
+}

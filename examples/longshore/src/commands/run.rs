@@ -1,0 +1,424 @@
+//! `run`: pull if need be, create, start in the foreground, remove.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ArgAction;
+use longshore::containers::Ulimit;
+use longshore::{
+    BindMount, Bytes, Container, ContainerSpec, Engine, NetworkMode, ObjectKind, Platform, Pull, RemoveOptions, Signal,
+    Tmpfs,
+};
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::options::{self, Pair, SecurityOption};
+use crate::pull_view::{PullView, Target};
+use crate::{session, terminal};
+
+const USAGE: &str = "longshore run [OPTIONS] IMAGE [COMMAND] [ARG]...";
+
+const AFTER_HELP: &str = "\
+A container is bound to this client: it ends with it, whatever ends the client, and nothing of it stays behind, with or
+without --rm. While it runs, `longshore ps`, `logs`, `inspect`, `stop` and `kill` reach it from other terminals.
+
+Exit code: the container's; 125 if this client failed, 126 if the program cannot be executed, 127 if there is none.";
+
+/// Options of `run`.
+#[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true, override_usage = USAGE, after_help = AFTER_HELP)]
+pub struct Args {
+    /// Remove the container when it has ended (a bound container always is)
+    #[arg(long)]
+    rm: bool,
+    /// Pass stdin on
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Run in the background (not there yet)
+    #[arg(short, long)]
+    detach: bool,
+    /// Set a variable; without a value, pass this client's on
+    #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = options::pair)]
+    env: Vec<Pair>,
+    /// Read variables from a file
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Working directory
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<PathBuf>,
+    /// User: name or uid, with :group if wanted
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Further groups, by name or number
+    #[arg(long, value_name = "GROUP")]
+    group_add: Vec<String>,
+    /// Program in place of the image's; "" for none
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// Name of the container
+    #[arg(long)]
+    name: Option<String>,
+    /// Host name
+    #[arg(short, long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Domain name
+    #[arg(long, value_name = "NAME")]
+    domainname: Option<String>,
+    /// Label
+    #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = options::pair)]
+    label: Vec<Pair>,
+    /// Network: none or host
+    #[arg(long, visible_alias = "net", value_name = "NETWORK", default_value = "none", value_parser = options::network)]
+    network: NetworkMode,
+    /// Make the root file system read-only
+    #[arg(long)]
+    read_only: bool,
+    /// Show a directory or file of the host: SRC:DST or SRC:DST:ro
+    #[arg(short, long, value_name = "SRC:DST[:ro]", value_parser = options::bind)]
+    volume: Vec<BindMount>,
+    /// Mount a memory file system: /path[:size=64m,mode=1777,exec]
+    #[arg(long, value_name = "PATH[:OPTIONS]", value_parser = options::tmpfs)]
+    tmpfs: Vec<(PathBuf, Tmpfs)>,
+    /// Size of /dev/shm [default: 64m]
+    #[arg(long, value_name = "BYTES")]
+    shm_size: Option<Bytes>,
+    /// Most memory
+    #[arg(short, long, value_name = "BYTES")]
+    memory: Option<Bytes>,
+    /// Most memory and swap together; -1 for no limit
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = memory_swap)]
+    memory_swap: Option<i64>,
+    /// Memory that the kernel tries to leave it
+    #[arg(long, value_name = "BYTES")]
+    memory_reservation: Option<Bytes>,
+    /// CPUs' worth of time, say 1.5
+    #[arg(long, value_name = "NUMBER", value_parser = options::cpus)]
+    cpus: Option<f64>,
+    /// Relative weight of CPU time
+    #[arg(short, long, value_name = "WEIGHT")]
+    cpu_shares: Option<u64>,
+    /// CPUs to run on, say 0-2,4
+    #[arg(long, value_name = "LIST")]
+    cpuset_cpus: Option<String>,
+    /// Most processes and threads; -1 for no limit
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pids_limit: Option<i64>,
+    /// Start without limits that this host cannot set, with a warning, instead of failing
+    #[arg(long)]
+    best_effort_limits: bool,
+    /// How readily the kernel kills it for memory, -1000 to 1000
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    oom_score_adj: Option<i32>,
+    /// Add a capability, or ALL
+    #[arg(long, value_name = "NAME")]
+    cap_add: Vec<String>,
+    /// Take a capability away, or ALL
+    #[arg(long, value_name = "NAME")]
+    cap_drop: Vec<String>,
+    /// seccomp=unconfined, seccomp=FILE or no-new-privileges
+    #[arg(long, value_name = "OPTION", value_parser = options::security)]
+    security_opt: Vec<SecurityOption>,
+    /// Resource limit of its processes: NAME=SOFT[:HARD]
+    #[arg(long, value_name = "LIMIT", value_parser = options::ulimit)]
+    ulimit: Vec<Ulimit>,
+    /// Put a small init in as pid 1
+    #[arg(long)]
+    init: bool,
+    /// What stop sends
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<Signal>,
+    /// Seconds that stop waits before it kills
+    #[arg(long, value_name = "SECONDS")]
+    stop_timeout: Option<u64>,
+    /// When to pull the image
+    #[arg(long, value_name = "WHEN", default_value = "missing", value_parser = ["always", "missing", "never"])]
+    pull: String,
+    /// Platform of the image, say linux/arm64
+    #[arg(long)]
+    platform: Option<Platform>,
+    /// Say nothing about a pull
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+    /// The image (a name, an id, or oci:DIR[:TAG]), then the command to run in it; options end here
+    #[arg(value_name = "IMAGE", required = true, trailing_var_arg = true, num_args = 1..)]
+    words: Vec<String>,
+}
+
+/// Runs a container to its end. The exit code is the container's.
+pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
+    refuse(&args)?;
+    let mut spec = spec(&args)?;
+    let (tty, quiet, policy) = (args.tty, args.quiet, args.pull);
+    let engine = context.engine().await.map_err(as_ours)?;
+    let container = create(&engine, &mut spec, &policy, quiet).await.map_err(as_ours)?;
+    for warning in container.warnings() {
+        eprintln!("WARNING: {warning}");
+    }
+    let ended = session::run(&container, tty).await;
+    // A bound container would go with this process anyway. Removed here, it is gone before the shell's next prompt.
+    let removed = container.remove(RemoveOptions { force: true }).await;
+    let code = ended.map_err(as_ours)?.code();
+    match removed {
+        Err(error) if !error.is_not_found() => eprintln!("longshore: {}", error.report()),
+        _ => {}
+    }
+    Ok(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+/// What cannot be done, before anything is done.
+fn refuse(args: &Args) -> Result<(), Failure> {
+    if args.detach {
+        return Err(Failure::ours(
+            "-d is not there yet: a container is bound to the process that runs it, which is this client, and would end with it; \
+             run it in the foreground, or put the client in the background with &",
+        ));
+    }
+    if args.tty && args.interactive && !std::io::stdin().is_terminal() {
+        return Err(Failure::ours("the input device is not a TTY"));
+    }
+    Ok(())
+}
+
+/// Creates the container, pulling its image as the policy says.
+async fn create(engine: &Engine, spec: &mut ContainerSpec, policy: &str, quiet: bool) -> Result<Container, Failure> {
+    let layout = spec.image.starts_with("oci:");
+    if policy == "always" || (layout && policy != "never") {
+        pull(engine, spec, quiet).await?;
+    }
+    match engine.create(spec.clone()).await {
+        Err(error) if policy == "missing" && !layout && image_is_missing(&error) => {
+            eprintln!("Unable to find image '{}' locally", spec.image);
+            pull(engine, spec, quiet).await?;
+            engine
+                .create(spec.clone())
+                .await
+                .map_err(|error| Failure::of_run(&error))
+        }
+        other => other.map_err(|error| Failure::of_run(&error)),
+    }
+}
+
+fn image_is_missing(error: &longshore::Error) -> bool {
+    error.is_not_found() && error.object().is_some_and(|(kind, _)| kind == ObjectKind::Image)
+}
+
+/// Pulls the image. One from a layout may have no name, so that the container is made of its id.
+async fn pull(engine: &Engine, spec: &mut ContainerSpec, quiet: bool) -> Result<(), Failure> {
+    let view = PullView::new(Target::Stderr, quiet);
+    let mut pull = engine.pull(&spec.image).policy(Pull::Always).progress(view.reporter());
+    if let Some(platform) = &spec.platform {
+        pull = pull.platform(platform.clone());
+    }
+    let image = pull.await;
+    view.finish();
+    let image = image.map_err(|error| Failure::of_run(&error))?;
+    if spec.image.starts_with("oci:") {
+        spec.image = image.id().to_string();
+    }
+    Ok(())
+}
+
+/// What the options ask for.
+fn spec(args: &Args) -> Result<ContainerSpec, Failure> {
+    let mut words = args.words.iter().cloned();
+    let mut spec = ContainerSpec::image(words.next().unwrap_or_default());
+    let command: Vec<String> = words.collect();
+    spec.command = (!command.is_empty()).then_some(command);
+    spec.entrypoint = args
+        .entrypoint
+        .clone()
+        .map(|program| if program.is_empty() { Vec::new() } else { vec![program] });
+    spec.env = options::environment(&args.env_file, &args.env).map_err(Failure::ours)?;
+    spec.working_dir = args.workdir.clone();
+    spec.user = args.user.clone();
+    spec.groups = args.group_add.clone();
+    spec.name = args.name.clone();
+    spec.hostname = args.hostname.clone();
+    spec.domainname = args.domainname.clone();
+    spec.labels = args
+        .label
+        .iter()
+        .map(|(key, value)| (key.clone(), value.clone().unwrap_or_default()))
+        .collect();
+    spec.network = args.network.clone();
+    spec.tty = args.tty;
+    spec.tty_size = args.tty.then(terminal::window_size).flatten();
+    spec.open_stdin = args.interactive;
+    spec.init = args.init;
+    spec.stop_signal = args.stop_signal;
+    spec.stop_timeout = args.stop_timeout.map(Duration::from_secs);
+    spec.platform = args.platform.clone();
+    files(args, &mut spec);
+    limits(args, &mut spec);
+    security(args, &mut spec);
+    Ok(spec)
+}
+
+fn files(args: &Args, spec: &mut ContainerSpec) {
+    spec.read_only = args.read_only;
+    spec.binds = args.volume.clone();
+    spec.tmpfs = args.tmpfs.iter().cloned().collect();
+    spec.shm_size = args.shm_size;
+}
+
+fn limits(args: &Args, spec: &mut ContainerSpec) {
+    let limits = &mut spec.limits;
+    limits.memory = args.memory;
+    limits.memory_swap = args.memory_swap;
+    limits.memory_reservation = args.memory_reservation;
+    limits.nano_cpus = args.cpus.map(|cpus| (cpus * 1e9) as u64);
+    limits.cpu_shares = args.cpu_shares;
+    limits.cpuset_cpus = args.cpuset_cpus.clone();
+    limits.pids = args.pids_limit;
+    limits.best_effort = args.best_effort_limits;
+    spec.oom_score_adj = args.oom_score_adj;
+    spec.ulimits = args.ulimit.clone();
+}
+
+fn security(args: &Args, spec: &mut ContainerSpec) {
+    spec.cap_add = args.cap_add.clone();
+    spec.cap_drop = args.cap_drop.clone();
+    for option in &args.security_opt {
+        match option {
+            SecurityOption::Seccomp(seccomp) => spec.seccomp = seccomp.clone(),
+            SecurityOption::NoNewPrivileges(on) => spec.no_new_privileges = *on,
+        }
+    }
+}
+
+/// A size, or -1 for no limit.
+fn memory_swap(text: &str) -> Result<i64, String> {
+    if text == "-1" {
+        return Ok(-1);
+    }
+    let bytes: Bytes = text.parse().map_err(|error: longshore::Error| error.to_string())?;
+    i64::try_from(bytes.get()).map_err(|_| format!("{text} is too much"))
+}
+
+/// Whatever fails around the container is ours: 125.
+fn as_ours(failure: Failure) -> Failure {
+    failure.of_ours()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Verb};
+    use clap::Parser as _;
+
+    fn parse(words: &str) -> Result<Args, clap::Error> {
+        let words = ["longshore", "run"].into_iter().chain(words.split_whitespace());
+        match Cli::try_parse_from(words)?.verb {
+            Verb::Run(args) => Ok(*args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn spec_of(words: &str) -> ContainerSpec {
+        spec(&parse(words).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn options_end_at_the_image() {
+        let spec = spec_of("-it --rm busybox ls -l --rm -i -- -h");
+        assert_eq!(spec.image, "busybox");
+        assert_eq!(spec.command.unwrap(), ["ls", "-l", "--rm", "-i", "--", "-h"]);
+        assert!(spec.tty && spec.open_stdin);
+        assert_eq!(spec_of("busybox -i").command.unwrap(), ["-i"]);
+        assert_eq!(spec_of("busybox").command, None);
+        assert_eq!(spec_of("-- busybox ls").command.unwrap(), ["ls"]);
+    }
+
+    #[test]
+    fn words_that_make_no_sense_are_refused() {
+        for bad in [
+            "",
+            "--bogus busybox",
+            "-m lots busybox",
+            "--network bridge busybox",
+            "-v data:/x busybox",
+            "--pull often busybox",
+            "--stop-signal NOPE busybox",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn h1_h5_identity() {
+        let spec = spec_of(
+            "-e A=1 -e B=x=y -w /w -u app:staff --group-add audio -h box --name web -l a=b -l c --entrypoint /bin/sh busybox -c true",
+        );
+        assert_eq!((spec.env["A"].as_str(), spec.env["B"].as_str()), ("1", "x=y"));
+        assert_eq!(spec.working_dir.as_deref(), Some("/w".as_ref()));
+        assert_eq!(
+            (spec.user.as_deref(), spec.groups),
+            (Some("app:staff"), vec!["audio".to_owned()])
+        );
+        assert_eq!(
+            (spec.hostname.as_deref(), spec.name.as_deref()),
+            (Some("box"), Some("web"))
+        );
+        assert_eq!((spec.labels["a"].as_str(), spec.labels["c"].as_str()), ("b", ""));
+        assert_eq!(
+            (spec.entrypoint.unwrap(), spec.command.unwrap()),
+            (vec!["/bin/sh".to_owned()], vec!["-c".into(), "true".into()])
+        );
+    }
+
+    #[test]
+    fn an_empty_entrypoint_clears_the_image_s() {
+        let words = ["longshore", "run", "--entrypoint", "", "busybox", "true"];
+        let Verb::Run(args) = Cli::try_parse_from(words).unwrap().verb else {
+            panic!("not run")
+        };
+        assert_eq!(spec(&args).unwrap().entrypoint, Some(Vec::new()));
+    }
+
+    #[test]
+    fn h15_h16_limits() {
+        let spec = spec_of(
+            "-m 64m --memory-swap -1 --cpus 1.5 --pids-limit 20 --ulimit nofile=10:20 --shm-size 1m --best-effort-limits busybox",
+        );
+        assert_eq!(
+            (spec.limits.memory, spec.limits.memory_swap),
+            (Some(Bytes::mib(64)), Some(-1))
+        );
+        assert_eq!(
+            (spec.limits.nano_cpus, spec.limits.pids),
+            (Some(1_500_000_000), Some(20))
+        );
+        assert_eq!(
+            (spec.ulimits[0].soft, spec.shm_size, spec.limits.best_effort),
+            (10, Some(Bytes::mib(1)), true)
+        );
+    }
+
+    #[test]
+    fn h10_h11_h13_security_and_files() {
+        let spec = spec_of(
+            "--cap-drop ALL --cap-add CHOWN --security-opt seccomp=unconfined --security-opt no-new-privileges --read-only --tmpfs /tmp -v /a:/b:ro --network host --init busybox",
+        );
+        assert_eq!(
+            (spec.cap_drop, spec.cap_add),
+            (vec!["ALL".to_owned()], vec!["CHOWN".to_owned()])
+        );
+        assert_eq!(spec.seccomp, longshore::Seccomp::Unconfined);
+        assert!(spec.no_new_privileges && spec.read_only && spec.init && spec.binds[0].read_only);
+        assert!(spec.tmpfs.contains_key(std::path::Path::new("/tmp")));
+        assert_eq!(spec.network, NetworkMode::Host);
+    }
+
+    #[test]
+    fn detached_is_refused_with_the_reason() {
+        let failure = refuse(&parse("-d busybox").unwrap()).unwrap_err();
+        assert!(format!("{failure:?}").contains("bound"));
+    }
+}

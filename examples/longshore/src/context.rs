@@ -1,0 +1,34 @@
+//! What every verb starts from.
+
+use std::path::PathBuf;
+
+use longshore::Engine;
+
+use crate::failure::Failure;
+
+/// The global options, resolved no earlier than a verb needs them.
+#[derive(Debug)]
+pub struct Context {
+    root: Option<PathBuf>,
+}
+
+impl Context {
+    /// Takes the global options.
+    pub fn new(root: Option<PathBuf>, host: Option<&str>) -> Result<Self, Failure> {
+        match host {
+            None => Ok(Self { root }),
+            Some(host) => Err(Failure::ours(format!(
+                "cannot talk to {host}: this client runs containers in its own process and cannot reach a daemon yet; leave out --host"
+            ))),
+        }
+    }
+
+    /// Opens the engine.
+    pub async fn engine(&self) -> Result<Engine, Failure> {
+        let root = match &self.root {
+            Some(root) => std::path::absolute(root)?,
+            None => Engine::default_root()?,
+        };
+        Ok(Engine::open(root).await?)
+    }
+}

@@ -1,0 +1,81 @@
+//! From what a user types to an image.
+
+use super::local::LocalImages;
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::store::{ImageRecord, Store};
+use crate::types::{ImageId, Reference};
+
+/// An image, and the name it was found by, if by a name.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) record: ImageRecord,
+    pub(super) name: Option<Reference>,
+}
+
+impl LocalImages {
+    pub(super) async fn find(&self, image: &str) -> Result<Found> {
+        let image = image.to_owned();
+        self.parts.store.call(move |store| find(store, &image)).await
+    }
+}
+
+/// Looks an image up. Blocking.
+pub(super) fn find(store: &Store, text: &str) -> Result<Found> {
+    if let Some(id) = whole_id(text) {
+        let record = store.image(&id)?.ok_or_else(|| missing(text))?;
+        return Ok(Found { record, name: None });
+    }
+    if let Ok(name) = text.parse::<Reference>()
+        && let Some(found) = by_name(store, &name)?
+    {
+        return Ok(found);
+    }
+    let mut records = store.images_by_prefix(text)?;
+    match (records.pop(), records.is_empty()) {
+        (Some(record), true) => Ok(Found { record, name: None }),
+        (Some(_), false) => Err(ambiguous(text)),
+        (None, _) => Err(missing(text)),
+    }
+}
+
+/// Looks a name up; of a name with tag and digest, the digest counts. Blocking.
+pub(super) fn by_name(store: &Store, name: &Reference) -> Result<Option<Found>> {
+    let Some(digest) = name.digest() else {
+        return Ok(store.image_by_name(name)?.map(|record| Found {
+            record,
+            name: Some(name.clone()),
+        }));
+    };
+    let pinned = name.pinned(&digest);
+    if let Some(record) = store.image_by_name(&pinned)? {
+        return Ok(Some(Found {
+            record,
+            name: Some(pinned),
+        }));
+    }
+    // The name has the digest of the index it was pulled by; the digest of the manifest means the same image.
+    let same_repository = |other: &Reference| other.host() == name.host() && other.repository() == name.repository();
+    let mut all = store
+        .images()?
+        .into_iter()
+        .filter(|entry| entry.record.manifest.digest == digest);
+    let entry = all.find(|entry| entry.tags.iter().chain(&entry.digests).any(same_repository));
+    Ok(entry.map(|entry| Found {
+        record: entry.record,
+        name: None,
+    }))
+}
+
+pub(super) fn missing(text: &str) -> Error {
+    Error::not_found(ObjectKind::Image, text)
+}
+
+fn whole_id(text: &str) -> Option<ImageId> {
+    let digits = text.strip_prefix("sha256:").unwrap_or(text);
+    format!("sha256:{digits}").parse().ok()
+}
+
+fn ambiguous(text: &str) -> Error {
+    let message = format!("several images have an id that begins with {text}: give more of it");
+    Error::new(ErrorKind::InvalidArgument, message).with_object(ObjectKind::Image, text)
+}

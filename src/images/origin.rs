@@ -1,0 +1,147 @@
+//! Where an image comes from: an opened source, and what it has for a platform.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::PullRequest;
+use super::manifest::{self, Document, Manifest};
+use super::resolve::choose;
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::registry::layout::{LayoutRegistry, REF_NAME};
+use crate::registry::{BlobStream, Credentials, ManifestBlob, ManifestKey, Registry, RegistryProvider};
+use crate::storage::unpack::BlobSource;
+use crate::types::{Descriptor, Digest, ImageSource, Platform, Reference};
+
+/// Indexes in indexes: how deep a platform is looked for.
+const MAX_DEPTH: usize = 4;
+
+/// An opened source with its top manifest or index.
+#[derive(Debug)]
+pub(super) struct Origin {
+    source: Arc<Source>,
+    top: ManifestBlob,
+    /// The names that the image gets.
+    pub(super) names: Vec<Reference>,
+    /// What to call it in messages.
+    pub(super) shown: String,
+}
+
+/// The image of one platform.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    /// The manifest as it was served.
+    pub(super) blob: ManifestBlob,
+    /// The manifest, read.
+    pub(super) manifest: Manifest,
+}
+
+impl Origin {
+    pub(super) async fn open(request: &PullRequest, registries: &dyn RegistryProvider) -> Result<Self> {
+        match &request.source {
+            ImageSource::Registry(reference) => {
+                let credentials = request.credentials.as_ref().unwrap_or(&Credentials::Anonymous);
+                let registry = registries.open(reference.host(), credentials).await?;
+                let source = Source {
+                    registry,
+                    repository: reference.repository().to_owned(),
+                };
+                let top = source.manifest(&key_of(reference)).await?;
+                let names = names_of(reference, &top.descriptor.digest);
+                Ok(Self {
+                    source: Arc::new(source),
+                    top,
+                    names,
+                    shown: reference.familiar(),
+                })
+            }
+            ImageSource::OciLayout { dir, name } => {
+                let layout = LayoutRegistry::open(dir).await?;
+                let top = layout.select(name.as_deref()).await?;
+                let names = top
+                    .descriptor
+                    .annotations
+                    .get(REF_NAME)
+                    .and_then(|name| name.parse().ok());
+                let source = Source {
+                    registry: Arc::new(layout),
+                    repository: String::new(),
+                };
+                Ok(Self {
+                    source: Arc::new(source),
+                    top,
+                    names: names.into_iter().collect(),
+                    shown: request.source.to_string(),
+                })
+            }
+        }
+    }
+
+    /// The image for a platform.
+    pub(super) async fn choose(&self, wanted: &Platform) -> Result<Chosen> {
+        let mut blob = self.top.clone();
+        for _ in 0..MAX_DEPTH {
+            match manifest::parse(&blob)? {
+                Document::Image(manifest) => return Ok(Chosen { blob, manifest }),
+                Document::Index(entries) => {
+                    let entry = choose(&entries, wanted, &self.shown)?;
+                    blob = self.source.manifest(&ManifestKey::Digest(entry.digest)).await?;
+                }
+            }
+        }
+        let message = format!("{} has indexes nested more than {MAX_DEPTH} deep", self.shown);
+        Err(Error::new(ErrorKind::InvalidArgument, message).with_object(ObjectKind::Image, self.shown.clone()))
+    }
+
+    /// Where its blobs come from.
+    pub(super) fn blobs(&self) -> Arc<dyn BlobSource> {
+        Arc::clone(&self.source) as Arc<dyn BlobSource>
+    }
+}
+
+/// A repository of a registry.
+#[derive(Debug)]
+struct Source {
+    registry: Arc<dyn Registry>,
+    repository: String,
+}
+
+impl Source {
+    /// Backends check digests; one that forgets to must not be able to smuggle a manifest in.
+    async fn manifest(&self, key: &ManifestKey) -> Result<ManifestBlob> {
+        let blob = self.registry.manifest(&self.repository, key).await?;
+        let is = Digest::of(&blob.bytes);
+        let wanted = match key {
+            ManifestKey::Digest(digest) => *digest,
+            ManifestKey::Tag(_) => blob.descriptor.digest,
+        };
+        if is != wanted || blob.descriptor.digest != is {
+            let message = format!("a manifest hashes to {is}, not to {wanted}");
+            return Err(
+                Error::new(ErrorKind::DigestMismatch, message).with_object(ObjectKind::Manifest, wanted.to_string())
+            );
+        }
+        Ok(blob)
+    }
+}
+
+#[async_trait]
+impl BlobSource for Source {
+    async fn open(&self, descriptor: &Descriptor) -> Result<BlobStream> {
+        self.registry.blob(&self.repository, descriptor, 0).await
+    }
+}
+
+/// A digest counts for more than a tag beside it.
+fn key_of(reference: &Reference) -> ManifestKey {
+    match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => ManifestKey::Digest(digest),
+        (None, tag) => ManifestKey::Tag(tag.unwrap_or("latest").to_owned()),
+    }
+}
+
+/// The tag, unless a digest was asked for, and the repository with the digest of what was found.
+fn names_of(reference: &Reference, found: &Digest) -> Vec<Reference> {
+    let tag = reference.digest().is_none().then(|| reference.clone());
+    tag.into_iter().chain([reference.pinned(found)]).collect()
+}

@@ -1,0 +1,22 @@
+//! Layers: tar archives, mostly compressed, that change a directory tree. Every one is treated as hostile.
+//!
+//! [`apply`] writes a layer out. What it does not trust: paths (resolved inside the target by the kernel, whatever symlinks
+//! the layer made before), sizes (bounded by [`Limits`]), headers (one parser, one decision where the next one is), and
+//! the media type (bytes are sniffed).
+
+mod apply;
+mod decompress;
+mod limits;
+mod name;
+mod notes;
+mod pax;
+mod tar;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub use self::apply::{Applied, apply};
+pub(crate) use self::apply::{OPAQUE_TRUSTED, OPAQUE_USER, OWNER_XATTR, apply_from};
+pub use self::limits::Limits;
+pub(crate) use self::notes::Notes;
+pub(crate) use self::tree::Tree;

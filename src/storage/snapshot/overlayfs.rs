@@ -1,0 +1,249 @@
+//! Layers as directories that the kernel stacks.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+
+use super::records::{Record, Records, copy_root};
+use super::usage::usage_of;
+use super::{LayerTarget, SnapshotKey, Snapshotter, Usage, WritableOptions};
+use crate::error::{Error, Result};
+use crate::storage::files::{blocking, make_dirs};
+use crate::storage::layer::{OPAQUE_TRUSTED, OPAQUE_USER};
+use crate::storage::ownership::Ownership;
+use crate::sys::xattr;
+use crate::types::{ChainId, Mount, MountSource, Outcome};
+
+/// The overlay backend. Source: Documentation/filesystems/overlayfs.rst of the kernel.
+#[derive(Debug, Clone)]
+pub struct Overlayfs {
+    records: Records,
+    user_xattr: bool,
+}
+
+impl Overlayfs {
+    /// Opens (and makes) snapshots under `dir`. With `user_xattr`, overlay's marks are kept in `user.*`, as a mount made in
+    /// a user namespace needs (Linux 5.11). A few `mkdir` calls; no scan.
+    ///
+    /// # Errors
+    /// `ReadOnly`, `Denied`, `NoSpace` or `Os`.
+    pub fn open(dir: impl AsRef<Path>, user_xattr: bool, ownership: Ownership) -> Result<Self> {
+        Ok(Self {
+            records: Records::open(dir.as_ref(), ownership)?,
+            user_xattr,
+        })
+    }
+
+    async fn with<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
+        let this = self.clone();
+        blocking(move || work(&this)).await
+    }
+
+    fn template(&self, parent: Option<&ChainId>) -> Result<Record> {
+        let under = parent.map(|parent| self.records.get(parent)).transpose()?;
+        let below = under
+            .map(|under| std::iter::once(under.tree).chain(under.below).collect())
+            .unwrap_or_default();
+        Ok(Record {
+            tree: String::new(),
+            below,
+            parent: parent.copied(),
+            usage: Usage::default(),
+            writable: true,
+            volatile: false,
+        })
+    }
+
+    fn make_writable(
+        &self,
+        key: &SnapshotKey,
+        parent: Option<&ChainId>,
+        options: WritableOptions,
+    ) -> Result<Vec<Mount>> {
+        let template = Record {
+            volatile: options.volatile,
+            ..self.template(parent)?
+        };
+        let record = self.records.begin(key, &template)?;
+        let prepared = self.prepare(&record);
+        if prepared.is_err() {
+            let _ = self.records.discard(key);
+        }
+        prepared?;
+        Ok(vec![self.mount(&record)])
+    }
+
+    fn prepare(&self, record: &Record) -> Result<()> {
+        let Some(top) = record.below.first() else {
+            return Ok(());
+        };
+        make_dirs(&self.records.work(&record.tree))?;
+        copy_root(
+            &self.records.tree(top),
+            &self.records.tree(&record.tree),
+            self.records.ownership(),
+        )
+    }
+
+    /// Whether a layer's root is opaque. The kernel looks at that mark on every directory but the root, so the stack below
+    /// is left out of the mount instead.
+    fn hides_all(&self, record: &Record) -> Result<bool> {
+        let name = if self.user_xattr { OPAQUE_USER } else { OPAQUE_TRUSTED };
+        let mark = xattr::get_link(&self.records.tree(&record.tree), name);
+        Ok(mark.map_err(|e| Error::os("get opaque mark", e))?.is_some())
+    }
+
+    fn trees(&self, names: &[String]) -> Vec<PathBuf> {
+        names.iter().map(|name| self.records.tree(name)).collect()
+    }
+
+    fn mount(&self, record: &Record) -> Mount {
+        let upper = self.records.tree(&record.tree);
+        if record.below.is_empty() {
+            return Mount::bind(upper, false);
+        }
+        let source = MountSource::Overlay {
+            lower: self.trees(&record.below),
+            upper: Some(upper),
+            work: Some(self.records.work(&record.tree)),
+            user_xattr: self.user_xattr,
+            volatile: record.volatile,
+        };
+        Mount {
+            source,
+            read_only: false,
+        }
+    }
+
+    fn show(&self, record: &Record) -> Mount {
+        let mut lower = vec![self.records.tree(&record.tree)];
+        if record.below.is_empty() {
+            return Mount::bind(lower.remove(0), true);
+        }
+        lower.extend(self.trees(&record.below));
+        let source = MountSource::Overlay {
+            lower,
+            upper: None,
+            work: None,
+            user_xattr: self.user_xattr,
+            volatile: false,
+        };
+        Mount {
+            source,
+            read_only: true,
+        }
+    }
+}
+
+#[async_trait]
+impl Snapshotter for Overlayfs {
+    fn name(&self) -> &str {
+        "overlayfs"
+    }
+
+    fn unpacks_in_parallel(&self) -> bool {
+        true
+    }
+
+    async fn exists(&self, chain: &ChainId) -> Result<bool> {
+        let chain = *chain;
+        self.with(move |this| Ok(this.records.find(&chain)?.is_some())).await
+    }
+
+    async fn begin_layer(&self, key: &SnapshotKey, _parent: Option<&ChainId>) -> Result<LayerTarget> {
+        let key = key.clone();
+        self.with(move |this| {
+            let record = this.records.begin(
+                &key,
+                &Record {
+                    writable: false,
+                    ..this.template(None)?
+                },
+            )?;
+            Ok(LayerTarget::Overlay {
+                dir: this.records.tree(&record.tree),
+                user_xattr: this.user_xattr,
+            })
+        })
+        .await
+    }
+
+    async fn commit_layer(
+        &self,
+        key: &SnapshotKey,
+        chain: &ChainId,
+        parent: Option<&ChainId>,
+        usage: Usage,
+    ) -> Result<()> {
+        let (key, chain, parent) = (key.clone(), *chain, parent.copied());
+        self.with(move |this| {
+            let alone = this.hides_all(&this.records.active(&key)?)?;
+            this.records.commit(&key, &chain, parent.as_ref(), usage, alone)
+        })
+        .await
+    }
+
+    async fn create_writable(
+        &self,
+        key: &SnapshotKey,
+        parent: Option<&ChainId>,
+        options: WritableOptions,
+    ) -> Result<Vec<Mount>> {
+        let (key, parent) = (key.clone(), parent.copied());
+        self.with(move |this| this.make_writable(&key, parent.as_ref(), options))
+            .await
+    }
+
+    async fn mounts(&self, key: &SnapshotKey) -> Result<Vec<Mount>> {
+        let key = key.clone();
+        self.with(move |this| Ok(vec![this.mount(&this.records.active(&key)?)]))
+            .await
+    }
+
+    async fn view(&self, chain: &ChainId) -> Result<Vec<Mount>> {
+        let chain = *chain;
+        self.with(move |this| Ok(vec![this.show(&this.records.get(&chain)?)]))
+            .await
+    }
+
+    fn directories(&self, key: &SnapshotKey) -> Vec<PathBuf> {
+        self.records.directories(key)
+    }
+
+    async fn discard(&self, key: &SnapshotKey) -> Result<Outcome> {
+        let key = key.clone();
+        self.with(move |this| this.records.discard(&key)).await
+    }
+
+    async fn remove(&self, chain: &ChainId) -> Result<Outcome> {
+        let chain = *chain;
+        self.with(move |this| this.records.remove(&chain)).await
+    }
+
+    async fn usage(&self, key: &SnapshotKey) -> Result<Usage> {
+        let key = key.clone();
+        self.with(move |this| usage_of(&this.records.tree(&this.records.active(&key)?.tree)))
+            .await
+    }
+
+    async fn layer_usage(&self, chain: &ChainId) -> Result<Usage> {
+        let chain = *chain;
+        self.with(move |this| Ok(this.records.get(&chain)?.usage)).await
+    }
+
+    async fn list(&self) -> Result<Vec<ChainId>> {
+        self.with(|this| this.records.chains()).await
+    }
+
+    async fn active(&self) -> Result<Vec<SnapshotKey>> {
+        self.with(|this| this.records.keys()).await
+    }
+
+    async fn empty_trash(&self) -> Result<usize> {
+        self.with(|this| this.records.empty_trash()).await
+    }
+
+    async fn sync(&self) -> Result<()> {
+        self.with(|this| this.records.sync()).await
+    }
+}

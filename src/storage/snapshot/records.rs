@@ -1,0 +1,477 @@
+//! What the two directory backends share: which snapshots there are, kept as small text files that appear and disappear
+//! by rename.
+//!
+//! ```text
+//! l/<n>          a tree: a layer, or the writable directory of a container. Short names: they stand in mount options
+//! w/<n>          overlay's scratch directory beside a writable l/<n>; o/<n>: vfs' table of owners
+//! k/<key>/record an active snapshot; the directory itself is the claim on the key
+//! c/<chain hex>  a committed snapshot: k/<key>/record, renamed
+//! p/<chain hex>  not known to be on the disk yet: holds the boot id under which it was committed
+//! trash/         what is being deleted; anyone may finish that
+//! ```
+//!
+//! A commit is the one rename of the record, so that a crash leaves either an active snapshot or a committed one. After a
+//! loss of power a record with a `p/` file of another boot is not trusted: files may lack their data.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+use super::{SnapshotKey, Usage};
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::storage::files::{self, found, random_name};
+use crate::storage::ownership::Ownership;
+use crate::types::{ChainId, Outcome};
+
+/// A snapshot's record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// The name under `l/`.
+    pub(crate) tree: String,
+    /// Names of the trees below, the topmost first.
+    pub(crate) below: Vec<String>,
+    pub(crate) parent: Option<ChainId>,
+    pub(crate) usage: Usage,
+    /// A container's writable layer, not a layer being unpacked.
+    pub(crate) writable: bool,
+    pub(crate) volatile: bool,
+}
+
+impl Record {
+    fn text(&self) -> String {
+        let parent = self.parent.map_or("-".to_owned(), |parent| parent.to_string());
+        format!(
+            "tree {}\nbelow {}\nparent {parent}\nusage {} {}\nwritable {}\nvolatile {}\n",
+            self.tree,
+            self.below.join(" "),
+            self.usage.bytes,
+            self.usage.inodes,
+            self.writable,
+            self.volatile
+        )
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let tree = field("tree").filter(|tree| plain(tree))?.to_owned();
+        let below: Vec<String> = field("below")?
+            .split(' ')
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect();
+        let parent = match field("parent")? {
+            "-" => None,
+            parent => Some(parent.parse().ok()?),
+        };
+        let (bytes, inodes) = field("usage")?.split_once(' ')?;
+        let usage = Usage {
+            bytes: bytes.parse().ok()?,
+            inodes: inodes.parse().ok()?,
+        };
+        let (writable, volatile) = (field("writable")?.parse().ok()?, field("volatile")?.parse().ok()?);
+        below.iter().all(|name| plain(name)).then_some(Self {
+            tree,
+            below,
+            parent,
+            usage,
+            writable,
+            volatile,
+        })
+    }
+}
+
+fn plain(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+/// The records under a directory. All calls block.
+#[derive(Debug, Clone)]
+pub(crate) struct Records {
+    dir: PathBuf,
+    boot: String,
+    ownership: Ownership,
+}
+
+impl Records {
+    pub(crate) fn open(dir: &Path, ownership: Ownership) -> Result<Self> {
+        files::make_dirs(dir)?;
+        let dir = dir
+            .canonicalize()
+            .map_err(|e| Error::os(format!("resolve {}", dir.display()), e))?;
+        for part in ["l", "w", "o", "k", "c", "p", "trash"] {
+            files::make_dirs(&dir.join(part))?;
+        }
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(|e| Error::os("read boot_id", e))?;
+        Ok(Self {
+            dir,
+            boot: boot.trim().to_owned(),
+            ownership,
+        })
+    }
+
+    pub(crate) fn ownership(&self) -> &Ownership {
+        &self.ownership
+    }
+
+    pub(crate) fn tree(&self, name: &str) -> PathBuf {
+        self.dir.join("l").join(name)
+    }
+
+    pub(crate) fn work(&self, name: &str) -> PathBuf {
+        self.dir.join("w").join(name)
+    }
+
+    pub(crate) fn owners(&self, name: &str) -> PathBuf {
+        self.dir.join("o").join(name)
+    }
+
+    fn claim(&self, key: &str) -> PathBuf {
+        self.dir.join("k").join(key)
+    }
+
+    fn committed(&self, chain: &ChainId) -> PathBuf {
+        self.dir.join("c").join(chain.hex())
+    }
+
+    fn unsynced(&self, chain: &ChainId) -> PathBuf {
+        self.dir.join("p").join(chain.hex())
+    }
+
+    /// Claims a key and makes its tree, empty, with mode 0755.
+    pub(crate) fn begin(&self, key: &SnapshotKey, template: &Record) -> Result<Record> {
+        check_key(key)?;
+        let claim = self.claim(key);
+        fs::create_dir(&claim).map_err(|e| match e.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                Error::new(ErrorKind::Conflict, format!("the snapshot {key} exists already"))
+                    .with_object(ObjectKind::Snapshot, key)
+            }
+            _ => Error::os("claim snapshot key", e),
+        })?;
+        let begun = self.make_tree(&claim, template);
+        if begun.is_err() {
+            let _ = self.discard(key);
+        }
+        begun
+    }
+
+    fn make_tree(&self, claim: &Path, template: &Record) -> Result<Record> {
+        loop {
+            let record = Record {
+                tree: random_name(6)?,
+                ..template.clone()
+            };
+            // The record is there before the tree: whoever finds the key after a crash finds all that belongs to it.
+            let tree = self.tree(&record.tree);
+            if tree.exists() {
+                continue;
+            }
+            files::replace(&claim.join("record"), &record.text())?;
+            match fs::create_dir(&tree) {
+                Ok(()) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => continue,
+                Err(e) => return Err(Error::os("make snapshot directory", e)),
+            }
+            set_mode(&tree, 0o755)?;
+            return Ok(record);
+        }
+    }
+
+    /// An active snapshot.
+    pub(crate) fn active(&self, key: &SnapshotKey) -> Result<Record> {
+        check_key(key)?;
+        let missing = || Error::not_found(ObjectKind::Snapshot, key.clone());
+        let text = files::read(&self.claim(key).join("record"))?.ok_or_else(missing)?;
+        Record::parse(&text).ok_or_else(|| damaged(key))
+    }
+
+    /// A committed snapshot that can be trusted.
+    pub(crate) fn find(&self, chain: &ChainId) -> Result<Option<Record>> {
+        let Some(text) = files::read(&self.committed(chain))? else {
+            return Ok(None);
+        };
+        if let Some(boot) = files::read(&self.unsynced(chain))?
+            && boot != self.boot
+        {
+            return Ok(None);
+        }
+        Record::parse(&text)
+            .map(Some)
+            .ok_or_else(|| damaged(&chain.to_string()))
+    }
+
+    pub(crate) fn get(&self, chain: &ChainId) -> Result<Record> {
+        self.find(chain)?
+            .ok_or_else(|| Error::not_found(ObjectKind::Snapshot, chain.to_string()))
+    }
+
+    /// Makes an active snapshot the committed `chain`. One that is `alone` hides all that is below it.
+    pub(crate) fn commit(
+        &self,
+        key: &SnapshotKey,
+        chain: &ChainId,
+        parent: Option<&ChainId>,
+        usage: Usage,
+        alone: bool,
+    ) -> Result<()> {
+        let mut record = self.active(key)?;
+        if self.find(chain)?.is_some() {
+            return self.discard(key).map(drop);
+        }
+        if let Some(parent) = parent {
+            let under = self.get(parent)?;
+            if !alone {
+                record.below = std::iter::once(under.tree).chain(under.below).collect();
+            }
+        }
+        (record.parent, record.usage) = (parent.copied(), usage);
+        // What an earlier boot left under this name was not trusted: out of the way with it.
+        self.remove(chain)?;
+        let claim = self.claim(key);
+        files::replace(&claim.join("record"), &record.text())?;
+        files::replace(&self.unsynced(chain), &self.boot)?;
+        let moved = renameat2(
+            AT_FDCWD,
+            &claim.join("record"),
+            AT_FDCWD,
+            &self.committed(chain),
+            RenameFlags::RENAME_NOREPLACE,
+        );
+        match moved {
+            Ok(()) => fs::remove_dir(&claim).map_err(|e| Error::os("release snapshot key", e)),
+            Err(nix::errno::Errno::EEXIST) => self.discard(key).map(drop),
+            Err(e) => Err(Error::os("commit snapshot", e)),
+        }
+    }
+
+    /// Directories that belong to an active snapshot, its claim last.
+    pub(crate) fn directories(&self, key: &SnapshotKey) -> Vec<PathBuf> {
+        if check_key(key).is_err() {
+            return Vec::new();
+        }
+        let trees = self
+            .active(key)
+            .map(|record| vec![self.tree(&record.tree), self.work(&record.tree)]);
+        let mut all = trees.unwrap_or_default();
+        all.push(self.claim(key));
+        all
+    }
+
+    /// Removes an active snapshot, begun or half removed.
+    pub(crate) fn discard(&self, key: &SnapshotKey) -> Result<Outcome> {
+        check_key(key)?;
+        let claim = self.claim(key);
+        if found(fs::symlink_metadata(&claim))
+            .map_err(|e| Error::os("stat snapshot key", e))?
+            .is_none()
+        {
+            return Ok(Outcome::Already);
+        }
+        if let Some(record) = files::read(&claim.join("record"))?.and_then(|text| Record::parse(&text)) {
+            self.delete_trees(&record)?;
+        }
+        self.trash(&claim)?;
+        Ok(Outcome::Done)
+    }
+
+    /// Removes a committed snapshot.
+    pub(crate) fn remove(&self, chain: &ChainId) -> Result<Outcome> {
+        let moved = self.dir.join("trash").join(format!("{}.record", random_name(16)?));
+        let renamed =
+            found(fs::rename(self.committed(chain), &moved)).map_err(|e| Error::os("remove snapshot record", e))?;
+        found(fs::remove_file(self.unsynced(chain))).map_err(|e| Error::os("remove snapshot mark", e))?;
+        if renamed.is_none() {
+            return Ok(Outcome::Already);
+        }
+        self.finish_removal(&moved)?;
+        Ok(Outcome::Done)
+    }
+
+    fn finish_removal(&self, moved: &Path) -> Result<()> {
+        let Some(text) = files::read(moved)? else {
+            return Ok(());
+        };
+        if let Some(record) = Record::parse(&text) {
+            self.delete_trees(&record)?;
+        }
+        found(fs::remove_file(moved)).map_err(|e| Error::os("remove snapshot record", e))?;
+        Ok(())
+    }
+
+    fn delete_trees(&self, record: &Record) -> Result<()> {
+        for path in [
+            self.tree(&record.tree),
+            self.work(&record.tree),
+            self.owners(&record.tree),
+        ] {
+            self.trash(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Moves out of sight, then deletes: a tree that is half deleted is never seen under its name.
+    fn trash(&self, path: &Path) -> Result<()> {
+        let target = self.dir.join("trash").join(random_name(16)?);
+        let moved = found(fs::rename(path, &target)).map_err(|e| Error::os(format!("remove {}", path.display()), e))?;
+        if moved.is_none() {
+            return Ok(());
+        }
+        self.delete(&target)
+    }
+
+    fn delete(&self, path: &Path) -> Result<()> {
+        if let Ownership::Mapped(privileged) = &self.ownership
+            && path.is_dir()
+        {
+            return privileged.remove_tree(path);
+        }
+        super::delete::tree(path)
+    }
+
+    /// Finishes what someone began to delete and did not; returns how much that was.
+    pub(crate) fn empty_trash(&self) -> Result<usize> {
+        let trash = self.dir.join("trash");
+        let names = files::names(&trash)?;
+        for name in &names {
+            let path = trash.join(name);
+            if name.ends_with(".record") {
+                self.finish_removal(&path)?;
+            } else {
+                self.delete(&path)?;
+            }
+        }
+        Ok(names.len())
+    }
+
+    pub(crate) fn chains(&self) -> Result<Vec<ChainId>> {
+        let mut chains = Vec::new();
+        for name in files::names(&self.dir.join("c"))? {
+            let Ok(chain) = format!("sha256:{name}").parse() else {
+                continue;
+            };
+            if self.find(&chain)?.is_some() {
+                chains.push(chain);
+            }
+        }
+        Ok(chains)
+    }
+
+    pub(crate) fn keys(&self) -> Result<Vec<SnapshotKey>> {
+        files::names(&self.dir.join("k"))
+    }
+
+    /// Writes everything out, then trusts what was committed before that.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let marks = files::names(&self.dir.join("p"))?;
+        files::sync_file_system(&self.dir)?;
+        for mark in marks {
+            let path = self.dir.join("p").join(&mark);
+            if files::read(&path)?.is_some_and(|boot| boot == self.boot) {
+                found(fs::remove_file(path)).map_err(|e| Error::os("remove snapshot mark", e))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives a directory the mode and owner of another: a writable layer's root stands for the root below it.
+pub(crate) fn copy_root(from: &Path, to: &Path, ownership: &Ownership) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let there = fs::metadata(from).map_err(|e| Error::os("stat root of layer", e))?;
+    let own = fs::metadata(to).map_err(|e| Error::os("stat root of snapshot", e))?;
+    if (there.uid(), there.gid()) != (own.uid(), own.gid()) && matches!(ownership, Ownership::Direct) {
+        std::os::unix::fs::chown(to, Some(there.uid()), Some(there.gid()))
+            .map_err(|e| Error::os("chown root of snapshot", e))?;
+    }
+    set_mode(to, there.mode() & 0o7777)
+}
+
+pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| Error::os("chmod", e))
+}
+
+fn damaged(name: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("the record of snapshot {name} is damaged"))
+        .with_object(ObjectKind::Snapshot, name)
+}
+
+fn check_key(key: &str) -> Result<()> {
+    let plain = key
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+    if plain && (1..=128).contains(&key.len()) && !key.starts_with('.') {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "invalid snapshot key {key:?}: [a-zA-Z0-9_.-]{{1,128}}, not starting with a dot"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template() -> Record {
+        Record {
+            tree: String::new(),
+            below: Vec::new(),
+            parent: None,
+            usage: Usage::default(),
+            writable: false,
+            volatile: false,
+        }
+    }
+
+    #[test]
+    fn a_commit_of_another_boot_counts_only_once_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut records = Records::open(dir.path(), Ownership::Squashed).unwrap();
+        let (a, b) = (ChainId::of(b"a"), ChainId::of(b"b"));
+        for (key, chain) in [("k1", &a), ("k2", &b)] {
+            records.begin(&key.to_owned(), &template()).unwrap();
+            records
+                .commit(&key.to_owned(), chain, None, Usage::default(), false)
+                .unwrap();
+            if key == "k1" {
+                records.sync().unwrap();
+            }
+        }
+        records.boot = "another".to_owned();
+        assert!(records.find(&a).unwrap().is_some());
+        assert!(records.find(&b).unwrap().is_none());
+        records.begin(&"k3".to_owned(), &template()).unwrap();
+        records
+            .commit(&"k3".to_owned(), &b, None, Usage::default(), false)
+            .unwrap();
+        assert!(records.find(&b).unwrap().is_some());
+        assert_eq!(fs::read_dir(dir.path().join("l")).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn keys_are_checked_and_claimed_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path(), Ownership::Squashed).unwrap();
+        for bad in ["", ".", "..", "a/b", "a b"] {
+            assert_eq!(
+                records.begin(&bad.to_owned(), &template()).unwrap_err().kind(),
+                &ErrorKind::InvalidArgument
+            );
+        }
+        records.begin(&"k".to_owned(), &template()).unwrap();
+        assert!(records.begin(&"k".to_owned(), &template()).unwrap_err().is_conflict());
+    }
+
+    #[test]
+    fn records_come_back_as_written() {
+        let record = Record {
+            tree: "abc".into(),
+            below: vec!["x".into(), "y".into()],
+            parent: Some(ChainId::of(b"")),
+            ..template()
+        };
+        assert_eq!(Record::parse(&record.text()), Some(record));
+        assert_eq!(Record::parse("tree ../x\n"), None);
+    }
+}

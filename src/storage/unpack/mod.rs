@@ -1,0 +1,501 @@
+//! From blobs to snapshots: one pass per layer, several layers at a time.
+//!
+//! Each layer is a task with a worker of the blocking pool: network → sha256 → content store → decompress → sha256 → write.
+//! The work on a chain, and the download of a blob, is done once across tasks and processes (locks by name). Locks are
+//! taken from the chain to the blob to the worker's permit, and a layer waits for its parent only after it gave its permit
+//! back: so whoever waits, waits for someone who can go on.
+
+mod implied;
+mod lock;
+mod source;
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use self::source::{BlobReader, Stop, Teller, cancelled, feed};
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::progress::{Progress, ProgressEvent};
+use crate::storage::content::ContentStore;
+use crate::storage::files::{self, blocking, check_owner, random_name};
+use crate::storage::layer::{Applied, Limits, apply_from};
+use crate::storage::ownership::Ownership;
+use crate::storage::snapshot::{LayerTarget, SnapshotKey, Snapshotter};
+use crate::types::{ChainId, Descriptor, DiffId, Digest};
+
+/// Chunks of a blob between the network and a worker.
+const CHUNKS: usize = 16;
+
+/// A blob's bytes as they arrive.
+pub type BlobBytes = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send + 'static>>;
+
+/// A layer of an image: its blob, and the digest of its uncompressed tar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerRef {
+    /// The compressed blob.
+    pub descriptor: Descriptor,
+    /// What its uncompressed bytes hash to.
+    pub diff_id: DiffId,
+}
+
+/// Where bytes of missing blobs come from.
+#[async_trait]
+pub trait BlobSource: Debug + Send + Sync + 'static {
+    /// Opens a blob's bytes from its start.
+    async fn open(&self, descriptor: &Descriptor) -> Result<BlobBytes>;
+}
+
+/// Puts blobs into the content store and layers into snapshots. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Unpacker {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    content: Arc<dyn ContentStore>,
+    snapshotter: Arc<dyn Snapshotter>,
+    ownership: Ownership,
+    locks: PathBuf,
+    owner: String,
+    limits: Limits,
+    workers: Arc<Semaphore>,
+}
+
+impl Unpacker {
+    /// An unpacker for the engine `owner` (`[a-zA-Z0-9]{1,64}`), which names unfinished snapshots. `locks_dir` is made.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for another owner; `ReadOnly`, `Denied` or `Os` if the directory cannot be made.
+    pub fn new(
+        content: Arc<dyn ContentStore>,
+        snapshotter: Arc<dyn Snapshotter>,
+        ownership: Ownership,
+        locks_dir: PathBuf,
+        owner: impl Into<String>,
+    ) -> Result<Self> {
+        let owner = owner.into();
+        check_owner(&owner)?;
+        files::make_dirs(&locks_dir)?;
+        let workers = std::thread::available_parallelism().map_or(2, usize::from);
+        let workers = Arc::new(Semaphore::new(workers));
+        let shared = Shared {
+            content,
+            snapshotter,
+            ownership,
+            locks: locks_dir,
+            owner,
+            limits: Limits::default(),
+            workers,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Makes all layers of an image into snapshots and returns the chain id of the topmost; `None` without layers. The
+    /// layers are lowest first, as in the image's config.
+    ///
+    /// # Errors
+    /// `DigestMismatch` for bytes that are not what they should be, `UnsafeArchive` for hostile layers, what `source` says,
+    /// `NoSpace`, `ReadOnly`, `Os`. Nothing half made is left; finished layers stay.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the workers at their next chunk; they remove what they began, on this runtime.
+    pub async fn image(
+        &self,
+        layers: &[LayerRef],
+        source: Arc<dyn BlobSource>,
+        progress: &Progress,
+    ) -> Result<Option<ChainId>> {
+        let jobs = self.jobs(layers, &source, progress);
+        let Some(top) = jobs.last().map(|job| job.chain) else {
+            return Ok(None);
+        };
+        let guard = StopOnDrop::default();
+        if self.shared.snapshotter.unpacks_in_parallel() {
+            self.side_by_side(jobs, &guard).await?;
+        } else {
+            for job in jobs {
+                one(tokio::spawn(job.run(guard.stop.clone(), guard.stopped()))).await?;
+            }
+        }
+        Ok(Some(top))
+    }
+
+    /// Fetches a small blob (an image's config) unless it is here, keeps it, and returns its bytes.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for one of more than `max_size` bytes; otherwise as [`Unpacker::image`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing.
+    pub async fn blob(
+        &self,
+        descriptor: &Descriptor,
+        source: Arc<dyn BlobSource>,
+        max_size: u64,
+        progress: &Progress,
+    ) -> Result<Vec<u8>> {
+        if descriptor.size > max_size {
+            let message = format!(
+                "a blob of {} bytes, where at most {max_size} are taken",
+                descriptor.size
+            );
+            return Err(Error::invalid(message).with_object(ObjectKind::Blob, descriptor.digest.to_string()));
+        }
+        let _held = lock::lock(self.shared.lock_path("blob", &descriptor.digest)).await?;
+        if let Some(bytes) = self.small_blob(descriptor).await? {
+            progress.report(ProgressEvent::Exists {
+                digest: descriptor.digest,
+                size: descriptor.size,
+            });
+            return Ok(bytes);
+        }
+        self.fetch_small(descriptor, source, progress).await
+    }
+
+    /// Makes all that was unpacked so far survive a loss of power. Once per image, before its record is written.
+    ///
+    /// # Errors
+    /// `Os` if the kernel could not write it out.
+    pub async fn sync(&self) -> Result<()> {
+        self.shared.content.sync().await?;
+        self.shared.snapshotter.sync().await
+    }
+
+    async fn small_blob(&self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>> {
+        if !self.shared.has_blob(descriptor).await? {
+            return Ok(None);
+        }
+        let file = self.shared.content.open(&descriptor.digest).await?;
+        let bytes = blocking(move || {
+            use std::io::Read;
+            let mut bytes = Vec::new();
+            let mut file = file;
+            file.read_to_end(&mut bytes).map_err(|e| Error::os("read blob", e))?;
+            Ok(bytes)
+        })
+        .await?;
+        if Digest::of(&bytes) == descriptor.digest {
+            return Ok(Some(bytes));
+        }
+        self.shared.content.remove(&descriptor.digest).await?;
+        Ok(None)
+    }
+
+    async fn fetch_small(
+        &self,
+        descriptor: &Descriptor,
+        source: Arc<dyn BlobSource>,
+        progress: &Progress,
+    ) -> Result<Vec<u8>> {
+        let mut stream = source.open(descriptor).await?;
+        let mut ingest = self
+            .shared
+            .content
+            .ingest(Some(&descriptor.digest), Some(descriptor.size))
+            .await?;
+        let mut teller = Teller::new(progress.clone(), descriptor);
+        let mut bytes = Vec::new();
+        while let Some(piece) = stream.next().await {
+            let piece = piece?;
+            let kept = piece.clone();
+            ingest = blocking(move || ingest.write(&kept).map(|()| ingest)).await?;
+            teller.add(piece.len() as u64);
+            bytes.extend_from_slice(&piece);
+        }
+        blocking(move || ingest.commit()).await?;
+        teller.flush();
+        Ok(bytes)
+    }
+
+    fn jobs(&self, layers: &[LayerRef], source: &Arc<dyn BlobSource>, progress: &Progress) -> Vec<Job> {
+        let mut jobs: Vec<Job> = Vec::new();
+        let mut below: Option<(ChainId, watch::Receiver<bool>)> = None;
+        for layer in layers {
+            let parent = below.as_ref().map(|(chain, _)| *chain);
+            let chain = Digest::chain(parent.as_ref(), &layer.diff_id);
+            let (done, ready) = watch::channel(false);
+            jobs.push(Job {
+                shared: self.shared.clone(),
+                layer: layer.clone(),
+                chain,
+                parent,
+                parent_ready: below.take().map(|(_, ready)| ready),
+                done,
+                source: source.clone(),
+                progress: progress.clone(),
+            });
+            below = Some((chain, ready));
+        }
+        jobs
+    }
+
+    /// Runs all jobs, the biggest first in the queue for workers; the first error stops the others, and is returned when
+    /// all of them have cleaned up.
+    async fn side_by_side(&self, mut jobs: Vec<Job>, guard: &StopOnDrop) -> Result<()> {
+        jobs.sort_by_key(|job| std::cmp::Reverse(job.layer.descriptor.size));
+        let spawn = |job: Job| one(tokio::spawn(job.run(guard.stop.clone(), guard.stopped())));
+        let mut running: FuturesUnordered<_> = jobs.into_iter().map(spawn).collect();
+        let mut first: Option<Error> = None;
+        while let Some(ended) = running.next().await {
+            let Err(error) = ended else { continue };
+            guard.stop();
+            let replaces = first
+                .as_ref()
+                .is_none_or(|known| matches!(known.kind(), ErrorKind::Cancelled));
+            if replaces {
+                first = Some(error);
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+}
+
+async fn one(task: tokio::task::JoinHandle<Result<()>>) -> Result<()> {
+    task.await
+        .map_err(|e| Error::internal("an unpacking task ended early").with_source(e))?
+}
+
+/// Tells tasks to stop when the caller's future goes away. The tasks themselves are not aborted: they clean up.
+#[derive(Debug)]
+struct StopOnDrop {
+    stop: Stop,
+    signal: watch::Sender<bool>,
+}
+
+impl Default for StopOnDrop {
+    fn default() -> Self {
+        Self {
+            stop: Stop::default(),
+            signal: watch::channel(false).0,
+        }
+    }
+}
+
+impl StopOnDrop {
+    fn stop(&self) {
+        self.stop.set();
+        self.signal.send_replace(true);
+    }
+
+    fn stopped(&self) -> watch::Receiver<bool> {
+        self.signal.subscribe()
+    }
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn lock_path(&self, what: &str, digest: &Digest) -> PathBuf {
+        self.locks.join(format!("{what}-{}", digest.hex()))
+    }
+
+    async fn has_blob(&self, blob: &Descriptor) -> Result<bool> {
+        let Some(info) = self.content.info(&blob.digest).await? else {
+            return Ok(false);
+        };
+        if info.size == blob.size {
+            return Ok(true);
+        }
+        // What a power failure left of it.
+        self.content.remove(&blob.digest).await?;
+        Ok(false)
+    }
+}
+
+/// One layer to unpack.
+#[derive(Debug)]
+struct Job {
+    shared: Arc<Shared>,
+    layer: LayerRef,
+    chain: ChainId,
+    parent: Option<ChainId>,
+    parent_ready: Option<watch::Receiver<bool>>,
+    done: watch::Sender<bool>,
+    source: Arc<dyn BlobSource>,
+    progress: Progress,
+}
+
+impl Job {
+    async fn run(mut self, stop: Stop, mut stopped: watch::Receiver<bool>) -> Result<()> {
+        let digest = self.layer.descriptor.digest;
+        let result = self.layer(&stop, &mut stopped).await;
+        let result = result.map_err(|e| {
+            e.context(format!("unpack layer {digest}"))
+                .with_object(ObjectKind::Layer, digest.to_string())
+        });
+        if result.is_ok() {
+            self.done.send_replace(true);
+        }
+        result
+    }
+
+    async fn layer(&mut self, stop: &Stop, stopped: &mut watch::Receiver<bool>) -> Result<()> {
+        if self.shared.snapshotter.exists(&self.chain).await? {
+            return self.exists();
+        }
+        let _held = unless(stopped, lock::lock(self.shared.lock_path("chain", &self.chain))).await?;
+        if self.shared.snapshotter.exists(&self.chain).await? {
+            return self.exists();
+        }
+        let key: SnapshotKey = format!("unpack-{}-{}", self.shared.owner, random_name(16)?);
+        let unpacked = self.unpack(&key, stop, stopped).await;
+        if unpacked.is_err()
+            && let Err(error) = self.shared.snapshotter.discard(&key).await
+        {
+            // The first error says more; the key stays for the sweeper.
+            tracing::warn!(key, error = error.report(), "could not discard an unfinished layer");
+        }
+        unpacked?;
+        self.progress.report(ProgressEvent::Unpacked {
+            digest: self.layer.descriptor.digest,
+        });
+        Ok(())
+    }
+
+    fn exists(&self) -> Result<()> {
+        let Descriptor { digest, size, .. } = self.layer.descriptor;
+        self.progress.report(ProgressEvent::Exists { digest, size });
+        Ok(())
+    }
+
+    async fn unpack(&mut self, key: &SnapshotKey, stop: &Stop, stopped: &mut watch::Receiver<bool>) -> Result<()> {
+        let (target, applied) = self.extract(key, stop, stopped).await?;
+        self.parent_is_ready(stopped).await?;
+        stop.check()?;
+        self.dress_implied(&target, &applied).await?;
+        self.shared
+            .snapshotter
+            .commit_layer(key, &self.chain, self.parent.as_ref(), applied.usage)
+            .await
+    }
+
+    async fn parent_is_ready(&mut self, stopped: &mut watch::Receiver<bool>) -> Result<()> {
+        let Some(ready) = &mut self.parent_ready else {
+            return Ok(());
+        };
+        let waited = unless(stopped, async { Ok(ready.wait_for(|done| *done).await.is_ok()) }).await?;
+        if waited { Ok(()) } else { Err(cancelled()) }
+    }
+
+    async fn dress_implied(&self, target: &LayerTarget, applied: &Applied) -> Result<()> {
+        let (LayerTarget::Overlay { dir, .. }, Some(parent)) = (target, &self.parent) else {
+            return Ok(());
+        };
+        if applied.implied.is_empty() {
+            return Ok(());
+        }
+        let below = implied::trees_of(&self.shared.snapshotter.view(parent).await?);
+        let (dir, implied, ownership) = (dir.clone(), applied.implied.clone(), self.shared.ownership.clone());
+        blocking(move || implied::copy_looks(&dir, &implied, &below, &ownership)).await
+    }
+
+    /// Writes the layer, from the store if its blob is there and whole, else from the source.
+    async fn extract(
+        &mut self,
+        key: &SnapshotKey,
+        stop: &Stop,
+        stopped: &mut watch::Receiver<bool>,
+    ) -> Result<(LayerTarget, Applied)> {
+        let blob = self.layer.descriptor.clone();
+        let _held = unless(stopped, lock::lock(self.shared.lock_path("blob", &blob.digest))).await?;
+        let workers = self.shared.workers.clone();
+        let permit = unless(stopped, async {
+            workers.acquire_owned().await.map_err(|_| cancelled())
+        })
+        .await?;
+        if self.shared.has_blob(&blob).await? {
+            let target = self.shared.snapshotter.begin_layer(key, self.parent.as_ref()).await?;
+            let file = self.shared.content.open(&blob.digest).await?;
+            let reader = BlobReader::store(file, stop.clone());
+            let applied = self.worker(reader, target.clone()).await;
+            if applied.is_ok() || stop.is_set() || self.is_whole().await? {
+                drop(permit);
+                return applied
+                    .inspect(|_| drop(self.exists()))
+                    .map(|applied| (target, applied));
+            }
+            // What a power failure left under this name: fetched anew.
+            self.shared.content.remove(&blob.digest).await?;
+            self.shared.snapshotter.discard(key).await?;
+        }
+        let stream = unless(stopped, self.source.open(&blob)).await?;
+        let target = self.shared.snapshotter.begin_layer(key, self.parent.as_ref()).await?;
+        let ingest = self.shared.content.ingest(Some(&blob.digest), Some(blob.size)).await?;
+        let (sender, chunks) = mpsc::channel(CHUNKS);
+        let teller = Teller::new(self.progress.clone(), &blob);
+        let reader = BlobReader::network(chunks, ingest, teller, stop.clone());
+        let feeding = async {
+            // Dropping the sender ends the worker's wait; it then finds that it was stopped.
+            let fed = async {
+                feed(stream, &blob, sender).await;
+                Ok(())
+            };
+            let _ = unless(stopped, fed).await;
+        };
+        let (applied, ()) = futures_util::join!(self.worker(reader, target.clone()), feeding);
+        drop(permit);
+        Ok((target, applied?))
+    }
+
+    async fn worker(&self, reader: BlobReader, target: LayerTarget) -> Result<Applied> {
+        let (shared, layer) = (self.shared.clone(), self.layer.clone());
+        blocking(move || work(reader, &target, &layer, &shared)).await
+    }
+
+    /// Whether the blob in the store hashes to its name.
+    async fn is_whole(&self) -> Result<bool> {
+        let blob = self.layer.descriptor.clone();
+        let file = self.shared.content.open(&blob.digest).await?;
+        blocking(move || {
+            let mut reader = BlobReader::store(file, Stop::default());
+            reader.drain()?;
+            Ok(reader.commit(&blob).is_ok())
+        })
+        .await
+    }
+}
+
+/// The worker's side: blocking, one pass.
+fn work(reader: BlobReader, target: &LayerTarget, layer: &LayerRef, shared: &Shared) -> Result<Applied> {
+    let (applied, mut reader) = apply_from(reader, target, &shared.ownership, &shared.limits)?;
+    if applied.diff_id != layer.diff_id {
+        let message = format!(
+            "the layer's content hashes to {}, the image says {}",
+            applied.diff_id, layer.diff_id
+        );
+        return Err(Error::new(ErrorKind::DigestMismatch, message));
+    }
+    reader.drain()?;
+    reader.commit(&layer.descriptor)?;
+    if applied.skipped_devices + applied.skipped_xattrs > 0 {
+        let (devices, xattrs) = (applied.skipped_devices, applied.skipped_xattrs);
+        tracing::info!(layer = %layer.descriptor.digest, devices, xattrs, "left out what this user cannot make");
+    }
+    Ok(applied)
+}
+
+/// Does something unless the caller goes away first.
+async fn unless<T>(stopped: &mut watch::Receiver<bool>, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        _ = stopped.wait_for(|stopped| *stopped) => Err(cancelled()),
+        done = work => done,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,374 @@
+//! Whole pulls from a source in memory, with everything that can go wrong on the way.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::*;
+use crate::conformance::layers::{LayerBuilder, Meta, gzip, zstd};
+use crate::storage::content::local::LocalContent;
+use crate::storage::snapshot::overlayfs::Overlayfs;
+use crate::storage::snapshot::vfs::Vfs;
+use crate::storage::sweep::{Swept, sweep};
+use crate::types::{MediaType, MountSource};
+
+#[derive(Debug, Default)]
+struct Source {
+    blobs: Mutex<HashMap<Digest, Vec<u8>>>,
+    opened: AtomicUsize,
+    /// Wait before each chunk.
+    slow: Option<Duration>,
+    chunk: usize,
+}
+
+#[async_trait]
+impl BlobSource for Source {
+    async fn open(&self, descriptor: &Descriptor) -> Result<BlobBytes> {
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        let bytes = self.blobs.lock().unwrap().get(&descriptor.digest).cloned();
+        let bytes =
+            Bytes::from(bytes.ok_or_else(|| Error::not_found(ObjectKind::Blob, descriptor.digest.to_string()))?);
+        let (chunk, slow) = (self.chunk.max(1000), self.slow);
+        let pieces = futures_util::stream::unfold(bytes, move |mut rest| async move {
+            if let Some(slow) = slow {
+                tokio::time::sleep(slow).await;
+            }
+            let piece = rest.split_to(chunk.min(rest.len()));
+            (!piece.is_empty()).then_some((Ok(piece), rest))
+        });
+        Ok(Box::pin(pieces))
+    }
+}
+
+fn ownership() -> Ownership {
+    if nix::unistd::geteuid().is_root() {
+        Ownership::Direct
+    } else {
+        Ownership::Squashed
+    }
+}
+
+struct Bench {
+    dir: tempfile::TempDir,
+    content: LocalContent,
+    snapshotter: Arc<dyn Snapshotter>,
+    source: Arc<Source>,
+}
+
+impl Bench {
+    fn new(source: Source) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshotter = Arc::new(Overlayfs::open(dir.path().join("s"), true, ownership()).unwrap());
+        Self {
+            content: LocalContent::open(dir.path(), "me").unwrap(),
+            snapshotter,
+            source: Arc::new(source),
+            dir,
+        }
+    }
+
+    /// Each call is like another process on the same root.
+    fn unpacker(&self) -> Unpacker {
+        let content = Arc::new(self.content.clone());
+        Unpacker::new(
+            content,
+            self.snapshotter.clone(),
+            ownership(),
+            self.dir.path().join("locks"),
+            "me",
+        )
+        .unwrap()
+    }
+
+    fn layer(&self, tar: &[u8], packed: Vec<u8>) -> LayerRef {
+        let descriptor = Descriptor {
+            media_type: MediaType("application/octet-stream".into()),
+            digest: Digest::of(&packed),
+            size: packed.len() as u64,
+            platform: None,
+            annotations: BTreeMap::new(),
+        };
+        self.source.blobs.lock().unwrap().insert(descriptor.digest, packed);
+        LayerRef {
+            descriptor,
+            diff_id: Digest::of(tar),
+        }
+    }
+
+    fn image(&self) -> Vec<LayerRef> {
+        let noise: Vec<u8> = (0..400_000u32)
+            .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+            .collect();
+        let one = LayerBuilder::new()
+            .entry(b'5', "etc", "", &Meta::mode(0o711), b"")
+            .file("etc/a", &noise)
+            .build();
+        let two = LayerBuilder::new().file("etc/b", b"implied directory").build();
+        let three = LayerBuilder::new().whiteout("etc/a").file("big", &noise).build();
+        vec![
+            self.layer(&one, gzip(&one)),
+            self.layer(&two, zstd(&two)),
+            self.layer(&three, three.clone()),
+        ]
+    }
+
+    async fn pull(&self, layers: &[LayerRef]) -> (Result<Option<ChainId>>, Vec<ProgressEvent>) {
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let told = events.clone();
+        let progress = Progress::new(move |event| told.lock().unwrap().push(event));
+        let done = self.unpacker().image(layers, self.source.clone(), &progress).await;
+        let events = events.lock().unwrap().clone();
+        (done, events)
+    }
+
+    async fn assert_nothing_half_made(&self) {
+        assert_eq!(count(&self.dir.path().join("ingest")), 0, "ingest files");
+        assert_eq!(count(&self.dir.path().join("locks")), 0, "lock files");
+        assert_eq!(self.snapshotter.active().await.unwrap(), Vec::<String>::new());
+        let (trees, chains) = (
+            count(&self.dir.path().join("s/l")),
+            self.snapshotter.list().await.unwrap().len(),
+        );
+        assert_eq!(trees, chains, "every tree belongs to a committed snapshot");
+        assert_eq!(count(&self.dir.path().join("s/trash")), 0);
+    }
+}
+
+fn count(dir: &Path) -> usize {
+    std::fs::read_dir(dir).map_or(0, Iterator::count)
+}
+
+fn bytes_told(events: &[ProgressEvent]) -> u64 {
+    let bytes = events.iter().map(|event| match event {
+        ProgressEvent::Downloaded { bytes, .. } => *bytes,
+        ProgressEvent::Exists { size, .. } => *size,
+        _ => 0,
+    });
+    bytes.sum()
+}
+
+fn size_of(layers: &[LayerRef]) -> u64 {
+    layers.iter().map(|layer| layer.descriptor.size).sum()
+}
+
+#[tokio::test]
+async fn an_image_is_unpacked_once_and_progress_adds_up() {
+    let bench = Bench::new(Source::default());
+    let layers = bench.image();
+    let (done, events) = bench.pull(&layers).await;
+    let top = done.unwrap().unwrap();
+    assert_eq!(bytes_told(&events), size_of(&layers));
+    assert_eq!(
+        events
+            .iter()
+            .filter(|e| matches!(e, ProgressEvent::Unpacked { .. }))
+            .count(),
+        3
+    );
+    let MountSource::Overlay { lower, .. } = bench.snapshotter.view(&top).await.unwrap().remove(0).source else {
+        panic!()
+    };
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let implied = std::fs::metadata(lower[1].join("etc")).unwrap();
+    assert_eq!(
+        (implied.mode() & 0o777, implied.mtime()),
+        (0o711, 1_600_000_000),
+        "an implied directory looks as below"
+    );
+    assert!(
+        std::fs::symlink_metadata(lower[0].join("etc/a"))
+            .unwrap()
+            .file_type()
+            .is_char_device()
+    );
+    assert_eq!(bench.content.list().await.unwrap().len(), 3);
+    bench.unpacker().sync().await.unwrap();
+    bench.assert_nothing_half_made().await;
+
+    let (again, events) = bench.pull(&layers).await;
+    assert_eq!((again.unwrap(), bytes_told(&events)), (Some(top), size_of(&layers)));
+    assert_eq!(bench.source.opened.load(Ordering::SeqCst), 3);
+    assert_eq!(bench.pull(&[]).await.0.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_backend_that_cannot_unpack_side_by_side_gets_layers_in_order() {
+    let mut bench = Bench::new(Source::default());
+    bench.snapshotter = Arc::new(Vfs::open(bench.dir.path().join("s"), ownership()).unwrap());
+    let layers = bench.image();
+    let top = bench.pull(&layers).await.0.unwrap().unwrap();
+    let MountSource::Bind { path } = bench.snapshotter.view(&top).await.unwrap().remove(0).source else {
+        panic!()
+    };
+    assert!(path.join("etc/b").exists() && !path.join("etc/a").exists());
+    bench.assert_nothing_half_made().await;
+}
+
+#[tokio::test]
+async fn twenty_pulls_fetch_each_blob_once() {
+    let bench = Bench::new(Source {
+        slow: Some(Duration::from_millis(1)),
+        chunk: 50_000,
+        ..Source::default()
+    });
+    let layers = bench.image();
+    let pulls = (0..20).map(|_| bench.pull(&layers));
+    for (done, events) in futures_util::future::join_all(pulls).await {
+        done.unwrap();
+        assert_eq!(bytes_told(&events), size_of(&layers));
+    }
+    assert_eq!(bench.source.opened.load(Ordering::SeqCst), 3);
+    bench.assert_nothing_half_made().await;
+}
+
+#[tokio::test]
+async fn the_same_blob_twice_in_an_image_is_fetched_once() {
+    let bench = Bench::new(Source::default());
+    let mut layers = bench.image();
+    layers.push(layers[1].clone());
+    let (done, events) = bench.pull(&layers).await;
+    done.unwrap();
+    assert_eq!(
+        (bytes_told(&events), bench.source.opened.load(Ordering::SeqCst)),
+        (size_of(&layers), 3)
+    );
+}
+
+#[tokio::test]
+async fn blobs_that_are_here_are_not_fetched_and_damaged_ones_are() {
+    let bench = Bench::new(Source::default());
+    let layers = bench.image();
+    for layer in &layers[..2] {
+        let bytes = bench.source.blobs.lock().unwrap()[&layer.descriptor.digest].clone();
+        let mut ingest = bench.content.ingest(None, None).await.unwrap();
+        ingest.write(&bytes).unwrap();
+        ingest.commit().unwrap();
+    }
+    let damaged = bench
+        .dir
+        .path()
+        .join("blobs/sha256")
+        .join(layers[0].descriptor.digest.hex());
+    std::fs::write(damaged, vec![0; layers[0].descriptor.size as usize]).unwrap();
+    bench.pull(&layers).await.0.unwrap();
+    assert_eq!(bench.source.opened.load(Ordering::SeqCst), 2);
+    bench.assert_nothing_half_made().await;
+}
+
+#[tokio::test]
+async fn wrong_bytes_leave_nothing() {
+    let bench = Bench::new(Source::default());
+    let layers = bench.image();
+    let digest = layers[0].descriptor.digest;
+    let good = bench.source.blobs.lock().unwrap()[&digest].clone();
+    let mut flipped = good.clone();
+    flipped[4] ^= 1; // the time in the gzip header: decompresses to the same
+    for (bad, kind) in [
+        (good[..good.len() - 9].to_vec(), ErrorKind::DigestMismatch),
+        ([good.clone(), vec![0; 9]].concat(), ErrorKind::DigestMismatch),
+        (flipped, ErrorKind::DigestMismatch),
+    ] {
+        bench.source.blobs.lock().unwrap().insert(digest, bad);
+        let error = bench.pull(&layers).await.0.unwrap_err();
+        assert_eq!(error.kind(), &kind, "{}", error.report());
+        assert_eq!(bench.content.info(&digest).await.unwrap(), None);
+        bench.assert_nothing_half_made().await;
+    }
+    bench.source.blobs.lock().unwrap().insert(digest, good);
+    let mut lying = bench.image();
+    lying[2].diff_id = Digest::of(b"another");
+    assert_eq!(
+        bench.pull(&lying).await.0.unwrap_err().kind(),
+        &ErrorKind::DigestMismatch
+    );
+    let evil = LayerBuilder::new().file("../x", b"").build();
+    let evil = [bench.layer(&evil, gzip(&evil))];
+    assert_eq!(bench.pull(&evil).await.0.unwrap_err().kind(), &ErrorKind::UnsafeArchive);
+    bench.source.blobs.lock().unwrap().remove(&evil[0].descriptor.digest);
+    assert!(bench.pull(&evil).await.0.unwrap_err().is_not_found());
+    bench.assert_nothing_half_made().await;
+}
+
+#[tokio::test]
+async fn a_dropped_pull_leaves_nothing() {
+    let bench = Bench::new(Source {
+        slow: Some(Duration::from_millis(2)),
+        chunk: 20_000,
+        ..Source::default()
+    });
+    let layers = bench.image();
+    for wait in [0, 1, 3, 7, 15, 30] {
+        let pull = tokio::time::timeout(Duration::from_millis(wait), bench.pull(&layers)).await;
+        let until = std::time::Instant::now() + Duration::from_secs(10);
+        while pull.is_err() && count(&bench.dir.path().join("locks")) > 0 && std::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        bench.assert_nothing_half_made().await;
+    }
+    bench.pull(&layers).await.0.unwrap();
+}
+
+#[tokio::test]
+async fn small_blobs_are_kept_and_bounded() {
+    let bench = Bench::new(Source::default());
+    let config = bench.layer(b"", b"{\"os\":\"linux\"}".to_vec()).descriptor;
+    let unpacker = bench.unpacker();
+    for _ in 0..2 {
+        let bytes = unpacker
+            .blob(&config, bench.source.clone(), 1 << 20, &Progress::default())
+            .await
+            .unwrap();
+        assert_eq!(bytes, b"{\"os\":\"linux\"}");
+    }
+    assert_eq!(bench.source.opened.load(Ordering::SeqCst), 1);
+    let error = unpacker
+        .blob(&config, bench.source.clone(), 3, &Progress::default())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::InvalidArgument);
+    bench.assert_nothing_half_made().await;
+}
+
+#[tokio::test]
+async fn a_sweep_removes_what_the_dead_left() {
+    let bench = Bench::new(Source::default());
+    let dead = LocalContent::open(bench.dir.path(), "dead").unwrap();
+    std::mem::forget(dead.ingest(None, None).await.unwrap());
+    std::mem::forget(bench.content.ingest(None, None).await.unwrap());
+    for key in ["unpack-dead-x", "unpack-me-x", "container"] {
+        bench.snapshotter.begin_layer(&key.to_owned(), None).await.unwrap();
+    }
+    let swept = sweep(&bench.content, &*bench.snapshotter, |owner| owner == "me")
+        .await
+        .unwrap();
+    assert_eq!(
+        swept,
+        Swept {
+            ingests: 1,
+            snapshots: 1,
+            deletions: 0
+        }
+    );
+    let mut left = bench.snapshotter.active().await.unwrap();
+    left.sort();
+    assert_eq!(left, ["container", "unpack-me-x"]);
+}
+
+#[tokio::test]
+async fn a_hostile_layer_fails_at_once_though_the_peer_is_slow() {
+    let bench = Bench::new(Source {
+        slow: Some(Duration::from_millis(700)),
+        chunk: 600_000,
+        ..Source::default()
+    });
+    let evil = LayerBuilder::new()
+        .file("../x", b"")
+        .file("big", &[0; 1_500_000])
+        .build();
+    let layers = [bench.layer(&evil, evil.clone())];
+    let pull = tokio::time::timeout(Duration::from_millis(1300), bench.pull(&layers)).await;
+    assert_eq!(pull.expect("in time").0.unwrap_err().kind(), &ErrorKind::UnsafeArchive);
+    bench.assert_nothing_half_made().await;
+}

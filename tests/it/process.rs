@@ -1,0 +1,434 @@
+//! What the first process of a container gets: arguments, environment, user, limits, capabilities, files.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use longshore::{Bytes, ContainerSpec, ErrorKind, NetworkMode, Seccomp, Tmpfs};
+use serde_json::json;
+
+use crate::frame::{Check, skip};
+use crate::support::image::{self, busybox_files};
+use crate::support::scratch;
+use crate::support::world::{FORCE, World, source, text};
+use crate::tests;
+
+tests! { "process":
+    kernel_async [
+        a1_a_container_runs_without_a_daemon,
+        h1_image_and_spec_are_merged,
+        h1_an_entrypoint_clears_the_images_command,
+        h1_host_and_domain_names,
+        h2_users_and_groups_are_looked_up_in_the_image,
+        h4_init_reaps_orphans,
+        h6_ulimits,
+        h10_capabilities,
+        h11_seccomp,
+        h13_a_read_only_root,
+        h13_tmpfs_and_shm_have_their_size,
+        h13_masked_and_read_only_paths,
+        h13_binds,
+        i1_none_has_only_loopback,
+        i1_host_shares_the_hosts,
+        stdout_stderr_stdin_and_status,
+        a_terminal_is_one,
+        a_signal_is_told_from_a_code,
+        what_cannot_be_executed_says_why,
+        k4_the_ids_of_a_range,
+        k3_a_single_id_is_squashed_and_says_so,
+    ]
+}
+
+async fn a1_a_container_runs_without_a_daemon() -> Check {
+    let listening = listening_sockets()?;
+    let world = World::new().await?;
+    let output = world.output(world.spec().command(["true"])).await?;
+    assert!(output.status.success());
+    assert_eq!(listening_sockets()?, listening, "a socket listens");
+    assert!(
+        world.containers().await?
+            .is_empty()
+    );
+    Ok(())
+}
+
+/// TCP sockets in state LISTEN, and unix sockets that accept connections under a name of ours.
+fn listening_sockets() -> std::io::Result<BTreeSet<String>> {
+    let tcp =
+        fs::read_to_string("/proc/self/net/tcp")? + &fs::read_to_string("/proc/self/net/tcp6").unwrap_or_default();
+    let unix = fs::read_to_string("/proc/self/net/unix")?;
+    let tcp = tcp
+        .lines()
+        .filter(|line| line.split_whitespace().nth(3) == Some("0A"))
+        .map(|line| line.split_whitespace().nth(1).unwrap_or_default().to_owned());
+    let unix = unix
+        .lines()
+        .filter(|line| line.contains(" 00010000 ") && line.contains("longshore"))
+        .map(str::to_owned);
+    Ok(tcp.chain(unix).collect())
+}
+
+async fn h1_image_and_spec_are_merged() -> Check {
+    let world = World::new().await?;
+    let dir = scratch::fresh("layout");
+    let config = json!({
+        "Entrypoint": ["sh", "-c"], "Cmd": ["echo from image"], "WorkingDir": "/tmp",
+        "Env": ["PATH=/bin", "A=image", "B=image"], "Labels": { "l": "image", "k": "image" },
+    });
+    let layout = image::write_layout(dir.path(), &[busybox_files()?], &config)?;
+    let image = world.engine.pull(source(&layout)).await?.id().to_string();
+    let spec = || ContainerSpec::image(&image);
+    assert_eq!(world.says(spec()).await?, "from image");
+    let merged = spec()
+        .command(["echo $A $B $C; pwd; echo $HOME"])
+        .env("B", "spec")
+        .env("C", "spec");
+    assert_eq!(world.says(merged).await?, "image spec spec\n/tmp\n/root");
+    assert_eq!(
+        world.says(spec().command(["pwd"]).working_dir("/made/here")).await?,
+        "/made/here"
+    );
+    let container = world.engine.create(spec().label("l", "spec")).await?;
+    let info = container.inspect().await?;
+    assert_eq!(
+        (info.labels["l"].as_str(), info.labels["k"].as_str()),
+        ("spec", "image")
+    );
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+async fn h1_an_entrypoint_clears_the_images_command() -> Check {
+    let world = World::new().await?;
+    let dir = scratch::fresh("layout");
+    let config = json!({ "Entrypoint": ["echo", "entry"], "Cmd": ["cmd"], "Env": ["PATH=/bin"] });
+    let layout = image::write_layout(dir.path(), &[busybox_files()?], &config)?;
+    let image = world.engine.pull(source(&layout)).await?.id().to_string();
+    let spec = || ContainerSpec::image(&image);
+    assert_eq!(world.says(spec()).await?, "entry cmd");
+    assert_eq!(world.says(spec().command(["own"])).await?, "entry own");
+    assert_eq!(world.says(spec().entrypoint(["echo", "other"])).await?, "other");
+    assert_eq!(
+        world
+            .says(spec().entrypoint(["echo", "other"]).command(["own"]))
+            .await?,
+        "other own"
+    );
+    Ok(())
+}
+
+async fn h1_host_and_domain_names() -> Check {
+    let world = World::new().await?;
+    let mut spec = world
+        .script("hostname; cat /proc/sys/kernel/domainname; grep -c pier /etc/hosts")
+        .hostname("pier");
+    spec.domainname = Some("example.org".to_owned());
+    let said = world.says(spec).await?;
+    assert_eq!(said.lines().take(2).collect::<Vec<_>>(), ["pier", "example.org"]);
+    let container = world.started(world.script("hostname")).await?;
+    container.wait().await?;
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+async fn h2_users_and_groups_are_looked_up_in_the_image() -> Check {
+    let world = World::new().await?;
+    if world.ownership().await? == "squashed" {
+        return skip("there is one id only");
+    }
+    let id = |user: &str| world.says(world.script("id -u; id -g; id -G; echo $HOME").user(user));
+    assert_eq!(id("app").await?, "1234\n1234\n1234 2345\n/home");
+    assert_eq!(
+        id("1234:2345").await?.lines().take(2).collect::<Vec<_>>(),
+        ["1234", "2345"]
+    );
+    assert_eq!(id("77").await?.lines().take(2).collect::<Vec<_>>(), ["77", "0"]);
+    let added = world
+        .says(world.script("id -G").user("app").group("77").group("root"))
+        .await?;
+    assert_eq!(
+        added.split(' ').collect::<BTreeSet<_>>(),
+        BTreeSet::from(["1234", "77", "0", "2345"])
+    );
+    let unknown = world
+        .engine
+        .run(world.script("id").user("nobody-here"))
+        .output()
+        .await
+        .expect_err("an unknown user");
+    assert!(
+        matches!(unknown.kind(), ErrorKind::NotFound | ErrorKind::InvalidArgument),
+        "{}",
+        unknown.report()
+    );
+    Ok(())
+}
+
+async fn h4_init_reaps_orphans() -> Check {
+    let world = World::new().await?;
+    // The inner shell leaves an orphan that ends at once; whoever is pid 1 must reap it.
+    let script = "sh -c 'sleep 0.1 & exit 0'; sleep 0.5; grep -l '^State:.Z' /proc/[0-9]*/status | wc -l";
+    assert_eq!(world.says(world.script(script).init(true)).await?, "0");
+    let first = world.says(world.script("cat /proc/1/comm").init(true)).await?;
+    assert_ne!(first, "sh");
+    let output = world.output(world.script("exit 7").init(true)).await?;
+    assert_eq!(output.status.code(), 7);
+    Ok(())
+}
+
+async fn h6_ulimits() -> Check {
+    let world = World::new().await?;
+    let spec = world
+        .script("ulimit -Sn; ulimit -Hn; ulimit -c")
+        .ulimit("nofile", 64, 128)
+        .ulimit("core", 0, 0);
+    assert_eq!(world.says(spec).await?, "64\n128\n0");
+    Ok(())
+}
+
+async fn h10_capabilities() -> Check {
+    let world = World::new().await?;
+    let effective = |spec: ContainerSpec| async { world.says(spec).await };
+    let show = || world.script("sed -n 's/^CapEff:.//p' /proc/self/status || grep CapEff /proc/self/status");
+    let show = || show().command(["sh", "-c", "grep CapEff /proc/self/status | tr -d '\\t' | tail -c 17"]);
+    // Docker's fourteen. Source: moby, oci/caps/defaults.go.
+    assert_eq!(effective(show()).await?, "00000000a80425fb");
+    assert_eq!(effective(show().cap_drop("ALL")).await?, "0000000000000000");
+    assert_eq!(
+        effective(show().cap_drop("ALL").cap_add("NET_ADMIN")).await?,
+        "0000000000001000"
+    );
+    assert_eq!(effective(show().cap_drop("CHOWN")).await?, "00000000a80425fa");
+    let privileges = || world.script("grep NoNewPrivs /proc/self/status | tail -c 2");
+    assert_eq!(world.says(privileges().no_new_privileges(true)).await?, "1");
+    assert_eq!(world.says(privileges()).await?, "0");
+    Ok(())
+}
+
+async fn h11_seccomp() -> Check {
+    let world = World::new().await?;
+    let mode = || world.script("grep Seccomp: /proc/self/status | tail -c 2");
+    assert_eq!(world.says(mode()).await?, "2");
+    assert_eq!(world.says(mode().seccomp(Seccomp::Unconfined)).await?, "0");
+    let denied = world.output(world.script("unshare -U true")).await?;
+    assert!(
+        !denied.status.success() && text(&denied.stderr).contains("not permitted"),
+        "{denied:?}"
+    );
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28 }],
+    });
+    let custom = Seccomp::Custom(Box::new(serde_json::from_value(profile)?));
+    let refused = world.output(world.script("mkdir /tmp/x").seccomp(custom)).await?;
+    assert!(text(&refused.stderr).contains("No space left"), "{refused:?}");
+    Ok(())
+}
+
+async fn h13_a_read_only_root() -> Check {
+    let world = World::new().await?;
+    let refused = world.output(world.script("touch /x").read_only(true)).await?;
+    assert!(text(&refused.stderr).contains("Read-only file system"), "{refused:?}");
+    let spec = world
+        .script("touch /tmp/x && echo fine")
+        .read_only(true)
+        .tmpfs("/tmp", Tmpfs::default());
+    assert_eq!(world.says(spec).await?, "fine");
+    assert_eq!(world.says(world.script("touch /x && echo fine")).await?, "fine");
+    Ok(())
+}
+
+async fn h13_tmpfs_and_shm_have_their_size() -> Check {
+    let world = World::new().await?;
+    let mut options = Tmpfs::default();
+    options.size = Some(Bytes::mib(1));
+    options.mode = Some(0o750);
+    let script = "stat -c %a /t; dd if=/dev/zero of=/t/x bs=64k count=64 2>/dev/null; wc -c < /t/x";
+    assert_eq!(
+        world.says(world.script(script).tmpfs("/t", options)).await?,
+        "750\n1048576"
+    );
+    let shm = world.script("df -k /dev/shm | tail -n 1 | tr -s ' ' | cut -d ' ' -f 2");
+    let shm = shm.command(["sh", "-c", "df -k /dev/shm | grep shm | tr -s ' ' '\\n' | grep -x 3072"]);
+    assert_eq!(world.says(shm.shm_size(Bytes::mib(3))).await?, "3072");
+    Ok(())
+}
+
+async fn h13_masked_and_read_only_paths() -> Check {
+    let world = World::new().await?;
+    assert_eq!(
+        world
+            .says(world.script("cat /proc/kcore | wc -c; ls /sys/firmware | wc -l"))
+            .await?,
+        "0\n0"
+    );
+    let refused = world.output(world.script("echo 1 > /proc/sys/kernel/shmmni")).await?;
+    assert!(text(&refused.stderr).contains("Read-only file system"), "{refused:?}");
+    let mut own = world.script("cat /etc/passwd | wc -c; touch /home/x");
+    own.masked_paths = Some(vec!["/etc/passwd".into()]);
+    own.readonly_paths = Some(vec!["/home".into()]);
+    let output = world.output(own).await?;
+    assert_eq!(text(&output.stdout), "0");
+    assert!(text(&output.stderr).contains("Read-only file system"), "{output:?}");
+    Ok(())
+}
+
+async fn h13_binds() -> Check {
+    let world = World::new().await?;
+    let dir = scratch::fresh("bind");
+    fs::write(dir.path().join("in"), "from the host\n")?;
+    let spec = world
+        .script("cat /mnt/in; echo from inside > /mnt/out")
+        .bind(dir.path(), "/mnt");
+    assert_eq!(world.says(spec).await?, "from the host");
+    assert_eq!(fs::read_to_string(dir.path().join("out"))?, "from inside\n");
+    let refused = world
+        .output(world.script("touch /mnt/x").bind_read_only(dir.path(), "/mnt"))
+        .await?;
+    assert!(text(&refused.stderr).contains("Read-only file system"), "{refused:?}");
+    let file = world
+        .script("cat /a/new/place")
+        .bind_read_only(dir.path().join("in"), "/a/new/place");
+    assert_eq!(world.says(file).await?, "from the host");
+    let missing = world
+        .engine
+        .run(world.script("true").bind("/no/such/place", "/mnt"))
+        .output()
+        .await;
+    let missing = missing.expect_err("a missing source");
+    assert!(
+        matches!(missing.kind(), ErrorKind::InvalidArgument | ErrorKind::NotFound),
+        "{}",
+        missing.report()
+    );
+    Ok(())
+}
+
+async fn i1_none_has_only_loopback() -> Check {
+    let world = World::new().await?;
+    let script =
+        "grep -c : /proc/net/dev; grep -c lo: /proc/net/dev; cat /sys/class/net/lo/operstate /sys/class/net/lo/flags";
+    assert_eq!(world.says(world.script(script)).await?, "1\n1\nunknown\n0x9");
+    Ok(())
+}
+
+async fn i1_host_shares_the_hosts() -> Check {
+    let world = World::new().await?;
+    let here = fs::read_link("/proc/self/ns/net")?.display().to_string();
+    let spec = || world.script("readlink /proc/self/ns/net").network(NetworkMode::Host);
+    assert_eq!(world.says(spec()).await?, here);
+    let apart = world.says(world.script("readlink /proc/self/ns/net")).await?;
+    assert_ne!(apart, here);
+    Ok(())
+}
+
+async fn stdout_stderr_stdin_and_status() -> Check {
+    let world = World::new().await?;
+    let output = world
+        .output(world.script("echo out; echo err >&2; cat; exit 3"))
+        .await?;
+    assert_eq!(
+        (text(&output.stdout), text(&output.stderr), output.status.code()),
+        ("out".into(), "err".into(), 3)
+    );
+    let much = world
+        .output(world.script("yes 0123456789 | head -c 3000000; yes x | head -c 1000000 >&2"))
+        .await?;
+    assert_eq!((much.stdout.len(), much.stderr.len()), (3_000_000, 1_000_000));
+    Ok(())
+}
+
+async fn a_terminal_is_one() -> Check {
+    use futures_util::StreamExt as _;
+    let world = World::new().await?;
+    let mut spec = world
+        .script("test -t 0 && test -t 1 && test -t 2 && echo tty; read line; echo got $line")
+        .tty(true);
+    spec.open_stdin = true;
+    let container = world.engine.create(spec).await?;
+    let mut attached = container.attach(longshore::AttachOptions { lossless: true }).await?;
+    container.start().await?;
+    container.resize(40, 100).await?;
+    attached
+        .input
+        .take()
+        .expect("stdin was asked for")
+        .write("hello\n")
+        .await?;
+    let mut seen = Vec::new();
+    while let Some(item) = attached.output.next().await {
+        if let longshore::logs::TeeItem::Chunk(chunk) = item {
+            seen.extend_from_slice(&chunk.bytes);
+        }
+    }
+    let seen = text(&seen);
+    assert!(seen.contains("tty\r\n") && seen.contains("got hello"), "{seen:?}");
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+async fn a_signal_is_told_from_a_code() -> Check {
+    let world = World::new().await?;
+    let output = world.output(world.script("kill -KILL $$; sleep 1").init(true)).await?;
+    assert_eq!(output.status.code(), 137);
+    let container = world.started(world.spec().command(["sleep", "60"])).await?;
+    container.kill(longshore::types::Signal::KILL).await?;
+    let exit = container.wait().await?;
+    assert_eq!((exit.status.signal(), exit.status.code()), (Some(9), 137));
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+async fn what_cannot_be_executed_says_why() -> Check {
+    let world = World::new().await?;
+    let dir = scratch::fresh("programs");
+    let program = |name: &str, mode: u32, body: &str| -> std::io::Result<()> {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::write(dir.path().join(name), body)?;
+        fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(mode))
+    };
+    program("plain", 0o644, "#!/bin/sh\n")?;
+    program("orphan", 0o755, "#!/no/such/interpreter\n")?;
+    let run = |command: &str| {
+        world
+            .engine
+            .run(world.spec().command([command]).bind(dir.path(), "/p"))
+            .output()
+    };
+    let missing = run("/no/such/program").await.expect_err("missing");
+    assert_eq!(missing.kind(), &ErrorKind::CommandNotFound, "{}", missing.report());
+    let unnamed = run("no-such-program").await.expect_err("missing from PATH");
+    assert_eq!(unnamed.kind(), &ErrorKind::CommandNotFound, "{}", unnamed.report());
+    let plain = run("/p/plain").await.expect_err("not executable");
+    assert_eq!(plain.kind(), &ErrorKind::CommandNotExecutable, "{}", plain.report());
+    let orphan = run("/p/orphan").await.expect_err("no interpreter");
+    assert!(orphan.report().contains("/no/such/interpreter"), "{}", orphan.report());
+    Ok(())
+}
+
+async fn k4_the_ids_of_a_range() -> Check {
+    let world = World::new().await?;
+    if world.ownership().await? != "mapped" {
+        return skip("this user has no subordinate ids, or needs none");
+    }
+    let said = world
+        .says(world.script("id -u; cat /proc/self/uid_map").user("999"))
+        .await?;
+    assert!(said.starts_with("999\n"), "{said}");
+    assert!(
+        said.lines().count() >= 3,
+        "one line for the user, one for the range: {said}"
+    );
+    Ok(())
+}
+
+async fn k3_a_single_id_is_squashed_and_says_so() -> Check {
+    let world = World::new().await?;
+    if world.ownership().await? != "squashed" {
+        return skip("this user has more than one id");
+    }
+    assert_eq!(
+        world.says(world.script("id -u; touch /home/x && echo wrote")).await?,
+        "0\nwrote"
+    );
+    Ok(())
+}
