@@ -160,7 +160,15 @@ impl EngineBuilder {
             }
         });
         let opened = opening.await?;
-        let Opened { root, owner, native, images, containers, reconciler, reason } = opened;
+        let Opened {
+            root,
+            owner,
+            native,
+            images,
+            containers,
+            reconciler,
+            reason,
+        } = opened;
         let (own, id) = (containers.clone(), owner.id().clone());
         driver.at_end(async move {
             own.0.close().await;
@@ -178,7 +186,13 @@ impl EngineBuilder {
             reconciler,
         };
         let images = Arc::new(DriverImages { spawner, inner: images });
-        Ok(Engine { inner: Arc::new(Inner { images, containers: Arc::new(containers), local: Some(local) }) })
+        Ok(Engine {
+            inner: Arc::new(Inner {
+                images,
+                containers: Arc::new(containers),
+                local: Some(local),
+            }),
+        })
     }
 
     /// Everything that blocks.
@@ -199,8 +213,14 @@ impl EngineBuilder {
             owner: owner.id().clone(),
             images: Arc::clone(&images) as Arc<dyn ImageManager>,
             snapshotter: Arc::clone(&snapshotter),
-            runtime: self.runtime.clone().unwrap_or_else(|| Arc::clone(&native) as Arc<dyn Runtime>),
-            logs: self.logs.clone().unwrap_or_else(|| Arc::new(LocalDriver::new(LocalOptions::default()))),
+            runtime: self
+                .runtime
+                .clone()
+                .unwrap_or_else(|| Arc::clone(&native) as Arc<dyn Runtime>),
+            logs: self
+                .logs
+                .clone()
+                .unwrap_or_else(|| Arc::new(LocalDriver::new(LocalOptions::default()))),
             dir: root.containers(),
             ownership: ownership_name(&ownership),
         });
@@ -212,11 +232,22 @@ impl EngineBuilder {
             images: Arc::clone(&images),
             containers: containers.clone(),
         };
-        Ok(Opened { root: root.path().to_owned(), owner, native, images, containers, reconciler, reason })
+        Ok(Opened {
+            root: root.path().to_owned(),
+            owner,
+            native,
+            images,
+            containers,
+            reconciler,
+            reason,
+        })
     }
 
     fn native(&self, owner: &Owner) -> Result<NativeRuntime> {
-        let cgroups = self.cgroups.clone().unwrap_or_else(|| Arc::new(NativeCgroups::new(owner.id())));
+        let cgroups = self
+            .cgroups
+            .clone()
+            .unwrap_or_else(|| Arc::new(NativeCgroups::new(owner.id())));
         let mut options = NativeOptions::default();
         options.owner_lock = Some(owner.dup_lock()?);
         options.cgroups = Some(cgroups);
@@ -235,7 +266,13 @@ impl EngineBuilder {
         let content = Arc::new(content.clone());
         let locks = root.path().join("locks");
         let owner = owner.id().clone();
-        let unpacker = Unpacker::new(content.clone(), Arc::clone(snapshotter), ownership.clone(), locks, owner.as_str())?;
+        let unpacker = Unpacker::new(
+            content.clone(),
+            Arc::clone(snapshotter),
+            ownership.clone(),
+            locks,
+            owner.as_str(),
+        )?;
         Ok(LocalImages::new(LocalImagesParts {
             store: store.clone(),
             owner,
@@ -255,8 +292,14 @@ impl EngineBuilder {
     ) -> Result<(Arc<dyn Snapshotter>, String)> {
         let recorded = root.backend(SNAPSHOTTER)?;
         let (made, reason) = match (&self.snapshotter, recorded) {
-            (Some(name), _) => (self.make_snapshotter(name, root, ownership)?, "it was asked for".to_owned()),
-            (None, Some(name)) => (self.make_snapshotter(&name, root, ownership)?, "the root was made with it".to_owned()),
+            (Some(name), _) => (
+                self.make_snapshotter(name, root, ownership)?,
+                "it was asked for".to_owned(),
+            ),
+            (None, Some(name)) => (
+                self.make_snapshotter(&name, root, ownership)?,
+                "the root was made with it".to_owned(),
+            ),
             (None, None) => {
                 let probe = |mounts: &[_]| native.mount(mounts).map(drop);
                 snapshot::auto(root.snapshots(), user_xattr(ownership), ownership.clone(), &probe)?
@@ -272,10 +315,15 @@ impl EngineBuilder {
             return make(&BackendContext { dir: &dir, ownership });
         }
         match name {
-            "overlayfs" => Ok(Arc::new(Overlayfs::open(dir, user_xattr(ownership), ownership.clone())?)),
+            "overlayfs" => Ok(Arc::new(Overlayfs::open(
+                dir,
+                user_xattr(ownership),
+                ownership.clone(),
+            )?)),
             "vfs" => Ok(Arc::new(Vfs::open(dir, ownership.clone())?)),
-            _ => Err(Error::not_found(ObjectKind::Backend, name)
-                .context(format!("no storage driver is called {name:?}; make it known with with_snapshotter"))),
+            _ => Err(Error::not_found(ObjectKind::Backend, name).context(format!(
+                "no storage driver is called {name:?}; make it known with with_snapshotter"
+            ))),
         }
     }
 }

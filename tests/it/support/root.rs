@@ -16,12 +16,18 @@ pub struct TempRoot {
 impl TempRoot {
     pub fn new() -> Self {
         let dir = scratch::fresh("root");
-        Self { path: dir.path().to_path_buf(), dir: Some(dir) }
+        Self {
+            path: dir.path().to_path_buf(),
+            dir: Some(dir),
+        }
     }
 
     /// One that others use as well, and that stays.
     pub fn shared(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), dir: None }
+        Self {
+            path: path.to_path_buf(),
+            dir: None,
+        }
     }
 
     pub fn path(&self) -> &Path {
