@@ -76,12 +76,16 @@ impl Shared {
         let (spec, image) = (&record.body.spec, &record.body.image);
         let mut scratch = self.parts.snapshotter.directories(&key);
         scratch.push(self.dir_of(&record.id));
+        let mut rootfs = self.parts.snapshotter.mounts(&key).await?;
+        if let Some(root) = rootfs.first_mut() {
+            root.read_only |= spec.read_only;
+        }
         Ok(Launch {
             id: record.id.clone(),
             spec: plan::oci_spec(&record.id, spec, image)?,
             user: plan::user(spec, image),
             extra_groups: spec.groups.clone(),
-            rootfs: self.parts.snapshotter.mounts(&key).await?,
+            rootfs,
             stdio: plan::stdio(spec),
             init: spec.init,
             scratch,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::images::DriverImages;
 use super::{Engine, Inner, Local};
 use crate::containers::{LocalContainers, Parts};
-use crate::driver::Driver;
+use crate::driver::{Driver, Spawner};
 use crate::error::{Error, ObjectKind, Result};
 use crate::images::{ImageManager, LocalImages, LocalImagesParts};
 use crate::logs::{LocalDriver, LocalOptions, LogDriver};
@@ -51,6 +51,17 @@ impl BackendContext<'_> {
 }
 
 type SnapshotterMaker = Arc<dyn Fn(&BackendContext<'_>) -> Result<Arc<dyn Snapshotter>> + Send + Sync>;
+
+/// What opening makes.
+struct Opened {
+    root: PathBuf,
+    owner: Owner,
+    native: Arc<NativeRuntime>,
+    images: Arc<LocalImages>,
+    containers: LocalContainers,
+    reconciler: Reconciler,
+    reason: String,
+}
 
 /// An engine with choices of one's own. Every choice has a default.
 #[must_use = "nothing is opened until `open`"]
@@ -139,19 +150,53 @@ impl EngineBuilder {
     /// # Cancel safety
     /// A dropped call leaves an empty root at most.
     pub async fn open(self) -> Result<Engine> {
-        let driver = Driver::start()?;
+        let mut driver = Driver::start()?;
         let spawner = driver.spawner().clone();
-        spawner
-            .call(async move {
-                let opening = tokio::task::spawn_blocking(move || self.open_now(driver));
-                opening
-                    .await
-                    .map_err(|error| Error::internal("opening the engine panicked").with_source(error))?
-            })
-            .await
+        let opening = spawner.call({
+            let spawner = spawner.clone();
+            async move {
+                let opened = tokio::task::spawn_blocking(move || self.open_now(spawner)).await;
+                opened.map_err(|error| Error::internal("opening the engine panicked").with_source(error))?
+            }
+        });
+        let opened = opening.await?;
+        let Opened {
+            root,
+            owner,
+            native,
+            images,
+            containers,
+            reconciler,
+            reason,
+        } = opened;
+        let (own, id) = (containers.clone(), owner.id().clone());
+        driver.at_end(async move {
+            own.0.close().await;
+            native.close().await;
+            drop(owner);
+        });
+        let first = reconciler.clone();
+        spawner.background(async move { first.sweep_quietly().await });
+        let local = Local {
+            driver,
+            owner: id,
+            storage: reconciler.snapshotter.name().to_owned(),
+            storage_reason: reason,
+            root,
+            reconciler,
+        };
+        let images = Arc::new(DriverImages { spawner, inner: images });
+        Ok(Engine {
+            inner: Arc::new(Inner {
+                images,
+                containers: Arc::new(containers),
+                local: Some(local),
+            }),
+        })
     }
 
-    fn open_now(self, mut driver: Driver) -> Result<Engine> {
+    /// Everything that blocks.
+    fn open_now(self, spawner: Spawner) -> Result<Opened> {
         let root = Root::open(&self.root)?;
         let (owners, owner) = (root.owners(), root.owners().register()?);
         let store = Store::open(&root)?;
@@ -160,11 +205,9 @@ impl EngineBuilder {
         root.recorded_backend(OWNERSHIP, ownership_name(&ownership))?;
         let (snapshotter, reason) = self.choose_snapshotter(&root, &ownership, &native)?;
         let content = LocalContent::open(root.content(), owner.id().as_str())?;
-        let images = self.images(&root, &owner, &store, &content, &snapshotter, &ownership)?;
-        let images = Arc::new(images);
-        let spawner = driver.spawner().clone();
+        let images = Arc::new(self.images(&root, &owner, &store, &content, &snapshotter, &ownership)?);
         let containers = LocalContainers::new(Parts {
-            spawner: spawner.clone(),
+            spawner,
             store: store.clone(),
             owners: owners.clone(),
             owner: owner.id().clone(),
@@ -185,33 +228,18 @@ impl EngineBuilder {
             owners,
             store,
             content,
-            snapshotter: Arc::clone(&snapshotter),
+            snapshotter,
             images: Arc::clone(&images),
             containers: containers.clone(),
         };
-        let (own, id) = (containers.clone(), owner.id().clone());
-        driver.at_end(async move {
-            own.0.close().await;
-            native.close().await;
-            drop(owner);
-        });
-        let first = reconciler.clone();
-        spawner.background(async move { first.sweep_quietly().await });
-        let local = Local {
-            driver,
-            owner: id,
-            storage: snapshotter.name().to_owned(),
-            storage_reason: reason,
+        Ok(Opened {
             root: root.path().to_owned(),
+            owner,
+            native,
+            images,
+            containers,
             reconciler,
-        };
-        let images = Arc::new(DriverImages { spawner, inner: images });
-        Ok(Engine {
-            inner: Arc::new(Inner {
-                images,
-                containers: Arc::new(containers),
-                local: Some(local),
-            }),
+            reason,
         })
     }
 

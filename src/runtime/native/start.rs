@@ -76,7 +76,10 @@ impl Job {
 
     fn plan(&self, launch: &Launch) -> Result<Plan> {
         let profile = launch.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-        let filter = profile.map(seccomp::compile).transpose()?;
+        let filter = profile
+            .map(seccomp::compile_cached)
+            .transpose()?
+            .map(|filter| filter.to_vec());
         let mut plan = Plan::new(launch, self.host, filter)?;
         plan.read_only_root(launch.rootfs.iter().any(|mount| mount.read_only));
         Ok(plan)

@@ -26,8 +26,8 @@ fn root() -> tempfile::TempDir {
     }
     fs::copy("/bin/busybox", dir.path().join("bin/busybox")).unwrap();
     for name in [
-        "sh", "cat", "id", "env", "ls", "stat", "stty", "mount", "sleep", "ps", "wc", "tty", "pwd", "hostname", "ip",
-        "kill",
+        "sh", "cat", "id", "env", "ls", "stat", "stty", "grep", "mount", "sleep", "ps", "wc", "tty", "pwd", "hostname",
+        "ip", "kill",
     ] {
         std::os::unix::fs::symlink("busybox", dir.path().join("bin").join(name)).unwrap();
     }
@@ -620,21 +620,15 @@ async fn a_dropped_start_leaves_nothing() {
     let zygote = runtime.info().unwrap().pid;
     for delay in [0, 200, 1000, 3000] {
         let start = runtime.start(launch(root.path(), &["sleep", "100"]));
-        let _ = tokio::time::timeout(Duration::from_micros(delay), start)
-            .await
-            .map(|started| {
-                drop(started);
-            });
+        // One that came up in time is the caller's, and stays.
+        if let Ok(started) = tokio::time::timeout(Duration::from_micros(delay), start).await {
+            started.unwrap().task.signal(Signal::KILL, false).await.unwrap();
+        }
     }
     let children = format!("/proc/{zygote}/task/{zygote}/children");
     for _ in 0..100 {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        if fs::read_to_string(&children)
-            .unwrap_or_default()
-            .split_whitespace()
-            .count()
-            <= 1
-        {
+        if fs::read_to_string(&children).unwrap_or_default().is_empty() {
             return;
         }
     }
@@ -722,4 +716,78 @@ fn users_are_parsed_strictly() {
             String::from_utf8_lossy(text)
         );
     }
+}
+
+#[tokio::test]
+async fn limits_hold_and_the_filter_is_loaded() {
+    use crate::runtime::cgroups::{CgroupDriver, CgroupMode, NativeCgroups};
+    use oci_spec::runtime::{LinuxPidsBuilder, LinuxResourcesBuilder};
+    let driver = NativeCgroups::new(&crate::types::OwnerId::random());
+    if driver.mode() == CgroupMode::None || !super::has_admin() {
+        eprintln!("skipped: no cgroup that this user may use");
+        return;
+    }
+    let root = root();
+    let options = NativeOptions {
+        cgroups: Some(std::sync::Arc::new(driver)),
+        ..NativeOptions::default()
+    };
+    let runtime = NativeRuntime::new(options);
+    let mut launch = launch(
+        root.path(),
+        &[
+            "sh",
+            "-c",
+            "cat /proc/self/cgroup; grep Seccomp: /proc/self/status; for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait",
+        ],
+    );
+    let caps = crate::runtime::caps::CapabilitySet::docker();
+    let pids = LinuxPidsBuilder::default().limit(5i64).build().unwrap();
+    if let Some(linux) = launch.spec.linux_mut() {
+        linux.set_resources(Some(LinuxResourcesBuilder::default().pids(pids).build().unwrap()));
+        linux.set_seccomp(Some(super::seccomp::default_profile(&caps)));
+    }
+    let started = runtime.start(launch).await.unwrap();
+    assert!(started.warnings.is_empty());
+    let output = finish(started).await;
+    assert!(
+        output.stderr.contains("can't fork"),
+        "{} {}",
+        output.stdout,
+        output.stderr
+    );
+    assert!(output.stdout.contains("Seccomp:\t2"), "{}", output.stdout);
+    assert!(
+        output.stdout.contains(":pids:/\n") || output.stdout.contains("0::/\n"),
+        "{}",
+        output.stdout
+    );
+}
+
+/// A measurement, not a check: `cargo test --lib start_latency -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "takes three seconds and checks nothing"]
+async fn start_latency() {
+    let root = root();
+    let runtime = runtime();
+    runtime.info().unwrap();
+    let (mut starts, mut ends) = (Vec::new(), Vec::new());
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        let begun = std::time::Instant::now();
+        let started = runtime
+            .start(launch(root.path(), &["/bin/busybox", "true"]))
+            .await
+            .unwrap();
+        starts.push(begun.elapsed());
+        started.task.wait().await.unwrap();
+        ends.push(begun.elapsed());
+        started.task.remove().await.unwrap();
+    }
+    starts.sort();
+    ends.sort();
+    println!(
+        "exec: min {:?} p50 {:?}; exit: min {:?} p50 {:?}",
+        starts[0], starts[20], ends[0], ends[20]
+    );
 }
