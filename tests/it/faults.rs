@@ -175,7 +175,7 @@ pub fn no_container_left(root: &Path) -> Check {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         for image in engine.list_images(Filter::new()).await? {
-            let spec = ContainerSpec::image(image.id.to_string()).command(["echo", "whole"]);
+            let spec = ContainerSpec::image(image.id.to_string()).entrypoint(["echo", "whole"]);
             assert_eq!(text(&engine.run(spec).output().await?.stdout), "whole");
         }
         Ok(())
