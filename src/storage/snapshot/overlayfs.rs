@@ -1,5 +1,6 @@
 //! Layers as directories that the kernel stacks.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -140,15 +141,16 @@ impl Overlayfs {
 /// containers do not survive one. Source: Documentation/filesystems/overlayfs.rst, "Volatile mount".
 fn forget_volatile(work: &Path) -> Result<()> {
     let inner = work.join("work");
+    let mark = inner.join("incompat");
     let failed = |error| Error::os("forget the mark of a volatile overlay", error);
-    match std::fs::set_permissions(&inner, std::os::unix::fs::PermissionsExt::from_mode(0o700)) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(failed)?,
+    // The kernel makes these directories with no permission at all; they are their owner's, who may give himself some.
+    for dir in [&inner, &mark, &mark.join("volatile")] {
+        match std::fs::set_permissions(dir, PermissionsExt::from_mode(0o700)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(failed)?,
+        }
     }
-    match std::fs::remove_dir_all(inner.join("incompat")) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
-        _ => Ok(()),
-    }
+    std::fs::remove_dir_all(mark).map_err(failed)
 }
 
 #[async_trait]
