@@ -181,20 +181,26 @@ impl Spawner {
         }
     }
 
-    /// Runs work that goes on when its caller goes away: it is told so by its [`Cancel`], and finishes or undoes.
-    pub(crate) fn tail<T, F, W>(&self, work: F) -> Tail<T>
+    /// Runs work that goes on when its caller goes away: it is told so by its [`Cancel`], and finishes or undoes itself.
+    /// A good result that nobody takes any more goes to `undo`.
+    pub(crate) fn tail<T, F, W, U, V>(&self, work: F, undo: U) -> Tail<T>
     where
         T: Send + 'static,
         F: FnOnce(Cancel) -> W,
         W: Future<Output = Result<T>> + Send + 'static,
+        U: FnOnce(T) -> V + Send + 'static,
+        V: Future<Output = ()> + Send + 'static,
     {
-        let (answer, wait) = oneshot::channel();
+        let (sender, wait) = oneshot::channel();
         let cancel = Cancel::default();
-        self.detach({
-            let work = work(cancel.clone());
-            async move {
-                let _ = answer.send(work.await);
-            }
+        let (work, spawner) = (work(cancel.clone()), self.clone());
+        let undo: Undo<T> = Box::new(move |value| spawner.detach(undo(value)));
+        self.detach(async move {
+            let result = Some(work.await);
+            let _ = sender.send(Answer {
+                result,
+                undo: Some(undo),
+            });
         });
         Tail { wait, cancel }
     }
@@ -272,10 +278,25 @@ impl<T> Drop for Call<T> {
     }
 }
 
+type Undo<T> = Box<dyn FnOnce(T) + Send>;
+
+/// A result on its way; undone if it is dropped before somebody takes it.
+struct Answer<T> {
+    result: Option<Result<T>>,
+    undo: Option<Undo<T>>,
+}
+
+impl<T> Drop for Answer<T> {
+    fn drop(&mut self) {
+        if let (Some(Ok(value)), Some(undo)) = (self.result.take(), self.undo.take()) {
+            undo(value);
+        }
+    }
+}
+
 /// An answer of work that finishes or undoes itself. Dropping it tells the work that nobody waits any more.
-#[derive(Debug)]
 pub(crate) struct Tail<T> {
-    wait: oneshot::Receiver<Result<T>>,
+    wait: oneshot::Receiver<Answer<T>>,
     cancel: Cancel,
 }
 
@@ -283,7 +304,8 @@ impl<T> Future for Tail<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        Pin::new(&mut self.wait).poll(cx).map(gone)
+        let answer = Pin::new(&mut self.wait).poll(cx);
+        answer.map(|answer| gone(answer.map(|mut answer| answer.result.take().unwrap_or_else(|| Err(closed())))))
     }
 }
 
@@ -294,12 +316,11 @@ impl<T> Drop for Tail<T> {
 }
 
 fn gone<T>(answer: Result<Result<T>, oneshot::error::RecvError>) -> Result<T> {
-    answer.unwrap_or_else(|_| {
-        Err(Error::new(
-            ErrorKind::Cancelled,
-            "the engine was closed while this was under way",
-        ))
-    })
+    answer.unwrap_or_else(|_| Err(closed()))
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Cancelled, "the engine was closed while this was under way")
 }
 
 /// Tells work that its caller went away.
@@ -382,14 +403,28 @@ mod tests {
     }
 
     #[test]
+    fn a_result_that_nobody_takes_is_undone() {
+        let driver = Driver::start().unwrap();
+        let (undone, seen) = std::sync::mpsc::channel();
+        let tail = driver.spawner().tail(
+            |_| async { Ok(7) },
+            move |value| async move { undone.send(value).unwrap() },
+        );
+        std::thread::sleep(Duration::from_millis(20));
+        drop(tail);
+        assert_eq!(seen.recv_timeout(Duration::from_secs(5)).unwrap(), 7);
+    }
+
+    #[test]
     fn a_dropped_tail_is_told_and_finishes() {
         let driver = Driver::start().unwrap();
         let (done, seen) = std::sync::mpsc::channel();
-        drop(driver.spawner().tail(move |cancel| async move {
+        let work = move |cancel: Cancel| async move {
             let result = cancel.or(std::future::pending::<Result<()>>()).await;
             let _ = done.send(result.unwrap_err().kind().clone());
             Ok(())
-        }));
+        };
+        drop(driver.spawner().tail(work, |()| async {}));
         assert_eq!(seen.recv_timeout(Duration::from_secs(5)).unwrap(), ErrorKind::Cancelled);
     }
 }

@@ -301,7 +301,7 @@ fn pull(host: &mut Host, name: &str, about: &str, make: impl FnOnce() -> Vec<Fil
         rounds: 3,
         pause: Duration::from_millis(500),
         contestants,
-        between: Box::new(|| nix::unistd::sync()),
+        between: Box::new(nix::unistd::sync),
     }
 }
 

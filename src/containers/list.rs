@@ -24,7 +24,7 @@ impl Shared {
                 found.push(summary(&record, SystemTime::now()));
             }
         }
-        found.sort_by(|a, b| b.created.cmp(&a.created));
+        found.sort_by_key(|found| std::cmp::Reverse(found.created));
         Ok(found)
     }
 }

@@ -239,21 +239,22 @@ fn look_up(store: &Store, name: &str) -> Result<crate::store::ContainerRow> {
 #[async_trait]
 impl ContainerManager for LocalContainers {
     async fn create(&self, spec: ContainerSpec) -> Result<Created> {
-        let shared = Arc::clone(&self.0);
-        self.0
-            .parts
-            .spawner
-            .tail(|cancel| async move { shared.create(spec, &cancel).await })
-            .await
+        let (shared, undoing) = (Arc::clone(&self.0), Arc::clone(&self.0));
+        let undo = move |made: Created| async move { undoing.remove_unwanted(&made.id).await };
+        let work = |cancel| async move { shared.create(spec, &cancel).await };
+        self.0.parts.spawner.tail(work, undo).await
     }
 
     async fn start(&self, name: &str) -> Result<Outcome> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
-        self.0
-            .parts
-            .spawner
-            .tail(|cancel| async move { shared.start(&name, &cancel).await })
-            .await
+        let (undoing, started) = (Arc::clone(&self.0), name.clone());
+        let undo = move |outcome| async move {
+            if outcome == Outcome::Done {
+                let _ = undoing.signal_if_running(&started, Signal::KILL).await;
+            }
+        };
+        let work = |cancel| async move { shared.start(&name, &cancel).await };
+        self.0.parts.spawner.tail(work, undo).await
     }
 
     async fn wait(&self, name: &str) -> Result<ContainerExit> {
@@ -281,11 +282,8 @@ impl ContainerManager for LocalContainers {
 
     async fn remove(&self, name: &str, options: RemoveOptions) -> Result<Outcome> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
-        self.0
-            .parts
-            .spawner
-            .tail(|_| async move { shared.remove(&name, options).await })
-            .await
+        let work = |_| async move { shared.remove(&name, options).await };
+        self.0.parts.spawner.tail(work, |_| async {}).await
     }
 
     async fn inspect(&self, name: &str) -> Result<ContainerInfo> {

@@ -6,6 +6,7 @@
 
 mod attach;
 mod create;
+mod etc;
 mod feed;
 mod inspect;
 mod kill;

@@ -232,7 +232,8 @@ fn tmpfs_mount(path: &Path, options: &Tmpfs) -> Result<Mount> {
         .map_err(build_error)
 }
 
-fn bind_mount(source: &Path, target: &Path, read_only: bool) -> Result<Mount> {
+/// A bind mount of the runtime spec.
+pub(crate) fn bind_mount(source: &Path, target: &Path, read_only: bool) -> Result<Mount> {
     let access = if read_only { "ro" } else { "rw" };
     let words: Vec<String> = ["rbind", "rprivate", access].map(Into::into).into();
     MountBuilder::default()

@@ -5,7 +5,7 @@ use super::local::Shared;
 use super::record::Record;
 use super::state::{ContainerState, Move, Verb, decide};
 use crate::error::{Error, Result};
-use crate::types::{Outcome, Signal};
+use crate::types::{ContainerId, Outcome, Signal};
 
 impl Shared {
     pub(crate) async fn remove(&self, name: &str, options: RemoveOptions) -> Result<Outcome> {
@@ -33,6 +33,16 @@ impl Shared {
         slot.set_last_exit(record.body.exit);
         self.delete(&record).await?;
         Ok(Outcome::Done)
+    }
+
+    /// Removes a container that nobody got to know.
+    pub(crate) async fn remove_unwanted(&self, id: &ContainerId) {
+        let removed = self.remove(id.as_str(), RemoveOptions { force: true }).await;
+        if let Err(error) = removed
+            && !error.is_not_found()
+        {
+            tracing::warn!(container = %id, error = error.report(), "a container that nobody waits for could not be removed");
+        }
     }
 
     /// Removes everything of a container that does not run. What is gone already is success.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::etc;
 use super::feed;
 use super::local::{Live, Shared, Slot};
 use super::monitor::Streams;
@@ -82,7 +83,7 @@ impl Shared {
         }
         Ok(Launch {
             id: record.id.clone(),
-            spec: plan::oci_spec(&record.id, spec, image)?,
+            spec: self.oci_spec(record)?,
             user: plan::user(spec, image),
             extra_groups: spec.groups.clone(),
             rootfs,
@@ -91,6 +92,20 @@ impl Shared {
             scratch,
             best_effort_limits: spec.limits.best_effort,
         })
+    }
+
+    /// The plan, with the files for `/etc` shown over the image's.
+    fn oci_spec(&self, record: &Record) -> Result<oci_spec::runtime::Spec> {
+        let (spec, image) = (&record.body.spec, &record.body.image);
+        let mut planned = plan::oci_spec(&record.id, spec, image)?;
+        let hostname = plan::hostname(spec, &record.id);
+        let files = etc::write(&self.dir_of(&record.id), spec, &hostname)?;
+        let mut mounts = planned.mounts().clone().unwrap_or_default();
+        for (file, place) in files {
+            mounts.push(plan::bind_mount(&file, &place, false)?);
+        }
+        planned.set_mounts(Some(mounts));
+        Ok(planned)
     }
 
     /// A container that could not be started stays as it was, with the reason noted.

@@ -54,9 +54,8 @@ impl Shared {
             if let (ContainerState::Exited, Some(exit)) = (record.state, record.body.exit) {
                 return Ok(exit.into());
             }
-            match record.body.process.filter(|_| record.state == ContainerState::Running) {
-                Some(process) => peer::ended(process).await?,
-                None => {}
+            if let Some(process) = record.body.process.filter(|_| record.state == ContainerState::Running) {
+                peer::ended(process).await?;
             }
             tokio::time::sleep(POLL).await;
             record = self.find(record.id.as_str()).await?;

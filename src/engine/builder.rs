@@ -248,9 +248,12 @@ impl EngineBuilder {
             .cgroups
             .clone()
             .unwrap_or_else(|| Arc::new(NativeCgroups::new(owner.id())));
-        let mut options = NativeOptions::default();
-        options.owner_lock = Some(owner.dup_lock()?);
-        options.cgroups = Some(cgroups);
+        let owner_lock = Some(owner.dup_lock()?);
+        let options = NativeOptions {
+            owner_lock,
+            cgroups: Some(cgroups),
+            ..NativeOptions::default()
+        };
         Ok(NativeRuntime::new(options))
     }
 

@@ -44,7 +44,7 @@ impl ImageManager for DriverImages {
     async fn remove(&self, image: &str, options: RemoveImageOptions) -> Result<Vec<Removed>> {
         let (inner, image) = (Arc::clone(&self.inner), image.to_owned());
         self.spawner
-            .tail(|_| async move { inner.remove(&image, options).await })
+            .tail(|_| async move { inner.remove(&image, options).await }, |_| async {})
             .await
     }
 }

@@ -136,10 +136,10 @@ impl RunBuilder {
         }
     }
 
-    async fn start(self) -> Result<Container> {
-        let mut guard = Guard::new(self.create().await?);
+    async fn start(self) -> Result<Guard> {
+        let guard = Guard::new(self.create().await?);
         guard.container().start().await?;
-        Ok(guard.disarm())
+        Ok(guard)
     }
 }
 
@@ -149,7 +149,7 @@ impl IntoFuture for RunBuilder {
 
     fn into_future(self) -> Self::IntoFuture {
         let (engine, deadline) = (self.engine.clone(), self.deadline);
-        Box::pin(async move { engine.within(deadline, self.start()).await })
+        Box::pin(async move { Ok(engine.within(deadline, self.start()).await?.disarm()) })
     }
 }
 

@@ -152,9 +152,10 @@ fn clone(order: &mut Order, stack: &Stack, namespaces: i32) -> io::Result<Child>
         return Err(io::Error::last_os_error());
     }
     // SAFETY: CLONE_PIDFD has stored a new descriptor there.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Child {
         pid: pid as u32,
-        pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+        pidfd,
     })
 }
 

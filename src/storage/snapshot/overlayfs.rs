@@ -1,5 +1,6 @@
 //! Layers as directories that the kernel stacks.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -135,6 +136,23 @@ impl Overlayfs {
     }
 }
 
+/// Takes away the mark that a volatile overlay leaves, with which the kernel refuses a second mount: after a crash its
+/// content may be torn. Here the layer is thrown away with its container, and no crash has come between, since bound
+/// containers do not survive one. Source: Documentation/filesystems/overlayfs.rst, "Volatile mount".
+fn forget_volatile(work: &Path) -> Result<()> {
+    let inner = work.join("work");
+    let mark = inner.join("incompat");
+    let failed = |error| Error::os("forget the mark of a volatile overlay", error);
+    // The kernel makes these directories with no permission at all; they are their owner's, who may give himself some.
+    for dir in [&inner, &mark, &mark.join("volatile")] {
+        match std::fs::set_permissions(dir, PermissionsExt::from_mode(0o700)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(failed)?,
+        }
+    }
+    std::fs::remove_dir_all(mark).map_err(failed)
+}
+
 #[async_trait]
 impl Snapshotter for Overlayfs {
     fn name(&self) -> &str {
@@ -196,8 +214,14 @@ impl Snapshotter for Overlayfs {
 
     async fn mounts(&self, key: &SnapshotKey) -> Result<Vec<Mount>> {
         let key = key.clone();
-        self.with(move |this| Ok(vec![this.mount(&this.records.active(&key)?)]))
-            .await
+        self.with(move |this| {
+            let record = this.records.active(&key)?;
+            if record.volatile {
+                forget_volatile(&this.records.work(&record.tree))?;
+            }
+            Ok(vec![this.mount(&record)])
+        })
+        .await
     }
 
     async fn view(&self, chain: &ChainId) -> Result<Vec<Mount>> {

@@ -29,7 +29,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     if !args.quiet {
         announce(&args.source, &source)?;
     }
-    let before = engine.image(&args.source).await.ok().map(|image| image.id().clone());
+    let before = engine.image(&args.source).await.ok().map(|image| *image.id());
     let view = PullView::new(Target::Stdout, args.quiet);
     let mut pull = engine.pull(&args.source).policy(Pull::Always).progress(view.reporter());
     if let Some(platform) = args.platform {

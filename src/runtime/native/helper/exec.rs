@@ -26,7 +26,7 @@ pub(crate) fn become_program(
     let filter_first = plan.has(flag::HAS_SECCOMP) && !plan.has(flag::NO_NEW_PRIVILEGES);
     drop_privileges(plan, identity, filter_first)?;
     if plan.has(flag::INIT) {
-        crate::init::split()?;
+        crate::init::split(plan)?;
     }
     session(streams)?;
     for (index, fd) in streams.fds.iter().enumerate() {
@@ -35,8 +35,7 @@ pub(crate) fn become_program(
     enter(plan.text(0), entered)?;
     let program = Program::find(plan, identity)?;
     if plan.has(flag::NO_NEW_PRIVILEGES) {
-        const PR_SET_NO_NEW_PRIVS: usize = 38;
-        at(Step::NoNewPrivileges, sys::prctl(PR_SET_NO_NEW_PRIVS, 1, 0))?;
+        no_new_privileges()?;
     }
     at(Step::Exec, sys::close_range(3, true))?;
     let ready = Record {
@@ -51,6 +50,20 @@ pub(crate) fn become_program(
     }
     let errno = sys::execve(program.path(), program.argv, program.env);
     Err(diagnose(program.path(), errno))
+}
+
+fn no_new_privileges() -> Done {
+    const PR_SET_NO_NEW_PRIVS: usize = 38;
+    at(Step::NoNewPrivileges, sys::prctl(PR_SET_NO_NEW_PRIVS, 1, 0)).map(|_| ())
+}
+
+/// No new privileges, and the filter, for the pid 1 that does not execute the program.
+pub(crate) fn lock_down(plan: &Plan<'_>) -> Done {
+    no_new_privileges()?;
+    if plan.has(flag::HAS_SECCOMP) {
+        at(Step::Seccomp, sys::seccomp_filter(plan.section(Section::Seccomp)))?;
+    }
+    Ok(())
 }
 
 /// A session of its own, with the terminal if there is one.

@@ -1,14 +1,16 @@
 //! The optional pid 1 of a container: starts the program as its child, forwards signals to it, reaps orphans, and ends as
 //! the program ended. It has the program's ids and capabilities already.
 
+use crate::exec;
 use crate::fail::{Done, at};
 use crate::sys;
-use crate::wire::Step;
+use crate::wire::{Plan, Step, flag};
 
 const SIGCHLD: usize = 17;
 
-/// Returns in the program's process; pid 1 stays here.
-pub(crate) fn split() -> Done {
+/// Returns in the program's process; pid 1 stays here, under the same filter as the program: it must be no way around it
+/// for a program that may trace it.
+pub(crate) fn split(plan: &Plan<'_>) -> Done {
     sys::set_mask(u64::MAX);
     let child = at(Step::Init, sys::fork())?;
     if child == 0 {
@@ -18,6 +20,9 @@ pub(crate) fn split() -> Done {
     // The status socket must have one holder; the rest is none of our business.
     let _ = sys::close_range(0, false);
     let _ = sys::chdir(b"/\0");
+    if plan.has(flag::NO_NEW_PRIVILEGES) && exec::lock_down(plan).is_err() {
+        sys::exit(125);
+    }
     tend(child)
 }
 
@@ -28,7 +33,9 @@ fn tend(child: i32) -> ! {
             Ok(signal) => {
                 let _ = sys::kill(child, signal as i32);
             }
-            Err(_) => {}
+            Err(sys::EINTR | sys::EAGAIN) => {}
+            // A filter that forbids the wait.
+            Err(_) => sys::exit(125),
         }
     }
 }

@@ -119,6 +119,7 @@ pub(crate) mod nr {
     pub(crate) const KEYCTL: usize = 219;
     pub(crate) const EXECVE: usize = 221;
     pub(crate) const MMAP: usize = 222;
+    pub(crate) const CLONE: usize = 220;
     pub(crate) const WAIT4: usize = 260;
     pub(crate) const PRLIMIT64: usize = 261;
     pub(crate) const SETNS: usize = 268;
