@@ -2,7 +2,13 @@
 //!
 //! Every test says whether it touches the kernel. Those that do run one at a time, and afterwards the machine is compared
 //! with what it was before: mounts, namespaces, links, rules, cgroups, processes, descriptors, files.
-#![allow(unreachable_pub, missing_docs, clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::field_reassign_with_default
+)]
 
 mod faults;
 mod fixtures;
