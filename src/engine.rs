@@ -137,6 +137,16 @@ impl Engine {
         &self.inner.containers
     }
 
+    /// What networks there are. An engine that is not in-process has none.
+    ///
+    /// # Errors
+    /// `Unsupported` for an engine that is not in-process.
+    #[cfg(feature = "network")]
+    pub fn networks(&self) -> Result<Arc<dyn crate::networks::NetworkManager>> {
+        let spawner = self.local("networks")?.driver.spawner().clone();
+        Ok(Arc::new(crate::networks::LocalNetworks { spawner }))
+    }
+
     /// What this engine is.
     ///
     /// # Errors

@@ -66,6 +66,8 @@ pub mod events;
 pub mod images;
 #[cfg(feature = "engine")]
 pub mod logs;
+#[cfg(feature = "network")]
+pub mod networks;
 pub mod probe;
 pub mod progress;
 #[cfg(feature = "engine")]

@@ -109,7 +109,7 @@ fn child() {
         "race" => {
             let store = Store::open(&root).unwrap();
             let owner = root.owners().register().unwrap();
-            let detached = std::process::id() % 2 == 0;
+            let detached = std::process::id().is_multiple_of(2);
             let row = row("the-name", (!detached).then_some(owner.id()));
             match store.insert_container(&row, None, None) {
                 Ok(Insert::Done) => {
@@ -139,6 +139,7 @@ fn child() {
             let owner = root.owners().register().unwrap();
             // Somebody else keeps the lock: a program that knows nothing of it, on its stdin.
             let lock = Stdio::from(owner.dup_lock().unwrap());
+            #[expect(clippy::zombie_processes, reason = "the parent of this role reaps it")]
             let keeper = Command::new("sleep")
                 .arg("60")
                 .stdin(lock)
@@ -627,7 +628,7 @@ fn names_and_images_under_threads() {
     let (won, deleted) = std::thread::scope(|scope| {
         let insert = |n: usize| {
             let store = Store::open(&root).unwrap();
-            let row = row("one", (n % 2 == 0).then_some(owner.id()));
+            let row = row("one", n.is_multiple_of(2).then_some(owner.id()));
             store.insert_container(&row, Some(&used.id), None)
         };
         let inserts: Vec<_> = (0..8).map(|n| scope.spawn(move || insert(n))).collect();

@@ -153,10 +153,7 @@ fn clone(order: &mut Order, stack: &Stack, namespaces: i32) -> io::Result<Child>
     }
     // SAFETY: CLONE_PIDFD has stored a new descriptor there.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Child {
-        pid: pid as u32,
-        pidfd,
-    })
+    Ok(Child { pid: pid as u32, pidfd })
 }
 
 /// The child, up to its exec. No allocation, no lock, no panic: `libc::syscall` and integers.

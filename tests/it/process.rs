@@ -236,9 +236,11 @@ async fn h13_a_read_only_root() -> Check {
 
 async fn h13_tmpfs_and_shm_have_their_size() -> Check {
     let world = World::new().await?;
-    let mut options = Tmpfs::default();
-    options.size = Some(Bytes::mib(1));
-    options.mode = Some(0o750);
+    let options = Tmpfs {
+        size: Some(Bytes::mib(1)),
+        mode: Some(0o750),
+        ..Tmpfs::default()
+    };
     let script = "stat -c %a /t; dd if=/dev/zero of=/t/x bs=64k count=64 2>/dev/null; wc -c < /t/x";
     assert_eq!(
         world.says(world.script(script).tmpfs("/t", options)).await?,

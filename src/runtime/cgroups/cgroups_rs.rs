@@ -149,6 +149,10 @@ impl CgroupDriver for CgroupsRs {
         Ok(Box::new(self.group(id, made.collect())?))
     }
 
+    fn owner_directories(&self) -> Vec<PathBuf> {
+        self.shared.parents()
+    }
+
     fn remove_owner(&self) -> Result<()> {
         self.shared.remove_owner()
     }

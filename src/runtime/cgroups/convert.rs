@@ -457,7 +457,8 @@ mod tests {
 
     #[test]
     fn memory_in_both_versions() {
-        let table: [(LinuxResources, &[(&str, &str, bool)], &[(&str, &str, bool)]); 4] = [
+        type Files<'a> = &'a [(&'a str, &'a str, bool)];
+        let table: [(LinuxResources, Files<'_>, Files<'_>); 4] = [
             (memory(0, 0, 0), &[], &[]),
             (
                 memory(64, 32, 128),

@@ -87,6 +87,12 @@ pub trait CgroupDriver: Debug + Send + Sync + 'static {
     /// `NotFound` if nothing of it exists.
     fn open(&self, id: &ContainerId) -> Result<Box<dyn Cgroup>>;
 
+    /// The owner's parent in every hierarchy that the driver may use, whether it is there or not. Makes nothing. Whoever
+    /// outlives this process removes them: a process can be killed between making a cgroup and telling of it.
+    fn owner_directories(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// Kills and removes whatever is left of the owner: all containers' cgroups and the parent. What is gone already is
     /// no error.
     ///

@@ -93,6 +93,10 @@ impl CgroupDriver for NativeCgroups {
         )?))
     }
 
+    fn owner_directories(&self) -> Vec<PathBuf> {
+        self.shared.parents()
+    }
+
     fn remove_owner(&self) -> Result<()> {
         self.shared.remove_owner()
     }
@@ -117,6 +121,11 @@ impl Shared {
 
     pub(crate) fn parent_in(&self, home: &Home) -> PathBuf {
         home.dir.join(&self.parent)
+    }
+
+    /// See [`CgroupDriver::owner_directories`].
+    pub(crate) fn parents(&self) -> Vec<PathBuf> {
+        self.homes().map(|home| self.parent_in(home)).collect()
     }
 
     /// See [`CgroupDriver::remove_owner`].

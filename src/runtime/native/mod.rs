@@ -47,6 +47,11 @@ pub struct NativeOptions {
 /// Its futures must be polled in a tokio runtime with I/O enabled; the first to use it must live as long as this.
 #[derive(Debug)]
 pub struct NativeRuntime {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     options: NativeOptions,
     userns: bool,
     initial_userns: bool,
@@ -69,27 +74,17 @@ impl NativeRuntime {
     /// Sets up, without starting anything.
     pub fn new(options: NativeOptions) -> Self {
         let userns = options.user_namespace.unwrap_or_else(|| !has_admin());
-        Self {
+        let shared = Arc::new(Shared {
             options,
             userns,
             initial_userns: in_initial_userns(),
             zygote: Mutex::new(None),
-        }
+        });
+        Self { shared }
     }
 
-    /// The zygote; spawned if there is none, or if the last one died. Blocks for milliseconds: for the blocking pool.
     fn zygote(&self) -> Result<Arc<Zygote>> {
-        let mut slot = self.zygote.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(zygote) = slot.as_ref().filter(|zygote| !zygote.is_dead()) {
-            return Ok(Arc::clone(zygote));
-        }
-        let lock = self.options.owner_lock.as_ref().map(AsFd::as_fd);
-        let zygote = Arc::new(Zygote::start(&ZygoteOptions {
-            lock,
-            userns: self.userns,
-        })?);
-        *slot = Some(Arc::clone(&zygote));
-        Ok(zygote)
+        self.shared.zygote()
     }
 
     /// Spawns the zygote if need be and says how it came out. Blocks for a few milliseconds the first time.
@@ -110,7 +105,8 @@ impl NativeRuntime {
     /// # Cancel safety
     /// A dropped call has asked for the end; only the reaping is left to whoever ends this process.
     pub async fn close(&self) {
-        let zygote = self.zygote.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let slot = &self.shared.zygote;
+        let zygote = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(zygote) = zygote {
             zygote.close().await;
         }
@@ -118,15 +114,7 @@ impl NativeRuntime {
 
     /// Whether a user namespace is, or will be, in use.
     pub fn uses_user_namespace(&self) -> bool {
-        self.userns
-    }
-
-    fn host(&self, zygote: &Zygote) -> Host {
-        Host {
-            bind_devices: self.userns || !self.initial_userns,
-            single_id: zygote.mapping() == IdMapping::Single,
-            cgroup_v2: cgroup_v2(),
-        }
+        self.shared.userns
     }
 
     /// Carries out a description of a mount; the tree is attached nowhere. Blocks: for the blocking pool.
@@ -190,6 +178,55 @@ impl NativeRuntime {
     }
 }
 
+impl Shared {
+    /// The zygote; spawned if there is none, or if the last one died. Blocks for milliseconds: for the blocking pool.
+    fn zygote(&self) -> Result<Arc<Zygote>> {
+        let mut slot = self.zygote.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(zygote) = slot.as_ref().filter(|zygote| !zygote.is_dead()) {
+            return Ok(Arc::clone(zygote));
+        }
+        let zygote = Arc::new(Zygote::start(&ZygoteOptions {
+            lock: self.options.owner_lock.as_ref().map(AsFd::as_fd),
+            userns: self.userns,
+            bind_devices: self.bind_devices(),
+            clean_up: &self.owner_directories()?,
+        })?);
+        *slot = Some(Arc::clone(&zygote));
+        Ok(zygote)
+    }
+
+    /// The cgroup driver's directories, as a list for the zygote's ledger.
+    fn owner_directories(&self) -> Result<Vec<u8>> {
+        let mut list = Vec::new();
+        let driver = self.options.cgroups.as_ref();
+        for directory in driver.map(|driver| driver.owner_directories()).unwrap_or_default() {
+            let mut item = vec![b'c'];
+            item.extend_from_slice(plan::clean_absolute(&directory, "a cgroup of the owner")?);
+            plan::push_string(&mut list, &item)?;
+        }
+        Ok(list)
+    }
+
+    /// The zygote, if there is one and nobody is spawning another.
+    fn running(&self) -> Option<Arc<Zygote>> {
+        let slot = self.zygote.try_lock().ok()?;
+        slot.as_ref().filter(|zygote| !zygote.is_dead()).map(Arc::clone)
+    }
+
+    /// Whether devices cannot be made here, but only bound from the host.
+    fn bind_devices(&self) -> bool {
+        self.userns || !self.initial_userns
+    }
+
+    fn host(&self, zygote: &Zygote) -> Host {
+        Host {
+            bind_devices: self.bind_devices(),
+            single_id: zygote.mapping() == IdMapping::Single,
+            cgroup_v2: cgroup_v2(),
+        }
+    }
+}
+
 #[async_trait]
 impl Runtime for NativeRuntime {
     fn name(&self) -> &str {
@@ -197,11 +234,17 @@ impl Runtime for NativeRuntime {
     }
 
     async fn start(&self, launch: Launch) -> Result<Started> {
-        let zygote = self.zygote()?;
+        let zygote = match self.shared.running() {
+            Some(zygote) => zygote,
+            None => {
+                let shared = Arc::clone(&self.shared);
+                start::blocking(move || shared.zygote()).await?
+            }
+        };
         let job = start::Job {
-            host: self.host(&zygote),
+            host: self.shared.host(&zygote),
             zygote,
-            cgroups: self.options.cgroups.clone(),
+            cgroups: self.shared.options.cgroups.clone(),
         };
         job.run_detached(launch).await
     }

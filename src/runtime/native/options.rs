@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 /// `MOUNT_ATTR_RDONLY`.
 pub(crate) const READ_ONLY: u32 = 1;
 const NO_SUID: u32 = 2;
-const NO_DEV: u32 = 4;
+/// `MOUNT_ATTR_NODEV`.
+pub(crate) const NO_DEV: u32 = 4;
 const NO_EXEC: u32 = 8;
 const NO_ATIME: u32 = 0x10;
 const STRICT_ATIME: u32 = 0x20;
@@ -21,6 +22,8 @@ pub(crate) struct Options {
     /// `MOUNT_ATTR_…` to set.
     pub(crate) attributes: u32,
     pub(crate) bind: bool,
+    /// The caller wants devices to work there, in so many words.
+    pub(crate) devices: bool,
     pub(crate) recursive: bool,
     /// For the file system itself.
     pub(crate) data: Vec<Vec<u8>>,
@@ -36,6 +39,9 @@ impl Options {
     }
 
     fn word(&mut self, word: &str, host: Host) -> Result<()> {
+        if let "dev" | "nodev" = word {
+            self.devices = word == "dev";
+        }
         let (set, clear) = match word {
             "ro" | "rro" => (READ_ONLY, 0),
             "rw" => (0, READ_ONLY),

@@ -323,7 +323,8 @@ impl Plan {
                 launch.rootfs.len()
             )));
         };
-        let record = root_record(root)?;
+        let mut record = root_record(root)?;
+        record.attributes |= options::NO_DEV;
         self.record(record)?;
         for mount in launch.spec.mounts().as_deref().unwrap_or(&[]) {
             let target = clean_absolute(mount.destination(), "the target of a mount")?.to_vec();
@@ -331,8 +332,12 @@ impl Plan {
                 return Err(Error::invalid("a mount on / itself"));
             }
             let options = Options::parse(mount.options().as_deref().unwrap_or(&[]), host)?;
-            let record = spec_record(mount, target, options, host, own_network)?;
+            let devices = options.devices;
+            let mut record = spec_record(mount, target, options, host, own_network)?;
             let is_dev = record.strings[0] == b"/dev" && record.kind == mount::FILESYSTEM;
+            if is_dev || !devices {
+                no_devices(&mut record);
+            }
             self.set_if(is_dev, flag::FILL_DEV);
             self.record(record)?;
         }
@@ -507,6 +512,16 @@ pub(crate) fn root_record(root: &Mount) -> Result<RecordParts> {
                 strings,
             })
         }
+    }
+}
+
+/// No device that the container makes may work (`mknod(2)` is among Docker's capabilities, and there is no devices
+/// cgroup). Only `devpts` makes its own, and lets nobody else make any.
+fn no_devices(record: &mut RecordParts) {
+    if record.kind == mount::BIND {
+        record.flags |= mount::NO_DEVICES;
+    } else if record.strings.get(1).is_none_or(|kind| kind != b"devpts") {
+        record.attributes |= options::NO_DEV;
     }
 }
 

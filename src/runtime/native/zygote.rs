@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
 
-use super::helper::wire::{FLAG_MEMFD, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, op, u32_at};
+use super::helper::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, op, u32_at};
 use super::idmap::{self, IdMapping};
 use super::step;
 use crate::error::{Error, ErrorKind, Result};
@@ -67,6 +67,10 @@ pub(crate) struct ZygoteOptions<'a> {
     pub(crate) lock: Option<BorrowedFd<'a>>,
     /// Make a user namespace.
     pub(crate) userns: bool,
+    /// Devices cannot be made.
+    pub(crate) bind_devices: bool,
+    /// A list of directories to remove at the end, as in [`Section::Cleanup`](super::helper::wire::Section::Cleanup).
+    pub(crate) clean_up: &'a [u8],
 }
 
 /// A zygote that has been spawned and mapped, before its socket is in a reactor.
@@ -315,7 +319,7 @@ fn spawn(options: &ZygoteOptions<'_>) -> Result<Spawned> {
     };
     let child = spawn.run().map_err(|error| spawn_error(error, options.userns))?;
     drop(theirs);
-    let result = greet(&ours, &child, options.userns);
+    let result = greet(&ours, &child, options);
     match result {
         Ok((mapping, warning)) => Ok(Spawned {
             control: ours,
@@ -347,26 +351,42 @@ fn spawn_error(error: io::Error, userns: bool) -> Error {
 }
 
 /// Writes the id map, and waits until the zygote has set itself up.
-fn greet(control: &OwnedFd, child: &crate::sys::spawn::Child, userns: bool) -> Result<(IdMapping, Option<String>)> {
-    let (mapping, warning) = if userns {
+fn greet(
+    control: &OwnedFd,
+    child: &crate::sys::spawn::Child,
+    options: &ZygoteOptions<'_>,
+) -> Result<(IdMapping, Option<String>)> {
+    let (mapping, warning) = if options.userns {
         idmap::write(child.pid)?
     } else {
         (IdMapping::Root, None)
     };
-    let flags = if userns { FLAG_USERNS } else { 0 };
-    let hello = Header {
-        op: op::HELLO,
+    let mut flags = 0;
+    for (wanted, flag) in [(options.userns, FLAG_USERNS), (options.bind_devices, FLAG_BIND_DEVICES)] {
+        flags |= if wanted { flag } else { 0 };
+    }
+    ask(control, op::HELLO, flags, &[])?;
+    // Before anything can be made in them: then no death of this process leaves them.
+    if !options.clean_up.is_empty() {
+        ask(control, op::SCRATCH, 0, options.clean_up)?;
+    }
+    Ok((mapping, warning))
+}
+
+/// A request on a socket that blocks, and its reply.
+fn ask(control: &OwnedFd, op: u16, flags: u32, blob: &[u8]) -> Result<()> {
+    let header = Header {
+        op,
         req: 0,
-        len: 0,
+        len: blob.len() as u32,
         arg: 0,
         flags,
     }
     .encode();
-    socket::send(control.as_fd(), [&hello, &[]], &[]).map_err(lost)?;
+    socket::send(control.as_fd(), [&header, blob], &[]).map_err(lost)?;
     let mut buffer = [0u8; HEADER + 16];
     let (len, fds) = socket::receive(control.as_fd(), &mut buffer).map_err(lost)?;
-    check(decode(&buffer[..len], fds).ok_or_else(gone)?)?;
-    Ok((mapping, warning))
+    check(decode(&buffer[..len], fds).ok_or_else(gone)?).map(|_| ())
 }
 
 /// The step of a refusal is carried in `flags` from here on.

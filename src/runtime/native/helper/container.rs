@@ -2,6 +2,7 @@
 
 use core::convert::Infallible;
 
+use crate::dev::Devices;
 use crate::fail::{Done, Fail, at, at_index, missing};
 use crate::message::{self, Fds};
 use crate::sys::{self, AT_FDCWD, Sys};
@@ -76,15 +77,17 @@ fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
         Step::MountNamespace,
         sys::setns(context.slim, sys::CLONE_NEWNS).and_then(|_| sys::unshare(sys::CLONE_NEWNS)),
     )?;
-    let null = at(Step::Stdio, sys::openat(AT_FDCWD, b"/n\0", sys::O_RDWR, 0))?;
+    let devices = dev::Devices::make(plan)?;
+    let null = at(Step::Stdio, devices.open_null())?;
     let root = attach_root(trees[0])?;
     attach_mounts(root, plan, &trees)?;
     if plan.has(flag::FILL_DEV) {
-        dev::fill(root, plan)?;
+        devices.fill(root)?;
     }
-    dev::extra(root, plan)?;
+    devices.extra(root, plan)?;
     let streams = streams(context, root, null, status)?;
-    restrict_paths(root, plan)?;
+    restrict_paths(root, plan, &devices)?;
+    devices.close();
     pivot(root)?;
     names(plan)?;
     sysctls(proc, plan)?;
@@ -238,12 +241,12 @@ fn own_streams(streams: &Streams, identity: &Identity) -> Done {
     Ok(())
 }
 
-fn restrict_paths(root: i32, plan: &Plan<'_>) -> Done {
+fn restrict_paths(root: i32, plan: &Plan<'_>, devices: &Devices) -> Done {
     for (index, target) in plan.strings(Section::Readonly).enumerate() {
         at_index(Step::ReadonlyPath, index, read_only(root, target))?;
     }
     for (index, target) in plan.strings(Section::Masked).enumerate() {
-        at_index(Step::MaskedPath, index, mask(root, target))?;
+        at_index(Step::MaskedPath, index, mask(root, target, devices))?;
     }
     if plan.has(flag::READ_ONLY_ROOT) {
         at(Step::ReadonlyRoot, sys::mount_setattr(root, false, sys::ATTR_RDONLY))?;
@@ -266,13 +269,17 @@ fn read_only(root: i32, target: &[u8]) -> Sys<()> {
 }
 
 /// Hides a file behind `/dev/null`, a directory behind an empty one.
-fn mask(root: i32, target: &[u8]) -> Sys<()> {
+fn mask(root: i32, target: &[u8], devices: &Devices) -> Sys<()> {
     let place = match path::open(root, target, false) {
         Err(errno) if missing(errno) => return Ok(()),
         result => result?,
     };
     let directory = sys::stat_fd(place)?.mode & sys::S_IFMT == sys::S_IFDIR;
-    let tree = sys::open_tree(AT_FDCWD, if directory { b"/e\0" } else { b"/n\0" }, false)?;
+    let tree = if directory {
+        sys::open_tree(AT_FDCWD, b"/e\0", false)?
+    } else {
+        devices.null()?
+    };
     sys::move_mount(tree, place)?;
     sys::close(tree);
     sys::close(place);

@@ -2,7 +2,7 @@
 
 use crate::fail::{Done, at, at_index};
 use crate::path;
-use crate::slim::NODES;
+use crate::slim::{self, NODES, Node};
 use crate::sys::{self, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Sys};
 use crate::wire::{Plan, Section, Step, field, flag};
 
@@ -14,78 +14,138 @@ const LINKS: [(&[u8], &[u8]); 5] = [
     (b"pts/ptmx\0", b"ptmx\0"),
 ];
 
-/// Makes the nodes and links below a fresh `/dev`.
-pub(crate) fn fill(root: i32, plan: &Plan<'_>) -> Done {
-    let dev = at(Step::Devices, path::open(root, b"/dev\0", true))?;
-    for (index, node) in NODES.iter().enumerate() {
-        let made = if plan.has(flag::BIND_DEVICES) {
-            bind(dev, node.name, node.place)
-        } else {
-            make(dev, node.name, sys::S_IFCHR | 0o666, node.device)
+/// Where a container's devices come from. Every other mount that it can write to is `nodev`, so that what it makes by
+/// `mknod(2)` (Docker's default capabilities allow it) opens nothing; devices are mounts of single nodes.
+///
+/// The nodes are the container's own, on a tmpfs that is attached nowhere in its root: it may change their mode without
+/// changing the host's. Where devices cannot be made they are the host's, which a user namespace cannot change.
+pub(crate) struct Devices {
+    made: Option<i32>,
+}
+
+impl Devices {
+    /// Makes the usual nodes. To be called in the container's copy of the slim namespace, with an umask of 0.
+    pub(crate) fn make(plan: &Plan<'_>) -> Done<Self> {
+        let step = Step::Devices;
+        if plan.has(flag::BIND_DEVICES) {
+            return Ok(Self { made: None });
+        }
+        let tree = at(step, slim::tmpfs(b"64k\0", sys::ATTR_NOSUID | sys::ATTR_NOEXEC))?;
+        // A tree that is attached nowhere cannot be the source of a bind, before Linux 6.15.
+        at(step, slim::attach(tree, b"/d\0"))?;
+        let dir = at(step, sys::openat(AT_FDCWD, b"/d\0", sys::O_PATH | sys::O_DIRECTORY, 0))?;
+        for (index, node) in NODES.iter().enumerate() {
+            let made = sys::mknodat(dir, node.name, sys::S_IFCHR | 0o666, number(node.device));
+            at_index(step, index, made)?;
+        }
+        Ok(Self { made: Some(dir) })
+    }
+
+    pub(crate) fn close(self) {
+        if let Some(dir) = self.made {
+            sys::close(dir);
+        }
+    }
+
+    /// A detached mount of a usual node.
+    fn tree(&self, node: &Node) -> Sys<i32> {
+        match self.made {
+            Some(dir) => sys::open_tree(dir, node.name, false),
+            None => sys::open_tree(AT_FDCWD, node.place, false),
+        }
+    }
+
+    /// A detached mount of `null`.
+    pub(crate) fn null(&self) -> Sys<i32> {
+        self.tree(&NODES[0])
+    }
+
+    pub(crate) fn open_null(&self) -> Sys<i32> {
+        match self.made {
+            Some(dir) => sys::openat(dir, NODES[0].name, sys::O_RDWR, 0),
+            None => sys::openat(AT_FDCWD, NODES[0].place, sys::O_RDWR, 0),
+        }
+    }
+
+    /// Mounts the nodes, and makes the links, below a fresh `/dev`.
+    pub(crate) fn fill(&self, root: i32) -> Done {
+        let dev = at(Step::Devices, path::open(root, b"/dev\0", true))?;
+        for (index, node) in NODES.iter().enumerate() {
+            at_index(Step::Devices, index, self.bind(dev, node))?;
+        }
+        for (index, (target, name)) in LINKS.iter().enumerate() {
+            match sys::symlinkat(target, dev, name) {
+                Ok(_) | Err(sys::EEXIST) => {}
+                Err(errno) => return at_index(Step::Devices, NODES.len() + index, Err(errno)),
+            }
+        }
+        sys::close(dev);
+        Ok(())
+    }
+
+    fn bind(&self, dev: i32, node: &Node) -> Sys<()> {
+        let target = match empty_file(dev, node.name) {
+            // One of the plan's mounts, which the caller prefers.
+            Err(sys::EEXIST) => return Ok(()),
+            result => result?,
         };
-        at_index(Step::Devices, index, made)?;
+        let tree = self.tree(node)?;
+        sys::move_mount(tree, target)?;
+        sys::close(tree);
+        sys::close(target);
+        Ok(())
     }
-    for (index, (target, name)) in LINKS.iter().enumerate() {
-        match sys::symlinkat(target, dev, name) {
-            Ok(_) | Err(sys::EEXIST) => {}
-            Err(errno) => return at_index(Step::Devices, NODES.len() + index, Err(errno)),
+
+    /// Makes the plan's own devices. Where they cannot be made, they were opened as binds before, and are mounts of the
+    /// plan.
+    pub(crate) fn extra(&self, root: i32, plan: &Plan<'_>) -> Done {
+        let words = plan.words(Section::Devices);
+        for (index, place) in plan.strings(Section::DevicePaths).enumerate() {
+            let word = |at: usize| words.get(index * 6 + at).unwrap_or(0);
+            let node = Extra {
+                mode: word(0) | word(3) & 0o777,
+                device: (word(1), word(2)),
+                owner: (word(4), word(5)),
+            };
+            at_index(Step::Device, index, self.make_extra(root, place, &node, &extra_name(index)))?;
         }
+        Ok(())
     }
-    sys::close(dev);
-    Ok(())
+
+    fn make_extra(&self, root: i32, place: &[u8], node: &Extra, name: &[u8]) -> Sys<()> {
+        let dir = self.made.ok_or(sys::EPERM)?;
+        sys::mknodat(dir, name, node.mode, number(node.device))?;
+        sys::fchownat(dir, name, node.owner.0, node.owner.1, AT_SYMLINK_NOFOLLOW)?;
+        let tree = sys::open_tree(dir, name, false)?;
+        let target = path::open_or_make(root, place, false, true)?;
+        sys::move_mount(tree, target)?;
+        sys::close(target);
+        sys::close(tree);
+        Ok(())
+    }
 }
 
-/// Makes the plan's own devices. In a user namespace they were opened as binds before, and are mounts of the plan.
-pub(crate) fn extra(root: i32, plan: &Plan<'_>) -> Done {
-    let words = plan.words(Section::Devices);
-    for (index, name) in plan.strings(Section::DevicePaths).enumerate() {
-        let word = |at: usize| words.get(index * 6 + at).unwrap_or(0);
-        let place = at_index(Step::Device, index, parent(root, name))?;
-        let (dir, base) = place;
-        let kind = word(0) | word(3) & 0o777;
-        let result = make(dir, base, kind, (word(1), word(2)))
-            .and_then(|()| sys::fchownat(dir, base, word(4), word(5), AT_SYMLINK_NOFOLLOW));
-        at_index(Step::Device, index, result)?;
-        sys::close(dir);
+/// A name that none of [`NODES`] has.
+fn extra_name(index: usize) -> [u8; 10] {
+    let mut name = *b"x00000000\0";
+    let mut rest = index;
+    for digit in name[1..9].iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
     }
-    Ok(())
+    name
 }
 
-/// The directory of a path, made if missing, and the last name in it.
-fn parent(root: i32, name: &[u8]) -> Sys<(i32, &[u8])> {
-    let slash = name.iter().rposition(|byte| *byte == b'/').ok_or(sys::EINVAL)?;
-    let mut buffer = [0u8; path::LONGEST];
-    let above = path::terminate(&mut buffer, name.get(..slash.max(1)).unwrap_or(b"/"))?;
-    let dir = path::open_or_make(root, above, true, true)?;
-    Ok((dir, name.get(slash + 1..).unwrap_or(b"\0")))
-}
-
-fn make(dir: i32, name: &[u8], mode: u32, device: (u32, u32)) -> Sys<()> {
-    match sys::mknodat(dir, name, mode, number(device)) {
-        Err(sys::EEXIST) => {
-            sys::unlinkat(dir, name, 0)?;
-            sys::mknodat(dir, name, mode, number(device))?;
-        }
-        result => {
-            result?;
-        }
-    }
-    // The umask took bits away.
-    sys::fchmodat(dir, name, mode & 0o7777).map(|_| ())
+/// A device of the plan.
+struct Extra {
+    mode: u32,
+    device: (u32, u32),
+    owner: (u32, u32),
 }
 
 /// The kernel's encoding of a device's number (`new_encode_dev`).
 fn number((major, minor): (u32, u32)) -> u64 {
     u64::from(minor & 0xff | (major & 0xfff) << 8 | (minor & !0xff) << 12)
-}
-
-fn bind(dev: i32, name: &[u8], place: &[u8]) -> Sys<()> {
-    let target = empty_file(dev, name)?;
-    let tree = sys::open_tree(AT_FDCWD, place, false)?;
-    sys::move_mount(tree, target)?;
-    sys::close(tree);
-    sys::close(target);
-    Ok(())
 }
 
 fn empty_file(dev: i32, name: &[u8]) -> Sys<i32> {

@@ -23,8 +23,13 @@ fn bind(record: &MountRecord<'_>) -> Sys<i32> {
         Err(sys::EINVAL) if !recursive => sys::open_tree(AT_FDCWD, source, true)?,
         result => result?,
     };
-    if record.attributes != 0 {
-        sys::mount_setattr(tree, true, u64::from(record.attributes))?;
+    let mut attributes = u64::from(record.attributes);
+    // A single device is what the caller named; in a directory, the container could make others.
+    if record.flags & mount::NO_DEVICES != 0 && sys::stat_fd(tree)?.mode & sys::S_IFMT == sys::S_IFDIR {
+        attributes |= sys::ATTR_NODEV;
+    }
+    if attributes != 0 {
+        sys::mount_setattr(tree, true, attributes)?;
     }
     Ok(tree)
 }

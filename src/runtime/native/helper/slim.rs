@@ -1,9 +1,9 @@
 //! The slim mount namespace: an empty root from which containers' namespaces are copied, so that a start costs the same on
 //! a host with three mounts and with three thousand.
 //!
-//! It holds `/r`, where a container's root is attached; `/e`, an empty read-only tmpfs, and `/n`, the host's `/dev/null`,
-//! for masks (both made here, before any container's content can be seen: CVE-2025-31133); `/d0`, and in a user
-//! namespace to `/d5`, the host's devices of [`NODES`].
+//! It holds `/r`, where a container's root is attached; `/e`, an empty read-only tmpfs for masks (made here, before any
+//! container's content can be seen: CVE-2025-31133); `/d`, where each container's own devices are made; and where they
+//! cannot be made, `/d0` to `/d5`, the host's devices of [`NODES`].
 
 use crate::fail::{Done, at};
 use crate::sys::{self, AT_FDCWD, ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY};
@@ -57,7 +57,7 @@ pub(crate) const NODES: [Node; 6] = [
 ];
 
 /// Two namespaces: where host paths mean what they mean to the owner, and the slim one. The process stays in the view.
-pub(crate) fn make(userns: bool) -> Done<i32> {
+pub(crate) fn make(bind_devices: bool) -> Done<i32> {
     let root = at(
         Step::ViewNamespace,
         sys::openat(AT_FDCWD, b"/\0", sys::O_PATH | sys::O_DIRECTORY, 0),
@@ -67,7 +67,7 @@ pub(crate) fn make(userns: bool) -> Done<i32> {
         sys::openat(AT_FDCWD, b"/proc\0", sys::O_PATH | sys::O_DIRECTORY, 0),
     )?;
     let view = at(Step::ViewNamespace, sys::openat(proc, b"self/ns/mnt\0", 0, 0))?;
-    let made = build(proc, userns);
+    let made = build(proc, bind_devices);
     at(Step::ViewNamespace, sys::setns(view, sys::CLONE_NEWNS))?;
     // The owner may live in a chroot; setns() went to the namespace's own root.
     at(
@@ -82,11 +82,11 @@ pub(crate) fn make(userns: bool) -> Done<i32> {
     made
 }
 
-fn build(proc: i32, userns: bool) -> Done<i32> {
+fn build(proc: i32, bind_devices: bool) -> Done<i32> {
     let step = Step::SlimNamespace;
     at(step, sys::unshare(sys::CLONE_NEWNS))?;
     at(step, sys::make_private())?;
-    let count = if userns { NODES.len() } else { 1 };
+    let count = if bind_devices { NODES.len() } else { 0 };
     let mut devices = [-1; NODES.len()];
     for (slot, node) in devices.iter_mut().zip(&NODES).take(count) {
         *slot = host_device(node)?;
@@ -102,8 +102,6 @@ fn build(proc: i32, userns: bool) -> Done<i32> {
     for (device, node) in devices.iter().zip(&NODES).take(count) {
         at(step, attach(*device, node.place))?;
     }
-    let null = at(step, sys::open_tree(AT_FDCWD, NODES[0].place, false))?;
-    at(step, attach(null, b"/n\0"))?;
     let empty = at(
         step,
         tmpfs(b"4k\0", ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | ATTR_RDONLY),
@@ -127,7 +125,7 @@ fn host_device(node: &Node) -> Done<i32> {
 fn places(root: i32) -> sys::Sys<()> {
     sys::mkdirat(root, b"r\0", 0o755)?;
     sys::mkdirat(root, b"e\0", 0o755)?;
-    sys::close(sys::openat(root, b"n\0", sys::O_CREAT | sys::O_EXCL, 0o644)?);
+    sys::mkdirat(root, b"d\0", 0o755)?;
     for node in &NODES {
         let name = node.place.get(1..).unwrap_or(b"\0");
         sys::close(sys::openat(root, name, sys::O_CREAT | sys::O_EXCL, 0o644)?);
@@ -136,7 +134,7 @@ fn places(root: i32) -> sys::Sys<()> {
 }
 
 /// Attaches a detached mount.
-fn attach(mount: i32, place: &[u8]) -> sys::Sys<()> {
+pub(crate) fn attach(mount: i32, place: &[u8]) -> sys::Sys<()> {
     let target = sys::openat(AT_FDCWD, place, sys::O_PATH, 0)?;
     let result = sys::move_mount(mount, target);
     sys::close(target);
@@ -144,7 +142,7 @@ fn attach(mount: i32, place: &[u8]) -> sys::Sys<()> {
     result.map(|_| ())
 }
 
-fn tmpfs(size: &[u8], attributes: u64) -> sys::Sys<i32> {
+pub(crate) fn tmpfs(size: &[u8], attributes: u64) -> sys::Sys<i32> {
     let context = sys::fsopen(b"tmpfs\0")?;
     sys::fsconfig_set(context, b"mode\0", Some(b"755\0"))?;
     sys::fsconfig_set(context, b"size\0", Some(size))?;

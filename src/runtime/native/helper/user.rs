@@ -2,6 +2,7 @@
 
 use crate::fail::{Done, Fail, at};
 use crate::passwd::{self, Problem};
+use crate::slim::NODES;
 use crate::sys::{self, AT_FDCWD, Sys};
 use crate::wire::{Plan, Section, Step, aux, field, flag};
 
@@ -134,6 +135,10 @@ fn read_file(path: &[u8]) -> Sys<&'static [u8]> {
 fn open_regular(root: i32, path: &[u8], resolve: u64) -> Sys<(i32, u64)> {
     let file = sys::openat2(root, path, sys::O_NONBLOCK | sys::O_NOCTTY, resolve)?;
     let stat = sys::stat_fd(file)?;
+    // A masked file: there is none.
+    if stat.mode & sys::S_IFMT == sys::S_IFCHR && stat.rdev == NODES[0].device {
+        return Err(sys::ENOENT);
+    }
     if stat.mode & sys::S_IFMT != sys::S_IFREG {
         return Err(sys::EINVAL);
     }

@@ -50,6 +50,8 @@ pub(crate) mod op {
 pub(crate) const FLAG_MEMFD: u32 = 1;
 /// The helper lives in a user namespace of its own.
 pub(crate) const FLAG_USERNS: u32 = 2;
+/// Flag of HELLO: devices cannot be made, only bound from the host.
+pub(crate) const FLAG_BIND_DEVICES: u32 = 4;
 
 /// A message's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,6 +216,8 @@ pub(crate) mod mount {
     pub(crate) const RECURSIVE: u32 = 4;
     /// The target is a pseudo file system's place: no symbolic link in any component.
     pub(crate) const STRICT: u32 = 8;
+    /// Of a bind: `nodev`, unless it is a single file.
+    pub(crate) const NO_DEVICES: u32 = 16;
 }
 
 /// No descriptor.

@@ -6,7 +6,7 @@ use crate::fail::{Done, Fail, at};
 use crate::ledger::{CONTAINER, Ledger, SCRATCH, WORKER};
 use crate::message::{self, Fds};
 use crate::sys::{self, CloneArgs, PollFd, Sys};
-use crate::wire::{FLAG_MEMFD, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op};
+use crate::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op};
 use crate::wire::{NO_FD, Step};
 use crate::{remove, slim, worker};
 
@@ -34,7 +34,7 @@ pub(crate) fn run() -> ! {
         sys::exit(1)
     };
     let Some(hello) = await_hello(buffer) else { sys::exit(0) };
-    let (mut zygote, hello) = match set_up(hello.flags & FLAG_USERNS != 0, buffer) {
+    let (mut zygote, hello) = match set_up(hello.flags, buffer) {
         Ok(zygote) => (zygote, hello),
         Err(fail) => {
             reply(
@@ -77,12 +77,12 @@ fn await_hello(buffer: &mut [u8]) -> Option<Header> {
     Header::decode(buffer.get(..len)?).filter(|header| header.op == op::HELLO)
 }
 
-fn set_up(userns: bool, buffer: &'static mut [u8]) -> Done<Zygote> {
-    if userns {
+fn set_up(flags: u32, buffer: &'static mut [u8]) -> Done<Zygote> {
+    if flags & FLAG_USERNS != 0 {
         at(Step::Identity, sys::setresgid(0))?;
         at(Step::Identity, sys::setresuid(0))?;
     }
-    let slim = slim::make(userns)?;
+    let slim = slim::make(flags & FLAG_BIND_DEVICES != 0)?;
     sys::set_dumpable(false);
     let children = at(Step::SlimNamespace, sys::signalfd(1 << (SIGCHLD - 1)))?;
     let ledger = at(Step::SlimNamespace, Ledger::new())?;
