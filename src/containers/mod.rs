@@ -1,6 +1,6 @@
 //! Containers: what callers ask for ([`ContainerSpec`]), what they hold, and the verbs, one file each.
 //!
-//! [`ContainerManager`] is what an engine (in-process, remote or fake) can do with containers. [`LocalContainers`] is the
+//! [`ContainerManager`] is what an engine (in-process, remote or fake) can do with containers. `LocalContainers` is the
 //! in-process one: it takes an image's config and layer stack as data, records what it intends, lets the storage driver
 //! and the runtime act, and records what came of it.
 
