@@ -133,20 +133,21 @@ impl Job {
             exit,
         };
         match outcome {
-            Ok(terminal) => child.started(launch, terminal, stdio, cgroup),
+            Ok(setup) => child.started(launch, setup, stdio, cgroup),
             Err(error) => Err(child.failed(error, cgroup).await),
         }
     }
 
     /// Reads records until the program has been executed (READY, then the socket closes) or a step has failed. The
     /// terminal's master comes on the way.
-    async fn outcome(&self, status: OwnedFd, names: &Names) -> Result<Option<OwnedFd>> {
+    async fn outcome(&self, status: OwnedFd, names: &Names) -> Result<Setup> {
         let setup = |error: io::Error| Error::os("read the start's status", error);
         socket::set_nonblocking(status.as_fd()).map_err(setup)?;
         #[allow(deprecated, reason = "its successor is newer than the oldest tokio that we allow")]
         let status = AsyncFd::new(status).map_err(setup)?;
         let mut buffer = [0u8; RECORD + RECORD_TEXT];
-        let (mut terminal, mut ready) = (None, false);
+        let mut found = Setup::default();
+        let mut ready = false;
         loop {
             let mut readable = status.readable().await.map_err(setup)?;
             let (len, fds) = match socket::receive(status.as_fd(), &mut buffer) {
@@ -161,22 +162,29 @@ impl Job {
             }
             let bytes = &buffer[..len];
             let record = Record::decode(bytes).ok_or_else(|| Error::internal("a malformed step record"))?;
+            let text = bytes.get(RECORD..).unwrap_or(&[]);
+            if let Some(warning) = step::warning(&record, text, names) {
+                found.warnings.push(warning);
+                continue;
+            }
             if record.errno != 0 || record.aux != 0 {
-                return Err(step::error(
-                    &record,
-                    bytes.get(RECORD..).unwrap_or(&[]),
-                    names,
-                    self.host,
-                ));
+                return Err(step::error(&record, text, names, self.host));
             }
             if record.step == Step::Ready as u32 {
                 ready = true;
             } else if let Some(master) = fds.into_iter().next() {
-                terminal = Some(master);
+                found.terminal = Some(master);
             }
         }
-        if ready { Ok(terminal) } else { Err(died_in_setup()) }
+        if ready { Ok(found) } else { Err(died_in_setup()) }
     }
+}
+
+/// What the helper sent on the way to the program.
+#[derive(Debug, Default)]
+struct Setup {
+    terminal: Option<OwnedFd>,
+    warnings: Vec<String>,
 }
 
 fn died_in_setup() -> Error {
@@ -198,14 +206,9 @@ struct Child {
 type Stdio = [Option<OwnedFd>; 3];
 
 impl Child {
-    fn started(
-        self,
-        launch: &Launch,
-        terminal: Option<OwnedFd>,
-        stdio: Stdio,
-        cgroup: Option<Arc<dyn Cgroup>>,
-    ) -> Result<Started> {
+    fn started(self, launch: &Launch, setup: Setup, stdio: Stdio, cgroup: Option<Arc<dyn Cgroup>>) -> Result<Started> {
         let pid = pidfd::pid(self.process.as_fd()).unwrap_or(0);
+        let Setup { terminal, warnings } = setup;
         let copy = terminal.as_ref().map(OwnedFd::try_clone).transpose();
         let copy = copy.map_err(|error| Error::os("keep the terminal", error))?;
         let task: Arc<dyn Task> = Arc::new(NativeTask::new(
@@ -225,7 +228,7 @@ impl Child {
             stdout,
             stderr,
             terminal,
-            warnings: Vec::new(),
+            warnings,
         })
     }
 

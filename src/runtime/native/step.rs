@@ -50,6 +50,18 @@ pub(crate) fn error(record: &Record, text: &[u8], names: &Names, host: super::pl
     }
 }
 
+/// The warning of a record that is no failure.
+pub(crate) fn warning(record: &Record, text: &[u8], names: &Names) -> Option<String> {
+    if record.aux != aux::CLAMPED {
+        return None;
+    }
+    let highest = text.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))?;
+    let name = names.rlimits.get(record.index as usize)?;
+    Some(format!(
+        "{name} lowered to {highest}: more needs CAP_SYS_RESOURCE on the host, or a higher hard limit of this process"
+    ))
+}
+
 /// Which of the plan's items the record is about.
 fn subject(record: &Record, names: &Names) -> Option<String> {
     let index = record.index as usize;

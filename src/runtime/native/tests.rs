@@ -842,3 +842,27 @@ async fn a_device_that_a_container_makes_opens_nothing() {
     let mode = fs::metadata("/dev/null").unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o666, "a container changed the host's /dev/null");
 }
+
+#[tokio::test]
+async fn a_limit_above_the_hosts_is_lowered_with_a_warning() {
+    let root = root();
+    let mut launch = launch(root.path(), &["sh", "-c", "ulimit -Hn"]);
+    // Above `fs.nr_open`, which holds for root too.
+    let limit = oci_spec::runtime::PosixRlimitBuilder::default()
+        .typ(oci_spec::runtime::PosixRlimitType::RlimitNofile)
+        .soft(64u64)
+        .hard(1u64 << 40)
+        .build()
+        .unwrap();
+    let process = launch.spec.process_mut().as_mut().unwrap();
+    process.set_rlimits(Some(vec![limit]));
+    let runtime = runtime();
+    let started = runtime.start(launch).await.unwrap();
+    let warnings = started.warnings.clone();
+    let output = finish(started).await;
+    let wanted = format!("lowered to {}:", output.stdout.trim());
+    assert!(
+        matches!(warnings.as_slice(), [one] if one.contains(&wanted)),
+        "{warnings:?} {wanted}"
+    );
+}

@@ -7,7 +7,7 @@ use crate::fail::{Done, Fail, at, at_index, missing};
 use crate::message::{self, Fds};
 use crate::sys::{self, AT_FDCWD, Sys};
 use crate::user::Identity;
-use crate::wire::{MountRecord, Plan, Record, Section, Step, field, flag, mount};
+use crate::wire::{aux, MountRecord, Plan, Record, Section, Step, field, flag, mount};
 use crate::{dev, exec, mounts, path, user};
 
 /// Most mounts in one plan.
@@ -58,7 +58,10 @@ pub(crate) fn leave_to_children() {
     }
     let start = (&raw const __start_lhchild as usize).next_multiple_of(PAGE);
     let end = &raw const __stop_lhchild as usize & !(PAGE - 1);
-    sys::mark_undumped(start, end.saturating_sub(start));
+    let len = end.saturating_sub(start);
+    sys::mark_undumped(start, len);
+    // The fault at the program's first instruction has mapped them already.
+    sys::drop_text(start, len);
 }
 
 #[unsafe(link_section = "lhchild")]
@@ -91,7 +94,7 @@ fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
     pivot(root)?;
     names(plan)?;
     sysctls(proc, plan)?;
-    limits(proc, plan)?;
+    limits(proc, plan, status)?;
     if proc >= 0 {
         sys::close(proc);
     }
@@ -333,7 +336,7 @@ fn write_proc(proc: i32, name: &[u8], value: &[u8]) -> Sys<()> {
     result.map(|_| ())
 }
 
-fn limits(proc: i32, plan: &Plan<'_>) -> Done {
+fn limits(proc: i32, plan: &Plan<'_>, status: i32) -> Done {
     if plan.has(flag::HAS_OOM_SCORE_ADJ) {
         lower_oom_score(proc, plan.field(field::OOM_SCORE_ADJ) as i32);
     }
@@ -341,20 +344,32 @@ fn limits(proc: i32, plan: &Plan<'_>) -> Done {
     for index in 0..words.len() / 5 {
         let word = |at: usize| u64::from(words.get(index * 5 + at).unwrap_or(0));
         let (soft, hard) = (word(1) | word(2) << 32, word(3) | word(4) << 32);
-        at_index(Step::Rlimit, index, rlimit(word(0) as u32, soft, hard))?;
+        let highest = at_index(Step::Rlimit, index, rlimit(word(0) as u32, soft, hard))?;
+        if let Some(highest) = highest {
+            let record = Record {
+                step: Step::Rlimit as u32,
+                index: index as u32,
+                errno: 0,
+                aux: aux::CLAMPED,
+            };
+            at(
+                Step::Rlimit,
+                message::send(status, &record.encode(), &highest.to_ne_bytes(), None),
+            )?;
+        }
     }
     Ok(())
 }
 
-/// Sets a limit; where raising the hard limit is forbidden, sets as much as is allowed.
-fn rlimit(resource: u32, soft: u64, hard: u64) -> Sys<()> {
+/// Sets a limit; where raising the hard limit is forbidden, sets as much as is allowed, and returns that.
+fn rlimit(resource: u32, soft: u64, hard: u64) -> Sys<Option<u64>> {
     if let Err(sys::EPERM) = sys::setrlimit(resource, soft, hard) {
         let (_, highest) = sys::getrlimit(resource)?;
         sys::setrlimit(resource, soft.min(highest), hard.min(highest))?;
-        return Ok(());
+        return Ok(Some(highest));
     }
     // Another error is the limit's own; asking again tells which.
-    sys::setrlimit(resource, soft, hard).map(|_| ())
+    sys::setrlimit(resource, soft, hard).map(|_| None)
 }
 
 /// Best effort: lowering needs `CAP_SYS_RESOURCE` on the host. The file is root's while the process cannot be dumped; no

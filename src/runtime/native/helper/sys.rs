@@ -567,6 +567,11 @@ pub(crate) fn map_file(file: i32, len: usize) -> Sys<&'static [u8]> {
     Ok(unsafe { core::slice::from_raw_parts(at as *const u8, len) })
 }
 
+/// `MADV_DONTNEED`: of the program's own text, pages that come back from the file when they are needed.
+pub(crate) fn drop_text(start: usize, len: usize) {
+    let _ = call(nr::MADVISE, [start, len, 4, 0, 0, 0]);
+}
+
 /// `MADV_DONTDUMP`. A page size that does not fit is an error that does no harm.
 pub(crate) fn mark_undumped(start: usize, len: usize) {
     let _ = call(nr::MADVISE, [start, len, 16, 0, 0, 0]);

@@ -334,6 +334,8 @@ pub(crate) mod aux {
     pub(crate) const UNKNOWN: u32 = 2;
     /// User or group: the text, or the file, cannot be understood.
     pub(crate) const MALFORMED: u32 = 3;
+    /// No failure: a limit was set to the host's own, which is in the text as eight bytes.
+    pub(crate) const CLAMPED: u32 = 4;
 }
 
 impl Record {
