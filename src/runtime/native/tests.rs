@@ -669,7 +669,9 @@ async fn the_helper_is_small() {
     let started = runtime.start(launch(root.path(), &["sleep", "100"])).await.unwrap();
     let zygote = runtime.info().unwrap().pid;
     // Exact, but root's alone; the other is a sum of counters per processor that may be some pages off.
-    let status = fs::read_to_string(format!("/proc/{zygote}/smaps_rollup"))
+    let exact = fs::read_to_string(format!("/proc/{zygote}/smaps_rollup"));
+    let slack = if exact.is_ok() { 0 } else { 32 };
+    let status = exact
         .or_else(|_| fs::read_to_string(format!("/proc/{zygote}/status")))
         .unwrap();
     let rss: u64 = status
@@ -683,7 +685,7 @@ async fn the_helper_is_small() {
     let size = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-helper")).len();
     println!("helper: {size} bytes, {rss} kB resident");
     assert!(size <= 64 * 1024, "{size}");
-    assert!(rss <= 64, "{rss} kB");
+    assert!(rss <= 64 + slack, "{rss} kB");
     started.task.signal(Signal::KILL, true).await.unwrap();
     started.task.wait().await.unwrap();
 }

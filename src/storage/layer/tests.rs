@@ -146,6 +146,8 @@ fn writes_what_the_layer_says() {
     assert_eq!(fs::read_link(root.join("link")).unwrap(), Path::new("../../../canary"));
     assert!(fs::symlink_metadata(root.join("fifo")).unwrap().file_type().is_fifo());
     assert!(applied.usage.bytes >= 700_000 && applied.usage.inodes > 60);
+    // An ordinary user cannot remove what is in a directory that he may not write.
+    fs::set_permissions(root.join("bin"), PermissionsExt::from_mode(0o755)).unwrap();
 }
 
 #[test]
