@@ -67,9 +67,6 @@ fn overlay(record: &MountRecord<'_>) -> Sys<i32> {
     let mut strings = record.strings.clone().skip(1);
     let upper = strings.next().ok_or(sys::EBADMSG)?;
     let work = strings.next().ok_or(sys::EBADMSG)?;
-    if record.flags & mount::VOLATILE != 0 && upper.len() > 1 {
-        forget_volatile(work)?;
-    }
     let context = sys::fsopen(b"overlay\0")?;
     sys::fsconfig_set(context, b"source\0", Some(b"overlay\0"))?;
     for lower in strings {
@@ -97,18 +94,6 @@ fn overlay(record: &MountRecord<'_>) -> Sys<i32> {
     let _ = sys::fsconfig_set(context, b"index\0", Some(b"off\0"));
     let _ = sys::fsconfig_set(context, b"metacopy\0", Some(b"off\0"));
     finish(context, u64::from(record.attributes))
-}
-
-/// Removes the mark by which overlayfs refuses an upper directory that was once mounted `volatile`: after a crash of the
-/// host the content may be torn. A container that is started again on a host that did not crash has lost nothing.
-fn forget_volatile(work: &[u8]) -> Sys<()> {
-    let mut name = Text::new();
-    name.add(work.strip_suffix(b"\0").unwrap_or(work))?;
-    name.add(b"/work/incompat/volatile")?;
-    match sys::unlinkat(AT_FDCWD, name.finish()?, sys::AT_REMOVEDIR) {
-        Ok(_) | Err(sys::ENOENT) => Ok(()),
-        Err(errno) => Err(errno),
-    }
 }
 
 /// Sets a directory. The call takes 255 bytes at most, so that a longer path goes by way of a descriptor.
