@@ -12,11 +12,12 @@ use nix::unistd::{AccessFlags, access, geteuid};
 
 use super::{Locks, Owners};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
-use crate::types::ContainerId;
+use crate::types::{ContainerId, OwnerId};
 
 /// Version of the directory's layout. The databases count their own.
 const VERSION: u32 = 1;
 const VERSION_FILE: &str = "version";
+const ID_FILE: &str = "id";
 const TEMPORARY: &str = ".new.";
 const DIRECTORIES: [&str; 5] = ["content", "snapshots", "containers", "owners", "locks"];
 
@@ -103,6 +104,31 @@ impl Root {
     /// Keyed locks that all processes of this root see. Clones share their queues, so keep one per engine.
     pub fn locks(&self) -> Locks {
         Locks::new(self.path.join("locks"))
+    }
+
+    /// A name for this root that stays: 64 hex digits, made by the first who asks. Of several processes that ask at once
+    /// all get the same.
+    ///
+    /// # Errors
+    /// `Os` where it can be neither read nor written.
+    pub fn id(&self) -> Result<String> {
+        let file = self.path.join(ID_FILE);
+        let damaged = || {
+            let message = format!(
+                "{} makes no sense; delete it, and the root gets another id",
+                file.display()
+            );
+            Error::new(ErrorKind::Corrupt, message).with_object(ObjectKind::Root, self.path.display().to_string())
+        };
+        let text = match read_if_there(&file)? {
+            Some(text) => Some(text),
+            None => {
+                create_atomically(&file, OwnerId::random().as_str().as_bytes())?;
+                read_if_there(&file)?
+            }
+        };
+        let id: OwnerId = text.as_deref().unwrap_or("").trim().parse().map_err(|_| damaged())?;
+        Ok(id.into())
     }
 
     /// The backend recorded for a seam (`snapshotter`, `cgroup`, …), if one was chosen yet.

@@ -19,6 +19,7 @@ mod life;
 mod process;
 mod pull;
 mod support;
+mod system;
 
 use libtest_mimic::Arguments;
 
@@ -30,6 +31,7 @@ const GROUPS: &[frame::Group] = &[
     life::TESTS,
     pull::TESTS,
     faults::TESTS,
+    system::TESTS,
 ];
 
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo)];
