@@ -10,6 +10,7 @@
     clippy::field_reassign_with_default
 )]
 
+mod cancel;
 mod faults;
 mod fixtures;
 mod frame;
@@ -30,6 +31,7 @@ const GROUPS: &[frame::Group] = &[
     life::TESTS,
     pull::TESTS,
     faults::TESTS,
+    cancel::TESTS,
 ];
 
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo)];
