@@ -162,6 +162,15 @@ impl Engine {
         self.local("audit")?.system.audit().await
     }
 
+    /// Makes callers of this engine go away at an await of a test's choice, to show that nothing is left then.
+    ///
+    /// # Errors
+    /// `Unsupported` for an engine that is not in-process.
+    #[cfg(feature = "conformance")]
+    pub fn abandon(&self) -> Result<&crate::driver::Abandon> {
+        Ok(self.local("abandon")?.driver.spawner().abandon())
+    }
+
     fn local(&self, verb: &'static str) -> Result<&Local> {
         self.inner.local.as_ref().ok_or_else(|| Error::unsupported_verb(verb))
     }

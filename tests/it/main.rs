@@ -10,6 +10,7 @@
     clippy::field_reassign_with_default
 )]
 
+mod cancel;
 mod faults;
 mod fixtures;
 mod frame;
@@ -32,6 +33,7 @@ const GROUPS: &[frame::Group] = &[
     pull::TESTS,
     faults::TESTS,
     system::TESTS,
+    cancel::TESTS,
 ];
 
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo)];
