@@ -24,6 +24,7 @@ use crate::storage::snapshot::{self, Snapshotter};
 use crate::storage::unpack::Unpacker;
 use crate::store::{Owner, Root, Store};
 use crate::system::Reconciler;
+use crate::types::IdRange;
 
 /// The seam's name in the root.
 const SNAPSHOTTER: &str = "snapshotter";
@@ -71,6 +72,7 @@ pub struct EngineBuilder {
     snapshotters: BTreeMap<String, SnapshotterMaker>,
     runtime: Option<Arc<dyn Runtime>>,
     cgroups: Option<Arc<dyn CgroupDriver>>,
+    container_ids: Option<IdRange>,
     registries: Option<Arc<dyn RegistryProvider>>,
     logs: Option<Arc<dyn LogDriver>>,
 }
@@ -94,6 +96,7 @@ impl EngineBuilder {
             snapshotters: BTreeMap::new(),
             runtime: None,
             cgroups: None,
+            container_ids: None,
             registries: None,
             logs: None,
         }
@@ -126,6 +129,13 @@ impl EngineBuilder {
     /// Limits containers with a cgroup driver of one's own.
     pub fn cgroups(mut self, driver: Arc<dyn CgroupDriver>) -> Self {
         self.cgroups = Some(driver);
+        self
+    }
+
+    /// As root: the ids of containers that ask for a user namespace of their own, users and groups alike. Without it, root's
+    /// ranges in `/etc/subuid` and `/etc/subgid`. An ordinary user's containers have the ids of the engine.
+    pub fn container_ids(mut self, ids: IdRange) -> Self {
+        self.container_ids = Some(ids);
         self
     }
 
@@ -259,6 +269,7 @@ impl EngineBuilder {
         let options = NativeOptions {
             owner_lock,
             cgroups: Some(cgroups),
+            container_ids: self.container_ids,
             ..NativeOptions::default()
         };
         Ok(NativeRuntime::new(options))
