@@ -2,7 +2,6 @@
 
 use super::local::Shared;
 use super::record::{Record, time_of};
-use super::state::ContainerState;
 use super::{ContainerExit, ContainerInfo};
 use crate::error::Result;
 use crate::types::IdRange;
@@ -16,7 +15,7 @@ impl Shared {
 
 fn info(record: Record, ownership: &str) -> ContainerInfo {
     let (command, labels) = (record.command(), record.labels());
-    let running = record.state == ContainerState::Running;
+    let running = record.state.is_alive();
     let body = record.body;
     let pid = body.process.filter(|_| running).map(|process| process.pid);
     // Only where there is a user namespace: the container's own, or that of an ordinary user's engine.

@@ -10,6 +10,7 @@
     clippy::field_reassign_with_default
 )]
 
+mod cancel;
 mod faults;
 mod fixtures;
 mod frame;
@@ -20,6 +21,7 @@ mod places;
 mod process;
 mod pull;
 mod support;
+mod system;
 mod userns;
 
 use libtest_mimic::Arguments;
@@ -34,6 +36,8 @@ const GROUPS: &[frame::Group] = &[
     life::TESTS,
     pull::TESTS,
     faults::TESTS,
+    system::TESTS,
+    cancel::TESTS,
 ];
 
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo)];
