@@ -8,11 +8,12 @@ use crate::error::Result;
 impl Shared {
     pub(crate) async fn inspect(&self, name: &str) -> Result<ContainerInfo> {
         let record = self.find(name).await?;
-        Ok(info(record, self.parts.ownership))
+        let execs = self.execs.of(&record.id);
+        Ok(info(record, self.parts.ownership, execs))
     }
 }
 
-fn info(record: Record, ownership: &str) -> ContainerInfo {
+fn info(record: Record, ownership: &str, execs: Vec<String>) -> ContainerInfo {
     let (command, labels) = (record.command(), record.labels());
     let running = record.state.is_alive();
     let body = record.body;
@@ -31,6 +32,6 @@ fn info(record: Record, ownership: &str) -> ContainerInfo {
         exit: body.exit.map(ContainerExit::from),
         error: body.error,
         ownership: ownership.to_owned(),
-        execs: Vec::new(),
+        execs,
     }
 }

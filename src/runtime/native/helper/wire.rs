@@ -36,13 +36,16 @@ pub(crate) mod op {
     pub(crate) const MOUNT: u16 = 7;
     /// Kill everything, clean up and exit.
     pub(crate) const SHUTDOWN: u16 = 8;
+    /// Run a command in a running container. Reply: STARTED with the pidfd (none if it has ended already), or FAILED.
+    /// Later: EXITED.
+    pub(crate) const EXEC: u16 = 9;
     /// A container was cloned.
     pub(crate) const STARTED: u16 = 64;
     /// A request was done.
     pub(crate) const DONE: u16 = 65;
     /// A request failed; `arg` is the errno, the first word of the blob the step.
     pub(crate) const FAILED: u16 = 66;
-    /// A container's first process ended; `arg` is the wait status.
+    /// A container's first process, or a command in one, ended; `arg` is the wait status.
     pub(crate) const EXITED: u16 = 67;
 }
 
@@ -161,6 +164,7 @@ pub(crate) const SECTIONS: usize = 15;
 /// Positions in [`Section::Fixed`].
 pub(crate) mod field {
     pub(crate) const FLAGS: usize = 0;
+    /// To make; of a command in a running container, to join.
     pub(crate) const NAMESPACES: usize = 1;
     pub(crate) const FD_STATUS: usize = 2;
     pub(crate) const FD_STDIN: usize = 3;
@@ -177,7 +181,9 @@ pub(crate) mod field {
     pub(crate) const COLUMNS: usize = 14;
     /// Five sets of two words (low, high): bounding, permitted, effective, inheritable, ambient.
     pub(crate) const CAPS: usize = 15;
-    pub(crate) const COUNT: usize = 25;
+    /// Of a command in a running container: the pidfd of the container's first process.
+    pub(crate) const FD_TARGET: usize = 25;
+    pub(crate) const COUNT: usize = 26;
 }
 
 /// Bits of [`field::FLAGS`].
@@ -261,6 +267,7 @@ pub(crate) enum Step {
     Session,
     Exec,
     Init,
+    Join,
     ViewNamespace,
     SlimNamespace,
     Identity,
@@ -304,6 +311,7 @@ pub(crate) const STEPS: &[(Step, &str)] = &[
     (Step::Session, "make the session"),
     (Step::Exec, "execute the program"),
     (Step::Init, "start the program under init"),
+    (Step::Join, "join the container's namespaces"),
     (Step::ViewNamespace, "open the host's mount namespace"),
     (Step::SlimNamespace, "make the empty mount namespace"),
     (Step::Identity, "become root of the user namespace"),
