@@ -51,7 +51,7 @@ struct Inner {
 /// What only an in-process engine has.
 #[derive(Debug)]
 struct Local {
-    #[allow(dead_code, reason = "its thread ends with it")]
+    #[cfg_attr(not(feature = "conformance"), allow(dead_code, reason = "its thread ends with it"))]
     driver: Driver,
     system: LocalSystem,
 }
@@ -210,6 +210,15 @@ impl Engine {
         let (span, verb) = (tracing::info_span!("engine.audit"), Verb::of_engine("engine.audit"));
         let system = &self.local("audit")?.system;
         self.watch.run(verb, span, system.audit()).await
+    }
+
+    /// Makes callers of this engine go away at an await of a test's choice, to show that nothing is left then.
+    ///
+    /// # Errors
+    /// `Unsupported` for an engine that is not in-process.
+    #[cfg(feature = "conformance")]
+    pub fn abandon(&self) -> Result<&crate::driver::Abandon> {
+        Ok(self.local("abandon")?.driver.spawner().abandon())
     }
 
     fn local(&self, verb: &'static str) -> Result<&Local> {

@@ -20,7 +20,7 @@ use crate::runtime::{Exit, Task};
 use crate::types::ExitStatus;
 
 /// How long output may take to drain once the first process has ended: only a process outside can hold a pipe open then.
-const DRAIN: Duration = Duration::from_secs(2);
+pub(crate) const DRAIN: Duration = Duration::from_secs(2);
 
 /// Our ends of a running container's streams.
 pub(crate) struct Streams {
@@ -51,10 +51,11 @@ impl Shared {
                 }
             }
         };
-        let exit = run_to_end(&*task, pumps).await;
+        let exit = run_to_end(&*task, pumps, &output).await;
         if let Some(feeding) = feeding {
             feeding.abort();
         }
+        slot.input.end();
         output.close();
         self.ended(record, &slot, &*task, exit).await;
     }
@@ -85,7 +86,7 @@ impl Shared {
         if let Err(error) = self.record_state(&mut record, ContainerState::Exited, "die").await {
             tracing::warn!(container = %record.id, error = error.report(), "an exit could not be recorded");
         }
-        slot.tell_waiters();
+        slot.tell_ended(record.body.finished_ns, record.body.exit);
         if record.body.spec.auto_remove
             && let Err(error) = self.remove(record.id.as_str(), RemoveOptions::default()).await
             && !error.is_not_found()
@@ -123,7 +124,7 @@ impl Shared {
     }
 }
 
-async fn run_to_end(task: &dyn Task, pumps: impl Future<Output = ()>) -> Exit {
+async fn run_to_end(task: &dyn Task, pumps: impl Future<Output = ()>, output: &Tee) -> Exit {
     tokio::pin!(pumps);
     let mut drained = false;
     let exit = {
@@ -137,6 +138,8 @@ async fn run_to_end(task: &dyn Task, pumps: impl Future<Output = ()>) -> Exit {
         }
     };
     if !drained {
+        // What the pipes hold is little: no reader may keep it from the log.
+        output.release();
         let _ = tokio::time::timeout(DRAIN, &mut pumps).await;
     }
     exit.unwrap_or_else(|error| {

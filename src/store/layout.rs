@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +20,8 @@ const VERSION: u32 = 1;
 const VERSION_FILE: &str = "version";
 const ID_FILE: &str = "id";
 const TEMPORARY: &str = ".new.";
+/// How names of files begin that record a backend.
+const BACKEND: &str = "backend.";
 const DIRECTORIES: [&str; 5] = ["content", "snapshots", "containers", "owners", "locks"];
 
 /// File systems where locks or mapped memory are not the same for everybody: SQLite's WAL and flock cannot be trusted.
@@ -166,8 +169,24 @@ impl Root {
         Err(Error::new(ErrorKind::Conflict, message).with_object(ObjectKind::Backend, name))
     }
 
+    /// Whether any backend was recorded: then an engine was open here.
+    pub(super) fn has_backends(&self) -> Result<bool> {
+        let failed = |error| Error::os("list the root directory", error);
+        for entry in fs::read_dir(self.path()).map_err(failed)? {
+            if entry
+                .map_err(failed)?
+                .file_name()
+                .as_bytes()
+                .starts_with(BACKEND.as_bytes())
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn backend_file(&self, seam: &str) -> PathBuf {
-        self.path.join(format!("backend.{seam}"))
+        self.path.join(format!("{BACKEND}{seam}"))
     }
 }
 
