@@ -30,6 +30,7 @@ mod lookup;
 mod manifest;
 mod origin;
 mod pull;
+mod push;
 mod remove;
 mod resolve;
 mod save;
@@ -218,6 +219,20 @@ impl PushRequest {
             platform: None,
             credentials: None,
         }
+    }
+
+    /// Chooses a platform.
+    #[must_use]
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.platform = Some(platform);
+        self
+    }
+
+    /// Signs in.
+    #[must_use]
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
+        self
     }
 }
 

@@ -45,6 +45,8 @@ pub struct HttpOptions {
     pub max_retry_wait: Duration,
     /// How often one blob is resumed where its connection breaks. Default: 5.
     pub resumes: u32,
+    /// Uploads blobs in pieces of so many bytes, for registries behind a proxy that limits requests. Default: in one.
+    pub upload_chunk: Option<u64>,
 }
 
 impl Default for HttpOptions {
@@ -62,6 +64,7 @@ impl Default for HttpOptions {
             first_retry_wait: Duration::from_millis(250),
             max_retry_wait: Duration::from_secs(15),
             resumes: 5,
+            upload_chunk: None,
         }
     }
 }
@@ -97,6 +100,13 @@ impl HttpOptions {
     #[must_use]
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.proxy = Some(url.into());
+        self
+    }
+
+    /// Uploads blobs in pieces.
+    #[must_use]
+    pub fn upload_chunk(mut self, bytes: u64) -> Self {
+        self.upload_chunk = Some(bytes);
         self
     }
 }
