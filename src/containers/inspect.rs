@@ -2,7 +2,6 @@
 
 use super::local::Shared;
 use super::record::{Record, time_of};
-use super::state::ContainerState;
 use super::{ContainerExit, ContainerInfo};
 use crate::error::Result;
 
@@ -15,7 +14,7 @@ impl Shared {
 
 fn info(record: Record, ownership: &str) -> ContainerInfo {
     let (command, labels) = (record.command(), record.labels());
-    let running = record.state == ContainerState::Running;
+    let running = record.state.is_alive();
     let body = record.body;
     ContainerInfo {
         id: record.id,

@@ -10,6 +10,7 @@
     clippy::field_reassign_with_default
 )]
 
+mod cancel;
 mod faults;
 mod fixtures;
 mod frame;
@@ -19,6 +20,7 @@ mod life;
 mod process;
 mod pull;
 mod support;
+mod system;
 
 use libtest_mimic::Arguments;
 
@@ -30,6 +32,8 @@ const GROUPS: &[frame::Group] = &[
     life::TESTS,
     pull::TESTS,
     faults::TESTS,
+    system::TESTS,
+    cancel::TESTS,
 ];
 
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo)];

@@ -17,6 +17,7 @@ mod init;
 mod ledger;
 mod message;
 mod mounts;
+mod outfit;
 mod passwd;
 mod path;
 mod remove;
