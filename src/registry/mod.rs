@@ -23,7 +23,7 @@ pub mod layout;
 pub mod memory;
 mod provider;
 
-pub use self::credentials::Credentials;
+pub use self::credentials::{Credentials, CredentialsSource};
 pub use self::provider::{NoRegistries, RegistryProvider};
 
 /// The largest manifest or index that is read, in bytes. Source: OCI distribution-spec 1.1, "Pushing Manifests".

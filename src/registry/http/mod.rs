@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::types::{Descriptor, Digest};
 
 mod auth;
+mod auth_file;
 mod blob;
 mod challenge;
 mod endpoint;
@@ -20,6 +21,7 @@ mod exchange;
 mod fail;
 mod lists;
 mod manifest;
+mod mirrors;
 mod options;
 mod provider;
 mod retry;
@@ -30,7 +32,8 @@ mod upload;
 #[cfg(test)]
 mod tests;
 
-pub use self::options::{HttpOptions, PlainHttp};
+pub use self::auth_file::AuthFile;
+pub use self::options::{ClientIdentity, HttpOptions, PlainHttp};
 pub use self::provider::HttpRegistries;
 
 /// One registry host. Tokens, connections and the choice of scheme are kept for as long as it lives.

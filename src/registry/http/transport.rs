@@ -5,14 +5,14 @@ use std::time::SystemTime;
 
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, RANGE};
 use reqwest::redirect::{Attempt, Policy};
-use reqwest::{Client, ClientBuilder, Proxy, Response, StatusCode, Url};
+use reqwest::{Client, ClientBuilder, NoProxy, Proxy, Response, StatusCode, Url};
 use tokio::sync::OnceCell;
 
 use super::auth::{Authenticator, Shown};
 use super::challenge;
 use super::endpoint::{self, is_loopback, same_server};
 use super::fail::{self, Subject};
-use super::options::HttpOptions;
+use super::options::{HttpOptions, without_password};
 use super::retry::{Retry, is_transient, retry_after};
 use super::tls;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -180,8 +180,9 @@ fn client_builder(options: &HttpOptions, tls: rustls::ClientConfig) -> Result<Cl
         return Ok(builder);
     };
     let proxy = Proxy::all(proxy)
-        .map_err(|error| Error::invalid(format!("invalid proxy address: {proxy:?}")).with_source(error))?;
-    Ok(builder.proxy(proxy))
+        .map_err(|_| Error::invalid(format!("invalid proxy address: {:?}", without_password(proxy))))?;
+    let except = NoProxy::from_string(&options.no_proxy.join(","));
+    Ok(builder.proxy(proxy.no_proxy(except)))
 }
 
 fn build(builder: ClientBuilder) -> Result<Client> {
