@@ -116,6 +116,9 @@ fn overlay_by_mount(record: &MountRecord<'_>) -> Sys<i32> {
     let mut strings = record.strings.clone().skip(1);
     let upper = strings.next().ok_or(sys::EBADMSG)?;
     let work = strings.next().ok_or(sys::EBADMSG)?;
+    // First of all: a directory opened before is one of another namespace, which the kernel does not take for a layer.
+    sys::unshare(sys::CLONE_NEWNS)?;
+    sys::make_private()?;
     let mut options = Text::new();
     options.add(b"index=off,metacopy=off")?;
     if record.flags & mount::USER_XATTR != 0 {
@@ -137,8 +140,6 @@ fn overlay_by_mount(record: &MountRecord<'_>) -> Sys<i32> {
         }
     }
     let place = place.ok_or(sys::EINVAL)?;
-    sys::unshare(sys::CLONE_NEWNS)?;
-    sys::make_private()?;
     sys::mount(b"overlay\0", place, b"overlay\0", 0, options.finish()?)?;
     let tree = sys::open_tree(AT_FDCWD, place, false)?;
     if record.attributes != 0 {
