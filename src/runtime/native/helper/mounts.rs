@@ -72,7 +72,7 @@ fn overlay(record: &MountRecord<'_>) -> Sys<i32> {
     for lower in strings {
         match set_directory(context, b"lowerdir+\0", lower) {
             Ok(_) => {}
-            // Before Linux 6.8 there is no such key.
+            // From Linux 6.5 to 6.7 there is no such key.
             Err(sys::EINVAL) => {
                 sys::close(context);
                 return overlay_by_mount(record);
@@ -93,7 +93,11 @@ fn overlay(record: &MountRecord<'_>) -> Sys<i32> {
     // What these turn off may be compiled out, or off already.
     let _ = sys::fsconfig_set(context, b"index\0", Some(b"off\0"));
     let _ = sys::fsconfig_set(context, b"metacopy\0", Some(b"off\0"));
-    finish(context, u64::from(record.attributes))
+    match finish(context, u64::from(record.attributes)) {
+        // Before Linux 6.5, options are but collected, and refused now.
+        Err(sys::EINVAL) => overlay_by_mount(record),
+        result => result,
+    }
 }
 
 /// Sets a directory. The call takes 255 bytes at most, so that a longer path goes by way of a descriptor.
