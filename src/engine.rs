@@ -204,10 +204,15 @@ impl Engine {
         self.watch.run(verb, span, system.reconcile()).await
     }
 
-    /// Compares the records with what is really there.
+    /// Compares the records with what is really there: files, layers, locks, processes, cgroups, and mounts as far as this
+    /// process can see them. What belongs to a live owner is never reported. Takes some milliseconds where all is well; what
+    /// is found is looked at again for some two seconds, since verbs may be under way.
     ///
     /// # Errors
-    /// `Unsupported` for an engine that is not in-process.
+    /// `Unsupported` for an engine that is not in-process; those of the records.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed.
     pub async fn audit(&self) -> Result<Audit> {
         let (span, verb) = (tracing::info_span!("engine.audit"), Verb::of_engine("engine.audit"));
         let system = &self.local("audit")?.system;
