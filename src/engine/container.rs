@@ -1,8 +1,10 @@
 //! A handle on a container.
 
 use super::Engine;
+use super::exec::ExecBuilder;
 use crate::containers::{
-    AttachOptions, Attached, ContainerExit, ContainerInfo, RemoveOptions, StopOptions, WaitCondition,
+    AttachOptions, Attached, ContainerExit, ContainerInfo, ContainerManager, ExecSpec, Exiting, RemoveOptions, StopOptions,
+    WaitCondition,
 };
 use crate::error::Result;
 use crate::logs::{LogEntries, LogQuery};
@@ -54,13 +56,30 @@ impl Container {
         self.engine.containers().start(self.id.as_str()).await
     }
 
-    /// Waits until it has run and ended. See [`ContainerManager::wait`](crate::ContainerManager::wait).
+    /// Waits until it has run and ended. See [`ContainerManager::wait`](ContainerManager::wait).
     ///
     /// # Errors
     /// As there.
     pub async fn wait(&self) -> Result<ContainerExit> {
         let exiting = self.engine.containers();
         exiting.wait(self.id.as_str(), WaitCondition::Exited).await?.await
+    }
+
+    /// Registers for its end. See [`ContainerManager::wait`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn wait_for(&self, condition: WaitCondition) -> Result<Exiting> {
+        self.engine.containers().wait(self.id.as_str(), condition).await
+    }
+
+    /// A command to run in it. Awaited, it yields the running command; with [`ExecBuilder::output`] it runs to its end.
+    pub fn exec(&self, spec: ExecSpec) -> ExecBuilder {
+        ExecBuilder::new(self.clone(), spec)
+    }
+
+    pub(crate) fn containers(&self) -> &dyn ContainerManager {
+        &**self.engine.containers()
     }
 
     /// Sends a signal to its first process.

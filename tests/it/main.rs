@@ -10,6 +10,7 @@
     clippy::field_reassign_with_default
 )]
 
+mod exec;
 mod faults;
 mod fixtures;
 mod frame;
@@ -28,6 +29,7 @@ const GROUPS: &[frame::Group] = &[
     host::TESTS,
     process::TESTS,
     life::TESTS,
+    exec::TESTS,
     pull::TESTS,
     faults::TESTS,
 ];
@@ -35,7 +37,7 @@ const GROUPS: &[frame::Group] = &[
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo)];
 
 fn main() {
-    let roles: Vec<_> = ROLES.iter().chain(faults::ROLES).copied().collect();
+    let roles: Vec<_> = ROLES.iter().chain(faults::ROLES).chain(exec::ROLES).copied().collect();
     if let Some(code) = support::embedder::run_role(&roles) {
         std::process::exit(code);
     }
