@@ -68,7 +68,8 @@ impl RemoveOptions {
 pub struct ListOptions {
     /// Also those that do not run.
     pub all: bool,
-    /// `id`, `name`, `label`, `status`, `ancestor`, `exited`.
+    /// Docker's: `ancestor`, `before`, `exited`, `expose`, `health`, `id`, `is-task`, `label`, `name` (an expression),
+    /// `network`, `publish`, `since`, `status`, `volume`; and `label!` for what must not be there.
     pub filter: Filter,
 }
 

@@ -203,6 +203,8 @@ pub(crate) mod flag {
     /// `/dev` is a tmpfs of the plan: fill it.
     pub(crate) const FILL_DEV: u32 = 1 << 9;
     pub(crate) const HAS_SECCOMP: u32 = 1 << 10;
+    /// All capabilities are wanted, that is those that the helper has.
+    pub(crate) const ALL_CAPS: u32 = 1 << 11;
 }
 
 /// Kinds of mount records.
