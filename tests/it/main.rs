@@ -20,6 +20,7 @@ mod life;
 mod process;
 mod pull;
 mod support;
+mod verbs;
 
 use libtest_mimic::Arguments;
 
@@ -30,6 +31,7 @@ const GROUPS: &[frame::Group] = &[
     process::TESTS,
     life::TESTS,
     exec::TESTS,
+    verbs::TESTS,
     pull::TESTS,
     faults::TESTS,
 ];
