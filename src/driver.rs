@@ -3,6 +3,10 @@
 //! Futures that users hold only wait for an answer from it, so they run on any executor, or none, and an engine in a
 //! `static` outlives the runtime of the test that first used it.
 
+#[cfg(feature = "conformance")]
+mod abandon;
+mod clock;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +19,12 @@ use futures_util::Stream;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
+use tracing::Instrument as _;
+use tracing::instrument::WithSubscriber as _;
 
+#[cfg(feature = "conformance")]
+pub use self::abandon::Abandon;
+pub(crate) use self::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long the driver goes on for tails after the last handle went away.
@@ -37,6 +46,8 @@ pub(crate) struct Spawner {
     handle: Handle,
     tails: Arc<Tails>,
     pid: u32,
+    #[cfg(feature = "conformance")]
+    abandon: Abandon,
 }
 
 /// Counts work that must not be cut off.
@@ -61,6 +72,8 @@ impl Driver {
             handle: runtime.handle().clone(),
             tails: Arc::clone(&tails),
             pid: std::process::id(),
+            #[cfg(feature = "conformance")]
+            abandon: Abandon::default(),
         };
         let (stop, stopped) = oneshot::channel::<Work>();
         thread::Builder::new()
@@ -149,7 +162,7 @@ impl Spawner {
         ))
     }
 
-    /// Runs a future on the driver. Dropping the call drops the future at its next await.
+    /// Runs a future on the driver, in the caller's `tracing` span. Dropping the call drops the future at its next await.
     pub(crate) fn call<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Call<T> {
         self.call_within(None, work)
     }
@@ -160,20 +173,26 @@ impl Spawner {
         deadline: Option<Duration>,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Call<T> {
+        let work = work.in_current_span().with_current_subscriber();
         let (answer, wait) = oneshot::channel();
         if let Err(error) = self.check_fork() {
             let _ = answer.send(Err(error));
             return Call { wait, abort: None };
         }
-        let task = self.handle.spawn(async move {
-            let result = match deadline {
+        let work = async move {
+            match deadline {
                 None => work.await,
                 Some(limit) => match tokio::time::timeout(limit, work).await {
                     Ok(result) => result,
                     Err(_) => Err(Error::new(ErrorKind::Timeout, format!("no result within {limit:?}"))),
                 },
-            };
-            let _ = answer.send(result);
+            }
+        };
+        let work = self.abandonable(work);
+        let task = self.handle.spawn(async move {
+            if let Some(result) = work.await {
+                let _ = answer.send(result);
+            }
         });
         Call {
             wait,
@@ -193,16 +212,49 @@ impl Spawner {
     {
         let (sender, wait) = oneshot::channel();
         let cancel = Cancel::default();
-        let (work, spawner) = (work(cancel.clone()), self.clone());
+        let work = work(cancel.clone()).in_current_span().with_current_subscriber();
+        let spawner = self.clone();
         let undo: Undo<T> = Box::new(move |value| spawner.detach(undo(value)));
+        let work = self.tellable(work, cancel.clone());
         self.detach(async move {
-            let result = Some(work.await);
-            let _ = sender.send(Answer {
-                result,
+            let (result, abandoned) = work.await;
+            let answer = Answer {
+                result: Some(result),
                 undo: Some(undo),
-            });
+            };
+            if !abandoned {
+                let _ = sender.send(answer);
+            }
         });
         Tail { wait, cancel }
+    }
+
+    /// Makes callers go away at an await of one's choice.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn abandon(&self) -> &Abandon {
+        &self.abandon
+    }
+
+    /// Work whose caller a test can make go away: then there is no result.
+    #[cfg(feature = "conformance")]
+    fn abandonable<W: Future>(&self, work: W) -> impl Future<Output = Option<W::Output>> + use<W> {
+        self.abandon.dropping(work)
+    }
+
+    #[cfg(not(feature = "conformance"))]
+    fn abandonable<W: Future>(&self, work: W) -> impl Future<Output = Option<W::Output>> + use<W> {
+        async move { Some(work.await) }
+    }
+
+    /// Work that a test can tell that its caller went away: whether it was told is in the second value.
+    #[cfg(feature = "conformance")]
+    fn tellable<W: Future>(&self, work: W, cancel: Cancel) -> impl Future<Output = (W::Output, bool)> + use<W> {
+        self.abandon.telling(work, move || cancel.set())
+    }
+
+    #[cfg(not(feature = "conformance"))]
+    fn tellable<W: Future>(&self, work: W, _: Cancel) -> impl Future<Output = (W::Output, bool)> + use<W> {
+        async move { (work.await, false) }
     }
 
     /// Runs work that nobody waits for and that must not be cut off.
@@ -365,11 +417,11 @@ impl Cancel {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Waits without any runtime, as an embedder without one would.
-    fn wait<T>(future: impl Future<Output = T>) -> T {
+    pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
         struct Unpark(thread::Thread);
         impl std::task::Wake for Unpark {
             fn wake(self: Arc<Self>) {
