@@ -2,6 +2,7 @@
 
 mod builder;
 mod container;
+mod exec;
 mod image;
 mod images;
 mod managers;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 pub use self::builder::{BackendContext, EngineBuilder};
 pub use self::container::Container;
+pub use self::exec::{ExecBuilder, RunningExec};
 pub use self::image::{Image, PullBuilder};
 pub use self::managers::Managers;
 pub use self::run::{Output, RunBuilder};

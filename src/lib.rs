@@ -85,11 +85,12 @@ pub mod types;
 
 #[cfg(feature = "engine")]
 pub use self::containers::{
-    AttachOptions, BindMount, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec, ContainerState,
-    ContainerSummary, Lifetime, ListOptions, NetworkMode, RemoveOptions, Seccomp, StopOptions, Tmpfs,
+    AttachOptions, Attached, BindMount, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec, ContainerState,
+    ContainerSummary, ExecInfo, ExecSpec, Lifetime, Limits, ListOptions, NetworkMode, RemoveOptions, Seccomp, SlowReader,
+    Stats, StatsOptions, StopOptions, Tmpfs, Top, WaitCondition,
 };
 #[cfg(feature = "engine")]
-pub use self::engine::{Container, Engine, EngineBuilder, Image, Managers, Output};
+pub use self::engine::{Container, Engine, EngineBuilder, ExecBuilder, Image, Managers, Output, RunningExec};
 pub use self::error::{Error, ErrorKind, ObjectKind, Result};
 #[cfg(feature = "engine")]
 pub use self::images::{ImageManager, Pull};
