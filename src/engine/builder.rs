@@ -24,6 +24,7 @@ use crate::storage::snapshot::{self, Snapshotter};
 use crate::storage::unpack::Unpacker;
 use crate::store::{Owner, Root, Store};
 use crate::system::{LocalSystem, Parts as SystemParts};
+use crate::types::IdRange;
 
 /// The seam's name in the root.
 const SNAPSHOTTER: &str = "snapshotter";
@@ -69,6 +70,7 @@ pub struct EngineBuilder {
     snapshotters: BTreeMap<String, SnapshotterMaker>,
     runtime: Option<Arc<dyn Runtime>>,
     cgroups: Option<Arc<dyn CgroupDriver>>,
+    container_ids: Option<IdRange>,
     registries: Option<Arc<dyn RegistryProvider>>,
     logs: Option<Arc<dyn LogDriver>>,
 }
@@ -92,6 +94,7 @@ impl EngineBuilder {
             snapshotters: BTreeMap::new(),
             runtime: None,
             cgroups: None,
+            container_ids: None,
             registries: None,
             logs: None,
         }
@@ -124,6 +127,13 @@ impl EngineBuilder {
     /// Limits containers with a cgroup driver of one's own.
     pub fn cgroups(mut self, driver: Arc<dyn CgroupDriver>) -> Self {
         self.cgroups = Some(driver);
+        self
+    }
+
+    /// As root: the ids of containers that ask for a user namespace of their own, users and groups alike. Without it, root's
+    /// ranges in `/etc/subuid` and `/etc/subgid`. An ordinary user's containers have the ids of the engine.
+    pub fn container_ids(mut self, ids: IdRange) -> Self {
+        self.container_ids = Some(ids);
         self
     }
 
@@ -203,7 +213,7 @@ impl EngineBuilder {
             .cgroups
             .clone()
             .unwrap_or_else(|| Arc::new(NativeCgroups::new(owner.id())));
-        let native = Arc::new(native(&owner, Arc::clone(&cgroups))?);
+        let native = Arc::new(native(&owner, Arc::clone(&cgroups), self.container_ids)?);
         let ownership = choose_ownership(&root, &native)?;
         root.recorded_backend(OWNERSHIP, ownership_name(&ownership))?;
         let (snapshotter, storage_reason) = self.choose_snapshotter(&root, &ownership, &native)?;
@@ -329,10 +339,11 @@ impl EngineBuilder {
 }
 
 /// The zygote keeps the owner's lock until it has cleaned up.
-fn native(owner: &Owner, cgroups: Arc<dyn CgroupDriver>) -> Result<NativeRuntime> {
+fn native(owner: &Owner, cgroups: Arc<dyn CgroupDriver>, container_ids: Option<IdRange>) -> Result<NativeRuntime> {
     let options = NativeOptions {
         owner_lock: Some(owner.dup_lock()?),
         cgroups: Some(cgroups),
+        container_ids,
         ..NativeOptions::default()
     };
     Ok(NativeRuntime::new(options))

@@ -17,10 +17,12 @@ mod frame;
 mod host;
 mod layout;
 mod life;
+mod places;
 mod process;
 mod pull;
 mod support;
 mod system;
+mod userns;
 
 use libtest_mimic::Arguments;
 
@@ -28,6 +30,8 @@ const GROUPS: &[frame::Group] = &[
     layout::TESTS,
     fixtures::TESTS,
     host::TESTS,
+    places::TESTS,
+    userns::TESTS,
     process::TESTS,
     life::TESTS,
     pull::TESTS,
@@ -39,7 +43,12 @@ const GROUPS: &[frame::Group] = &[
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo)];
 
 fn main() {
-    let roles: Vec<_> = ROLES.iter().chain(faults::ROLES).copied().collect();
+    let roles: Vec<_> = ROLES
+        .iter()
+        .chain(faults::ROLES)
+        .chain(places::ROLES)
+        .copied()
+        .collect();
     if let Some(code) = support::embedder::run_role(&roles) {
         std::process::exit(code);
     }
