@@ -48,9 +48,12 @@
 //! | `registry` | yes | pull over HTTP and TLS |
 //! | `network` | yes | a look at links and addresses over netlink |
 //! | `conformance` | no | suites, fakes and tiny images for tests of one's own backends |
+//! | `api` | no | the Docker Engine REST API over any engine: a server, and a router for a server of one's own |
 //! | `cgroups-rs` | no | the crate of that name as a second cgroup driver |
 #![deny(unsafe_code)]
 
+#[cfg(feature = "api")]
+pub mod api;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(feature = "engine")]
