@@ -78,7 +78,6 @@ pub(crate) struct Life {
     pub(crate) removed: bool,
 }
 
-
 /// A container of ours that runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Live {

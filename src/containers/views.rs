@@ -10,9 +10,9 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::options::ExecSpec;
-use super::spec::ContainerSpec;
-use super::stdin::Stdin;
+use super::spec::{ContainerSpec, NetworkMode};
 use super::state::ContainerState;
+use super::stdin::Stdin;
 use crate::error::{Error, Result};
 use crate::logs::TeeItem;
 use crate::types::{ContainerId, ExitStatus, IdRange, ImageId};
@@ -103,6 +103,8 @@ pub struct ContainerSummary {
     pub status: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Its network.
+    pub network: NetworkMode,
 }
 
 /// Everything about a container.
