@@ -15,6 +15,7 @@ mod faults;
 mod fixtures;
 mod frame;
 mod host;
+mod images;
 mod layout;
 mod life;
 mod places;
@@ -35,6 +36,7 @@ const GROUPS: &[frame::Group] = &[
     process::TESTS,
     life::TESTS,
     pull::TESTS,
+    images::TESTS,
     faults::TESTS,
     system::TESTS,
     cancel::TESTS,
