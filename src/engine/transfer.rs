@@ -4,8 +4,8 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::time::Duration;
 
-use super::{Engine, Image};
-use crate::error::Result;
+use super::{Engine, Image, Verb};
+use crate::error::{ObjectKind, Result};
 use crate::images::{ArchiveFormat, ByteStream, Credentials, ImportRequest, Loaded, PushRequest, Pushed};
 use crate::progress::{Progress, ProgressEvent};
 use crate::types::{Platform, Reference};
@@ -73,8 +73,11 @@ impl IntoFuture for PushBuilder {
     type IntoFuture = Answer<Pushed>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let (engine, deadline) = (self.engine.clone(), self.deadline);
-        Box::pin(async move { engine.within(deadline, self.push()).await })
+        let (engine, deadline, name) = (self.engine.clone(), self.deadline, self.name.clone());
+        Box::pin(async move {
+            let verb = Verb::of("image.push", ObjectKind::Image, &name);
+            engine.within(verb, deadline, self.push()).await
+        })
     }
 }
 
@@ -183,7 +186,7 @@ impl IntoFuture for LoadBuilder {
                 .load(self.archive, self.platform, self.progress)
                 .await
         };
-        Box::pin(async move { engine.within(deadline, load).await })
+        Box::pin(async move { engine.within(Verb::of_engine("image.load"), deadline, load).await })
     }
 }
 
@@ -264,6 +267,6 @@ impl IntoFuture for ImportBuilder {
             let id = id.await?;
             Ok(Image::new(self.engine, id))
         };
-        Box::pin(async move { engine.within(deadline, import).await })
+        Box::pin(async move { engine.within(Verb::of_engine("image.import"), deadline, import).await })
     }
 }
