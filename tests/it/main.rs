@@ -16,6 +16,7 @@ mod faults;
 mod fixtures;
 mod frame;
 mod host;
+mod images;
 mod layout;
 mod life;
 mod places;
@@ -39,6 +40,7 @@ const GROUPS: &[frame::Group] = &[
     exec::TESTS,
     verbs::TESTS,
     pull::TESTS,
+    images::TESTS,
     faults::TESTS,
     system::TESTS,
     cancel::TESTS,

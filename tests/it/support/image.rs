@@ -53,6 +53,11 @@ impl Files {
         self
     }
 
+    /// A tar of them.
+    pub fn into_tar(self) -> std::io::Result<Vec<u8>> {
+        self.tar()
+    }
+
     fn tar(&self) -> std::io::Result<Vec<u8>> {
         let mut archive = tar::Builder::new(Vec::new());
         for (path, entry) in &self.0 {
