@@ -168,7 +168,9 @@ pub(crate) fn refuse(id: &ContainerId, state: ContainerState, verb: Verb, refusa
         ),
         Refusal::Paused if matches!(verb, Verb::Remove) => (
             ErrorKind::Conflict,
-            format!("cannot remove container {short}: it is paused; unpause and stop it first, or remove it with force"),
+            format!(
+                "cannot remove container {short}: it is paused; unpause and stop it first, or remove it with force"
+            ),
         ),
         Refusal::Paused if matches!(verb, Verb::Pause) => (
             ErrorKind::InvalidState,
@@ -176,7 +178,10 @@ pub(crate) fn refuse(id: &ContainerId, state: ContainerState, verb: Verb, refusa
         ),
         Refusal::Paused => (
             ErrorKind::InvalidState,
-            format!("cannot {} container {short}: it is paused; unpause it first", verb.as_str()),
+            format!(
+                "cannot {} container {short}: it is paused; unpause it first",
+                verb.as_str()
+            ),
         ),
         Refusal::NotPaused => (
             ErrorKind::InvalidState,

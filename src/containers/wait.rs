@@ -144,7 +144,8 @@ impl Shared {
     async fn told_exit(&self, id: &ContainerId, since: u64) -> Result<Option<ContainerExit>> {
         let id = id.clone();
         let events = self.parts.store.call(move |store| store.after(since, RING)).await?;
-        let died = |event: &Event| event.kind == EventKind::Container && event.action == "die" && event.id == id.as_str();
+        let died =
+            |event: &Event| event.kind == EventKind::Container && event.action == "die" && event.id == id.as_str();
         let told = events.into_iter().rev().map(|(_, event)| event).find(died);
         let code = told.and_then(|event| event.attributes.get("exitCode")?.parse().ok());
         Ok(code.map(|code| ContainerExit {
