@@ -10,6 +10,7 @@
     clippy::field_reassign_with_default
 )]
 
+mod exec;
 mod cancel;
 mod faults;
 mod fixtures;
@@ -17,10 +18,13 @@ mod frame;
 mod host;
 mod layout;
 mod life;
+mod places;
 mod process;
 mod pull;
 mod support;
+mod verbs;
 mod system;
+mod userns;
 
 use libtest_mimic::Arguments;
 
@@ -28,8 +32,12 @@ const GROUPS: &[frame::Group] = &[
     layout::TESTS,
     fixtures::TESTS,
     host::TESTS,
+    places::TESTS,
+    userns::TESTS,
     process::TESTS,
     life::TESTS,
+    exec::TESTS,
+    verbs::TESTS,
     pull::TESTS,
     faults::TESTS,
     system::TESTS,
@@ -39,7 +47,13 @@ const GROUPS: &[frame::Group] = &[
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo)];
 
 fn main() {
-    let roles: Vec<_> = ROLES.iter().chain(faults::ROLES).copied().collect();
+    let roles: Vec<_> = ROLES.iter().chain(faults::ROLES).chain(exec::ROLES).copied().collect();
+    let roles: Vec<_> = ROLES
+        .iter()
+        .chain(faults::ROLES)
+        .chain(places::ROLES)
+        .copied()
+        .collect();
     if let Some(code) = support::embedder::run_role(&roles) {
         std::process::exit(code);
     }

@@ -9,6 +9,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::sys::pidfd;
 use crate::sys::spawn::{Program, Spawn};
+use crate::types::IdRange;
 
 /// How ids inside containers relate to the host's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,25 +21,6 @@ pub enum IdMapping {
     Ranges,
     /// Root is the caller, and there is no other.
     Single,
-}
-
-/// So many ids from `inside` on are those from `outside` on of the namespace around. Source: user_namespaces(7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct IdRange {
-    /// First id in the user namespace.
-    pub inside: u32,
-    /// What it is outside.
-    pub outside: u32,
-    /// How many.
-    pub count: u32,
-}
-
-impl IdRange {
-    /// A range of ids.
-    pub const fn new(inside: u32, outside: u32, count: u32) -> Self {
-        Self { inside, outside, count }
-    }
 }
 
 /// The ids of a container's own user namespace, as the zygote knows the outer ones.
@@ -54,7 +36,7 @@ impl ContainerIds {
         let read = |file: &str| {
             let text = fs::read_to_string(format!("/proc/{pid}/{file}"))
                 .map_err(|error| Error::os("read the engine's id map", error))?;
-            let mut ranges = parse_map(&text);
+            let mut ranges = IdRange::parse_map(&text);
             for range in &mut ranges {
                 range.outside = range.inside;
             }
@@ -111,15 +93,6 @@ impl ContainerIds {
         let line = |range: &IdRange| format!("{} {} {}\n", range.inside, range.outside, range.count);
         ranges.iter().map(line).collect()
     }
-}
-
-/// The lines of a `uid_map` or `gid_map`.
-pub(crate) fn parse_map(text: &str) -> Vec<IdRange> {
-    let line = |line: &str| {
-        let mut words = line.split_whitespace().map(|word| word.parse().ok());
-        Some(IdRange::new(words.next()??, words.next()??, words.next()??))
-    };
-    text.lines().filter_map(line).collect()
 }
 
 /// Ranges one after the other, from id 0 on.
@@ -275,9 +248,9 @@ mod tests {
         assert_eq!(ContainerIds::outside(&ids, 70_000), None);
         let text = ContainerIds::text(&ids);
         assert_eq!(text, "0 100000 10\n10 500000 65536\n");
-        assert_eq!(parse_map(&text), ids);
+        assert_eq!(IdRange::parse_map(&text), ids);
         assert_eq!(
-            parse_map("         0       1000          1\nx y z\n1 2\n"),
+            IdRange::parse_map("         0       1000          1\nx y z\n1 2\n"),
             [IdRange::new(0, 1000, 1)]
         );
         assert_eq!(free_start("a:100000:65536\nb:300000:10\nc:x:1\n"), 300_010);

@@ -1,6 +1,7 @@
 //! The native runtime: containers started by a small static helper, without any other program. `docs/process-model.md`
 //! tells how the processes hang together.
 
+mod exec;
 pub(crate) mod helper;
 mod idmap;
 mod options;
@@ -22,13 +23,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use self::idmap::ContainerIds;
-pub use self::idmap::{IdMapping, IdRange};
+pub use self::idmap::IdMapping;
 use self::plan::Host;
 use self::zygote::{Zygote, ZygoteOptions};
 use super::cgroups::CgroupDriver;
 use super::{Launch, Runtime, Started};
 use crate::error::{Error, Result};
-use crate::types::Mount;
+use crate::types::{IdRange, Mount};
 
 /// How the native runtime is set up.
 #[derive(Debug, Default)]

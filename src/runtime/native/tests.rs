@@ -887,7 +887,7 @@ fn in_own_userns(root: &Path, script: &str) -> Launch {
 /// Ids that are nobody's on this host, for root; an ordinary user has his own.
 fn runtime_with_ids() -> NativeRuntime {
     NativeRuntime::new(NativeOptions {
-        container_ids: Some(super::IdRange::new(0, 700_000, 65_536)),
+        container_ids: Some(crate::types::IdRange::new(0, 700_000, 65_536)),
         ..NativeOptions::default()
     })
 }

@@ -5,7 +5,7 @@ use core::convert::Infallible;
 use crate::container::{Context, Streams};
 use crate::fail::{Done, Fail, at};
 use crate::message;
-use crate::sys::{self, AT_FDCWD, Sys};
+use crate::sys::{self, AT_FDCWD, Shared, Sys};
 use crate::user::Identity;
 use crate::wire::{Plan, RECORD_TEXT, Record, Section, Step, aux, flag};
 
@@ -28,6 +28,36 @@ pub(crate) fn become_program(
     if plan.has(flag::INIT) {
         crate::init::split(plan)?;
     }
+    execute(plan, streams, identity, status, (entered, filter_first))
+}
+
+/// As [`become_program`], in a sibling of this process, which ends. Only the sibling is in the container's pid namespace,
+/// and it has given up everything by then: a program of the container that may trace it gains nothing.
+pub(crate) fn become_sibling(
+    context: &Context<'_>,
+    streams: &Streams,
+    identity: &Identity,
+    status: i32,
+    told: &Shared,
+) -> Done<Infallible> {
+    let plan = &context.plan;
+    let entered = sys::chdir(plan.text(0)).is_ok();
+    let filter_first = plan.has(flag::HAS_SECCOMP) && !plan.has(flag::NO_NEW_PRIVILEGES);
+    at(Step::Clone, told.keep_from_children())?;
+    drop_privileges(plan, identity, filter_first)?;
+    if at(Step::Clone, sys::fork_sibling(told.address()))? != 0 {
+        sys::exit(0);
+    }
+    execute(plan, streams, identity, status, (entered, filter_first))
+}
+
+fn execute(
+    plan: &Plan<'_>,
+    streams: &Streams,
+    identity: &Identity,
+    status: i32,
+    (entered, filter_first): (bool, bool),
+) -> Done<Infallible> {
     session(streams)?;
     for (index, fd) in streams.fds.iter().enumerate() {
         at(Step::Stdio, sys::dup3(*fd, index as i32, 0))?;
@@ -116,7 +146,7 @@ fn capabilities(plan: &Plan<'_>) -> Done {
     const PR_CAP_AMBIENT: usize = 47;
     let step = Step::Capabilities;
     let _ = sys::prctl(PR_CAP_AMBIENT, 4, 0);
-    let known = at(step, known_caps())?;
+    let known = at(step, known_caps(plan.has(flag::ALL_CAPS)))?;
     let (permitted, inheritable, ambient) = (plan.caps(1), plan.caps(3), plan.caps(4));
     at(
         step,
@@ -132,15 +162,16 @@ fn capabilities(plan: &Plan<'_>) -> Done {
     Ok(())
 }
 
-/// The capabilities that this kernel has.
-fn known_caps() -> Sys<u64> {
+/// The capabilities that this kernel has; with `bounded`, those of them that can be had here.
+fn known_caps(bounded: bool) -> Sys<u64> {
     const PR_CAPBSET_READ: usize = 23;
     let mut known = 0;
     for cap in 0..=LAST_CAP {
-        if sys::prctl(PR_CAPBSET_READ, cap, 0).is_err() {
-            break;
+        match sys::prctl(PR_CAPBSET_READ, cap, 0) {
+            Err(_) => break,
+            Ok(0) if bounded => {}
+            Ok(_) => known |= 1 << cap,
         }
-        known |= 1 << cap;
     }
     Ok(known)
 }
