@@ -268,7 +268,7 @@ async fn d2_podman_reads_and_writes_archives() -> Check {
 
 async fn d3_an_imported_root_runs() -> Check {
     let (engine, _root) = engine().await?;
-    let tar = Bytes::from(busybox_files()?.into_tar()?);
+    let tar = Bytes::from(busybox_files()?.tar()?);
     let pieces = vec![Ok(tar)];
     let image = engine
         .import(stream::iter(pieces).boxed())
