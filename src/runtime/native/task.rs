@@ -9,8 +9,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::LinuxResources;
 use tokio::sync::OnceCell;
 
-use super::helper::wire::op;
 use super::exec;
+use super::helper::wire::op;
 use super::plan::Host;
 use super::start::blocking;
 use super::zygote::{self, ExitWatch, Zygote};
