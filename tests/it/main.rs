@@ -10,8 +10,8 @@
     clippy::field_reassign_with_default
 )]
 
-mod exec;
 mod cancel;
+mod exec;
 mod faults;
 mod fixtures;
 mod frame;
@@ -23,9 +23,9 @@ mod places;
 mod process;
 mod pull;
 mod support;
-mod verbs;
 mod system;
 mod userns;
+mod verbs;
 
 use libtest_mimic::Arguments;
 
@@ -49,10 +49,10 @@ const GROUPS: &[frame::Group] = &[
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo)];
 
 fn main() {
-    let roles: Vec<_> = ROLES.iter().chain(faults::ROLES).chain(exec::ROLES).copied().collect();
     let roles: Vec<_> = ROLES
         .iter()
         .chain(faults::ROLES)
+        .chain(exec::ROLES)
         .chain(places::ROLES)
         .copied()
         .collect();
