@@ -140,53 +140,53 @@ impl Job {
             exit,
             host: self.host,
             namespaces: plan.all_namespaces(),
+            root: plan.root(),
         };
         match outcome {
             Ok(setup) => child.started(launch, setup, stdio, cgroup),
             Err(error) => Err(child.failed(error, cgroup).await),
         }
     }
-
 }
 
 /// Reads records until the program has been executed (READY, then the socket closes) or a step has failed. The terminal's
 /// master comes on the way. `None`: neither came.
 pub(crate) async fn outcome(status: OwnedFd, names: &Names, host: Host) -> Result<Option<Setup>> {
-        let setup = |error: io::Error| Error::os("read the start's status", error);
-        socket::set_nonblocking(status.as_fd()).map_err(setup)?;
-        let status = poll::watch(status, Interest::READABLE).map_err(setup)?;
-        let mut buffer = [0u8; RECORD + RECORD_TEXT];
-        let mut found = Setup::default();
-        let mut ready = false;
-        loop {
-            let mut readable = status.readable().await.map_err(setup)?;
-            let (len, fds) = match socket::receive(status.as_fd(), &mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    readable.clear_ready();
-                    continue;
-                }
-                result => result.map_err(setup)?,
-            };
-            if len == 0 {
-                break;
-            }
-            let bytes = &buffer[..len];
-            let record = Record::decode(bytes).ok_or_else(|| Error::internal("a malformed step record"))?;
-            let text = bytes.get(RECORD..).unwrap_or(&[]);
-            if let Some(warning) = step::warning(&record, text, names) {
-                found.warnings.push(warning);
+    let setup = |error: io::Error| Error::os("read the start's status", error);
+    socket::set_nonblocking(status.as_fd()).map_err(setup)?;
+    let status = poll::watch(status, Interest::READABLE).map_err(setup)?;
+    let mut buffer = [0u8; RECORD + RECORD_TEXT];
+    let mut found = Setup::default();
+    let mut ready = false;
+    loop {
+        let mut readable = status.readable().await.map_err(setup)?;
+        let (len, fds) = match socket::receive(status.as_fd(), &mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                readable.clear_ready();
                 continue;
             }
-            if record.errno != 0 || record.aux != 0 {
-                return Err(step::error(&record, text, names, host));
-            }
-            if record.step == Step::Ready as u32 {
-                ready = true;
-            } else if let Some(master) = fds.into_iter().next() {
-                found.terminal = Some(master);
-            }
+            result => result.map_err(setup)?,
+        };
+        if len == 0 {
+            break;
         }
-        Ok(ready.then_some(found))
+        let bytes = &buffer[..len];
+        let record = Record::decode(bytes).ok_or_else(|| Error::internal("a malformed step record"))?;
+        let text = bytes.get(RECORD..).unwrap_or(&[]);
+        if let Some(warning) = step::warning(&record, text, names) {
+            found.warnings.push(warning);
+            continue;
+        }
+        if record.errno != 0 || record.aux != 0 {
+            return Err(step::error(&record, text, names, host));
+        }
+        if record.step == Step::Ready as u32 {
+            ready = true;
+        } else if let Some(master) = fds.into_iter().next() {
+            found.terminal = Some(master);
+        }
+    }
+    Ok(ready.then_some(found))
 }
 
 /// What the helper sent on the way to the program.
@@ -212,6 +212,7 @@ struct Child {
     exit: ExitWatch,
     host: Host,
     namespaces: u32,
+    root: [u32; 2],
 }
 
 pub(crate) type Stdio = [Option<OwnedFd>; 3];
@@ -234,6 +235,7 @@ impl Child {
             Inside {
                 host: self.host,
                 namespaces: self.namespaces,
+                root: self.root,
             },
         ));
         let [stdin, stdout, stderr] = stdio;

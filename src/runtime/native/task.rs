@@ -9,8 +9,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::LinuxResources;
 use tokio::sync::OnceCell;
 
-use super::helper::wire::op;
 use super::exec;
+use super::helper::wire::op;
 use super::plan::Host;
 use super::start::blocking;
 use super::zygote::{self, ExitWatch, Zygote};
@@ -41,6 +41,8 @@ pub(crate) struct Inside {
     pub(crate) host: Host,
     /// The container's namespaces, as flags of clone(2).
     pub(crate) namespaces: u32,
+    /// Its root's user and group as the zygote knows them.
+    pub(crate) root: [u32; 2],
 }
 
 impl NativeTask {
