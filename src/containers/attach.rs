@@ -101,8 +101,12 @@ impl Shared {
         let live = live.ok_or_else(|| refuse(&record.id, ContainerState::Exited, Verb::Resize, Refusal::NotRunning))?;
         live.task.resize(rows, columns).await?;
         let event = self.event(&record, "resize");
-        self.tell(event.with("height", rows.to_string()).with("width", columns.to_string()))
-            .await;
+        self.tell(
+            event
+                .with("height", rows.to_string())
+                .with("width", columns.to_string()),
+        )
+        .await;
         Ok(())
     }
 }

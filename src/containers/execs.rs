@@ -86,7 +86,9 @@ impl Execs {
     /// Ids of a container's commands.
     pub(crate) fn of(&self, container: &ContainerId) -> Vec<String> {
         let all = lock(&self.0);
-        let own = all.values().filter(|slot| slot.container == *container && !slot.is_stale());
+        let own = all
+            .values()
+            .filter(|slot| slot.container == *container && !slot.is_stale());
         let mut ids: Vec<_> = own.map(|slot| slot.id.clone()).collect();
         ids.sort();
         ids

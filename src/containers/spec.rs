@@ -81,7 +81,7 @@ pub struct Ulimit {
     pub hard: u64,
 }
 
-/// What a container may take. `None` and 0 mean no limit.
+/// What a container may take. `None` and 0 mean no limit. `Limits::default()` limits nothing; set what is to be limited.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Limits {

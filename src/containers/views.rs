@@ -11,8 +11,8 @@ use futures_util::Stream;
 
 use super::options::ExecSpec;
 use super::spec::ContainerSpec;
-use super::stdin::Stdin;
 use super::state::ContainerState;
+use super::stdin::Stdin;
 use crate::error::{Error, Result};
 use crate::logs::TeeItem;
 use crate::types::{ContainerId, ExitStatus, IdRange, ImageId};

@@ -10,6 +10,7 @@
     clippy::field_reassign_with_default
 )]
 
+mod exec;
 mod cancel;
 mod faults;
 mod fixtures;
@@ -21,6 +22,7 @@ mod places;
 mod process;
 mod pull;
 mod support;
+mod verbs;
 mod system;
 mod userns;
 
@@ -34,6 +36,8 @@ const GROUPS: &[frame::Group] = &[
     userns::TESTS,
     process::TESTS,
     life::TESTS,
+    exec::TESTS,
+    verbs::TESTS,
     pull::TESTS,
     faults::TESTS,
     system::TESTS,
@@ -43,6 +47,7 @@ const GROUPS: &[frame::Group] = &[
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo)];
 
 fn main() {
+    let roles: Vec<_> = ROLES.iter().chain(faults::ROLES).chain(exec::ROLES).copied().collect();
     let roles: Vec<_> = ROLES
         .iter()
         .chain(faults::ROLES)
