@@ -117,6 +117,7 @@ fn words(error: &Error) -> String {
     match (error.kind(), error.object()) {
         (ErrorKind::NotFound, Some((ObjectKind::Container, name))) => format!("No such container: {name}"),
         (ErrorKind::NotFound, Some((ObjectKind::Image, name))) => format!("No such image: {name}"),
+        (ErrorKind::NotFound, Some((ObjectKind::Exec, name))) => format!("No such exec instance: {name}"),
         (ErrorKind::NotFound, Some((ObjectKind::Network, name))) => format!("network {name} not found"),
         (ErrorKind::NotFound, Some((ObjectKind::Volume, name))) => format!("get {name}: no such volume"),
         // The client makes exit codes 127 and 126 of these words. Source: docker/cli, cli/command/container/run.go.

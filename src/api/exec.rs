@@ -12,7 +12,6 @@ use super::object::{Object, OneOrMany};
 use super::reply;
 use super::router::{Answer, Route, routes};
 use crate::containers::{AttachOptions, ExecInfo, ExecSpec, SlowReader};
-use crate::error::{Error, Result};
 
 /// Routes of execs.
 pub(super) const ROUTES: &[Route] = routes! {
@@ -63,13 +62,12 @@ async fn start(mut call: Call) -> Answer {
     let mut body = Object::new("", call.object().await?);
     let detach: bool = body.take_or_default("Detach")?;
     let console = console(&mut body)?;
-    let info = known(&call, call.engine.containers().exec_inspect(call.name()).await)?;
+    let info = call.engine.containers().exec_inspect(call.name()).await?;
     let options = AttachOptions {
         slow: if detach { SlowReader::Skip } else { SlowReader::Wait },
         logs: false,
     };
-    let started = call.engine.containers().exec_start(&info.id, options).await;
-    let mut attached = known(&call, started)?;
+    let mut attached = call.engine.containers().exec_start(&info.id, options).await?;
     if let Some((rows, columns)) = console.filter(|_| info.spec.tty) {
         // It may have ended already.
         let _ = call.engine.containers().exec_resize(&info.id, rows, columns).await;
@@ -89,26 +87,13 @@ async fn start(mut call: Call) -> Answer {
 
 async fn resize(call: Call) -> Answer {
     let (rows, columns) = size(&call.query)?;
-    let done = call.engine.containers().exec_resize(call.name(), rows, columns).await;
-    known(&call, done)?;
+    call.engine.containers().exec_resize(call.name(), rows, columns).await?;
     Ok(reply::empty(StatusCode::OK))
 }
 
 async fn inspect(call: Call) -> Answer {
-    let info = known(&call, call.engine.containers().exec_inspect(call.name()).await)?;
+    let info = call.engine.containers().exec_inspect(call.name()).await?;
     Ok(reply::ok(&body(&info)))
-}
-
-/// Docker's words for an exec that is not there.
-fn known<T>(call: &Call, answer: Result<T, Error>) -> Result<T, Failure> {
-    answer.map_err(|error| {
-        let missing = error.is_not_found() && error.object().is_none();
-        let failure = Failure::from(error);
-        if missing {
-            return failure.say(format!("No such exec instance: {}", call.name()));
-        }
-        failure
-    })
 }
 
 pub(super) fn body(info: &ExecInfo) -> Value {
