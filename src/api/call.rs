@@ -1,5 +1,6 @@
 //! A request on its way to a verb.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -33,7 +34,8 @@ pub(super) struct Call {
     pub(super) parts: Vec<String>,
     pub(super) query: Query,
     pub(super) headers: HeaderMap,
-    pub(super) body: Body,
+    /// A body is not `Sync`, and a call is looked at from futures that move between threads.
+    pub(super) body: Mutex<Body>,
     /// The connection, where the client or our server asked for it.
     pub(super) upgrade: Option<OnUpgrade>,
     /// The connection's place in our server; none in somebody else's.
@@ -86,9 +88,10 @@ impl Call {
     }
 
     async fn small_body(&mut self) -> Result<Bytes, Failure> {
+        let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner);
         let read = async {
             let mut whole = BytesMut::new();
-            while let Some(frame) = self.body.frame().await {
+            while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|error| Failure::bad(format!("the body was cut short: {error}")))?;
                 let Ok(data) = frame.into_data() else { continue };
                 if whole.len() + data.len() > MAX_JSON {
@@ -108,7 +111,8 @@ impl Call {
 
     /// The body as bytes, of any length; whoever reads it sets the pace.
     pub(super) fn stream(&mut self) -> ByteStream {
-        let body = std::mem::replace(&mut self.body, Body::whole(Bytes::new()));
+        let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let body = std::mem::replace(body, Body::whole(Bytes::new()));
         Box::pin(BodyStream::new(body).filter_map(|frame| async {
             match frame.map(hyper::body::Frame::into_data) {
                 Ok(Ok(data)) => Some(Ok(data)),

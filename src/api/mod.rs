@@ -25,14 +25,24 @@
 //! Nothing here knows more of an engine than its managers say, so a wrapper or a fake behind
 //! [`Engine::from_managers`](crate::Engine::from_managers) is served just the same.
 
+mod auth;
 mod call;
 mod connection;
 mod containers;
+mod detach;
 mod error;
+mod exec;
 mod fields;
 mod filters;
+mod frame;
+mod hijack;
+mod images;
+mod jsonl;
 mod listen;
+mod networks;
+mod object;
 mod query;
+mod refusals;
 mod reply;
 mod router;
 mod server;
@@ -40,6 +50,7 @@ mod system;
 mod times;
 mod tls;
 mod version;
+mod volumes;
 
 pub use self::listen::Mode;
 pub use self::reply::Body;

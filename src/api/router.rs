@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use super::error::Failure;
 use super::query::{Query, decode};
 use super::reply::{self, Body, BodyError, Reply};
 use super::version::{self, ApiVersion};
-use super::{containers, system};
+use super::{containers, exec, images, networks, refusals, system, volumes};
 use crate::engine::Engine;
 use crate::error::ErrorKind;
 
@@ -49,7 +49,15 @@ macro_rules! routes {
 pub(super) use routes;
 
 /// Every route there is. The first that fits is taken.
-const TABLES: [&[Route]; 2] = [system::ROUTES, containers::ROUTES];
+const TABLES: [&[Route]; 7] = [
+    system::ROUTES,
+    containers::ROUTES,
+    exec::ROUTES,
+    images::ROUTES,
+    networks::ROUTES,
+    volumes::ROUTES,
+    refusals::ROUTES,
+];
 
 /// The Engine API over an engine, as a tower and hyper service. Cheap to clone.
 ///
@@ -130,7 +138,7 @@ async fn serve(engine: Engine, head: Parts, body: Body, upgrade: hyper::upgrade:
         parts,
         query: Query::parse(head.uri.query().unwrap_or_default()),
         headers: head.headers,
-        body,
+        body: Mutex::new(body),
         upgrade: asked.then_some(upgrade),
         turn,
     };

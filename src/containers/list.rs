@@ -234,6 +234,7 @@ fn summary(record: &Record, now: SystemTime) -> ContainerSummary {
         state: record.state,
         status: status(record, now),
         labels: record.labels(),
+        network: record.body.spec.network.clone(),
     }
 }
 

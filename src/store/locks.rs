@@ -68,7 +68,7 @@ impl Locks {
         loop {
             let trial = path.clone();
             let taken = tokio::task::spawn_blocking(move || take(&trial)).await;
-            let taken = taken.map_err(|error| Error::internal(format!("taking a lock: {error}")))??;
+            let taken = taken.map_err(|error| Error::internal("taking a lock did not end").with_source(error))??;
             if let Some(file) = taken {
                 return Ok(LockGuard {
                     path,

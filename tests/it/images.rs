@@ -356,7 +356,7 @@ impl Drop for Dockerd {
 
 async fn d3_an_imported_root_runs() -> Check {
     let (engine, _root) = engine().await?;
-    let tar = Bytes::from(busybox_files()?.into_tar()?);
+    let tar = Bytes::from(busybox_files()?.tar()?);
     let pieces = vec![Ok(tar)];
     let image = engine
         .import(stream::iter(pieces).boxed())

@@ -413,12 +413,8 @@ async fn n10_audit_finds_mounts_and_cgroups() -> Check {
     }
     let world = World::new().await?;
     let running = world.started(world.script("sleep 100")).await?;
-    let place = world
-        .root
-        .path()
-        .canonicalize()?
-        .join("containers")
-        .join(running.id().as_str());
+    let place = world.root.path().canonicalize()?.join("content/stray");
+    std::fs::create_dir(&place)?;
     let mounted = Command::new("mount")
         .args(["-t", "tmpfs", "stray"])
         .arg(&place)
@@ -426,6 +422,7 @@ async fn n10_audit_finds_mounts_and_cgroups() -> Check {
     assert!(mounted.success());
     let found = world.engine.audit().await;
     assert!(Command::new("umount").arg(&place).status()?.success());
+    std::fs::remove_dir(&place)?;
     let found = found?.findings;
     let hit = |finding: &&longshore::system::Finding| {
         finding.kind == FindingKind::Mount && finding.object == place.display().to_string()

@@ -8,7 +8,7 @@ use super::super::filters;
 use super::super::reply;
 use super::super::router::Answer;
 use super::super::times;
-use crate::containers::{ContainerSummary, ListOptions};
+use crate::containers::{ContainerSummary, ListOptions, NetworkMode};
 
 pub(super) async fn list(call: Call) -> Answer {
     let limit = call.query.parsed::<i64>("limit")?.unwrap_or(-1);
@@ -42,9 +42,17 @@ pub(in crate::api) fn summary(line: &ContainerSummary) -> Value {
         "Labels": line.labels,
         "State": line.state.as_str(),
         "Status": line.status,
-        "HostConfig": {"NetworkMode": "none"},
+        "HostConfig": {"NetworkMode": network(&line.network)},
         "Health": {"Status": "none", "FailingStreak": 0},
         "NetworkSettings": {"Networks": {}},
         "Mounts": [],
     })
+}
+
+/// Docker's word for a network.
+pub(in crate::api) fn network(mode: &NetworkMode) -> &'static str {
+    match mode {
+        NetworkMode::None => "none",
+        NetworkMode::Host => "host",
+    }
 }
