@@ -140,6 +140,7 @@ impl Job {
             exit,
             host: self.host,
             namespaces: plan.all_namespaces(),
+            root: plan.root(),
         };
         match outcome {
             Ok(setup) => child.started(launch, setup, stdio, cgroup),
@@ -211,6 +212,7 @@ struct Child {
     exit: ExitWatch,
     host: Host,
     namespaces: u32,
+    root: [u32; 2],
 }
 
 pub(crate) type Stdio = [Option<OwnedFd>; 3];
@@ -233,6 +235,7 @@ impl Child {
             Inside {
                 host: self.host,
                 namespaces: self.namespaces,
+                root: self.root,
             },
         ));
         let [stdin, stdout, stderr] = stdio;

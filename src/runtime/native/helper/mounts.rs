@@ -6,6 +6,8 @@ use crate::sys::{self, AT_FDCWD, Sys};
 use crate::wire::{MountRecord, mount};
 
 /// Makes one mount and returns it detached.
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
 pub(crate) fn make(record: &MountRecord<'_>) -> Sys<i32> {
     match record.kind {
         mount::BIND => bind(record),
@@ -101,6 +103,8 @@ fn overlay(record: &MountRecord<'_>) -> Sys<i32> {
 }
 
 /// Sets a directory. The call takes 255 bytes at most, so that a longer path goes by way of a descriptor.
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
 fn set_directory(context: i32, key: &[u8], path: &[u8]) -> Sys {
     if path.len() <= 255 {
         return sys::fsconfig_set(context, key, Some(path));
@@ -116,6 +120,8 @@ fn set_directory(context: i32, key: &[u8], path: &[u8]) -> Sys {
 
 /// Before Linux 6.8: the older call, with all directories in one string of short names. It attaches, so that it needs a
 /// namespace of its own.
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
 fn overlay_by_mount(record: &MountRecord<'_>) -> Sys<i32> {
     let mut strings = record.strings.clone().skip(1);
     let upper = strings.next().ok_or(sys::EBADMSG)?;
