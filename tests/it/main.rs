@@ -10,8 +10,8 @@
     clippy::field_reassign_with_default
 )]
 
-mod cancel;
 mod exec;
+mod cancel;
 mod faults;
 mod fixtures;
 mod frame;
@@ -22,9 +22,9 @@ mod places;
 mod process;
 mod pull;
 mod support;
+mod verbs;
 mod system;
 mod userns;
-mod verbs;
 
 use libtest_mimic::Arguments;
 
