@@ -12,6 +12,8 @@ use super::object::{Object, OneOrMany};
 use super::reply;
 use super::router::{Answer, Route, routes};
 use crate::containers::{AttachOptions, ExecInfo, ExecSpec, SlowReader};
+use crate::error::{Error, ErrorKind};
+use crate::logs::{Chunk, LogStream, TeeItem};
 
 /// Routes of execs.
 pub(super) const ROUTES: &[Route] = routes! {
@@ -67,7 +69,12 @@ async fn start(mut call: Call) -> Answer {
         slow: if detach { SlowReader::Skip } else { SlowReader::Wait },
         logs: false,
     };
-    let mut attached = call.engine.containers().exec_start(&info.id, options).await?;
+    let mut attached = match call.engine.containers().exec_start(&info.id, options).await {
+        Err(error) if !detach && is_no_program(&error) => {
+            return Ok(hijack::answer(&mut call, told(error, info.spec.tty)));
+        }
+        started => started?,
+    };
     if let Some((rows, columns)) = console.filter(|_| info.spec.tty) {
         // It may have ended already.
         let _ = call.engine.containers().exec_resize(&info.id, rows, columns).await;
@@ -83,6 +90,28 @@ async fn start(mut call: Call) -> Answer {
         keys: tty.then(Keys::default),
     });
     Ok(hijack::answer(&mut call, streams))
+}
+
+/// Docker tells of a program that cannot be run in the stream, where clients look for it; the code is 126 or 127.
+fn is_no_program(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable
+    )
+}
+
+fn told(error: Error, tty: bool) -> Streams {
+    let chunk = Chunk {
+        stream: LogStream::Stdout,
+        bytes: format!("{}\r\n", Failure::from(error).message).into(),
+    };
+    Streams {
+        output: Box::pin(futures_util::stream::iter([TeeItem::Chunk(chunk)])),
+        stdout: true,
+        stderr: true,
+        tty,
+        stdin: None,
+    }
 }
 
 async fn resize(call: Call) -> Answer {

@@ -42,7 +42,7 @@ impl Shared {
         let feeding = feed.map(|(fd, chunks)| self.parts.spawner.background(feed::feed(fd, chunks)));
         let sink = self.log_sink(&record);
         let pumps = async {
-            match logs::pump_all(outputs, sink, output.clone(), PumpOptions::default()).await {
+            match logs::pump_all(outputs, Arc::clone(&sink), output.clone(), PumpOptions::default()).await {
                 Ok(report) if report.lost_entries == 0 => {}
                 Ok(report) => {
                     tracing::warn!(container = %record.id, lost = report.lost_entries, "lines could not be logged")
@@ -57,8 +57,12 @@ impl Shared {
             feeding.abort();
         }
         slot.input.end();
-        output.close();
-        self.ended(record, &slot, &*task, exit).await;
+        let record = self.ended(record, &slot, &*task, exit).await;
+        // Only now: whoever has read to the end finds a container that has ended.
+        if let Err(error) = logs::finish(sink, &output).await {
+            tracing::warn!(container = %record.id, error = error.report(), "a log could not be closed");
+        }
+        self.remove_if_asked(&record, &slot).await;
     }
 
     /// Where its log goes. A log that cannot be opened is reported and given up: the container runs on.
@@ -72,8 +76,8 @@ impl Shared {
         }
     }
 
-    /// Records the end, lets go of the runtime's part, and removes the container where that was asked for.
-    async fn ended(&self, record: Record, slot: &Slot, task: &dyn Task, exit: Exit) {
+    /// Records the end, and lets go of the runtime's part.
+    async fn ended(&self, record: Record, slot: &Slot, task: &dyn Task, exit: Exit) -> Record {
         let exit = ContainerExit {
             status: exit.status,
             oom_killed: exit.oom_killed,
@@ -83,6 +87,11 @@ impl Shared {
         }
         let record = self.record_end(record, slot, exit).await;
         slot.tell_ended(record.body.finished_ns, record.body.exit);
+        record
+    }
+
+    /// Removes a container that was to go with its end.
+    async fn remove_if_asked(&self, record: &Record, slot: &Slot) {
         if record.body.spec.auto_remove
             && slot.restarting.load(Ordering::Acquire) == 0
             && let Err(error) = self.remove(record.id.as_str(), RemoveOptions::default()).await
