@@ -12,14 +12,17 @@ use crate::images::Credentials;
 /// More than any header that holds a password or a token.
 const MAX: usize = 64 << 10;
 
-#[derive(Debug, Default, Deserialize)]
+/// What clients say of themselves, in the header and in the body of `POST /auth`.
+#[derive(Default, Deserialize)]
 #[serde(default)]
-struct Auth {
+pub(super) struct Auth {
     username: Option<String>,
     password: Option<String>,
     auth: Option<String>,
     identitytoken: Option<String>,
     registrytoken: Option<String>,
+    /// Where to sign in; the header's is not looked at.
+    pub(super) serveraddress: Option<String>,
 }
 
 /// Who asks, if the header says so. Docker's clients send an empty object for nobody.
@@ -44,7 +47,7 @@ fn parse(text: &str) -> Result<Option<Credentials>, Failure> {
 }
 
 /// `None`: `auth` cannot be read.
-fn from(auth: Auth) -> Option<Option<Credentials>> {
+pub(super) fn from(auth: Auth) -> Option<Option<Credentials>> {
     let full = |text: Option<String>| text.filter(|text| !text.is_empty());
     if let Some(token) = full(auth.identitytoken).or_else(|| full(auth.registrytoken)) {
         return Some(Some(Credentials::IdentityToken(token)));

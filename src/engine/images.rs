@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use crate::driver::Spawner;
 use crate::error::Result;
 use crate::images::{
-    ArchiveFormat, ByteStream, HistoryLine, ImageInfo, ImageManager, ImageSummary, ImportRequest, Loaded, PrunedImages,
-    PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
+    ArchiveFormat, ByteStream, Credentials, HistoryLine, ImageInfo, ImageManager, ImageSummary, ImportRequest, Loaded,
+    PrunedImages, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
 };
 use crate::progress::Progress;
 use crate::types::{Filter, ImageId, Outcome, Platform, Reference};
@@ -63,6 +63,13 @@ impl ImageManager for DriverImages {
         let inner = Arc::clone(&self.inner);
         self.spawner
             .call(async move { inner.push(request, progress).await })
+            .await
+    }
+
+    async fn login(&self, registry: &str, credentials: Credentials) -> Result<()> {
+        let (inner, registry) = (Arc::clone(&self.inner), registry.to_owned());
+        self.spawner
+            .call(async move { inner.login(&registry, credentials).await })
             .await
     }
 

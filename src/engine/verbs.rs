@@ -21,8 +21,8 @@ use crate::driver::Clock;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::events::EventStream;
 use crate::images::{
-    ArchiveFormat, ByteStream, HistoryLine, ImageInfo, ImageManager, ImageSummary, ImportRequest, Loaded, PrunedImages,
-    PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
+    ArchiveFormat, ByteStream, Credentials, HistoryLine, ImageInfo, ImageManager, ImageSummary, ImportRequest, Loaded,
+    PrunedImages, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
 };
 use crate::logs::{LogEntries, LogQuery};
 #[cfg(feature = "network")]
@@ -200,6 +200,7 @@ watched! { ContainerManager "container" {
 watched! { ImageManager "image" {
     fn pull(request: PullRequest, progress: Progress) -> ImageInfo, { image = Image request.source };
     fn push(request: PushRequest, progress: Progress) -> Pushed, { image = Image request.name };
+    fn login(registry: &str, credentials: Credentials) -> (), { registry = Registry registry };
     fn list(filter: Filter) -> Vec<ImageSummary>,;
     fn inspect(image: &str) -> ImageInfo, { image = Image image };
     fn history(image: &str) -> Vec<HistoryLine>, { image = Image image };

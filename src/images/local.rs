@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use tokio::runtime::Builder;
 
 use super::{
-    ArchiveFormat, ByteStream, HistoryLine, ImageInfo, ImageManager, ImageSummary, ImportRequest, Loaded, PrunedImages,
-    PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
+    ArchiveFormat, ByteStream, Credentials, HistoryLine, ImageInfo, ImageManager, ImageSummary, ImportRequest, Loaded,
+    PrunedImages, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
 };
 use crate::error::{Error, Result};
 use crate::events::{Event, EventKind};
@@ -142,6 +142,10 @@ impl ImageManager for LocalImages {
 
     async fn push(&self, request: PushRequest, progress: Progress) -> Result<Pushed> {
         self.push_and_tell(request, progress).await
+    }
+
+    async fn login(&self, registry: &str, credentials: Credentials) -> Result<()> {
+        self.login_to(registry, credentials).await
     }
 
     async fn import(&self, archive: ByteStream, request: ImportRequest, progress: Progress) -> Result<ImageId> {

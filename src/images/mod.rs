@@ -28,6 +28,7 @@ mod install;
 mod list;
 mod load;
 mod local;
+mod login;
 mod lookup;
 mod manifest;
 mod origin;
@@ -422,6 +423,20 @@ pub trait ImageManager: Debug + Send + Sync + 'static {
     async fn push(&self, request: PushRequest, progress: Progress) -> Result<Pushed> {
         let _ = (request, progress);
         Err(Error::unsupported_verb("images.push"))
+    }
+
+    /// Asks a registry, by its host, whether it takes credentials. A registry that asks nobody to sign in takes any. Nothing
+    /// is kept: pulls and pushes bring their own.
+    ///
+    /// # Errors
+    /// `Denied` where it does not take them; `InvalidArgument` without any, and for a host that is none; `RateLimited`,
+    /// `Unavailable`, `Timeout`: the registry.
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind.
+    async fn login(&self, registry: &str, credentials: Credentials) -> Result<()> {
+        let _ = (registry, credentials);
+        Err(Error::unsupported_verb("images.login"))
     }
 
     /// Images as one archive. An image named by a reference keeps that name in it.
