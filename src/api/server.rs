@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::connection::{Connection, MAX_HEAD, Turn};
-use super::listen::{self, Listener, Mode};
+use super::listen::{self, Listener, Mode, settle};
 use super::router::{Router, router};
 use super::tls::Tls;
 use crate::engine::Engine;
@@ -200,8 +200,7 @@ impl Bound {
 #[derive(Debug, Clone)]
 pub struct Activity {
     places: Arc<Semaphore>,
-    most: usize,
-    changed: watch::Sender<()>,
+    connections: watch::Sender<usize>,
 }
 
 impl Activity {
@@ -209,14 +208,13 @@ impl Activity {
         let most = most.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             places: Arc::new(Semaphore::new(most)),
-            most,
-            changed: watch::Sender::new(()),
+            connections: watch::Sender::new(0),
         }
     }
 
     /// How many connections there are, raw streams too.
     pub fn connections(&self) -> usize {
-        self.most - self.places.available_permits().min(self.most)
+        *self.connections.borrow()
     }
 
     /// Ends as soon as there is no connection.
@@ -224,12 +222,7 @@ impl Activity {
     /// # Cancel safety
     /// Nothing is left behind.
     pub async fn idle(&self) {
-        let mut changed = self.changed.subscribe();
-        while self.connections() > 0 {
-            if changed.changed().await.is_err() {
-                return;
-            }
-        }
+        let _ = self.connections.subscribe().wait_for(|count| *count == 0).await;
     }
 
     /// Ends once there has been no connection for so long.
@@ -237,11 +230,11 @@ impl Activity {
     /// # Cancel safety
     /// Nothing is left behind.
     pub async fn idle_for(&self, length: Duration) {
-        let mut changed = self.changed.subscribe();
+        let mut connections = self.connections.subscribe();
         loop {
-            self.idle().await;
-            changed.mark_unchanged();
-            if self.connections() == 0 && tokio::time::timeout(length, changed.changed()).await.is_err() {
+            let _ = connections.wait_for(|count| *count == 0).await;
+            // One that came and went meanwhile counts as well.
+            if tokio::time::timeout(length, connections.changed()).await.is_err() {
                 return;
             }
         }
@@ -275,12 +268,25 @@ struct Service {
 /// A connection's place among the many, held for as long as it lives, be it as a raw stream.
 #[derive(Debug)]
 pub(super) struct Lives {
-    place: Option<OwnedSemaphorePermit>,
-    changed: watch::Sender<()>,
+    #[allow(dead_code, reason = "free when dropped")]
+    place: OwnedSemaphorePermit,
+    connections: watch::Sender<usize>,
     phases: watch::Receiver<Phase>,
 }
 
 impl Lives {
+    /// Counts a connection that has its place.
+    fn new(service: &Service, place: OwnedSemaphorePermit) -> Arc<Self> {
+        let connections = service.activity.connections.clone();
+        connections.send_modify(|count| *count += 1);
+        let phases = service.phases.clone();
+        Arc::new(Self {
+            place,
+            connections,
+            phases,
+        })
+    }
+
     /// Ends when the server closes what is left.
     pub(super) async fn closed(&self) {
         reached(self.phases.clone(), Phase::Closed).await;
@@ -289,33 +295,30 @@ impl Lives {
 
 impl Drop for Lives {
     fn drop(&mut self) {
-        drop(self.place.take());
-        self.changed.send_replace(());
+        self.connections.send_modify(|count| *count = count.saturating_sub(1));
     }
 }
 
 async fn accept_all(service: Service, listener: Listener, tls: Option<Tls>) {
     loop {
-        let Ok(place) = Arc::clone(&service.activity.places).acquire_owned().await else {
-            return;
-        };
-        service.activity.changed.send_replace(());
-        let lives = Arc::new(Lives {
-            place: Some(place),
-            changed: service.activity.changed.clone(),
-            phases: service.phases.clone(),
-        });
         let accepted = match &listener {
             Listener::Unix(listener, _) => listener.accept().await.map(|(io, _)| Accepted::Unix(io)),
             Listener::Tcp(listener) => listener.accept().await.map(|(io, _)| Accepted::Tcp(io, tls.clone())),
         };
-        match accepted {
-            Ok(accepted) => drop(tokio::spawn(welcome(service.clone(), accepted, lives))),
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
             }
-        }
+        };
+        // One of each listener waits for a place in our hands, the rest in the kernel's.
+        let Ok(place) = Arc::clone(&service.activity.places).acquire_owned().await else {
+            return;
+        };
+        let lives = Lives::new(&service, place);
+        drop(tokio::spawn(welcome(service.clone(), accepted, lives)));
     }
 }
 
@@ -328,11 +331,11 @@ async fn welcome(service: Service, accepted: Accepted, lives: Arc<Lives>) {
     match accepted {
         Accepted::Unix(io) => converse(service, io, lives).await,
         Accepted::Tcp(io, None) => {
-            let _ = io.set_nodelay(true);
+            settle(&io);
             converse(service, io, lives).await;
         }
         Accepted::Tcp(io, Some(tls)) => {
-            let _ = io.set_nodelay(true);
+            settle(&io);
             let handshake = tokio::time::timeout(service.limits.head_within, tls.acceptor.accept(io));
             match handshake.await {
                 Ok(Ok(io)) => converse(service, io, lives).await,
