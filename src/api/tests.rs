@@ -285,3 +285,5 @@ async fn b6_a_refused_attach_leaves_the_connection_usable_and_a_half_closed_one_
         assert_eq!(split(&answer).0, 501);
     }
 }
+
+mod golden;

@@ -1,0 +1,259 @@
+//! Whole answers at 1.41, 1.44 and the newest, over an engine of fixed values, against what is kept in `golden/`: a change of
+//! any field, value or order of elements is a change for clients, and shows as a change of these files. To write them anew,
+//! run the test with `LONGSHORE_WRITE_GOLDEN` set, and read the difference.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::*;
+use crate::containers::{ContainerExit, ContainerInfo, ContainerSpec, ContainerState, NetworkMode};
+use crate::error::ErrorKind;
+use crate::events::{Event, EventItem, EventKind, EventStream};
+use crate::images::{ImageInfo, ImageManager, ImageSummary};
+use crate::system::{ContainerCounts, EventQuery};
+use crate::types::{ContainerId, Descriptor, Digest, ExitStatus, Filter, ImageId, MediaType, Platform};
+
+/// An engine in which nothing ever changes.
+#[derive(Debug)]
+struct Still;
+
+fn moment() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+}
+
+fn container_id() -> ContainerId {
+    "c".repeat(64).parse().unwrap()
+}
+
+fn image_id() -> ImageId {
+    format!("sha256:{}", "a".repeat(64)).parse().unwrap()
+}
+
+fn amd64() -> Platform {
+    "linux/amd64".parse().unwrap()
+}
+
+#[async_trait]
+impl ContainerManager for Still {
+    async fn list(&self, options: ListOptions) -> Result<Vec<ContainerSummary>> {
+        if let Some(key) = options.filter.keys().find(|key| *key != "label") {
+            return Err(Error::invalid(format!("there is no filter {key:?}")));
+        }
+        Ok(vec![ContainerSummary {
+            id: container_id(),
+            name: "web".into(),
+            image: "busybox".into(),
+            image_id: image_id(),
+            command: vec!["sh".into(), "-c".into(), "exit 3".into()],
+            created: moment(),
+            state: ContainerState::Exited,
+            status: "Exited (3) 2 seconds ago".into(),
+            labels: BTreeMap::from([("a".into(), "b".into())]),
+            network: NetworkMode::None,
+        }])
+    }
+
+    async fn inspect(&self, name: &str) -> Result<ContainerInfo> {
+        if name != "web" {
+            return Err(Error::not_found(ObjectKind::Container, name));
+        }
+        Ok(ContainerInfo {
+            id: container_id(),
+            name: "web".into(),
+            image_id: image_id(),
+            spec: ContainerSpec::image("busybox")
+                .command(["sh", "-c", "exit 3"])
+                .env("A", "b"),
+            command: vec!["sh".into(), "-c".into(), "exit 3".into()],
+            labels: BTreeMap::from([("a".into(), "b".into())]),
+            state: ContainerState::Exited,
+            pid: None,
+            created: moment(),
+            started: Some(moment() + Duration::from_millis(1)),
+            finished: Some(moment() + Duration::from_secs(1)),
+            exit: Some(ContainerExit {
+                status: ExitStatus::exited(3),
+                oom_killed: Some(false),
+            }),
+            error: None,
+            ownership: "direct".into(),
+            uid_map: Vec::new(),
+            gid_map: Vec::new(),
+            execs: Vec::new(),
+        })
+    }
+
+    async fn start(&self, name: &str) -> Result<Outcome> {
+        let error = Error::new(ErrorKind::Conflict, "it is being removed");
+        Err(error.with_object(ObjectKind::Container, name))
+    }
+}
+
+#[async_trait]
+impl ImageManager for Still {
+    async fn list(&self, _filter: Filter) -> Result<Vec<ImageSummary>> {
+        Ok(vec![ImageSummary {
+            id: image_id(),
+            tags: vec!["busybox:1".parse()?],
+            digests: Vec::new(),
+            platform: amd64(),
+            created: Some("2023-11-14T22:13:20Z".into()),
+            size_bytes: 7_000_000,
+            pulled_at: moment(),
+        }])
+    }
+
+    async fn inspect(&self, name: &str) -> Result<ImageInfo> {
+        if name != "busybox" && name != image_id().to_string() {
+            return Err(Error::not_found(ObjectKind::Image, name));
+        }
+        let config = r#"{"architecture":"amd64","os":"linux","created":"2023-11-14T22:13:20Z","config":{"Cmd":["sh"],
+            "Env":["PATH=/bin"],"Labels":{"x":"y"}},"rootfs":{"type":"layers","diff_ids":[]}}"#;
+        Ok(ImageInfo {
+            id: image_id(),
+            tags: vec!["busybox:1".parse()?],
+            digests: Vec::new(),
+            manifest: Descriptor {
+                media_type: MediaType("application/vnd.oci.image.manifest.v1+json".into()),
+                digest: Digest::of(b"x"),
+                size: 500,
+                platform: None,
+                annotations: BTreeMap::new(),
+            },
+            platform: amd64(),
+            config: serde_json::from_str(config).unwrap(),
+            chain: None,
+            layers: Vec::new(),
+            size_bytes: 7_000_000,
+            pulled_at: moment(),
+        })
+    }
+}
+
+#[async_trait]
+impl SystemManager for Still {
+    async fn info(&self) -> Result<SystemInfo> {
+        Ok(SystemInfo {
+            id: "an-id".into(),
+            name: "a-host".into(),
+            version: "9.9".into(),
+            root: Some("/var/lib/longshore".into()),
+            storage_driver: "overlayfs".into(),
+            storage_reason: "the kernel has it".into(),
+            log_driver: "json-file".into(),
+            cgroup_driver: "native".into(),
+            cgroup_version: "2".into(),
+            runtime: "native".into(),
+            containers: ContainerCounts {
+                stopped: 1,
+                ..ContainerCounts::default()
+            },
+            images: 1,
+            kernel_version: "6.18".into(),
+            operating_system: "Debian GNU/Linux 12 (bookworm)".into(),
+            architecture: "x86_64".into(),
+            cpus: 2,
+            memory_bytes: 8 << 30,
+            ..SystemInfo::default()
+        })
+    }
+
+    async fn events(&self, _query: EventQuery) -> Result<EventStream> {
+        let event = |kind, action: &str, id: String| Event {
+            time_ns: 1_700_000_000_000_000_005,
+            ..Event::now(kind, action, id)
+                .with("image", "busybox")
+                .with("name", "web")
+        };
+        let events = [
+            event(EventKind::Container, "start", container_id().as_str().to_owned()),
+            event(EventKind::Image, "pull", image_id().to_string()),
+        ];
+        Ok(Box::pin(futures_util::stream::iter(
+            events.map(|event| Ok(EventItem::Event(event))),
+        )))
+    }
+}
+
+fn still() -> Engine {
+    let still = Arc::new(Still);
+    Engine::from_managers(
+        Managers::default()
+            .containers(still.clone())
+            .images(still.clone())
+            .system(still),
+    )
+}
+
+const ASKED: &[(&str, &str)] = &[
+    ("GET", "version"),
+    ("GET", "info"),
+    ("GET", "containers/json?all=1"),
+    ("GET", "containers/web/json"),
+    ("GET", "images/json"),
+    ("GET", "images/busybox/json"),
+    ("GET", "events?until=1700000001"),
+    ("GET", "containers/nope/json"),
+    ("GET", "images/nope/json"),
+    ("POST", "containers/web/start"),
+    ("POST", "containers/create"),
+    ("POST", "containers/web/pause"),
+    ("GET", "containers/json?filters=%5B"),
+    ("GET", "containers/json?filters=%7B%22colour%22%3A%5B%22red%22%5D%7D"),
+    ("GET", "swarm"),
+    ("GET", "nowhere"),
+];
+
+/// Code and body; a body of several lines as a list of them.
+async fn answer(version: &str, method: &str, path: &str) -> Value {
+    let (mut client, server) = tokio::io::duplex(64 << 10);
+    tokio::spawn(async move {
+        let connection = hyper::server::conn::http1::Builder::new();
+        let _ = connection.serve_connection(TokioIo::new(server), router(still())).await;
+    });
+    // Version 1.0 of HTTP has no chunks.
+    let request = format!("{method} /v{version}/{path} HTTP/1.0\r\nContent-Type: application/json\r\n\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).await.unwrap();
+    let (code, _, body) = split(&bytes);
+    let mut lines: Vec<Value> = body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for line in &mut lines {
+        // The one value that is the host's.
+        if line.get("SystemTime").is_some() {
+            line["SystemTime"] = json!("now");
+        }
+    }
+    let body = if lines.len() == 1 {
+        lines.remove(0)
+    } else {
+        Value::Array(lines)
+    };
+    json!({"code": code, "body": body})
+}
+
+#[tokio::test]
+async fn p48_whole_answers_are_what_they_were() {
+    for (version, kept) in [
+        ("1.41", include_str!("golden/1.41.json")),
+        ("1.44", include_str!("golden/1.44.json")),
+        ("1.56", include_str!("golden/1.56.json")),
+    ] {
+        let mut answers = serde_json::Map::new();
+        for (method, path) in ASKED {
+            answers.insert(format!("{method} {path}"), answer(version, method, path).await);
+        }
+        let answers = Value::Object(answers);
+        if std::env::var_os("LONGSHORE_WRITE_GOLDEN").is_some() {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/api/tests/golden/{version}.json"));
+            std::fs::write(path, format!("{answers:#}\n")).unwrap();
+            continue;
+        }
+        let kept: Value = serde_json::from_str(kept).unwrap();
+        for (asked, answer) in answers.as_object().unwrap() {
+            assert_eq!(answer, &kept[asked], "{version} {asked}");
+        }
+        assert_eq!(answers.as_object().unwrap().len(), kept.as_object().unwrap().len());
+    }
+}
