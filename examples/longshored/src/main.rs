@@ -58,11 +58,12 @@ async fn run(options: Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The group that may use unix sockets: the one that was asked for, or `docker` if there is one.
+/// The group that may use unix sockets: the one that was asked for, or `docker` if there is one that is ours to give to.
 fn group(asked: Option<&str>) -> Result<Option<u32>, Failure> {
     let name = asked.unwrap_or("docker");
     let found = nix::unistd::Group::from_name(name).map_err(|error| Failure::new(format!("group {name}: {error}")))?;
     match (found, asked) {
+        (Some(group), None) if !may_give_to(group.gid) => Ok(None),
         (Some(group), _) => Ok(Some(group.gid.as_raw())),
         (None, None) => Ok(None),
         (None, Some(name)) => name
@@ -70,4 +71,10 @@ fn group(asked: Option<&str>) -> Result<Option<u32>, Failure> {
             .map(Some)
             .map_err(|_| Failure::new(format!("there is no group {name}"))),
     }
+}
+
+/// Whether this user may give a file of his to a group: root to any, others to their own. Source: chown(2).
+fn may_give_to(group: nix::unistd::Gid) -> bool {
+    let own = || nix::unistd::getgroups().is_ok_and(|groups| groups.contains(&group));
+    nix::unistd::geteuid().is_root() || nix::unistd::getegid() == group || own()
 }

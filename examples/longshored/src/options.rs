@@ -35,7 +35,7 @@ pub struct Options {
     /// Lets anybody who can reach an address that is not loopback in, without TLS: whoever connects is as good as root here.
     #[arg(long)]
     pub insecure_tcp: bool,
-    /// The group that may use unix sockets; default `docker` where there is one, else the daemon's own.
+    /// The group that may use unix sockets; default `docker` where there is one that the user may give files to, else his own.
     #[arg(short = 'G', long, value_name = "GROUP")]
     pub group: Option<String>,
     /// Permission bits of unix sockets, in octal.
