@@ -71,6 +71,9 @@ build_tests() {
     IT_TESTS=$(test_binary "$messages" it test)
     mapfile -t OTHER_TESTS < <(test_binaries "$messages" | grep -vxF -e "$LIB_TESTS" -e "$IT_TESTS" || true)
     HELPERS=$(grep '"kind":\["bin"\]' "$messages" | grep '"test":false' | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' || true)
+    # Its tests are in the integration binary, which cargo does not know: it would not build the program for them.
+    cargo build --quiet --locked --all-features --package longshored
+    LONGSHORED=$(dirname "$(dirname "$IT_TESTS")")/longshored
     count "build" 1 0 0
 }
 
@@ -97,6 +100,8 @@ suite_as() {
     copy=$STAGE/${binary##*/}
     tmp=$STAGE/tmp-$user
     [ -e "$copy" ] || command install -m 755 "$binary" "$copy"
+    # The integration tests look for the daemon beside themselves.
+    [ -e "$STAGE/longshored" ] || command install -m 755 "$LONGSHORED" "$STAGE/longshored"
     command install -d -m 700 -o "$user" "$tmp"
     part "$name" setpriv --reuid "$user" --regid "$user" --init-groups --reset-env \
         env TMPDIR="$tmp" LONGSHORE_KILL_LOOPS="${LONGSHORE_KILL_LOOPS:-}" \

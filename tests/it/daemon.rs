@@ -23,10 +23,10 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use crate::faults;
 use crate::frame::{Check, Stop, block_on, fail};
 use crate::longshored::{self, Daemon, await_gone};
-use crate::support::registry::{Options, Registry, free_port};
-use crate::support::wire::{self, ask_tcp};
 use crate::support::image::{self, Files, busybox_files};
+use crate::support::registry::{Options, Registry, free_port};
 use crate::support::scratch;
+use crate::support::wire::{self, ask_tcp};
 use crate::tests;
 
 tests! { "daemon":
@@ -73,7 +73,10 @@ fn b1_tcp_on_loopback_and_elsewhere_only_by_name() -> Check {
     let mut refused = Daemon::adopt(child, root, socket);
     let status = refused.ended()?;
     let complaint = refused.complaint();
-    assert!(!status.success() && complaint.contains("--insecure-tcp"), "{status}: {complaint}");
+    assert!(
+        !status.success() && complaint.contains("--insecure-tcp"),
+        "{status}: {complaint}"
+    );
     let mut insisted = Daemon::start(&["--host", &host, "--insecure-tcp"])?;
     ask_tcp(SocketAddr::from(([127, 0, 0, 1], far.port())), "/version")?.expect(200)?;
     insisted.stop()
@@ -121,14 +124,18 @@ fn over_tls(to: SocketAddr, trusts: &str, shows: Option<&(String, String)>) -> R
         Some((certificate, key)) => {
             let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|error| text(&error))?];
             let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| text(&error))?;
-            builder.with_client_auth_cert(chain, key).map_err(|error| text(&error))?
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| text(&error))?
         }
     };
     let conversation = async {
         let tcp = tokio::net::TcpStream::connect(to).await?;
         let name = ServerName::IpAddress(to.ip().into());
         let mut stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
-        stream.write_all(wire::request("GET", "/version", "").as_bytes()).await?;
+        stream
+            .write_all(wire::request("GET", "/version", "").as_bytes())
+            .await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         Ok::<_, std::io::Error>(answer.lines().next().unwrap_or_default().to_owned())
@@ -155,14 +162,31 @@ fn b1_tls_lets_in_whom_its_authority_signed() -> Check {
     let address = free_port()?;
     let host = format!("tcp://{address}");
     let mut daemon = Daemon::start(&[
-        "--host", &host, "--tlsverify", "--tlscacert", &ca, "--tlscert", &cert, "--tlskey", &key,
+        "--host",
+        &host,
+        "--tlsverify",
+        "--tlscacert",
+        &ca,
+        "--tlscert",
+        &cert,
+        "--tlskey",
+        &key,
     ])?;
     let (good, stranger) = (ours.sign()?, other.sign()?);
-    assert_eq!(over_tls(address, &ours.pem, Some(&good)), Ok("HTTP/1.1 200 OK".to_owned()));
+    assert_eq!(
+        over_tls(address, &ours.pem, Some(&good)),
+        Ok("HTTP/1.1 200 OK".to_owned())
+    );
     let refusals = [
         ("no certificate", over_tls(address, &ours.pem, None)),
-        ("another authority's certificate", over_tls(address, &ours.pem, Some(&stranger))),
-        ("a client that trusts another authority", over_tls(address, &other.pem, Some(&good))),
+        (
+            "another authority's certificate",
+            over_tls(address, &ours.pem, Some(&stranger)),
+        ),
+        (
+            "a client that trusts another authority",
+            over_tls(address, &other.pem, Some(&good)),
+        ),
     ];
     for (who, answer) in refusals {
         assert!(answer.is_err(), "{who}: {answer:?}");
@@ -179,8 +203,14 @@ fn handed_in(listener: UnixListener, notify: &Path, options: &[&str]) -> Result<
     let (command, root, socket) = Daemon::command()?;
     let mut shell = std::process::Command::new("sh");
     let script = r#"export LISTEN_PID=$$ LISTEN_FDS=1; exec "$0" "$@" 3<&0 </dev/null"#;
-    shell.args(["-c", script]).arg(command.get_program()).args(command.get_args());
-    shell.args(["--host", "fd://"]).args(options).env("NOTIFY_SOCKET", notify);
+    shell
+        .args(["-c", script])
+        .arg(command.get_program())
+        .args(command.get_args());
+    shell
+        .args(["--host", "fd://"])
+        .args(options)
+        .env("NOTIFY_SOCKET", notify);
     shell.stdin(Stdio::from(OwnedFd::from(listener))).stderr(Stdio::piped());
     let child = shell.spawn()?;
     Ok((Daemon::adopt(child, root, socket.clone()), socket))
@@ -212,7 +242,11 @@ fn b3_an_idle_daemon_ends() -> Check {
     // A connection without a request counts as well.
     let client = UnixStream::connect(&daemon.socket)?;
     let waited = daemon.ask("POST", &format!("/containers/{id}/wait"), "")?.expect(200)?;
-    assert_eq!(waited.json()?["StatusCode"], 0, "the container ran to its end: {waited:?}");
+    assert_eq!(
+        waited.json()?["StatusCode"],
+        0,
+        "the container ran to its end: {waited:?}"
+    );
     drop(client);
     let status = daemon.ended()?;
     assert!(status.success(), "{status}: {}", daemon.complaint());
@@ -223,12 +257,20 @@ fn b4_every_version_answers_and_others_are_refused() -> Check {
     let mut daemon = Daemon::start(&[])?;
     for minor in 24..=56 {
         daemon.ask("GET", &format!("/v1.{minor}/_ping"), "")?.expect(200)?;
-        daemon.ask("GET", &format!("/v1.{minor}/containers/json"), "")?.expect(200)?;
+        daemon
+            .ask("GET", &format!("/v1.{minor}/containers/json"), "")?
+            .expect(200)?;
     }
     daemon.ask("GET", "/_ping", "")?.expect(200)?;
     for (version, words) in [
-        ("1.23", "client version 1.23 is too old. Minimum supported API version is 1.24"),
-        ("1.57", "client version 1.57 is too new. Maximum supported API version is 1.56"),
+        (
+            "1.23",
+            "client version 1.23 is too old. Minimum supported API version is 1.24",
+        ),
+        (
+            "1.57",
+            "client version 1.57 is too new. Maximum supported API version is 1.56",
+        ),
     ] {
         let refused = daemon.ask("GET", &format!("/v{version}/version"), "")?.expect(400)?;
         assert!(refused.message()?.contains(words), "{refused:?}");
@@ -273,7 +315,13 @@ fn b7_errors_before_a_stream_and_in_it() -> Check {
     let missing = pull("nope")?.expect(404)?;
     assert!(missing.message()?.contains("manifest unknown"), "{missing:?}");
     let good = pull("1")?.expect(200)?;
-    assert!(last_line(&good.body)?["status"].as_str().unwrap_or_default().starts_with("Status: "), "{good:?}");
+    assert!(
+        last_line(&good.body)?["status"]
+            .as_str()
+            .unwrap_or_default()
+            .starts_with("Status: "),
+        "{good:?}"
+    );
     let dir = scratch::fresh("layout");
     let files = [busybox_files()?, Files::new().file("more", 0o644, "x".repeat(1 << 16))];
     let other = image::write_layout(dir.path(), &files, &json!({}))?;
@@ -295,23 +343,36 @@ fn b7_errors_before_a_stream_and_in_it() -> Check {
 fn p9_clients_of_every_age_run_a_container() -> Check {
     let mut daemon = Daemon::start(&[])?;
     for version in ["1.24", "1.32", "1.40", "1.41", "1.44", "1.56"] {
-        let body = json!({"Image": "busybox", "Cmd": ["sh", "-c", "echo out; exit 3"], "HostConfig": {"NetworkMode": "none"}});
+        let body =
+            json!({"Image": "busybox", "Cmd": ["sh", "-c", "echo out; exit 3"], "HostConfig": {"NetworkMode": "none"}});
         let at = |rest: &str| format!("/v{version}/containers/{rest}");
-        let created = daemon.ask("POST", &at("create"), &body.to_string())?.expect(201)?.json()?;
+        let created = daemon
+            .ask("POST", &at("create"), &body.to_string())?
+            .expect(201)?
+            .json()?;
         let id = created["Id"].as_str().unwrap_or_default();
         daemon.ask("POST", &at(&format!("{id}/start")), "")?.expect(204)?;
         let waited = daemon.ask("POST", &at(&format!("{id}/wait")), "")?.expect(200)?;
         assert_eq!(waited.json()?["StatusCode"], 3, "{version}");
         let inspected = daemon.ask("GET", &at(&format!("{id}/json")), "")?.expect(200)?.json()?;
         assert_eq!(inspected["State"]["ExitCode"], 3, "{version}");
-        let logs = daemon.ask("GET", &at(&format!("{id}/logs?stdout=1")), "")?.expect(200)?;
+        let logs = daemon
+            .ask("GET", &at(&format!("{id}/logs?stdout=1")), "")?
+            .expect(200)?;
         assert!(logs.body.ends_with("out\n"), "{version}: {logs:?}");
         let listed = daemon.ask("GET", &at("json?all=1"), "")?.expect(200)?.json()?;
         assert_eq!(listed[0]["Id"], id, "{version}");
         daemon.ask("DELETE", &at(id), "")?.expect(204)?;
-        let images = daemon.ask("GET", &format!("/v{version}/images/json"), "")?.expect(200)?.json()?;
+        let images = daemon
+            .ask("GET", &format!("/v{version}/images/json"), "")?
+            .expect(200)?
+            .json()?;
         // Every client before 1.44 adds it up.
-        assert_eq!(images[0]["VirtualSize"].is_u64(), version < "1.44", "{version}: {images}");
+        assert_eq!(
+            images[0]["VirtualSize"].is_u64(),
+            version < "1.44",
+            "{version}: {images}"
+        );
     }
     daemon.stop()
 }
@@ -336,7 +397,9 @@ fn a_drain_lets_requests_finish_and_leaves_nothing() -> Check {
     let short = daemon.create(r#""Cmd": ["sleep", "2"]"#)?;
     let (long, pid) = daemon.run(r#""Cmd": ["sh", "-c", "echo x > /x; sleep 600"]"#)?;
     let mut waiting = begin(&daemon, &format!("/containers/{short}/wait"))?;
-    daemon.ask("POST", &format!("/containers/{short}/start"), "")?.expect(204)?;
+    daemon
+        .ask("POST", &format!("/containers/{short}/start"), "")?
+        .expect(204)?;
     let mut attached = begin(&daemon, &format!("/containers/{long}/attach?stream=1&stdout=1"))?;
     let mut family = daemon.family();
     family.push(u32::try_from(pid).unwrap_or(0));
@@ -344,7 +407,10 @@ fn a_drain_lets_requests_finish_and_leaves_nothing() -> Check {
     daemon.signal(Signal::SIGTERM)?;
     let mut answer = String::new();
     waiting.read_to_string(&mut answer)?;
-    assert!(answer.contains(r#"{"StatusCode":0}"#), "the request was cut off: {answer:?}");
+    assert!(
+        answer.contains(r#"{"StatusCode":0}"#),
+        "the request was cut off: {answer:?}"
+    );
     let mut rest = Vec::new();
     let _ = attached.read_to_end(&mut rest);
     let status = daemon.ended()?;
@@ -384,6 +450,9 @@ fn a_killed_daemon_leaves_nothing() -> Check {
     let again = crate::support::root::TempRoot::shared(daemon.root.path());
     let mut again = Daemon::adopt(child, again, daemon.socket.clone());
     again.await_socket()?;
-    assert_eq!(again.ask("GET", "/containers/json?all=1", "")?.expect(200)?.json()?, json!([]));
+    assert_eq!(
+        again.ask("GET", "/containers/json?all=1", "")?.expect(200)?.json()?,
+        json!([])
+    );
     again.stop()
 }

@@ -110,7 +110,8 @@ impl Daemon {
 
     /// Creates a container of busybox that goes when it ends; its id. `more` is more of its config.
     pub fn create(&self, more: &str) -> Result<String, Stop> {
-        let body = format!(r#"{{"Image": "busybox", {more}, "HostConfig": {{"NetworkMode": "none", "AutoRemove": true}}}}"#);
+        let body =
+            format!(r#"{{"Image": "busybox", {more}, "HostConfig": {{"NetworkMode": "none", "AutoRemove": true}}}}"#);
         let created = self.ask("POST", "/v1.44/containers/create", &body)?.expect(201)?;
         match created.json()?["Id"].as_str() {
             Some(id) => Ok(id.to_owned()),
@@ -201,7 +202,11 @@ fn parent(name: &str) -> Option<(u32, u32)> {
 pub fn await_gone(pids: &[u32]) -> Result<(), Stop> {
     let start = Instant::now();
     loop {
-        let left: Vec<u32> = parents().iter().map(|(pid, _)| *pid).filter(|pid| pids.contains(pid)).collect();
+        let left: Vec<u32> = parents()
+            .iter()
+            .map(|(pid, _)| *pid)
+            .filter(|pid| pids.contains(pid))
+            .collect();
         if left.is_empty() {
             return Ok(());
         }

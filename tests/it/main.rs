@@ -12,17 +12,21 @@
 
 mod api;
 mod cancel;
+mod daemon;
 mod exec;
 mod faults;
 mod fixtures;
 mod frame;
 mod host;
+mod hostile;
 mod images;
 mod layout;
 mod life;
+mod longshored;
 mod places;
 mod process;
 mod pull;
+mod same;
 mod support;
 mod system;
 mod userns;
@@ -46,6 +50,9 @@ const GROUPS: &[frame::Group] = &[
     system::TESTS,
     cancel::TESTS,
     api::TESTS,
+    daemon::TESTS,
+    same::TESTS,
+    hostile::TESTS,
 ];
 
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo)];
@@ -56,6 +63,7 @@ fn main() {
         .chain(faults::ROLES)
         .chain(exec::ROLES)
         .chain(places::ROLES)
+        .chain(hostile::ROLES)
         .copied()
         .collect();
     if let Some(code) = support::embedder::run_role(&roles) {

@@ -8,6 +8,7 @@ pub mod leaks;
 pub mod registry;
 pub mod root;
 pub mod scratch;
+pub mod wire;
 pub mod world;
 
 use std::path::{Path, PathBuf};
