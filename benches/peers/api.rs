@@ -90,7 +90,10 @@ fn memory(host: &Host, ours: u32) -> String {
 
 fn resident_kib(root: u32) -> u64 {
     let mut family = vec![root];
-    let all: Vec<(u32, u32)> = names_in(Path::new("/proc")).iter().filter_map(|name| parent(name)).collect();
+    let all: Vec<(u32, u32)> = names_in(Path::new("/proc"))
+        .iter()
+        .filter_map(|name| parent(name))
+        .collect();
     while let Some((pid, _)) = all
         .iter()
         .find(|(pid, parent)| family.contains(parent) && !family.contains(pid))

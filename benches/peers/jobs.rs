@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::api;
 use crate::host::Host;
 use crate::limits;
 use crate::measure::{Contestant, Job, Run, timed};
@@ -16,13 +17,22 @@ use crate::worker::{self, Worker};
 
 pub type Prepare = fn(&mut Host) -> Job;
 
-pub const NAMES: [&str; 6] = ["start", "start-parallel", "run-cli", "pull-large", "pull-files", "open"];
+pub const NAMES: [&str; 7] = [
+    "start",
+    "start-parallel",
+    "run-cli",
+    "run-api",
+    "pull-large",
+    "pull-files",
+    "open",
+];
 
 pub fn by_name(name: &str) -> Option<Prepare> {
     match name {
         "start" => Some(start),
         "start-parallel" => Some(start_parallel),
         "run-cli" => Some(run_cli),
+        "run-api" => Some(api::run_api),
         "pull-large" => Some(pull::large),
         "pull-files" => Some(pull::files),
         "open" => Some(open),
@@ -71,9 +81,9 @@ fn peers_once(host: &Host) -> Vec<Contestant> {
         .collect()
 }
 
-type MakeCommand = Box<dyn FnMut(usize) -> Command>;
+pub type MakeCommand = Box<dyn FnMut(usize) -> Command>;
 
-fn once(mut command: MakeCommand) -> Run {
+pub fn once(mut command: MakeCommand) -> Run {
     let mut serial = 0;
     Box::new(move || {
         serial += 1;
@@ -91,7 +101,7 @@ fn peer_commands(host: &Host) -> Vec<(&'static str, Result<MakeCommand, String>)
     ]
 }
 
-fn docker_run(host: &Host) -> Result<MakeCommand, String> {
+pub fn docker_run(host: &Host) -> Result<MakeCommand, String> {
     let docker = host.docker.as_ref().map_err(Clone::clone)?;
     let image = host.reference("busybox");
     sh(&mut docker.docker(&["pull", "--quiet", &image]))?;
@@ -193,15 +203,9 @@ fn run_cli(host: &mut Host) -> Job {
     }
 }
 
-/// Our client, built in the release profile if it is not there yet.
+/// Our client.
 fn client(host: &Host) -> Result<MakeCommand, String> {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    sh(cargo
-        .current_dir(manifest)
-        .args(["build", "--quiet", "--release", "--package", "longshore-cli"]))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| manifest.join("target"), PathBuf::from);
-    let (program, root) = (target.join("release/longshore"), host.dir("ours-cli"));
+    let (program, root) = (built("longshore-cli", "longshore")?, host.dir("ours-cli"));
     let image = host.reference("busybox");
     sh(Command::new(&program).arg("--root").arg(&root).args(["pull", &image]))?;
     Ok(Box::new(move |_| {
@@ -212,6 +216,17 @@ fn client(host: &Host) -> Result<MakeCommand, String> {
             .args(["run", "--rm", "--network", "none", &image, "true"]);
         command
     }))
+}
+
+/// A program of ours, in the release profile.
+pub fn built(package: &str, program: &str) -> Result<PathBuf, String> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    sh(cargo
+        .current_dir(manifest)
+        .args(["build", "--quiet", "--release", "--package", package]))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| manifest.join("target"), PathBuf::from);
+    Ok(target.join("release").join(program))
 }
 
 fn open(host: &mut Host) -> Job {

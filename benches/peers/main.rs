@@ -18,6 +18,7 @@ mod limits;
 #[path = "../../tests/it/support/mod.rs"]
 mod support;
 
+mod api;
 mod host;
 mod images;
 mod jobs;

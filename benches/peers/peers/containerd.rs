@@ -41,6 +41,10 @@ impl Containerd {
         Ok(containerd)
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn ctr(&self, arguments: &[&str]) -> Command {
         ctr(&self.socket, arguments)
     }

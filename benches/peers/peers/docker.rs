@@ -58,6 +58,10 @@ impl Docker {
         Ok(docker)
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn docker(&self, arguments: &[&str]) -> Command {
         docker_command(&self.socket, arguments)
     }
