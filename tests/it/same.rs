@@ -75,6 +75,9 @@ fn a7_the_same_kind_in_process_and_over_rest() -> Check {
     daemon.stop()
 }
 
+/// Keys and values of a filter.
+type Terms<'a> = &'a [(&'a str, &'a str)];
+
 /// The ids of a list.
 fn ids(list: &Value) -> BTreeSet<String> {
     let lines = list.as_array().into_iter().flatten();
@@ -109,7 +112,7 @@ fn a12_filters_match_the_same_in_process_and_over_rest() -> Check {
     daemon
         .ask("POST", &format!("/containers/{ended}/wait"), "")?
         .expect(200)?;
-    let filters: &[(&[(&str, &str)], &[&str])] = &[
+    let filters: &[(Terms<'_>, &[&str])] = &[
         (&[], &[&ended, &running, &created]),
         (&[("label", "a=b")], &[&ended, &created]),
         (&[("label", "a")], &[&ended, &running, &created]),
