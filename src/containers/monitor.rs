@@ -1,7 +1,7 @@
 //! What follows a start: pumps until the streams end, the exit, its record, and auto-removal.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,14 +13,17 @@ use super::local::{Shared, Slot};
 use super::record::{ExitRecord, Record, now_ns};
 use super::state::ContainerState;
 use super::{ContainerExit, RemoveOptions};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::events::{Event, EventKind};
-use crate::logs::{self, LogSink, LogStream, PumpOptions, Tee};
+use crate::logs::{self, LogSink, LogStream, PumpOptions, PumpReport, Tee};
 use crate::runtime::{Exit, Task};
 use crate::types::ExitStatus;
 
 /// How long output may take to drain once the first process has ended: only a process outside can hold a pipe open then.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// How long until an exit that could not be recorded is tried again.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// Our ends of a running container's streams.
 pub(crate) struct Streams {
@@ -32,23 +35,26 @@ pub(crate) struct Streams {
 impl Shared {
     pub(crate) async fn monitor(
         self: Arc<Self>,
-        record: Record,
+        mut record: Record,
         slot: Arc<Slot>,
         task: Arc<dyn Task>,
         streams: Streams,
     ) {
         let Streams { outputs, feed, output } = streams;
         let feeding = feed.map(|(fd, chunks)| self.parts.spawner.background(feed::feed(fd, chunks)));
-        let sink = self.log_sink(&record);
+        let lost = Mutex::new(None);
+        let sink = match self.open_log(&record.id) {
+            Ok(sink) => sink,
+            Err(error) => {
+                // The container runs on.
+                put(&lost, format!("its log could not be written: {}", error.report()));
+                Arc::new(Discard)
+            }
+        };
         let pumps = async {
-            match logs::pump_all(outputs, sink, output.clone(), PumpOptions::default()).await {
-                Ok(report) if report.lost_entries == 0 => {}
-                Ok(report) => {
-                    tracing::warn!(container = %record.id, lost = report.lost_entries, "lines could not be logged")
-                }
-                Err(error) => {
-                    tracing::warn!(container = %record.id, error = error.report(), "output could not be read")
-                }
+            let pumped = logs::pump_all(outputs, sink, output.clone(), PumpOptions::default()).await;
+            if let Some(what) = lost_of(pumped) {
+                put(&lost, what);
             }
         };
         let exit = run_to_end(&*task, pumps).await;
@@ -56,18 +62,11 @@ impl Shared {
             feeding.abort();
         }
         output.close();
-        self.ended(record, &slot, &*task, exit).await;
-    }
-
-    /// Where its log goes. A log that cannot be opened is reported and given up: the container runs on.
-    fn log_sink(&self, record: &Record) -> Arc<dyn LogSink> {
-        match self.open_log(&record.id) {
-            Ok(sink) => sink,
-            Err(error) => {
-                tracing::warn!(container = %record.id, error = error.report(), "the log cannot be written");
-                Arc::new(Discard)
-            }
+        if let Some(what) = lost.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            tracing::warn!(container = %record.id, what, "output was lost");
+            record.body.error = Some(what);
         }
+        self.ended(record, &slot, &*task, exit).await;
     }
 
     /// Records the end, lets go of the runtime's part, and removes the container where that was asked for.
@@ -82,15 +81,28 @@ impl Shared {
         slot.set_live(None);
         record.body.finished_ns = Some(now_ns());
         record.body.exit = Some(ExitRecord::from(exit));
-        if let Err(error) = self.record_state(&mut record, ContainerState::Exited, "die").await {
-            tracing::warn!(container = %record.id, error = error.report(), "an exit could not be recorded");
-        }
+        self.record_exit(&mut record, slot).await;
         slot.tell_waiters();
         if record.body.spec.auto_remove
             && let Err(error) = self.remove(record.id.as_str(), RemoveOptions::default()).await
             && !error.is_not_found()
         {
             tracing::warn!(container = %record.id, error = error.report(), "a container could not be removed after its end");
+        }
+    }
+
+    /// An exit is not lost for want of space: it is recorded as soon as there is some, and who waits learns of it at once.
+    async fn record_exit(&self, record: &mut Record, slot: &Slot) {
+        let before = record.state;
+        while let Err(error) = self.record_state(record, ContainerState::Exited, "die").await {
+            tracing::warn!(container = %record.id, error = error.report(), "an exit could not be recorded");
+            if !matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Unavailable) {
+                return;
+            }
+            record.state = before;
+            slot.set_last_exit(record.body.exit);
+            slot.tell_waiters();
+            tokio::time::sleep(RETRY).await;
         }
     }
 
@@ -143,6 +155,24 @@ async fn run_to_end(task: &dyn Task, pumps: impl Future<Output = ()>) -> Exit {
         tracing::warn!(error = error.report(), "the runtime lost a container");
         Exit::new(ExitStatus::signaled(9), None)
     })
+}
+
+fn put(place: &Mutex<Option<String>>, what: String) {
+    *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
+}
+
+/// What a container wrote and its log lacks, in words.
+fn lost_of(pumped: Result<PumpReport>) -> Option<String> {
+    match pumped {
+        Ok(PumpReport { lost_entries: 0, .. }) => None,
+        Ok(report) => {
+            let why = report
+                .first_error
+                .map_or_else(|| "too slow".to_owned(), |error| error.report());
+            Some(format!("{} entries of its log were lost: {why}", report.lost_entries))
+        }
+        Err(error) => Some(format!("its output could not be read: {}", error.report())),
+    }
 }
 
 /// A log that takes everything and keeps nothing.

@@ -57,6 +57,7 @@ impl Shared {
             Ok(streams) => streams,
             Err(error) => return Err(abandon(&*task, error).await),
         };
+        slot.set_last_exit(None);
         slot.set_live(Some(Live {
             task: Arc::clone(&task),
         }));

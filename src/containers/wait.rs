@@ -67,6 +67,11 @@ impl Shared {
                     if let (true, Some(exit)) = (ended, last) {
                         return Ok(exit.into());
                     }
+                    // It has ended, and there is no space to say so.
+                    let unrecorded = now.state == ContainerState::Running && slot.live().is_none();
+                    if let Some(exit) = slot.last_exit().filter(|_| unrecorded) {
+                        return Ok(exit.into());
+                    }
                 }
                 Err(error) if error.is_not_found() => {
                     self.forget(&record.id);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::images::DriverImages;
 use super::{Engine, Inner, Local, Managers};
@@ -61,6 +61,15 @@ struct Opened {
     containers: LocalContainers,
     reconciler: Reconciler,
     reason: String,
+}
+
+impl Opened {
+    /// Ends what nobody waits for any more.
+    async fn close(self) {
+        self.containers.0.close().await;
+        self.native.close().await;
+        drop(self.owner);
+    }
 }
 
 /// An engine with choices of one's own. Every choice has a default.
@@ -152,14 +161,8 @@ impl EngineBuilder {
     pub async fn open(self) -> Result<Engine> {
         let mut driver = Driver::start()?;
         let spawner = driver.spawner().clone();
-        let opening = spawner.call({
-            let spawner = spawner.clone();
-            async move {
-                let opened = tokio::task::spawn_blocking(move || self.open_now(spawner)).await;
-                opened.map_err(|error| Error::internal("opening the engine panicked").with_source(error))?
-            }
-        });
-        let opened = opening.await?;
+        let own = spawner.clone();
+        let opened = spawner.tail(|_| self.open_on_driver(own), Opened::close).await?;
         let Opened {
             root,
             owner,
@@ -202,12 +205,28 @@ impl EngineBuilder {
         })
     }
 
+    /// Opens; a helper process that an opening in vain has begun is ended and reaped.
+    async fn open_on_driver(self, spawner: Spawner) -> Result<Opened> {
+        let begun = Arc::<OnceLock<Arc<NativeRuntime>>>::default();
+        let native = Arc::clone(&begun);
+        let opened = tokio::task::spawn_blocking(move || self.open_now(spawner, &native)).await;
+        let opened =
+            opened.unwrap_or_else(|error| Err(Error::internal("opening the engine panicked").with_source(error)));
+        if let (Err(_), Some(native)) = (&opened, begun.get()) {
+            native.close().await;
+        }
+        opened
+    }
+
     /// Everything that blocks.
-    fn open_now(self, spawner: Spawner) -> Result<Opened> {
+    fn open_now(self, spawner: Spawner, begun: &OnceLock<Arc<NativeRuntime>>) -> Result<Opened> {
         let root = Root::open(&self.root)?;
         let (owners, owner) = (root.owners(), root.owners().register()?);
         let store = Store::open(&root)?;
-        let native = Arc::new(self.native(&owner)?);
+        let native = Arc::clone(begun.get_or_init({
+            let native = Arc::new(self.native(&owner)?);
+            || native
+        }));
         let ownership = choose_ownership(&root, &native)?;
         root.recorded_backend(OWNERSHIP, ownership_name(&ownership))?;
         let (snapshotter, reason) = self.choose_snapshotter(&root, &ownership, &native)?;

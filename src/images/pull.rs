@@ -64,14 +64,15 @@ impl LocalImages {
         let result = self
             .fetch_leased(origin, &chosen, platform, &lease, &mut held, progress)
             .await;
-        if let Ok(lease) = Arc::try_unwrap(lease) {
-            self.parts.store.call(move |_| lease.release()).await?;
-        }
-        match &result {
-            Ok(info) => self.remove_unused(unneeded(held, info)).await?,
-            Err(error) if is_final(error) => self.remove_unused(held).await?,
+        let left = match &result {
+            Ok(info) => unneeded(held, info),
+            Err(error) if is_final(error) => held,
             Err(_) => Vec::new(),
         };
+        if let Err(error) = self.let_go(lease, left).await {
+            // The image is here, or the pull has failed for a reason that says more: whoever clears up next has this too.
+            tracing::warn!(error = error.report(), "what a pull held could not be let go");
+        }
         result
     }
 
@@ -106,6 +107,13 @@ impl LocalImages {
         let record = self.parts.store.call(move |store| put(store, record, &names)).await?;
         self.tell("pull", id, origin.names.first()).await;
         self.info_of(record).await
+    }
+
+    async fn let_go(&self, lease: Arc<Lease>, unused: Vec<Node>) -> Result<()> {
+        if let Ok(lease) = Arc::try_unwrap(lease) {
+            self.parts.store.call(move |_| lease.release()).await?;
+        }
+        self.remove_unused(unused).await.map(drop)
     }
 
     async fn hold(&self, lease: &Arc<Lease>, nodes: Vec<Node>) -> Result<()> {

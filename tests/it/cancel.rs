@@ -310,7 +310,11 @@ async fn dropped_pulls(from: &str) -> Check {
             };
             let ended = under(scene.engine(), drop, Box::pin(pull)).await?;
             if ended {
-                assert_eq!(events.load(std::sync::atomic::Ordering::SeqCst), 1, "{drop:?}: one terminal event");
+                assert_eq!(
+                    events.load(std::sync::atomic::Ordering::SeqCst),
+                    1,
+                    "{drop:?}: one terminal event"
+                );
             }
             complete_or_absent(scene, ended).await?;
             // What was fetched whole stays for the next attempt, until somebody clears up.
@@ -633,7 +637,12 @@ async fn a9_a_dropped_image_removal() -> Check {
     let from = source(&small_image(dir.path())?);
     each_drop(async |drop| {
         let image = scene.engine().pull(&from).await?;
-        let remove = async move { image.remove(RemoveImageOptions::default().force(true)).await.map(drop_value) };
+        let remove = async move {
+            image
+                .remove(RemoveImageOptions::default().force(true))
+                .await
+                .map(drop_value)
+        };
         let ended = under(scene.engine(), drop, Box::pin(remove)).await?;
         let start = Instant::now();
         while !ended && scene.engine().list_images(Filter::new()).await?.len() > 1 {
@@ -655,13 +664,17 @@ async fn a9_a_dropped_reconcile_or_audit() -> Check {
     let scene = Scene::new().await?;
     each_drop(async |drop| {
         scene
-            .on_engine(drop, |engine| Box::pin(async move { engine.reconcile().await.map(drop_value) }))
+            .on_engine(drop, |engine| {
+                Box::pin(async move { engine.reconcile().await.map(drop_value) })
+            })
             .await
     })
     .await?;
     each_drop(async |drop| {
         scene
-            .on_engine(drop, |engine| Box::pin(async move { engine.audit().await.map(drop_value) }))
+            .on_engine(drop, |engine| {
+                Box::pin(async move { engine.audit().await.map(drop_value) })
+            })
             .await
     })
     .await

@@ -15,11 +15,14 @@ mod faults;
 mod fixtures;
 mod frame;
 mod host;
+mod kills;
 mod layout;
 mod life;
 mod process;
 mod pull;
+mod storage;
 mod support;
+mod trouble;
 
 use libtest_mimic::Arguments;
 
@@ -31,13 +34,16 @@ const GROUPS: &[frame::Group] = &[
     life::TESTS,
     pull::TESTS,
     faults::TESTS,
+    kills::TESTS,
     cancel::TESTS,
+    storage::TESTS,
+    trouble::TESTS,
 ];
 
-const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo)];
+const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo), ("pull-once", pull::role_pull)];
 
 fn main() {
-    let roles: Vec<_> = ROLES.iter().chain(faults::ROLES).copied().collect();
+    let roles: Vec<_> = ROLES.iter().chain(faults::ROLES).chain(kills::ROLES).copied().collect();
     if let Some(code) = support::embedder::run_role(&roles) {
         std::process::exit(code);
     }
