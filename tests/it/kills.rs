@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use longshore::images::RemoveImageOptions;
 use longshore::{ContainerSpec, Engine};
@@ -123,9 +123,19 @@ fn kill_again_and_again(root: &Path, role: &str, more: &[&str], span: Duration, 
 fn clean(root: &Path) -> Check {
     block_on(async {
         let engine = Engine::open(root).await?;
-        engine.reconcile().await?;
-        let audit = engine.audit().await?;
-        assert!(audit.is_clean(), "{:?}", audit.findings);
+        // The engine that looked before this one may be on its way out still: its owner dies between the two calls.
+        let start = Instant::now();
+        loop {
+            engine.reconcile().await?;
+            let audit = engine.audit().await?;
+            if audit.is_clean() && fs::read_dir(root.join("owners"))?.count() == 1 {
+                break;
+            }
+            if start.elapsed() > Duration::from_secs(5) {
+                return fail(format!("not clean after five seconds: {:?}", audit.findings));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let unfinished = fs::read_dir(root.join("content/ingest"))?.count();
         assert_eq!(unfinished, 0, "blobs that were never finished");
         assert_eq!(
