@@ -2,28 +2,37 @@
 
 mod builder;
 mod container;
+mod exec;
 mod image;
 mod images;
 mod managers;
 mod run;
+mod transfer;
+mod verbs;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 pub use self::builder::{BackendContext, EngineBuilder};
 pub use self::container::Container;
+pub use self::exec::{ExecBuilder, RunningExec};
 pub use self::image::{Image, PullBuilder};
 pub use self::managers::Managers;
 pub use self::run::{Output, RunBuilder};
+pub use self::transfer::{ImportBuilder, LoadBuilder, PushBuilder, SaveBuilder};
+pub(crate) use self::verbs::Verb;
+use self::verbs::Watch;
 use crate::containers::{ContainerManager, ContainerSpec, ContainerSummary, ListOptions};
-use crate::driver::Driver;
-use crate::error::{Error, ErrorKind, Result};
-use crate::images::{ImageManager, ImageSummary};
+use crate::driver::{Clock, Driver};
+use crate::error::{Error, Result};
+use crate::events::EventStream;
+use crate::images::{ByteStream, ImageManager, ImageSummary, PrunedImages};
 #[cfg(feature = "network")]
 use crate::networks::NetworkManager;
 use crate::probe::Probe;
-use crate::system::{Audit, Reconciled, Reconciler, SystemManager};
-use crate::types::{Filter, OwnerId};
+use crate::system::{Audit, EventQuery, LocalSystem, Reconciled, SystemManager};
+use crate::types::Filter;
 
 /// A container engine in this process. Cheap to clone; every clone is a handle of the same engine.
 ///
@@ -32,6 +41,9 @@ use crate::types::{Filter, OwnerId};
 #[derive(Debug, Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
+    /// The managers with what every verb goes through.
+    verbs: Arc<Managers>,
+    watch: Watch,
 }
 
 #[derive(Debug)]
@@ -43,26 +55,9 @@ struct Inner {
 /// What only an in-process engine has.
 #[derive(Debug)]
 struct Local {
+    #[cfg_attr(not(feature = "conformance"), allow(dead_code, reason = "its thread ends with it"))]
     driver: Driver,
-    owner: OwnerId,
-    storage: String,
-    storage_reason: String,
-    root: PathBuf,
-    reconciler: Reconciler,
-}
-
-/// What an engine says of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct EngineInfo {
-    /// The root directory.
-    pub root: PathBuf,
-    /// The storage driver.
-    pub storage_driver: String,
-    /// Why that one.
-    pub storage_reason: String,
-    /// This engine's id as an owner of containers.
-    pub owner: OwnerId,
+    system: LocalSystem,
 }
 
 impl Engine {
@@ -94,8 +89,43 @@ impl Engine {
 
     /// An engine over managers of one's own: a wrapper, a fake, another machine.
     pub fn from_managers(managers: Managers) -> Self {
+        Self::new(managers, None, Clock::Own(OnceLock::new()))
+    }
+
+    fn new(managers: Managers, local: Option<Local>, clock: Clock) -> Self {
+        let watch = Watch {
+            clock: Arc::new(clock),
+            limit: None,
+        };
         Self {
-            inner: Arc::new(Inner { managers, local: None }),
+            verbs: Arc::new(watch.all(&managers)),
+            inner: Arc::new(Inner { managers, local }),
+            watch,
+        }
+    }
+
+    /// The same engine, each of whose verbs, and of the handles that it gives out, may take so long. One that takes longer
+    /// is dropped, as its "Cancel safety" says, and the error is `Timeout` with the verb as its step and the object.
+    ///
+    /// The limit is for a verb to answer: a stream that it hands out goes on. `wait` answers with the container's end.
+    ///
+    /// ```no_run
+    /// # async fn example(engine: longshore::Engine) -> longshore::Result<()> {
+    /// use std::time::Duration;
+    /// let images = engine.deadline(Duration::from_secs(2)).list_images(Default::default()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn deadline(&self, limit: Duration) -> Self {
+        let watch = Watch {
+            limit: Some(limit),
+            ..self.watch.clone()
+        };
+        Self {
+            verbs: Arc::new(watch.all(&self.inner.managers)),
+            inner: Arc::clone(&self.inner),
+            watch,
         }
     }
 
@@ -128,37 +158,35 @@ impl Engine {
 
     /// What images can do.
     pub fn images(&self) -> &Arc<dyn ImageManager> {
-        &self.inner.managers.images
+        &self.verbs.images
     }
 
     /// What containers can do.
     pub fn containers(&self) -> &Arc<dyn ContainerManager> {
-        &self.inner.managers.containers
+        &self.verbs.containers
     }
 
     /// What networks can do.
     #[cfg(feature = "network")]
     pub fn networks(&self) -> &Arc<dyn NetworkManager> {
-        &self.inner.managers.networks
+        &self.verbs.networks
     }
 
     /// What the engine says of itself: info, events, disk usage.
     pub fn system(&self) -> &Arc<dyn SystemManager> {
-        &self.inner.managers.system
+        &self.verbs.system
     }
 
-    /// What this engine is.
+    /// What happens from now on, and with `since_ns` what happened and is still kept: here, and in other processes on the
+    /// same root.
     ///
     /// # Errors
-    /// `Unsupported` for an engine that is not in-process.
-    pub fn info(&self) -> Result<EngineInfo> {
-        let local = self.local("info")?;
-        Ok(EngineInfo {
-            root: local.root.clone(),
-            storage_driver: local.storage.clone(),
-            storage_reason: local.storage_reason.clone(),
-            owner: local.owner.clone(),
-        })
+    /// `InvalidArgument` for an unknown filter.
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind; dropping the stream ends it.
+    pub async fn events(&self, query: EventQuery) -> Result<EventStream> {
+        self.system().events(query).await
     }
 
     /// Removes what dead owners left behind, and blobs and layers that belong to no image. What a live owner has is never
@@ -170,27 +198,27 @@ impl Engine {
     /// # Cancel safety
     /// What was removed stays removed.
     pub async fn reconcile(&self) -> Result<Reconciled> {
-        let local = self.local("reconcile")?;
-        let reconciler = local.reconciler.clone();
-        local
-            .driver
-            .spawner()
-            .call(async move { reconciler.reconcile().await })
-            .await
+        let (span, verb) = (
+            tracing::info_span!("engine.reconcile"),
+            Verb::of_engine("engine.reconcile"),
+        );
+        let system = &self.local("reconcile")?.system;
+        self.watch.run(verb, span, system.reconcile()).await
     }
 
-    /// Compares the records with what is really there.
+    /// Compares the records with what is really there: files, layers, locks, processes, cgroups, and mounts as far as this
+    /// process can see them. What belongs to a live owner is never reported. Takes some milliseconds where all is well; what
+    /// is found is looked at again for some two seconds, since verbs may be under way.
     ///
     /// # Errors
-    /// `Unsupported` for an engine that is not in-process.
+    /// `Unsupported` for an engine that is not in-process; those of the records.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed.
     pub async fn audit(&self) -> Result<Audit> {
-        let local = self.local("audit")?;
-        let reconciler = local.reconciler.clone();
-        local
-            .driver
-            .spawner()
-            .call(async move { reconciler.audit().await })
-            .await
+        let (span, verb) = (tracing::info_span!("engine.audit"), Verb::of_engine("engine.audit"));
+        let system = &self.local("audit")?.system;
+        self.watch.run(verb, span, system.audit()).await
     }
 
     /// Makes callers of this engine go away at an await of a test's choice, to show that nothing is left then.
@@ -209,6 +237,34 @@ impl Engine {
     /// Pulls an image: `busybox`, `host/repo@sha256:…`, `oci:DIR:TAG`.
     pub fn pull(&self, source: impl Into<String>) -> PullBuilder {
         PullBuilder::new(self.clone(), source.into())
+    }
+
+    /// Pushes an image to the registry that its name says.
+    pub fn push(&self, name: impl Into<String>) -> PushBuilder {
+        PushBuilder::new(self.clone(), name.into())
+    }
+
+    /// Writes images into one archive. A repository without a tag means all its tags.
+    pub fn save<I: Into<String>>(&self, images: impl IntoIterator<Item = I>) -> SaveBuilder {
+        SaveBuilder::new(self.clone(), images.into_iter().map(Into::into).collect())
+    }
+
+    /// Takes images from an archive: Docker's or an OCI layout in a tar, plain or compressed.
+    pub fn load(&self, archive: ByteStream) -> LoadBuilder {
+        LoadBuilder::new(self.clone(), archive)
+    }
+
+    /// Makes an image of one layer from the tar of a root file system.
+    pub fn import(&self, archive: ByteStream) -> ImportBuilder {
+        ImportBuilder::new(self.clone(), archive)
+    }
+
+    /// Removes images that no container uses. See [`ImageManager::prune`].
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an unknown filter.
+    pub async fn prune_images(&self, filter: Filter) -> Result<PrunedImages> {
+        self.images().prune(filter).await
     }
 
     /// An image that is here, by name, id or prefix.
@@ -261,28 +317,23 @@ impl Engine {
 
     /// Runs work that nobody waits for: on the driver, or where there is none on the runtime at hand.
     pub(crate) fn detach(&self, work: impl Future<Output = ()> + Send + 'static) {
-        match (&self.inner.local, tokio::runtime::Handle::try_current()) {
-            (Some(local), _) => local.driver.spawner().detach(work),
-            (None, Ok(runtime)) => drop(runtime.spawn(work)),
-            (None, Err(_)) => tracing::warn!("no runtime to finish abandoned work on"),
+        if let (None, Ok(runtime)) = (&self.inner.local, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(work);
+            return;
+        }
+        match self.watch.clock.spawner() {
+            Ok(spawner) => spawner.detach(work),
+            Err(error) => tracing::warn!(error = error.report(), "no thread to finish abandoned work on"),
         }
     }
 
-    /// A timer that works without a runtime of the caller's.
-    pub(crate) async fn within<T: Send + 'static>(
+    /// Work of several verbs, with a limit of its own, else that of this handle.
+    pub(crate) async fn within<T>(
         &self,
-        limit: Option<std::time::Duration>,
-        work: impl Future<Output = Result<T>> + Send + 'static,
+        verb: Verb<'_>,
+        limit: Option<Duration>,
+        work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let Some(limit) = limit else { return work.await };
-        let Some(local) = &self.inner.local else {
-            return Err(Error::new(
-                ErrorKind::Unsupported {
-                    needs: "an in-process engine".into(),
-                },
-                "deadlines need an in-process engine",
-            ));
-        };
-        local.driver.spawner().call_within(Some(limit), work).await
+        self.watch.in_time(verb, limit.or(self.watch.limit), work).await
     }
 }

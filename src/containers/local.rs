@@ -3,16 +3,19 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
+use super::execs::Execs;
 use super::record::{ExitRecord, Record};
+use super::stdin::Stdin;
 use super::{
-    AttachOptions, Attached, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created, Exiting,
-    ListOptions, RemoveOptions, StopOptions, WaitCondition,
+    AttachOptions, Attached, BoxStream, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created,
+    Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned, RemoveOptions, Stats, StatsOptions, StopOptions,
+    Top, WaitCondition,
 };
 use crate::driver::Spawner;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -21,7 +24,7 @@ use crate::logs::{LogDriver, LogEntries, LogQuery, Tee};
 use crate::runtime::{Runtime, Task};
 use crate::storage::snapshot::Snapshotter;
 use crate::store::{Owners, Store};
-use crate::types::{ContainerId, ContainerName, Outcome, OwnerId, Signal};
+use crate::types::{ContainerId, ContainerName, ExitStatus, Filter, Outcome, OwnerId, Signal};
 
 /// What the engine hands the manager.
 #[derive(Debug, Clone)]
@@ -48,6 +51,7 @@ pub(crate) struct LocalContainers(pub(crate) Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) parts: Parts,
     slots: Mutex<HashMap<ContainerId, Arc<Slot>>>,
+    pub(crate) execs: Execs,
 }
 
 /// A container of ours, from create to remove.
@@ -56,20 +60,28 @@ pub(crate) struct Slot {
     /// Held while a verb changes the container: starts and removals of one container take turns.
     pub(crate) turn: tokio::sync::Mutex<()>,
     output: Mutex<Tee>,
-    /// The writers of its stdin, made by the first `attach`.
-    pub(crate) input: Mutex<InputEnds>,
+    /// Its stdin, on this side.
+    pub(crate) input: Arc<Stdin>,
     live: Mutex<Option<Live>>,
-    /// How it ended, for those who wait while it is removed.
-    last_exit: Mutex<Option<ExitRecord>>,
-    /// Counts ends and removals, for waiters.
-    pub(crate) changed: watch::Sender<u64>,
+    /// How many restarts are under way.
+    pub(crate) restarting: AtomicU32,
+    /// For waiters.
+    pub(crate) life: watch::Sender<Life>,
 }
 
-/// Both ends of the channel that feeds stdin.
-#[derive(Debug, Default)]
-pub(crate) struct InputEnds {
-    pub(crate) sender: Option<mpsc::Sender<Bytes>>,
-    pub(crate) receiver: Option<mpsc::Receiver<Bytes>>,
+/// What waiters must know of a container.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Life {
+    /// How often it has ended.
+    pub(crate) ends: u64,
+    /// When it ended last.
+    pub(crate) finished_ns: Option<i64>,
+    /// How it ended last.
+    pub(crate) exit: Option<ExitRecord>,
+    /// Whether its record does not say yet that it has ended, for want of space.
+    pub(crate) unrecorded: bool,
+    /// Whether it is gone.
+    pub(crate) removed: bool,
 }
 
 /// A container of ours that runs.
@@ -91,15 +103,15 @@ impl Default for Slot {
         Self {
             turn: tokio::sync::Mutex::default(),
             output: Mutex::default(),
-            input: Mutex::default(),
+            input: Arc::default(),
             live: Mutex::default(),
-            last_exit: Mutex::default(),
-            changed: watch::Sender::new(0),
+            restarting: AtomicU32::new(0),
+            life: watch::Sender::new(Life::default()),
         }
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -109,9 +121,13 @@ impl Slot {
         lock(&self.output).clone()
     }
 
-    /// A container that is started anew has new streams.
-    pub(crate) fn renew_output(&self) {
-        *lock(&self.output) = Tee::new();
+    /// Its output from the next start on: a container that has ended gets new streams, once.
+    pub(crate) fn next_output(&self) -> Tee {
+        let mut output = lock(&self.output);
+        if output.is_closed() {
+            *output = Tee::new();
+        }
+        output.clone()
     }
 
     pub(crate) fn live(&self) -> Option<Live> {
@@ -122,20 +138,14 @@ impl Slot {
         *lock(&self.live) = live;
     }
 
-    pub(crate) fn last_exit(&self) -> Option<ExitRecord> {
-        *lock(&self.last_exit)
-    }
-
-    pub(crate) fn set_last_exit(&self, exit: Option<ExitRecord>) {
-        *lock(&self.last_exit) = exit;
-    }
-
-    pub(crate) fn input(&self) -> MutexGuard<'_, InputEnds> {
-        lock(&self.input)
-    }
-
-    pub(crate) fn tell_waiters(&self) {
-        self.changed.send_modify(|count| *count += 1);
+    /// Tells waiters that it has ended, and whether that could be recorded. One end may be told again once it could.
+    pub(crate) fn tell_ended(&self, finished_ns: Option<i64>, exit: Option<ExitRecord>, recorded: bool) {
+        self.life.send_modify(|life| {
+            life.ends += u64::from(!life.unrecorded);
+            life.unrecorded = !recorded;
+            life.finished_ns = finished_ns;
+            life.exit = exit;
+        });
     }
 }
 
@@ -144,6 +154,7 @@ impl LocalContainers {
         Self(Arc::new(Shared {
             parts,
             slots: Mutex::default(),
+            execs: Execs::default(),
         }))
     }
 }
@@ -155,9 +166,10 @@ impl Shared {
     }
 
     pub(crate) fn forget(&self, id: &ContainerId) {
+        self.execs.forget_of(id);
         if let Some(slot) = lock(&self.slots).remove(id) {
             slot.output().close();
-            slot.tell_waiters();
+            slot.life.send_modify(|life| life.removed = true);
         }
     }
 
@@ -180,6 +192,8 @@ impl Shared {
         let wanted = name.to_owned();
         let row = self.parts.store.call(move |store| look_up(store, &wanted)).await?;
         let record = Record::from_row(row)?;
+        // The verb's span was opened with the name that the caller gave.
+        tracing::Span::current().record("container", record.id.as_str());
         if self.sweep_if_dead(&record).await? {
             return Err(no_such(name));
         }
@@ -329,6 +343,97 @@ impl ContainerManager for LocalContainers {
             .parts
             .spawner
             .call(async move { shared.resize(&name, rows, columns).await })
+            .await
+    }
+
+    async fn restart(&self, name: &str, options: StopOptions) -> Result<()> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        let work = |cancel| async move { shared.restart(&name, options, &cancel).await };
+        self.0.parts.spawner.tail(work, |()| async {}).await
+    }
+
+    async fn pause(&self, name: &str) -> Result<()> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        let work = |_| async move { shared.pause(&name).await };
+        self.0.parts.spawner.tail(work, |()| async {}).await
+    }
+
+    async fn unpause(&self, name: &str) -> Result<()> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        let work = |_| async move { shared.unpause(&name).await };
+        self.0.parts.spawner.tail(work, |()| async {}).await
+    }
+
+    async fn rename(&self, name: &str, new_name: &str) -> Result<()> {
+        let (shared, name, new_name) = (Arc::clone(&self.0), name.to_owned(), new_name.to_owned());
+        let work = |_| async move { shared.rename(&name, &new_name).await };
+        self.0.parts.spawner.tail(work, |()| async {}).await
+    }
+
+    async fn update(&self, name: &str, limits: Limits) -> Result<Vec<String>> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        let work = |_| async move { shared.update(&name, limits).await };
+        self.0.parts.spawner.tail(work, |_| async {}).await
+    }
+
+    async fn top(&self, name: &str, arguments: &[String]) -> Result<Top> {
+        let (shared, name, arguments) = (Arc::clone(&self.0), name.to_owned(), arguments.to_vec());
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.top(&name, arguments).await })
+            .await
+    }
+
+    async fn stats(&self, name: &str, options: StatsOptions) -> Result<BoxStream<Result<Stats>>> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.stats(&name, options).await })
+            .await
+    }
+
+    async fn prune(&self, filter: Filter) -> Result<Pruned> {
+        let shared = Arc::clone(&self.0);
+        let work = |_| async move { shared.prune(&filter).await };
+        self.0.parts.spawner.tail(work, |_| async {}).await
+    }
+
+    async fn exec_create(&self, name: &str, spec: ExecSpec) -> Result<Exec> {
+        let (shared, undoing, name) = (Arc::clone(&self.0), Arc::clone(&self.0), name.to_owned());
+        let undo = move |made: Exec| async move { undoing.execs.forget(&made.id) };
+        let work = |_| async move { shared.exec_create(&name, spec).await };
+        self.0.parts.spawner.tail(work, undo).await
+    }
+
+    async fn exec_start(&self, exec: &str, options: AttachOptions) -> Result<Attached> {
+        let (shared, undoing, id) = (Arc::clone(&self.0), Arc::clone(&self.0), exec.to_owned());
+        let unwanted = id.clone();
+        let undo = move |_| async move { undoing.exec_kill(&unwanted).await };
+        let work = |cancel| async move { shared.exec_start(&id, options, &cancel).await };
+        self.0.parts.spawner.tail(work, undo).await
+    }
+
+    async fn exec_wait(&self, exec: &str) -> Result<ExitStatus> {
+        let (shared, id) = (Arc::clone(&self.0), exec.to_owned());
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.exec_wait(&id).await })
+            .await
+    }
+
+    async fn exec_inspect(&self, exec: &str) -> Result<ExecInfo> {
+        self.0.execs.get(exec)?.info()
+    }
+
+    async fn exec_resize(&self, exec: &str, rows: u16, columns: u16) -> Result<()> {
+        let (shared, id) = (Arc::clone(&self.0), exec.to_owned());
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.exec_resize(&id, rows, columns).await })
             .await
     }
 }

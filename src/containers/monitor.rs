@@ -1,6 +1,7 @@
 //! What follows a start: pumps until the streams end, the exit, its record, and auto-removal.
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::runtime::{Exit, Task};
 use crate::types::ExitStatus;
 
 /// How long output may take to drain once the first process has ended: only a process outside can hold a pipe open then.
-const DRAIN: Duration = Duration::from_secs(2);
+pub(crate) const DRAIN: Duration = Duration::from_secs(2);
 
 /// How long until an exit that could not be recorded is tried again.
 const RETRY: Duration = Duration::from_millis(200);
@@ -57,10 +58,11 @@ impl Shared {
                 put(&lost, what);
             }
         };
-        let exit = run_to_end(&*task, pumps).await;
+        let exit = run_to_end(&*task, pumps, &output).await;
         if let Some(feeding) = feeding {
             feeding.abort();
         }
+        slot.input.end();
         output.close();
         if let Some(what) = lost.into_inner().unwrap_or_else(PoisonError::into_inner) {
             tracing::warn!(container = %record.id, what, "output was lost");
@@ -70,7 +72,7 @@ impl Shared {
     }
 
     /// Records the end, lets go of the runtime's part, and removes the container where that was asked for.
-    async fn ended(&self, mut record: Record, slot: &Slot, task: &dyn Task, exit: Exit) {
+    async fn ended(&self, record: Record, slot: &Slot, task: &dyn Task, exit: Exit) {
         let exit = ContainerExit {
             status: exit.status,
             oom_killed: exit.oom_killed,
@@ -78,12 +80,9 @@ impl Shared {
         if let Err(error) = task.remove().await {
             tracing::warn!(container = %record.id, error = error.report(), "the runtime could not let go of a container");
         }
-        slot.set_live(None);
-        record.body.finished_ns = Some(now_ns());
-        record.body.exit = Some(ExitRecord::from(exit));
-        self.record_exit(&mut record, slot).await;
-        slot.tell_waiters();
+        let record = self.record_end(record, slot, exit).await;
         if record.body.spec.auto_remove
+            && slot.restarting.load(Ordering::Acquire) == 0
             && let Err(error) = self.remove(record.id.as_str(), RemoveOptions::default()).await
             && !error.is_not_found()
         {
@@ -91,19 +90,42 @@ impl Shared {
         }
     }
 
-    /// An exit is not lost for want of space: it is recorded as soon as there is some, and who waits learns of it at once.
-    async fn record_exit(&self, record: &mut Record, slot: &Slot) {
-        let before = record.state;
-        while let Err(error) = self.record_state(record, ContainerState::Exited, "die").await {
+    /// What was renamed or updated since the start stays so. An end is not lost for want of space: who waits learns of it
+    /// at once, and it is recorded as soon as there is some.
+    async fn record_end(&self, started: Record, slot: &Slot, exit: ContainerExit) -> Record {
+        let mut turn = slot.turn.lock().await;
+        slot.set_live(None);
+        let mut record = self.read(&started.id).await.unwrap_or_else(|_| started.clone());
+        if exit.oom_killed == Some(true) {
+            self.tell(self.event(&record, "oom")).await;
+        }
+        let (finished, exit) = (Some(now_ns()), Some(ExitRecord::from(exit)));
+        loop {
+            record.body.finished_ns = finished;
+            record.body.exit = exit;
+            // What of its output was lost.
+            record.body.error.clone_from(&started.body.error);
+            let Err(error) = self.record_state(&mut record, ContainerState::Exited, "die").await else {
+                break;
+            };
             tracing::warn!(container = %record.id, error = error.report(), "an exit could not be recorded");
             if !matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Unavailable) {
-                return;
+                break;
             }
-            record.state = before;
-            slot.set_last_exit(record.body.exit);
-            slot.tell_waiters();
+            slot.tell_ended(finished, exit, false);
+            // Others have their turn: a removal makes space.
+            drop(turn);
             tokio::time::sleep(RETRY).await;
+            turn = slot.turn.lock().await;
+            record = match self.read(&started.id).await {
+                Err(error) if error.is_not_found() => return record,
+                Err(_) => started.clone(),
+                Ok(record) => record,
+            };
         }
+        slot.tell_ended(finished, exit, true);
+        drop(turn);
+        record
     }
 
     /// Writes a record's state and body down, with an event.
@@ -135,7 +157,7 @@ impl Shared {
     }
 }
 
-async fn run_to_end(task: &dyn Task, pumps: impl Future<Output = ()>) -> Exit {
+async fn run_to_end(task: &dyn Task, pumps: impl Future<Output = ()>, output: &Tee) -> Exit {
     tokio::pin!(pumps);
     let mut drained = false;
     let exit = {
@@ -149,6 +171,8 @@ async fn run_to_end(task: &dyn Task, pumps: impl Future<Output = ()>) -> Exit {
         }
     };
     if !drained {
+        // What the pipes hold is little: no reader may keep it from the log.
+        output.release();
         let _ = tokio::time::timeout(DRAIN, &mut pumps).await;
     }
     exit.unwrap_or_else(|error| {

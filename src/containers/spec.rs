@@ -81,7 +81,7 @@ pub struct Ulimit {
     pub hard: u64,
 }
 
-/// What a container may take. `None` and 0 mean no limit.
+/// What a container may take. `None` and 0 mean no limit. `Limits::default()` limits nothing; set what is to be limited.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Limits {
@@ -138,6 +138,10 @@ pub struct ContainerSpec {
     pub tty_size: Option<(u16, u16)>,
     /// Whether stdin stays open for an attached writer; otherwise it is empty.
     pub open_stdin: bool,
+    /// Whether the end of an attached client's stdin is meant to be the container's. The engine leaves that to whoever
+    /// attaches; the Engine API asks it here.
+    #[serde(default)]
+    pub stdin_once: bool,
     /// Labels, over the image's.
     pub labels: BTreeMap<String, String>,
     /// What `stop` sends; default the image's STOPSIGNAL, else TERM.
@@ -174,7 +178,8 @@ pub struct ContainerSpec {
     pub readonly_paths: Option<Vec<PathBuf>>,
     /// How readily the kernel kills it for memory, -1000 to 1000.
     pub oom_score_adj: Option<i32>,
-    /// Whether it gets a user namespace of its own inside the engine's.
+    /// Whether it gets a user namespace of its own inside the engine's: its root is nobody on the host. Files keep their
+    /// owners by id-mapped mounts; in the directories of the host that it sees, its ids are the host's.
     pub user_namespace: bool,
     /// Removes it when it has ended.
     pub auto_remove: bool,

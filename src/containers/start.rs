@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
 use super::etc;
 use super::feed;
 use super::local::{Live, Shared, Slot};
@@ -27,9 +25,6 @@ impl Shared {
         let record = self.read(&record.id).await?;
         if decide(&record.id, record.state, Verb::Start)? == Move::Already {
             return Ok(Outcome::Already);
-        }
-        if record.state == ContainerState::Exited {
-            slot.renew_output();
         }
         match self.start_now(record.clone(), &slot, cancel).await {
             Ok(()) => Ok(Outcome::Done),
@@ -57,7 +52,6 @@ impl Shared {
             Ok(streams) => streams,
             Err(error) => return Err(abandon(&*task, error).await),
         };
-        slot.set_last_exit(None);
         slot.set_live(Some(Live {
             task: Arc::clone(&task),
         }));
@@ -122,8 +116,10 @@ impl Shared {
 /// The container that the error is about, unless it says already.
 fn about(record: &Record, error: Error) -> Error {
     let short = record.id.short().to_owned();
-    match error.kind() {
-        ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable => error,
+    match (error.kind(), error.object()) {
+        (ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable, _) => error,
+        // The user that is missing, say: "not found" must not sound as if the container were.
+        (_, Some((ObjectKind::User, _))) => error.context(format!("start container {short}")),
         _ => error
             .context(format!("start container {short}"))
             .with_object(ObjectKind::Container, record.id.as_str()),
@@ -154,19 +150,10 @@ fn streams(started: Started, slot: &Slot) -> Result<Streams> {
     if let Some(fd) = started.stdin {
         input = Some(feed::writable(fd)?);
     }
-    let mut ends = slot.input();
-    if ends.receiver.is_none() {
-        let (sender, receiver) = mpsc::channel(super::attach::INPUT_AHEAD);
-        *ends = super::local::InputEnds {
-            sender: Some(sender),
-            receiver: Some(receiver),
-        };
-    }
-    let feed = input.zip(ends.receiver.take());
-    drop(ends);
+    let feed = input.map(|fd| (fd, slot.input.begin()));
     Ok(Streams {
         outputs,
         feed,
-        output: slot.output(),
+        output: slot.next_output(),
     })
 }

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::Stream;
 
 use super::options::ExecSpec;
-use super::spec::ContainerSpec;
+use super::spec::{ContainerSpec, NetworkMode};
 use super::state::ContainerState;
+use super::stdin::Stdin;
 use crate::error::{Error, Result};
 use crate::logs::TeeItem;
-use crate::types::{ContainerId, ExitStatus, ImageId};
+use crate::types::{ContainerId, ExitStatus, IdRange, ImageId};
 
 /// A stream that any executor can read.
 pub type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send + 'static>>;
@@ -53,10 +55,11 @@ impl fmt::Debug for Attached {
     }
 }
 
-/// The writing end of a container's stdin. Dropping it closes stdin.
+/// The writing end of a stdin. Dropping the last one closes stdin.
 #[derive(Debug, Clone)]
 pub struct Input {
     pub(super) sender: tokio::sync::mpsc::Sender<Bytes>,
+    pub(super) home: Arc<Stdin>,
 }
 
 impl Input {
@@ -70,6 +73,11 @@ impl Input {
     pub async fn write(&self, bytes: impl Into<Bytes>) -> Result<()> {
         let closed = |_| Error::new(crate::error::ErrorKind::InvalidState, "the container's stdin is closed");
         self.sender.send(bytes.into()).await.map_err(closed)
+    }
+
+    /// Lets go without closing stdin: the container waits for the next writer that attaches.
+    pub fn detach(self) {
+        self.home.keep(self.sender);
     }
 }
 
@@ -95,6 +103,8 @@ pub struct ContainerSummary {
     pub status: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Its network.
+    pub network: NetworkMode,
 }
 
 /// Everything about a container.
@@ -129,6 +139,10 @@ pub struct ContainerInfo {
     pub error: Option<String>,
     /// How owners of its files are kept: `direct`, `mapped` or `squashed`.
     pub ownership: String,
+    /// While it runs: how its user ids relate to the host's. Empty: they are the host's.
+    pub uid_map: Vec<IdRange>,
+    /// The same of its groups.
+    pub gid_map: Vec<IdRange>,
     /// Execs of it that this process started and that have not been forgotten.
     pub execs: Vec<String>,
 }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::images::DriverImages;
-use super::{Engine, Inner, Local, Managers};
-use crate::containers::{LocalContainers, Parts};
-use crate::driver::{Driver, Spawner};
+use super::verbs::{Verb, Watch};
+use super::{Engine, Local, Managers};
+use crate::containers::{Lifetime, LocalContainers, Parts};
+use crate::driver::{Clock, Driver, Spawner};
 use crate::error::{Error, ObjectKind, Result};
 use crate::images::{ImageManager, LocalImages, LocalImagesParts};
 use crate::logs::{LocalDriver, LocalOptions, LogDriver};
@@ -23,7 +25,8 @@ use crate::storage::snapshot::vfs::Vfs;
 use crate::storage::snapshot::{self, Snapshotter};
 use crate::storage::unpack::Unpacker;
 use crate::store::{Owner, Root, Store};
-use crate::system::Reconciler;
+use crate::system::{LocalSystem, Parts as SystemParts};
+use crate::types::IdRange;
 
 /// The seam's name in the root.
 const SNAPSHOTTER: &str = "snapshotter";
@@ -54,13 +57,11 @@ type SnapshotterMaker = Arc<dyn Fn(&BackendContext<'_>) -> Result<Arc<dyn Snapsh
 
 /// What opening makes.
 struct Opened {
-    root: PathBuf,
     owner: Owner,
     native: Arc<NativeRuntime>,
     images: Arc<LocalImages>,
     containers: LocalContainers,
-    reconciler: Reconciler,
-    reason: String,
+    system: LocalSystem,
 }
 
 impl Opened {
@@ -80,8 +81,12 @@ pub struct EngineBuilder {
     snapshotters: BTreeMap<String, SnapshotterMaker>,
     runtime: Option<Arc<dyn Runtime>>,
     cgroups: Option<Arc<dyn CgroupDriver>>,
+    container_ids: Option<IdRange>,
     registries: Option<Arc<dyn RegistryProvider>>,
     logs: Option<Arc<dyn LogDriver>>,
+    lifetime: Lifetime,
+    supervise: bool,
+    deadline: Option<Duration>,
 }
 
 impl fmt::Debug for EngineBuilder {
@@ -103,8 +108,12 @@ impl EngineBuilder {
             snapshotters: BTreeMap::new(),
             runtime: None,
             cgroups: None,
+            container_ids: None,
             registries: None,
             logs: None,
+            lifetime: Lifetime::Bound,
+            supervise: false,
+            deadline: None,
         }
     }
 
@@ -138,6 +147,13 @@ impl EngineBuilder {
         self
     }
 
+    /// As root: the ids of containers that ask for a user namespace of their own, users and groups alike. Without it, root's
+    /// ranges in `/etc/subuid` and `/etc/subgid`. An ordinary user's containers have the ids of the engine.
+    pub fn container_ids(mut self, ids: IdRange) -> Self {
+        self.container_ids = Some(ids);
+        self
+    }
+
     /// Finds registries in a way of one's own: mirrors, credentials, certificates.
     pub fn registries(mut self, provider: Arc<dyn RegistryProvider>) -> Self {
         self.registries = Some(provider);
@@ -150,43 +166,83 @@ impl EngineBuilder {
         self
     }
 
+    /// How long containers live that do not say so themselves. Only [`Lifetime::Bound`], the default, is there so far:
+    /// [`EngineBuilder::open`] answers `Unsupported` for the other.
+    pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    /// Whether this engine watches over detached containers where no other does. Not there yet: with `true`,
+    /// [`EngineBuilder::open`] answers `Unsupported`.
+    pub fn supervise(mut self, supervise: bool) -> Self {
+        self.supervise = supervise;
+        self
+    }
+
+    /// How long opening may take. For the verbs of the engine see [`Engine::deadline`].
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.deadline = Some(limit);
+        self
+    }
+
     /// Opens the engine.
     ///
     /// # Errors
     /// As [`Engine::open`]; also `Conflict` if the root was made with another storage driver, and `NotFound` for a driver
-    /// that nobody made known.
+    /// that nobody made known; `Unsupported` for what is not there yet; `Timeout`.
     ///
     /// # Cancel safety
     /// A dropped call leaves an empty root at most.
     pub async fn open(self) -> Result<Engine> {
-        let mut driver = Driver::start()?;
+        self.refuse_what_is_not_there()?;
+        let driver = Driver::start()?;
+        let watch = Watch {
+            clock: Arc::new(Clock::Engine(driver.spawner().clone())),
+            limit: self.deadline,
+        };
+        let root = self.root.display().to_string();
+        let span = tracing::info_span!("engine.open", root);
+        let verb = Verb::of("engine.open", ObjectKind::Root, &root);
+        watch.run(verb, span, self.open_on(driver)).await
+    }
+
+    fn refuse_what_is_not_there(&self) -> Result<()> {
+        if self.lifetime == Lifetime::Detached {
+            let needs = "a version of longshore with shims; use Lifetime::Bound for now";
+            return Err(Error::unsupported("Lifetime::Detached", needs));
+        }
+        if self.supervise {
+            let needs = "a version of longshore with detached containers; leave supervise out for now: bound containers \
+                         need no supervisor";
+            return Err(Error::unsupported("supervise(true)", needs));
+        }
+        Ok(())
+    }
+
+    async fn open_on(self, mut driver: Driver) -> Result<Engine> {
         let spawner = driver.spawner().clone();
         let own = spawner.clone();
         let opened = spawner.tail(|_| self.open_on_driver(own), Opened::close).await?;
         let Opened {
-            root,
             owner,
             native,
             images,
             containers,
-            reconciler,
-            reason,
+            system,
         } = opened;
-        let (own, id) = (containers.clone(), owner.id().clone());
+        let own = containers.clone();
         driver.at_end(async move {
             own.0.close().await;
             native.close().await;
             drop(owner);
         });
-        let first = reconciler.clone();
+        let first = system.clone();
         spawner.background(async move { first.sweep_quietly().await });
+        let clock = spawner.clone();
         let local = Local {
             driver,
-            owner: id,
-            storage: reconciler.snapshotter.name().to_owned(),
-            storage_reason: reason,
-            root,
-            reconciler,
+            system: system.clone(),
         };
         let managers = Managers {
             #[cfg(feature = "network")]
@@ -195,14 +251,9 @@ impl EngineBuilder {
             }),
             images: Arc::new(DriverImages { spawner, inner: images }),
             containers: Arc::new(containers),
-            ..Managers::default()
+            system: Arc::new(system),
         };
-        Ok(Engine {
-            inner: Arc::new(Inner {
-                managers,
-                local: Some(local),
-            }),
-        })
+        Ok(Engine::new(managers, Some(local), Clock::Engine(clock)))
     }
 
     /// Opens; a helper process that an opening in vain has begun is ended and reaped.
@@ -223,64 +274,62 @@ impl EngineBuilder {
         let root = Root::open(&self.root)?;
         let (owners, owner) = (root.owners(), root.owners().register()?);
         let store = Store::open(&root)?;
+        let cgroups = self
+            .cgroups
+            .clone()
+            .unwrap_or_else(|| Arc::new(NativeCgroups::new(owner.id())));
         let native = Arc::clone(begun.get_or_init({
-            let native = Arc::new(self.native(&owner)?);
+            let native = Arc::new(native(&owner, Arc::clone(&cgroups), self.container_ids)?);
             || native
         }));
         let ownership = choose_ownership(&root, &native)?;
         root.recorded_backend(OWNERSHIP, ownership_name(&ownership))?;
-        let (snapshotter, reason) = self.choose_snapshotter(&root, &ownership, &native)?;
+        let (snapshotter, storage_reason) = self.choose_snapshotter(&root, &ownership, &native)?;
         let content = LocalContent::open(root.content(), owner.id().as_str())?;
         let images = Arc::new(self.images(&root, &owner, &store, &content, &snapshotter, &ownership)?);
+        let runtime = self
+            .runtime
+            .clone()
+            .unwrap_or_else(|| Arc::clone(&native) as Arc<dyn Runtime>);
+        let logs = self
+            .logs
+            .clone()
+            .unwrap_or_else(|| Arc::new(LocalDriver::new(LocalOptions::default())));
         let containers = LocalContainers::new(Parts {
-            spawner,
+            spawner: spawner.clone(),
             store: store.clone(),
             owners: owners.clone(),
             owner: owner.id().clone(),
             images: Arc::clone(&images) as Arc<dyn ImageManager>,
             snapshotter: Arc::clone(&snapshotter),
-            runtime: self
-                .runtime
-                .clone()
-                .unwrap_or_else(|| Arc::clone(&native) as Arc<dyn Runtime>),
-            logs: self
-                .logs
-                .clone()
-                .unwrap_or_else(|| Arc::new(LocalDriver::new(LocalOptions::default()))),
+            runtime: Arc::clone(&runtime),
+            logs: Arc::clone(&logs),
             dir: root.containers(),
             ownership: ownership_name(&ownership),
         });
-        let reconciler = Reconciler {
+        let system = LocalSystem::new(SystemParts {
+            spawner,
+            root,
+            owner: owner.id().clone(),
             owners,
             store,
             content,
             snapshotter,
+            storage_reason,
             images: Arc::clone(&images),
             containers: containers.clone(),
-        };
+            runtime: runtime.name().to_owned(),
+            logs: logs.name().to_owned(),
+            cgroups,
+            ownership: ownership_name(&ownership),
+        });
         Ok(Opened {
-            root: root.path().to_owned(),
             owner,
             native,
             images,
             containers,
-            reconciler,
-            reason,
+            system,
         })
-    }
-
-    fn native(&self, owner: &Owner) -> Result<NativeRuntime> {
-        let cgroups = self
-            .cgroups
-            .clone()
-            .unwrap_or_else(|| Arc::new(NativeCgroups::new(owner.id())));
-        let owner_lock = Some(owner.dup_lock()?);
-        let options = NativeOptions {
-            owner_lock,
-            cgroups: Some(cgroups),
-            ..NativeOptions::default()
-        };
-        Ok(NativeRuntime::new(options))
     }
 
     fn images(
@@ -355,6 +404,17 @@ impl EngineBuilder {
             ))),
         }
     }
+}
+
+/// The zygote keeps the owner's lock until it has cleaned up.
+fn native(owner: &Owner, cgroups: Arc<dyn CgroupDriver>, container_ids: Option<IdRange>) -> Result<NativeRuntime> {
+    let options = NativeOptions {
+        owner_lock: Some(owner.dup_lock()?),
+        cgroups: Some(cgroups),
+        container_ids,
+        ..NativeOptions::default()
+    };
+    Ok(NativeRuntime::new(options))
 }
 
 /// Mounts of an ordinary user are made in a user namespace, where overlay cannot use `trusted.*`.

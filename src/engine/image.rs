@@ -4,10 +4,10 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::time::Duration;
 
-use super::Engine;
+use super::{Engine, SaveBuilder, Verb};
 use crate::containers::ContainerSpec;
-use crate::error::Result;
-use crate::images::{Credentials, ImageInfo, Pull, PullRequest, RemoveImageOptions, Removed};
+use crate::error::{ObjectKind, Result};
+use crate::images::{Credentials, HistoryLine, ImageInfo, Pull, PullRequest, RemoveImageOptions, Removed};
 use crate::progress::{Progress, ProgressEvent};
 use crate::types::{ImageId, Outcome, Platform, Reference};
 
@@ -28,6 +28,12 @@ impl Image {
         &self.id
     }
 
+    /// The same image, each of whose verbs may take so long. See [`Engine::deadline`].
+    #[must_use]
+    pub fn within(&self, limit: Duration) -> Self {
+        Self::new(self.engine.deadline(limit), self.id)
+    }
+
     /// Everything about it.
     ///
     /// # Errors
@@ -42,6 +48,19 @@ impl Image {
     /// `NotFound` once it is removed.
     pub async fn tag(&self, name: &Reference) -> Result<Outcome> {
         self.engine.images().tag(&self.id.to_string(), name).await
+    }
+
+    /// The steps it was made in, the newest first.
+    ///
+    /// # Errors
+    /// `NotFound` once it is removed.
+    pub async fn history(&self) -> Result<Vec<HistoryLine>> {
+        self.engine.images().history(&self.id.to_string()).await
+    }
+
+    /// Writes it into an archive, where it has no name.
+    pub fn save(&self) -> SaveBuilder {
+        self.engine.save([self.id.to_string()])
     }
 
     /// Removes it. See [`ImageManager::remove`](crate::ImageManager::remove).
@@ -134,7 +153,10 @@ impl IntoFuture for PullBuilder {
     type IntoFuture = Pin<Box<dyn Future<Output = Result<Image>> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let (engine, deadline) = (self.engine.clone(), self.deadline);
-        Box::pin(async move { engine.within(deadline, self.pull()).await })
+        let (engine, deadline, source) = (self.engine.clone(), self.deadline, self.source.clone());
+        Box::pin(async move {
+            let verb = Verb::of("image.pull", ObjectKind::Image, &source);
+            engine.within(verb, deadline, self.pull()).await
+        })
     }
 }

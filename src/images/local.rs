@@ -6,7 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use tokio::runtime::Builder;
 
-use super::{ImageInfo, ImageManager, ImageSummary, PullRequest, RemoveImageOptions, Removed};
+use super::{
+    ArchiveFormat, ByteStream, HistoryLine, ImageInfo, ImageManager, ImageSummary, ImportRequest, Loaded, PrunedImages,
+    PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
+};
 use crate::error::{Error, Result};
 use crate::events::{Event, EventKind};
 use crate::progress::Progress;
@@ -15,7 +18,7 @@ use crate::storage::content::ContentStore;
 use crate::storage::snapshot::Snapshotter;
 use crate::storage::unpack::Unpacker;
 use crate::store::{Node, NodeKind, Store};
-use crate::types::{Digest, Filter, ImageId, Outcome, OwnerId, Reference};
+use crate::types::{Digest, Filter, ImageId, Outcome, OwnerId, Platform, Reference};
 
 /// What the engine hands the manager.
 #[derive(Debug, Clone)]
@@ -131,6 +134,30 @@ impl ImageManager for LocalImages {
 
     async fn remove(&self, image: &str, options: RemoveImageOptions) -> Result<Vec<Removed>> {
         self.remove_named(image, options).await
+    }
+
+    async fn history(&self, image: &str) -> Result<Vec<HistoryLine>> {
+        self.history_of(image).await
+    }
+
+    async fn push(&self, request: PushRequest, progress: Progress) -> Result<Pushed> {
+        self.push_and_tell(request, progress).await
+    }
+
+    async fn import(&self, archive: ByteStream, request: ImportRequest, progress: Progress) -> Result<ImageId> {
+        self.import_and_tell(archive, request, progress).await
+    }
+
+    async fn prune(&self, filter: Filter) -> Result<PrunedImages> {
+        self.prune_matching(filter).await
+    }
+
+    async fn save(&self, images: &[String], platform: Option<Platform>, format: ArchiveFormat) -> Result<ByteStream> {
+        self.save_named(images, platform, format).await
+    }
+
+    async fn load(&self, archive: ByteStream, platform: Option<Platform>, progress: Progress) -> Result<Vec<Loaded>> {
+        self.load_and_tell(archive, platform, progress).await
     }
 }
 

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-use super::{BlobStream, ManifestBlob, ManifestKey, Registry};
+use super::{BlobStream, ManifestBlob, ManifestKey, Registry, Upload};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
-use crate::types::{Descriptor, Digest, MediaType};
+use crate::types::{Descriptor, Digest};
 
 /// Bytes of one piece of a stream.
 const CHUNK: usize = 64 << 10;
@@ -42,6 +42,7 @@ struct State {
     faults: HashMap<Digest, Fault>,
     blob_requests: HashMap<Digest, u64>,
     manifest_requests: u64,
+    uploaded_bytes: u64,
 }
 
 impl MemoryRegistry {
@@ -53,7 +54,7 @@ impl MemoryRegistry {
     /// Adds a blob.
     pub fn put_blob(&self, media_type: &str, bytes: impl Into<Bytes>) -> Descriptor {
         let bytes = bytes.into();
-        let descriptor = descriptor(media_type, &bytes);
+        let descriptor = Descriptor::of(media_type, &bytes);
         self.state().blobs.insert(descriptor.digest, bytes);
         descriptor
     }
@@ -61,7 +62,7 @@ impl MemoryRegistry {
     /// Adds a manifest or index, under a tag if one is given.
     pub fn put_manifest(&self, tag: Option<&str>, media_type: &str, bytes: impl Into<Bytes>) -> Descriptor {
         let bytes = bytes.into();
-        let descriptor = descriptor(media_type, &bytes);
+        let descriptor = Descriptor::of(media_type, &bytes);
         let mut state = self.state();
         state.manifests.insert(
             descriptor.digest,
@@ -94,6 +95,11 @@ impl MemoryRegistry {
     /// How many manifests were asked for.
     pub fn manifest_requests(&self) -> u64 {
         self.state().manifest_requests
+    }
+
+    /// How many bytes of blobs were uploaded.
+    pub fn uploaded_bytes(&self) -> u64 {
+        self.state().uploaded_bytes
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -130,6 +136,48 @@ impl Registry for MemoryRegistry {
         let rest = bytes.slice(bytes.len().min(usize::try_from(offset).unwrap_or(usize::MAX))..);
         faulty(rest, state.faults.get(&digest), &digest)
     }
+
+    async fn has_blob(&self, _repository: &str, descriptor: &Descriptor) -> Result<bool> {
+        Ok(self.state().blobs.contains_key(&descriptor.digest))
+    }
+
+    async fn upload(&self, _repository: &str, descriptor: &Descriptor, upload: Upload) -> Result<()> {
+        let digest = descriptor.digest;
+        if let Some(Fault::Refuse(kind)) = self.state().faults.get(&digest) {
+            return Err(told(kind.clone(), ObjectKind::Blob, &digest));
+        }
+        let mut bytes = Vec::new();
+        let mut stream = upload.source.open(0).await?;
+        while let Some(piece) = stream.next().await {
+            bytes.extend_from_slice(&piece?);
+            (upload.reached)(bytes.len() as u64);
+        }
+        if Digest::of(&bytes) != digest {
+            let message = format!("what was uploaded as {digest} has other bytes");
+            return Err(
+                Error::new(ErrorKind::DigestMismatch, message).with_object(ObjectKind::Blob, digest.to_string())
+            );
+        }
+        let mut state = self.state();
+        state.uploaded_bytes += bytes.len() as u64;
+        state.blobs.insert(digest, bytes.into());
+        Ok(())
+    }
+
+    async fn put_manifest(&self, _repository: &str, key: &ManifestKey, manifest: &ManifestBlob) -> Result<()> {
+        let tag = match key {
+            ManifestKey::Tag(tag) => Some(tag.as_str()),
+            ManifestKey::Digest(_) => None,
+        };
+        self.put_manifest(tag, &manifest.descriptor.media_type.0, manifest.bytes.clone());
+        Ok(())
+    }
+
+    async fn tags(&self, _repository: &str) -> Result<Vec<String>> {
+        let mut tags: Vec<String> = self.state().tags.keys().cloned().collect();
+        tags.sort();
+        Ok(tags)
+    }
 }
 
 fn faulty(bytes: Bytes, fault: Option<&Fault>, digest: &Digest) -> Result<BlobStream> {
@@ -158,16 +206,6 @@ fn chunks(bytes: Bytes) -> BlobStream {
 
 fn told(kind: ErrorKind, object: ObjectKind, digest: &Digest) -> Error {
     Error::new(kind, format!("{object} {digest} was told to fail")).with_object(object, digest.to_string())
-}
-
-fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
-    Descriptor {
-        media_type: MediaType(media_type.to_owned()),
-        digest: Digest::of(bytes),
-        size: bytes.len() as u64,
-        platform: None,
-        annotations: Default::default(),
-    }
 }
 
 #[cfg(test)]

@@ -11,13 +11,15 @@ use nix::errno::Errno;
 use nix::sys::statfs::statfs;
 use nix::unistd::{AccessFlags, access, geteuid};
 
+use super::owners::is_old;
 use super::{Locks, Owners};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
-use crate::types::ContainerId;
+use crate::types::{ContainerId, OwnerId};
 
 /// Version of the directory's layout. The databases count their own.
 const VERSION: u32 = 1;
 const VERSION_FILE: &str = "version";
+const ID_FILE: &str = "id";
 const TEMPORARY: &str = ".new.";
 /// How names of files begin that record a backend.
 const BACKEND: &str = "backend.";
@@ -106,6 +108,43 @@ impl Root {
     /// Keyed locks that all processes of this root see. Clones share their queues, so keep one per engine.
     pub fn locks(&self) -> Locks {
         Locks::new(self.path.join("locks"))
+    }
+
+    /// Removes temporary files that killed processes left; returns how many. Blocking.
+    ///
+    /// # Errors
+    /// `Os` where the directory cannot be read.
+    pub fn tidy(&self) -> Result<usize> {
+        let entries = fs::read_dir(&*self.path).map_err(|error| Error::os("list the root directory", error))?;
+        let old = entries
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(TEMPORARY) && is_old(entry));
+        Ok(old.filter(|entry| fs::remove_file(entry.path()).is_ok()).count())
+    }
+
+    /// A name for this root that stays: 64 hex digits, made by the first who asks. Of several processes that ask at once
+    /// all get the same.
+    ///
+    /// # Errors
+    /// `Os` where it can be neither read nor written.
+    pub fn id(&self) -> Result<String> {
+        let file = self.path.join(ID_FILE);
+        let damaged = || {
+            let message = format!(
+                "{} makes no sense; delete it, and the root gets another id",
+                file.display()
+            );
+            Error::new(ErrorKind::Corrupt, message).with_object(ObjectKind::Root, self.path.display().to_string())
+        };
+        let text = match read_if_there(&file)? {
+            Some(text) => Some(text),
+            None => {
+                create_atomically(&file, OwnerId::random().as_str().as_bytes())?;
+                read_if_there(&file)?
+            }
+        };
+        let id: OwnerId = text.as_deref().unwrap_or("").trim().parse().map_err(|_| damaged())?;
+        Ok(id.into())
     }
 
     /// The backend recorded for a seam (`snapshotter`, `cgroup`, …), if one was chosen yet.

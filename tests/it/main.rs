@@ -11,18 +11,24 @@
 )]
 
 mod cancel;
+mod exec;
 mod faults;
 mod fixtures;
 mod frame;
 mod host;
 mod kills;
+mod images;
 mod layout;
 mod life;
+mod places;
 mod process;
 mod pull;
 mod storage;
 mod support;
 mod trouble;
+mod system;
+mod userns;
+mod verbs;
 
 use libtest_mimic::Arguments;
 
@@ -30,11 +36,17 @@ const GROUPS: &[frame::Group] = &[
     layout::TESTS,
     fixtures::TESTS,
     host::TESTS,
+    places::TESTS,
+    userns::TESTS,
     process::TESTS,
     life::TESTS,
+    exec::TESTS,
+    verbs::TESTS,
     pull::TESTS,
+    images::TESTS,
     faults::TESTS,
     kills::TESTS,
+    system::TESTS,
     cancel::TESTS,
     storage::TESTS,
     trouble::TESTS,
@@ -44,6 +56,13 @@ const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo
 
 fn main() {
     let roles: Vec<_> = ROLES.iter().chain(faults::ROLES).chain(kills::ROLES).copied().collect();
+    let roles: Vec<_> = ROLES
+        .iter()
+        .chain(faults::ROLES)
+        .chain(exec::ROLES)
+        .chain(places::ROLES)
+        .copied()
+        .collect();
     if let Some(code) = support::embedder::run_role(&roles) {
         std::process::exit(code);
     }

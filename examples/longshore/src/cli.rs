@@ -33,6 +33,23 @@ pub enum Verb {
     Run(Box<commands::run::Args>),
     /// Download an image
     Pull(commands::pull::Args),
+    /// Send an image to a registry
+    Push(commands::push::Args),
+    /// Write images into an archive
+    Save(commands::save::Args),
+    /// Take images from an archive
+    Load(commands::load::Args),
+    /// Make an image of the tar of a root file system
+    Import(commands::import::Args),
+    /// Show the steps an image was made in
+    History(commands::history::Args),
+    /// Sign in to a registry
+    Login(commands::login::Args),
+    /// Forget who one is to a registry
+    Logout(commands::login::Logout),
+    /// Verbs about images
+    #[command(subcommand)]
+    Image(ImageVerb),
     /// List images
     Images(commands::images::Args),
     /// Give an image another name
@@ -53,6 +70,75 @@ pub enum Verb {
     Rm(commands::rm::Args),
     /// Show what this engine is and what this host offers
     Info(commands::info::Args),
+    /// Show what happens, and with --since what happened
+    Events(commands::events::Args),
+    /// Run a command in a running container
+    Exec(commands::exec::Args),
+    /// Connect to the standard streams of a running container
+    Attach(commands::attach::Args),
+    /// Stop one or more containers, if they run, and start them
+    Restart(commands::restart::Args),
+    /// Stop the processes of one or more containers where they are
+    Pause(commands::pause::Args),
+    /// Let one or more paused containers go on
+    Unpause(commands::unpause::Args),
+    /// Give a container another name
+    Rename(commands::rename::Args),
+    /// Change the limits of one or more containers
+    Update(commands::update::Args),
+    /// Show the processes of a container
+    Top(commands::top::Args),
+    /// Show what containers use
+    Stats(commands::stats::Args),
+    /// Wait until containers do not run, and print their exit codes
+    Wait(commands::wait::Args),
+    /// Verbs about containers
+    #[command(subcommand)]
+    Container(ContainerVerb),
+    /// Verbs about the engine as a whole
+    #[command(subcommand)]
+    System(SystemVerb),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ImageVerb {
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(commands::images::Args),
+    /// Download an image
+    Pull(commands::pull::Args),
+    /// Send an image to a registry
+    Push(commands::push::Args),
+    /// Write images into an archive
+    Save(commands::save::Args),
+    /// Take images from an archive
+    Load(commands::load::Args),
+    /// Make an image of the tar of a root file system
+    Import(commands::import::Args),
+    /// Show the steps an image was made in
+    History(commands::history::Args),
+    /// Give an image another name
+    Tag(commands::tag::Args),
+    /// Remove one or more images
+    Rm(commands::rmi::Args),
+    /// Remove images that nobody uses
+    Prune(commands::image_prune::Args),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ContainerVerb {
+    /// Remove containers that do not run
+    Prune(commands::container_prune::Args),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SystemVerb {
+    /// Show what images and containers take on disk
+    Df(commands::df::Args),
+    /// Show what this engine is and what this host offers
+    Info(commands::info::Args),
+    /// Show what happens, and with --since what happened
+    Events(commands::events::Args),
 }
 
 #[cfg(test)]

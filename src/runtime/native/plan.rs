@@ -7,9 +7,11 @@ use std::path::{Component, Path};
 use oci_spec::runtime::{Capabilities, Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Process, Spec};
 
 use super::helper::wire::{NO_FD, SECTIONS, Section, field, flag, mount};
+use super::idmap::ContainerIds;
 use super::options::{self, Options};
 use crate::error::{Error, Result};
-use crate::runtime::Launch;
+use crate::runtime::caps::CapabilitySet;
+use crate::runtime::{ExecLaunch, Launch, StdioPlan};
 use crate::types::{Mount, MountSource};
 
 /// What of the host matters to a plan.
@@ -33,6 +35,7 @@ pub(crate) struct FdPositions {
     pub(crate) cgroup: u32,
     pub(crate) v1_first: u32,
     pub(crate) v1_count: u32,
+    pub(crate) target: u32,
 }
 
 impl Default for FdPositions {
@@ -45,6 +48,7 @@ impl Default for FdPositions {
             cgroup: NO_FD,
             v1_first: 0,
             v1_count: 0,
+            target: NO_FD,
         }
     }
 }
@@ -92,24 +96,64 @@ impl Plan {
             .as_ref()
             .ok_or_else(|| Error::invalid("the spec has no process"))?;
         plan.process(process)?;
-        plan.user(launch, process)?;
-        plan.streams(launch);
+        plan.user(launch.user.as_ref(), &launch.extra_groups, process)?;
+        plan.streams(launch.stdio);
+        plan.set_if(launch.init, flag::INIT);
         plan.names_of_host(spec, process)?;
         let linux = spec.linux().clone().unwrap_or_default();
         let own_network = plan.namespaces(&linux)?;
         plan.mounts(launch, host, own_network)?;
         plan.linux(&linux, host)?;
-        if let Some(filter) = seccomp {
-            if filter.is_empty() || filter.len() % 8 != 0 || filter.len() / 8 > usize::from(u16::MAX) {
-                return Err(Error::internal("the seccomp compiler made no valid filter"));
-            }
-            plan.set_if(true, flag::HAS_SECCOMP);
-            plan.sections[Section::Seccomp as usize] = filter;
-        }
+        plan.seccomp(seccomp)?;
         for directory in &launch.scratch {
             plan.clean_up(b's', directory)?;
         }
         Ok(plan)
+    }
+
+    /// Converts a command for a running container, whose namespaces (flags of clone(2)) it joins.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub(crate) fn exec(exec: &ExecLaunch, host: Host, namespaces: u32, seccomp: Option<Vec<u8>>) -> Result<Self> {
+        let mut plan = Self {
+            sections: std::array::from_fn(|_| Vec::new()),
+            words: [0; field::COUNT],
+            names: Names::default(),
+        };
+        plan.words[field::FLAGS] = flag::HAS_CAPS;
+        plan.set_if(host.single_id, flag::SINGLE_ID);
+        plan.words[field::NAMESPACES] = namespaces;
+        plan.process(&exec.process)?;
+        plan.user(exec.user.as_ref(), &exec.extra_groups, &exec.process)?;
+        plan.streams(exec.stdio);
+        plan.names_of_host(&Spec::default(), &exec.process)?;
+        plan.seccomp(seccomp)?;
+        Ok(plan)
+    }
+
+    /// The container's root as the zygote knows it: user and group.
+    pub(crate) fn root(&self) -> [u32; 2] {
+        [self.words[field::ROOT_UID], self.words[field::ROOT_GID]]
+    }
+
+    pub(crate) fn set_root(&mut self, root: [u32; 2]) {
+        [self.words[field::ROOT_UID], self.words[field::ROOT_GID]] = root;
+    }
+
+    /// The namespaces that a container of this plan lives in.
+    pub(crate) fn all_namespaces(&self) -> u32 {
+        self.words[field::NAMESPACES] | (libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP) as u32
+    }
+
+    fn seccomp(&mut self, filter: Option<Vec<u8>>) -> Result<()> {
+        let Some(filter) = filter else { return Ok(()) };
+        if filter.is_empty() || filter.len() % 8 != 0 || filter.len() / 8 > usize::from(u16::MAX) {
+            return Err(Error::internal("the seccomp compiler made no valid filter"));
+        }
+        self.set_if(true, flag::HAS_SECCOMP);
+        self.sections[Section::Seccomp as usize] = filter;
+        Ok(())
     }
 
     /// Adds a directory that is deleted if the owner dies: `c` for a cgroup's, `s` for any other.
@@ -129,6 +173,7 @@ impl Plan {
         self.words[field::FD_CGROUP] = fds.cgroup;
         self.words[field::FD_V1_FIRST] = fds.v1_first;
         self.words[field::V1_COUNT] = fds.v1_count;
+        self.words[field::FD_TARGET] = fds.target;
         for word in self.words {
             self.sections[Section::Fixed as usize].extend_from_slice(&word.to_ne_bytes());
         }
@@ -151,6 +196,10 @@ impl Plan {
         if condition {
             self.words[field::FLAGS] |= bit;
         }
+    }
+
+    fn has(&self, bit: u32) -> bool {
+        self.words[field::FLAGS] & bit != 0
     }
 
     fn string(&mut self, section: Section, text: &[u8]) -> Result<()> {
@@ -199,6 +248,8 @@ impl Plan {
             caps.inheritable(),
             caps.ambient(),
         ];
+        let all = caps.bounding().as_ref().map_or(0, capability_bits) == CapabilitySet::ALL.bits();
+        self.set_if(all, flag::ALL_CAPS);
         for (index, set) in sets.into_iter().enumerate() {
             let bits = set.as_ref().map_or(0, capability_bits);
             self.words[field::CAPS + index * 2] = bits as u32;
@@ -229,7 +280,7 @@ impl Plan {
         Ok(())
     }
 
-    fn user(&mut self, launch: &Launch, process: &Process) -> Result<()> {
+    fn user(&mut self, text: Option<&String>, groups: &[String], process: &Process) -> Result<()> {
         let user = process.user();
         self.words[field::UID] = user.uid();
         self.words[field::GID] = user.gid();
@@ -238,23 +289,21 @@ impl Plan {
         for gid in user.additional_gids().as_deref().unwrap_or(&[]) {
             self.word(Section::Gids, *gid);
         }
-        if let Some(text) = &launch.user {
+        if let Some(text) = text {
             self.set_if(true, flag::USER_TEXT);
             self.names.ids.clone_from(text);
         }
-        for group in &launch.extra_groups {
+        for group in groups {
             self.string(Section::Groups, group.as_bytes())?;
             self.names.groups.push(group.clone());
         }
         Ok(())
     }
 
-    fn streams(&mut self, launch: &Launch) {
-        let Some((rows, columns)) = launch.stdio.terminal else {
-            self.set_if(launch.init, flag::INIT);
+    fn streams(&mut self, stdio: StdioPlan) {
+        let Some((rows, columns)) = stdio.terminal else {
             return;
         };
-        self.set_if(launch.init, flag::INIT);
         self.set_if(true, flag::TERMINAL);
         self.words[field::ROWS] = u32::from(rows);
         self.words[field::COLUMNS] = u32::from(columns);
@@ -300,11 +349,12 @@ impl Plan {
             }
             match namespace.typ() {
                 LinuxNamespaceType::Network => own_network = true,
-                typ @ (LinuxNamespaceType::User | LinuxNamespaceType::Time) => {
-                    return Err(Error::unsupported(
-                        format!("a {typ} namespace per container"),
-                        "the user namespace of the whole engine (run as an ordinary user)",
-                    ));
+                LinuxNamespaceType::User => {
+                    flags |= libc::CLONE_NEWUSER as u64;
+                    self.set_if(true, flag::OWN_USERNS);
+                }
+                LinuxNamespaceType::Time => {
+                    return Err(Error::unsupported("a time namespace", "the host's time"));
                 }
                 _ => {}
             }
@@ -312,7 +362,12 @@ impl Plan {
         if own_network {
             flags |= libc::CLONE_NEWNET as u64;
         }
-        self.words[field::NAMESPACES] = (flags & !MADE_LATER) as u32;
+        flags &= !MADE_LATER;
+        // The mount namespace at once: the container's ids may not leave the zygote's.
+        if flags & libc::CLONE_NEWUSER as u64 != 0 {
+            flags |= libc::CLONE_NEWNS as u64;
+        }
+        self.words[field::NAMESPACES] = flags as u32;
         Ok(own_network)
     }
 
@@ -325,6 +380,7 @@ impl Plan {
         };
         let mut record = root_record(root)?;
         record.attributes |= options::NO_DEV;
+        record.flags |= mount::ID_MAP;
         self.record(record)?;
         for mount in launch.spec.mounts().as_deref().unwrap_or(&[]) {
             let target = clean_absolute(mount.destination(), "the target of a mount")?.to_vec();
@@ -333,7 +389,8 @@ impl Plan {
             }
             let options = Options::parse(mount.options().as_deref().unwrap_or(&[]), host)?;
             let devices = options.devices;
-            let mut record = spec_record(mount, target, options, host, own_network)?;
+            let foreign_network = !own_network && (host.bind_devices || self.has(flag::OWN_USERNS));
+            let mut record = spec_record(mount, target, options, host, foreign_network)?;
             let is_dev = record.strings[0] == b"/dev" && record.kind == mount::FILESYSTEM;
             if is_dev || !devices {
                 no_devices(&mut record);
@@ -410,10 +467,38 @@ impl Plan {
         self.string(Section::DevicePaths, &target)
     }
 
+    /// The ids of the container's own user namespace.
+    pub(crate) fn user_namespace(&mut self, ids: &ContainerIds) -> Result<()> {
+        let needs = || Error::unsupported("a user namespace without root", "id maps that map the id 0");
+        self.words[field::ROOT_UID] = ContainerIds::outside(&ids.uids, 0).ok_or_else(needs)?;
+        self.words[field::ROOT_GID] = ContainerIds::outside(&ids.gids, 0).ok_or_else(needs)?;
+        for ranges in [&ids.uids, &ids.gids] {
+            self.string(Section::IdMaps, ContainerIds::text(ranges).as_bytes())?;
+        }
+        self.set_if(!ids.is_identity(), flag::ID_MAPPED);
+        for device in self.sections[Section::Devices as usize].chunks_exact_mut(24) {
+            for (at, ranges) in [(16, &ids.uids), (20, &ids.gids)] {
+                let Some(word) = device.get_mut(at..at + 4) else {
+                    continue;
+                };
+                let id = helper_word(word);
+                let outside = ContainerIds::outside(ranges, id).ok_or_else(|| {
+                    Error::invalid(format!("the owner {id} of a device is not mapped in the container"))
+                })?;
+                word.copy_from_slice(&outside.to_ne_bytes());
+            }
+        }
+        Ok(())
+    }
+
     /// The read-only root is a property of the spec's root or of the root's mount.
     pub(crate) fn read_only_root(&mut self, read_only: bool) {
         self.set_if(read_only, flag::READ_ONLY_ROOT);
     }
+}
+
+fn helper_word(bytes: &[u8]) -> u32 {
+    super::helper::wire::u32_at(bytes, 0).unwrap_or(0)
 }
 
 /// A mount record before it is written.
@@ -531,7 +616,7 @@ fn spec_record(
     target: Vec<u8>,
     options: Options,
     host: Host,
-    own_network: bool,
+    foreign_network: bool,
 ) -> Result<RecordParts> {
     let kind = spec.typ().as_deref().unwrap_or("bind");
     let source = spec.source().as_deref();
@@ -564,15 +649,15 @@ fn spec_record(
     if options.bind || kind == "bind" || kind == "rbind" {
         let source = source.ok_or_else(|| Error::invalid("a bind mount without a source"))?;
         let source = clean_absolute(source, "the source of a bind mount")?.to_vec();
-        return Ok(bind(source, options.recursive || kind == "rbind", attributes, target));
+        let mut record = bind(source, options.recursive || kind == "rbind", attributes, target);
+        record.flags |= mount::ID_MAP;
+        return Ok(record);
     }
     match kind {
         "proc" | "mqueue" => Ok(filesystem(kind, Vec::new(), target)),
         "tmpfs" | "devpts" => Ok(filesystem(kind, options.data, target)),
         // Shows the network namespace of its maker, which must belong to the maker's user namespace.
-        "sysfs" if host.bind_devices && !own_network => {
-            Ok(bind(b"/sys".to_vec(), true, attributes | options::READ_ONLY, target))
-        }
+        "sysfs" if foreign_network => Ok(bind(b"/sys".to_vec(), true, attributes | options::READ_ONLY, target)),
         "sysfs" => Ok(filesystem(kind, Vec::new(), target)),
         "cgroup" | "cgroup2" if host.cgroup_v2 => {
             let mut record = filesystem("cgroup2", Vec::new(), target);

@@ -7,18 +7,19 @@ use std::sync::Arc;
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use oci_spec::runtime::LinuxResources;
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
 use tokio::sync::oneshot;
 
 use super::helper::wire::{RECORD, RECORD_TEXT, Record, Step, op};
+use super::idmap::ContainerIds;
 use super::plan::{FdPositions, Host, Names, Plan};
-use super::task::NativeTask;
+use super::task::{Inside, NativeTask};
 use super::zygote::{self, ExitWatch, Zygote};
 use super::{seccomp, step};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::cgroups::{Cgroup, CgroupDriver};
-use crate::runtime::{Launch, Started, Task};
-use crate::sys::{pidfd, socket};
+use crate::runtime::{Launch, Started, StdioPlan, Task};
+use crate::sys::{pidfd, poll, socket};
 use crate::types::Signal;
 
 /// What a start needs.
@@ -27,13 +28,15 @@ pub(crate) struct Job {
     pub(crate) zygote: Arc<Zygote>,
     pub(crate) host: Host,
     pub(crate) cgroups: Option<Arc<dyn CgroupDriver>>,
+    /// Of a container with a user namespace of its own.
+    pub(crate) ids: Option<ContainerIds>,
 }
 
 /// The container's and the caller's ends of everything.
-struct Ends {
-    status_ours: OwnedFd,
+pub(crate) struct Ends {
+    pub(crate) status_ours: OwnedFd,
     status_theirs: OwnedFd,
-    stdin: Option<(OwnedFd, OwnedFd)>,
+    pub(crate) stdin: Option<(OwnedFd, OwnedFd)>,
     stdout: Option<(OwnedFd, OwnedFd)>,
     stderr: Option<(OwnedFd, OwnedFd)>,
 }
@@ -81,6 +84,9 @@ impl Job {
             .transpose()?
             .map(|filter| filter.to_vec());
         let mut plan = Plan::new(launch, self.host, filter)?;
+        if let Some(ids) = &self.ids {
+            plan.user_namespace(ids)?;
+        }
         plan.read_only_root(launch.rootfs.iter().any(|mount| mount.read_only));
         Ok(plan)
     }
@@ -109,7 +115,7 @@ impl Job {
         for directory in cgroup.iter().flat_map(|cgroup| cgroup.directories()) {
             plan.clean_up(b'c', directory)?;
         }
-        let ends = Ends::new(launch)?;
+        let ends = Ends::new(launch.stdio)?;
         let names = plan.names.clone();
         let req = self.zygote.request();
         let exit = self.zygote.watch_exit(req);
@@ -125,69 +131,72 @@ impl Job {
             .next()
             .ok_or_else(|| Error::internal("the helper sent no process"))?;
         let (status, stdio) = ends.split();
-        let outcome = self.outcome(status, &names).await;
+        let outcome = outcome(status, &names, self.host).await;
+        let outcome = outcome.and_then(|setup| setup.ok_or_else(died_in_setup));
         let child = Child {
             zygote: Arc::clone(&self.zygote),
             req,
             process,
             exit,
+            host: self.host,
+            namespaces: plan.all_namespaces(),
+            root: plan.root(),
         };
         match outcome {
             Ok(setup) => child.started(launch, setup, stdio, cgroup),
             Err(error) => Err(child.failed(error, cgroup).await),
         }
     }
+}
 
-    /// Reads records until the program has been executed (READY, then the socket closes) or a step has failed. The
-    /// terminal's master comes on the way.
-    async fn outcome(&self, status: OwnedFd, names: &Names) -> Result<Setup> {
-        let setup = |error: io::Error| Error::os("read the start's status", error);
-        socket::set_nonblocking(status.as_fd()).map_err(setup)?;
-        #[allow(deprecated, reason = "its successor is newer than the oldest tokio that we allow")]
-        let status = AsyncFd::new(status).map_err(setup)?;
-        let mut buffer = [0u8; RECORD + RECORD_TEXT];
-        let mut found = Setup::default();
-        let mut ready = false;
-        loop {
-            let mut readable = status.readable().await.map_err(setup)?;
-            let (len, fds) = match socket::receive(status.as_fd(), &mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    readable.clear_ready();
-                    continue;
-                }
-                result => result.map_err(setup)?,
-            };
-            if len == 0 {
-                break;
-            }
-            let bytes = &buffer[..len];
-            let record = Record::decode(bytes).ok_or_else(|| Error::internal("a malformed step record"))?;
-            let text = bytes.get(RECORD..).unwrap_or(&[]);
-            if let Some(warning) = step::warning(&record, text, names) {
-                found.warnings.push(warning);
+/// Reads records until the program has been executed (READY, then the socket closes) or a step has failed. The terminal's
+/// master comes on the way. `None`: neither came.
+pub(crate) async fn outcome(status: OwnedFd, names: &Names, host: Host) -> Result<Option<Setup>> {
+    let setup = |error: io::Error| Error::os("read the start's status", error);
+    socket::set_nonblocking(status.as_fd()).map_err(setup)?;
+    let status = poll::watch(status, Interest::READABLE).map_err(setup)?;
+    let mut buffer = [0u8; RECORD + RECORD_TEXT];
+    let mut found = Setup::default();
+    let mut ready = false;
+    loop {
+        let mut readable = status.readable().await.map_err(setup)?;
+        let (len, fds) = match socket::receive(status.as_fd(), &mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                readable.clear_ready();
                 continue;
             }
-            if record.errno != 0 || record.aux != 0 {
-                return Err(step::error(&record, text, names, self.host));
-            }
-            if record.step == Step::Ready as u32 {
-                ready = true;
-            } else if let Some(master) = fds.into_iter().next() {
-                found.terminal = Some(master);
-            }
+            result => result.map_err(setup)?,
+        };
+        if len == 0 {
+            break;
         }
-        if ready { Ok(found) } else { Err(died_in_setup()) }
+        let bytes = &buffer[..len];
+        let record = Record::decode(bytes).ok_or_else(|| Error::internal("a malformed step record"))?;
+        let text = bytes.get(RECORD..).unwrap_or(&[]);
+        if let Some(warning) = step::warning(&record, text, names) {
+            found.warnings.push(warning);
+            continue;
+        }
+        if record.errno != 0 || record.aux != 0 {
+            return Err(step::error(&record, text, names, host));
+        }
+        if record.step == Step::Ready as u32 {
+            ready = true;
+        } else if let Some(master) = fds.into_iter().next() {
+            found.terminal = Some(master);
+        }
     }
+    Ok(ready.then_some(found))
 }
 
 /// What the helper sent on the way to the program.
 #[derive(Debug, Default)]
-struct Setup {
-    terminal: Option<OwnedFd>,
-    warnings: Vec<String>,
+pub(crate) struct Setup {
+    pub(crate) terminal: Option<OwnedFd>,
+    pub(crate) warnings: Vec<String>,
 }
 
-fn died_in_setup() -> Error {
+pub(crate) fn died_in_setup() -> Error {
     Error::new(
         ErrorKind::Os,
         "the container's first process was killed before it could run its program",
@@ -201,9 +210,12 @@ struct Child {
     req: u64,
     process: OwnedFd,
     exit: ExitWatch,
+    host: Host,
+    namespaces: u32,
+    root: [u32; 2],
 }
 
-type Stdio = [Option<OwnedFd>; 3];
+pub(crate) type Stdio = [Option<OwnedFd>; 3];
 
 impl Child {
     fn started(self, launch: &Launch, setup: Setup, stdio: Stdio, cgroup: Option<Arc<dyn Cgroup>>) -> Result<Started> {
@@ -220,6 +232,11 @@ impl Child {
             self.exit,
             copy,
             cgroup,
+            Inside {
+                host: self.host,
+                namespaces: self.namespaces,
+                root: self.root,
+            },
         ));
         let [stdin, stdout, stderr] = stdio;
         Ok(Started {
@@ -248,7 +265,7 @@ impl Child {
 }
 
 impl Ends {
-    fn new(launch: &Launch) -> Result<Self> {
+    pub(crate) fn new(stdio: StdioPlan) -> Result<Self> {
         let os = |error: io::Error| Error::os("make the standard streams", error);
         // (read, write); the container's end first.
         let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|errno| os(errno.into()));
@@ -260,10 +277,10 @@ impl Ends {
             stdout: None,
             stderr: None,
         };
-        if launch.stdio.terminal.is_some() {
+        if stdio.terminal.is_some() {
             return Ok(ends);
         }
-        if launch.stdio.stdin {
+        if stdio.stdin {
             ends.stdin = Some(pipe()?);
         }
         let swap = |(read, write)| (write, read);
@@ -272,7 +289,7 @@ impl Ends {
         Ok(ends)
     }
 
-    fn positions<'a>(&'a self, cgroup: Option<&'a dyn Cgroup>) -> (FdPositions, Vec<BorrowedFd<'a>>) {
+    pub(crate) fn positions<'a>(&'a self, cgroup: Option<&'a dyn Cgroup>) -> (FdPositions, Vec<BorrowedFd<'a>>) {
         let mut fds = vec![self.status_theirs.as_fd()];
         let mut positions = FdPositions::default();
         for (stream, position) in [
@@ -299,7 +316,7 @@ impl Ends {
     }
 
     /// Keeps the caller's ends; closes the container's.
-    fn split(self) -> (OwnedFd, Stdio) {
+    pub(crate) fn split(self) -> (OwnedFd, Stdio) {
         let ours = |stream: Option<(OwnedFd, OwnedFd)>| stream.map(|(_, ours)| ours);
         (
             self.status_ours,

@@ -5,15 +5,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::LinuxResources;
 use tokio::sync::OnceCell;
 
+use super::exec;
 use super::helper::wire::op;
+use super::plan::Host;
 use super::start::blocking;
-use super::zygote::{ExitWatch, Zygote};
+use super::zygote::{self, ExitWatch, Zygote};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::runtime::cgroups::Cgroup;
-use crate::runtime::{Exit, Task};
+use crate::runtime::{ExecLaunch, ExecStarted, Exit, Task};
 use crate::sys::pidfd;
 use crate::types::{ContainerId, ExitStatus, Signal};
 
@@ -28,7 +31,18 @@ pub(crate) struct NativeTask {
     exit: ExitWatch,
     terminal: Option<OwnedFd>,
     cgroup: Option<Arc<dyn Cgroup>>,
+    inside: Inside,
     ended: OnceCell<Exit>,
+}
+
+/// What a command in the container must know of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Inside {
+    pub(crate) host: Host,
+    /// The container's namespaces, as flags of clone(2).
+    pub(crate) namespaces: u32,
+    /// Its root's user and group as the zygote knows them.
+    pub(crate) root: [u32; 2],
 }
 
 impl NativeTask {
@@ -42,6 +56,7 @@ impl NativeTask {
         exit: ExitWatch,
         terminal: Option<OwnedFd>,
         cgroup: Option<Arc<dyn Cgroup>>,
+        inside: Inside,
     ) -> Self {
         Self {
             id,
@@ -52,12 +67,19 @@ impl NativeTask {
             exit,
             terminal,
             cgroup,
+            inside,
             ended: OnceCell::new(),
         }
     }
 
     fn has_ended(&self) -> bool {
         self.exit.borrow().is_some()
+    }
+
+    /// Whether the first process is dead, told or not.
+    fn is_dead(&self) -> bool {
+        let mut wanted = [PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
+        self.has_ended() || poll(&mut wanted, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     fn not_running(&self) -> Error {
@@ -75,28 +97,27 @@ impl NativeTask {
         }
     }
 
-    /// Every process of the cgroup. A process that ends meanwhile is no error.
-    fn send_all(&self, signal: Signal) -> Result<()> {
-        let Some(directory) = self
-            .cgroup
-            .as_ref()
-            .and_then(|cgroup| cgroup.directories().first().cloned())
-        else {
-            return Err(Error::unsupported(
-                "a signal to every process",
-                "a cgroup that holds the container",
-            ));
+    async fn freeze(&self, frozen: bool) -> Result<()> {
+        let Some(cgroup) = self.cgroup.clone() else {
+            return Err(Error::unsupported("pausing", "a cgroup driver"));
         };
-        let list = std::fs::read_to_string(directory.join("cgroup.procs"))
-            .map_err(|error| Error::os("list the container's processes", error))?;
-        for pid in list.lines().filter_map(|line| line.parse().ok()) {
-            let sent = pidfd::open(pid).and_then(|process| pidfd::send_signal(process.as_fd(), signal.number()));
-            match sent {
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                result => result.map_err(|error| Error::os("send a signal", error))?,
-            }
+        blocking(move || cgroup.freeze(frozen)).await
+    }
+
+    /// Every process of the pid namespace. The others first: an end of the first process is the end of all.
+    async fn send_all(&self, signal: Signal) -> Result<()> {
+        let number = signal.number().to_ne_bytes();
+        let req = self.zygote.request();
+        let fds = [self.process.as_fd()];
+        let reply = self.zygote.send(req, op::SIGNAL, &number, &fds).await?;
+        let others = reply.await.map_err(|_| zygote::gone()).and_then(zygote::check);
+        match (others, self.send(signal)) {
+            (Ok(_), Err(error)) if error.kind() != &ErrorKind::InvalidState => Err(error),
+            // The first process may end when it sees the others end.
+            (Ok(_), _) => Ok(()),
+            (Err(_), Err(error)) => Err(error),
+            (Err(error), Ok(())) => Err(error),
         }
-        Ok(())
     }
 }
 
@@ -112,7 +133,7 @@ impl Task for NativeTask {
         }
         // The death of pid 1 is the death of its whole pid namespace.
         if all && signal != Signal::KILL {
-            return self.send_all(signal);
+            return self.send_all(signal).await;
         }
         self.send(signal)
     }
@@ -143,6 +164,33 @@ impl Task for NativeTask {
             .map_err(|error: io::Error| Error::os("set the terminal's size", error))
     }
 
+    async fn exec(&self, exec: ExecLaunch) -> Result<ExecStarted> {
+        if self.has_ended() {
+            return Err(self.not_running());
+        }
+        let os = |error| Error::os("keep the container's process", error);
+        let job = exec::Job {
+            zygote: Arc::clone(&self.zygote),
+            container: self.process.try_clone().map_err(os)?,
+            cgroup: self.cgroup.clone(),
+            inside: self.inside,
+        };
+        let started = job.run_detached(exec).await;
+        started.map_err(|error| match error.kind() {
+            // Whatever step failed: the container ended under it.
+            ErrorKind::Os if self.is_dead() => self.not_running().with_source(error),
+            _ => error,
+        })
+    }
+
+    async fn pause(&self) -> Result<()> {
+        self.freeze(true).await
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.freeze(false).await
+    }
+
     async fn update(&self, resources: &LinuxResources) -> Result<()> {
         let Some(cgroup) = self.cgroup.clone() else {
             return Err(Error::unsupported("changing limits", "a cgroup driver"));
@@ -171,7 +219,7 @@ impl Task for NativeTask {
 }
 
 /// What a wait status says.
-fn status(raw: i32) -> ExitStatus {
+pub(crate) fn status(raw: i32) -> ExitStatus {
     match raw & 0x7f {
         0 => ExitStatus::exited((raw >> 8) as u8),
         signal => ExitStatus::signaled(signal as u8),

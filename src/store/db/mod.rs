@@ -137,7 +137,7 @@ impl Store {
     pub async fn call<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
         let store = self.clone();
         let done = tokio::task::spawn_blocking(move || work(&store)).await;
-        done.map_err(|error| Error::internal(format!("work on the records did not end: {error}")))?
+        done.map_err(|error| Error::internal("work on the records did not end").with_source(error))?
     }
 
     /// Runs a write transaction of `run.db`, with an event in it, and wakes subscribers once it is committed.

@@ -1,23 +1,43 @@
 //! The verbs, one file each: its options as `Args`, its work as `run`.
 
+pub mod attach;
+pub mod container_prune;
+pub mod df;
+pub mod events;
+pub mod exec;
+pub mod history;
+pub mod image_prune;
 pub mod images;
+pub mod import;
 pub mod info;
 pub mod inspect;
 pub mod kill;
+pub mod load;
+pub mod login;
 pub mod logs;
+pub mod pause;
 pub mod ps;
 pub mod pull;
+pub mod push;
+pub mod rename;
+pub mod restart;
 pub mod rm;
 pub mod rmi;
 pub mod run;
+pub mod save;
+pub mod stats;
 pub mod stop;
 pub mod tag;
+pub mod top;
+pub mod unpause;
+pub mod update;
+pub mod wait;
 
 use std::io::{self, Write as _};
 
 use longshore::Filter;
 
-use crate::cli::{Cli, Verb};
+use crate::cli::{Cli, ContainerVerb, ImageVerb, SystemVerb, Verb};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options;
@@ -27,17 +47,38 @@ pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
     let context = Context::new(cli.root, cli.host.as_deref())?;
     match cli.verb {
         Verb::Run(args) => run::run(&context, *args).await,
-        Verb::Pull(args) => pull::run(&context, args).await,
-        Verb::Images(args) => images::run(&context, args).await,
-        Verb::Tag(args) => tag::run(&context, args).await,
-        Verb::Rmi(args) => rmi::run(&context, args).await,
+        Verb::Pull(args) | Verb::Image(ImageVerb::Pull(args)) => pull::run(&context, args).await,
+        Verb::Push(args) | Verb::Image(ImageVerb::Push(args)) => push::run(&context, args).await,
+        Verb::Save(args) | Verb::Image(ImageVerb::Save(args)) => save::run(&context, args).await,
+        Verb::Load(args) | Verb::Image(ImageVerb::Load(args)) => load::run(&context, args).await,
+        Verb::Import(args) | Verb::Image(ImageVerb::Import(args)) => import::run(&context, args).await,
+        Verb::History(args) | Verb::Image(ImageVerb::History(args)) => history::run(&context, args).await,
+        Verb::Images(args) | Verb::Image(ImageVerb::Ls(args)) => images::run(&context, args).await,
+        Verb::Tag(args) | Verb::Image(ImageVerb::Tag(args)) => tag::run(&context, args).await,
+        Verb::Rmi(args) | Verb::Image(ImageVerb::Rm(args)) => rmi::run(&context, args).await,
+        Verb::Image(ImageVerb::Prune(args)) => image_prune::run(&context, args).await,
+        Verb::Login(args) => login::run(args).await,
+        Verb::Logout(args) => login::logout(args).await,
         Verb::Ps(args) => ps::run(&context, args).await,
         Verb::Logs(args) => logs::run(&context, args).await,
         Verb::Inspect(args) => inspect::run(&context, args).await,
         Verb::Stop(args) => stop::run(&context, args).await,
         Verb::Kill(args) => kill::run(&context, args).await,
         Verb::Rm(args) => rm::run(&context, args).await,
-        Verb::Info(args) => info::run(&context, args).await,
+        Verb::Info(args) | Verb::System(SystemVerb::Info(args)) => info::run(&context, args).await,
+        Verb::Events(args) | Verb::System(SystemVerb::Events(args)) => events::run(&context, args).await,
+        Verb::Exec(args) => exec::run(&context, args).await,
+        Verb::Attach(args) => attach::run(&context, args).await,
+        Verb::Restart(args) => restart::run(&context, args).await,
+        Verb::Pause(args) => pause::run(&context, args).await,
+        Verb::Unpause(args) => unpause::run(&context, args).await,
+        Verb::Rename(args) => rename::run(&context, args).await,
+        Verb::Update(args) => update::run(&context, args).await,
+        Verb::Top(args) => top::run(&context, args).await,
+        Verb::Stats(args) => stats::run(&context, args).await,
+        Verb::Wait(args) => wait::run(&context, args).await,
+        Verb::Container(ContainerVerb::Prune(args)) => container_prune::run(&context, args).await,
+        Verb::System(SystemVerb::Df(args)) => df::run(&context, args).await,
     }
 }
 

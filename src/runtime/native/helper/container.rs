@@ -8,7 +8,7 @@ use crate::message::{self, Fds};
 use crate::sys::{self, AT_FDCWD, Sys};
 use crate::user::Identity;
 use crate::wire::{aux, MountRecord, Plan, Record, Section, Step, field, flag, mount};
-use crate::{dev, exec, mounts, path, user};
+use crate::{dev, exec, mounts, outfit, path, user};
 
 /// Most mounts in one plan.
 pub(crate) const MOST_MOUNTS: usize = 512;
@@ -18,10 +18,12 @@ pub(crate) struct Context<'a> {
     pub(crate) plan: Plan<'a>,
     pub(crate) fds: &'a Fds,
     pub(crate) slim: i32,
+    /// With a user namespace of its own: the socket over which the mounts come that it may not make.
+    pub(crate) outfit: Option<i32>,
 }
 
 impl Context<'_> {
-    fn fd(&self, position: usize) -> Option<i32> {
+    pub(crate) fn fd(&self, position: usize) -> Option<i32> {
         self.fds.get(self.plan.field(position))
     }
 }
@@ -68,6 +70,9 @@ pub(crate) fn leave_to_children() {
 fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
     let plan = &context.plan;
     sys::umask(0);
+    if let Some(outfit) = context.outfit {
+        outfit::become_root(outfit)?;
+    }
     join_cgroups(context)?;
     at(Step::CgroupNamespace, sys::unshare(sys::CLONE_NEWCGROUP))?;
     if u64::from(plan.field(field::NAMESPACES)) & sys::CLONE_NEWNET != 0 {
@@ -75,12 +80,17 @@ fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
     }
     let proc = at(Step::Proc, private_proc(plan))?;
     let mut trees = [-1; MOST_MOUNTS];
-    make_mounts(plan, &mut trees)?;
-    at(
-        Step::MountNamespace,
-        sys::setns(context.slim, sys::CLONE_NEWNS).and_then(|_| sys::unshare(sys::CLONE_NEWNS)),
-    )?;
-    let devices = dev::Devices::make(plan)?;
+    make_mounts(context, &mut trees)?;
+    let devices = match context.outfit {
+        None => {
+            at(
+                Step::MountNamespace,
+                sys::setns(context.slim, sys::CLONE_NEWNS).and_then(|_| sys::unshare(sys::CLONE_NEWNS)),
+            )?;
+            dev::Devices::make(plan)?
+        }
+        Some(outfit) => outfit::devices(outfit, plan)?,
+    };
     let null = at(Step::Stdio, devices.open_null())?;
     let root = attach_root(trees[0])?;
     attach_mounts(root, plan, &trees)?;
@@ -108,7 +118,9 @@ fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
 }
 
 /// Version 1: the move into each hierarchy costs milliseconds, and must come before the cgroup namespace.
-fn join_cgroups(context: &Context<'_>) -> Done {
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
+pub(crate) fn join_cgroups(context: &Context<'_>) -> Done {
     let first = context.plan.field(field::FD_V1_FIRST);
     for index in 0..context.plan.field(field::V1_COUNT) {
         let procs = context
@@ -138,19 +150,26 @@ fn loopback_up() -> Sys<()> {
 }
 
 /// Needed for some plans only.
-fn private_proc(plan: &Plan<'_>) -> Sys<i32> {
+pub(crate) fn private_proc(plan: &Plan<'_>) -> Sys<i32> {
     if plan.section(Section::Sysctls).is_empty() && !plan.has(flag::HAS_OOM_SCORE_ADJ) {
         return Ok(-1);
     }
     mounts::private_proc()
 }
 
-fn make_mounts(plan: &Plan<'_>, trees: &mut [i32; MOST_MOUNTS]) -> Done {
+fn make_mounts(context: &Context<'_>, trees: &mut [i32; MOST_MOUNTS]) -> Done {
     let mut slots = trees.iter_mut();
-    for (index, record) in plan.mounts().enumerate() {
+    for (index, record) in context.plan.mounts().enumerate() {
         let step = if index == 0 { Step::RootMount } else { Step::Mount };
         let slot = slots.next().ok_or(Fail::new(step, sys::EINVAL).index(index))?;
-        *slot = at_index(step, index, mounts::make(&record))?;
+        *slot = match context.outfit {
+            Some(_) if index == 0 => -1,
+            Some(outfit) if outfit::provides(&record) => outfit::receive(outfit)?,
+            _ => at_index(step, index, mounts::make(&record))?,
+        };
+    }
+    if let Some(outfit) = context.outfit {
+        trees[0] = outfit::receive(outfit)?;
     }
     Ok(())
 }
@@ -232,7 +251,9 @@ fn streams(context: &Context<'_>, root: i32, null: i32, status: i32) -> Done<Str
 }
 
 /// Gives pipes and terminal to the container's user, who may re-open them by way of `/proc/self/fd`.
-fn own_streams(streams: &Streams, identity: &Identity) -> Done {
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
+pub(crate) fn own_streams(streams: &Streams, identity: &Identity) -> Done {
     for fd in streams.fds {
         let stat = at(Step::Stdio, sys::stat_fd(fd))?;
         // Never /dev/null: it is everybody's. What the kernel refuses (an id that is not mapped) fails later, as such.
@@ -336,7 +357,9 @@ fn write_proc(proc: i32, name: &[u8], value: &[u8]) -> Sys<()> {
     result.map(|_| ())
 }
 
-fn limits(proc: i32, plan: &Plan<'_>, status: i32) -> Done {
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
+pub(crate) fn limits(proc: i32, plan: &Plan<'_>, status: i32) -> Done {
     if plan.has(flag::HAS_OOM_SCORE_ADJ) {
         lower_oom_score(proc, plan.field(field::OOM_SCORE_ADJ) as i32);
     }

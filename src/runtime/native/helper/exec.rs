@@ -5,7 +5,7 @@ use core::convert::Infallible;
 use crate::container::{Context, Streams};
 use crate::fail::{Done, Fail, at};
 use crate::message;
-use crate::sys::{self, AT_FDCWD, Sys};
+use crate::sys::{self, AT_FDCWD, Shared, Sys};
 use crate::user::Identity;
 use crate::wire::{Plan, RECORD_TEXT, Record, Section, Step, aux, flag};
 
@@ -28,6 +28,38 @@ pub(crate) fn become_program(
     if plan.has(flag::INIT) {
         crate::init::split(plan)?;
     }
+    execute(plan, streams, identity, status, (entered, filter_first))
+}
+
+/// As [`become_program`], in a sibling of this process, which ends. Only the sibling is in the container's pid namespace,
+/// and it has given up everything by then: a program of the container that may trace it gains nothing.
+pub(crate) fn become_sibling(
+    context: &Context<'_>,
+    streams: &Streams,
+    identity: &Identity,
+    status: i32,
+    told: &Shared,
+) -> Done<Infallible> {
+    let plan = &context.plan;
+    let entered = sys::chdir(plan.text(0)).is_ok();
+    let filter_first = plan.has(flag::HAS_SECCOMP) && !plan.has(flag::NO_NEW_PRIVILEGES);
+    at(Step::Clone, told.keep_from_children())?;
+    drop_privileges(plan, identity, filter_first)?;
+    if at(Step::Clone, sys::fork_sibling(told.address()))? != 0 {
+        sys::exit(0);
+    }
+    execute(plan, streams, identity, status, (entered, filter_first))
+}
+
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
+fn execute(
+    plan: &Plan<'_>,
+    streams: &Streams,
+    identity: &Identity,
+    status: i32,
+    (entered, filter_first): (bool, bool),
+) -> Done<Infallible> {
     session(streams)?;
     for (index, fd) in streams.fds.iter().enumerate() {
         at(Step::Stdio, sys::dup3(*fd, index as i32, 0))?;
@@ -78,6 +110,8 @@ fn session(streams: &Streams) -> Done {
 
 /// Ids and capabilities. With `filter_first` (no no-new-privileges) the filter needs `CAP_SYS_ADMIN`, so that it is loaded
 /// before the capabilities go.
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
 fn drop_privileges(plan: &Plan<'_>, identity: &Identity, filter_first: bool) -> Done {
     const PR_SET_KEEPCAPS: usize = 8;
     if plan.has(flag::HAS_CAPS) {
@@ -116,7 +150,7 @@ fn capabilities(plan: &Plan<'_>) -> Done {
     const PR_CAP_AMBIENT: usize = 47;
     let step = Step::Capabilities;
     let _ = sys::prctl(PR_CAP_AMBIENT, 4, 0);
-    let known = at(step, known_caps())?;
+    let known = at(step, known_caps(plan.has(flag::ALL_CAPS)))?;
     let (permitted, inheritable, ambient) = (plan.caps(1), plan.caps(3), plan.caps(4));
     at(
         step,
@@ -132,15 +166,16 @@ fn capabilities(plan: &Plan<'_>) -> Done {
     Ok(())
 }
 
-/// The capabilities that this kernel has.
-fn known_caps() -> Sys<u64> {
+/// The capabilities that this kernel has; with `bounded`, those of them that can be had here.
+fn known_caps(bounded: bool) -> Sys<u64> {
     const PR_CAPBSET_READ: usize = 23;
     let mut known = 0;
     for cap in 0..=LAST_CAP {
-        if sys::prctl(PR_CAPBSET_READ, cap, 0).is_err() {
-            break;
+        match sys::prctl(PR_CAPBSET_READ, cap, 0) {
+            Err(_) => break,
+            Ok(0) if bounded => {}
+            Ok(_) => known |= 1 << cap,
         }
-        known |= 1 << cap;
     }
     Ok(known)
 }
@@ -238,6 +273,8 @@ impl Program {
     }
 }
 
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
 fn runnable(path: &[u8]) -> Sys<()> {
     let stat = sys::statx(AT_FDCWD, path, 0)?;
     if stat.mode & sys::S_IFMT == sys::S_IFDIR {
@@ -258,6 +295,8 @@ fn bare(path: &[u8]) -> &[u8] {
 }
 
 /// An array of pointers to a list's strings, and one more, and the null at its end.
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
 fn pointers(plan: &Plan<'_>, section: Section, last: Option<&'static [u8]>) -> Sys<&'static [usize]> {
     let count = plan.strings(section).count() + usize::from(last.is_some());
     let memory = sys::map((count + 1) * size_of::<usize>())?;

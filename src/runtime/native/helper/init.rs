@@ -26,6 +26,8 @@ pub(crate) fn split(plan: &Plan<'_>) -> Done {
     tend(child)
 }
 
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
 fn tend(child: i32) -> ! {
     loop {
         match sys::sigwait(u64::MAX) {

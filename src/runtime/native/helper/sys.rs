@@ -10,6 +10,7 @@ const MOVE_MOUNT: usize = 429;
 const FSOPEN: usize = 430;
 const FSCONFIG: usize = 431;
 const FSMOUNT: usize = 432;
+const PIDFD_OPEN: usize = 434;
 const CLONE3: usize = 435;
 const CLOSE_RANGE: usize = 436;
 const OPENAT2: usize = 437;
@@ -46,7 +47,9 @@ pub(crate) const RESOLVE_BENEATH: u64 = 8;
 pub(crate) const RESOLVE_IN_ROOT: u64 = 0x10;
 
 pub(crate) const CLONE_NEWNS: u64 = 0x0002_0000;
+pub(crate) const CLONE_NEWPID: u64 = 0x2000_0000;
 pub(crate) const CLONE_NEWCGROUP: u64 = 0x0200_0000;
+pub(crate) const CLONE_NEWUSER: u64 = 0x1000_0000;
 pub(crate) const CLONE_NEWNET: u64 = 0x4000_0000;
 pub(crate) const CLONE_PIDFD: u64 = 0x1000;
 pub(crate) const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -55,6 +58,7 @@ pub(crate) const S_IFMT: u32 = 0o170000;
 pub(crate) const S_IFDIR: u32 = 0o040000;
 pub(crate) const S_IFREG: u32 = 0o100000;
 pub(crate) const S_IFCHR: u32 = 0o020000;
+pub(crate) const S_IFBLK: u32 = 0o060000;
 pub(crate) const S_IFIFO: u32 = 0o010000;
 
 pub(crate) const ATTR_RDONLY: u64 = 1;
@@ -65,6 +69,7 @@ pub(crate) const ATTR_NOEXEC: u64 = 8;
 pub(crate) const EPERM: i32 = 1;
 pub(crate) const ENOENT: i32 = 2;
 pub(crate) const EINTR: i32 = 4;
+pub(crate) const ECHILD: i32 = 10;
 pub(crate) const EAGAIN: i32 = 11;
 pub(crate) const ENOMEM: i32 = 12;
 pub(crate) const EACCES: i32 = 13;
@@ -73,6 +78,7 @@ pub(crate) const EEXIST: i32 = 17;
 pub(crate) const ENOTDIR: i32 = 20;
 pub(crate) const EISDIR: i32 = 21;
 pub(crate) const EINVAL: i32 = 22;
+pub(crate) const ENOTTY: i32 = 25;
 pub(crate) const EFBIG: i32 = 27;
 pub(crate) const ENOSYS: i32 = 38;
 pub(crate) const ENOTEMPTY: i32 = 39;
@@ -244,6 +250,18 @@ pub(crate) fn socket(domain: usize, kind: usize) -> Sys<i32> {
     call(nr::SOCKET, [domain, kind | O_CLOEXEC, 0, 0, 0, 0]).map(|new| new as i32)
 }
 
+/// Two connected `SOCK_SEQPACKET` ends.
+pub(crate) fn socket_pair() -> Sys<[i32; 2]> {
+    const AF_UNIX: usize = 1;
+    const SEQPACKET: usize = 5;
+    let mut ends = [-1i32; 2];
+    call(
+        nr::SOCKETPAIR,
+        [AF_UNIX, SEQPACKET | O_CLOEXEC, 0, ends.as_mut_ptr() as usize, 0, 0],
+    )?;
+    Ok(ends)
+}
+
 pub(crate) fn fsopen(kind: &[u8]) -> Sys<i32> {
     call(FSOPEN, [text(kind), 1, 0, 0, 0, 0]).map(|new| new as i32)
 }
@@ -294,6 +312,23 @@ pub(crate) fn mount_setattr(mount: i32, recursive: bool, set: u64) -> Sys {
             fd(mount),
             ptr(b"\0"),
             AT_EMPTY_PATH | recursive,
+            attributes.as_ptr() as usize,
+            32,
+            0,
+        ],
+    )
+}
+
+/// Has a detached mount, and the ones below it, show owners through the ids of a user namespace.
+pub(crate) fn map_ids(mount: i32, userns: i32) -> Sys {
+    const ATTR_IDMAP: u64 = 0x10_0000;
+    let attributes = [ATTR_IDMAP, 0, 0, userns as u64];
+    call(
+        MOUNT_SETATTR,
+        [
+            fd(mount),
+            ptr(b"\0"),
+            AT_EMPTY_PATH | AT_RECURSIVE,
             attributes.as_ptr() as usize,
             32,
             0,
@@ -388,6 +423,18 @@ pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Sys {
         nr::CAPSET,
         [header.as_ptr() as usize, data.as_ptr() as usize, 0, 0, 0, 0],
     )
+}
+
+/// Makes every permitted capability effective.
+pub(crate) fn raise_capabilities() -> Sys {
+    let header = [0x2008_0522u32, 0];
+    let mut data = [0u32; 6];
+    call(
+        nr::CAPGET,
+        [header.as_ptr() as usize, data.as_mut_ptr() as usize, 0, 0, 0, 0],
+    )?;
+    let permitted = u64::from(data[1]) | u64::from(data[4]) << 32;
+    capset(permitted, permitted, 0)
 }
 
 pub(crate) fn sethostname(name: &[u8]) -> Sys {
@@ -503,6 +550,19 @@ pub(crate) fn fork() -> Sys<i32> {
     call(nr::CLONE, [SIGCHLD, 0, 0, 0, 0, 0]).map(|pid| pid as i32)
 }
 
+/// Forks a sibling: its parent is the caller's parent, and the kernel has written its number to `told` before it runs. 0 in
+/// the sibling. The older call, as in [`fork`].
+pub(crate) fn fork_sibling(told: usize) -> Sys<i32> {
+    const SIGCHLD: usize = 17;
+    const CLONE_PARENT: usize = 0x8000;
+    const CLONE_PARENT_SETTID: usize = 0x10_0000;
+    call(nr::CLONE, [CLONE_PARENT | CLONE_PARENT_SETTID | SIGCHLD, 0, told, 0, 0, 0]).map(|pid| pid as i32)
+}
+
+pub(crate) fn pidfd_open(pid: i32) -> Sys<i32> {
+    call(PIDFD_OPEN, [fd(pid), 0, 0, 0, 0, 0]).map(|new| new as i32)
+}
+
 /// Resets every signal's disposition to the default: "ignored" survives an exec.
 pub(crate) fn reset_signals() {
     let action = [0usize; 4];
@@ -558,6 +618,51 @@ pub(crate) fn map(len: usize) -> Sys<&'static mut [u8]> {
     )?;
     // SAFETY: the kernel has just mapped `len` bytes there for us alone.
     Ok(unsafe { core::slice::from_raw_parts_mut(at as *mut u8, len) })
+}
+
+/// A word that this process shares with the children it forks from now on.
+pub(crate) struct Shared(usize);
+
+impl Shared {
+    const SIZE: usize = 4096;
+
+    pub(crate) fn new() -> Sys<Self> {
+        const READ_WRITE: usize = 3;
+        const SHARED_ANONYMOUS: usize = 0x21;
+        call(nr::MMAP, [0, Self::SIZE, READ_WRITE, SHARED_ANONYMOUS, usize::MAX, 0]).map(Self)
+    }
+
+    /// The word at an address that [`Shared::address`] gave in this process, or the one that it was forked from.
+    pub(crate) fn at(address: usize) -> Self {
+        Self(address)
+    }
+
+    pub(crate) fn address(&self) -> usize {
+        self.0
+    }
+
+    fn word(&self) -> &core::sync::atomic::AtomicI32 {
+        // SAFETY: the mapping is aligned to a page, was zero, and lives until `unmap`, which takes the value.
+        unsafe { &*(self.0 as *const core::sync::atomic::AtomicI32) }
+    }
+
+    pub(crate) fn get(&self) -> i32 {
+        self.word().load(core::sync::atomic::Ordering::Acquire)
+    }
+
+    pub(crate) fn set(&self, value: i32) {
+        self.word().store(value, core::sync::atomic::Ordering::Release);
+    }
+
+    /// Children forked from now on do not have it.
+    pub(crate) fn keep_from_children(&self) -> Sys {
+        const MADV_DONTFORK: usize = 10;
+        call(nr::MADVISE, [self.0, Self::SIZE, MADV_DONTFORK, 0, 0, 0])
+    }
+
+    pub(crate) fn unmap(self) {
+        let _ = call(nr::MUNMAP, [self.0, Self::SIZE, 0, 0, 0, 0]);
+    }
 }
 
 /// A private view of a sealed file.
