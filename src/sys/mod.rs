@@ -9,4 +9,5 @@ pub(crate) mod reflink;
 pub(crate) mod socket;
 pub(crate) mod spawn;
 pub(crate) mod terminal;
+pub(crate) mod writeback;
 pub(crate) mod xattr;
