@@ -77,11 +77,29 @@ impl Shared {
             volatile: true,
             ..WritableOptions::default()
         };
-        self.parts
-            .snapshotter
-            .create_writable(&record.snapshot_key(), record.body.chain.as_ref(), options)
-            .await?;
+        let (key, chain) = (record.snapshot_key(), record.body.chain.as_ref());
+        let snapshotter = &self.parts.snapshotter;
+        match snapshotter.create_writable(&key, chain, options).await {
+            Err(error) if error.is_not_found() => {
+                // Its layers were not on the disk yet when power was lost.
+                let image = record.body.image_id.to_string();
+                cancel.or(self.parts.images.restore(&image)).await?;
+                snapshotter.create_writable(&key, chain, options).await?;
+                self.settle();
+            }
+            made => drop(made?),
+        }
         cancel.check()
+    }
+
+    /// Puts layers that were unpacked on the disk, with nobody waiting.
+    fn settle(&self) {
+        let snapshotter = Arc::clone(&self.parts.snapshotter);
+        self.parts.spawner.detach(async move {
+            if let Err(error) = snapshotter.sync().await {
+                tracing::warn!(error = error.report(), "layers could not be written to the disk");
+            }
+        });
     }
 
     /// Takes the name. A container of a dead owner that has it is swept first.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::images::DriverImages;
+use super::images::{DriverImages, settle};
 use super::verbs::{Verb, Watch};
 use super::{Engine, Local, Managers};
 use crate::containers::{Lifetime, LocalContainers, Parts};
@@ -32,6 +32,9 @@ use crate::types::IdRange;
 const SNAPSHOTTER: &str = "snapshotter";
 /// The seam's name in the root.
 const OWNERSHIP: &str = "ownership";
+
+/// When an engine looks for layers that no other has put on the disk: not at once, since who unpacks them is about to.
+const SETTLE_LATER: Duration = Duration::from_secs(5);
 
 /// What a constructor of a backend is told.
 #[derive(Debug)]
@@ -62,6 +65,7 @@ struct Opened {
     images: Arc<LocalImages>,
     containers: LocalContainers,
     system: LocalSystem,
+    snapshotter: Arc<dyn Snapshotter>,
 }
 
 impl Opened {
@@ -230,6 +234,7 @@ impl EngineBuilder {
             images,
             containers,
             system,
+            snapshotter,
         } = opened;
         let own = containers.clone();
         driver.at_end(async move {
@@ -239,6 +244,11 @@ impl EngineBuilder {
         });
         let first = system.clone();
         spawner.background(async move { first.sweep_quietly().await });
+        let left = Arc::clone(&snapshotter);
+        spawner.background(async move {
+            tokio::time::sleep(SETTLE_LATER).await;
+            settle(left.as_ref()).await;
+        });
         let clock = spawner.clone();
         let local = Local {
             driver,
@@ -249,7 +259,11 @@ impl EngineBuilder {
             networks: Arc::new(crate::networks::LocalNetworks {
                 spawner: spawner.clone(),
             }),
-            images: Arc::new(DriverImages { spawner, inner: images }),
+            images: Arc::new(DriverImages {
+                spawner,
+                inner: images,
+                snapshotter,
+            }),
             containers: Arc::new(containers),
             system: Arc::new(system),
         };
@@ -314,7 +328,7 @@ impl EngineBuilder {
             owners,
             store,
             content,
-            snapshotter,
+            snapshotter: Arc::clone(&snapshotter),
             storage_reason,
             images: Arc::clone(&images),
             containers: containers.clone(),
@@ -329,6 +343,7 @@ impl EngineBuilder {
             images,
             containers,
             system,
+            snapshotter,
         })
     }
 
