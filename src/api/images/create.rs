@@ -44,7 +44,7 @@ async fn pull(call: Call) -> Answer {
             .or_else(|| name.digest().map(|digest| digest.to_string()))
             .unwrap_or_default();
         let begin = json!({"status": format!("Pulling from {}", name.repository()), "id": shown});
-        let progress = progress::into_lines(lines.clone(), PULL, begin);
+        let progress = progress::into_lines(lines.clone(), PULL, Some(begin));
         let image = engine
             .images()
             .pull(request, progress)
@@ -73,7 +73,7 @@ fn words(name: &Reference, error: Error) -> Failure {
             name.familiar_repository()
         )),
         ErrorKind::NotFound => failure.say(format!(
-            "manifest for {} not found: manifest unknown: {report}",
+            "manifest for {} not found: manifest unknown: manifest unknown",
             name.familiar()
         )),
         _ => failure,
