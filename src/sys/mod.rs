@@ -12,4 +12,5 @@ pub(crate) mod spawn;
 pub(crate) mod terminal;
 #[cfg(feature = "engine")]
 pub(crate) mod writeback;
+#[cfg(feature = "engine")]
 pub(crate) mod xattr;
