@@ -100,6 +100,11 @@ impl Record {
         )
     }
 
+    /// What a loss of power left need not be text.
+    fn of(bytes: &[u8]) -> Option<Self> {
+        Self::parse(std::str::from_utf8(bytes).ok()?)
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let tree = field("tree").filter(|tree| plain(tree))?.to_owned();
@@ -134,6 +139,10 @@ impl Record {
             committed,
         })
     }
+}
+
+fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>> {
+    found(fs::read(path)).map_err(|e| Error::os("read snapshot record", e))
 }
 
 fn plain(name: &str) -> bool {
@@ -206,8 +215,9 @@ impl Records {
 
     /// Until when everything that was committed in a boot is on the disk.
     fn settled_until(&self, boot: &str) -> Result<Option<u64>> {
-        let text = files::read(&self.settled(boot))?;
-        Ok(text.and_then(|text| text.strip_suffix('\n')?.parse().ok()))
+        let bytes = read_bytes(&self.settled(boot))?;
+        let until = |bytes: Vec<u8>| std::str::from_utf8(&bytes).ok()?.strip_suffix('\n')?.parse().ok();
+        Ok(bytes.and_then(until))
     }
 
     /// Whether what a record says can be relied on.
@@ -293,8 +303,8 @@ impl Records {
 
     /// A committed snapshot, whether it can be trusted or not. A record that cannot be read is as good as none.
     fn look(&self, chain: &ChainId) -> Result<Option<Record>> {
-        let bytes = found(fs::read(self.committed(chain))).map_err(|e| Error::os("read snapshot record", e))?;
-        Ok(bytes.and_then(|bytes| Record::parse(std::str::from_utf8(&bytes).ok()?)))
+        let bytes = read_bytes(&self.committed(chain))?;
+        Ok(bytes.and_then(|bytes| Record::of(&bytes)))
     }
 
     /// What a committed snapshot took when it was made, trusted or not.
@@ -428,10 +438,10 @@ impl Records {
     }
 
     fn finish_removal(&self, moved: &Path) -> Result<()> {
-        let Some(text) = files::read(moved)? else {
+        let Some(bytes) = read_bytes(moved)? else {
             return Ok(());
         };
-        if let Some(record) = Record::parse(&text) {
+        if let Some(record) = Record::of(&bytes) {
             self.delete_trees(&record)?;
         }
         found(fs::remove_file(moved)).map_err(|e| Error::os("remove snapshot record", e))?;
