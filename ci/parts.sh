@@ -105,6 +105,7 @@ suite_as() {
     command install -d -m 700 -o "$user" "$tmp"
     part "$name" setpriv --reuid "$user" --regid "$user" --init-groups --reset-env \
         env TMPDIR="$tmp" LONGSHORE_KILL_LOOPS="${LONGSHORE_KILL_LOOPS:-}" \
+        ${LONGSHORE_IT_COMPANY:+LONGSHORE_IT_COMPANY=1} \
         ${LONGSHORE_TEST_SHARED_HOST:+LONGSHORE_TEST_SHARED_HOST=1} sh -c 'cd; exec "$@"' sh "$copy" "$@"
     if [ -n "$(ls -A "$tmp")" ]; then
         printf 'left in the temporary directory of %s:\n' "$user"

@@ -19,7 +19,9 @@
 //!   they run on any executor, or none, and an engine in a `static` is fine.
 //! - A [`Container`] is bound to its engine: it cannot outlive the last handle, nor the process, however that ends. Nothing
 //!   relies on `Drop`: the kernel, and a small helper process that the engine starts, clean up.
-//! - An [`Image`] is pulled from a registry, or from an OCI layout on disk with `oci:DIR`.
+//! - An [`Image`] is pulled from a registry, or from an OCI layout on disk with `oci:DIR`; it is pushed, saved and loaded too.
+//! - A command in a running container is an [`ExecBuilder`], in the manner of `std::process::Command`.
+//! - With the feature `api`, programs that talk to Docker talk to an engine.
 //! - Many processes can share a root. What belongs to a live one is never touched by another.
 //! - Errors say what to do: branch on [`Error::kind`], show [`Error::report`].
 //!
@@ -45,7 +47,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `engine` | yes | everything but registries over HTTP and netlink; without it, [`types`] and [`runtime`] remain |
-//! | `registry` | yes | pull over HTTP and TLS |
+//! | `registry` | yes | pull and push over HTTP and TLS |
 //! | `network` | yes | a look at links and addresses over netlink |
 //! | `conformance` | no | suites, fakes and tiny images for tests of one's own backends |
 //! | `api` | no | the Docker Engine REST API over any engine: a server, and a router for a server of one's own |

@@ -54,7 +54,7 @@ pub async fn content(store: &dyn ContentStore) {
     assert_eq!(again.commit().expect("commit of what is there"), info);
 
     refuses_wrong_bytes(store, &digest).await;
-    store.sync().await.expect("sync");
+    store.sync(&[digest, Digest::of(b"not here")]).await.expect("sync");
     assert_eq!(store.remove(&digest).await.expect("remove"), Outcome::Done);
     assert_eq!(store.remove(&digest).await.expect("remove"), Outcome::Already);
     assert_eq!(store.list().await.expect("list"), []);

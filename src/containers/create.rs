@@ -1,5 +1,7 @@
 //! `create`: check, record, make the writable layer.
 
+use std::sync::Arc;
+
 use super::local::Shared;
 use super::plan::{self, ImageDefaults};
 use super::record::{Body, Record, now_ns};
@@ -18,7 +20,7 @@ use crate::types::{ContainerId, ContainerName};
 const NAME_TRIES: usize = 8;
 
 impl Shared {
-    pub(crate) async fn create(&self, spec: ContainerSpec, cancel: &Cancel) -> Result<Created> {
+    pub(crate) async fn create(self: &Arc<Self>, spec: ContainerSpec, cancel: &Cancel) -> Result<Created> {
         validate(&spec)?;
         if spec.lifetime == Lifetime::Detached {
             return Err(Error::unsupported(
@@ -75,11 +77,29 @@ impl Shared {
             volatile: true,
             ..WritableOptions::default()
         };
-        self.parts
-            .snapshotter
-            .create_writable(&record.snapshot_key(), record.body.chain.as_ref(), options)
-            .await?;
+        let (key, chain) = (record.snapshot_key(), record.body.chain.as_ref());
+        let snapshotter = &self.parts.snapshotter;
+        match snapshotter.create_writable(&key, chain, options).await {
+            Err(error) if error.is_not_found() => {
+                // Its layers were not on the disk yet when power was lost.
+                let image = record.body.image_id.to_string();
+                cancel.or(self.parts.images.restore(&image)).await?;
+                snapshotter.create_writable(&key, chain, options).await?;
+                self.settle();
+            }
+            made => drop(made?),
+        }
         cancel.check()
+    }
+
+    /// Puts layers that were unpacked on the disk, with nobody waiting.
+    fn settle(&self) {
+        let snapshotter = Arc::clone(&self.parts.snapshotter);
+        self.parts.spawner.detach(async move {
+            if let Err(error) = snapshotter.sync().await {
+                tracing::warn!(error = error.report(), "layers could not be written to the disk");
+            }
+        });
     }
 
     /// Takes the name. A container of a dead owner that has it is swept first.
@@ -109,7 +129,7 @@ impl Shared {
         ))
     }
 
-    async fn undo_create(&self, record: &Record) {
+    async fn undo_create(self: &Arc<Self>, record: &Record) {
         let id = record.id.clone();
         if let Err(error) = self.parts.snapshotter.discard(&record.snapshot_key()).await {
             tracing::warn!(container = %id, error = error.report(), "a writable layer could not be discarded");
@@ -119,7 +139,12 @@ impl Shared {
             move |store| store.delete_container(&id, None)
         });
         if let Err(error) = deleted.await {
-            tracing::warn!(container = %id, error = error.report(), "a record could not be deleted");
+            tracing::warn!(container = %id, error = error.report(), "a record could not be deleted yet");
+            let shared = Arc::clone(self);
+            self.parts
+                .spawner
+                .detach(async move { shared.remove_unwanted(&id).await });
+            return;
         }
         self.forget(&id);
     }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::images::DriverImages;
+use super::images::{DriverImages, settle};
 use super::verbs::{Verb, Watch};
 use super::{Engine, Local, Managers};
 use crate::containers::{Lifetime, LocalContainers, Parts};
@@ -32,6 +32,9 @@ use crate::types::IdRange;
 const SNAPSHOTTER: &str = "snapshotter";
 /// The seam's name in the root.
 const OWNERSHIP: &str = "ownership";
+
+/// When an engine looks for layers that no other has put on the disk: not at once, since who unpacks them is about to.
+const SETTLE_LATER: Duration = Duration::from_secs(5);
 
 /// What a constructor of a backend is told.
 #[derive(Debug)]
@@ -62,6 +65,16 @@ struct Opened {
     images: Arc<LocalImages>,
     containers: LocalContainers,
     system: LocalSystem,
+    snapshotter: Arc<dyn Snapshotter>,
+}
+
+impl Opened {
+    /// Ends what nobody waits for any more.
+    async fn close(self) {
+        self.containers.0.close().await;
+        self.native.close().await;
+        drop(self.owner);
+    }
 }
 
 /// An engine with choices of one's own. Every choice has a default.
@@ -213,20 +226,15 @@ impl EngineBuilder {
 
     async fn open_on(self, mut driver: Driver) -> Result<Engine> {
         let spawner = driver.spawner().clone();
-        let opening = spawner.call({
-            let spawner = spawner.clone();
-            async move {
-                let opened = tokio::task::spawn_blocking(move || self.open_now(spawner)).await;
-                opened.map_err(|error| Error::internal("opening the engine panicked").with_source(error))?
-            }
-        });
-        let opened = opening.await?;
+        let own = spawner.clone();
+        let opened = spawner.tail(|_| self.open_on_driver(own), Opened::close).await?;
         let Opened {
             owner,
             native,
             images,
             containers,
             system,
+            snapshotter,
         } = opened;
         let own = containers.clone();
         driver.at_end(async move {
@@ -236,6 +244,11 @@ impl EngineBuilder {
         });
         let first = system.clone();
         spawner.background(async move { first.sweep_quietly().await });
+        let left = Arc::clone(&snapshotter);
+        spawner.background(async move {
+            tokio::time::sleep(SETTLE_LATER).await;
+            settle(left.as_ref()).await;
+        });
         let clock = spawner.clone();
         let local = Local {
             driver,
@@ -246,15 +259,32 @@ impl EngineBuilder {
             networks: Arc::new(crate::networks::LocalNetworks {
                 spawner: spawner.clone(),
             }),
-            images: Arc::new(DriverImages { spawner, inner: images }),
+            images: Arc::new(DriverImages {
+                spawner,
+                inner: images,
+                snapshotter,
+            }),
             containers: Arc::new(containers),
             system: Arc::new(system),
         };
         Ok(Engine::new(managers, Some(local), Clock::Engine(clock)))
     }
 
+    /// Opens; a helper process that an opening in vain has begun is ended and reaped.
+    async fn open_on_driver(self, spawner: Spawner) -> Result<Opened> {
+        let begun = Arc::<OnceLock<Arc<NativeRuntime>>>::default();
+        let native = Arc::clone(&begun);
+        let opened = tokio::task::spawn_blocking(move || self.open_now(spawner, &native)).await;
+        let opened =
+            opened.unwrap_or_else(|error| Err(Error::internal("opening the engine panicked").with_source(error)));
+        if let (Err(_), Some(native)) = (&opened, begun.get()) {
+            native.close().await;
+        }
+        opened
+    }
+
     /// Everything that blocks.
-    fn open_now(self, spawner: Spawner) -> Result<Opened> {
+    fn open_now(self, spawner: Spawner, begun: &OnceLock<Arc<NativeRuntime>>) -> Result<Opened> {
         let root = Root::open(&self.root)?;
         let (owners, owner) = (root.owners(), root.owners().register()?);
         let store = Store::open(&root)?;
@@ -262,7 +292,10 @@ impl EngineBuilder {
             .cgroups
             .clone()
             .unwrap_or_else(|| Arc::new(NativeCgroups::new(owner.id())));
-        let native = Arc::new(native(&owner, Arc::clone(&cgroups), self.container_ids)?);
+        let native = Arc::clone(begun.get_or_init({
+            let native = Arc::new(native(&owner, Arc::clone(&cgroups), self.container_ids)?);
+            || native
+        }));
         let ownership = choose_ownership(&root, &native)?;
         root.recorded_backend(OWNERSHIP, ownership_name(&ownership))?;
         let (snapshotter, storage_reason) = self.choose_snapshotter(&root, &ownership, &native)?;
@@ -295,7 +328,7 @@ impl EngineBuilder {
             owners,
             store,
             content,
-            snapshotter,
+            snapshotter: Arc::clone(&snapshotter),
             storage_reason,
             images: Arc::clone(&images),
             containers: containers.clone(),
@@ -310,6 +343,7 @@ impl EngineBuilder {
             images,
             containers,
             system,
+            snapshotter,
         })
     }
 

@@ -11,6 +11,7 @@ use crate::images::{
     PrunedImages, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
 };
 use crate::progress::Progress;
+use crate::storage::snapshot::Snapshotter;
 use crate::types::{Filter, ImageId, Outcome, Platform, Reference};
 
 /// Pieces of an archive that are read ahead of their reader.
@@ -21,15 +22,41 @@ const AHEAD: usize = 4;
 pub(crate) struct DriverImages {
     pub(crate) spawner: Spawner,
     pub(crate) inner: Arc<dyn ImageManager>,
+    /// What has new layers when images came.
+    pub(crate) snapshotter: Arc<dyn Snapshotter>,
+}
+
+impl DriverImages {
+    /// Puts layers on the disk with nobody waiting; whoever opens the root next does so where this does not come to its
+    /// end. Until then they can be made again from their blobs.
+    fn settle_after<T>(&self, came: Result<T>) -> Result<T> {
+        if came.is_ok() {
+            let snapshotter = Arc::clone(&self.snapshotter);
+            self.spawner.detach(async move { settle(snapshotter.as_ref()).await });
+        }
+        came
+    }
+}
+
+/// Puts on the disk what was unpacked.
+pub(crate) async fn settle(snapshotter: &dyn Snapshotter) {
+    if let Err(error) = snapshotter.sync().await {
+        tracing::warn!(
+            error = error.report(),
+            "layers could not be written to the disk; the next engine tries again"
+        );
+    }
 }
 
 #[async_trait]
 impl ImageManager for DriverImages {
     async fn pull(&self, request: PullRequest, progress: Progress) -> Result<ImageInfo> {
         let inner = Arc::clone(&self.inner);
-        self.spawner
+        let came = self
+            .spawner
             .call(async move { inner.pull(request, progress).await })
-            .await
+            .await;
+        self.settle_after(came)
     }
 
     async fn list(&self, filter: Filter) -> Result<Vec<ImageSummary>> {
@@ -54,6 +81,12 @@ impl ImageManager for DriverImages {
             .await
     }
 
+    async fn restore(&self, image: &str) -> Result<Outcome> {
+        let (inner, image) = (Arc::clone(&self.inner), image.to_owned());
+        let restored = self.spawner.call(async move { inner.restore(&image).await }).await;
+        self.settle_after(restored)
+    }
+
     async fn history(&self, image: &str) -> Result<Vec<HistoryLine>> {
         let (inner, image) = (Arc::clone(&self.inner), image.to_owned());
         self.spawner.call(async move { inner.history(&image).await }).await
@@ -75,9 +108,11 @@ impl ImageManager for DriverImages {
 
     async fn import(&self, archive: ByteStream, request: ImportRequest, progress: Progress) -> Result<ImageId> {
         let inner = Arc::clone(&self.inner);
-        self.spawner
+        let came = self
+            .spawner
             .call(async move { inner.import(archive, request, progress).await })
-            .await
+            .await;
+        self.settle_after(came)
     }
 
     async fn prune(&self, filter: Filter) -> Result<PrunedImages> {
@@ -97,8 +132,10 @@ impl ImageManager for DriverImages {
 
     async fn load(&self, archive: ByteStream, platform: Option<Platform>, progress: Progress) -> Result<Vec<Loaded>> {
         let inner = Arc::clone(&self.inner);
-        self.spawner
+        let came = self
+            .spawner
             .call(async move { inner.load(archive, platform, progress).await })
-            .await
+            .await;
+        self.settle_after(came)
     }
 }

@@ -11,6 +11,7 @@ impl LocalImages {
         let config = self.read_config(&record.config).await?;
         let id = record.id;
         let names = self.parts.store.call(move |store| store.image_names(&id)).await?;
+        self.restore_layers(&record).await?;
         let mut sizes = Vec::new();
         for chain in record.chain_ids() {
             sizes.push(self.parts.snapshotter.layer_usage(&chain).await?.bytes);

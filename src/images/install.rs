@@ -1,6 +1,7 @@
 //! What a pull, a load and an import end with: blobs become layers, and layers an image with its names.
 //!
-//! The record comes last, after everything it needs has reached the disk.
+//! The record comes last, after its blobs have reached the disk. Its layers need not have: should the power go first, they
+//! are made again from the blobs (`restore`).
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -60,7 +61,7 @@ impl LocalImages {
         let unwanted = self.blobs_not_kept(&record).await?;
         unpacker.image_but(&layers, &unwanted, source(), progress).await?;
         record.size = self.size_of(&record).await?;
-        unpacker.sync().await?;
+        unpacker.sync(&blobs_of(&record)).await?;
         let id = record.id;
         let names = arrival.names.to_vec();
         let record = self.parts.store.call(move |store| put(store, record, &names)).await?;
@@ -157,6 +158,13 @@ fn record_of(chosen: &Chosen, config: &ImageConfig, layers: &[LayerRef]) -> Imag
         size: 0,
         pulled_at_ns: now_ns(),
     }
+}
+
+/// Those that must not be lost.
+fn blobs_of(record: &ImageRecord) -> Vec<Digest> {
+    let layers = record.layers.iter().map(|layer| &layer.descriptor);
+    let all = [&record.manifest, &record.config].into_iter().chain(layers);
+    all.map(|descriptor| descriptor.digest).collect()
 }
 
 fn resolved(chosen: &Chosen) -> ProgressEvent {

@@ -136,6 +136,10 @@ impl ImageManager for LocalImages {
         self.remove_named(image, options).await
     }
 
+    async fn restore(&self, image: &str) -> Result<Outcome> {
+        self.restore_named(image).await
+    }
+
     async fn history(&self, image: &str) -> Result<Vec<HistoryLine>> {
         self.history_of(image).await
     }

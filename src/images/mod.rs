@@ -37,6 +37,7 @@ mod pull;
 mod push;
 mod remove;
 mod resolve;
+mod restore;
 mod save;
 mod tag;
 mod when;
@@ -401,6 +402,20 @@ pub trait ImageManager: Debug + Send + Sync + 'static {
     async fn remove(&self, image: &str, options: RemoveImageOptions) -> Result<Vec<Removed>> {
         let _ = (image, options);
         Err(Error::unsupported_verb("images.remove"))
+    }
+
+    /// Makes an image's layers whole again: those that were not on the disk when power was lost are unpacked anew, from
+    /// its blobs. Making a container does so by itself.
+    ///
+    /// # Errors
+    /// As [`ImageManager::inspect`]; `Corrupt` where a blob is lost too, and the image must be pulled again; `NoSpace`,
+    /// `ReadOnly`, `Os`.
+    ///
+    /// # Cancel safety
+    /// Layers that were finished stay so.
+    async fn restore(&self, image: &str) -> Result<Outcome> {
+        let _ = image;
+        Err(Error::unsupported_verb("images.restore"))
     }
 
     /// The steps an image was made in, the newest first.

@@ -11,4 +11,6 @@ pub(crate) mod socket;
 pub(crate) mod spawn;
 pub(crate) mod terminal;
 #[cfg(feature = "engine")]
+pub(crate) mod writeback;
+#[cfg(feature = "engine")]
 pub(crate) mod xattr;

@@ -1,12 +1,13 @@
 //! `reconcile`: clears away what dead owners left, and what nothing refers to.
 
 use super::local::Parts;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
+use crate::images::ImageManager as _;
 use crate::runtime::cgroups::{CgroupDriver as _, NativeCgroups};
 use crate::storage::files::blocking;
 use crate::storage::sweep::sweep;
 use crate::store::DeadOwner;
-use crate::types::OwnerId;
+use crate::types::{Outcome, OwnerId};
 
 /// What [`Engine::reconcile`](crate::Engine::reconcile) removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Reconciled {
     pub unfinished: usize,
     /// Blobs and layers that belong to no image.
     pub unused: usize,
+    /// Images with layers that were not on the disk when power was lost, and that were unpacked anew.
+    pub restored: usize,
 }
 
 impl Parts {
@@ -47,7 +50,27 @@ impl Parts {
         })
         .await?;
         done.unused += self.images.sweep().await?;
+        done.restored += self.restore_images().await?;
+        self.snapshotter.sync().await?;
         Ok(done)
+    }
+
+    /// Unpacks lost layers anew. An image that lost its blobs too is left for its user, whom the audit tells.
+    async fn restore_images(&self) -> Result<usize> {
+        let mut restored = 0;
+        for entry in self.store.call(|store| store.images()).await? {
+            let id = entry.record.id.to_string();
+            match self.images.restore(&id).await {
+                Ok(Outcome::Done) => restored += 1,
+                Ok(Outcome::Already) => {}
+                Err(error) if error.is_not_found() => {}
+                Err(error) if matches!(error.kind(), ErrorKind::Corrupt) => {
+                    tracing::warn!(image = id, error = error.report(), "an image cannot be restored");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(restored)
     }
 
     async fn dead_owners(&self) -> Result<Reconciled> {

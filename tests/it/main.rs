@@ -20,6 +20,7 @@ mod frame;
 mod host;
 mod hostile;
 mod images;
+mod kills;
 mod layout;
 mod life;
 mod longshored;
@@ -27,8 +28,10 @@ mod places;
 mod process;
 mod pull;
 mod same;
+mod storage;
 mod support;
 mod system;
+mod trouble;
 mod userns;
 mod verbs;
 
@@ -47,20 +50,24 @@ const GROUPS: &[frame::Group] = &[
     pull::TESTS,
     images::TESTS,
     faults::TESTS,
+    kills::TESTS,
     system::TESTS,
     cancel::TESTS,
     api::TESTS,
     daemon::TESTS,
     same::TESTS,
     hostile::TESTS,
+    storage::TESTS,
+    trouble::TESTS,
 ];
 
-const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo)];
+const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo), ("pull-once", pull::role_pull)];
 
 fn main() {
     let roles: Vec<_> = ROLES
         .iter()
         .chain(faults::ROLES)
+        .chain(kills::ROLES)
         .chain(exec::ROLES)
         .chain(places::ROLES)
         .chain(hostile::ROLES)

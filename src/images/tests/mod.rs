@@ -16,6 +16,7 @@ use crate::store::{ImageRecord, Node};
 use crate::types::{ContainerId, Digest};
 
 mod archives;
+mod restore;
 mod support;
 mod transfers;
 

@@ -48,7 +48,7 @@ pub(super) struct Fixture {
     pub(super) content: Arc<dyn ContentStore>,
     pub(super) snapshotter: Arc<dyn Snapshotter>,
     pub(super) dir: tempfile::TempDir,
-    _owner: Owner,
+    owner: Owner,
 }
 
 impl Fixture {
@@ -101,12 +101,48 @@ impl Fixture {
             content,
             snapshotter,
             dir,
-            _owner: owner,
+            owner,
         }
     }
 
     pub(super) async fn pull(&self, source: &str) -> Result<ImageInfo> {
         self.images.pull(always(source), Progress::default()).await
+    }
+
+    /// Where overlayfs keeps its snapshots.
+    pub(super) fn snapshots(&self) -> std::path::PathBuf {
+        self.dir.path().join("root/snapshots/overlayfs")
+    }
+
+    /// What another process sees in the boot of that id, with its view of the blobs.
+    pub(super) fn in_boot(&self, boot: &str, content: Arc<dyn ContentStore>) -> (LocalImages, Arc<dyn Snapshotter>) {
+        let is_root = nix::unistd::geteuid().is_root();
+        let ownership = if is_root {
+            Ownership::Direct
+        } else {
+            Ownership::Squashed
+        };
+        let overlayfs = Overlayfs::open(self.snapshots(), !is_root, ownership.clone()).unwrap();
+        let snapshotter: Arc<dyn Snapshotter> = Arc::new(overlayfs.in_boot(boot));
+        let locks = self.dir.path().join("locks");
+        let owner = self.owner.id().clone();
+        let unpacker = Unpacker::new(
+            Arc::clone(&content),
+            Arc::clone(&snapshotter),
+            ownership,
+            locks,
+            owner.as_str(),
+        )
+        .unwrap();
+        let images = LocalImages::new(LocalImagesParts {
+            store: self.store.clone(),
+            owner,
+            content,
+            snapshotter: Arc::clone(&snapshotter),
+            unpacker,
+            registries: Arc::clone(&self.provider) as Arc<dyn RegistryProvider>,
+        });
+        (images, snapshotter)
     }
 
     /// How many images, blobs and snapshots there are, and unfinished files.

@@ -9,13 +9,18 @@ use async_trait::async_trait;
 use super::{BlobInfo, ContentStore, Ingest};
 use crate::error::{Error, ObjectKind, Result};
 use crate::storage::files::{self, blocking, check_owner, found, random_name};
+use crate::sys::writeback;
 use crate::types::{Digest, Hasher, Outcome};
+
+/// The kernel is told to write out a blob in pieces of so many bytes.
+const WRITE_OUT: u64 = 4 << 20;
 
 /// When blobs reach the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Durability {
-    /// All at once, by [`ContentStore::sync`], before the record that names them is written. One wait per image.
+    /// By [`ContentStore::sync`], before the record that names them is written. The kernel begins to write them out while
+    /// they come in, so that there is little left to wait for.
     #[default]
     Lazy,
     /// Each blob's data and directory entry before its commit returns.
@@ -93,11 +98,17 @@ impl LocalContent {
             blobs,
             hasher: Hasher::default(),
             written: 0,
+            begun: 0,
             expected,
             size,
             durability,
         })
     }
+}
+
+fn sync_dir(dir: &Path) -> Result<()> {
+    let dir = File::open(dir).map_err(|e| Error::os("open blobs", e))?;
+    dir.sync_all().map_err(|e| Error::os("fsync blobs", e))
 }
 
 /// A blob being written to its temporary file.
@@ -108,6 +119,8 @@ struct LocalIngest {
     blobs: PathBuf,
     hasher: Hasher,
     written: u64,
+    /// How much of that the kernel was told to write out.
+    begun: u64,
     expected: Option<Digest>,
     size: Option<u64>,
     durability: Durability,
@@ -122,8 +135,7 @@ impl LocalIngest {
         // Over what may be there: these bytes were checked a moment ago, those may have lost theirs with the power.
         fs::rename(&self.path, &target).map_err(|e| Error::os("rename blob into place", e))?;
         if self.durability == Durability::EachBlob {
-            let dir = File::open(&self.blobs).map_err(|e| Error::os("open blobs", e))?;
-            dir.sync_all().map_err(|e| Error::os("fsync blobs", e))?;
+            sync_dir(&self.blobs)?;
         }
         Ok(())
     }
@@ -135,6 +147,11 @@ impl Ingest for LocalIngest {
         self.file.write_all(bytes).map_err(|e| Error::os("write blob", e))?;
         self.hasher.update(bytes);
         self.written += bytes.len() as u64;
+        if self.written - self.begun >= WRITE_OUT {
+            // Only begins it. Where the file system cannot, the sync at the end does all the work.
+            let _ = writeback::begin(&self.file, self.begun, self.written - self.begun);
+            self.begun = self.written;
+        }
         Ok(())
     }
 
@@ -220,9 +237,22 @@ impl ContentStore for LocalContent {
         .await
     }
 
-    async fn sync(&self) -> Result<()> {
-        let blobs = self.blobs.clone();
-        blocking(move || files::sync_file_system(&blobs)).await
+    /// Their data one by one, then their names. Not the whole file system: it also holds trees that can be made again.
+    async fn sync(&self, blobs: &[Digest]) -> Result<()> {
+        let (dir, paths) = (
+            self.blobs.clone(),
+            blobs.iter().map(|blob| self.path(blob)).collect::<Vec<_>>(),
+        );
+        blocking(move || {
+            for path in paths {
+                let Some(file) = found(File::open(path)).map_err(|e| Error::os("open blob", e))? else {
+                    continue;
+                };
+                file.sync_data().map_err(|e| Error::os("fdatasync blob", e))?;
+            }
+            sync_dir(&dir)
+        })
+        .await
     }
 }
 

@@ -62,8 +62,10 @@ pub trait ContentStore: Debug + Send + Sync + 'static {
     /// All blobs, in no order.
     async fn list(&self) -> Result<Vec<BlobInfo>>;
 
-    /// Makes what was committed so far survive a loss of power. Called once per image, before its record is written.
-    async fn sync(&self) -> Result<()> {
+    /// Makes these blobs, which were committed by whomever, survive a loss of power. Called once per image, before its
+    /// record is written. A blob that is not here is passed over.
+    async fn sync(&self, blobs: &[Digest]) -> Result<()> {
+        let _ = blobs;
         Ok(())
     }
 }

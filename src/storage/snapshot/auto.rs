@@ -55,7 +55,25 @@ fn refusal(dir: &Path, user_xattr: bool, probe: &dyn Fn(&[Mount]) -> Result<()>)
     let scratch = dir.join(format!("probe-{}", random_name(12)?));
     let tried = try_mount(&scratch, user_xattr, probe);
     delete::tree(&scratch)?;
-    Ok(tried?.err().map(|e| e.report()))
+    match tried? {
+        Ok(()) => Ok(None),
+        Err(error) if is_refusal(&error) => Ok(Some(error.report())),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the kernel says that it cannot do this. A full disk, or a helper that was killed in the middle, says nothing of
+/// overlays, and must not decide what a root uses for ever. Sources: mount(2), and the kernel's fs/overlayfs/super.c.
+fn is_refusal(error: &Error) -> bool {
+    const REFUSALS: [i32; 6] = [
+        libc::EINVAL,
+        libc::EPERM,
+        libc::EACCES,
+        libc::ENODEV,
+        libc::EOPNOTSUPP,
+        libc::ENOSYS,
+    ];
+    error.is_unsupported() || error.errno().is_some_and(|errno| REFUSALS.contains(&errno))
 }
 
 fn try_mount(scratch: &Path, user_xattr: bool, probe: &dyn Fn(&[Mount]) -> Result<()>) -> Result<Result<()>> {
@@ -97,6 +115,14 @@ mod tests {
         })
         .unwrap();
         assert_eq!((chosen.name(), why.contains("a newer kernel")), ("vfs", true));
+        for other in [
+            std::io::Error::from_raw_os_error(libc::ENOSPC),
+            std::io::Error::other("the end"),
+        ] {
+            let other = std::cell::Cell::new(Some(Error::os("mount", other)));
+            let failed = auto(dir.path(), true, Ownership::Squashed, &|_| Err(other.take().unwrap()));
+            assert!(failed.is_err(), "what says nothing of overlays chooses nothing");
+        }
         assert!(
             !std::fs::read_dir(dir.path())
                 .unwrap()

@@ -122,10 +122,10 @@ pub trait Snapshotter: Debug + Send + Sync + 'static {
     /// What an active snapshot takes.
     async fn usage(&self, key: &SnapshotKey) -> Result<Usage>;
 
-    /// What a committed snapshot takes.
+    /// What a committed snapshot takes, or took before power was lost.
     async fn layer_usage(&self, chain: &ChainId) -> Result<Usage>;
 
-    /// All committed snapshots, in no order.
+    /// All committed snapshots, in no order, with those of which only remains are left since power was lost.
     async fn list(&self) -> Result<Vec<ChainId>>;
 
     /// Keys of all active snapshots, in no order: what a sweeper compares with the living.
@@ -136,8 +136,10 @@ pub trait Snapshotter: Debug + Send + Sync + 'static {
         Ok(0)
     }
 
-    /// Makes what was committed so far survive a loss of power. Called before an image's record is written, and now and then
-    /// while its layers are unpacked, so that the last call finds little to wait for.
+    /// Makes what was committed so far survive a loss of power. Called after an image is here, with nobody waiting. What
+    /// was committed and not synced when the power went need not be whole, and must then not [exist](Self::exists): it is
+    /// unpacked anew from its blobs, with [`Snapshotter::commit_layer`] in place of what is left of it. Cheap where there
+    /// is nothing to do.
     async fn sync(&self) -> Result<()> {
         Ok(())
     }

@@ -35,6 +35,14 @@ impl Overlayfs {
         })
     }
 
+    /// As in the boot of that id: for tests of what a reboot leaves.
+    #[cfg(any(test, feature = "conformance"))]
+    #[must_use]
+    pub fn in_boot(mut self, boot: &str) -> Self {
+        self.records = self.records.in_boot(boot);
+        self
+    }
+
     async fn with<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
         let this = self.clone();
         blocking(move || work(&this)).await
@@ -52,6 +60,7 @@ impl Overlayfs {
             usage: Usage::default(),
             writable: true,
             volatile: false,
+            committed: None,
         })
     }
 
@@ -252,7 +261,7 @@ impl Snapshotter for Overlayfs {
 
     async fn layer_usage(&self, chain: &ChainId) -> Result<Usage> {
         let chain = *chain;
-        self.with(move |this| Ok(this.records.get(&chain)?.usage)).await
+        self.with(move |this| this.records.usage_of(&chain)).await
     }
 
     async fn list(&self) -> Result<Vec<ChainId>> {

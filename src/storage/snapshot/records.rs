@@ -6,17 +6,29 @@
 //! w/<n>          overlay's scratch directory beside a writable l/<n>; o/<n>: vfs' table of owners
 //! k/<key>/record an active snapshot; the directory itself is the claim on the key
 //! c/<chain hex>  a committed snapshot: k/<key>/record, renamed
-//! p/<chain hex>  not known to be on the disk yet: holds the boot id under which it was committed
+//! p/<chain hex>  committed and not known to be on the disk: what the next sync is for
+//! s/<boot id>    until when, in that boot, everything that was committed is known to be on the disk
 //! trash/         what is being deleted; anyone may finish that
 //! ```
 //!
-//! A commit is the one rename of the record, so that a crash leaves either an active snapshot or a committed one. After a
-//! loss of power a record with a `p/` file of another boot is not trusted: files may lack their data.
+//! A commit is the one rename of the record, so that a crash leaves either an active snapshot or a committed one.
+//!
+//! # Loss of power
+//!
+//! A commit does not wait for the disk. Its record says in which boot it was made, and when (`CLOCK_BOOTTIME`). While that
+//! boot lasts, the page cache holds the whole tree, whoever was killed. [`Records::sync`] takes the time, writes the file
+//! system out, and then writes the time to `s/<boot id>`. So after a reboot a record counts if it was made before the time
+//! in its boot's file: it is *settled*. Any other may lack files or their data, and is passed over as if it were not there,
+//! until it is committed anew, under the same name of its tree, which records above it hold.
+//!
+//! Only what is there is evidence: a record or a time that did not reach the disk, or only in part, makes snapshots less
+//! trusted, never more. And since a parent is committed before its children, a settled snapshot stands on settled ones.
+//! A file in `p/` is a hint alone. Those in `s/` are as many as boots in which something was committed, and tiny.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 
 use super::{SnapshotKey, Usage};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -36,13 +48,49 @@ pub(crate) struct Record {
     /// A container's writable layer, not a layer being unpacked.
     pub(crate) writable: bool,
     pub(crate) volatile: bool,
+    /// When it was committed; an active one was not.
+    pub(crate) committed: Option<Moment>,
+}
+
+/// A moment of a boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Moment {
+    boot: String,
+    /// On `CLOCK_BOOTTIME`.
+    ns: u64,
+}
+
+impl Moment {
+    fn now(boot: &str) -> Result<Self> {
+        let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
+            .map_err(|e| Error::os("clock_gettime(CLOCK_BOOTTIME)", e))?;
+        Ok(Self {
+            boot: boot.to_owned(),
+            ns: u64::try_from(std::time::Duration::from(time).as_nanos()).unwrap_or(u64::MAX),
+        })
+    }
+
+    fn text(&self) -> String {
+        format!("{} {}", self.boot, self.ns)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (boot, ns) = text.split_once(' ')?;
+        let plain = !boot.is_empty() && boot.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        plain.then_some(())?;
+        Some(Self {
+            boot: boot.to_owned(),
+            ns: ns.parse().ok()?,
+        })
+    }
 }
 
 impl Record {
     fn text(&self) -> String {
+        let committed = self.committed.as_ref().map_or("-".to_owned(), Moment::text);
         let parent = self.parent.map_or("-".to_owned(), |parent| parent.to_string());
         format!(
-            "tree {}\nbelow {}\nparent {parent}\nusage {} {}\nwritable {}\nvolatile {}\n",
+            "tree {}\nbelow {}\nparent {parent}\nusage {} {}\nwritable {}\nvolatile {}\ncommitted {committed}\nend .\n",
             self.tree,
             self.below.join(" "),
             self.usage.bytes,
@@ -50,6 +98,11 @@ impl Record {
             self.writable,
             self.volatile
         )
+    }
+
+    /// What a loss of power left need not be text.
+    fn of(bytes: &[u8]) -> Option<Self> {
+        Self::parse(std::str::from_utf8(bytes).ok()?)
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -70,6 +123,12 @@ impl Record {
             inodes: inodes.parse().ok()?,
         };
         let (writable, volatile) = (field("writable")?.parse().ok()?, field("volatile")?.parse().ok()?);
+        let committed = match field("committed")? {
+            "-" => None,
+            moment => Some(Moment::parse(moment)?),
+        };
+        // A record that lost its end may have lost digits before it.
+        field("end").filter(|end| *end == ".")?;
         below.iter().all(|name| plain(name)).then_some(Self {
             tree,
             below,
@@ -77,8 +136,13 @@ impl Record {
             usage,
             writable,
             volatile,
+            committed,
         })
     }
+}
+
+fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>> {
+    found(fs::read(path)).map_err(|e| Error::os("read snapshot record", e))
 }
 
 fn plain(name: &str) -> bool {
@@ -99,7 +163,7 @@ impl Records {
         let dir = dir
             .canonicalize()
             .map_err(|e| Error::os(format!("resolve {}", dir.display()), e))?;
-        for part in ["l", "w", "o", "k", "c", "p", "trash"] {
+        for part in ["l", "w", "o", "k", "c", "p", "s", "trash"] {
             files::make_dirs(&dir.join(part))?;
         }
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(|e| Error::os("read boot_id", e))?;
@@ -108,6 +172,13 @@ impl Records {
             boot: boot.trim().to_owned(),
             ownership,
         })
+    }
+
+    /// As in another boot.
+    #[cfg(any(test, feature = "conformance"))]
+    pub(crate) fn in_boot(mut self, boot: &str) -> Self {
+        boot.clone_into(&mut self.boot);
+        self
     }
 
     pub(crate) fn ownership(&self) -> &Ownership {
@@ -136,6 +207,42 @@ impl Records {
 
     fn unsynced(&self, chain: &ChainId) -> PathBuf {
         self.dir.join("p").join(chain.hex())
+    }
+
+    fn settled(&self, boot: &str) -> PathBuf {
+        self.dir.join("s").join(boot)
+    }
+
+    /// Until when everything that was committed in a boot is on the disk.
+    fn settled_until(&self, boot: &str) -> Result<Option<u64>> {
+        let bytes = read_bytes(&self.settled(boot))?;
+        let until = |bytes: Vec<u8>| std::str::from_utf8(&bytes).ok()?.strip_suffix('\n')?.parse().ok();
+        Ok(bytes.and_then(until))
+    }
+
+    /// Whether what a record says can be relied on.
+    fn holds(&self, record: &Record) -> Result<bool> {
+        let Some(committed) = &record.committed else {
+            return Ok(false);
+        };
+        if committed.boot == self.boot {
+            return Ok(true);
+        }
+        Ok(self
+            .settled_until(&committed.boot)?
+            .is_some_and(|until| committed.ns <= until))
+    }
+
+    /// One process at a time. Blocking; the kernel lets go with the file.
+    fn alone(&self, what: &str) -> Result<Flock<File>> {
+        let path = self.dir.join(what);
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|e| Error::os(format!("open {}", path.display()), e))?;
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| Error::os(format!("lock {}", path.display()), e))
     }
 
     /// Claims a key and makes its tree, empty, with mode 0755.
@@ -188,17 +295,24 @@ impl Records {
 
     /// A committed snapshot that can be trusted.
     pub(crate) fn find(&self, chain: &ChainId) -> Result<Option<Record>> {
-        let Some(text) = files::read(&self.committed(chain))? else {
-            return Ok(None);
-        };
-        if let Some(boot) = files::read(&self.unsynced(chain))?
-            && boot != self.boot
-        {
-            return Ok(None);
+        match self.look(chain)? {
+            Some(record) if self.holds(&record)? => Ok(Some(record)),
+            _ => Ok(None),
         }
-        Record::parse(&text)
-            .map(Some)
-            .ok_or_else(|| damaged(&chain.to_string()))
+    }
+
+    /// A committed snapshot, whether it can be trusted or not. A record that cannot be read is as good as none.
+    fn look(&self, chain: &ChainId) -> Result<Option<Record>> {
+        let bytes = read_bytes(&self.committed(chain))?;
+        Ok(bytes.and_then(|bytes| Record::of(&bytes)))
+    }
+
+    /// What a committed snapshot took when it was made, trusted or not.
+    pub(crate) fn usage_of(&self, chain: &ChainId) -> Result<Usage> {
+        let record = self.look(chain)?;
+        record
+            .map(|record| record.usage)
+            .ok_or_else(|| Error::not_found(ObjectKind::Snapshot, chain.to_string()))
     }
 
     pub(crate) fn get(&self, chain: &ChainId) -> Result<Record> {
@@ -226,11 +340,20 @@ impl Records {
             }
         }
         (record.parent, record.usage) = (parent.copied(), usage);
-        // What an earlier boot left under this name was not trusted: out of the way with it.
-        self.remove(chain)?;
         let claim = self.claim(key);
+        if fs::symlink_metadata(self.committed(chain)).is_ok() {
+            let _alone = self.alone("replace.lock")?;
+            if self.find(chain)?.is_some() {
+                return self.discard(key).map(drop);
+            }
+            if let Some(distrusted) = self.look(chain)? {
+                return self.replace(key, record, &distrusted, chain);
+            }
+            // Not even its tree is known.
+            self.remove(chain)?;
+        }
+        self.stamp(&mut record, chain)?;
         files::replace(&claim.join("record"), &record.text())?;
-        files::replace(&self.unsynced(chain), &self.boot)?;
         let moved = renameat2(
             AT_FDCWD,
             &claim.join("record"),
@@ -243,6 +366,32 @@ impl Records {
             Err(nix::errno::Errno::EEXIST) => self.discard(key).map(drop),
             Err(e) => Err(Error::os("commit snapshot", e)),
         }
+    }
+
+    /// Says that a record counts from now on: everything it stands for was written before.
+    fn stamp(&self, record: &mut Record, chain: &ChainId) -> Result<()> {
+        let now = Moment::now(&self.boot)?;
+        files::replace(&self.unsynced(chain), &now.text())?;
+        record.committed = Some(now);
+        Ok(())
+    }
+
+    /// Puts a tree in the place of one that is not trusted, which nobody of this boot uses. Until the new record is there
+    /// the old one stands, and is not trusted: a kill in between leaves that.
+    fn replace(&self, key: &SnapshotKey, mut record: Record, old: &Record, chain: &ChainId) -> Result<()> {
+        let made = std::mem::replace(&mut record.tree, old.tree.clone());
+        self.delete_trees(old)?;
+        for (from, to) in [
+            (self.tree(&made), self.tree(&old.tree)),
+            (self.owners(&made), self.owners(&old.tree)),
+        ] {
+            found(fs::rename(from, to)).map_err(|e| Error::os("replace snapshot", e))?;
+        }
+        self.stamp(&mut record, chain)?;
+        let text = self.claim(key).join("new");
+        files::replace(&text, &record.text())?;
+        fs::rename(&text, self.committed(chain)).map_err(|e| Error::os("replace snapshot record", e))?;
+        self.discard(key).map(drop)
     }
 
     /// Directories that belong to an active snapshot, its claim last.
@@ -289,10 +438,10 @@ impl Records {
     }
 
     fn finish_removal(&self, moved: &Path) -> Result<()> {
-        let Some(text) = files::read(moved)? else {
+        let Some(bytes) = read_bytes(moved)? else {
             return Ok(());
         };
-        if let Some(record) = Record::parse(&text) {
+        if let Some(record) = Record::of(&bytes) {
             self.delete_trees(&record)?;
         }
         found(fs::remove_file(moved)).map_err(|e| Error::os("remove snapshot record", e))?;
@@ -347,12 +496,7 @@ impl Records {
     pub(crate) fn chains(&self) -> Result<Vec<ChainId>> {
         let mut chains = Vec::new();
         for name in files::names(&self.dir.join("c"))? {
-            let Ok(chain) = format!("sha256:{name}").parse() else {
-                continue;
-            };
-            if self.find(&chain)?.is_some() {
-                chains.push(chain);
-            }
+            chains.extend(format!("sha256:{name}").parse::<ChainId>());
         }
         Ok(chains)
     }
@@ -361,15 +505,29 @@ impl Records {
         files::names(&self.dir.join("k"))
     }
 
-    /// Writes everything out, then trusts what was committed before that.
+    /// Writes everything out, and then down that what was committed before is settled. Where nothing waits for that, or
+    /// another process has just done it, no more than a look.
     pub(crate) fn sync(&self) -> Result<()> {
-        let marks = files::names(&self.dir.join("p"))?;
+        let waiting = self.dir.join("p");
+        if files::names(&waiting)?.is_empty() {
+            return Ok(());
+        }
+        let _alone = self.alone("sync.lock")?;
+        let marks = files::names(&waiting)?;
+        if marks.is_empty() {
+            return Ok(());
+        }
+        let now = Moment::now(&self.boot)?;
         files::sync_file_system(&self.dir)?;
+        files::replace(&self.settled(&self.boot), &format!("{}\n", now.ns))?;
         for mark in marks {
-            let path = self.dir.join("p").join(&mark);
-            if files::read(&path)?.is_some_and(|boot| boot == self.boot) {
-                found(fs::remove_file(path)).map_err(|e| Error::os("remove snapshot mark", e))?;
+            let path = waiting.join(&mark);
+            // What another boot left needs no sync any more, and what came in between needs another.
+            let later = files::read(&path)?.and_then(|text| Moment::parse(&text));
+            if later.is_some_and(|mark| mark.boot == now.boot && mark.ns > now.ns) {
+                continue;
             }
+            found(fs::remove_file(path)).map_err(|e| Error::os("remove snapshot mark", e))?;
         }
         Ok(())
     }
@@ -421,13 +579,14 @@ mod tests {
             usage: Usage::default(),
             writable: false,
             volatile: false,
+            committed: None,
         }
     }
 
     #[test]
     fn a_commit_of_another_boot_counts_only_once_synced() {
         let dir = tempfile::tempdir().unwrap();
-        let mut records = Records::open(dir.path(), Ownership::Squashed).unwrap();
+        let records = Records::open(dir.path(), Ownership::Squashed).unwrap();
         let (a, b) = (ChainId::of(b"a"), ChainId::of(b"b"));
         for (key, chain) in [("k1", &a), ("k2", &b)] {
             records.begin(&key.to_owned(), &template()).unwrap();
@@ -438,7 +597,9 @@ mod tests {
                 records.sync().unwrap();
             }
         }
-        records.boot = "another".to_owned();
+        let tree_of_b = records.get(&b).unwrap().tree;
+        fs::write(records.tree(&tree_of_b).join("torn"), b"").unwrap();
+        let records = records.in_boot("another");
         assert!(records.find(&a).unwrap().is_some());
         assert!(records.find(&b).unwrap().is_none());
         records.begin(&"k3".to_owned(), &template()).unwrap();
@@ -447,6 +608,45 @@ mod tests {
             .unwrap();
         assert!(records.find(&b).unwrap().is_some());
         assert_eq!(fs::read_dir(dir.path().join("l")).unwrap().count(), 2);
+        // Records above it know its tree by name.
+        assert_eq!(records.get(&b).unwrap().tree, tree_of_b);
+        assert_eq!(fs::read_dir(records.tree(&tree_of_b)).unwrap().count(), 0);
+        assert!(records.keys().unwrap().is_empty());
+        assert!(records.clone().in_boot("third").find(&b).unwrap().is_none());
+        records.sync().unwrap();
+        assert_eq!(fs::read_dir(dir.path().join("p")).unwrap().count(), 0);
+        let records = records.in_boot("third");
+        assert!(records.find(&a).unwrap().is_some() && records.find(&b).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_reached_the_disk_in_part_is_not_trusted() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path(), Ownership::Squashed).unwrap();
+        let (chain, key) = (ChainId::of(b"a"), "k".to_owned());
+        let commit = || {
+            records.begin(&key, &template()).unwrap();
+            records.commit(&key, &chain, None, Usage::default(), false).unwrap();
+        };
+        commit();
+        records.sync().unwrap();
+        let settled = records.settled(&records.boot);
+        let time = fs::read(&settled).unwrap();
+        for damage in [&b""[..], &time[..time.len() - 1], &[0; 8]] {
+            fs::write(&settled, damage).unwrap();
+            assert!(records.clone().in_boot("b").find(&chain).unwrap().is_none());
+        }
+        fs::write(&settled, &time).unwrap();
+        assert!(records.clone().in_boot("b").find(&chain).unwrap().is_some());
+        let whole = fs::read(records.committed(&chain)).unwrap();
+        for cut in 0..whole.len() - 1 {
+            fs::write(records.committed(&chain), &whole[..cut]).unwrap();
+            assert!(records.find(&chain).unwrap().is_none(), "{cut}");
+        }
+        fs::write(records.committed(&chain), [0xff; 20]).unwrap();
+        assert!(records.find(&chain).unwrap().is_none());
+        commit();
+        assert!(records.find(&chain).unwrap().is_some());
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! From blobs to snapshots: one pass per layer, several layers at a time.
 //!
 //! Each layer is a task with a worker of the blocking pool: network → sha256 → content store → decompress → sha256 → write.
-//! A processor that no layer needs writes small files for a layer that has many (`storage::layer`, the crew), and what was
-//! written goes to the disk while the rest still arrives. When all is done, every blob is in the content store too: a push
-//! or a save sends the very bytes that came.
+//! A processor that no layer needs writes small files for a layer that has many (`storage::layer`, the crew). When all is
+//! done, every blob is in the content store too: a push or a save sends the very bytes that came, and layers that did not
+//! reach the disk before a loss of power are made again from them.
 //!
 //! The work on a chain, and the download of a blob, is done once across tasks and processes (locks by name). Locks are
 //! taken from the chain to the blob to the worker's permit, and a layer waits for its parent only after it gave its permit
@@ -18,7 +18,6 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -36,9 +35,6 @@ use crate::storage::layer::{Applied, Limits, Processors, apply_with};
 use crate::storage::ownership::Ownership;
 use crate::storage::snapshot::{LayerTarget, SnapshotKey, Snapshotter};
 use crate::types::{ChainId, Descriptor, DiffId, Digest};
-
-/// The least time between two writes to the disk that go along with unpacking.
-const FLUSH_PAUSE: Duration = Duration::from_millis(50);
 
 /// Chunks of a blob between the network and a worker.
 const CHUNKS: usize = 16;
@@ -146,7 +142,6 @@ impl Unpacker {
             return Ok(None);
         };
         let guard = StopOnDrop::default();
-        let _flushing = Flushing::begin(Arc::clone(&self.shared));
         if self.shared.snapshotter.unpacks_in_parallel() {
             self.side_by_side(jobs, &guard).await?;
         } else {
@@ -189,13 +184,16 @@ impl Unpacker {
         self.fetch_small(descriptor, source, progress).await
     }
 
-    /// Makes all that was unpacked so far survive a loss of power. Once per image, before its record is written.
+    /// Makes the blobs of an image survive a loss of power. Once per image, before its record is written. What was unpacked
+    /// can be made again from them; [`Snapshotter::sync`] spares one that.
     ///
     /// # Errors
-    /// `Os` if the kernel could not write it out.
-    pub async fn sync(&self) -> Result<()> {
-        self.shared.content.sync().await?;
-        self.shared.snapshotter.sync().await
+    /// `Os` if the kernel could not write them out.
+    ///
+    /// # Cancel safety
+    /// The kernel may write them out all the same.
+    pub async fn sync(&self, blobs: &[Digest]) -> Result<()> {
+        self.shared.content.sync(blobs).await
     }
 
     async fn small_blob(&self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>> {
@@ -329,33 +327,6 @@ impl StopOnDrop {
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-/// Has what was written so far go to the disk while the rest still comes in, so that the sync at the end finds little to
-/// wait for. Ends when dropped.
-#[derive(Debug)]
-struct Flushing(tokio::task::JoinHandle<()>);
-
-impl Flushing {
-    fn begin(shared: Arc<Shared>) -> Self {
-        Self(tokio::spawn(async move {
-            let begin = Instant::now();
-            loop {
-                // Ever more rarely: a slow line must not make the disk work all the time.
-                tokio::time::sleep(FLUSH_PAUSE.max(begin.elapsed() / 10)).await;
-                if let Err(error) = shared.snapshotter.sync().await {
-                    // The sync at the end meets it too, and is the one that counts.
-                    tracing::debug!(error = error.report(), "could not write out early");
-                }
-            }
-        }))
-    }
-}
-
-impl Drop for Flushing {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

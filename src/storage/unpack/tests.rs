@@ -184,7 +184,9 @@ async fn an_image_is_unpacked_once_and_progress_adds_up() {
             .is_char_device()
     );
     assert_eq!(bench.content.list().await.unwrap().len(), 3);
-    bench.unpacker().sync().await.unwrap();
+    let blobs: Vec<_> = layers.iter().map(|layer| layer.descriptor.digest).collect();
+    bench.unpacker().sync(&blobs).await.unwrap();
+    bench.snapshotter.sync().await.unwrap();
     bench.assert_nothing_half_made().await;
 
     let (again, events) = bench.pull(&layers).await;

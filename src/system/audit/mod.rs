@@ -200,7 +200,10 @@ impl Parts {
             }
             for chain in record.chain_ids() {
                 if !self.snapshotter.exists(&chain).await? {
-                    findings.push(lacks(record.id.short(), format!("its layer {chain} is missing")));
+                    findings.push(lacks(
+                        record.id.short(),
+                        format!("its layer {chain} is missing or was lost with the power; reconcile unpacks it anew"),
+                    ));
                 }
             }
         }

@@ -8,7 +8,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = Engine::open(&root).await?;
     // Without an image, opening is all that is measured.
     if let Some(image) = std::env::args().nth(2) {
-        let output = engine.run(ContainerSpec::image(image).command(["true"])).output().await?;
+        let output = engine
+            .run(ContainerSpec::image(image).command(["true"]))
+            .output()
+            .await?;
         println!("{}", output.status);
     }
     peak();
