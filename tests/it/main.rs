@@ -10,6 +10,7 @@
     clippy::field_reassign_with_default
 )]
 
+mod api;
 mod cancel;
 mod exec;
 mod faults;
@@ -50,15 +51,16 @@ const GROUPS: &[frame::Group] = &[
     cancel::TESTS,
     storage::TESTS,
     trouble::TESTS,
+    api::TESTS,
 ];
 
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo), ("pull-once", pull::role_pull)];
 
 fn main() {
-    let roles: Vec<_> = ROLES.iter().chain(faults::ROLES).chain(kills::ROLES).copied().collect();
     let roles: Vec<_> = ROLES
         .iter()
         .chain(faults::ROLES)
+        .chain(kills::ROLES)
         .chain(exec::ROLES)
         .chain(places::ROLES)
         .copied()

@@ -77,7 +77,7 @@ async fn driver_shows(driver: &str) -> Check {
         SEEN,
         "what one container does, no other sees"
     );
-    assert_eq!(engine.info()?.storage_driver, driver);
+    assert_eq!(engine.system().info().await?.storage_driver, driver);
     Ok(())
 }
 
@@ -167,7 +167,7 @@ async fn e3_a_root_on_an_overlay() -> Check {
     let overlay = OverlayRoot::new()?;
     let root = overlay.path().join("root");
     let engine = Engine::open(root.clone()).await?;
-    let info = engine.info()?;
+    let info = engine.system().info().await?;
     assert_eq!(info.storage_driver, "vfs", "{info:?}");
     assert!(info.storage_reason.contains("overlay"), "{info:?}");
     let image = engine.pull(source(image::shared()?)).await?;
@@ -176,7 +176,7 @@ async fn e3_a_root_on_an_overlay() -> Check {
     drop((image, engine));
     // The choice is the root's for life.
     let again = Engine::open(root.clone()).await?;
-    assert_eq!(again.info()?.storage_driver, "vfs");
+    assert_eq!(again.system().info().await?.storage_driver, "vfs");
     assert!(fs::metadata(root.join("snapshots"))?.is_dir());
     Ok(())
 }
