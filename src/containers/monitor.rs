@@ -33,13 +33,6 @@ pub(crate) struct Streams {
     pub(crate) output: Tee,
 }
 
-/// A container that has ended.
-struct End {
-    record: Record,
-    /// Whether its record says so.
-    recorded: bool,
-}
-
 impl Shared {
     pub(crate) async fn monitor(
         self: Arc<Self>,
@@ -74,20 +67,22 @@ impl Shared {
             tracing::warn!(container = %record.id, what, "output was lost");
             record.body.error = Some(what);
         }
-        let end = self.ended(record, &slot, &*task, exit).await;
-        // Only now: whoever has read to the end finds a container that has ended.
-        if let Err(error) = logs::finish(sink, &output).await {
-            tracing::warn!(container = %end.record.id, error = error.report(), "a log could not be closed");
-        }
-        let record = match end.recorded {
-            true => end.record,
-            false => self.record_late(end.record, &slot).await,
+        let id = record.id.clone();
+        // Readers come to the end only when it is told: whoever has read all finds a container that has ended.
+        let (mut life, before) = (slot.life.subscribe(), slot.life.borrow().ends);
+        let closing = async {
+            let _ = life.wait_for(|life| life.ends > before || life.removed).await;
+            logs::finish(sink, &output).await
         };
+        let (record, closed) = tokio::join!(self.ended(record, &slot, &*task, exit), closing);
+        if let Err(error) = closed {
+            tracing::warn!(container = %id, error = error.report(), "a log could not be closed");
+        }
         self.remove_if_asked(&record, &slot).await;
     }
 
     /// Records the end, and lets go of the runtime's part.
-    async fn ended(&self, record: Record, slot: &Slot, task: &dyn Task, exit: Exit) -> End {
+    async fn ended(&self, record: Record, slot: &Slot, task: &dyn Task, exit: Exit) -> Record {
         let exit = ContainerExit {
             status: exit.status,
             oom_killed: exit.oom_killed,
@@ -109,51 +104,42 @@ impl Shared {
         }
     }
 
-    /// What was renamed or updated since the start stays so. Waiters learn of the end even where there is no space to
-    /// record it.
-    async fn record_end(&self, started: Record, slot: &Slot, exit: ContainerExit) -> End {
-        let _turn = slot.turn.lock().await;
+    /// What was renamed or updated since the start stays so. An end is not lost for want of space: who waits learns of it
+    /// at once, and it is recorded as soon as there is some.
+    async fn record_end(&self, started: Record, slot: &Slot, exit: ContainerExit) -> Record {
+        let mut turn = slot.turn.lock().await;
         slot.set_live(None);
-        let lost = started.body.error.clone();
-        let mut record = self.read(&started.id).await.unwrap_or(started);
+        let mut record = self.read(&started.id).await.unwrap_or_else(|_| started.clone());
         if exit.oom_killed == Some(true) {
             self.tell(self.event(&record, "oom")).await;
         }
-        record.body.finished_ns = Some(now_ns());
-        record.body.exit = Some(ExitRecord::from(exit));
-        record.body.error = lost;
-        let recorded = self.record_exit(&mut record).await;
-        slot.tell_ended(record.body.finished_ns, record.body.exit, recorded);
-        End { record, recorded }
-    }
-
-    /// Records an end as soon as there is space for it. Others have their turns in between: a removal makes space.
-    async fn record_late(&self, ended: Record, slot: &Slot) -> Record {
+        let (finished, exit) = (Some(now_ns()), Some(ExitRecord::from(exit)));
         loop {
+            record.body.finished_ns = finished;
+            record.body.exit = exit;
+            // What of its output was lost.
+            record.body.error.clone_from(&started.body.error);
+            let Err(error) = self.record_state(&mut record, ContainerState::Exited, "die").await else {
+                break;
+            };
+            tracing::warn!(container = %record.id, error = error.report(), "an exit could not be recorded");
+            if !matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Unavailable) {
+                break;
+            }
+            slot.tell_ended(finished, exit, false);
+            // Others have their turn: a removal makes space.
+            drop(turn);
             tokio::time::sleep(RETRY).await;
-            let _turn = slot.turn.lock().await;
-            let mut record = match self.read(&ended.id).await {
-                Err(error) if error.is_not_found() => return ended,
-                Err(_) => continue,
+            turn = slot.turn.lock().await;
+            record = match self.read(&started.id).await {
+                Err(error) if error.is_not_found() => return record,
+                Err(_) => started.clone(),
                 Ok(record) => record,
             };
-            record.body.finished_ns = ended.body.finished_ns;
-            record.body.exit = ended.body.exit;
-            record.body.error.clone_from(&ended.body.error);
-            if self.record_exit(&mut record).await {
-                slot.tell_ended(record.body.finished_ns, record.body.exit, true);
-                return record;
-            }
         }
-    }
-
-    /// Whether an end is recorded, or trying again is of no use.
-    async fn record_exit(&self, record: &mut Record) -> bool {
-        let Err(error) = self.record_state(record, ContainerState::Exited, "die").await else {
-            return true;
-        };
-        tracing::warn!(container = %record.id, error = error.report(), "an exit could not be recorded");
-        !matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Unavailable)
+        slot.tell_ended(finished, exit, true);
+        drop(turn);
+        record
     }
 
     /// Writes a record's state and body down, with an event.

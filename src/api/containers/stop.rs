@@ -54,7 +54,12 @@ pub(super) async fn kill(call: Call) -> Answer {
     let containers = call.engine.containers();
     // Docker answers a SIGKILL when the container has ended. Source: moby, `daemon/kill.go`.
     let ended = match signal == Signal::KILL {
-        true => Some(containers.wait(call.name(), WaitCondition::NotRunning).await.map_err(failed)?),
+        true => Some(
+            containers
+                .wait(call.name(), WaitCondition::NotRunning)
+                .await
+                .map_err(failed)?,
+        ),
         false => None,
     };
     containers.kill(call.name(), signal).await.map_err(failed)?;

@@ -294,7 +294,11 @@ impl Zygote {
             args.cgroup = cgroup as u64;
         }
         let outfit = outfit::Line::new(plan.has(flag::OWN_USERNS))?;
-        let pid = at(Step::Clone, sys::clone3(&args))?;
+        let cloned = sys::clone3(&args);
+        if cloned.is_err() {
+            outfit.close();
+        }
+        let pid = at(Step::Clone, cloned)?;
         if pid == 0 {
             self.leave();
             container::run(&Context {
@@ -304,7 +308,7 @@ impl Zygote {
                 outfit: outfit.container_end(),
             });
         }
-        if let Err(fail) = self.outfit(&plan, fds, pid, outfit) {
+        if let Err(fail) = self.outfit(&plan, fds, pid, &outfit) {
             let _ = sys::kill(pid, SIGKILL);
             sys::close(pidfd);
             return Err(fail);
@@ -328,16 +332,18 @@ impl Zygote {
     }
 
     /// A container with a user namespace of its own may not make all of its mounts; a process beside it does.
-    fn outfit(&mut self, plan: &Plan<'_>, fds: &Fds, pid: i32, line: outfit::Line) -> Done {
+    fn outfit(&mut self, plan: &Plan<'_>, fds: &Fds, pid: i32, line: &outfit::Line) -> Done {
         if !plan.has(flag::OWN_USERNS) {
             return Ok(());
         }
-        let helper = at(Step::Clone, sys::fork())?;
-        if helper == 0 {
+        let forked = sys::fork();
+        if forked == Ok(0) {
             self.leave();
             outfit::run(plan, fds, pid, line.outfitter_end());
         }
+        // Also if there is no outfitter: an end that stayed open here would keep its descriptor for good.
         line.close();
+        let helper = at(Step::Clone, forked)?;
         at(Step::Clone, self.ledger.add(WORKER, helper, 0, &[]))
     }
 
