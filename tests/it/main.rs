@@ -59,6 +59,7 @@ const GROUPS: &[frame::Group] = &[
     hostile::TESTS,
     storage::TESTS,
     trouble::TESTS,
+    api::TESTS,
 ];
 
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo), ("pull-once", pull::role_pull)];
