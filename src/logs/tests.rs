@@ -278,9 +278,11 @@ async fn the_pump_loses_nothing() {
         to_stderr.write_all(b"oops\n").unwrap();
     });
     let streams = vec![(stdout.into(), LogStream::Stdout), (stderr.into(), LogStream::Stderr)];
-    let report = pump_all(streams, driver.open(&target).unwrap(), tee, PumpOptions::default())
+    let sink = driver.open(&target).unwrap();
+    let report = pump_all(streams, Arc::clone(&sink), tee.clone(), PumpOptions::default())
         .await
         .unwrap();
+    finish(sink, &tee).await.unwrap();
     writer.join().unwrap();
     assert_eq!((report.bytes, report.lost_entries), (expected.len() as u64 + 5, 0));
     let mut collected = Vec::new();
