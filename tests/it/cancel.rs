@@ -259,8 +259,9 @@ async fn a9_a_dropped_open() -> Check {
         let limit = Duration::from_micros(step * 200);
         let _ = tokio::time::timeout(limit, Engine::open(fresh.path().to_path_buf())).await;
         let _ = tokio::time::timeout(limit, open()).await;
-        // Whatever was half-way, the root opens.
-        drop(Engine::open(fresh.path().to_path_buf()).await?);
+        // Whatever was half-way, the root opens, and what was dropped comes to its end.
+        let engine = Engine::open(fresh.path().to_path_buf()).await?;
+        await_one_owner(&engine, fresh.path()).await?;
     }
     let engine = open().await?;
     await_one_owner(&engine, root.path()).await

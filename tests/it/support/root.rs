@@ -41,7 +41,16 @@ impl Drop for TempRoot {
         let path = dir.keep();
         // Layers of an ordinary user belong to ids of his range, and overlayfs leaves directories without permissions: what
         // cannot be removed plainly is removed in a user namespace that maps them.
-        if std::fs::remove_dir_all(&path).is_err() && path.exists() {
+        // An engine that goes at this moment may still write.
+        for _ in 0..50 {
+            match std::fs::remove_dir_all(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {}
+                Err(_) if path.exists() => break,
+                _ => return,
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        if path.exists() {
             let _ = std::process::Command::new("unshare")
                 .args(["--user", "--map-root-user", "--map-auto", "rm", "-rf"])
                 .arg(&path)
