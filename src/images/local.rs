@@ -98,6 +98,8 @@ pub(super) fn remove_unreferenced(store: &Store, parts: &LocalImagesParts, mut n
     // Chain ids come the lowest first.
     nodes.reverse();
     let runtime = Builder::new_current_thread()
+        // For a request to the helper process, which an ordinary user's layers need.
+        .enable_all()
         .max_blocking_threads(1)
         .build()
         .map_err(|error| Error::os("start a runtime for removals", error))?;
