@@ -206,6 +206,7 @@ watched! { ImageManager "image" {
     fn history(image: &str) -> Vec<HistoryLine>, { image = Image image };
     fn tag(image: &str, name: &Reference) -> Outcome, { image = Image image };
     fn remove(image: &str, options: RemoveImageOptions) -> Vec<Removed>, { image = Image image };
+    fn restore(image: &str) -> Outcome, { image = Image image };
     fn save(images: &[String], platform: Option<Platform>, format: ArchiveFormat) -> ByteStream,
         { image = Image images.join(" ") };
     fn load(archive: ByteStream, platform: Option<Platform>, progress: Progress) -> Vec<Loaded>,;
