@@ -15,7 +15,6 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{Mutex as Queue, OwnedMutexGuard};
 
-use super::owners::is_old;
 use crate::error::{Error, Result};
 use crate::types::Digest;
 
@@ -104,7 +103,7 @@ impl Locks {
     pub fn tidy(&self) -> Result<usize> {
         let entries = fs::read_dir(&*self.dir).map_err(|error| Error::os("list locks", error))?;
         let mut removed = 0;
-        for entry in entries.flatten().filter(is_old) {
+        for entry in entries.flatten() {
             let path = entry.path();
             if let Ok(Some(_file)) = take(&path) {
                 // Under its lock: who waits for it finds it nameless and starts over.

@@ -37,7 +37,7 @@ fn is_full(path: &Path) -> bool {
     const PIECE: u64 = 32 << 10;
     let dir = path.parent().unwrap_or(path);
     statvfs(dir).is_ok_and(|found| {
-        let room = u64::from(found.blocks_available()).saturating_mul(found.fragment_size());
+        let room = found.blocks_available().saturating_mul(found.fragment_size());
         room < PIECE || (found.files() > 0 && found.files_available() == 0)
     })
 }
