@@ -1,5 +1,7 @@
 //! The runtime against the real kernel. Every test is valid as root and as an ordinary user.
 
+mod trouble;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
