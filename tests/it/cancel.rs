@@ -104,7 +104,11 @@ async fn poll_times<F: Future>(future: F, times: usize) -> Option<F::Output> {
 }
 
 /// The drops of one kind, one by one, until one comes too late.
-async fn each_drop<F: Future<Output = Result<bool, Stop>>>(mut scene: impl FnMut(Drop) -> F) -> Check {
+async fn each_drop<F: Future<Output = Result<bool, Stop>>>(mut verb: impl FnMut(Drop) -> F) -> Check {
+    let mut scene = async |drop: Drop| match verb(drop).await {
+        Err(Stop::Fail(reason)) => fail(format!("dropped {drop:?}: {reason}")),
+        outcome => outcome,
+    };
     let mut inside = 0;
     for n in awaits() {
         if scene(Drop::Inside(n)).await? {

@@ -1,11 +1,18 @@
 //! What becomes of requests where descriptors run out, where messages find no room, and where the helper dies: each wait
 //! ends, with an error that says why, and other containers do not notice.
 
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use super::lifetime::is_gone;
 use super::*;
+use crate::error::ErrorKind;
 use crate::runtime::ExecLaunch;
 use crate::sys::socket;
+use crate::types::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
