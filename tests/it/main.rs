@@ -19,6 +19,7 @@ mod fixtures;
 mod frame;
 mod host;
 mod hostile;
+mod idle;
 mod images;
 mod kills;
 mod layout;
@@ -45,6 +46,7 @@ const GROUPS: &[frame::Group] = &[
     userns::TESTS,
     process::TESTS,
     life::TESTS,
+    idle::TESTS,
     exec::TESTS,
     verbs::TESTS,
     pull::TESTS,
@@ -71,6 +73,8 @@ fn main() {
         .chain(exec::ROLES)
         .chain(places::ROLES)
         .chain(hostile::ROLES)
+        .chain(idle::ROLES)
+        .chain(system::ROLES)
         .copied()
         .collect();
     if let Some(code) = support::embedder::run_role(&roles) {

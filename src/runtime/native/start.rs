@@ -145,8 +145,8 @@ impl Job {
             namespaces: plan.all_namespaces(),
             root: plan.root(),
         };
-        match outcome {
-            Ok(setup) => child.started(launch, setup, stdio, cgroup),
+        match outcome.and_then(|setup| child.known(setup)) {
+            Ok(known) => Ok(child.started(launch, known, stdio, cgroup)),
             Err(error) => Err(child.failed(error, cgroup).await),
         }
     }
@@ -228,14 +228,32 @@ struct Child {
     root: [u32; 2],
 }
 
+/// What is known of a container whose program runs.
+struct Known {
+    pid: u32,
+    setup: Setup,
+    /// A second descriptor of its terminal.
+    copy: Option<OwnedFd>,
+}
+
 pub(crate) type Stdio = [Option<OwnedFd>; 3];
 
 impl Child {
-    fn started(self, launch: &Launch, setup: Setup, stdio: Stdio, cgroup: Option<Arc<dyn Cgroup>>) -> Result<Started> {
-        let pid = pidfd::pid(self.process.as_fd()).unwrap_or(0);
-        let Setup { terminal, warnings } = setup;
-        let copy = terminal.as_ref().map(OwnedFd::try_clone).transpose();
+    /// What can fail still, once the program runs.
+    fn known(&self, setup: Setup) -> Result<Known> {
+        let pid = match pidfd::pid(self.process.as_fd()) {
+            // It has ended already.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => 0,
+            pid => pid.map_err(|error| Error::os("look at the container's process", error))?,
+        };
+        let copy = setup.terminal.as_ref().map(OwnedFd::try_clone).transpose();
         let copy = copy.map_err(|error| Error::os("keep the terminal", error))?;
+        Ok(Known { pid, setup, copy })
+    }
+
+    fn started(self, launch: &Launch, known: Known, stdio: Stdio, cgroup: Option<Arc<dyn Cgroup>>) -> Started {
+        let Known { pid, setup, copy } = known;
+        let Setup { terminal, warnings } = setup;
         let task: Arc<dyn Task> = Arc::new(NativeTask::new(
             launch.id.clone(),
             pid,
@@ -252,14 +270,14 @@ impl Child {
             },
         ));
         let [stdin, stdout, stderr] = stdio;
-        Ok(Started {
+        Started {
             task,
             stdin,
             stdout,
             stderr,
             terminal,
             warnings,
-        })
+        }
     }
 
     /// Waits for the end of a child whose start failed, and forgets it.
