@@ -12,6 +12,7 @@
 
 mod api;
 mod cancel;
+mod cancel_more;
 mod daemon;
 mod exec;
 mod faults;
@@ -27,6 +28,7 @@ mod longshored;
 mod places;
 mod process;
 mod pull;
+mod rows;
 mod same;
 mod storage;
 mod support;
@@ -39,6 +41,7 @@ use libtest_mimic::Arguments;
 
 const GROUPS: &[frame::Group] = &[
     layout::TESTS,
+    rows::TESTS,
     fixtures::TESTS,
     host::TESTS,
     places::TESTS,
@@ -53,13 +56,13 @@ const GROUPS: &[frame::Group] = &[
     kills::TESTS,
     system::TESTS,
     cancel::TESTS,
+    cancel_more::TESTS,
     api::TESTS,
     daemon::TESTS,
     same::TESTS,
     hostile::TESTS,
     storage::TESTS,
     trouble::TESTS,
-    api::TESTS,
 ];
 
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo), ("pull-once", pull::role_pull)];

@@ -45,19 +45,14 @@ pub(super) const REFUSED_OF_HOST: &[(&str, &str)] = &[
     ("VolumesFrom", NO_VOLUMES),
     ("Sysctls", LATER),
     ("StorageOpt", LATER),
-    ("Annotations", LATER),
     ("CgroupParent", LATER),
     ("Cgroup", LATER),
-    ("CpusetMems", LATER),
-    ("CpuRealtimePeriod", LATER),
-    ("CpuRealtimeRuntime", LATER),
     ("BlkioWeight", LATER),
     ("BlkioWeightDevice", LATER),
     ("BlkioDeviceReadBps", LATER),
     ("BlkioDeviceWriteBps", LATER),
     ("BlkioDeviceReadIOps", LATER),
     ("BlkioDeviceWriteIOps", LATER),
-    ("OomKillDisable", LATER),
     ("KernelMemory", "a kernel that still has it, which none does"),
     ("KernelMemoryTCP", "a kernel that still has it, which none does"),
     ("CpuCount", "Windows"),
@@ -200,6 +195,7 @@ struct LogConfig {
 /// How it is kept apart, and what becomes of it.
 fn take_isolation(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Failure> {
     spec.auto_remove = host.take_or_default("AutoRemove")?;
+    spec.annotations = host.take_or_default("Annotations")?;
     spec.init = host.take_or_default("Init")?;
     spec.read_only = host.take_or_default("ReadonlyRootfs")?;
     spec.cap_add = host.take_or_default::<OneOrMany>("CapAdd")?.0;
@@ -334,34 +330,35 @@ pub(super) fn take_limits(host: &mut Object, limits: &mut Limits) -> Result<(), 
     limits.cpu_shares = unsigned(host, "CpuShares")?;
     limits.cpuset_cpus = host.text("CpusetCpus")?;
     limits.pids = host.take::<i64>("PidsLimit")?.filter(|pids| *pids > 0);
-    limits.nano_cpus = cpus(host)?;
-    // -1 and none leave it to the kernel.
-    match host.take::<i64>("MemorySwappiness")? {
-        None | Some(-1) => Ok(()),
-        Some(_) => Err(Failure::option("HostConfig.MemorySwappiness", LATER)),
-    }
+    limits.cpuset_mems = host.text("CpusetMems")?;
+    limits.oom_kill_disable = host.take::<bool>("OomKillDisable")?.filter(|disable| *disable);
+    limits.memory_swappiness = match host.take::<i64>("MemorySwappiness")? {
+        // -1 and none leave it to the kernel.
+        None | Some(-1) => None,
+        Some(swappiness) => match u64::try_from(swappiness) {
+            Ok(swappiness) => Some(swappiness),
+            Err(_) => return Err(host.bad("MemorySwappiness", "0 to 100, or -1 for the kernel's")),
+        },
+    };
+    take_cpu_time(host, limits)
 }
 
-/// CPUs, or a quota of a period, which is the same.
-fn cpus(host: &mut Object) -> Result<Option<u64>, Failure> {
-    let nano = unsigned(host, "NanoCpus")?;
-    let (period, quota) = (
-        unsigned(host, "CpuPeriod")?,
-        host.take::<i64>("CpuQuota")?.filter(|quota| *quota > 0),
-    );
-    let Some(quota) = quota.and_then(|quota| u64::try_from(quota).ok()) else {
-        return Ok(nano);
+fn take_cpu_time(host: &mut Object, limits: &mut Limits) -> Result<(), Failure> {
+    limits.nano_cpus = unsigned(host, "NanoCpus")?;
+    limits.cpu_period_us = unsigned(host, "CpuPeriod")?;
+    limits.cpu_quota_us = host.take::<i64>("CpuQuota")?.filter(|quota| *quota != 0);
+    limits.cpu_rt_period_us = unsigned(host, "CpuRealtimePeriod")?;
+    limits.cpu_rt_runtime_us = host.take::<i64>("CpuRealtimeRuntime")?.filter(|runtime| *runtime != 0);
+    let other = match (limits.cpu_quota_us, limits.cpu_period_us) {
+        (Some(_), _) => "CPU Quota",
+        (None, Some(_)) => "CPU Period",
+        (None, None) => return Ok(()),
     };
-    if nano.is_some() {
-        return Err(Failure::bad(
-            "Conflicting options: Nano CPUs and CPU Quota cannot both be set",
-        ));
+    if limits.nano_cpus.is_some() {
+        let message = format!("Conflicting options: Nano CPUs and {other} cannot both be set");
+        return Err(Failure::bad(message));
     }
-    // 100 ms is the kernel's period, and ours.
-    let period = period.unwrap_or(100_000);
-    let exact = u128::from(quota) * 1_000_000_000 / u128::from(period);
-    let nano = u64::try_from(exact).map_err(|_| host.bad("CpuQuota", "it is too large"))?;
-    Ok(Some(nano))
+    Ok(())
 }
 
 /// A number that cannot be negative; 0 is none.

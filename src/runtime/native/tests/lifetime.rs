@@ -235,7 +235,7 @@ impl Cgroup for NotACgroup {
 }
 
 #[tokio::test]
-async fn g4_a_clone_that_fails_leaves_no_descriptor_in_the_zygote() {
+async fn a_clone_that_fails_leaves_no_descriptor_in_the_zygote() {
     if !native::has_admin() {
         eprintln!("skipped: only root sees the zygote's descriptors");
         return;
