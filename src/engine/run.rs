@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use super::exec::collect;
+use super::request::progress_and_deadline;
 use super::{Container, Engine, Verb};
 use crate::containers::{AttachOptions, ContainerSpec, RemoveOptions, SlowReader};
 use crate::error::{ObjectKind, Result};
@@ -37,6 +38,8 @@ pub struct RunBuilder {
     deadline: Option<Duration>,
 }
 
+progress_and_deadline!(RunBuilder);
+
 impl RunBuilder {
     pub(crate) fn new(engine: Engine, spec: ContainerSpec) -> Self {
         Self {
@@ -51,18 +54,6 @@ impl RunBuilder {
     /// When to pull the image. Default [`Pull::Missing`].
     pub fn pull(mut self, policy: Pull) -> Self {
         self.pull = policy;
-        self
-    }
-
-    /// Where the pull's progress goes.
-    pub fn progress(mut self, report: impl Fn(ProgressEvent) + Send + Sync + 'static) -> Self {
-        self.progress = Progress::new(report);
-        self
-    }
-
-    /// How long everything together may take.
-    pub fn deadline(mut self, limit: Duration) -> Self {
-        self.deadline = Some(limit);
         self
     }
 
