@@ -50,7 +50,7 @@ tests! { "cancel":
 }
 
 /// What is left when the caller is gone has so long to go away.
-const TAIL: Duration = Duration::from_secs(10);
+pub const TAIL: Duration = Duration::from_secs(10);
 
 /// A verb has fewer awaits than this.
 const ENOUGH: u64 = 2000;
@@ -192,6 +192,11 @@ impl Scene {
             return Ok(());
         }
         fail(format!("the audit says {:?}", audit.findings))
+    }
+
+    /// Whether nothing is on the disk that was not there.
+    pub fn is_as_before(&self) -> bool {
+        files(self.world.root.path()).is_subset(&self.before)
     }
 
     async fn nothing_on_disk(&self, start: Instant) -> Check {
