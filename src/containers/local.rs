@@ -178,6 +178,11 @@ impl Shared {
         lock(&self.slots).values().filter_map(|slot| slot.live()).collect()
     }
 
+    /// The slots of all containers of ours that a verb has touched.
+    pub(crate) fn all_slots(&self) -> Vec<Arc<Slot>> {
+        lock(&self.slots).values().cloned().collect()
+    }
+
     pub(crate) fn is_ours(&self, record: &Record) -> bool {
         record.owner.as_ref() == Some(&self.parts.owner)
     }
@@ -216,7 +221,8 @@ impl Shared {
             "cannot {verb} container {}: it belongs to another live process; ask that one",
             record.id.short()
         );
-        Err(Error::new(ErrorKind::InvalidState, message).with_object(ObjectKind::Container, record.id.as_str()))
+        // It is in use, whatever its state: Docker's 409.
+        Err(Error::new(ErrorKind::Conflict, message).with_object(ObjectKind::Container, record.id.as_str()))
     }
 }
 

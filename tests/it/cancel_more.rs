@@ -1,14 +1,12 @@
 //! Futures that are dropped, as in `cancel`: the verbs on containers that run, and images on their way out and in.
 
-use std::time::{Duration, Instant};
-
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use longshore::images::{ByteStream, RemoveImageOptions};
 use longshore::types::{Filter, Signal};
 use longshore::{ContainerState, ExecSpec, Limits, StopOptions};
 
-use crate::cancel::{Drop, Scene, TAIL, complete_or_absent, drop_value, each_drop, small_image, under};
+use crate::cancel::{Drop, Scene, cleared_up, complete_or_absent, drop_value, each_drop, small_image, under};
 use crate::frame::{Check, Stop, skip};
 use crate::support::image;
 use crate::support::registry::Registry;
@@ -237,15 +235,7 @@ async fn archive(scene: &Scene) -> Result<Bytes, Stop> {
 /// What came is complete or absent, and taken away again.
 async fn settled(scene: &Scene, ended: bool) -> Check {
     complete_or_absent(scene, ended).await?;
-    // What came whole stays for another attempt until somebody clears up, and nobody can as long as the tail holds it.
-    let start = Instant::now();
-    loop {
-        scene.engine().reconcile().await?;
-        match scene.is_as_before() {
-            false if start.elapsed() < TAIL => tokio::time::sleep(Duration::from_millis(20)).await,
-            _ => return scene.nothing_is_left().await,
-        }
-    }
+    cleared_up(scene).await
 }
 
 async fn a9_a_dropped_load() -> Check {

@@ -20,6 +20,7 @@ mod fixtures;
 mod frame;
 mod host;
 mod hostile;
+mod idle;
 mod images;
 mod kills;
 mod layout;
@@ -48,6 +49,7 @@ const GROUPS: &[frame::Group] = &[
     userns::TESTS,
     process::TESTS,
     life::TESTS,
+    idle::TESTS,
     exec::TESTS,
     verbs::TESTS,
     pull::TESTS,
@@ -75,11 +77,14 @@ fn main() {
         .chain(exec::ROLES)
         .chain(places::ROLES)
         .chain(hostile::ROLES)
+        .chain(idle::ROLES)
+        .chain(system::ROLES)
         .copied()
         .collect();
     if let Some(code) = support::embedder::run_role(&roles) {
         std::process::exit(code);
     }
+    support::warnings::collect();
     let scratch = support::scratch::enter();
     // Made before the first comparison of before and after; where it cannot be, the tests that need it say so.
     let _ = support::image::shared();

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use longshore::{Bytes, ContainerSpec, ErrorKind, NetworkMode, ObjectKind, Seccomp, Tmpfs};
+use longshore::{
+    Bytes, ContainerSpec, ContainerState, ErrorKind, NetworkMode, ObjectKind, Seccomp, Tmpfs, WaitCondition,
+};
 use serde_json::json;
 
 use crate::frame::{Check, Stop, skip};
@@ -20,6 +22,8 @@ tests! { "process":
         h1_host_and_domain_names,
         h2_users_and_groups_are_looked_up_in_the_image,
         h2_an_unknown_user_or_group_is_named,
+        h2_an_unknown_user_is_refused_at_start_as_with_docker,
+        g4_a_start_that_failed_has_docker_s_exit_code,
         h4_init_reaps_orphans,
         h6_ulimits,
         h10_capabilities,
@@ -159,6 +163,59 @@ async fn h2_users_and_groups_are_looked_up_in_the_image() -> Check {
         "{}",
         unknown.report()
     );
+    Ok(())
+}
+
+/// Who is known is in files of the container, which may still change between its creation and its start.
+async fn h2_an_unknown_user_is_refused_at_start_as_with_docker() -> Check {
+    let world = World::new().await?;
+    let container = world
+        .engine
+        .create(world.spec().command(["true"]).user("no-such-user"))
+        .await?;
+    let error = container.start().await.expect_err("there is no such user");
+    assert_eq!(error.kind(), &ErrorKind::NotFound, "{}", error.report());
+    assert_eq!(error.object(), Some((ObjectKind::User, "no-such-user")));
+    let info = container.inspect().await?;
+    assert_eq!(info.state, ContainerState::Created);
+    assert_eq!(info.exit.map(|exit| exit.status.code()), Some(128));
+    assert!(info.error.is_some_and(|error| error.contains("no-such-user")));
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+async fn g4_a_start_that_failed_has_docker_s_exit_code() -> Check {
+    let world = World::new().await?;
+    for (command, code) in [
+        ("no-such-command", 127),
+        ("/no/such/command", 127),
+        ("/etc", 126),
+        ("/etc/passwd", 126),
+    ] {
+        let container = world.engine.create(world.spec().command([command])).await?;
+        let error = container.start().await.expect_err("it cannot be executed");
+        let info = container.inspect().await?;
+        assert_eq!(info.state, ContainerState::Created, "{command}");
+        assert_eq!(info.exit.map(|exit| exit.status.code()), Some(code), "{command}");
+        assert_eq!(info.error, Some(error.report()), "{command}");
+        let waited = container.id().as_str();
+        let waited = world
+            .engine
+            .containers()
+            .wait(waited, WaitCondition::NotRunning)
+            .await?;
+        assert_eq!(waited.await?.status.code(), i32::from(code), "{command}");
+        container.remove(FORCE).await?;
+    }
+    let container = world.started(world.script("[ -e /ran ] && exit 3; touch /ran")).await?;
+    assert_eq!(container.wait().await?.status.code(), 0);
+    container.start().await?;
+    assert_eq!(container.wait().await?.status.code(), 3);
+    container.start().await?;
+    container.wait().await?;
+    let info = container.inspect().await?;
+    assert_eq!((info.exit.map(|exit| exit.status.code()), info.error), (Some(3), None));
+    container.remove(FORCE).await?;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use longshore::types::{Filter, Reference};
 use longshore::{ContainerSpec, Engine, ErrorKind};
 use serde_json::json;
 
-use crate::frame::{Check, Stop};
+use crate::frame::{Check, Stop, fail};
 use crate::support::embedder::Embedder;
 use crate::support::image::{self, Files, Layout, busybox_files};
 use crate::support::mock::{Mock, Reply, image_reply};
@@ -39,10 +39,93 @@ tests! { "pull":
         c5_processes_fetch_each_blob_once,
         c8_never_asks_nobody,
         c8_always_asks_and_a_digest_is_final,
+        e9_layers_are_settled_in_the_background,
+        e9_what_was_not_settled_is_unpacked_anew,
         c13_a_layout_needs_no_network,
         d1_the_last_tag_takes_the_blobs_along,
         e8_a_layer_cannot_leave_its_root,
     ]
+}
+
+/// An engine as after a reboot.
+async fn in_next_boot(root: &TempRoot, driver: &str) -> Result<Engine, Stop> {
+    use longshore::storage::ownership::Ownership;
+    use longshore::storage::snapshot::{overlayfs::Overlayfs, vfs::Vfs};
+    let builder = Engine::builder(root.path()).snapshotter(driver.to_owned());
+    let engine = match driver {
+        "vfs" => builder.with_snapshotter("vfs", |cx| {
+            Ok(Vfs::open(cx.dir(), cx.ownership().clone())?.in_boot("next"))
+        }),
+        _ => builder.with_snapshotter("overlayfs", |cx| {
+            let user_xattr = !matches!(cx.ownership(), Ownership::Direct);
+            Ok(Overlayfs::open(cx.dir(), user_xattr, cx.ownership().clone())?.in_boot("next"))
+        }),
+    };
+    Ok(engine.open().await?)
+}
+
+/// Waits until all layers are known to be on the disk; the file that says so.
+async fn settled(snapshots: &Path) -> Result<std::path::PathBuf, Stop> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let file = snapshots.join("s").join(boot.trim());
+    let begun = std::time::Instant::now();
+    while !file.exists() || fs::read_dir(snapshots.join("p"))?.count() > 0 {
+        if begun.elapsed() > std::time::Duration::from_secs(60) {
+            return fail("nobody put the layers on the disk");
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    Ok(file)
+}
+
+/// Empties a file in each layer that has it; whether there was one.
+fn tear(snapshots: &Path, name: &str) -> Result<bool, Stop> {
+    let mut torn = false;
+    for tree in fs::read_dir(snapshots.join("l"))? {
+        let file = tree?.path().join(name);
+        if file.is_file() {
+            fs::File::create(file)?;
+            torn = true;
+        }
+    }
+    Ok(torn)
+}
+
+/// What nobody waited for is done all the same, and a loss of power after it takes nothing away.
+async fn e9_layers_are_settled_in_the_background() -> Check {
+    let (engine, root) = engine().await?;
+    let image = engine.pull(source(image::shared()?)).await?;
+    let id = image.id().to_string();
+    let snapshots = root.path().join("snapshots");
+    let driver = engine.system().info().await?.storage_driver;
+    settled(&snapshots).await?;
+    drop((image, engine));
+    // Whoever unpacked this layer anew would mend it.
+    assert!(tear(&snapshots, "etc/passwd")?);
+    let engine = in_next_boot(&root, &driver).await?;
+    let spec = ContainerSpec::image(&id).command(["/bin/cat", "/etc/passwd"]);
+    let output = engine.run(spec).output().await?;
+    assert_eq!((output.status.code(), text(&output.stdout)), (0, String::new()));
+    Ok(())
+}
+
+/// The power went before anybody said that the layers are on the disk: some of their files are empty.
+async fn e9_what_was_not_settled_is_unpacked_anew() -> Check {
+    let (engine, root) = engine().await?;
+    let image = engine.pull(source(image::shared()?)).await?;
+    let id = image.id().to_string();
+    let snapshots = root.path().join("snapshots");
+    let driver = engine.system().info().await?.storage_driver;
+    let mark = settled(&snapshots).await?;
+    drop((image, engine));
+    fs::remove_file(mark)?;
+    assert!(tear(&snapshots, "etc/passwd")? && tear(&snapshots, "bin/busybox")?);
+    let engine = in_next_boot(&root, &driver).await?;
+    let spec = ContainerSpec::image(&id).command(["/bin/cat", "/etc/passwd"]);
+    let output = engine.run(spec).output().await?;
+    assert!(text(&output.stdout).contains("root:"), "{}", text(&output.stderr));
+    assert!(engine.audit().await?.is_clean());
+    Ok(())
 }
 
 async fn engine() -> Result<(Engine, TempRoot), Stop> {

@@ -299,6 +299,12 @@ async fn what_another_process_may_do() -> Check {
         theirs.exec_create(id, ExecSpec::new(["true"])).await.map(|_| ()),
         theirs.rename(id, "theirs").await,
         theirs.pause(id).await,
+        theirs.unpause(id).await,
+        theirs.start(id).await.map(|_| ()),
+        theirs.restart(id, Default::default()).await,
+        theirs.resize(id, 24, 80).await,
+        theirs.remove(id, Default::default()).await.map(|_| ()),
+        theirs.remove(id, FORCE).await.map(|_| ()),
         theirs.update(id, Limits::default()).await.map(|_| ()),
         theirs
             .attach(id, longshore::AttachOptions::slow(SlowReader::Skip))
@@ -307,7 +313,7 @@ async fn what_another_process_may_do() -> Check {
     ];
     for answer in asked {
         let error = answer.expect_err("only its own process can");
-        assert_eq!(error.kind(), &ErrorKind::InvalidState);
+        assert_eq!(error.kind(), &ErrorKind::Conflict);
         assert!(error.to_string().contains("another live process"), "{error}");
     }
     let waits = [

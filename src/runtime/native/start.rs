@@ -19,6 +19,7 @@ use super::{seccomp, step};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::cgroups::{Cgroup, CgroupDriver};
 use crate::runtime::{Launch, Started, StdioPlan, Task};
+use crate::sys::socket::Received;
 use crate::sys::{pidfd, poll, socket};
 use crate::types::Signal;
 
@@ -125,11 +126,13 @@ impl Job {
             self.zygote.send(req, op::START, &blob, &fds).await?
         };
         let reply = zygote::check(reply.await.map_err(|_| zygote::gone())?)?;
-        let process = reply
-            .fds
-            .into_iter()
-            .next()
-            .ok_or_else(|| Error::internal("the helper sent no process"))?;
+        let process = match reply.descriptor("take the container's process") {
+            Ok(process) => process,
+            Err(error) => {
+                end_unknown(&self.zygote, req, exit).await;
+                return Err(error);
+            }
+        };
         let (status, stdio) = ends.split();
         let outcome = outcome(status, &names, self.host).await;
         let outcome = outcome.and_then(|setup| setup.ok_or_else(died_in_setup));
@@ -142,8 +145,8 @@ impl Job {
             namespaces: plan.all_namespaces(),
             root: plan.root(),
         };
-        match outcome {
-            Ok(setup) => child.started(launch, setup, stdio, cgroup),
+        match outcome.and_then(|setup| child.known(setup)) {
+            Ok(known) => Ok(child.started(launch, known, stdio, cgroup)),
             Err(error) => Err(child.failed(error, cgroup).await),
         }
     }
@@ -160,7 +163,7 @@ pub(crate) async fn outcome(status: OwnedFd, names: &Names, host: Host) -> Resul
     let mut ready = false;
     loop {
         let mut readable = status.readable().await.map_err(setup)?;
-        let (len, fds) = match socket::receive(status.as_fd(), &mut buffer) {
+        let Received { len, fds, cut } = match socket::receive(status.as_fd(), &mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 readable.clear_ready();
                 continue;
@@ -169,6 +172,9 @@ pub(crate) async fn outcome(status: OwnedFd, names: &Names, host: Host) -> Resul
         };
         if len == 0 {
             break;
+        }
+        if cut {
+            return Err(zygote::no_place("take the container's terminal"));
         }
         let bytes = &buffer[..len];
         let record = Record::decode(bytes).ok_or_else(|| Error::internal("a malformed step record"))?;
@@ -204,6 +210,13 @@ pub(crate) fn died_in_setup() -> Error {
     .with_step("set the container up")
 }
 
+/// Ends a container whose process did not arrive: nobody could end it later.
+async fn end_unknown(zygote: &Zygote, req: u64, mut exit: ExitWatch) {
+    zygote.kill(req).await;
+    let _ = exit.wait_for(Option::is_some).await;
+    zygote.tell(req, op::FORGET);
+}
+
 /// A cloned child whose start has been decided.
 struct Child {
     zygote: Arc<Zygote>,
@@ -215,14 +228,32 @@ struct Child {
     root: [u32; 2],
 }
 
+/// What is known of a container whose program runs.
+struct Known {
+    pid: u32,
+    setup: Setup,
+    /// A second descriptor of its terminal.
+    copy: Option<OwnedFd>,
+}
+
 pub(crate) type Stdio = [Option<OwnedFd>; 3];
 
 impl Child {
-    fn started(self, launch: &Launch, setup: Setup, stdio: Stdio, cgroup: Option<Arc<dyn Cgroup>>) -> Result<Started> {
-        let pid = pidfd::pid(self.process.as_fd()).unwrap_or(0);
-        let Setup { terminal, warnings } = setup;
-        let copy = terminal.as_ref().map(OwnedFd::try_clone).transpose();
+    /// What can fail still, once the program runs.
+    fn known(&self, setup: Setup) -> Result<Known> {
+        let pid = match pidfd::pid(self.process.as_fd()) {
+            // It has ended already.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => 0,
+            pid => pid.map_err(|error| Error::os("look at the container's process", error))?,
+        };
+        let copy = setup.terminal.as_ref().map(OwnedFd::try_clone).transpose();
         let copy = copy.map_err(|error| Error::os("keep the terminal", error))?;
+        Ok(Known { pid, setup, copy })
+    }
+
+    fn started(self, launch: &Launch, known: Known, stdio: Stdio, cgroup: Option<Arc<dyn Cgroup>>) -> Started {
+        let Known { pid, setup, copy } = known;
+        let Setup { terminal, warnings } = setup;
         let task: Arc<dyn Task> = Arc::new(NativeTask::new(
             launch.id.clone(),
             pid,
@@ -239,14 +270,14 @@ impl Child {
             },
         ));
         let [stdin, stdout, stderr] = stdio;
-        Ok(Started {
+        Started {
             task,
             stdin,
             stdout,
             stderr,
             terminal,
             warnings,
-        })
+        }
     }
 
     /// Waits for the end of a child whose start failed, and forgets it.

@@ -10,6 +10,8 @@ pub mod mock;
 pub mod registry;
 pub mod root;
 pub mod scratch;
+pub mod warnings;
+pub mod watch;
 pub mod wire;
 pub mod world;
 

@@ -54,7 +54,7 @@ fn nothing_outlives_its_owner() {
 }
 
 /// Nothing but a zombie that the host's init has not reaped yet.
-fn is_gone(pid: u32) -> bool {
+pub(super) fn is_gone(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')')
         .next()
