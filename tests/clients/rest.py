@@ -413,6 +413,8 @@ def refused(name, code, text, running):
     except (ValueError, KeyError, TypeError):
         message = text if code >= 400 else "(not refused)"
     message = alike(message).replace(running, "ID")
+    message = re.sub(r"to \d+\.00, as there are only \d+ CPUs", "to N, as there are only N CPUs", message)
+    message = re.sub(r"available: [-,\d]+$", "available: N", message)
     print(f"## {VERSION} {name}\ncode {code}\nsays {message}")
     sys.stdout.flush()
 

@@ -25,6 +25,7 @@ pub(super) async fn inspect(call: Call) -> Answer {
     let mut value = body(&info, image.as_ref(), &driver.unwrap_or_default());
     if call.query.flag("size") {
         let counted = call.engine.system().disk_usage().await?.containers;
+        value["SizeRw"] = json!(0);
         list::add_sizes(&mut value, &info.id, &counted);
     }
     fields::fit(Shape::Container, call.version, &mut value);
@@ -57,7 +58,8 @@ pub(in crate::api) fn body(info: &ContainerInfo, image: Option<&ImageInfo>, stor
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
-        "ExecIDs": if info.execs.is_empty() { Value::Null } else { json!(info.execs) },
+        // Those of a container that has ended have ended too, and Docker lists them no more.
+        "ExecIDs": if info.execs.is_empty() || !info.state.is_alive() { Value::Null } else { json!(info.execs) },
         "HostConfig": host,
         "GraphDriver": {"Name": storage, "Data": null},
         "Storage": {"RootFS": {"Snapshot": {"Name": storage}}},
