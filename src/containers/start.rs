@@ -38,10 +38,10 @@ impl Shared {
     async fn start_now(self: &Arc<Self>, mut record: Record, slot: &Arc<Slot>, cancel: &Cancel) -> Result<()> {
         cancel.check()?;
         let launch = self.launch(&record).await?;
-        let started = cancel
-            .or(self.parts.runtime.start(launch))
-            .await
-            .map_err(|error| about(&record, error))?;
+        // Not dropped when the caller goes away: the container's files are in use until its process is gone, and the verb
+        // that comes next removes them.
+        let started = self.parts.runtime.start(launch).await;
+        let started = started.map_err(|error| about(&record, error))?;
         let task = Arc::clone(&started.task);
         record.body.process = peer::identify(task.pid());
         record.body.started_ns = Some(now_ns());

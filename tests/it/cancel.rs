@@ -104,7 +104,11 @@ async fn poll_times<F: Future>(future: F, times: usize) -> Option<F::Output> {
 }
 
 /// The drops of one kind, one by one, until one comes too late.
-async fn each_drop<F: Future<Output = Result<bool, Stop>>>(mut scene: impl FnMut(Drop) -> F) -> Check {
+async fn each_drop<F: Future<Output = Result<bool, Stop>>>(mut verb: impl FnMut(Drop) -> F) -> Check {
+    let mut scene = async |drop: Drop| match verb(drop).await {
+        Err(Stop::Fail(reason)) => fail(format!("dropped {drop:?}: {reason}")),
+        outcome => outcome,
+    };
     let mut inside = 0;
     for n in awaits() {
         if scene(Drop::Inside(n)).await? {
@@ -194,10 +198,15 @@ impl Scene {
         fail(format!("the audit says {:?}", audit.findings))
     }
 
+    /// What is there now and was not before.
+    fn more_on_disk(&self) -> Vec<String> {
+        let now = files(self.world.root.path());
+        now.difference(&self.before).cloned().collect()
+    }
+
     async fn nothing_on_disk(&self, start: Instant) -> Check {
         loop {
-            let now = files(self.world.root.path());
-            let more: Vec<&String> = now.difference(&self.before).collect();
+            let more = self.more_on_disk();
             if more.is_empty() {
                 break;
             }
@@ -318,13 +327,28 @@ async fn dropped_pulls(from: &str) -> Check {
                 );
             }
             complete_or_absent(scene, ended).await?;
-            // What was fetched whole stays for the next attempt, until somebody clears up.
-            scene.engine().reconcile().await?;
-            scene.nothing_is_left().await?;
+            cleared_up(scene).await?;
             Ok(ended)
         }
     })
     .await
+}
+
+/// What was fetched whole stays for the next attempt, until somebody clears up: nothing is left then. A thread that was in
+/// the middle of a blob or a layer finishes it first.
+async fn cleared_up(scene: &Scene) -> Check {
+    let start = Instant::now();
+    loop {
+        scene.engine().reconcile().await?;
+        if scene.more_on_disk().is_empty() {
+            return scene.nothing_is_left().await;
+        }
+        if start.elapsed() > TAIL {
+            return fail(format!("left on disk after {TAIL:?}: {:?}", scene.more_on_disk()));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        complete_or_absent(scene, false).await?;
+    }
 }
 
 /// An image that is listed is complete, and one that was pulled is listed. It is removed.
