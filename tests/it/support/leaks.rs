@@ -200,7 +200,10 @@ fn firewall(items: &mut BTreeSet<String>) {
 
 /// Whoever makes a cgroup owns it; root may have given it away.
 fn may_be_ours(entry: &fs::DirEntry) -> bool {
-    super::is_root() || entry.metadata().is_ok_and(|made| made.uid() == nix::unistd::geteuid().as_raw())
+    super::is_root()
+        || entry
+            .metadata()
+            .is_ok_and(|made| made.uid() == nix::unistd::geteuid().as_raw())
 }
 
 fn cgroups(dir: &Path, depth: usize, items: &mut BTreeSet<String>) {
