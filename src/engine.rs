@@ -6,6 +6,7 @@ mod exec;
 mod image;
 mod images;
 mod managers;
+mod request;
 mod run;
 mod transfer;
 mod verbs;

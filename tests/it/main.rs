@@ -12,6 +12,7 @@
 
 mod api;
 mod cancel;
+mod cancel_more;
 mod daemon;
 mod exec;
 mod faults;
@@ -28,6 +29,7 @@ mod longshored;
 mod places;
 mod process;
 mod pull;
+mod rows;
 mod same;
 mod storage;
 mod support;
@@ -40,6 +42,7 @@ use libtest_mimic::Arguments;
 
 const GROUPS: &[frame::Group] = &[
     layout::TESTS,
+    rows::TESTS,
     fixtures::TESTS,
     host::TESTS,
     places::TESTS,
@@ -55,6 +58,7 @@ const GROUPS: &[frame::Group] = &[
     kills::TESTS,
     system::TESTS,
     cancel::TESTS,
+    cancel_more::TESTS,
     api::TESTS,
     daemon::TESTS,
     same::TESTS,

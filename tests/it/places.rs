@@ -31,6 +31,7 @@ tests! { "places":
         e2_vfs_shares_blocks_on_xfs,
         e2_vfs_shares_blocks_on_btrfs,
         k5_a_host_without_cgroups,
+        c13_what_is_on_disk_runs_where_no_network_is,
         an_engine_that_goes_away_while_it_starts_prints_nothing,
     ]
     kernel_async [
@@ -43,6 +44,7 @@ tests! { "places":
 pub const ROLES: &[(&str, Role)] = &[
     ("on-overlay", |arguments| in_private(arguments, on_overlay)),
     ("on-loop", |arguments| in_private(arguments, on_loop)),
+    ("no-network", |arguments| in_private(arguments, no_network)),
     ("no-cgroups", |arguments| in_private(arguments, no_cgroups)),
     ("vanish", |arguments| vanish(&arguments[0], &arguments[1])),
 ];
@@ -389,6 +391,48 @@ fn no_cgroups(arguments: &[String]) -> Check {
         let engine = Engine::open(&arguments[0]).await?;
         let image = engine.pull(&arguments[1]).await?;
         without_cgroups(&engine, &image.id().to_string()).await
+    })?;
+    println!("done");
+    Ok(())
+}
+
+fn c13_what_is_on_disk_runs_where_no_network_is() -> Check {
+    let dir = scratch::fresh("archive");
+    let archive = dir.path().join("busybox.tar");
+    let layout = source(image::shared()?);
+    block_on(async {
+        let world = World::new().await?;
+        world.image.tag(&"anchor:1".parse()?).await?;
+        let mut bytes = world.engine.save(["anchor:1"]).await?;
+        let mut file = fs::File::create(&archive)?;
+        while let Some(piece) = futures_util::StreamExt::next(&mut bytes).await {
+            std::io::Write::write_all(&mut file, &piece?)?;
+        }
+        Ok::<_, Stop>(())
+    })?;
+    let root = TempRoot::new();
+    let archive = format!("docker-archive:{}", archive.display());
+    let arguments = [root.path().to_str().expect("UTF-8"), &layout, &archive];
+    assert_eq!(said_by("no-network", &arguments)?, ["works", "works", "no news"]);
+    Ok(())
+}
+
+/// In a network namespace without so much as a loopback that is up.
+fn no_network(arguments: &[String]) -> Check {
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    block_on(async {
+        let engine = Engine::open(&arguments[0]).await?;
+        for source in &arguments[1..] {
+            let spec = ContainerSpec::image(source).command(["echo", "works"]);
+            println!("{}", text(&engine.run(spec).output().await?.stdout));
+        }
+        let asked = engine
+            .pull("127.0.0.1:5000/busybox:1")
+            .await
+            .expect_err("nobody is there");
+        assert_eq!(asked.kind(), &ErrorKind::Unavailable, "{}", asked.report());
+        println!("no news");
+        Ok::<_, Stop>(())
     })?;
     println!("done");
     Ok(())

@@ -21,7 +21,7 @@ tests! { "verbs":
         g9_a_paused_container_can_be_stopped_killed_and_removed,
         g9_updated_limits_reach_the_cgroup,
         g9_a_new_name_leaves_the_host_name,
-        g16_what_another_process_may_do,
+        what_another_process_may_do,
     ]
 }
 
@@ -276,7 +276,7 @@ async fn g7_stats_count_what_it_uses() -> Check {
 }
 
 /// Two engines on one root are two owners, as two processes are.
-async fn g16_what_another_process_may_do() -> Check {
+async fn what_another_process_may_do() -> Check {
     let world = World::new().await?;
     let other = Engine::open(world.root.path()).await?;
     let container = counter(&world).await?;

@@ -180,6 +180,13 @@ fn host_config(info: &ContainerInfo) -> Value {
         "CpuShares": limits.cpu_shares.unwrap_or(0),
         "Memory": limits.memory.map_or(0, |memory| memory.get()),
         "NanoCpus": limits.nano_cpus.unwrap_or(0),
+        "CpuPeriod": limits.cpu_period_us.unwrap_or(0),
+        "CpuQuota": limits.cpu_quota_us.unwrap_or(0),
+        "CpuRealtimePeriod": limits.cpu_rt_period_us.unwrap_or(0),
+        "CpuRealtimeRuntime": limits.cpu_rt_runtime_us.unwrap_or(0),
+        "CpusetMems": limits.cpuset_mems.as_deref().unwrap_or_default(),
+        "MemorySwappiness": limits.memory_swappiness,
+        "OomKillDisable": limits.oom_kill_disable,
         "CpusetCpus": limits.cpuset_cpus.as_deref().unwrap_or_default(),
         "MemoryReservation": limits.memory_reservation.map_or(0, |memory| memory.get()),
         "MemorySwap": limits.memory_swap.unwrap_or(0),
@@ -190,6 +197,9 @@ fn host_config(info: &ContainerInfo) -> Value {
     });
     if let (Value::Object(host), Value::Object(unset)) = (&mut host, unset()) {
         host.extend(unset);
+    }
+    if !spec.annotations.is_empty() {
+        host["Annotations"] = json!(spec.annotations);
     }
     if !spec.tmpfs.is_empty() {
         host["Tmpfs"] = json!(mounts::as_tmpfs(spec));
@@ -211,7 +221,6 @@ fn unset() -> Value {
         "UsernsMode",
         "Isolation",
         "CgroupParent",
-        "CpusetMems",
     ];
     const NULLS: &[&str] = &[
         "VolumesFrom",
@@ -219,8 +228,6 @@ fn unset() -> Value {
         "Links",
         "DeviceCgroupRules",
         "DeviceRequests",
-        "MemorySwappiness",
-        "OomKillDisable",
         "Dns",
         "DnsOptions",
         "DnsSearch",
@@ -234,10 +241,6 @@ fn unset() -> Value {
     const FLAGS: &[&str] = &["Privileged", "PublishAllPorts"];
     const ZEROS: &[&str] = &[
         "BlkioWeight",
-        "CpuPeriod",
-        "CpuQuota",
-        "CpuRealtimePeriod",
-        "CpuRealtimeRuntime",
         "CpuCount",
         "CpuPercent",
         "IOMaximumIOps",

@@ -77,7 +77,7 @@ fn what_there_is_not_is_refused_by_name() {
         ("PidMode", json!("host")),
         ("Sysctls", json!({"net.core.somaxconn": "1"})),
         ("SecurityOpt", json!(["label=type:x"])),
-        ("MemorySwappiness", json!(60)),
+        ("BlkioWeight", json!(60)),
         ("Runtime", json!("kata")),
         ("ExtraHosts", json!(["a:1.2.3.4"])),
     ] {
@@ -131,10 +131,29 @@ fn what_can_never_work_is_refused_by_name() {
 #[test]
 fn options_that_say_the_same_in_other_words() {
     let host = |value: Value| of(json!({"Image": "a", "HostConfig": value})).unwrap().0;
+    let limits = host(json!({
+        "CpuPeriod": 50_000, "CpuQuota": 75_000, "CpuRealtimePeriod": 1_000_000, "CpuRealtimeRuntime": 950_000,
+        "CpusetMems": "0", "MemorySwappiness": 0, "OomKillDisable": true,
+    }))
+    .limits;
     assert_eq!(
-        host(json!({"CpuPeriod": 50_000, "CpuQuota": 75_000})).limits.nano_cpus,
-        Some(1_500_000_000)
+        (limits.cpu_period_us, limits.cpu_quota_us),
+        (Some(50_000), Some(75_000))
     );
+    assert_eq!(
+        (limits.cpu_rt_period_us, limits.cpu_rt_runtime_us),
+        (Some(1_000_000), Some(950_000))
+    );
+    assert_eq!(
+        (
+            limits.cpuset_mems.as_deref(),
+            limits.memory_swappiness,
+            limits.oom_kill_disable
+        ),
+        (Some("0"), Some(0), Some(true))
+    );
+    let annotated = host(json!({"Annotations": {"a": "b"}}));
+    assert_eq!(annotated.annotations["a"], "b");
     assert_eq!(host(json!({"PidsLimit": -1})).limits.pids, None);
     assert!(host(json!({"SecurityOpt": ["no-new-privileges"]})).no_new_privileges);
     assert_eq!(

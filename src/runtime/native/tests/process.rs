@@ -169,7 +169,7 @@ fn plans_survive_any_bytes() {
 }
 
 #[tokio::test]
-async fn g5_a_signal_to_all_needs_no_cgroup() {
+async fn g1_a_signal_to_all_needs_no_cgroup() {
     let root = root();
     let script = "trap 'got=1' USR1
         for i in 1 2 3; do
