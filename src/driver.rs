@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::blocking;
 
 /// How long the driver goes on for tails after the last handle went away.
 const LINGER: Duration = Duration::from_secs(10);
@@ -181,8 +182,31 @@ impl Spawner {
         }
     }
 
+    /// As [`Spawner::call`], for work that begins with something that blocks: up to where it first waits it runs on a thread
+    /// of the pool.
+    pub(crate) fn call_blocking<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Call<T> {
+        let (mut answer, wait) = oneshot::channel();
+        if let Err(error) = self.check_fork() {
+            let _ = answer.send(Err(error));
+            return Call { wait, abort: None };
+        }
+        self.begin(Box::pin(async move {
+            let result = tokio::select! {
+                biased;
+                result = work => result,
+                () = answer.closed() => return,
+            };
+            let _ = answer.send(result);
+        }));
+        Call { wait, abort: None }
+    }
+
     /// Runs work that goes on when its caller goes away: it is told so by its [`Cancel`], and finishes or undoes itself.
-    /// A good result that nobody takes any more goes to `undo`.
+    /// A good result that nobody takes any more goes to `undo`. Up to where it first waits, the work runs on a thread of
+    /// the pool.
     pub(crate) fn tail<T, F, W, U, V>(&self, work: F, undo: U) -> Tail<T>
     where
         T: Send + 'static,
@@ -195,20 +219,40 @@ impl Spawner {
         let cancel = Cancel::default();
         let (work, spawner) = (work(cancel.clone()), self.clone());
         let undo: Undo<T> = Box::new(move |value| spawner.detach(undo(value)));
-        self.detach(async move {
+        let guard = self.guard();
+        self.begin(Box::pin(async move {
+            let _guard = guard;
             let result = Some(work.await);
             let _ = sender.send(Answer {
                 result,
                 undo: Some(undo),
             });
-        });
+        }));
         Tail { wait, cancel }
+    }
+
+    /// Polls work on a thread of the pool, which may be this one, and hands it to the driver when it has to wait.
+    fn begin(&self, mut work: Work) {
+        let spawner = self.clone();
+        let poll = move || {
+            if blocking::poll_once(work.as_mut()).is_pending() {
+                spawner.handle.spawn(work);
+            }
+        };
+        if blocking::may_block() {
+            return poll();
+        }
+        self.handle.spawn_blocking(poll);
+    }
+
+    fn guard(&self) -> TailGuard {
+        self.tails.running.fetch_add(1, Ordering::AcqRel);
+        TailGuard(Arc::clone(&self.tails))
     }
 
     /// Runs work that nobody waits for and that must not be cut off.
     pub(crate) fn detach(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.tails.running.fetch_add(1, Ordering::AcqRel);
-        let guard = TailGuard(Arc::clone(&self.tails));
+        let guard = self.guard();
         self.handle.spawn(async move {
             let _guard = guard;
             work.await;

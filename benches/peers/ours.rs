@@ -58,6 +58,9 @@ fn number(text: &str) -> usize {
 
 /// The image is pulled at the first run, which warms up.
 async fn have(engine: &Engine, image: &str) -> longshore::Result<()> {
+    if engine.image(image).await.is_ok() {
+        return Ok(());
+    }
     engine.pull(image).policy(Pull::Missing).await.map(drop)
 }
 

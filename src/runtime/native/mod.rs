@@ -27,6 +27,7 @@ use self::zygote::{Zygote, ZygoteOptions};
 use super::cgroups::CgroupDriver;
 use super::{Launch, Runtime, Started};
 use crate::error::{Error, Result};
+use crate::sys::blocking::blocking;
 use crate::types::Mount;
 
 /// How the native runtime is set up.
@@ -238,7 +239,7 @@ impl Runtime for NativeRuntime {
             Some(zygote) => zygote,
             None => {
                 let shared = Arc::clone(&self.shared);
-                start::blocking(move || shared.zygote()).await?
+                blocking(move || shared.zygote()).await?
             }
         };
         let job = start::Job {

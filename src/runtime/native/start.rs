@@ -316,11 +316,6 @@ fn limits(resources: &LinuxResources) -> bool {
         || resources.block_io().is_some()
 }
 
-pub(crate) async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let joined = tokio::task::spawn_blocking(job).await;
-    joined.map_err(|error| Error::internal("a blocking call panicked").with_source(error))?
-}
-
 async fn remove_cgroup(cgroup: Option<Arc<dyn Cgroup>>) {
     let Some(cgroup) = cgroup else { return };
     let result = blocking(move || cgroup.remove()).await;

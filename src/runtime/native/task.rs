@@ -9,11 +9,11 @@ use oci_spec::runtime::LinuxResources;
 use tokio::sync::OnceCell;
 
 use super::helper::wire::op;
-use super::start::blocking;
 use super::zygote::{ExitWatch, Zygote};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::runtime::cgroups::Cgroup;
 use crate::runtime::{Exit, Task};
+use crate::sys::blocking::blocking;
 use crate::sys::pidfd;
 use crate::types::{ContainerId, ExitStatus, Signal};
 
