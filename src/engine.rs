@@ -4,6 +4,7 @@ mod builder;
 mod container;
 mod image;
 mod images;
+mod managers;
 mod run;
 
 use std::path::PathBuf;
@@ -12,13 +13,16 @@ use std::sync::Arc;
 pub use self::builder::{BackendContext, EngineBuilder};
 pub use self::container::Container;
 pub use self::image::{Image, PullBuilder};
+pub use self::managers::Managers;
 pub use self::run::{Output, RunBuilder};
 use crate::containers::{ContainerManager, ContainerSpec, ContainerSummary, ListOptions};
 use crate::driver::Driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::images::{ImageManager, ImageSummary};
+#[cfg(feature = "network")]
+use crate::networks::NetworkManager;
 use crate::probe::Probe;
-use crate::system::{Audit, Reconciled, Reconciler};
+use crate::system::{Audit, Reconciled, Reconciler, SystemManager};
 use crate::types::{Filter, OwnerId};
 
 /// A container engine in this process. Cheap to clone; every clone is a handle of the same engine.
@@ -32,8 +36,7 @@ pub struct Engine {
 
 #[derive(Debug)]
 struct Inner {
-    images: Arc<dyn ImageManager>,
-    containers: Arc<dyn ContainerManager>,
+    managers: Managers,
     local: Option<Local>,
 }
 
@@ -90,13 +93,9 @@ impl Engine {
     }
 
     /// An engine over managers of one's own: a wrapper, a fake, another machine.
-    pub fn from_managers(images: Arc<dyn ImageManager>, containers: Arc<dyn ContainerManager>) -> Self {
+    pub fn from_managers(managers: Managers) -> Self {
         Self {
-            inner: Arc::new(Inner {
-                images,
-                containers,
-                local: None,
-            }),
+            inner: Arc::new(Inner { managers, local: None }),
         }
     }
 
@@ -129,22 +128,23 @@ impl Engine {
 
     /// What images can do.
     pub fn images(&self) -> &Arc<dyn ImageManager> {
-        &self.inner.images
+        &self.inner.managers.images
     }
 
     /// What containers can do.
     pub fn containers(&self) -> &Arc<dyn ContainerManager> {
-        &self.inner.containers
+        &self.inner.managers.containers
     }
 
-    /// What networks there are. An engine that is not in-process has none.
-    ///
-    /// # Errors
-    /// `Unsupported` for an engine that is not in-process.
+    /// What networks can do.
     #[cfg(feature = "network")]
-    pub fn networks(&self) -> Result<Arc<dyn crate::networks::NetworkManager>> {
-        let spawner = self.local("networks")?.driver.spawner().clone();
-        Ok(Arc::new(crate::networks::LocalNetworks { spawner }))
+    pub fn networks(&self) -> &Arc<dyn NetworkManager> {
+        &self.inner.managers.networks
+    }
+
+    /// What the engine says of itself: info, events, disk usage.
+    pub fn system(&self) -> &Arc<dyn SystemManager> {
+        &self.inner.managers.system
     }
 
     /// What this engine is.
@@ -207,7 +207,7 @@ impl Engine {
     /// # Errors
     /// `NotFound`.
     pub async fn image(&self, name: &str) -> Result<Image> {
-        let info = self.inner.images.inspect(name).await?;
+        let info = self.images().inspect(name).await?;
         Ok(Image::new(self.clone(), info.id))
     }
 
@@ -216,7 +216,7 @@ impl Engine {
     /// # Errors
     /// `InvalidArgument` for an unknown filter.
     pub async fn list_images(&self, filter: Filter) -> Result<Vec<ImageSummary>> {
-        self.inner.images.list(filter).await
+        self.images().list(filter).await
     }
 
     /// Creates a container and starts it when awaited; [`RunBuilder::output`] runs it to its end.
@@ -229,7 +229,7 @@ impl Engine {
     /// # Errors
     /// As [`ContainerManager::create`].
     pub async fn create(&self, spec: ContainerSpec) -> Result<Container> {
-        let created = self.inner.containers.create(spec).await?;
+        let created = self.containers().create(spec).await?;
         Ok(Container::new(self.clone(), created.id, created.warnings))
     }
 
@@ -238,7 +238,7 @@ impl Engine {
     /// # Errors
     /// `NotFound`.
     pub async fn container(&self, name: &str) -> Result<Container> {
-        let info = self.inner.containers.inspect(name).await?;
+        let info = self.containers().inspect(name).await?;
         Ok(Container::new(self.clone(), info.id, Vec::new()))
     }
 
@@ -247,7 +247,7 @@ impl Engine {
     /// # Errors
     /// `InvalidArgument` for an unknown filter.
     pub async fn list(&self, options: ListOptions) -> Result<Vec<ContainerSummary>> {
-        self.inner.containers.list(options).await
+        self.containers().list(options).await
     }
 
     /// Runs work that nobody waits for: on the driver, or where there is none on the runtime at hand.

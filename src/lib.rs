@@ -89,7 +89,7 @@ pub use self::containers::{
     ContainerSummary, Lifetime, ListOptions, NetworkMode, RemoveOptions, Seccomp, StopOptions, Tmpfs,
 };
 #[cfg(feature = "engine")]
-pub use self::engine::{Container, Engine, EngineBuilder, Image, Output};
+pub use self::engine::{Container, Engine, EngineBuilder, Image, Managers, Output};
 pub use self::error::{Error, ErrorKind, ObjectKind, Result};
 #[cfg(feature = "engine")]
 pub use self::images::{ImageManager, Pull};

@@ -1,5 +1,7 @@
 //! Verbs across all objects: clearing away what dead owners left, and checking that nothing is left over.
 
+mod manager;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -11,6 +13,10 @@ use crate::storage::snapshot::Snapshotter;
 use crate::storage::sweep::sweep;
 use crate::store::{DeadOwner, Owners, Store};
 use crate::types::OwnerId;
+
+pub use self::manager::{
+    ContainerCounts, ContainerUsage, DiskUsage, EventQuery, ImageUsage, SystemInfo, SystemManager,
+};
 
 /// Finds and removes what dead owners left behind, and what nothing refers to.
 #[derive(Debug, Clone)]

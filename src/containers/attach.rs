@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 
 use super::local::{InputEnds, Shared};
 use super::state::{ContainerState, Refusal, Verb, decide, refuse};
-use super::{AttachOptions, Attached, BoxStream, Input};
+use super::{AttachOptions, Attached, BoxStream, Input, SlowReader};
 use crate::error::{Error, ErrorKind, Result};
 use crate::logs::{TeeItem, TeeReader};
 
@@ -29,10 +29,10 @@ impl Shared {
         }
         let slot = self.slot(&record.id);
         let tee = slot.output();
-        let reader = if options.lossless {
-            tee.collect()
-        } else {
-            tee.subscribe(READER_LIMIT)
+        let reader = match options.slow {
+            SlowReader::Skip => tee.subscribe(READER_LIMIT),
+            SlowReader::Keep => tee.collect(),
+            SlowReader::Wait => return Err(Error::unsupported_verb("attach that holds the container up")),
         };
         let spec = &record.body.spec;
         let input = (spec.open_stdin).then(|| {

@@ -32,5 +32,6 @@ fn info(record: Record, ownership: &str) -> ContainerInfo {
         exit: body.exit.map(ContainerExit::from),
         error: body.error,
         ownership: ownership.to_owned(),
+        execs: Vec::new(),
     }
 }

@@ -11,8 +11,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::record::{ExitRecord, Record};
 use super::{
-    AttachOptions, Attached, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created,
-    ListOptions, RemoveOptions, StopOptions,
+    AttachOptions, Attached, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created, Exiting,
+    ListOptions, RemoveOptions, StopOptions, WaitCondition,
 };
 use crate::driver::Spawner;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -257,9 +257,10 @@ impl ContainerManager for LocalContainers {
         self.0.parts.spawner.tail(work, undo).await
     }
 
-    async fn wait(&self, name: &str) -> Result<ContainerExit> {
+    async fn wait(&self, name: &str, condition: WaitCondition) -> Result<Exiting> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
-        self.0.parts.spawner.call(async move { shared.wait(&name).await }).await
+        let registering = async move { shared.wait(&name, condition).await };
+        self.0.parts.spawner.call(registering).await
     }
 
     async fn kill(&self, name: &str, signal: Signal) -> Result<()> {

@@ -22,7 +22,7 @@ impl Shared {
             Move::KillFirst => {
                 drop(turn);
                 self.signal_if_running(record.id.as_str(), Signal::KILL).await?;
-                let _ = self.wait(record.id.as_str()).await;
+                let _ = self.until_exited(record.id.as_str()).await;
                 match self.read(&record.id).await {
                     Err(error) if error.is_not_found() => return Ok(Outcome::Already),
                     other => other?,
@@ -37,7 +37,7 @@ impl Shared {
 
     /// Removes a container that nobody got to know.
     pub(crate) async fn remove_unwanted(&self, id: &ContainerId) {
-        let removed = self.remove(id.as_str(), RemoveOptions { force: true }).await;
+        let removed = self.remove(id.as_str(), RemoveOptions::force()).await;
         if let Err(error) = removed
             && !error.is_not_found()
         {

@@ -16,12 +16,12 @@ impl Shared {
         let (signal, timeout) = plan::stop_plan(&record.body.spec, &record.body.image);
         let id = record.id.as_str();
         self.signal_if_running(id, options.signal.unwrap_or(signal)).await?;
-        if tokio::time::timeout(options.timeout.unwrap_or(timeout), self.wait(id))
+        if tokio::time::timeout(options.timeout.unwrap_or(timeout), self.until_exited(id))
             .await
             .is_err()
         {
             self.signal_if_running(id, Signal::KILL).await?;
-            ended(self.wait(id).await)?;
+            ended(self.until_exited(id).await)?;
         }
         Ok(Outcome::Done)
     }

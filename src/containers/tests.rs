@@ -1,21 +1,27 @@
 //! The verbs over fakes: no kernel, no image, the real store and driver.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 
 use super::*;
 use crate::driver::Driver;
-use crate::error::{ErrorKind, ObjectKind};
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::{ImageConfig, ImageInfo, ImageManager};
-use crate::logs::{LocalDriver, LocalOptions, LogStream};
+use crate::logs::{LocalDriver, LocalOptions, LogQuery, LogStream, TeeItem};
 use crate::runtime::fake::FakeRuntime;
 use crate::storage::snapshot::{LayerTarget, SnapshotKey, Snapshotter, Usage, WritableOptions};
 use crate::store::{ImageRecord, Owner, Root, Store};
-use crate::types::{ChainId, Descriptor, Digest, MediaType, Mount, Platform};
+use crate::types::{ChainId, Descriptor, Digest, Filter, MediaType, Mount, Outcome, Platform, Signal};
+
+/// Waits until a container has run and ended.
+async fn ended(containers: &LocalContainers, name: &str) -> Result<ContainerExit> {
+    containers.wait(name, WaitCondition::Exited).await?.await
+}
 
 /// One image, `known`, without a command.
 #[derive(Debug)]
@@ -215,7 +221,7 @@ async fn a_container_lives_from_create_to_remove() {
     let attached = containers.attach("web", AttachOptions::default()).await.unwrap();
     assert_eq!(containers.start("web").await.unwrap(), Outcome::Done);
     assert_eq!(output(attached).await, b"hello\n");
-    assert_eq!(containers.wait("web").await.unwrap().status.code(), 0);
+    assert_eq!(ended(&containers, "web").await.unwrap().status.code(), 0);
     let info = containers.inspect(&id.short()[..6]).await.unwrap();
     assert_eq!((info.state, info.pid, info.error), (ContainerState::Exited, None, None));
     let lines: Vec<_> = containers
@@ -255,13 +261,13 @@ async fn started_twice_is_already() {
         containers.stop(&id, StopOptions::default()).await.unwrap(),
         Outcome::Already
     );
-    assert_eq!(containers.wait(&id).await.unwrap().status.code(), 143);
+    assert_eq!(ended(&containers, &id).await.unwrap().status.code(), 143);
     assert_eq!(
         containers.kill(&id, Signal::KILL).await.unwrap_err().kind(),
         &ErrorKind::InvalidState
     );
     containers.start(&id).await.unwrap();
-    containers.remove(&id, RemoveOptions { force: true }).await.unwrap();
+    containers.remove(&id, RemoveOptions::force()).await.unwrap();
 }
 
 #[tokio::test]
@@ -274,7 +280,10 @@ async fn stdin_reaches_the_program_and_closes_with_its_last_writer() {
         .unwrap()
         .id
         .to_string();
-    let mut attached = containers.attach(&id, AttachOptions { lossless: true }).await.unwrap();
+    let mut attached = containers
+        .attach(&id, AttachOptions::slow(SlowReader::Keep))
+        .await
+        .unwrap();
     containers.start(&id).await.unwrap();
     let input = attached.input.take().unwrap();
     input.write(&b"one "[..]).await.unwrap();
@@ -333,7 +342,7 @@ async fn auto_remove_tells_waiters_the_status_first() {
             .to_string();
         let waiting = {
             let (containers, id) = (containers.clone(), id.clone());
-            tokio::spawn(async move { containers.wait(&id).await })
+            tokio::spawn(async move { ended(&containers, &id).await })
         };
         containers.start(&id).await.unwrap();
         assert_eq!(waiting.await.unwrap().unwrap().status.code(), 7);
@@ -374,7 +383,7 @@ async fn lists_filter_as_docker_does() {
     let b = containers.create(spec(["fail", "3"]).name("bb")).await.unwrap().id;
     containers.start("aa").await.unwrap();
     containers.start("bb").await.unwrap();
-    containers.wait("bb").await.unwrap();
+    ended(&containers, "bb").await.unwrap();
     let list = |all, filter| {
         let options = ListOptions { all, filter };
         async move {

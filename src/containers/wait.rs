@@ -1,29 +1,63 @@
 //! `wait`: until a container does not run.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::ContainerExit;
-use super::local::{Shared, no_such};
+use tokio::sync::watch;
+
+use super::local::{Shared, Slot, no_such};
 use super::peer;
 use super::record::Record;
 use super::state::ContainerState;
-use crate::error::Result;
+use super::{ContainerExit, Exiting, WaitCondition};
+use crate::error::{Error, Result};
 
 /// How often another process' container that has not been started yet is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
+/// Somebody who waits for a container of ours.
+struct Waiter {
+    slot: Arc<Slot>,
+    changed: watch::Receiver<u64>,
+}
+
 impl Shared {
-    pub(crate) async fn wait(&self, name: &str) -> Result<ContainerExit> {
-        let record = self.find(name).await?;
-        if self.is_ours(&record) {
-            return self.wait_own(&record).await;
+    /// Registers a waiter; what comes back waits.
+    pub(crate) async fn wait(self: &Arc<Self>, name: &str, condition: WaitCondition) -> Result<Exiting> {
+        if condition != WaitCondition::Exited {
+            return Err(Error::unsupported_verb("container wait with a condition"));
         }
-        self.wait_peer(record).await
+        let record = self.find(name).await?;
+        let (shared, waiter) = (Arc::clone(self), self.register(&record));
+        Ok(Box::pin(self.parts.spawner.call(async move {
+            match waiter {
+                Some(waiter) => shared.wait_own(&record, waiter).await,
+                None => shared.wait_peer(record).await,
+            }
+        })))
     }
 
-    async fn wait_own(&self, record: &Record) -> Result<ContainerExit> {
+    /// Waits until a container has run and ended.
+    pub(crate) async fn until_exited(&self, name: &str) -> Result<ContainerExit> {
+        let record = self.find(name).await?;
+        match self.register(&record) {
+            Some(waiter) => self.wait_own(&record, waiter).await,
+            None => self.wait_peer(record).await,
+        }
+    }
+
+    /// Nothing that happens to a container of ours after this is missed.
+    fn register(&self, record: &Record) -> Option<Waiter> {
+        if !self.is_ours(record) {
+            return None;
+        }
         let slot = self.slot(&record.id);
-        let mut changed = slot.changed.subscribe();
+        let changed = slot.changed.subscribe();
+        Some(Waiter { slot, changed })
+    }
+
+    async fn wait_own(&self, record: &Record, waiter: Waiter) -> Result<ContainerExit> {
+        let Waiter { slot, mut changed } = waiter;
         let mut last = None;
         loop {
             match self.read(&record.id).await {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::images::DriverImages;
-use super::{Engine, Inner, Local};
+use super::{Engine, Inner, Local, Managers};
 use crate::containers::{LocalContainers, Parts};
 use crate::driver::{Driver, Spawner};
 use crate::error::{Error, ObjectKind, Result};
@@ -185,11 +185,18 @@ impl EngineBuilder {
             root,
             reconciler,
         };
-        let images = Arc::new(DriverImages { spawner, inner: images });
+        let managers = Managers {
+            #[cfg(feature = "network")]
+            networks: Arc::new(crate::networks::LocalNetworks {
+                spawner: spawner.clone(),
+            }),
+            images: Arc::new(DriverImages { spawner, inner: images }),
+            containers: Arc::new(containers),
+            ..Managers::default()
+        };
         Ok(Engine {
             inner: Arc::new(Inner {
-                images,
-                containers: Arc::new(containers),
+                managers,
                 local: Some(local),
             }),
         })

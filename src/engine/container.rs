@@ -1,7 +1,9 @@
 //! A handle on a container.
 
 use super::Engine;
-use crate::containers::{AttachOptions, Attached, ContainerExit, ContainerInfo, RemoveOptions, StopOptions};
+use crate::containers::{
+    AttachOptions, Attached, ContainerExit, ContainerInfo, RemoveOptions, StopOptions, WaitCondition,
+};
 use crate::error::Result;
 use crate::logs::{LogEntries, LogQuery};
 use crate::types::{ContainerId, Outcome, Signal};
@@ -24,10 +26,7 @@ impl Container {
     pub(crate) fn remove_in_background(&self) {
         let (engine, id) = (self.engine.clone(), self.id.clone());
         let remove = async move {
-            let removed = engine
-                .containers()
-                .remove(id.as_str(), RemoveOptions { force: true })
-                .await;
+            let removed = engine.containers().remove(id.as_str(), RemoveOptions::force()).await;
             if let Err(error) = removed
                 && !error.is_not_found()
             {
@@ -55,12 +54,13 @@ impl Container {
         self.engine.containers().start(self.id.as_str()).await
     }
 
-    /// Waits until it does not run. See [`ContainerManager::wait`](crate::ContainerManager::wait).
+    /// Waits until it has run and ended. See [`ContainerManager::wait`](crate::ContainerManager::wait).
     ///
     /// # Errors
     /// As there.
     pub async fn wait(&self) -> Result<ContainerExit> {
-        self.engine.containers().wait(self.id.as_str()).await
+        let exiting = self.engine.containers();
+        exiting.wait(self.id.as_str(), WaitCondition::Exited).await?.await
     }
 
     /// Sends a signal to its first process.

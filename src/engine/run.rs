@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 
 use super::{Container, Engine};
-use crate::containers::{AttachOptions, ContainerSpec, RemoveOptions};
+use crate::containers::{AttachOptions, ContainerSpec, RemoveOptions, SlowReader};
 use crate::error::{Error, Result};
 use crate::images::Pull;
 use crate::logs::{LogStream, TeeItem};
@@ -84,7 +84,7 @@ impl RunBuilder {
     async fn output_now(mut self) -> Result<Output> {
         self.spec.auto_remove = false;
         let mut guard = Guard::new(self.create().await?);
-        let mut attached = guard.container().attach(AttachOptions { lossless: true }).await?;
+        let mut attached = guard.container().attach(AttachOptions::slow(SlowReader::Keep)).await?;
         drop(attached.input.take());
         guard.container().start().await?;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -98,7 +98,7 @@ impl RunBuilder {
             }
         }
         let exit = guard.container().wait().await?;
-        guard.container().remove(RemoveOptions { force: true }).await?;
+        guard.container().remove(RemoveOptions::force()).await?;
         guard.disarm();
         Ok(Output {
             status: exit.status,

@@ -6,9 +6,12 @@
 //! help, and is removed where it will not.
 
 use std::fmt::Debug;
+use std::pin::Pin;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::Stream;
 
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -172,6 +175,103 @@ pub enum Removed {
     DeletedLayer(ChainId),
 }
 
+/// A step of an image's making, as `history` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HistoryLine {
+    /// The image that ended with this step, where that is known: the first line's.
+    pub id: Option<ImageId>,
+    /// When (RFC 3339).
+    pub created: Option<String>,
+    /// What made it.
+    pub created_by: String,
+    /// Names of that image.
+    pub tags: Vec<Reference>,
+    /// What its layer takes on disk, in bytes; 0 for a step without one.
+    pub size_bytes: u64,
+    /// A remark.
+    pub comment: String,
+}
+
+/// What to push, and how.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PushRequest {
+    /// The image's name here, which says where it goes.
+    pub name: Reference,
+    /// For which platform; `None` is every one that is here.
+    pub platform: Option<Platform>,
+    /// Who pushes.
+    pub credentials: Option<Credentials>,
+}
+
+impl PushRequest {
+    /// Pushes an image to where its name says.
+    pub fn new(name: Reference) -> Self {
+        Self {
+            name,
+            platform: None,
+            credentials: None,
+        }
+    }
+}
+
+/// What a push ended with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pushed {
+    /// The manifest as the registry has it now.
+    pub manifest: Descriptor,
+}
+
+/// The form of an archive of images.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ArchiveFormat {
+    /// An OCI layout in a tar that also holds Docker's `manifest.json`, so that every reader takes it. What Docker writes.
+    #[default]
+    Docker,
+    /// An OCI layout in a tar.
+    Oci,
+}
+
+/// What `load` found in an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Loaded {
+    /// The image.
+    pub id: ImageId,
+    /// The names it got.
+    pub tags: Vec<Reference>,
+}
+
+/// What becomes of the root file system of an `import`.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct ImportRequest {
+    /// The image's name; none without.
+    pub name: Option<Reference>,
+    /// A remark in its history.
+    pub message: String,
+    /// Dockerfile instructions for its config: `CMD`, `ENV`, `ENTRYPOINT`, `EXPOSE`, `LABEL`, `ONBUILD`, `USER`, `VOLUME`,
+    /// `WORKDIR`, `STOPSIGNAL`, `HEALTHCHECK`.
+    pub changes: Vec<String>,
+    /// What it runs on; `None` is the host's.
+    pub platform: Option<Platform>,
+}
+
+/// What a prune of images removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PrunedImages {
+    /// What was removed.
+    pub removed: Vec<Removed>,
+    /// What that gave back on disk, in bytes.
+    pub reclaimed_bytes: u64,
+}
+
+/// Bytes as they come, on any executor. An `Err` ends them.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send + 'static>>;
+
 /// What can be done with images. Every verb has a default body, so a verb that is added breaks no implementation.
 ///
 /// Where a verb takes the name of an image, that is a reference (`latest` is assumed), `repository@digest`, an id, or the
@@ -238,5 +338,78 @@ pub trait ImageManager: Debug + Send + Sync + 'static {
     async fn remove(&self, image: &str, options: RemoveImageOptions) -> Result<Vec<Removed>> {
         let _ = (image, options);
         Err(Error::unsupported_verb("images.remove"))
+    }
+
+    /// The steps an image was made in, the newest first.
+    ///
+    /// # Errors
+    /// As [`ImageManager::inspect`].
+    async fn history(&self, image: &str) -> Result<Vec<HistoryLine>> {
+        let _ = image;
+        Err(Error::unsupported_verb("images.history"))
+    }
+
+    /// Sends an image to the registry that its name says. Blobs go as the very bytes they came as; those that the registry
+    /// has are not sent. Progress ends with exactly one of `Done` and `Failed`.
+    ///
+    /// # Errors
+    /// `NotFound`; `Denied`, `RateLimited`, `Unavailable`, `Timeout`: the registry.
+    ///
+    /// # Cancel safety
+    /// A dropped push leaves the registry without the manifest; blobs that arrived whole stay there.
+    async fn push(&self, request: PushRequest, progress: Progress) -> Result<Pushed> {
+        let _ = (request, progress);
+        Err(Error::unsupported_verb("images.push"))
+    }
+
+    /// Images as one archive. An image named by a reference keeps that name in it.
+    ///
+    /// # Errors
+    /// `NotFound`; in the stream: `Corrupt`, `Os`.
+    ///
+    /// # Cancel safety
+    /// Nothing changes. The images cannot be removed while the stream is read.
+    async fn save(&self, images: &[String], platform: Option<Platform>, format: ArchiveFormat) -> Result<ByteStream> {
+        let _ = (images, platform, format);
+        Err(Error::unsupported_verb("images.save"))
+    }
+
+    /// Takes images from an archive, in either form, plain or compressed. Progress ends with exactly one of `Done` and
+    /// `Failed`.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, `UnsafeArchive`, `DigestMismatch`: the archive; `NotFound` for a platform that it lacks;
+    /// `NoSpace`, `ReadOnly`, `Os`.
+    ///
+    /// # Cancel safety
+    /// A dropped call has loaded images of the archive whole or not at all.
+    async fn load(&self, archive: ByteStream, platform: Option<Platform>, progress: Progress) -> Result<Vec<Loaded>> {
+        let _ = (archive, platform, progress);
+        Err(Error::unsupported_verb("images.load"))
+    }
+
+    /// Makes an image of one layer from a tar of a root file system, plain or compressed.
+    ///
+    /// # Errors
+    /// `InvalidArgument` (a change that is not understood), `UnsafeArchive`, `NoSpace`, `ReadOnly`, `Os`.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves no image.
+    async fn import(&self, archive: ByteStream, request: ImportRequest, progress: Progress) -> Result<ImageId> {
+        let _ = (archive, request, progress);
+        Err(Error::unsupported_verb("images.import"))
+    }
+
+    /// Removes images that no container uses: without filters those without a name. Filters: `dangling`, `until`, `label`,
+    /// `label!`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a filter that does not exist.
+    ///
+    /// # Cancel safety
+    /// What was removed stays removed.
+    async fn prune(&self, filter: Filter) -> Result<PrunedImages> {
+        let _ = filter;
+        Err(Error::unsupported_verb("images.prune"))
     }
 }

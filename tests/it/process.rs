@@ -348,7 +348,9 @@ async fn a_terminal_is_one() -> Check {
         .tty(true);
     spec.open_stdin = true;
     let container = world.engine.create(spec).await?;
-    let mut attached = container.attach(longshore::AttachOptions { lossless: true }).await?;
+    let mut attached = container
+        .attach(longshore::AttachOptions::slow(longshore::containers::SlowReader::Keep))
+        .await?;
     container.start().await?;
     container.resize(40, 100).await?;
     attached

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::task::Poll;
 
 use futures_util::StreamExt as _;
-use longshore::containers::{Attached, BoxStream, Input};
+use longshore::containers::{Attached, BoxStream, Input, SlowReader};
 use longshore::logs::{Chunk, LogStream, TeeItem};
 use longshore::{AttachOptions, Container, ExitStatus, Signal};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _, stderr, stdout};
@@ -26,7 +26,7 @@ const FORWARDED: [&str; 6] = ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2"];
 ///
 /// The terminal, if `tty`, is restored when this returns, however it returns.
 pub async fn run(container: &Container, tty: bool) -> Result<ExitStatus, Failure> {
-    let Attached { output, input, .. } = container.attach(AttachOptions { lossless: true }).await?;
+    let Attached { output, input, .. } = container.attach(AttachOptions::slow(SlowReader::Keep)).await?;
     let signals = Signals::catch()?;
     container.start().await.map_err(|error| Failure::of_run(&error))?;
     let _raw = if tty && input.is_some() {

@@ -91,7 +91,7 @@ impl World {
 }
 
 /// Removes whatever the state.
-pub const FORCE: RemoveOptions = RemoveOptions { force: true };
+pub const FORCE: RemoveOptions = RemoveOptions::force();
 
 /// A layout as a source that an engine understands.
 pub fn source(layout: &Layout) -> String {

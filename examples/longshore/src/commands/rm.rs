@@ -20,7 +20,10 @@ pub struct Args {
 /// Removes containers.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let engine = context.engine().await?;
-    let options = RemoveOptions { force: args.force };
+    let options = RemoveOptions {
+        force: args.force,
+        ..RemoveOptions::default()
+    };
     each(&args.containers, async |name| {
         engine.containers().remove(name, options).await.map(drop)
     })

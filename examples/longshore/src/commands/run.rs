@@ -163,7 +163,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     }
     let ended = session::run(&container, tty).await;
     // A bound container would go with this process anyway. Removed here, it is gone before the shell's next prompt.
-    let removed = container.remove(RemoveOptions { force: true }).await;
+    let removed = container.remove(RemoveOptions::force()).await;
     let code = ended.map_err(as_ours)?.code();
     match removed {
         Err(error) if !error.is_not_found() => eprintln!("longshore: {}", error.report()),

@@ -1,0 +1,253 @@
+//! What an engine can do with containers.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use super::options::{AttachOptions, ExecSpec, ListOptions, RemoveOptions, StatsOptions, StopOptions, WaitCondition};
+use super::spec::{ContainerSpec, Limits};
+use super::views::{
+    Attached, BoxStream, ContainerInfo, ContainerSummary, Created, Exec, ExecInfo, Exiting, Pruned, Stats, Top,
+};
+use crate::error::{Error, Result};
+use crate::logs::{LogEntries, LogQuery};
+use crate::types::{ExitStatus, Filter, Outcome, Signal};
+
+/// What an engine can do with containers. Every verb has a default body that answers `Unsupported`, so that a new verb
+/// breaks no implementation. `name` is a name, an id, or an unambiguous prefix of an id.
+#[async_trait]
+pub trait ContainerManager: Debug + Send + Sync + 'static {
+    /// Makes a container of an image that is here.
+    ///
+    /// # Errors
+    /// `NotFound` (image), `Conflict` (name taken), `InvalidArgument`, `Unsupported`, `NoSpace`.
+    ///
+    /// # Cancel safety
+    /// A dropped call is undone.
+    async fn create(&self, _spec: ContainerSpec) -> Result<Created> {
+        Err(Error::unsupported_verb("container create"))
+    }
+
+    /// Starts a container. Returns once its program runs.
+    ///
+    /// # Errors
+    /// `NotFound`, `CommandNotFound`, `CommandNotExecutable`, `InvalidArgument`, `Unsupported`, or `Os` with the step.
+    ///
+    /// # Cancel safety
+    /// A dropped call is undone: what was started is killed.
+    async fn start(&self, _name: &str) -> Result<Outcome> {
+        Err(Error::unsupported_verb("container start"))
+    }
+
+    /// Registers for the end of a container; the future that comes back waits for it, so that a container started after
+    /// this call cannot end unnoticed.
+    ///
+    /// # Errors
+    /// `NotFound`; the future: `NotFound` when it is removed without ever having run, but for [`WaitCondition::Removed`].
+    ///
+    /// # Cancel safety
+    /// Dropping the call or the future changes nothing.
+    async fn wait(&self, _name: &str, _condition: WaitCondition) -> Result<Exiting> {
+        Err(Error::unsupported_verb("container wait"))
+    }
+
+    /// Sends a signal to the first process.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidState` if it does not run.
+    async fn kill(&self, _name: &str, _signal: Signal) -> Result<()> {
+        Err(Error::unsupported_verb("container kill"))
+    }
+
+    /// Asks the first process to end, and kills the container if it does not in time.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` while it is being removed.
+    ///
+    /// # Cancel safety
+    /// The signals already sent stay sent.
+    async fn stop(&self, _name: &str, _options: StopOptions) -> Result<Outcome> {
+        Err(Error::unsupported_verb("container stop"))
+    }
+
+    /// Removes a container with its writable layer and logs.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` if it runs and `force` is not given.
+    ///
+    /// # Cancel safety
+    /// A removal once begun is finished.
+    async fn remove(&self, _name: &str, _options: RemoveOptions) -> Result<Outcome> {
+        Err(Error::unsupported_verb("container remove"))
+    }
+
+    /// Everything about one container.
+    ///
+    /// # Errors
+    /// `NotFound`, or `InvalidArgument` for an ambiguous prefix.
+    async fn inspect(&self, _name: &str) -> Result<ContainerInfo> {
+        Err(Error::unsupported_verb("container inspect"))
+    }
+
+    /// Containers, the newest first.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an unknown filter.
+    async fn list(&self, _options: ListOptions) -> Result<Vec<ContainerSummary>> {
+        Err(Error::unsupported_verb("container list"))
+    }
+
+    /// What a container has written, and with `follow` what it will write.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn logs(&self, _name: &str, _query: LogQuery) -> Result<LogEntries> {
+        Err(Error::unsupported_verb("container logs"))
+    }
+
+    /// Connects to standard streams. Attached before the start, no byte is missed.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidState` once it has ended.
+    async fn attach(&self, _name: &str, _options: AttachOptions) -> Result<Attached> {
+        Err(Error::unsupported_verb("container attach"))
+    }
+
+    /// Sets the size of its terminal.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidState` if it does not run or has no terminal.
+    async fn resize(&self, _name: &str, _rows: u16, _columns: u16) -> Result<()> {
+        Err(Error::unsupported_verb("container resize"))
+    }
+
+    /// Stops a container, if it runs, and starts it.
+    ///
+    /// # Errors
+    /// As `stop` and `start`.
+    ///
+    /// # Cancel safety
+    /// A dropped call may leave it stopped.
+    async fn restart(&self, _name: &str, _options: StopOptions) -> Result<()> {
+        Err(Error::unsupported_verb("container restart"))
+    }
+
+    /// Stops its processes where they are, until `unpause`.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidState` if it does not run or is paused, `Unsupported` where there is no freezer.
+    ///
+    /// # Cancel safety
+    /// Done whole or not at all.
+    async fn pause(&self, _name: &str) -> Result<()> {
+        Err(Error::unsupported_verb("container pause"))
+    }
+
+    /// Lets a paused container go on.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidState` if it is not paused.
+    ///
+    /// # Cancel safety
+    /// Done whole or not at all.
+    async fn unpause(&self, _name: &str) -> Result<()> {
+        Err(Error::unsupported_verb("container unpause"))
+    }
+
+    /// Gives it another name.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidArgument`, `Conflict` if another container has that name.
+    ///
+    /// # Cancel safety
+    /// Done whole or not at all.
+    async fn rename(&self, _name: &str, _new_name: &str) -> Result<()> {
+        Err(Error::unsupported_verb("container rename"))
+    }
+
+    /// Changes limits, of a running container at once. Fields that are `None` stay as they are. Returns warnings.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidArgument`, `Unsupported`.
+    ///
+    /// # Cancel safety
+    /// Each limit is changed or not; a second call settles it.
+    async fn update(&self, _name: &str, _limits: Limits) -> Result<Vec<String>> {
+        Err(Error::unsupported_verb("container update"))
+    }
+
+    /// Its processes. `arguments` are those of `ps`, default `-ef`.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidState` if it does not run, `InvalidArgument` for arguments that are not understood.
+    async fn top(&self, _name: &str, _arguments: &[String]) -> Result<Top> {
+        Err(Error::unsupported_verb("container top"))
+    }
+
+    /// Readings of its counters.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn stats(&self, _name: &str, _options: StatsOptions) -> Result<BoxStream<Result<Stats>>> {
+        Err(Error::unsupported_verb("container stats"))
+    }
+
+    /// Removes containers that do not run. Filters: `until`, `label`, `label!`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an unknown filter.
+    ///
+    /// # Cancel safety
+    /// What was removed stays removed.
+    async fn prune(&self, _filter: Filter) -> Result<Pruned> {
+        Err(Error::unsupported_verb("container prune"))
+    }
+
+    /// Prepares a command in a running container.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidState` if it does not run or is paused, `InvalidArgument`.
+    ///
+    /// # Cancel safety
+    /// A dropped call is undone.
+    async fn exec_create(&self, _name: &str, _spec: ExecSpec) -> Result<Exec> {
+        Err(Error::unsupported_verb("exec create"))
+    }
+
+    /// Starts a prepared command; returns once its program runs, connected to its streams. Dropping the connection closes
+    /// its stdin and lets it go on.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` if it was started before, `InvalidState` if the container does not run any more,
+    /// `CommandNotFound`, `CommandNotExecutable`.
+    ///
+    /// # Cancel safety
+    /// A dropped call is undone: what was started is killed.
+    async fn exec_start(&self, _exec: &str, _options: AttachOptions) -> Result<Attached> {
+        Err(Error::unsupported_verb("exec start"))
+    }
+
+    /// Waits for the end of a command that was started.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidState` if it was never started.
+    async fn exec_wait(&self, _exec: &str) -> Result<ExitStatus> {
+        Err(Error::unsupported_verb("exec wait"))
+    }
+
+    /// Everything about an exec. Known for as long as its container runs, and for at least five minutes after its end.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn exec_inspect(&self, _exec: &str) -> Result<ExecInfo> {
+        Err(Error::unsupported_verb("exec inspect"))
+    }
+
+    /// Sets the size of an exec's terminal.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidState` if it does not run or has no terminal.
+    async fn exec_resize(&self, _exec: &str, _rows: u16, _columns: u16) -> Result<()> {
+        Err(Error::unsupported_verb("exec resize"))
+    }
+}

@@ -1,0 +1,129 @@
+//! What verbs on containers may be told.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::types::{Filter, Signal};
+
+/// What becomes of output that an attached reader does not take in time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SlowReader {
+    /// At most 64 MiB wait for it; what it misses beyond that is reported in its place. The container is never held up.
+    #[default]
+    Skip,
+    /// Everything is kept for it, in memory.
+    Keep,
+    /// The container waits, once 1 MiB does: its writes block until the reader takes more or goes away. What Docker does.
+    Wait,
+}
+
+/// What `attach` may be told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AttachOptions {
+    /// What becomes of output that the reader does not take in time.
+    pub slow: SlowReader,
+    /// First what the container has written so far, without a gap or a duplicate to what it writes from now on.
+    pub logs: bool,
+}
+
+impl AttachOptions {
+    /// What becomes of output that the reader does not take in time; the rest by default.
+    pub const fn slow(slow: SlowReader) -> Self {
+        Self { slow, logs: false }
+    }
+}
+
+/// What `stop` may be told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StopOptions {
+    /// The first signal; default the container's own.
+    pub signal: Option<Signal>,
+    /// How long to wait before SIGKILL; default the container's own.
+    pub timeout: Option<Duration>,
+}
+
+/// What `remove` may be told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RemoveOptions {
+    /// Kill it first if it runs.
+    pub force: bool,
+    /// Remove its anonymous volumes too.
+    pub volumes: bool,
+}
+
+impl RemoveOptions {
+    /// Kills it first if it runs; the rest by default.
+    pub const fn force() -> Self {
+        Self {
+            force: true,
+            volumes: false,
+        }
+    }
+}
+
+/// What `list` may be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListOptions {
+    /// Also those that do not run.
+    pub all: bool,
+    /// `id`, `name`, `label`, `status`, `ancestor`, `exited`.
+    pub filter: Filter,
+}
+
+/// Until when `wait` waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WaitCondition {
+    /// Until it has run and ended. A container that was never started is waited for.
+    #[default]
+    Exited,
+    /// Until it does not run: at once with status 0 if it was never started. Docker's `not-running`.
+    NotRunning,
+    /// Until the next end, however often it has ended before. Docker's `next-exit`.
+    NextExit,
+    /// Until it is removed. Docker's `removed`.
+    Removed,
+}
+
+/// A command to run in a running container. Every field has Docker's default unless it says otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExecSpec {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Environment, over the container's.
+    pub env: BTreeMap<String, String>,
+    /// Working directory; default the container's.
+    pub working_dir: Option<PathBuf>,
+    /// `name`, `uid`, `name:group` or `uid:gid`; default the container's user.
+    pub user: Option<String>,
+    /// Whether it gets a terminal.
+    pub tty: bool,
+    /// The terminal's first size: rows and columns. Default 24 by 80.
+    pub tty_size: Option<(u16, u16)>,
+    /// Whether stdin stays open for a writer; otherwise it is empty.
+    pub stdin: bool,
+    /// All capabilities, and no seccomp filter.
+    pub privileged: bool,
+}
+
+impl ExecSpec {
+    /// Runs a program.
+    pub fn new<S: Into<String>>(command: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            command: command.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+/// What `stats` may be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatsOptions {
+    /// A reading each second, for as long as the container exists; otherwise one.
+    pub stream: bool,
+    /// Without `stream`: at once, without a second reading to compare with.
+    pub one_shot: bool,
+}
