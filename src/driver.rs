@@ -138,6 +138,13 @@ impl Drop for TailGuard {
     }
 }
 
+/// Waits for work as long as a limit allows, if there is one. The work is dropped then.
+pub(crate) async fn within<T>(limit: Option<Duration>, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let Some(limit) = limit else { return work.await };
+    let timeout = |_| Error::new(ErrorKind::Timeout, format!("no result within {limit:?}"));
+    tokio::time::timeout(limit, work).await.map_err(timeout)?
+}
+
 impl Spawner {
     /// A child of `fork` has no driver thread: its copy of the engine says so instead of hanging.
     fn check_fork(&self) -> Result<()> {
@@ -167,14 +174,7 @@ impl Spawner {
             return Call { wait, abort: None };
         }
         let task = self.handle.spawn(async move {
-            let result = match deadline {
-                None => work.await,
-                Some(limit) => match tokio::time::timeout(limit, work).await {
-                    Ok(result) => result,
-                    Err(_) => Err(Error::new(ErrorKind::Timeout, format!("no result within {limit:?}"))),
-                },
-            };
-            let _ = answer.send(result);
+            let _ = answer.send(within(deadline, work).await);
         });
         Call {
             wait,
@@ -217,6 +217,13 @@ impl Spawner {
     {
         let (sender, wait) = oneshot::channel();
         let cancel = Cancel::default();
+        if let Err(error) = self.check_fork() {
+            let _ = sender.send(Answer {
+                result: Some(Err(error)),
+                undo: None,
+            });
+            return Tail { wait, cancel };
+        }
         let (work, spawner) = (work(cancel.clone()), self.clone());
         let undo: Undo<T> = Box::new(move |value| spawner.detach(undo(value)));
         let guard = self.guard();

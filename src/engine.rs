@@ -259,14 +259,17 @@ impl Engine {
         }
     }
 
-    /// A timer that works without a runtime of the caller's.
+    /// Runs work on the driver where there is one, so that steps which follow each other there need no word from here, and
+    /// a timer works without a runtime of the caller's. Dropping it drops the work.
     pub(crate) async fn within<T: Send + 'static>(
         &self,
         limit: Option<std::time::Duration>,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let Some(limit) = limit else { return work.await };
         let Some(local) = &self.inner.local else {
+            if limit.is_none() {
+                return work.await;
+            }
             return Err(Error::new(
                 ErrorKind::Unsupported {
                     needs: "an in-process engine".into(),
@@ -274,6 +277,7 @@ impl Engine {
                 "deadlines need an in-process engine",
             ));
         };
-        local.driver.spawner().call_within(Some(limit), work).await
+        let spawner = local.driver.spawner();
+        spawner.call_blocking(crate::driver::within(limit, work)).await
     }
 }

@@ -154,6 +154,23 @@ impl Shared {
         Arc::clone(lock(&self.slots).entry(id.clone()).or_default())
     }
 
+    /// The slot of a container of ours that is known by its whole id; without a look at the records.
+    fn known_slot(&self, name: &str) -> Option<(ContainerId, Arc<Slot>)> {
+        let id: ContainerId = name.parse().ok()?;
+        let slot = lock(&self.slots).get(&id).map(Arc::clone)?;
+        Some((id, slot))
+    }
+
+    /// The slot of a container that must be ours.
+    pub(crate) async fn own_slot(&self, name: &str, verb: &'static str) -> Result<(ContainerId, Arc<Slot>)> {
+        if let Some(known) = self.known_slot(name) {
+            return Ok(known);
+        }
+        let record = self.find(name).await?;
+        self.must_be_ours(&record, verb)?;
+        Ok((record.id.clone(), self.slot(&record.id)))
+    }
+
     pub(crate) fn forget(&self, id: &ContainerId) {
         if let Some(slot) = lock(&self.slots).remove(id) {
             slot.output().close();
@@ -260,7 +277,7 @@ impl ContainerManager for LocalContainers {
     async fn wait(&self, name: &str, condition: WaitCondition) -> Result<Exiting> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
         let registering = async move { shared.wait(&name, condition).await };
-        self.0.parts.spawner.call(registering).await
+        self.0.parts.spawner.call_blocking(registering).await
     }
 
     async fn kill(&self, name: &str, signal: Signal) -> Result<()> {
@@ -268,7 +285,7 @@ impl ContainerManager for LocalContainers {
         self.0
             .parts
             .spawner
-            .call(async move { shared.kill(&name, signal).await })
+            .call_blocking(async move { shared.kill(&name, signal).await })
             .await
     }
 
@@ -277,7 +294,7 @@ impl ContainerManager for LocalContainers {
         self.0
             .parts
             .spawner
-            .call(async move { shared.stop(&name, options).await })
+            .call_blocking(async move { shared.stop(&name, options).await })
             .await
     }
 
@@ -292,7 +309,7 @@ impl ContainerManager for LocalContainers {
         self.0
             .parts
             .spawner
-            .call(async move { shared.inspect(&name).await })
+            .call_blocking(async move { shared.inspect(&name).await })
             .await
     }
 
@@ -301,7 +318,7 @@ impl ContainerManager for LocalContainers {
         self.0
             .parts
             .spawner
-            .call(async move { shared.list(&options).await })
+            .call_blocking(async move { shared.list(&options).await })
             .await
     }
 
@@ -310,7 +327,7 @@ impl ContainerManager for LocalContainers {
         self.0
             .parts
             .spawner
-            .call(async move { shared.logs(&name, query).await })
+            .call_blocking(async move { shared.logs(&name, query).await })
             .await
     }
 
@@ -319,7 +336,7 @@ impl ContainerManager for LocalContainers {
         self.0
             .parts
             .spawner
-            .call(async move { shared.attach(&name, options).await })
+            .call_blocking(async move { shared.attach(&name, options).await })
             .await
     }
 
@@ -328,7 +345,7 @@ impl ContainerManager for LocalContainers {
         self.0
             .parts
             .spawner
-            .call(async move { shared.resize(&name, rows, columns).await })
+            .call_blocking(async move { shared.resize(&name, rows, columns).await })
             .await
     }
 }

@@ -17,7 +17,8 @@ use crate::error::Result;
 use crate::events::{Event, EventKind};
 use crate::logs::{self, LogSink, LogStream, PumpOptions, Tee};
 use crate::runtime::{Exit, Task};
-use crate::types::ExitStatus;
+use crate::sys::blocking::{begin_blocking, blocking};
+use crate::types::{ContainerId, ExitStatus};
 
 /// How long output may take to drain once the first process has ended: only a process outside can hold a pipe open then.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -26,6 +27,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 pub(crate) struct Streams {
     pub(crate) outputs: Vec<(OwnedFd, LogStream)>,
     pub(crate) feed: Option<(AsyncFd<OwnedFd>, mpsc::Receiver<Bytes>)>,
+    pub(crate) sink: Arc<dyn LogSink>,
     pub(crate) output: Tee,
 }
 
@@ -37,9 +39,13 @@ impl Shared {
         task: Arc<dyn Task>,
         streams: Streams,
     ) {
-        let Streams { outputs, feed, output } = streams;
+        let Streams {
+            outputs,
+            feed,
+            sink,
+            output,
+        } = streams;
         let feeding = feed.map(|(fd, chunks)| self.parts.spawner.background(feed::feed(fd, chunks)));
-        let sink = self.log_sink(&record);
         let pumps = async {
             match logs::pump_all(outputs, sink, output.clone(), PumpOptions::default()).await {
                 Ok(report) if report.lost_entries == 0 => {}
@@ -56,15 +62,19 @@ impl Shared {
             feeding.abort();
         }
         output.close();
-        self.ended(record, &slot, &*task, exit).await;
+        let ended = begin_blocking(async move { self.ended(record, &slot, &*task, exit).await }).await;
+        if let Err(error) = ended {
+            tracing::warn!(error = error.report(), "what follows a container's end was cut off");
+        }
     }
 
     /// Where its log goes. A log that cannot be opened is reported and given up: the container runs on.
-    fn log_sink(&self, record: &Record) -> Arc<dyn LogSink> {
-        match self.open_log(&record.id) {
+    pub(crate) async fn log_sink(self: &Arc<Self>, id: &ContainerId) -> Arc<dyn LogSink> {
+        let (shared, wanted) = (Arc::clone(self), id.clone());
+        match blocking(move || shared.open_log(&wanted)).await {
             Ok(sink) => sink,
             Err(error) => {
-                tracing::warn!(container = %record.id, error = error.report(), "the log cannot be written");
+                tracing::warn!(container = %id, error = error.report(), "the log cannot be written");
                 Arc::new(Discard)
             }
         }
@@ -85,6 +95,7 @@ impl Shared {
         if let Err(error) = self.record_state(&mut record, ContainerState::Exited, "die").await {
             tracing::warn!(container = %record.id, error = error.report(), "an exit could not be recorded");
         }
+        slot.set_last_exit(record.body.exit);
         slot.tell_waiters();
         if record.body.spec.auto_remove
             && let Err(error) = self.remove(record.id.as_str(), RemoveOptions::default()).await

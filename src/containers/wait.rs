@@ -60,6 +60,16 @@ impl Shared {
         let Waiter { slot, mut changed } = waiter;
         let mut last = None;
         loop {
+            // Its exit is recorded by now, and it was not started again.
+            if let (None, Some(exit)) = (slot.live(), slot.last_exit()) {
+                return Ok(exit.into());
+            }
+            if slot.live().is_some() {
+                if changed.changed().await.is_err() {
+                    return Err(no_such(record.id.as_str()));
+                }
+                continue;
+            }
             match self.read(&record.id).await {
                 Ok(now) => {
                     let ended = now.state == ContainerState::Exited;
