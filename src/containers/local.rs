@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use super::record::{ExitRecord, Record};
+use super::stubs;
 use super::{
     AttachOptions, Attached, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created, Exiting,
     ListOptions, RemoveOptions, StopOptions, WaitCondition,
@@ -48,6 +49,8 @@ pub(crate) struct LocalContainers(pub(crate) Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) parts: Parts,
     slots: Mutex<HashMap<ContainerId, Arc<Slot>>>,
+    /// Where the places for mounts are, once they are made.
+    stubs: OnceLock<PathBuf>,
 }
 
 /// A container of ours, from create to remove.
@@ -144,6 +147,7 @@ impl LocalContainers {
         Self(Arc::new(Shared {
             parts,
             slots: Mutex::default(),
+            stubs: OnceLock::new(),
         }))
     }
 }
@@ -190,6 +194,16 @@ impl Shared {
     /// Directory of a container's files.
     pub(crate) fn dir_of(&self, id: &ContainerId) -> PathBuf {
         self.parts.dir.join(id.as_str())
+    }
+
+    /// The directory with places for mounts; made at the first call. Blocking.
+    pub(crate) fn stubs(&self) -> Result<&Path> {
+        if let Some(made) = self.stubs.get() {
+            return Ok(made);
+        }
+        let dir = self.parts.dir.with_file_name("stubs");
+        stubs::make(&dir)?;
+        Ok(self.stubs.get_or_init(|| dir))
     }
 
     /// The record of a name, an id, or a prefix of an id. One whose owner died is swept on the way and not found.

@@ -25,6 +25,7 @@ mod spec;
 mod start;
 mod state;
 mod stop;
+mod stubs;
 mod sweep;
 #[cfg(test)]
 mod tests;

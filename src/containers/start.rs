@@ -12,6 +12,7 @@ use super::peer;
 use super::plan;
 use super::record::{Record, now_ns};
 use super::state::{ContainerState, Move, Verb, decide};
+use super::stubs;
 use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::logs::{LogSink, LogStream};
@@ -102,6 +103,7 @@ impl Shared {
         let (spec, image) = (&record.body.spec, &record.body.image);
         let mut scratch = self.parts.snapshotter.directories(&record.snapshot_key());
         scratch.push(self.dir_of(&record.id));
+        stubs::put_below(&mut rootfs, self.stubs()?);
         if let Some(root) = rootfs.first_mut() {
             root.read_only |= spec.read_only;
         }

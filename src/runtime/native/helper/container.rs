@@ -5,6 +5,7 @@ use core::convert::Infallible;
 use crate::dev::Devices;
 use crate::fail::{Done, Fail, at, at_index, missing};
 use crate::message::{self, Fds};
+use crate::networks::loopback_up;
 use crate::sys::{self, AT_FDCWD, Sys};
 use crate::user::Identity;
 use crate::wire::{aux, MountRecord, Plan, Record, Section, Step, field, flag, mount};
@@ -18,6 +19,8 @@ pub(crate) struct Context<'a> {
     pub(crate) plan: Plan<'a>,
     pub(crate) fds: &'a Fds,
     pub(crate) slim: i32,
+    /// A network namespace made ahead.
+    pub(crate) network: Option<i32>,
 }
 
 impl Context<'_> {
@@ -70,9 +73,7 @@ fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
     sys::umask(0);
     join_cgroups(context)?;
     at(Step::CgroupNamespace, sys::unshare(sys::CLONE_NEWCGROUP))?;
-    if u64::from(plan.field(field::NAMESPACES)) & sys::CLONE_NEWNET != 0 {
-        at(Step::Loopback, loopback_up())?;
-    }
+    at(Step::Loopback, network(context))?;
     let proc = at(Step::Proc, private_proc(plan))?;
     let mut trees = [-1; MOST_MOUNTS];
     make_mounts(plan, &mut trees)?;
@@ -121,19 +122,16 @@ fn join_cgroups(context: &Context<'_>) -> Done {
     Ok(())
 }
 
-fn loopback_up() -> Sys<()> {
-    const SIOCGIFFLAGS: usize = 0x8913;
-    const SIOCSIFFLAGS: usize = 0x8914;
-    const IFF_UP: u8 = 1;
-    // AF_UNIX sockets know these requests too, and are there on every kernel.
-    let socket = sys::socket(1, 2)?;
-    let mut request = [0u8; 40];
-    request[0] = b'l';
-    request[1] = b'o';
-    sys::ioctl(socket, SIOCGIFFLAGS, request.as_mut_ptr() as usize)?;
-    request[16] |= IFF_UP;
-    sys::ioctl(socket, SIOCSIFFLAGS, request.as_ptr() as usize)?;
-    sys::close(socket);
+/// Enters the network that was made ahead, or brings up the one that came with the process.
+fn network(context: &Context<'_>) -> Sys<()> {
+    if let Some(network) = context.network {
+        sys::setns(network, sys::CLONE_NEWNET)?;
+        sys::close(network);
+        return Ok(());
+    }
+    if u64::from(context.plan.field(field::NAMESPACES)) & sys::CLONE_NEWNET != 0 {
+        loopback_up()?;
+    }
     Ok(())
 }
 

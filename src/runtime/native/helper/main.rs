@@ -17,6 +17,7 @@ mod init;
 mod ledger;
 mod message;
 mod mounts;
+mod networks;
 mod passwd;
 mod path;
 mod remove;

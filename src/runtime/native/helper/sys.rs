@@ -48,6 +48,7 @@ pub(crate) const RESOLVE_IN_ROOT: u64 = 0x10;
 pub(crate) const CLONE_NEWNS: u64 = 0x0002_0000;
 pub(crate) const CLONE_NEWCGROUP: u64 = 0x0200_0000;
 pub(crate) const CLONE_NEWNET: u64 = 0x4000_0000;
+pub(crate) const CLONE_NEWUSER: u64 = 0x1000_0000;
 pub(crate) const CLONE_PIDFD: u64 = 0x1000;
 pub(crate) const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -539,8 +540,11 @@ pub(crate) struct PollFd {
 }
 
 /// Waits without bound for one of the descriptors.
-pub(crate) fn poll(fds: &mut [PollFd]) -> Sys {
-    call(nr::PPOLL, [fds.as_mut_ptr() as usize, fds.len(), 0, 0, 8, 0])
+/// Waits for one of the descriptors, for so many milliseconds if told.
+pub(crate) fn poll(fds: &mut [PollFd], milliseconds: Option<u64>) -> Sys {
+    let time = milliseconds.map(|ms| [ms / 1000, ms % 1000 * 1_000_000]);
+    let time = time.as_ref().map_or(0, |time| time.as_ptr() as usize);
+    call(nr::PPOLL, [fds.as_mut_ptr() as usize, fds.len(), time, 0, 8, 0])
 }
 
 pub(crate) fn sleep_ms(milliseconds: u64) {

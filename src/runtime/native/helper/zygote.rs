@@ -8,6 +8,7 @@ use crate::message::{self, Fds};
 use crate::sys::{self, CloneArgs, PollFd, Sys};
 use crate::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op};
 use crate::wire::{NO_FD, Step};
+use crate::networks::Networks;
 use crate::{remove, slim, worker};
 
 /// Descriptors that the owner put there.
@@ -22,6 +23,7 @@ const PATIENCE_MS: u64 = 1500;
 
 struct Zygote {
     slim: i32,
+    networks: Networks,
     children: i32,
     ledger: Ledger,
     buffer: &'static mut [u8],
@@ -88,6 +90,7 @@ fn set_up(flags: u32, buffer: &'static mut [u8]) -> Done<Zygote> {
     let ledger = at(Step::SlimNamespace, Ledger::new())?;
     Ok(Zygote {
         slim,
+        networks: Networks::none(),
         children,
         ledger,
         buffer,
@@ -126,8 +129,10 @@ impl Zygote {
                 events: POLLIN,
                 revents: 0,
             });
-            if sys::poll(&mut fds).is_err() {
-                continue;
+            match sys::poll(&mut fds, self.networks.wait()) {
+                Err(_) => continue,
+                Ok(0) if self.networks.fill().is_err() => return,
+                Ok(_) => {}
             }
             if fds[2].revents != 0 {
                 self.reap();
@@ -248,7 +253,16 @@ impl Zygote {
             args.flags |= sys::CLONE_INTO_CGROUP;
             args.cgroup = cgroup as u64;
         }
-        let pid = at(Step::Clone, sys::clone3(&args))?;
+        let network = self.networks.take(&mut args.flags);
+        let pid = match sys::clone3(&args) {
+            Err(errno) => {
+                if let Some(network) = network {
+                    sys::close(network);
+                }
+                return at(Step::Clone, Err(errno));
+            }
+            Ok(pid) => pid,
+        };
         if pid == 0 {
             for fd in [CONTROL, OWNER, LOCK, self.children] {
                 sys::close(fd);
@@ -258,7 +272,12 @@ impl Zygote {
                 plan,
                 fds,
                 slim: self.slim,
+                network,
             });
+        }
+        // Whoever has entered it keeps it.
+        if let Some(network) = network {
+            sys::close(network);
         }
         if let Err(errno) = self.ledger.add(CONTAINER, pid, req, plan.section(Section::Cleanup)) {
             let _ = sys::kill(pid, SIGKILL);
