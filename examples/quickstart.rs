@@ -37,7 +37,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // An engine is a directory and a thread. Every container is bound to it, and ends when it does.
     let engine = Engine::open(scratch.path().join("root")).await?;
-    println!("opened    {:?}", engine.info()?);
+    let info = engine.system().info().await?;
+    println!(
+        "opened    {} with {} ({})",
+        scratch.path().join("root").display(),
+        info.storage_driver,
+        info.storage_reason
+    );
 
     let image = engine
         .pull(&source)

@@ -3,6 +3,9 @@
 //! Futures that users hold only wait for an answer from it, so they run on any executor, or none, and an engine in a
 //! `static` outlives the runtime of the test that first used it.
 
+#[cfg(feature = "conformance")]
+mod abandon;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,6 +19,8 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
+#[cfg(feature = "conformance")]
+pub use self::abandon::Abandon;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::blocking;
 
@@ -38,6 +43,8 @@ pub(crate) struct Spawner {
     handle: Handle,
     tails: Arc<Tails>,
     pid: u32,
+    #[cfg(feature = "conformance")]
+    abandon: Abandon,
 }
 
 /// Counts work that must not be cut off.
@@ -62,6 +69,8 @@ impl Driver {
             handle: runtime.handle().clone(),
             tails: Arc::clone(&tails),
             pid: std::process::id(),
+            #[cfg(feature = "conformance")]
+            abandon: Abandon::default(),
         };
         let (stop, stopped) = oneshot::channel::<Work>();
         thread::Builder::new()
@@ -173,8 +182,11 @@ impl Spawner {
             let _ = answer.send(Err(error));
             return Call { wait, abort: None };
         }
+        let work = self.abandonable(within(deadline, work));
         let task = self.handle.spawn(async move {
-            let _ = answer.send(within(deadline, work).await);
+            if let Some(result) = work.await {
+                let _ = answer.send(result);
+            }
         });
         Call {
             wait,
@@ -193,13 +205,16 @@ impl Spawner {
             let _ = answer.send(Err(error));
             return Call { wait, abort: None };
         }
+        let work = self.abandonable(work);
         self.begin(Box::pin(async move {
             let result = tokio::select! {
                 biased;
                 result = work => result,
-                () = answer.closed() => return,
+                () = answer.closed() => None,
             };
-            let _ = answer.send(result);
+            if let Some(result) = result {
+                let _ = answer.send(result);
+            }
         }));
         Call { wait, abort: None }
     }
@@ -226,14 +241,18 @@ impl Spawner {
         }
         let (work, spawner) = (work(cancel.clone()), self.clone());
         let undo: Undo<T> = Box::new(move |value| spawner.detach(undo(value)));
+        let work = self.tellable(work, cancel.clone());
         let guard = self.guard();
         self.begin(Box::pin(async move {
             let _guard = guard;
-            let result = Some(work.await);
-            let _ = sender.send(Answer {
-                result,
+            let (result, abandoned) = work.await;
+            let answer = Answer {
+                result: Some(result),
                 undo: Some(undo),
-            });
+            };
+            if !abandoned {
+                let _ = sender.send(answer);
+            }
         }));
         Tail { wait, cancel }
     }
@@ -255,6 +274,34 @@ impl Spawner {
     fn guard(&self) -> TailGuard {
         self.tails.running.fetch_add(1, Ordering::AcqRel);
         TailGuard(Arc::clone(&self.tails))
+    }
+
+    /// Makes callers go away at an await of one's choice.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn abandon(&self) -> &Abandon {
+        &self.abandon
+    }
+
+    /// Work whose caller a test can make go away: then there is no result.
+    #[cfg(feature = "conformance")]
+    fn abandonable<W: Future>(&self, work: W) -> impl Future<Output = Option<W::Output>> + use<W> {
+        self.abandon.dropping(work)
+    }
+
+    #[cfg(not(feature = "conformance"))]
+    fn abandonable<W: Future>(&self, work: W) -> impl Future<Output = Option<W::Output>> + use<W> {
+        async move { Some(work.await) }
+    }
+
+    /// Work that a test can tell that its caller went away: whether it was told is in the second value.
+    #[cfg(feature = "conformance")]
+    fn tellable<W: Future>(&self, work: W, cancel: Cancel) -> impl Future<Output = (W::Output, bool)> + use<W> {
+        self.abandon.telling(work, move || cancel.set())
+    }
+
+    #[cfg(not(feature = "conformance"))]
+    fn tellable<W: Future>(&self, work: W, _: Cancel) -> impl Future<Output = (W::Output, bool)> + use<W> {
+        async move { (work.await, false) }
     }
 
     /// Runs work that nobody waits for and that must not be cut off.

@@ -18,12 +18,13 @@ pub use self::run::{Output, RunBuilder};
 use crate::containers::{ContainerManager, ContainerSpec, ContainerSummary, ListOptions};
 use crate::driver::Driver;
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::EventStream;
 use crate::images::{ImageManager, ImageSummary};
 #[cfg(feature = "network")]
 use crate::networks::NetworkManager;
 use crate::probe::Probe;
-use crate::system::{Audit, Reconciled, Reconciler, SystemManager};
-use crate::types::{Filter, OwnerId};
+use crate::system::{Audit, EventQuery, LocalSystem, Reconciled, SystemManager};
+use crate::types::Filter;
 
 /// A container engine in this process. Cheap to clone; every clone is a handle of the same engine.
 ///
@@ -44,25 +45,7 @@ struct Inner {
 #[derive(Debug)]
 struct Local {
     driver: Driver,
-    owner: OwnerId,
-    storage: String,
-    storage_reason: String,
-    root: PathBuf,
-    reconciler: Reconciler,
-}
-
-/// What an engine says of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct EngineInfo {
-    /// The root directory.
-    pub root: PathBuf,
-    /// The storage driver.
-    pub storage_driver: String,
-    /// Why that one.
-    pub storage_reason: String,
-    /// This engine's id as an owner of containers.
-    pub owner: OwnerId,
+    system: LocalSystem,
 }
 
 impl Engine {
@@ -147,18 +130,16 @@ impl Engine {
         &self.inner.managers.system
     }
 
-    /// What this engine is.
+    /// What happens from now on, and with `since_ns` what happened and is still kept: here, and in other processes on the
+    /// same root.
     ///
     /// # Errors
-    /// `Unsupported` for an engine that is not in-process.
-    pub fn info(&self) -> Result<EngineInfo> {
-        let local = self.local("info")?;
-        Ok(EngineInfo {
-            root: local.root.clone(),
-            storage_driver: local.storage.clone(),
-            storage_reason: local.storage_reason.clone(),
-            owner: local.owner.clone(),
-        })
+    /// `InvalidArgument` for an unknown filter.
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind; dropping the stream ends it.
+    pub async fn events(&self, query: EventQuery) -> Result<EventStream> {
+        self.system().events(query).await
     }
 
     /// Removes what dead owners left behind, and blobs and layers that belong to no image. What a live owner has is never
@@ -170,13 +151,7 @@ impl Engine {
     /// # Cancel safety
     /// What was removed stays removed.
     pub async fn reconcile(&self) -> Result<Reconciled> {
-        let local = self.local("reconcile")?;
-        let reconciler = local.reconciler.clone();
-        local
-            .driver
-            .spawner()
-            .call(async move { reconciler.reconcile().await })
-            .await
+        self.local("reconcile")?.system.reconcile().await
     }
 
     /// Compares the records with what is really there.
@@ -184,13 +159,16 @@ impl Engine {
     /// # Errors
     /// `Unsupported` for an engine that is not in-process.
     pub async fn audit(&self) -> Result<Audit> {
-        let local = self.local("audit")?;
-        let reconciler = local.reconciler.clone();
-        local
-            .driver
-            .spawner()
-            .call(async move { reconciler.audit().await })
-            .await
+        self.local("audit")?.system.audit().await
+    }
+
+    /// Makes callers of this engine go away at an await of a test's choice, to show that nothing is left then.
+    ///
+    /// # Errors
+    /// `Unsupported` for an engine that is not in-process.
+    #[cfg(feature = "conformance")]
+    pub fn abandon(&self) -> Result<&crate::driver::Abandon> {
+        Ok(self.local("abandon")?.driver.spawner().abandon())
     }
 
     fn local(&self, verb: &'static str) -> Result<&Local> {

@@ -171,7 +171,7 @@ pub enum EventItem {
     },
 }
 
-/// Events as they come. Ends with the first error only.
+/// Events as they come. Ends with the first error, or when the moment has come that was asked for.
 pub type EventStream = Pin<Box<dyn Stream<Item = Result<EventItem>> + Send + 'static>>;
 
 /// Where events are kept, numbered from 1 without gaps.
@@ -215,6 +215,23 @@ impl EventBus {
     /// # Cancel safety
     /// Nothing is left behind.
     pub async fn subscribe(&self, filter: Filter, since_ns: Option<i64>) -> Result<EventStream> {
+        self.subscribe_until(filter, since_ns, None).await
+    }
+
+    /// As [`EventBus::subscribe`]; the stream ends once `until_ns` (nanoseconds since the epoch) has come, after the last
+    /// event of before.
+    ///
+    /// # Errors
+    /// As [`EventBus::subscribe`].
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind.
+    pub async fn subscribe_until(
+        &self,
+        filter: Filter,
+        since_ns: Option<i64>,
+        until_ns: Option<i64>,
+    ) -> Result<EventStream> {
         check_filter(&filter)?;
         let wakes = self.history.wakes();
         let start = match since_ns {
@@ -226,12 +243,13 @@ impl EventBus {
             wakes,
             filter,
             since_ns: since_ns.unwrap_or(i64::MIN),
+            until_ns: until_ns.unwrap_or(i64::MAX),
             cursor: start,
             ready: VecDeque::new(),
         };
         Ok(Box::pin(stream::try_unfold(follower, |mut follower| async move {
             let item = follower.next().await?;
-            Ok(Some((item, follower)))
+            Ok(item.map(|item| (item, follower)))
         })))
     }
 }
@@ -268,21 +286,28 @@ struct Follower {
     wakes: watch::Receiver<u64>,
     filter: Filter,
     since_ns: i64,
+    until_ns: i64,
     /// Number of the last event seen. `None`: the replay has not begun, and whatever the ring lost before is no lag.
     cursor: Option<u64>,
     ready: VecDeque<EventItem>,
 }
 
 impl Follower {
-    async fn next(&mut self) -> Result<EventItem> {
+    /// `None`: the end has come.
+    async fn next(&mut self) -> Result<Option<EventItem>> {
         loop {
             if let Some(item) = self.ready.pop_front() {
-                return Ok(item);
+                return Ok(Some(item));
             }
+            // Told before the look: what is written later bears a later time.
+            let over = now_ns() > self.until_ns;
             // Marked before the look, so that what is written during the look wakes us again.
             self.wakes.mark_unchanged();
             let after = self.cursor.unwrap_or(0);
             let batch = blocking(&self.history, move |history| history.after(after, BATCH)).await?;
+            if batch.is_empty() && over {
+                return Ok(None);
+            }
             if batch.is_empty() {
                 self.cursor.get_or_insert(0);
                 self.rest().await;
@@ -292,12 +317,14 @@ impl Follower {
         }
     }
 
-    /// Until this process wrote an event, or it is time to look for others'.
+    /// Until this process wrote an event, or it is time to look for others', or the end has come.
     async fn rest(&mut self) {
-        let woken = tokio::time::timeout(POLL, self.wakes.changed()).await;
+        let left = u64::try_from(self.until_ns.saturating_sub(now_ns())).unwrap_or(0);
+        let pause = POLL.min(Duration::from_nanos(left.saturating_add(1)));
+        let woken = tokio::time::timeout(pause, self.wakes.changed()).await;
         if matches!(woken, Ok(Err(_))) {
             // The writer's side is gone; other processes may still write.
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -308,7 +335,8 @@ impl Follower {
             if missed > 0 {
                 self.ready.push_back(EventItem::Lagged { missed });
             }
-            if event.time_ns >= self.since_ns && event.matches(&self.filter) {
+            let asked_for = (self.since_ns..=self.until_ns).contains(&event.time_ns);
+            if asked_for && event.matches(&self.filter) {
                 self.ready.push_back(EventItem::Event(event));
             }
         }
@@ -369,6 +397,23 @@ mod tests {
         write(&other, 0, RING + 76);
         assert_eq!(ids(&mut slow, 2).await, ["lagged 76", "c76"]);
         assert_eq!(other.after(0, 10_000).unwrap().len(), RING);
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_at_its_moment_with_everything_of_before() {
+        let (_dir, store, bus) = bus();
+        write(&store, 0, 3);
+        let past = bus
+            .subscribe_until(Filter::new(), Some(0), Some(now_ns()))
+            .await
+            .unwrap();
+        write(&store, 3, 6);
+        assert_eq!(past.count().await, 3);
+        let soon = now_ns() + 150_000_000;
+        let until = bus.subscribe_until(Filter::new(), None, Some(soon)).await.unwrap();
+        write(&store, 6, 8);
+        assert_eq!(until.count().await, 2);
+        assert!(now_ns() > soon);
     }
 
     #[test]

@@ -96,4 +96,6 @@ pub use self::images::{ImageManager, Pull};
 #[cfg(feature = "engine")]
 pub use self::logs::LogQuery;
 pub use self::progress::{Progress, ProgressEvent};
+#[cfg(feature = "engine")]
+pub use self::system::{DiskUsage, EventQuery, SystemInfo, SystemManager};
 pub use self::types::{Bytes, ContainerId, Digest, ExitStatus, Filter, ImageId, Outcome, Platform, Reference, Signal};

@@ -4,3 +4,5 @@ pub mod layers;
 pub mod registry;
 pub mod snapshots;
 pub mod storage;
+
+pub use crate::driver::Abandon;

@@ -2,9 +2,9 @@
 
 use super::local::Shared;
 use super::record::{Record, time_of};
-use super::state::ContainerState;
 use super::{ContainerExit, ContainerInfo};
 use crate::error::Result;
+use crate::types::IdRange;
 
 impl Shared {
     pub(crate) async fn inspect(&self, name: &str) -> Result<ContainerInfo> {
@@ -15,8 +15,12 @@ impl Shared {
 
 fn info(record: Record, ownership: &str) -> ContainerInfo {
     let (command, labels) = (record.command(), record.labels());
-    let running = record.state == ContainerState::Running;
+    let running = record.state.is_alive();
     let body = record.body;
+    let pid = body.process.filter(|_| running).map(|process| process.pid);
+    // Only where there is a user namespace: the container's own, or that of an ordinary user's engine.
+    let mapped = pid.filter(|_| body.spec.user_namespace || ownership != "direct");
+    let [uid_map, gid_map] = ["uid_map", "gid_map"].map(|file| mapped.map_or_else(Vec::new, |pid| id_map(pid, file)));
     ContainerInfo {
         id: record.id,
         name: record.name.to_string(),
@@ -25,13 +29,21 @@ fn info(record: Record, ownership: &str) -> ContainerInfo {
         command,
         labels,
         state: record.state,
-        pid: body.process.filter(|_| running).map(|process| process.pid),
+        pid,
         created: time_of(record.created_ns),
         started: body.started_ns.map(time_of),
         finished: body.finished_ns.map(time_of),
         exit: body.exit.map(ContainerExit::from),
         error: body.error,
         ownership: ownership.to_owned(),
+        uid_map,
+        gid_map,
         execs: Vec::new(),
     }
+}
+
+/// As this process sees the outer ids. A process that is gone has none.
+fn id_map(pid: u32, file: &str) -> Vec<IdRange> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    IdRange::parse_map(&text)
 }

@@ -19,7 +19,7 @@ impl Shared {
         let mut found = Vec::new();
         for row in rows {
             let record = Record::from_row(row)?;
-            let shown = options.all || wants_status || record.state == ContainerState::Running;
+            let shown = options.all || wants_status || record.state.is_alive();
             if shown && matches(&record, &options.filter) && !self.sweep_if_dead(&record).await? {
                 found.push(summary(&record, SystemTime::now()));
             }
@@ -93,6 +93,7 @@ fn status(record: &Record, now: SystemTime) -> String {
     match record.state {
         ContainerState::Created | ContainerState::Starting => "Created".into(),
         ContainerState::Running => format!("Up {}", since(record.body.started_ns)),
+        ContainerState::Paused => format!("Up {} (Paused)", since(record.body.started_ns)),
         ContainerState::Exited => {
             let code = record.body.exit.map_or(255, |exit| exit.status.code());
             format!("Exited ({code}) {} ago", since(record.body.finished_ns))

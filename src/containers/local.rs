@@ -62,10 +62,21 @@ pub(crate) struct Slot {
     /// The writers of its stdin, made by the first `attach`.
     pub(crate) input: Mutex<InputEnds>,
     live: Mutex<Option<Live>>,
-    /// How it ended, for those who wait while it is removed.
-    last_exit: Mutex<Option<ExitRecord>>,
-    /// Counts ends and removals, for waiters.
-    pub(crate) changed: watch::Sender<u64>,
+    /// For waiters.
+    pub(crate) life: watch::Sender<Life>,
+}
+
+/// What waiters must know of a container.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Life {
+    /// How often it has ended.
+    pub(crate) ends: u64,
+    /// When it ended last.
+    pub(crate) finished_ns: Option<i64>,
+    /// How it ended last.
+    pub(crate) exit: Option<ExitRecord>,
+    /// Whether it is gone.
+    pub(crate) removed: bool,
 }
 
 /// Both ends of the channel that feeds stdin.
@@ -96,8 +107,7 @@ impl Default for Slot {
             output: Mutex::default(),
             input: Mutex::default(),
             live: Mutex::default(),
-            last_exit: Mutex::default(),
-            changed: watch::Sender::new(0),
+            life: watch::Sender::new(Life::default()),
         }
     }
 }
@@ -125,20 +135,17 @@ impl Slot {
         *lock(&self.live) = live;
     }
 
-    pub(crate) fn last_exit(&self) -> Option<ExitRecord> {
-        *lock(&self.last_exit)
-    }
-
-    pub(crate) fn set_last_exit(&self, exit: Option<ExitRecord>) {
-        *lock(&self.last_exit) = exit;
-    }
-
     pub(crate) fn input(&self) -> MutexGuard<'_, InputEnds> {
         lock(&self.input)
     }
 
-    pub(crate) fn tell_waiters(&self) {
-        self.changed.send_modify(|count| *count += 1);
+    /// Tells waiters that it has ended, as was recorded.
+    pub(crate) fn tell_ended(&self, finished_ns: Option<i64>, exit: Option<ExitRecord>) {
+        self.life.send_modify(|life| {
+            life.ends += 1;
+            life.finished_ns = finished_ns;
+            life.exit = exit;
+        });
     }
 }
 
@@ -178,7 +185,7 @@ impl Shared {
     pub(crate) fn forget(&self, id: &ContainerId) {
         if let Some(slot) = lock(&self.slots).remove(id) {
             slot.output().close();
-            slot.tell_waiters();
+            slot.life.send_modify(|life| life.removed = true);
         }
     }
 

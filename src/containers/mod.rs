@@ -38,6 +38,7 @@ pub use self::manager::ContainerManager;
 pub use self::options::{
     AttachOptions, ExecSpec, ListOptions, RemoveOptions, SlowReader, StatsOptions, StopOptions, WaitCondition,
 };
+pub(crate) use self::record::Record;
 pub use self::spec::{BindMount, ContainerSpec, Lifetime, Limits, NetworkMode, Seccomp, Tmpfs, Ulimit};
 pub use self::state::ContainerState;
 pub use self::views::{

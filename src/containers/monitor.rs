@@ -95,8 +95,7 @@ impl Shared {
         if let Err(error) = self.record_state(&mut record, ContainerState::Exited, "die").await {
             tracing::warn!(container = %record.id, error = error.report(), "an exit could not be recorded");
         }
-        slot.set_last_exit(record.body.exit);
-        slot.tell_waiters();
+        slot.tell_ended(record.body.finished_ns, record.body.exit);
         if record.body.spec.auto_remove
             && let Err(error) = self.remove(record.id.as_str(), RemoveOptions::default()).await
             && !error.is_not_found()

@@ -34,10 +34,9 @@ pub(crate) fn signal(process: ProcessIdentity, signal: Signal) -> Result<()> {
     pidfd::send_signal(fd.as_fd(), signal.number()).map_err(|error| Error::os("send a signal", error))
 }
 
-/// Waits until a recorded process has ended.
-pub(crate) async fn ended(process: ProcessIdentity) -> Result<()> {
-    let Ok(fd) = open(process) else { return Ok(()) };
-    let fd = poll::watch(fd, Interest::READABLE).map_err(|error| Error::os("poll a process", error))?;
+/// Waits until an opened process has ended.
+pub(crate) async fn ended(process: OwnedFd) -> Result<()> {
+    let fd = poll::watch(process, Interest::READABLE).map_err(|error| Error::os("poll a process", error))?;
     fd.readable()
         .await
         .map(|_| ())

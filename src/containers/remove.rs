@@ -29,7 +29,10 @@ impl Shared {
             }
             _ => record,
         };
-        slot.set_last_exit(record.body.exit);
+        slot.life.send_if_modified(|life| {
+            life.exit = life.exit.or(record.body.exit);
+            false
+        });
         self.delete(&record).await?;
         Ok(Outcome::Done)
     }

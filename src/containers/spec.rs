@@ -174,7 +174,8 @@ pub struct ContainerSpec {
     pub readonly_paths: Option<Vec<PathBuf>>,
     /// How readily the kernel kills it for memory, -1000 to 1000.
     pub oom_score_adj: Option<i32>,
-    /// Whether it gets a user namespace of its own inside the engine's.
+    /// Whether it gets a user namespace of its own inside the engine's: its root is nobody on the host. Files keep their
+    /// owners by id-mapped mounts; in the directories of the host that it sees, its ids are the host's.
     pub user_namespace: bool,
     /// Removes it when it has ended.
     pub auto_remove: bool,

@@ -52,7 +52,6 @@ impl Shared {
             Ok(streams) => streams,
             Err(error) => return Err(abandon(&*task, error).await),
         };
-        slot.set_last_exit(None);
         slot.set_live(Some(Live {
             task: Arc::clone(&task),
         }));
@@ -147,8 +146,10 @@ impl Shared {
 /// The container that the error is about, unless it says already.
 fn about(record: &Record, error: Error) -> Error {
     let short = record.id.short().to_owned();
-    match error.kind() {
-        ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable => error,
+    match (error.kind(), error.object()) {
+        (ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable, _) => error,
+        // The user that is missing, say: "not found" must not sound as if the container were.
+        (_, Some((ObjectKind::User, _))) => error.context(format!("start container {short}")),
         _ => error
             .context(format!("start container {short}"))
             .with_object(ObjectKind::Container, record.id.as_str()),

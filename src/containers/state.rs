@@ -18,6 +18,8 @@ pub enum ContainerState {
     Starting,
     /// Its first process runs.
     Running,
+    /// It runs, and its processes are stopped where they are.
+    Paused,
     /// Its first process has ended.
     Exited,
     /// It is being removed.
@@ -26,10 +28,11 @@ pub enum ContainerState {
 
 impl ContainerState {
     /// Every state.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Created,
         Self::Starting,
         Self::Running,
+        Self::Paused,
         Self::Exited,
         Self::Removing,
     ];
@@ -40,9 +43,15 @@ impl ContainerState {
             Self::Created => "created",
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Exited => "exited",
             Self::Removing => "removing",
         }
+    }
+
+    /// Whether its first process lives: it runs, or is paused.
+    pub const fn is_alive(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
     }
 
     /// The state of a word that [`ContainerState::as_str`] gave.
@@ -64,6 +73,13 @@ pub(crate) enum Verb {
     Kill,
     Stop,
     Resize,
+    Pause,
+    Unpause,
+    Exec,
+    Attach,
+    Top,
+    Rename,
+    Update,
     Remove,
     RemoveForce,
 }
@@ -75,6 +91,13 @@ impl Verb {
             Self::Kill => "kill",
             Self::Stop => "stop",
             Self::Resize => "resize",
+            Self::Pause => "pause",
+            Self::Unpause => "unpause",
+            Self::Exec => "run a command in",
+            Self::Attach => "attach to",
+            Self::Top => "list the processes of",
+            Self::Rename => "rename",
+            Self::Update => "update",
             Self::Remove | Self::RemoveForce => "remove",
         }
     }
@@ -100,6 +123,8 @@ pub(crate) enum Move {
 pub(crate) enum Refusal {
     NotRunning,
     Running,
+    Paused,
+    NotPaused,
     BeingRemoved,
 }
 
@@ -108,17 +133,21 @@ pub(crate) const fn step(state: ContainerState, verb: Verb) -> Move {
     use ContainerState as S;
     use Move::{Already, Go, KillFirst, Refuse, Wait};
     match (state, verb) {
-        (S::Created | S::Exited, Verb::Start) => Go,
-        (S::Running, Verb::Start) => Already,
-        (S::Running, Verb::Kill | Verb::Stop | Verb::Resize) => Go,
-        (S::Created | S::Exited, Verb::Stop) => Already,
-        (S::Created | S::Exited | S::Removing, Verb::Kill | Verb::Resize) => Refuse(Refusal::NotRunning),
-        (S::Created | S::Exited, Verb::Remove | Verb::RemoveForce) => Go,
-        (S::Running, Verb::Remove) => Refuse(Refusal::Running),
-        (S::Running, Verb::RemoveForce) => KillFirst,
         (S::Starting, _) => Wait,
         (S::Removing, Verb::Remove | Verb::RemoveForce) => Wait,
-        (S::Removing, Verb::Start | Verb::Stop) => Refuse(Refusal::BeingRemoved),
+        (S::Removing, Verb::Start | Verb::Stop | Verb::Attach | Verb::Rename | Verb::Update) => {
+            Refuse(Refusal::BeingRemoved)
+        }
+        (_, Verb::Rename | Verb::Update) => Go,
+        (S::Created | S::Exited, Verb::Start | Verb::Attach | Verb::Remove | Verb::RemoveForce) => Go,
+        (S::Created | S::Exited, Verb::Stop) => Already,
+        (S::Running, Verb::Start) => Already,
+        (S::Running, Verb::Remove) => Refuse(Refusal::Running),
+        (S::Running, Verb::Unpause) => Refuse(Refusal::NotPaused),
+        (S::Paused, Verb::Start | Verb::Pause | Verb::Exec | Verb::Attach | Verb::Remove) => Refuse(Refusal::Paused),
+        (S::Running | S::Paused, Verb::RemoveForce) => KillFirst,
+        (S::Running | S::Paused, _) => Go,
+        (S::Created | S::Exited | S::Removing, _) => Refuse(Refusal::NotRunning),
     }
 }
 
@@ -136,6 +165,27 @@ pub(crate) fn refuse(id: &ContainerId, state: ContainerState, verb: Verb, refusa
         Refusal::Running => (
             ErrorKind::Conflict,
             format!("cannot remove container {short}: it is running; stop it first, or remove it with force"),
+        ),
+        Refusal::Paused if matches!(verb, Verb::Remove) => (
+            ErrorKind::Conflict,
+            format!(
+                "cannot remove container {short}: it is paused; unpause and stop it first, or remove it with force"
+            ),
+        ),
+        Refusal::Paused if matches!(verb, Verb::Pause) => (
+            ErrorKind::InvalidState,
+            format!("cannot pause container {short}: it is paused already"),
+        ),
+        Refusal::Paused => (
+            ErrorKind::InvalidState,
+            format!(
+                "cannot {} container {short}: it is paused; unpause it first",
+                verb.as_str()
+            ),
+        ),
+        Refusal::NotPaused => (
+            ErrorKind::InvalidState,
+            format!("cannot unpause container {short}: it is not paused"),
         ),
         Refusal::BeingRemoved => (
             ErrorKind::Conflict,
@@ -158,47 +208,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_verb_in_every_state() {
+    fn g1_every_verb_in_every_state() {
+        use ContainerState as S;
         use Move::{Already, Go, KillFirst, Refuse, Wait};
-        use Refusal::{BeingRemoved, NotRunning, Running};
-        let verbs = [
-            Verb::Start,
-            Verb::Kill,
-            Verb::Stop,
-            Verb::Resize,
-            Verb::Remove,
-            Verb::RemoveForce,
-        ];
+        use Refusal::{BeingRemoved, NotPaused, NotRunning, Paused, Running};
+        let columns = [S::Created, S::Running, S::Paused, S::Exited, S::Removing];
+        let gone = Refuse(NotRunning);
+        let going = Refuse(BeingRemoved);
         let table = [
-            (
-                ContainerState::Created,
-                [Go, Refuse(NotRunning), Already, Refuse(NotRunning), Go, Go],
-            ),
-            (ContainerState::Starting, [Wait; 6]),
-            (
-                ContainerState::Running,
-                [Already, Go, Go, Go, Refuse(Running), KillFirst],
-            ),
-            (
-                ContainerState::Exited,
-                [Go, Refuse(NotRunning), Already, Refuse(NotRunning), Go, Go],
-            ),
-            (
-                ContainerState::Removing,
-                [
-                    Refuse(BeingRemoved),
-                    Refuse(NotRunning),
-                    Refuse(BeingRemoved),
-                    Refuse(NotRunning),
-                    Wait,
-                    Wait,
-                ],
-            ),
+            (Verb::Start, [Go, Already, Refuse(Paused), Go, going]),
+            (Verb::Kill, [gone, Go, Go, gone, gone]),
+            (Verb::Stop, [Already, Go, Go, Already, going]),
+            (Verb::Resize, [gone, Go, Go, gone, gone]),
+            (Verb::Pause, [gone, Go, Refuse(Paused), gone, gone]),
+            (Verb::Unpause, [gone, Refuse(NotPaused), Go, gone, gone]),
+            (Verb::Exec, [gone, Go, Refuse(Paused), gone, gone]),
+            (Verb::Attach, [Go, Go, Refuse(Paused), Go, going]),
+            (Verb::Top, [gone, Go, Go, gone, gone]),
+            (Verb::Rename, [Go, Go, Go, Go, going]),
+            (Verb::Update, [Go, Go, Go, Go, going]),
+            (Verb::Remove, [Go, Refuse(Running), Refuse(Paused), Go, Wait]),
+            (Verb::RemoveForce, [Go, KillFirst, KillFirst, Go, Wait]),
         ];
-        for (state, row) in table {
-            for (verb, expected) in verbs.into_iter().zip(row) {
+        for (verb, row) in table {
+            for (state, expected) in columns.into_iter().zip(row) {
                 assert_eq!(step(state, verb), expected, "{verb:?} in {state}");
             }
+            assert_eq!(step(S::Starting, verb), Wait, "{verb:?}");
+        }
+        for state in ContainerState::ALL {
             assert_eq!(ContainerState::parse(state.as_str()), Some(state));
         }
     }

@@ -13,7 +13,7 @@ use super::spec::ContainerSpec;
 use super::state::ContainerState;
 use crate::error::{Error, Result};
 use crate::logs::TeeItem;
-use crate::types::{ContainerId, ExitStatus, ImageId};
+use crate::types::{ContainerId, ExitStatus, IdRange, ImageId};
 
 /// A stream that any executor can read.
 pub type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send + 'static>>;
@@ -129,6 +129,10 @@ pub struct ContainerInfo {
     pub error: Option<String>,
     /// How owners of its files are kept: `direct`, `mapped` or `squashed`.
     pub ownership: String,
+    /// While it runs: how its user ids relate to the host's. Empty: they are the host's.
+    pub uid_map: Vec<IdRange>,
+    /// The same of its groups.
+    pub gid_map: Vec<IdRange>,
     /// Execs of it that this process started and that have not been forgotten.
     pub execs: Vec<String>,
 }

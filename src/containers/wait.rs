@@ -1,108 +1,198 @@
-//! `wait`: until a container does not run.
+//! `wait`: until a container does not run, ends again, or is gone.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::local::{Shared, Slot, no_such};
+use super::local::{Life, Shared, no_such};
 use super::peer;
 use super::record::Record;
 use super::state::ContainerState;
 use super::{ContainerExit, Exiting, WaitCondition};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::events::{Event, EventKind, History as _, RING};
+use crate::types::{ContainerId, ExitStatus};
 
-/// How often another process' container that has not been started yet is looked at.
+/// How often another process' container is looked at whose end cannot be seen from its process.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Somebody who waits for a container of ours.
-struct Waiter {
-    slot: Arc<Slot>,
-    changed: watch::Receiver<u64>,
+/// What is waited for, and what was so when the wait began.
+enum Waiting {
+    /// It is so already.
+    Over(ContainerExit),
+    /// A container of ours.
+    Own {
+        life: watch::Receiver<Life>,
+        /// The end that counts is a later one than this.
+        mark: u64,
+        record: Record,
+    },
+    /// A container of another live process.
+    Peer {
+        record: Record,
+        process: Option<OwnedFd>,
+        /// The newest event when the wait began.
+        events: u64,
+    },
 }
 
 impl Shared {
     /// Registers a waiter; what comes back waits.
     pub(crate) async fn wait(self: &Arc<Self>, name: &str, condition: WaitCondition) -> Result<Exiting> {
-        if condition != WaitCondition::Exited {
-            return Err(Error::unsupported_verb("container wait with a condition"));
-        }
         let record = self.find(name).await?;
-        let (shared, waiter) = (Arc::clone(self), self.register(&record));
-        Ok(Box::pin(self.parts.spawner.call(async move {
-            match waiter {
-                Some(waiter) => shared.wait_own(&record, waiter).await,
-                None => shared.wait_peer(record).await,
-            }
-        })))
+        let (shared, waiting) = (Arc::clone(self), self.register(record, condition).await?);
+        let until = async move { shared.until(waiting, condition).await };
+        Ok(Box::pin(self.parts.spawner.call(until)))
     }
 
     /// Waits until a container has run and ended.
     pub(crate) async fn until_exited(&self, name: &str) -> Result<ContainerExit> {
         let record = self.find(name).await?;
-        match self.register(&record) {
-            Some(waiter) => self.wait_own(&record, waiter).await,
-            None => self.wait_peer(record).await,
-        }
+        let waiting = self.register(record, WaitCondition::Exited).await?;
+        self.until(waiting, WaitCondition::Exited).await
     }
 
-    /// Nothing that happens to a container of ours after this is missed.
-    fn register(&self, record: &Record) -> Option<Waiter> {
-        if !self.is_ours(record) {
-            return None;
+    /// Nothing that happens to the container after this is missed.
+    async fn register(&self, record: Record, condition: WaitCondition) -> Result<Waiting> {
+        if self.is_ours(&record) {
+            return self.register_own(record, condition).await;
         }
+        if let Some(exit) = settled(&record, condition) {
+            return Ok(Waiting::Over(exit));
+        }
+        let events = self.parts.store.call(|store| store.newest()).await?;
+        Ok(Waiting::Peer {
+            process: first_process(&record),
+            record,
+            events,
+        })
+    }
+
+    async fn register_own(&self, record: Record, condition: WaitCondition) -> Result<Waiting> {
         let slot = self.slot(&record.id);
-        let changed = slot.changed.subscribe();
-        Some(Waiter { slot, changed })
+        let life = slot.life.subscribe();
+        let record = match self.read(&record.id).await {
+            Err(error) if error.is_not_found() => {
+                self.forget(&record.id);
+                return match (condition, life.borrow().exit.or(record.body.exit)) {
+                    (WaitCondition::Exited | WaitCondition::NotRunning, Some(exit)) => Ok(Waiting::Over(exit.into())),
+                    (WaitCondition::Removed, exit) => Ok(Waiting::Over(exit.map_or_else(never_ran, Into::into))),
+                    _ => Err(error),
+                };
+            }
+            other => other?,
+        };
+        if let Some(exit) = settled(&record, condition) {
+            return Ok(Waiting::Over(exit));
+        }
+        let seen = *life.borrow();
+        // An end is recorded a moment before it is told: that one has been seen here.
+        let untold = record.state == ContainerState::Exited && seen.finished_ns != record.body.finished_ns;
+        let mark = seen.ends + u64::from(untold);
+        Ok(Waiting::Own { life, mark, record })
     }
 
-    async fn wait_own(&self, record: &Record, waiter: Waiter) -> Result<ContainerExit> {
-        let Waiter { slot, mut changed } = waiter;
-        let mut last = None;
+    async fn until(&self, waiting: Waiting, condition: WaitCondition) -> Result<ContainerExit> {
+        match waiting {
+            Waiting::Over(exit) => Ok(exit),
+            Waiting::Own { life, mark, record } => until_own(life, mark, &record, condition).await,
+            Waiting::Peer {
+                record,
+                process,
+                events,
+            } => self.until_peer(record, process, events, condition).await,
+        }
+    }
+
+    async fn until_peer(
+        &self,
+        first: Record,
+        mut process: Option<OwnedFd>,
+        events: u64,
+        condition: WaitCondition,
+    ) -> Result<ContainerExit> {
+        let before = first.body.finished_ns;
+        let mut exit = None;
         loop {
-            // Its exit is recorded by now, and it was not started again.
-            if let (None, Some(exit)) = (slot.live(), slot.last_exit()) {
-                return Ok(exit.into());
-            }
-            if slot.live().is_some() {
-                if changed.changed().await.is_err() {
-                    return Err(no_such(record.id.as_str()));
-                }
-                continue;
-            }
-            match self.read(&record.id).await {
-                Ok(now) => {
-                    let ended = now.state == ContainerState::Exited;
-                    last = now.body.exit.or(last);
-                    if let (true, Some(exit)) = (ended, last) {
-                        return Ok(exit.into());
-                    }
-                }
+            let now = match self.find(first.id.as_str()).await {
                 Err(error) if error.is_not_found() => {
-                    self.forget(&record.id);
-                    return last
-                        .or_else(|| slot.last_exit())
-                        .map(Into::into)
-                        .ok_or_else(|| no_such(record.id.as_str()));
+                    let told = self.told_exit(&first.id, events).await?;
+                    return match told.or(exit) {
+                        Some(exit) => Ok(exit),
+                        None if condition == WaitCondition::Removed => Ok(never_ran()),
+                        None => Err(error),
+                    };
                 }
-                Err(error) => return Err(error),
+                other => other?,
+            };
+            exit = now.body.exit.map(Into::into).or(exit);
+            let ended = now.state == ContainerState::Exited
+                && (condition != WaitCondition::NextExit || now.body.finished_ns != before);
+            if let (true, Some(exit)) = (ended && condition != WaitCondition::Removed, exit) {
+                return Ok(exit);
             }
-            if changed.changed().await.is_err() {
-                return Err(no_such(record.id.as_str()));
+            match process.take().or_else(|| first_process(&now)) {
+                Some(process) => peer::ended(process).await?,
+                None => tokio::time::sleep(POLL).await,
             }
         }
     }
 
-    async fn wait_peer(&self, mut record: Record) -> Result<ContainerExit> {
-        loop {
-            if let (ContainerState::Exited, Some(exit)) = (record.state, record.body.exit) {
-                return Ok(exit.into());
-            }
-            if let Some(process) = record.body.process.filter(|_| record.state == ContainerState::Running) {
-                peer::ended(process).await?;
-            }
-            tokio::time::sleep(POLL).await;
-            record = self.find(record.id.as_str()).await?;
-        }
+    /// How a container ended that is gone with its record: its last event says.
+    async fn told_exit(&self, id: &ContainerId, since: u64) -> Result<Option<ContainerExit>> {
+        let id = id.clone();
+        let events = self.parts.store.call(move |store| store.after(since, RING)).await?;
+        let died =
+            |event: &Event| event.kind == EventKind::Container && event.action == "die" && event.id == id.as_str();
+        let told = events.into_iter().rev().map(|(_, event)| event).find(died);
+        let code = told.and_then(|event| event.attributes.get("exitCode")?.parse().ok());
+        Ok(code.map(|code| ContainerExit {
+            status: ExitStatus::exited(code),
+            oom_killed: None,
+        }))
+    }
+}
+
+/// Its first process, while it runs.
+fn first_process(record: &Record) -> Option<OwnedFd> {
+    let running = matches!(record.state, ContainerState::Running | ContainerState::Paused);
+    let process = record.body.process.filter(|_| running)?;
+    peer::open(process).ok()
+}
+
+/// What a wait for a container that never ran gives: Docker's zero.
+fn never_ran() -> ContainerExit {
+    ContainerExit {
+        status: ExitStatus::exited(0),
+        oom_killed: None,
+    }
+}
+
+/// The answer where nothing needs to be waited for.
+fn settled(record: &Record, condition: WaitCondition) -> Option<ContainerExit> {
+    let exit = record.body.exit.map(ContainerExit::from);
+    match (condition, record.state) {
+        (WaitCondition::Exited | WaitCondition::NotRunning, ContainerState::Exited) => exit,
+        (WaitCondition::NotRunning, ContainerState::Created) => Some(never_ran()),
+        _ => None,
+    }
+}
+
+async fn until_own(
+    mut life: watch::Receiver<Life>,
+    mark: u64,
+    record: &Record,
+    condition: WaitCondition,
+) -> Result<ContainerExit> {
+    let over = |life: &Life| life.removed || (condition != WaitCondition::Removed && life.ends > mark);
+    let gone = || no_such(record.id.as_str());
+    let life = *life.wait_for(over).await.map_err(|_| gone())?;
+    let exit = life.exit.or(record.body.exit).map(ContainerExit::from);
+    match condition {
+        WaitCondition::Removed => Ok(exit.unwrap_or_else(never_ran)),
+        WaitCondition::NextExit if life.ends <= mark => Err(gone()),
+        _ => exit.ok_or_else(gone),
     }
 }

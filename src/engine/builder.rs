@@ -23,7 +23,8 @@ use crate::storage::snapshot::vfs::Vfs;
 use crate::storage::snapshot::{self, Snapshotter};
 use crate::storage::unpack::Unpacker;
 use crate::store::{Owner, Root, Store};
-use crate::system::Reconciler;
+use crate::system::{LocalSystem, Parts as SystemParts};
+use crate::types::IdRange;
 
 /// The seam's name in the root.
 const SNAPSHOTTER: &str = "snapshotter";
@@ -54,13 +55,11 @@ type SnapshotterMaker = Arc<dyn Fn(&BackendContext<'_>) -> Result<Arc<dyn Snapsh
 
 /// What opening makes.
 struct Opened {
-    root: PathBuf,
     owner: Owner,
     native: Arc<NativeRuntime>,
     images: Arc<LocalImages>,
     containers: LocalContainers,
-    reconciler: Reconciler,
-    reason: String,
+    system: LocalSystem,
 }
 
 /// An engine with choices of one's own. Every choice has a default.
@@ -71,6 +70,7 @@ pub struct EngineBuilder {
     snapshotters: BTreeMap<String, SnapshotterMaker>,
     runtime: Option<Arc<dyn Runtime>>,
     cgroups: Option<Arc<dyn CgroupDriver>>,
+    container_ids: Option<IdRange>,
     registries: Option<Arc<dyn RegistryProvider>>,
     logs: Option<Arc<dyn LogDriver>>,
 }
@@ -94,6 +94,7 @@ impl EngineBuilder {
             snapshotters: BTreeMap::new(),
             runtime: None,
             cgroups: None,
+            container_ids: None,
             registries: None,
             logs: None,
         }
@@ -129,6 +130,13 @@ impl EngineBuilder {
         self
     }
 
+    /// As root: the ids of containers that ask for a user namespace of their own, users and groups alike. Without it, root's
+    /// ranges in `/etc/subuid` and `/etc/subgid`. An ordinary user's containers have the ids of the engine.
+    pub fn container_ids(mut self, ids: IdRange) -> Self {
+        self.container_ids = Some(ids);
+        self
+    }
+
     /// Finds registries in a way of one's own: mirrors, credentials, certificates.
     pub fn registries(mut self, provider: Arc<dyn RegistryProvider>) -> Self {
         self.registries = Some(provider);
@@ -161,29 +169,23 @@ impl EngineBuilder {
         });
         let opened = opening.await?;
         let Opened {
-            root,
             owner,
             native,
             images,
             containers,
-            reconciler,
-            reason,
+            system,
         } = opened;
-        let (own, id) = (containers.clone(), owner.id().clone());
+        let own = containers.clone();
         driver.at_end(async move {
             own.0.close().await;
             native.close().await;
             drop(owner);
         });
-        let first = reconciler.clone();
+        let first = system.clone();
         spawner.background(async move { first.sweep_quietly().await });
         let local = Local {
             driver,
-            owner: id,
-            storage: reconciler.snapshotter.name().to_owned(),
-            storage_reason: reason,
-            root,
-            reconciler,
+            system: system.clone(),
         };
         let managers = Managers {
             #[cfg(feature = "network")]
@@ -192,7 +194,7 @@ impl EngineBuilder {
             }),
             images: Arc::new(DriverImages { spawner, inner: images }),
             containers: Arc::new(containers),
-            ..Managers::default()
+            system: Arc::new(system),
         };
         Ok(Engine {
             inner: Arc::new(Inner {
@@ -207,61 +209,59 @@ impl EngineBuilder {
         let root = Root::open(&self.root)?;
         let (owners, owner) = (root.owners(), root.owners().register()?);
         let store = Store::open(&root)?;
-        let native = Arc::new(self.native(&owner)?);
+        let cgroups = self
+            .cgroups
+            .clone()
+            .unwrap_or_else(|| Arc::new(NativeCgroups::new(owner.id())));
+        let native = Arc::new(native(&owner, Arc::clone(&cgroups), self.container_ids)?);
         let ownership = choose_ownership(&root, &native)?;
         root.recorded_backend(OWNERSHIP, ownership_name(&ownership))?;
-        let (snapshotter, reason) = self.choose_snapshotter(&root, &ownership, &native)?;
+        let (snapshotter, storage_reason) = self.choose_snapshotter(&root, &ownership, &native)?;
         let content = LocalContent::open(root.content(), owner.id().as_str())?;
         let images = Arc::new(self.images(&root, &owner, &store, &content, &snapshotter, &ownership)?);
+        let runtime = self
+            .runtime
+            .clone()
+            .unwrap_or_else(|| Arc::clone(&native) as Arc<dyn Runtime>);
+        let logs = self
+            .logs
+            .clone()
+            .unwrap_or_else(|| Arc::new(LocalDriver::new(LocalOptions::default())));
         let containers = LocalContainers::new(Parts {
-            spawner,
+            spawner: spawner.clone(),
             store: store.clone(),
             owners: owners.clone(),
             owner: owner.id().clone(),
             images: Arc::clone(&images) as Arc<dyn ImageManager>,
             snapshotter: Arc::clone(&snapshotter),
-            runtime: self
-                .runtime
-                .clone()
-                .unwrap_or_else(|| Arc::clone(&native) as Arc<dyn Runtime>),
-            logs: self
-                .logs
-                .clone()
-                .unwrap_or_else(|| Arc::new(LocalDriver::new(LocalOptions::default()))),
+            runtime: Arc::clone(&runtime),
+            logs: Arc::clone(&logs),
             dir: root.containers(),
             ownership: ownership_name(&ownership),
         });
-        let reconciler = Reconciler {
+        let system = LocalSystem::new(SystemParts {
+            spawner,
+            root,
+            owner: owner.id().clone(),
             owners,
             store,
             content,
             snapshotter,
+            storage_reason,
             images: Arc::clone(&images),
             containers: containers.clone(),
-        };
+            runtime: runtime.name().to_owned(),
+            logs: logs.name().to_owned(),
+            cgroups,
+            ownership: ownership_name(&ownership),
+        });
         Ok(Opened {
-            root: root.path().to_owned(),
             owner,
             native,
             images,
             containers,
-            reconciler,
-            reason,
+            system,
         })
-    }
-
-    fn native(&self, owner: &Owner) -> Result<NativeRuntime> {
-        let cgroups = self
-            .cgroups
-            .clone()
-            .unwrap_or_else(|| Arc::new(NativeCgroups::new(owner.id())));
-        let owner_lock = Some(owner.dup_lock()?);
-        let options = NativeOptions {
-            owner_lock,
-            cgroups: Some(cgroups),
-            ..NativeOptions::default()
-        };
-        Ok(NativeRuntime::new(options))
     }
 
     fn images(
@@ -336,6 +336,17 @@ impl EngineBuilder {
             ))),
         }
     }
+}
+
+/// The zygote keeps the owner's lock until it has cleaned up.
+fn native(owner: &Owner, cgroups: Arc<dyn CgroupDriver>, container_ids: Option<IdRange>) -> Result<NativeRuntime> {
+    let options = NativeOptions {
+        owner_lock: Some(owner.dup_lock()?),
+        cgroups: Some(cgroups),
+        container_ids,
+        ..NativeOptions::default()
+    };
+    Ok(NativeRuntime::new(options))
 }
 
 /// Mounts of an ordinary user are made in a user namespace, where overlay cannot use `trusted.*`.

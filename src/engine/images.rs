@@ -6,9 +6,15 @@ use async_trait::async_trait;
 
 use crate::driver::Spawner;
 use crate::error::Result;
-use crate::images::{ImageInfo, ImageManager, ImageSummary, PullRequest, RemoveImageOptions, Removed};
+use crate::images::{
+    ArchiveFormat, ByteStream, HistoryLine, ImageInfo, ImageManager, ImageSummary, Loaded, PullRequest,
+    RemoveImageOptions, Removed,
+};
 use crate::progress::Progress;
-use crate::types::{Filter, Outcome, Reference};
+use crate::types::{Filter, Outcome, Platform, Reference};
+
+/// Pieces of an archive that are read ahead of their reader.
+const AHEAD: usize = 4;
 
 /// Runs another manager's verbs on the driver. A dropped call drops the verb there.
 #[derive(Debug)]
@@ -47,6 +53,26 @@ impl ImageManager for DriverImages {
         let (inner, image) = (Arc::clone(&self.inner), image.to_owned());
         self.spawner
             .tail(|_| async move { inner.remove(&image, options).await }, |_| async {})
+            .await
+    }
+
+    async fn history(&self, image: &str) -> Result<Vec<HistoryLine>> {
+        let (inner, image) = (Arc::clone(&self.inner), image.to_owned());
+        self.spawner.call(async move { inner.history(&image).await }).await
+    }
+
+    async fn save(&self, images: &[String], platform: Option<Platform>, format: ArchiveFormat) -> Result<ByteStream> {
+        let (inner, images) = (Arc::clone(&self.inner), images.to_vec());
+        let saving = self
+            .spawner
+            .call(async move { inner.save(&images, platform, format).await });
+        Ok(self.spawner.stream(saving.await?, AHEAD))
+    }
+
+    async fn load(&self, archive: ByteStream, platform: Option<Platform>, progress: Progress) -> Result<Vec<Loaded>> {
+        let inner = Arc::clone(&self.inner);
+        self.spawner
+            .call(async move { inner.load(archive, platform, progress).await })
             .await
     }
 }

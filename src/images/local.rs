@@ -6,7 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use tokio::runtime::Builder;
 
-use super::{ImageInfo, ImageManager, ImageSummary, PullRequest, RemoveImageOptions, Removed};
+use super::{
+    ArchiveFormat, ByteStream, HistoryLine, ImageInfo, ImageManager, ImageSummary, Loaded, PullRequest,
+    RemoveImageOptions, Removed,
+};
 use crate::error::{Error, Result};
 use crate::events::{Event, EventKind};
 use crate::progress::Progress;
@@ -15,7 +18,7 @@ use crate::storage::content::ContentStore;
 use crate::storage::snapshot::Snapshotter;
 use crate::storage::unpack::Unpacker;
 use crate::store::{Node, NodeKind, Store};
-use crate::types::{Digest, Filter, ImageId, Outcome, OwnerId, Reference};
+use crate::types::{Digest, Filter, ImageId, Outcome, OwnerId, Platform, Reference};
 
 /// What the engine hands the manager.
 #[derive(Debug, Clone)]
@@ -131,6 +134,18 @@ impl ImageManager for LocalImages {
 
     async fn remove(&self, image: &str, options: RemoveImageOptions) -> Result<Vec<Removed>> {
         self.remove_named(image, options).await
+    }
+
+    async fn history(&self, image: &str) -> Result<Vec<HistoryLine>> {
+        self.history_of(image).await
+    }
+
+    async fn save(&self, images: &[String], platform: Option<Platform>, format: ArchiveFormat) -> Result<ByteStream> {
+        self.save_named(images, platform, format).await
+    }
+
+    async fn load(&self, archive: ByteStream, platform: Option<Platform>, progress: Progress) -> Result<Vec<Loaded>> {
+        self.load_and_tell(archive, platform, progress).await
     }
 }
 

@@ -18,9 +18,13 @@ use crate::progress::Progress;
 use crate::storage::unpack::LayerRef;
 use crate::types::{ChainId, Descriptor, Filter, ImageId, ImageSource, Outcome, Platform, Reference};
 
+mod archive;
 mod config;
+mod history;
 mod inspect;
+mod install;
 mod list;
+mod load;
 mod local;
 mod lookup;
 mod manifest;
@@ -28,6 +32,7 @@ mod origin;
 mod pull;
 mod remove;
 mod resolve;
+mod save;
 mod tag;
 
 #[cfg(test)]

@@ -1,28 +1,24 @@
 //! `pull`: fetches an image and unpacks it.
 //!
 //! Everything that is fetched is leased before it is looked for, so that a removal beside the pull cannot take it away in
-//! between. The record comes last.
+//! between.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::local::{LocalImages, now_ns};
+use super::install::Arrival;
+use super::local::LocalImages;
 use super::lookup::by_name;
-use super::manifest;
 use super::origin::{Chosen, Origin};
-use super::{ImageConfig, ImageInfo, Pull, PullRequest};
+use super::{ImageInfo, Pull, PullRequest};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::progress::{Progress, ProgressEvent};
-use crate::registry::ManifestBlob;
-use crate::storage::unpack::LayerRef;
-use crate::store::{ImageRecord, LayerRecord, Lease, Node, NodeKind, Store};
-use crate::types::{ImageId, ImageSource, Platform, Reference};
+use crate::store::{ImageRecord, Node, NodeKind};
+use crate::types::{ImageSource, Platform, Reference};
 
 impl LocalImages {
     pub(super) async fn pull_and_tell(&self, request: PullRequest, progress: Progress) -> Result<ImageInfo> {
-        let mut ending = Ending {
-            progress: Some(progress.clone()),
-        };
+        let mut ending = Ending::new(&progress);
         let result = self.pull_unless_here(&request, &progress).await;
         ending.tell(match &result {
             Ok(info) => ProgressEvent::Done { image: info.id },
@@ -61,9 +57,15 @@ impl LocalImages {
         let owner = self.parts.owner.clone();
         let lease = Arc::new(self.parts.store.call(move |store| store.lease(&owner)).await?);
         let mut held = blobs_of(&chosen);
-        let result = self
-            .fetch_leased(origin, &chosen, platform, &lease, &mut held, progress)
-            .await;
+        let arrival = Arrival {
+            chosen: &chosen,
+            source: origin.blobs(),
+            names: &origin.names,
+            shown: &origin.shown,
+            platform,
+            action: "pull",
+        };
+        let result = self.install(&arrival, &lease, &mut held, progress).await;
         if let Ok(lease) = Arc::try_unwrap(lease) {
             self.parts.store.call(move |_| lease.release()).await?;
         }
@@ -74,97 +76,6 @@ impl LocalImages {
         };
         result
     }
-
-    async fn fetch_leased(
-        &self,
-        origin: &Origin,
-        chosen: &Chosen,
-        platform: Option<&Platform>,
-        lease: &Arc<Lease>,
-        held: &mut Vec<Node>,
-        progress: &Progress,
-    ) -> Result<ImageInfo> {
-        self.hold(lease, held.clone()).await?;
-        progress.report(resolved(chosen));
-        self.keep_manifest(&chosen.blob).await?;
-        let unpacker = &self.parts.unpacker;
-        let config = unpacker
-            .blob(&chosen.manifest.config, origin.blobs(), manifest::MAX_CONFIG, progress)
-            .await?;
-        let config = ImageConfig::parse(&config)?;
-        check_platform(&config, platform, &origin.shown)?;
-        let layers = manifest::layers(&chosen.manifest, &config)?;
-        let mut record = record_of(chosen, &config, &layers);
-        let snapshots: Vec<Node> = record.chain_ids().iter().map(Node::snapshot).collect();
-        self.hold(lease, snapshots.clone()).await?;
-        held.splice(0..0, snapshots);
-        unpacker.image(&layers, origin.blobs(), progress).await?;
-        record.size = self.size_of(&record).await?;
-        unpacker.sync().await?;
-        let id = record.id;
-        let names = origin.names.clone();
-        let record = self.parts.store.call(move |store| put(store, record, &names)).await?;
-        self.tell("pull", id, origin.names.first()).await;
-        self.info_of(record).await
-    }
-
-    async fn hold(&self, lease: &Arc<Lease>, nodes: Vec<Node>) -> Result<()> {
-        let lease = Arc::clone(lease);
-        self.parts.store.call(move |_| lease.add(&nodes)).await
-    }
-
-    /// Puts a manifest, which is in memory as a whole, into the content store.
-    async fn keep_manifest(&self, blob: &ManifestBlob) -> Result<()> {
-        let descriptor = &blob.descriptor;
-        if self.parts.content.info(&descriptor.digest).await?.is_some() {
-            return Ok(());
-        }
-        let mut ingest = self
-            .parts
-            .content
-            .ingest(Some(&descriptor.digest), Some(descriptor.size))
-            .await?;
-        let bytes = blob.bytes.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            ingest.write(&bytes)?;
-            ingest.commit().map(drop)
-        });
-        written
-            .await
-            .map_err(|error| Error::internal("writing a manifest ended early").with_source(error))?
-    }
-
-    /// What the layers take on disk. A layer that is there twice counts once.
-    async fn size_of(&self, record: &ImageRecord) -> Result<u64> {
-        let mut total = 0u64;
-        for chain in record.chain_ids() {
-            total = total.saturating_add(self.parts.snapshotter.layer_usage(&chain).await?.bytes);
-        }
-        Ok(total)
-    }
-}
-
-/// Writes the record and points the names at it. An image that is here already stays as it is, with the blobs it came
-/// with: the same config means the same layers, however they were compressed elsewhere. Blocking.
-fn put(store: &Store, record: ImageRecord, names: &[Reference]) -> Result<ImageRecord> {
-    if let Some(old) = store.image(&record.id)?
-        && point_all(store, names, &record.id)?
-    {
-        return Ok(old);
-    }
-    store.put_image(&record, names)?;
-    Ok(record)
-}
-
-/// Whether the image was there to point all the names at.
-fn point_all(store: &Store, names: &[Reference], id: &ImageId) -> Result<bool> {
-    for name in names {
-        match store.tag(name, id) {
-            Err(error) if error.is_not_found() => return Ok(false),
-            other => other?,
-        };
-    }
-    Ok(true)
 }
 
 /// What was held and is not needed, since the image was here with other blobs.
@@ -177,55 +88,11 @@ fn unneeded(mut held: Vec<Node>, info: &ImageInfo) -> Vec<Node> {
     held
 }
 
-fn blobs_of(chosen: &Chosen) -> Vec<Node> {
+pub(super) fn blobs_of(chosen: &Chosen) -> Vec<Node> {
     let descriptors = [&chosen.blob.descriptor, &chosen.manifest.config]
         .into_iter()
         .chain(&chosen.manifest.layers);
     descriptors.map(|descriptor| Node::blob(&descriptor.digest)).collect()
-}
-
-fn record_of(chosen: &Chosen, config: &ImageConfig, layers: &[LayerRef]) -> ImageRecord {
-    let layer = |layer: &LayerRef| LayerRecord {
-        descriptor: layer.descriptor.clone(),
-        diff_id: layer.diff_id,
-    };
-    let mut manifest = chosen.blob.descriptor.clone();
-    // The name in a layout is no property of the image.
-    manifest.annotations.clear();
-    ImageRecord {
-        id: chosen.manifest.config.digest,
-        manifest,
-        config: chosen.manifest.config.clone(),
-        layers: layers.iter().map(layer).collect(),
-        platform: config.platform(),
-        created: config.created.clone(),
-        size: 0,
-        pulled_at_ns: now_ns(),
-    }
-}
-
-fn resolved(chosen: &Chosen) -> ProgressEvent {
-    let blobs = [&chosen.manifest.config].into_iter().chain(&chosen.manifest.layers);
-    // A blob that is named twice is fetched once.
-    let sizes: BTreeMap<_, u64> = blobs.map(|descriptor| (descriptor.digest, descriptor.size)).collect();
-    let total_bytes = sizes.values().fold(0u64, |sum, size| sum.saturating_add(*size));
-    ProgressEvent::Resolved {
-        manifest: chosen.blob.descriptor.digest,
-        layers: chosen.manifest.layers.len(),
-        total_bytes,
-    }
-}
-
-/// The config has the last word on what an image runs on.
-fn check_platform(config: &ImageConfig, wanted: Option<&Platform>, shown: &str) -> Result<()> {
-    let is = config.platform();
-    match wanted {
-        Some(wanted) if !wanted.accepts(&is) => {
-            let message = format!("{shown} is not there for {wanted}; available platforms: {is}");
-            Err(Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Image, shown))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn not_here(reference: &Reference, platform: Option<&Platform>) -> Error {
@@ -245,12 +112,18 @@ fn is_final(error: &Error) -> bool {
 }
 
 /// Sees to it that progress ends with one event, even where the pull is dropped.
-struct Ending {
+pub(super) struct Ending {
     progress: Option<Progress>,
 }
 
 impl Ending {
-    fn tell(&mut self, event: ProgressEvent) {
+    pub(super) fn new(progress: &Progress) -> Self {
+        Self {
+            progress: Some(progress.clone()),
+        }
+    }
+
+    pub(super) fn tell(&mut self, event: ProgressEvent) {
         if let Some(progress) = self.progress.take() {
             progress.report(event);
         }

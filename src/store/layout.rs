@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,12 +13,15 @@ use nix::unistd::{AccessFlags, access, geteuid};
 
 use super::{Locks, Owners};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
-use crate::types::ContainerId;
+use crate::types::{ContainerId, OwnerId};
 
 /// Version of the directory's layout. The databases count their own.
 const VERSION: u32 = 1;
 const VERSION_FILE: &str = "version";
+const ID_FILE: &str = "id";
 const TEMPORARY: &str = ".new.";
+/// How names of files begin that record a backend.
+const BACKEND: &str = "backend.";
 const DIRECTORIES: [&str; 5] = ["content", "snapshots", "containers", "owners", "locks"];
 
 /// File systems where locks or mapped memory are not the same for everybody: SQLite's WAL and flock cannot be trusted.
@@ -105,6 +109,31 @@ impl Root {
         Locks::new(self.path.join("locks"))
     }
 
+    /// A name for this root that stays: 64 hex digits, made by the first who asks. Of several processes that ask at once
+    /// all get the same.
+    ///
+    /// # Errors
+    /// `Os` where it can be neither read nor written.
+    pub fn id(&self) -> Result<String> {
+        let file = self.path.join(ID_FILE);
+        let damaged = || {
+            let message = format!(
+                "{} makes no sense; delete it, and the root gets another id",
+                file.display()
+            );
+            Error::new(ErrorKind::Corrupt, message).with_object(ObjectKind::Root, self.path.display().to_string())
+        };
+        let text = match read_if_there(&file)? {
+            Some(text) => Some(text),
+            None => {
+                create_atomically(&file, OwnerId::random().as_str().as_bytes())?;
+                read_if_there(&file)?
+            }
+        };
+        let id: OwnerId = text.as_deref().unwrap_or("").trim().parse().map_err(|_| damaged())?;
+        Ok(id.into())
+    }
+
     /// The backend recorded for a seam (`snapshotter`, `cgroup`, …), if one was chosen yet.
     ///
     /// # Errors
@@ -140,8 +169,24 @@ impl Root {
         Err(Error::new(ErrorKind::Conflict, message).with_object(ObjectKind::Backend, name))
     }
 
+    /// Whether any backend was recorded: then an engine was open here.
+    pub(super) fn has_backends(&self) -> Result<bool> {
+        let failed = |error| Error::os("list the root directory", error);
+        for entry in fs::read_dir(self.path()).map_err(failed)? {
+            if entry
+                .map_err(failed)?
+                .file_name()
+                .as_bytes()
+                .starts_with(BACKEND.as_bytes())
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn backend_file(&self, seam: &str) -> PathBuf {
-        self.path.join(format!("backend.{seam}"))
+        self.path.join(format!("{BACKEND}{seam}"))
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/version          who made this directory, and for which schema
+//! <root>/id               names this root, in whichever process it is opened
 //! <root>/backend.<seam>   the backend chosen first for a seam
 //! <root>/store.db         records that survive power loss: images, detached containers, and their edges
 //! <root>/run.db           records that die with the boot: bound containers, leases, recent events
@@ -24,7 +25,7 @@ mod owners;
 mod tests;
 
 pub use self::db::Store;
-pub use self::db::containers::{ContainerRow, Insert};
+pub use self::db::containers::{ContainerRow, Insert, StateCount};
 pub use self::db::images::{ImageEntry, ImageRecord, LayerRecord};
 pub use self::db::leases::Lease;
 pub use self::db::refs::{Node, NodeKind};

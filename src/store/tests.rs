@@ -514,6 +514,46 @@ fn damaged_and_newer_databases_are_named() {
 }
 
 #[test]
+fn a_used_root_without_its_records_is_refused_and_left_alone() {
+    let damages: [(&str, fn(&Root)); 3] = [
+        ("is empty", |root| fs::write(root.store_db(), "").unwrap()),
+        ("is missing", |root| fs::remove_file(root.store_db()).unwrap()),
+        ("lacks its tables", |root| {
+            // What SQLite leaves of a database whose first commits were in a journal that somebody deleted.
+            fs::remove_file(root.store_db()).unwrap();
+            let shell = rusqlite::Connection::open(root.store_db()).unwrap();
+            shell.pragma_update(None, "journal_mode", "wal").unwrap();
+        }),
+    ];
+    for (what, damage) in damages {
+        let (_dir, root) = root();
+        drop(Store::open(&root).unwrap());
+        root.recorded_backend("snapshotter", "vfs").unwrap();
+        damage(&root);
+        fs::write(root.path().join("store.db-wal"), "the last commits").unwrap();
+        for _ in 0..2 {
+            if what == "lacks its tables" {
+                fs::remove_file(root.path().join("store.db-wal")).ok();
+            }
+            let error = Store::open(&root).unwrap_err();
+            assert_eq!(error.kind(), &ErrorKind::Corrupt, "{what}");
+            assert!(error.to_string().contains(what), "{error}");
+        }
+        if what != "lacks its tables" {
+            let journal = fs::read_to_string(root.path().join("store.db-wal")).unwrap();
+            assert_eq!(journal, "the last commits");
+        }
+    }
+}
+
+#[test]
+fn a_root_whose_first_opening_was_cut_short_is_made_whole() {
+    let (_dir, root) = root();
+    fs::write(root.store_db(), "").unwrap();
+    assert!(Store::open(&root).unwrap().images().unwrap().is_empty());
+}
+
+#[test]
 fn many_processes_open_a_new_root_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("root");

@@ -72,13 +72,13 @@ pub struct ContainerCounts {
 pub struct EventQuery {
     /// Those kept since then too, in nanoseconds since the epoch; otherwise only what happens from now on.
     pub since_ns: Option<i64>,
-    /// The stream ends there, in nanoseconds since the epoch; otherwise it never does.
+    /// The stream ends once that moment has come, in nanoseconds since the epoch; otherwise it never does.
     pub until_ns: Option<i64>,
     /// `type`, `event`, `label`, `container`, `image`, `network`, `volume`.
     pub filter: Filter,
 }
 
-/// What an engine keeps on disk.
+/// What an engine keeps on disk, in blocks that are in use, as `du` counts them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DiskUsage {
@@ -90,6 +90,18 @@ pub struct DiskUsage {
     pub layers_bytes: u64,
     /// Blobs of all images, each counted once, in bytes.
     pub blobs_bytes: u64,
+    /// Logs and other files of containers, beside their writable layers, in bytes.
+    pub files_bytes: u64,
+    /// The engine's own records, in bytes.
+    pub records_bytes: u64,
+}
+
+impl DiskUsage {
+    /// Everything, in bytes: what `du` says of the root directory.
+    pub fn total_bytes(&self) -> u64 {
+        let writable: u64 = self.containers.iter().map(|container| container.writable_bytes).sum();
+        writable + self.layers_bytes + self.blobs_bytes + self.files_bytes + self.records_bytes
+    }
 }
 
 /// What an image keeps on disk.
@@ -125,6 +137,9 @@ pub trait SystemManager: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// Those of the records.
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind.
     async fn info(&self) -> Result<SystemInfo> {
         Err(Error::unsupported_verb("system.info"))
     }
@@ -142,10 +157,13 @@ pub trait SystemManager: Debug + Send + Sync + 'static {
         Err(Error::unsupported_verb("system.events"))
     }
 
-    /// What is kept on disk.
+    /// What is kept on disk. Reads every directory of the engine: it takes as long as `du`.
     ///
     /// # Errors
     /// `Os`.
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind.
     async fn disk_usage(&self) -> Result<DiskUsage> {
         Err(Error::unsupported_verb("system.disk_usage"))
     }

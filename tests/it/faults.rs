@@ -64,7 +64,7 @@ async fn role(work: impl Future<Output = longshore::Result<()>>) -> i32 {
 }
 
 /// How often a kill loop kills.
-fn kills() -> usize {
+pub fn kills() -> usize {
     std::env::var("LONGSHORE_KILL_LOOPS")
         .ok()
         .and_then(|number| number.parse().ok())

@@ -39,7 +39,7 @@ fn k2_every_no_has_a_remedy() -> Check {
 
 async fn e3_the_choice_of_storage_says_why() -> Check {
     let world = World::new().await?;
-    let info = world.engine.info()?;
+    let info = world.engine.system().info().await?;
     assert!(["overlayfs", "vfs"].contains(&info.storage_driver.as_str()), "{info:?}");
     assert!(!info.storage_reason.is_empty());
     Ok(())

@@ -10,15 +10,19 @@
     clippy::field_reassign_with_default
 )]
 
+mod cancel;
 mod faults;
 mod fixtures;
 mod frame;
 mod host;
 mod layout;
 mod life;
+mod places;
 mod process;
 mod pull;
 mod support;
+mod system;
+mod userns;
 
 use libtest_mimic::Arguments;
 
@@ -26,16 +30,25 @@ const GROUPS: &[frame::Group] = &[
     layout::TESTS,
     fixtures::TESTS,
     host::TESTS,
+    places::TESTS,
+    userns::TESTS,
     process::TESTS,
     life::TESTS,
     pull::TESTS,
     faults::TESTS,
+    system::TESTS,
+    cancel::TESTS,
 ];
 
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo)];
 
 fn main() {
-    let roles: Vec<_> = ROLES.iter().chain(faults::ROLES).copied().collect();
+    let roles: Vec<_> = ROLES
+        .iter()
+        .chain(faults::ROLES)
+        .chain(places::ROLES)
+        .copied()
+        .collect();
     if let Some(code) = support::embedder::run_role(&roles) {
         std::process::exit(code);
     }

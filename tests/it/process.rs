@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use longshore::{Bytes, ContainerSpec, ErrorKind, NetworkMode, Seccomp, Tmpfs};
+use longshore::{Bytes, ContainerSpec, ErrorKind, NetworkMode, ObjectKind, Seccomp, Tmpfs};
 use serde_json::json;
 
 use crate::frame::{Check, skip};
@@ -19,6 +19,7 @@ tests! { "process":
         h1_an_entrypoint_clears_the_images_command,
         h1_host_and_domain_names,
         h2_users_and_groups_are_looked_up_in_the_image,
+        h2_an_unknown_user_or_group_is_named,
         h4_init_reaps_orphans,
         h6_ulimits,
         h10_capabilities,
@@ -157,6 +158,51 @@ async fn h2_users_and_groups_are_looked_up_in_the_image() -> Check {
         "{}",
         unknown.report()
     );
+    Ok(())
+}
+
+async fn h2_an_unknown_user_or_group_is_named() -> Check {
+    let world = World::new().await?;
+    for user in ["nobody-we-know", "app:no-such-group", "nobody-we-know:0"] {
+        let refused = world
+            .engine
+            .run(world.spec().command(["true"]).user(user))
+            .output()
+            .await;
+        let error = refused.expect_err("there is no such user");
+        assert_eq!(error.kind(), &ErrorKind::NotFound, "{}", error.report());
+        assert_eq!(
+            error.object().map(|(kind, _)| kind),
+            Some(ObjectKind::User),
+            "{}",
+            error.report()
+        );
+        assert!(error.report().contains(user), "{}", error.report());
+    }
+    let mut spec = world.spec().command(["true"]);
+    spec.groups = vec!["no-such-group".to_owned()];
+    let error = world
+        .engine
+        .run(spec)
+        .output()
+        .await
+        .expect_err("there is no such group");
+    assert!(error.report().contains("no-such-group"), "{}", error.report());
+    for user in ["-1", "0:0:0", "4294967296", "a b"] {
+        let refused = world
+            .engine
+            .run(world.spec().command(["true"]).user(user))
+            .output()
+            .await;
+        let error = refused.expect_err("it is no user");
+        let kind = error.kind();
+        assert!(
+            matches!(kind, ErrorKind::InvalidArgument | ErrorKind::NotFound),
+            "{user}: {}",
+            error.report()
+        );
+        assert!(error.report().contains(user), "{}", error.report());
+    }
     Ok(())
 }
 

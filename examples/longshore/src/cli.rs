@@ -53,6 +53,21 @@ pub enum Verb {
     Rm(commands::rm::Args),
     /// Show what this engine is and what this host offers
     Info(commands::info::Args),
+    /// Show what happens, and with --since what happened
+    Events(commands::events::Args),
+    /// Verbs about the engine as a whole
+    #[command(subcommand)]
+    System(SystemVerb),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SystemVerb {
+    /// Show what images and containers take on disk
+    Df(commands::df::Args),
+    /// Show what this engine is and what this host offers
+    Info(commands::info::Args),
+    /// Show what happens, and with --since what happened
+    Events(commands::events::Args),
 }
 
 #[cfg(test)]

@@ -46,6 +46,22 @@ pub fn timestamp(when: SystemTime) -> String {
         .unwrap_or_else(|_| NEVER.into())
 }
 
+/// Nanoseconds since 1970, as queries take them.
+pub fn nanoseconds(when: SystemTime) -> i64 {
+    let since = when.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Nanoseconds since 1970 in RFC 3339, UTC, to the last digit.
+pub fn precise(ns: i64) -> String {
+    let (seconds, nanoseconds) = (ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000));
+    let Ok(when) = OffsetDateTime::from_unix_timestamp(seconds).map(|when| when.format(&Rfc3339)) else {
+        return NEVER.into();
+    };
+    let text = when.unwrap_or_else(|_| NEVER.into());
+    format!("{}.{nanoseconds:09}Z", text.trim_end_matches('Z'))
+}
+
 /// A point in time in RFC 3339, or Go's zero time for what has not happened.
 pub fn timestamp_or_never(when: Option<SystemTime>) -> String {
     when.map_or_else(|| NEVER.into(), timestamp)

@@ -15,6 +15,7 @@ use crate::registry::{BlobStream, ManifestBlob, ManifestKey, Registry};
 use crate::store::{ImageRecord, Node};
 use crate::types::{ContainerId, Digest};
 
+mod archives;
 mod support;
 
 fn two_layers() -> [Vec<u8>; 2] {

@@ -9,6 +9,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::sys::pidfd;
 use crate::sys::spawn::{Program, Spawn};
+use crate::types::IdRange;
 
 /// How ids inside containers relate to the host's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,98 @@ pub enum IdMapping {
     Ranges,
     /// Root is the caller, and there is no other.
     Single,
+}
+
+/// The ids of a container's own user namespace, as the zygote knows the outer ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ContainerIds {
+    pub(crate) uids: Vec<IdRange>,
+    pub(crate) gids: Vec<IdRange>,
+}
+
+impl ContainerIds {
+    /// All ids that the engine's own user namespace has, unchanged: what there is of an ordinary user's ids.
+    pub(crate) fn of_zygote(pid: u32) -> Result<Self> {
+        let read = |file: &str| {
+            let text = fs::read_to_string(format!("/proc/{pid}/{file}"))
+                .map_err(|error| Error::os("read the engine's id map", error))?;
+            let mut ranges = IdRange::parse_map(&text);
+            for range in &mut ranges {
+                range.outside = range.inside;
+            }
+            Ok::<_, Error>(ranges)
+        };
+        Ok(Self {
+            uids: read("uid_map")?,
+            gids: read("gid_map")?,
+        })
+    }
+
+    /// For root: the ranges that `/etc/subuid` and `/etc/subgid` give to root, from id 0 on.
+    ///
+    /// # Errors
+    /// `Unsupported` without any, with the lines to add.
+    pub(crate) fn of_root() -> Result<Self> {
+        let read = |file: &str| {
+            let ranges = read_ranges(Path::new(file), 0, Some("root"), 0);
+            ranges.map_err(|why| {
+                Error::unsupported(
+                    "a user namespace per container",
+                    format!(
+                        "ids for it: as root, `echo root:{}:65536 >> {file}`, or the option for them when the engine is \
+                         opened ({why})",
+                        free_start(&fs::read_to_string(file).unwrap_or_default())
+                    ),
+                )
+            })
+        };
+        Ok(Self {
+            uids: stack(&read("/etc/subuid")?),
+            gids: stack(&read("/etc/subgid")?),
+        })
+    }
+
+    /// Whether outer and inner ids are the same.
+    pub(crate) fn is_identity(&self) -> bool {
+        self.uids
+            .iter()
+            .chain(&self.gids)
+            .all(|range| range.inside == range.outside)
+    }
+
+    /// What an id of the container is outside.
+    pub(crate) fn outside(ranges: &[IdRange], id: u32) -> Option<u32> {
+        ranges
+            .iter()
+            .find(|range| id >= range.inside && id - range.inside < range.count)
+            .and_then(|range| range.outside.checked_add(id - range.inside))
+    }
+
+    /// The text of a map's file.
+    pub(crate) fn text(ranges: &[IdRange]) -> String {
+        let line = |range: &IdRange| format!("{} {} {}\n", range.inside, range.outside, range.count);
+        ranges.iter().map(line).collect()
+    }
+}
+
+/// Ranges one after the other, from id 0 on.
+fn stack(ranges: &[Range]) -> Vec<IdRange> {
+    let mut inside = 0u32;
+    let mut out = Vec::new();
+    for (start, count) in ranges {
+        out.push(IdRange::new(inside, *start, *count));
+        inside = inside.saturating_add(*count);
+    }
+    out
+}
+
+/// The first id above all that a file gives away.
+fn free_start(text: &str) -> u32 {
+    let end = |line: &str| {
+        let mut fields = line.trim().split(':').skip(1).map(|field| field.parse::<u32>().ok());
+        fields.next()??.checked_add(fields.next()??)
+    };
+    text.lines().filter_map(end).max().unwrap_or(0).max(100_000)
 }
 
 /// `start` and `count` of a range of the host's ids.
@@ -145,6 +238,24 @@ fn run(place: &str, argv: &[String]) -> io::Result<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn maps_of_containers() {
+        let ids = stack(&[(100_000, 10), (500_000, 65_536)]);
+        assert_eq!(ids, [IdRange::new(0, 100_000, 10), IdRange::new(10, 500_000, 65_536)]);
+        assert_eq!(ContainerIds::outside(&ids, 9), Some(100_009));
+        assert_eq!(ContainerIds::outside(&ids, 10), Some(500_000));
+        assert_eq!(ContainerIds::outside(&ids, 70_000), None);
+        let text = ContainerIds::text(&ids);
+        assert_eq!(text, "0 100000 10\n10 500000 65536\n");
+        assert_eq!(IdRange::parse_map(&text), ids);
+        assert_eq!(
+            IdRange::parse_map("         0       1000          1\nx y z\n1 2\n"),
+            [IdRange::new(0, 1000, 1)]
+        );
+        assert_eq!(free_start("a:100000:65536\nb:300000:10\nc:x:1\n"), 300_010);
+        assert_eq!(free_start(""), 100_000);
+    }
 
     #[test]
     fn ranges_by_name_and_number() {

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
+use self::idmap::ContainerIds;
 pub use self::idmap::IdMapping;
 use self::plan::Host;
 use self::zygote::{Zygote, ZygoteOptions};
@@ -28,7 +29,7 @@ use super::cgroups::CgroupDriver;
 use super::{Launch, Runtime, Started};
 use crate::error::{Error, Result};
 use crate::sys::blocking::blocking;
-use crate::types::Mount;
+use crate::types::{IdRange, Mount};
 
 /// How the native runtime is set up.
 #[derive(Debug, Default)]
@@ -41,6 +42,9 @@ pub struct NativeOptions {
     pub user_namespace: Option<bool>,
     /// Where limits and accounting come from. Without it, a limit is an error unless best effort is asked for.
     pub cgroups: Option<Arc<dyn CgroupDriver>>,
+    /// Ids for containers that want a user namespace of their own, users and groups alike. Without it, root takes its
+    /// ranges in `/etc/subuid` and `/etc/subgid`. An ordinary user has the ids of the engine's user namespace, always.
+    pub container_ids: Option<IdRange>,
 }
 
 /// Starts containers with the helper's zygote, which is spawned at the first use.
@@ -219,6 +223,34 @@ impl Shared {
         self.userns || !self.initial_userns
     }
 
+    /// The ids of a container with a user namespace of its own: those of the specification, else the engine's choice.
+    fn container_ids(&self, zygote: &Zygote, spec: &oci_spec::runtime::Spec) -> Result<ContainerIds> {
+        let linux = spec.linux().as_ref();
+        let wanted = |maps: Option<&Option<Vec<oci_spec::runtime::LinuxIdMapping>>>| {
+            let map =
+                |map: &oci_spec::runtime::LinuxIdMapping| IdRange::new(map.container_id(), map.host_id(), map.size());
+            maps.and_then(Option::as_ref)
+                .map_or_else(Vec::new, |maps| maps.iter().map(map).collect())
+        };
+        let ids = ContainerIds {
+            uids: wanted(linux.map(|linux| linux.uid_mappings())),
+            gids: wanted(linux.map(|linux| linux.gid_mappings())),
+        };
+        if !ids.uids.is_empty() || !ids.gids.is_empty() {
+            return Ok(ids);
+        }
+        if self.userns {
+            return ContainerIds::of_zygote(zygote.pid());
+        }
+        match self.options.container_ids {
+            Some(range) => Ok(ContainerIds {
+                uids: vec![range],
+                gids: vec![range],
+            }),
+            None => ContainerIds::of_root(),
+        }
+    }
+
     fn host(&self, zygote: &Zygote) -> Host {
         Host {
             bind_devices: self.bind_devices(),
@@ -242,13 +274,26 @@ impl Runtime for NativeRuntime {
                 blocking(move || shared.zygote()).await?
             }
         };
+        let ids = match wants_user_namespace(&launch.spec) {
+            true => Some(self.shared.container_ids(&zygote, &launch.spec)?),
+            false => None,
+        };
         let job = start::Job {
             host: self.shared.host(&zygote),
             zygote,
             cgroups: self.shared.options.cgroups.clone(),
+            ids,
         };
         job.run_detached(launch).await
     }
+}
+
+fn wants_user_namespace(spec: &oci_spec::runtime::Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    namespaces.is_some_and(|all| {
+        all.iter()
+            .any(|one| one.typ() == oci_spec::runtime::LinuxNamespaceType::User && one.path().is_none())
+    })
 }
 
 /// Whether the process may make mounts as it is.

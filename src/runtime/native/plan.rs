@@ -7,6 +7,7 @@ use std::path::{Component, Path};
 use oci_spec::runtime::{Capabilities, Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Process, Spec};
 
 use super::helper::wire::{NO_FD, SECTIONS, Section, field, flag, mount};
+use super::idmap::ContainerIds;
 use super::options::{self, Options};
 use crate::error::{Error, Result};
 use crate::runtime::Launch;
@@ -151,6 +152,10 @@ impl Plan {
         if condition {
             self.words[field::FLAGS] |= bit;
         }
+    }
+
+    fn has(&self, bit: u32) -> bool {
+        self.words[field::FLAGS] & bit != 0
     }
 
     fn string(&mut self, section: Section, text: &[u8]) -> Result<()> {
@@ -300,11 +305,12 @@ impl Plan {
             }
             match namespace.typ() {
                 LinuxNamespaceType::Network => own_network = true,
-                typ @ (LinuxNamespaceType::User | LinuxNamespaceType::Time) => {
-                    return Err(Error::unsupported(
-                        format!("a {typ} namespace per container"),
-                        "the user namespace of the whole engine (run as an ordinary user)",
-                    ));
+                LinuxNamespaceType::User => {
+                    flags |= libc::CLONE_NEWUSER as u64;
+                    self.set_if(true, flag::OWN_USERNS);
+                }
+                LinuxNamespaceType::Time => {
+                    return Err(Error::unsupported("a time namespace", "the host's time"));
                 }
                 _ => {}
             }
@@ -312,7 +318,12 @@ impl Plan {
         if own_network {
             flags |= libc::CLONE_NEWNET as u64;
         }
-        self.words[field::NAMESPACES] = (flags & !MADE_LATER) as u32;
+        flags &= !MADE_LATER;
+        // The mount namespace at once: the container's ids may not leave the zygote's.
+        if flags & libc::CLONE_NEWUSER as u64 != 0 {
+            flags |= libc::CLONE_NEWNS as u64;
+        }
+        self.words[field::NAMESPACES] = flags as u32;
         Ok(own_network)
     }
 
@@ -325,6 +336,7 @@ impl Plan {
         };
         let mut record = root_record(root)?;
         record.attributes |= options::NO_DEV;
+        record.flags |= mount::ID_MAP;
         self.record(record)?;
         for mount in launch.spec.mounts().as_deref().unwrap_or(&[]) {
             let target = clean_absolute(mount.destination(), "the target of a mount")?.to_vec();
@@ -333,7 +345,8 @@ impl Plan {
             }
             let options = Options::parse(mount.options().as_deref().unwrap_or(&[]), host)?;
             let devices = options.devices;
-            let mut record = spec_record(mount, target, options, host, own_network)?;
+            let foreign_network = !own_network && (host.bind_devices || self.has(flag::OWN_USERNS));
+            let mut record = spec_record(mount, target, options, host, foreign_network)?;
             let is_dev = record.strings[0] == b"/dev" && record.kind == mount::FILESYSTEM;
             if is_dev || !devices {
                 no_devices(&mut record);
@@ -410,10 +423,38 @@ impl Plan {
         self.string(Section::DevicePaths, &target)
     }
 
+    /// The ids of the container's own user namespace.
+    pub(crate) fn user_namespace(&mut self, ids: &ContainerIds) -> Result<()> {
+        let needs = || Error::unsupported("a user namespace without root", "id maps that map the id 0");
+        self.words[field::ROOT_UID] = ContainerIds::outside(&ids.uids, 0).ok_or_else(needs)?;
+        self.words[field::ROOT_GID] = ContainerIds::outside(&ids.gids, 0).ok_or_else(needs)?;
+        for ranges in [&ids.uids, &ids.gids] {
+            self.string(Section::IdMaps, ContainerIds::text(ranges).as_bytes())?;
+        }
+        self.set_if(!ids.is_identity(), flag::ID_MAPPED);
+        for device in self.sections[Section::Devices as usize].chunks_exact_mut(24) {
+            for (at, ranges) in [(16, &ids.uids), (20, &ids.gids)] {
+                let Some(word) = device.get_mut(at..at + 4) else {
+                    continue;
+                };
+                let id = helper_word(word);
+                let outside = ContainerIds::outside(ranges, id).ok_or_else(|| {
+                    Error::invalid(format!("the owner {id} of a device is not mapped in the container"))
+                })?;
+                word.copy_from_slice(&outside.to_ne_bytes());
+            }
+        }
+        Ok(())
+    }
+
     /// The read-only root is a property of the spec's root or of the root's mount.
     pub(crate) fn read_only_root(&mut self, read_only: bool) {
         self.set_if(read_only, flag::READ_ONLY_ROOT);
     }
+}
+
+fn helper_word(bytes: &[u8]) -> u32 {
+    super::helper::wire::u32_at(bytes, 0).unwrap_or(0)
 }
 
 /// A mount record before it is written.
@@ -531,7 +572,7 @@ fn spec_record(
     target: Vec<u8>,
     options: Options,
     host: Host,
-    own_network: bool,
+    foreign_network: bool,
 ) -> Result<RecordParts> {
     let kind = spec.typ().as_deref().unwrap_or("bind");
     let source = spec.source().as_deref();
@@ -564,15 +605,15 @@ fn spec_record(
     if options.bind || kind == "bind" || kind == "rbind" {
         let source = source.ok_or_else(|| Error::invalid("a bind mount without a source"))?;
         let source = clean_absolute(source, "the source of a bind mount")?.to_vec();
-        return Ok(bind(source, options.recursive || kind == "rbind", attributes, target));
+        let mut record = bind(source, options.recursive || kind == "rbind", attributes, target);
+        record.flags |= mount::ID_MAP;
+        return Ok(record);
     }
     match kind {
         "proc" | "mqueue" => Ok(filesystem(kind, Vec::new(), target)),
         "tmpfs" | "devpts" => Ok(filesystem(kind, options.data, target)),
         // Shows the network namespace of its maker, which must belong to the maker's user namespace.
-        "sysfs" if host.bind_devices && !own_network => {
-            Ok(bind(b"/sys".to_vec(), true, attributes | options::READ_ONLY, target))
-        }
+        "sysfs" if foreign_network => Ok(bind(b"/sys".to_vec(), true, attributes | options::READ_ONLY, target)),
         "sysfs" => Ok(filesystem(kind, Vec::new(), target)),
         "cgroup" | "cgroup2" if host.cgroup_v2 => {
             let mut record = filesystem("cgroup2", Vec::new(), target);

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use oci_spec::runtime::LinuxResources;
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
 use tokio::sync::oneshot;
 
 use super::helper::wire::{RECORD, RECORD_TEXT, Record, Step, op};
+use super::idmap::ContainerIds;
 use super::plan::{FdPositions, Host, Names, Plan};
 use super::task::NativeTask;
 use super::zygote::{self, ExitWatch, Reply, Zygote};
@@ -19,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::cgroups::{Cgroup, CgroupDriver};
 use crate::runtime::{Launch, Started, Task};
 use crate::sys::blocking::blocking;
-use crate::sys::{pidfd, socket};
+use crate::sys::{pidfd, poll, socket};
 use crate::types::{ContainerId, Signal};
 
 /// What a start needs.
@@ -28,6 +29,8 @@ pub(crate) struct Job {
     pub(crate) zygote: Arc<Zygote>,
     pub(crate) host: Host,
     pub(crate) cgroups: Option<Arc<dyn CgroupDriver>>,
+    /// Of a container with a user namespace of its own.
+    pub(crate) ids: Option<ContainerIds>,
 }
 
 /// The container's and the caller's ends of everything.
@@ -96,6 +99,9 @@ impl Job {
             .transpose()?
             .map(|filter| filter.to_vec());
         let mut plan = Plan::new(launch, self.host, filter)?;
+        if let Some(ids) = &self.ids {
+            plan.user_namespace(ids)?;
+        }
         plan.read_only_root(launch.rootfs.iter().any(|mount| mount.read_only));
         Ok(plan)
     }
@@ -197,8 +203,7 @@ impl Asked {
 async fn outcome(status: OwnedFd, names: &Names, host: Host) -> Result<Setup> {
     let setup = |error: io::Error| Error::os("read the start's status", error);
     socket::set_nonblocking(status.as_fd()).map_err(setup)?;
-    #[allow(deprecated, reason = "its successor is newer than the oldest tokio that we allow")]
-    let status = AsyncFd::new(status).map_err(setup)?;
+    let status = poll::watch(status, Interest::READABLE).map_err(setup)?;
     let mut buffer = [0u8; RECORD + RECORD_TEXT];
     let mut found = Setup::default();
     let mut ready = false;

@@ -44,6 +44,18 @@ pub(crate) fn error(record: &Record, text: &[u8], names: &Names, host: super::pl
         )
         .with_step(words);
     }
+    if is(Step::IdMappedMount) {
+        return Error::unsupported(
+            format!(
+                "showing {} in a user namespace of the container's own",
+                subject.as_deref().unwrap_or("a mount")
+            ),
+            "id-mapped mounts: Linux 5.12 and a file system that has them (ext4, xfs, btrfs; tmpfs from Linux 6.3 on), for the \
+             layers of an overlay Linux 5.19 and one file system for all of them",
+        )
+        .with_source(error)
+        .with_step(words);
+    }
     match subject {
         Some(subject) => error.context(format!("{words}: {subject}")),
         None => error,
@@ -71,7 +83,7 @@ fn subject(record: &Record, names: &Names) -> Option<String> {
         .map(|(step, _)| *step)?;
     match step {
         Step::RootMount => Some("/".to_owned()),
-        Step::Mount | Step::MountTarget | Step::AttachMount => names.mounts.get(index).cloned(),
+        Step::Mount | Step::IdMappedMount | Step::MountTarget | Step::AttachMount => names.mounts.get(index).cloned(),
         Step::MaskedPath => names.masked.get(index).cloned(),
         Step::ReadonlyPath => names.readonly.get(index).cloned(),
         Step::Device => names.devices.get(index).cloned(),

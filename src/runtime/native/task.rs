@@ -9,7 +9,7 @@ use oci_spec::runtime::LinuxResources;
 use tokio::sync::OnceCell;
 
 use super::helper::wire::op;
-use super::zygote::{ExitWatch, Zygote};
+use super::zygote::{self, ExitWatch, Zygote};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::runtime::cgroups::Cgroup;
 use crate::runtime::{Exit, Task};
@@ -75,28 +75,20 @@ impl NativeTask {
         }
     }
 
-    /// Every process of the cgroup. A process that ends meanwhile is no error.
-    fn send_all(&self, signal: Signal) -> Result<()> {
-        let Some(directory) = self
-            .cgroup
-            .as_ref()
-            .and_then(|cgroup| cgroup.directories().first().cloned())
-        else {
-            return Err(Error::unsupported(
-                "a signal to every process",
-                "a cgroup that holds the container",
-            ));
-        };
-        let list = std::fs::read_to_string(directory.join("cgroup.procs"))
-            .map_err(|error| Error::os("list the container's processes", error))?;
-        for pid in list.lines().filter_map(|line| line.parse().ok()) {
-            let sent = pidfd::open(pid).and_then(|process| pidfd::send_signal(process.as_fd(), signal.number()));
-            match sent {
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                result => result.map_err(|error| Error::os("send a signal", error))?,
-            }
+    /// Every process of the pid namespace. The others first: an end of the first process is the end of all.
+    async fn send_all(&self, signal: Signal) -> Result<()> {
+        let number = signal.number().to_ne_bytes();
+        let req = self.zygote.request();
+        let fds = [self.process.as_fd()];
+        let reply = self.zygote.send(req, op::SIGNAL, &number, &fds).await?;
+        let others = reply.await.map_err(|_| zygote::gone()).and_then(zygote::check);
+        match (others, self.send(signal)) {
+            (Ok(_), Err(error)) if error.kind() != &ErrorKind::InvalidState => Err(error),
+            // The first process may end when it sees the others end.
+            (Ok(_), _) => Ok(()),
+            (Err(_), Err(error)) => Err(error),
+            (Err(error), Ok(())) => Err(error),
         }
-        Ok(())
     }
 }
 
@@ -112,7 +104,7 @@ impl Task for NativeTask {
         }
         // The death of pid 1 is the death of its whole pid namespace.
         if all && signal != Signal::KILL {
-            return self.send_all(signal);
+            return self.send_all(signal).await;
         }
         self.send(signal)
     }

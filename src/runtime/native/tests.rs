@@ -868,3 +868,257 @@ async fn a_limit_above_the_hosts_is_lowered_with_a_warning() {
         "{warnings:?} {wanted}"
     );
 }
+
+/// A launch with a user namespace of the container's own.
+fn in_own_userns(root: &Path, script: &str) -> Launch {
+    let mut launch = launch(root, &["sh", "-c", script]);
+    let linux = launch.spec.linux_mut().as_mut().unwrap();
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    namespaces.push(
+        LinuxNamespaceBuilder::default()
+            .typ(LinuxNamespaceType::User)
+            .build()
+            .unwrap(),
+    );
+    linux.set_namespaces(Some(namespaces));
+    launch
+}
+
+/// Ids that are nobody's on this host, for root; an ordinary user has his own.
+fn runtime_with_ids() -> NativeRuntime {
+    NativeRuntime::new(NativeOptions {
+        container_ids: Some(crate::types::IdRange::new(0, 700_000, 65_536)),
+        ..NativeOptions::default()
+    })
+}
+
+/// What a process is on the host: its real uid, from outside.
+fn host_uid(pid: u32) -> u32 {
+    std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{pid}/task")).unwrap())
+}
+
+#[tokio::test]
+async fn k4_a_user_namespace_of_its_own() {
+    let root = root();
+    let runtime = runtime_with_ids();
+    let script = "echo $(id -u):$(id -g); cat /proc/self/uid_map | wc -l; stat -c %u:%g /bin /etc/passwd /dev /dev/shm;
+        hostname inside && hostname; ip link set lo down && echo lo; mount -t tmpfs tmpfs /tmp && echo mounted;
+        echo x > /tmp/x && stat -c %u:%g /tmp/x; echo again > /dev/stdout; exec sleep 100";
+    let mut launch = in_own_userns(root.path(), script);
+    let process = launch.spec.process_mut().as_mut().unwrap();
+    process.set_capabilities(Some(caps(&["SYS_ADMIN", "NET_ADMIN", "CHOWN"])));
+    let started = runtime.start(launch).await.unwrap();
+    let pid = started.task.pid();
+    let lines = read_lines(started.stdout, 11).await;
+    let (status, uid) = (
+        fs::read_to_string(format!("/proc/{pid}/status")).unwrap(),
+        host_uid(pid),
+    );
+    started.task.signal(Signal::KILL, false).await.unwrap();
+    started.task.wait().await.unwrap();
+    let maps = if super::has_admin() || runtime_mapping() == super::IdMapping::Single {
+        "1"
+    } else {
+        "2"
+    };
+    let expect = [
+        "0:0", maps, "0:0", "0:0", "0:0", "0:0", "inside", "lo", "mounted", "0:0", "again",
+    ];
+    assert_eq!(lines, expect, "{}", read(started.stderr));
+    let real = status.lines().find(|line| line.starts_with("Uid:")).unwrap();
+    let expect = if super::has_admin() {
+        700_000
+    } else {
+        nix::unistd::getuid().as_raw()
+    };
+    assert_eq!(
+        real.split_whitespace().nth(1),
+        Some(expect.to_string().as_str()),
+        "{uid}"
+    );
+}
+
+/// So many lines of output, or fewer if it ends.
+async fn read_lines(fd: Option<OwnedFd>, count: usize) -> Vec<String> {
+    let file = fs::File::from(fd.unwrap());
+    tokio::task::spawn_blocking(move || {
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(file));
+        let mut out = Vec::new();
+        while out.len() < count {
+            let Some(Ok(line)) = lines.next() else { break };
+            out.push(line);
+        }
+        out
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn e5_files_keep_their_owners_through_a_user_namespace() {
+    let root = root();
+    let data = tempfile::tempdir().unwrap();
+    fs::set_permissions(data.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::write(data.path().join("ours"), "1").unwrap();
+    let layers = tempfile::tempdir().unwrap();
+    for name in ["lower", "upper", "work"] {
+        fs::create_dir(layers.path().join(name)).unwrap();
+    }
+    fs::write(layers.path().join("lower/deep"), "2\n").unwrap();
+    let script = "stat -c %u:%g /data/ours /deep /bin/busybox; echo x > /data/made; echo y > /new; cat /deep; \
+                  chown 5:6 /new; stat -c %u:%g /data/made /new";
+    let mut launch = in_own_userns(root.path(), script);
+    launch.rootfs = vec![Mount {
+        source: crate::types::MountSource::Overlay {
+            lower: vec![layers.path().join("lower"), root.path().to_owned()],
+            upper: Some(layers.path().join("upper")),
+            work: Some(layers.path().join("work")),
+            user_xattr: !super::has_admin(),
+            volatile: false,
+        },
+        read_only: false,
+    }];
+    fs::set_permissions(layers.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut bind = mount("/data", "bind", &["rbind", "rw"]);
+    bind.set_source(Some(data.path().to_owned()));
+    let mut all = mounts();
+    all.push(bind);
+    launch.spec.set_mounts(Some(all));
+    let process = launch.spec.process_mut().as_mut().unwrap();
+    process.set_capabilities(Some(caps(&["CHOWN", "DAC_OVERRIDE"])));
+    std::os::unix::fs::symlink("busybox", root.path().join("bin/chown")).unwrap();
+    let runtime = runtime_with_ids();
+    let output = finish(runtime.start(launch).await.unwrap()).await;
+    let single = !super::has_admin() && runtime_mapping() == super::IdMapping::Single;
+    let new = if single { "0:0" } else { "5:6" };
+    assert_eq!(
+        output.stdout,
+        format!("0:0\n0:0\n0:0\n2\n0:0\n{new}\n"),
+        "{}",
+        output.stderr
+    );
+    let owner = |path: &Path| std::os::unix::fs::MetadataExt::uid(&fs::metadata(path).unwrap());
+    let me = nix::unistd::getuid().as_raw();
+    assert_eq!(
+        owner(&data.path().join("made")),
+        me,
+        "as if there were no user namespace"
+    );
+    let inner = owner(&layers.path().join("upper/new"));
+    assert!(inner == me || !super::has_admin() || inner == 5, "{inner}");
+    if super::has_admin() {
+        assert_eq!(inner, 5, "on the disk, the ids of the container");
+    }
+    let path = layers.path().join("work");
+    tokio::task::spawn_blocking(move || {
+        let _ = runtime.remove_tree(&path);
+        runtime.remove_tree(&path.parent().unwrap().join("upper"))
+    })
+    .await
+    .unwrap()
+    .unwrap();
+}
+
+#[tokio::test]
+async fn g2_capabilities_in_a_user_namespace_do_not_reach_outside() {
+    let root = root();
+    // With the host's network (whose sysfs shows), every capability, and no filter.
+    let script =
+        "hostname changed && echo own; mount -t sysfs sysfs /tmp && echo sysfs; mount -t proc proc /tmp && echo proc;
+        ip link set lo down 2>/dev/null && echo lo; ip link add x type dummy 2>/dev/null && echo link;
+        mknod /tmp/m c 1 1 2>/dev/null && cat /tmp/m 2>/dev/null | wc -c; mount -o remount,rw /proc/sys;
+        echo 1 > /proc/sys/kernel/panic && echo sysctl; cat /dev/null && echo end";
+    let mut launch = in_own_userns(root.path(), script);
+    let linux = launch.spec.linux_mut().as_mut().unwrap();
+    let mut namespaces = linux.namespaces().clone().unwrap();
+    namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
+    linux.set_namespaces(Some(namespaces));
+    let process = launch.spec.process_mut().as_mut().unwrap();
+    process.set_capabilities(Some(caps(&[
+        "SYS_ADMIN",
+        "NET_ADMIN",
+        "MKNOD",
+        "DAC_OVERRIDE",
+        "SYS_RESOURCE",
+        "SYS_PTRACE",
+        "CHOWN",
+    ])));
+    let before = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let output = finish(runtime_with_ids().start(launch).await.unwrap()).await;
+    assert_eq!(fs::read_to_string("/proc/sys/kernel/hostname").unwrap(), before);
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert_eq!(lines, ["own", "proc", "end"], "{}", output.stderr);
+}
+
+#[tokio::test]
+async fn ids_for_a_user_namespace_must_come_from_somewhere() {
+    if !super::has_admin() {
+        return;
+    }
+    let root = root();
+    let runtime = NativeRuntime::new(NativeOptions::default());
+    match runtime.start(in_own_userns(root.path(), "echo x")).await {
+        Ok(started) => {
+            assert!(fs::read_to_string("/etc/subuid").unwrap_or_default().contains("root:"));
+            finish(started).await;
+        }
+        Err(error) => {
+            assert!(
+                matches!(error.kind(), ErrorKind::Unsupported { .. }),
+                "{}",
+                error.report()
+            );
+            assert!(error.report().contains("/etc/subuid"), "{}", error.report());
+        }
+    }
+}
+
+/// What cannot be shown with other owners says so.
+#[tokio::test]
+async fn e5_a_file_system_without_id_maps_is_named() {
+    if !super::has_admin() {
+        return;
+    }
+    let root = root();
+    let mut launch = in_own_userns(root.path(), "echo x");
+    let mut all = mounts();
+    let mut bind = mount("/data", "bind", &["rbind", "rw"]);
+    bind.set_source(Some("/proc/self/attr".into()));
+    all.push(bind);
+    launch.spec.set_mounts(Some(all));
+    let error = runtime_with_ids().start(launch).await.unwrap_err();
+    assert!(
+        matches!(error.kind(), ErrorKind::Unsupported { .. }),
+        "{}",
+        error.report()
+    );
+    assert!(error.report().contains("/data"), "{}", error.report());
+}
+
+#[tokio::test]
+async fn g5_a_signal_to_all_needs_no_cgroup() {
+    let root = root();
+    let script = "trap 'got=1' USR1
+        for i in 1 2 3; do
+            sh -c 'trap \"echo other; exit\" USR1; echo up; while :; do sleep 0.05; done' &
+        done
+        while [ -z \"$got\" ]; do sleep 0.05; done; wait; echo first";
+    for own_userns in [false, true] {
+        let launch = match own_userns {
+            false => launch(root.path(), &["sh", "-c", script]),
+            true => in_own_userns(root.path(), script),
+        };
+        let mut started = runtime_with_ids().start(launch).await.unwrap();
+        let out = started.stdout.take().unwrap();
+        let first = read_lines(Some(out.try_clone().unwrap()), 3).await;
+        assert_eq!(first, ["up", "up", "up"]);
+        let signal: Signal = "USR1".parse().unwrap();
+        started.task.signal(signal, true).await.unwrap();
+        let mut rest = read_lines(Some(out), 4).await;
+        rest.sort();
+        assert_eq!(rest, ["first", "other", "other", "other"]);
+        started.task.wait().await.unwrap();
+        let gone = started.task.signal(signal, true).await.unwrap_err();
+        assert_eq!(gone.kind(), &ErrorKind::InvalidState);
+    }
+}

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
 use tokio::sync::{oneshot, watch};
 
 use super::helper::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, op, u32_at};
@@ -15,7 +15,7 @@ use super::idmap::{self, IdMapping};
 use super::step;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::spawn::{Program, Spawn};
-use crate::sys::{memfd, pidfd, socket};
+use crate::sys::{self, memfd, pidfd, socket};
 
 static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-helper"));
 
@@ -40,7 +40,7 @@ pub(crate) struct Zygote {
 
 #[derive(Debug)]
 struct Shared {
-    control: AsyncFd<OwnedFd>,
+    control: OwnedFd,
     next: AtomicU64,
     state: Mutex<State>,
     /// Set once the zygote is dead and reaped.
@@ -57,6 +57,57 @@ struct State {
 impl Shared {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The socket in the reactor of the runtime that polls the caller.
+    fn watch(&self, interest: Interest) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+        sys::poll::watch(self.control.try_clone()?, interest)
+    }
+
+    /// Tells something that has no reply; a zygote that is gone needs not be told.
+    fn tell(&self, req: u64, op: u16) {
+        let header = Header {
+            op,
+            req,
+            len: 0,
+            arg: 0,
+            flags: 0,
+        };
+        let _ = socket::send(self.control.as_fd(), [&header.encode(), &[]], &[]);
+    }
+}
+
+/// The zygote's process, to be reaped by whoever holds this last.
+struct Process {
+    shared: Arc<Shared>,
+    pidfd: Option<OwnedFd>,
+}
+
+impl Process {
+    /// Waits for the end, which has begun.
+    fn reap(mut self) {
+        if let Some(pidfd) = self.pidfd.take() {
+            let _ = pidfd::reap(pidfd.as_fd());
+            self.shared.reaped.send_replace(true);
+        }
+    }
+}
+
+impl Drop for Process {
+    /// The runtime that watched the zygote is gone, so that nobody can use it any more. It needs some milliseconds to clean
+    /// up, for which a drop does not wait.
+    fn drop(&mut self) {
+        let Some(pidfd) = self.pidfd.take() else { return };
+        bury(&self.shared);
+        self.shared.tell(0, op::SHUTDOWN);
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new().name("longshore-reap".into());
+        let _ = thread.spawn(move || {
+            // The embedder's signal handlers run on the embedder's threads.
+            let _ = nix::sys::signal::SigSet::all().thread_block();
+            let _ = pidfd::reap(pidfd.as_fd());
+            shared.reaped.send_replace(true);
+        });
     }
 }
 
@@ -83,23 +134,27 @@ struct Spawned {
 
 impl Zygote {
     /// Spawns a zygote and waits until it is ready. Blocks for a few milliseconds (with ranges: the time of two set-uid
-    /// programs). To be called in a runtime with I/O.
+    /// programs). To be called in a runtime with I/O, or on its blocking pool.
     ///
     /// # Errors
     /// `Unsupported` where the kernel forbids the namespaces; `Os` with the step that failed.
     pub(crate) fn start(options: &ZygoteOptions<'_>) -> Result<Self> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| gone())?;
         let spawned = spawn(options)?;
         let pid = spawned.child.pid;
-        socket::set_nonblocking(spawned.control.as_fd()).map_err(|error| Error::os("set the socket up", error))?;
-        #[allow(deprecated, reason = "its successor is newer than the oldest tokio that we allow")]
-        let control = AsyncFd::new(spawned.control).map_err(|error| Error::os("watch the zygote", error))?;
         let shared = Arc::new(Shared {
-            control,
+            control: spawned.control,
             next: AtomicU64::new(1),
             state: Mutex::default(),
             reaped: watch::Sender::new(false),
         });
-        tokio::spawn(receive(Arc::clone(&shared), spawned.child.pidfd));
+        let process = Process {
+            shared: Arc::clone(&shared),
+            pidfd: Some(spawned.child.pidfd),
+        };
+        socket::set_nonblocking(shared.control.as_fd()).map_err(|error| Error::os("set the socket up", error))?;
+        // The socket goes into the reactor in that task, not here: a blocking call can outlive the reactor of its runtime.
+        runtime.spawn(receive(process));
         Ok(Self {
             shared,
             mapping: spawned.mapping,
@@ -142,6 +197,28 @@ impl Zygote {
         receiver
     }
 
+    /// Sends a request and returns where its reply will come.
+    pub(crate) async fn send(
+        &self,
+        req: u64,
+        op: u16,
+        blob: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<oneshot::Receiver<Reply>> {
+        let receiver = self.expect(req)?;
+        let message = Message::new(req, op, blob)?;
+        let fds = message.descriptors(fds);
+        loop {
+            match socket::send(self.shared.control.as_fd(), [&message.head, message.body], &fds) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let room = self.shared.watch(Interest::WRITABLE).map_err(lost)?;
+                    room.writable().await.map_err(lost)?.retain_ready();
+                }
+                result => return result.map(|()| receiver).map_err(lost),
+            }
+        }
+    }
+
     /// Sends a request and waits for its reply. For the blocking pool.
     pub(crate) fn call_blocking(&self, op: u16, blob: &[u8], fds: &[BorrowedFd<'_>]) -> Result<Reply> {
         let receiver = self.send_blocking(self.request(), op, blob, fds)?;
@@ -173,14 +250,7 @@ impl Zygote {
 
     /// Tells something that has no reply; a zygote that is gone needs not be told.
     pub(crate) fn tell(&self, req: u64, op: u16) {
-        let header = Header {
-            op,
-            req,
-            len: 0,
-            arg: 0,
-            flags: 0,
-        };
-        let _ = socket::send(self.shared.control.as_fd(), [&header.encode(), &[]], &[]);
+        self.shared.tell(req, op);
     }
 
     fn expect(&self, req: u64) -> Result<oneshot::Receiver<Reply>> {
@@ -382,27 +452,27 @@ fn decode(bytes: &[u8], fds: Vec<OwnedFd>) -> Option<Reply> {
 }
 
 /// Hands out replies and exits until the zygote is gone, and reaps it.
-async fn receive(shared: Arc<Shared>, process: OwnedFd) {
-    let mut buffer = vec![0u8; HEADER + 64];
-    loop {
-        let Ok(mut ready) = shared.control.readable().await else {
-            break;
-        };
-        match socket::receive(shared.control.as_fd(), &mut buffer) {
-            Ok((0, _)) => break,
-            Ok((len, fds)) => {
-                if let Some(reply) = decode(buffer.get(..len).unwrap_or(&[]), fds) {
-                    hand_out(&shared, reply);
+async fn receive(process: Process) {
+    let shared = Arc::clone(&process.shared);
+    if let Ok(control) = shared.watch(Interest::READABLE) {
+        let mut buffer = vec![0u8; HEADER + 64];
+        while let Ok(mut ready) = control.readable().await {
+            match socket::receive(control.as_fd(), &mut buffer) {
+                Ok((0, _)) => break,
+                Ok((len, fds)) => {
+                    if let Some(reply) = decode(buffer.get(..len).unwrap_or(&[]), fds) {
+                        hand_out(&shared, reply);
+                    }
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                Err(_) => break,
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-            Err(_) => break,
         }
     }
     bury(&shared);
+    shared.tell(0, op::SHUTDOWN);
     // It closes its socket by dying; the wait is short.
-    let _ = tokio::task::spawn_blocking(move || pidfd::reap(process.as_fd())).await;
-    shared.reaped.send_replace(true);
+    let _ = tokio::task::spawn_blocking(move || process.reap()).await;
 }
 
 fn hand_out(shared: &Shared, reply: Reply) {

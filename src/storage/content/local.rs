@@ -138,6 +138,10 @@ impl Ingest for LocalIngest {
         Ok(())
     }
 
+    fn digest(&self) -> Option<Digest> {
+        Some(self.hasher.clone().finish())
+    }
+
     fn commit(mut self: Box<Self>) -> Result<BlobInfo> {
         let digest = std::mem::take(&mut self.hasher).finish();
         super::check_whole(self.expected.as_ref(), self.size, &digest, self.written)?;

@@ -43,6 +43,10 @@ impl Ingest for MemoryIngest {
         Ok(())
     }
 
+    fn digest(&self) -> Option<Digest> {
+        Some(Digest::of(&self.bytes))
+    }
+
     fn commit(self: Box<Self>) -> Result<BlobInfo> {
         let (digest, size) = (Digest::of(&self.bytes), self.bytes.len() as u64);
         super::check_whole(self.expected.as_ref(), self.size, &digest, size)?;

@@ -28,6 +28,12 @@ pub trait Ingest: Debug + Send {
     /// `NoSpace`, `ReadOnly` or `Os`; `DigestMismatch` as soon as there are more bytes than expected.
     fn write(&mut self, bytes: &[u8]) -> Result<()>;
 
+    /// The digest of what was written so far, where it is known before the commit: whoever leases it first cannot lose the
+    /// blob to a removal that comes between commit and lease.
+    fn digest(&self) -> Option<Digest> {
+        None
+    }
+
     /// Makes the blob visible under its digest. Finding it there already is success.
     ///
     /// # Errors

@@ -24,7 +24,8 @@ enum Decoder<R: BufRead> {
 /// A layer's uncompressed bytes, hashed as they pass by.
 pub(crate) struct Uncompressed<R: BufRead> {
     decoder: Decoder<Sniffed<R>>,
-    hasher: Hasher,
+    /// None where nobody wants the digest.
+    hasher: Option<Hasher>,
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
@@ -70,11 +71,18 @@ impl<R: BufRead> Uncompressed<R> {
         let buffer = vec![0; CHUNK].into_boxed_slice();
         Ok(Self {
             decoder,
-            hasher: Hasher::default(),
+            hasher: Some(Hasher::default()),
             buffer,
             start: 0,
             end: 0,
         })
+    }
+
+    /// As [`Uncompressed::new`], for bytes whose digest nobody wants; [`Uncompressed::finish`] must not be called.
+    pub(crate) fn unhashed(source: R) -> Result<Self> {
+        let mut out = Self::new(source)?;
+        out.hasher = None;
+        Ok(out)
     }
 
     /// Reads what is left and returns the digest of everything, and the source behind its last byte.
@@ -91,7 +99,7 @@ impl<R: BufRead> Uncompressed<R> {
             Decoder::Gzip(decoder) => decoder.into_inner(),
             Decoder::Zstd(decoder) => decoder.finish(),
         };
-        Ok((self.hasher.finish(), sniffed.source))
+        Ok((self.hasher.unwrap_or_default().finish(), sniffed.source))
     }
 }
 
@@ -134,7 +142,9 @@ impl<R: BufRead> BufRead for Uncompressed<R> {
                 Decoder::Gzip(decoder) => read_up_to(decoder, &mut self.buffer)?,
                 Decoder::Zstd(decoder) => read_up_to(decoder, &mut self.buffer)?,
             };
-            self.hasher.update(&self.buffer[..self.end]);
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(&self.buffer[..self.end]);
+            }
         }
         Ok(&self.buffer[self.start..self.end])
     }

@@ -5,12 +5,12 @@
 //! the media type (bytes are sniffed).
 
 mod apply;
-mod decompress;
+pub(crate) mod decompress;
 mod limits;
 mod name;
 mod notes;
 mod pax;
-mod tar;
+pub(crate) mod tar;
 #[cfg(test)]
 mod tests;
 mod tree;

@@ -11,6 +11,7 @@ mod usage;
 pub mod vfs;
 
 pub use self::auto::auto;
+pub(crate) use self::usage::usage_of;
 
 use std::fmt::Debug;
 use std::path::PathBuf;

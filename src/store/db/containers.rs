@@ -31,6 +31,17 @@ pub struct ContainerRow {
     pub body: String,
 }
 
+/// How many containers of an owner are in a state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateCount {
+    /// Whose they are; `None`: detached ones.
+    pub owner: Option<OwnerId>,
+    /// A word of the state table.
+    pub state: String,
+    /// How many.
+    pub containers: usize,
+}
+
 /// What became of a new row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
@@ -173,6 +184,18 @@ impl Store {
     /// Those of the database.
     pub fn containers(&self) -> Result<Vec<ContainerRow>> {
         self.collect("1", &[])
+    }
+
+    /// How many containers there are of each owner in each state, without reading them. Blocking.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn container_states(&self) -> Result<Vec<StateCount>> {
+        let mut counts = Vec::new();
+        for database in self.databases() {
+            counts.extend(database.read(count_states)?);
+        }
+        Ok(counts)
     }
 
     /// Bound containers of an owner, the newest first. Blocking.
@@ -318,19 +341,35 @@ fn select(database: &Connection, condition: &str, values: &[&str]) -> rusqlite::
     rows.collect()
 }
 
+fn count_states(database: &Connection) -> rusqlite::Result<Vec<StateCount>> {
+    let mut statement = database.prepare("SELECT owner, state, COUNT(*) FROM containers GROUP BY owner, state")?;
+    let rows = statement.query_map([], |row| {
+        Ok(StateCount {
+            owner: owner_of(row, 0)?,
+            state: row.get(1)?,
+            containers: usize::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
+        })
+    })?;
+    rows.collect()
+}
+
+fn owner_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<OwnerId>> {
+    let owner: Option<String> = row.get(column)?;
+    owner
+        .map(|text| text.parse())
+        .transpose()
+        .map_err(|error: Error| bad_value(column, error))
+}
+
 fn newest_first(rows: &mut [ContainerRow]) {
     rows.sort_by(|a, b| (b.created_ns, &b.id).cmp(&(a.created_ns, &a.id)));
 }
 
 fn read_row(row: &Row<'_>) -> rusqlite::Result<ContainerRow> {
-    let owner: Option<String> = row.get(2)?;
     Ok(ContainerRow {
         id: parse(row, 0)?,
         name: parse(row, 1)?,
-        owner: owner
-            .map(|text| text.parse())
-            .transpose()
-            .map_err(|error: Error| bad_value(2, error))?,
+        owner: owner_of(row, 2)?,
         state: row.get(3)?,
         created_ns: row.get(4)?,
         body: row.get(5)?,

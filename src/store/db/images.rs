@@ -161,6 +161,18 @@ impl Store {
         Ok(entries)
     }
 
+    /// How many images there are. Blocking.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn count_images(&self) -> Result<usize> {
+        let count: i64 = self
+            .inner
+            .store
+            .read(|store| store.query_row("SELECT COUNT(*) FROM images", [], |row| row.get(0)))?;
+        Ok(usize::try_from(count).unwrap_or(0))
+    }
+
     /// The names of one image. Blocking.
     ///
     /// # Errors

@@ -43,7 +43,34 @@ const RUN: Schema = Schema {
 };
 
 pub(super) fn open_store(root: &Root) -> Result<Connection> {
+    refuse_lost_file(root)?;
     open(root, &root.store_db(), &STORE)
+}
+
+/// A root that was in use has a database with something in it: an empty one would be filled anew, and whatever it recorded
+/// be lost without a word. SQLite must not open such a file: it would throw the journal beside it away.
+fn refuse_lost_file(root: &Root) -> Result<()> {
+    let path = root.store_db();
+    match fs::metadata(&path) {
+        Ok(found) if found.len() > 0 => Ok(()),
+        Ok(_) => refuse_if_used(root, "is empty"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => refuse_if_used(root, "is missing"),
+        Err(error) => Err(Error::os(format!("look at {}", path.display()), error)),
+    }
+}
+
+/// An engine records its backends right after its databases, and puts nothing into them before: so nothing that was
+/// acknowledged can be missing from a root without such a record.
+fn refuse_if_used(root: &Root, what: &str) -> Result<()> {
+    if !root.has_backends()? {
+        return Ok(());
+    }
+    let (name, path) = (root.store_db().display().to_string(), root.path().display());
+    let message = format!(
+        "the database {name} {what}, though this root was in use: put it back (with {name}-wal, if there is one) from a \
+         backup; or, to give up what it recorded, remove {path} and pull the images again"
+    );
+    Err(Error::new(ErrorKind::Corrupt, message).with_object(ObjectKind::Root, name))
 }
 
 pub(super) fn open_run(root: &Root) -> Result<Connection> {
@@ -100,6 +127,10 @@ fn open(root: &Root, path: &Path, schema: &Schema) -> Result<Connection> {
     if found == 0 {
         // Only creation changes the journal's mode, and SQLite lets nobody wait for that: so it happens under a lock.
         let _lock = lock(root, schema.lock)?;
+        if schema.durable && user_version(&connection).map_err(named)? == 0 {
+            // The first commits live in the journal alone until they are copied: whoever deletes that leaves a shell.
+            refuse_if_used(root, "lacks its tables")?;
+        }
         connection.pragma_update(None, "journal_mode", "wal").map_err(named)?;
         migrate(&mut connection, path, schema)?;
         return Ok(connection);

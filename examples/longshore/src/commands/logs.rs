@@ -40,8 +40,8 @@ struct Tail(Option<usize>);
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let engine = context.engine().await?;
     let query = LogQuery {
-        since_ns: args.since.map(nanoseconds),
-        until_ns: args.until.map(nanoseconds),
+        since_ns: args.since.map(human::nanoseconds),
+        until_ns: args.until.map(human::nanoseconds),
         tail: args.tail.0,
         follow: args.follow,
         timestamps: args.timestamps,
@@ -76,11 +76,6 @@ fn tail(text: &str) -> Result<Tail, String> {
         Err(_) if text == "all" => Ok(Tail(None)),
         Err(_) => Err(format!("invalid number of lines: {text:?} (or all)")),
     }
-}
-
-fn nanoseconds(when: SystemTime) -> i64 {
-    let since = when.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

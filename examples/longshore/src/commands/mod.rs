@@ -1,5 +1,7 @@
 //! The verbs, one file each: its options as `Args`, its work as `run`.
 
+pub mod df;
+pub mod events;
 pub mod images;
 pub mod info;
 pub mod inspect;
@@ -17,7 +19,7 @@ use std::io::{self, Write as _};
 
 use longshore::Filter;
 
-use crate::cli::{Cli, Verb};
+use crate::cli::{Cli, SystemVerb, Verb};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options;
@@ -37,7 +39,9 @@ pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Stop(args) => stop::run(&context, args).await,
         Verb::Kill(args) => kill::run(&context, args).await,
         Verb::Rm(args) => rm::run(&context, args).await,
-        Verb::Info(args) => info::run(&context, args).await,
+        Verb::Info(args) | Verb::System(SystemVerb::Info(args)) => info::run(&context, args).await,
+        Verb::Events(args) | Verb::System(SystemVerb::Events(args)) => events::run(&context, args).await,
+        Verb::System(SystemVerb::Df(args)) => df::run(&context, args).await,
     }
 }
 

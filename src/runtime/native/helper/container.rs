@@ -9,7 +9,7 @@ use crate::networks::loopback_up;
 use crate::sys::{self, AT_FDCWD, Sys};
 use crate::user::Identity;
 use crate::wire::{aux, MountRecord, Plan, Record, Section, Step, field, flag, mount};
-use crate::{dev, exec, mounts, path, user};
+use crate::{dev, exec, mounts, outfit, path, user};
 
 /// Most mounts in one plan.
 pub(crate) const MOST_MOUNTS: usize = 512;
@@ -21,6 +21,8 @@ pub(crate) struct Context<'a> {
     pub(crate) slim: i32,
     /// A network namespace made ahead.
     pub(crate) network: Option<i32>,
+    /// With a user namespace of its own: the socket over which the mounts come that it may not make.
+    pub(crate) outfit: Option<i32>,
 }
 
 impl Context<'_> {
@@ -71,17 +73,25 @@ pub(crate) fn leave_to_children() {
 fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
     let plan = &context.plan;
     sys::umask(0);
+    if let Some(outfit) = context.outfit {
+        outfit::become_root(outfit)?;
+    }
     join_cgroups(context)?;
     at(Step::CgroupNamespace, sys::unshare(sys::CLONE_NEWCGROUP))?;
     at(Step::Loopback, network(context))?;
     let proc = at(Step::Proc, private_proc(plan))?;
     let mut trees = [-1; MOST_MOUNTS];
-    make_mounts(plan, &mut trees)?;
-    at(
-        Step::MountNamespace,
-        sys::setns(context.slim, sys::CLONE_NEWNS).and_then(|_| sys::unshare(sys::CLONE_NEWNS)),
-    )?;
-    let devices = dev::Devices::make(plan)?;
+    make_mounts(context, &mut trees)?;
+    let devices = match context.outfit {
+        None => {
+            at(
+                Step::MountNamespace,
+                sys::setns(context.slim, sys::CLONE_NEWNS).and_then(|_| sys::unshare(sys::CLONE_NEWNS)),
+            )?;
+            dev::Devices::make(plan)?
+        }
+        Some(outfit) => outfit::devices(outfit, plan)?,
+    };
     let null = at(Step::Stdio, devices.open_null())?;
     let root = attach_root(trees[0])?;
     attach_mounts(root, plan, &trees)?;
@@ -143,12 +153,19 @@ fn private_proc(plan: &Plan<'_>) -> Sys<i32> {
     mounts::private_proc()
 }
 
-fn make_mounts(plan: &Plan<'_>, trees: &mut [i32; MOST_MOUNTS]) -> Done {
+fn make_mounts(context: &Context<'_>, trees: &mut [i32; MOST_MOUNTS]) -> Done {
     let mut slots = trees.iter_mut();
-    for (index, record) in plan.mounts().enumerate() {
+    for (index, record) in context.plan.mounts().enumerate() {
         let step = if index == 0 { Step::RootMount } else { Step::Mount };
         let slot = slots.next().ok_or(Fail::new(step, sys::EINVAL).index(index))?;
-        *slot = at_index(step, index, mounts::make(&record))?;
+        *slot = match context.outfit {
+            Some(_) if index == 0 => -1,
+            Some(outfit) if outfit::provides(&record) => outfit::receive(outfit)?,
+            _ => at_index(step, index, mounts::make(&record))?,
+        };
+    }
+    if let Some(outfit) = context.outfit {
+        trees[0] = outfit::receive(outfit)?;
     }
     Ok(())
 }

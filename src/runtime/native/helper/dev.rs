@@ -26,19 +26,26 @@ pub(crate) struct Devices {
 impl Devices {
     /// Makes the usual nodes. To be called in the container's copy of the slim namespace, with an umask of 0.
     pub(crate) fn make(plan: &Plan<'_>) -> Done<Self> {
-        let step = Step::Devices;
         if plan.has(flag::BIND_DEVICES) {
             return Ok(Self { made: None });
         }
-        let tree = at(step, slim::tmpfs(b"64k\0", sys::ATTR_NOSUID | sys::ATTR_NOEXEC))?;
+        let tree = nodes(plan)?;
+        Self::take(tree)
+    }
+
+    /// Takes the nodes that [`nodes`] has made.
+    pub(crate) fn take(tree: i32) -> Done<Self> {
         // A tree that is attached nowhere cannot be the source of a bind, before Linux 6.15.
-        at(step, slim::attach(tree, b"/d\0"))?;
-        let dir = at(step, sys::openat(AT_FDCWD, b"/d\0", sys::O_PATH | sys::O_DIRECTORY, 0))?;
-        for (index, node) in NODES.iter().enumerate() {
-            let made = sys::mknodat(dir, node.name, sys::S_IFCHR | 0o666, number(node.device));
-            at_index(step, index, made)?;
-        }
-        Ok(Self { made: Some(dir) })
+        at(Step::Devices, slim::attach(tree, b"/d\0"))?;
+        let dir = sys::openat(AT_FDCWD, b"/d\0", sys::O_PATH | sys::O_DIRECTORY, 0);
+        Ok(Self {
+            made: Some(at(Step::Devices, dir)?),
+        })
+    }
+
+    /// None are made; they are binds of the host's.
+    pub(crate) fn bound() -> Self {
+        Self { made: None }
     }
 
     pub(crate) fn close(self) {
@@ -96,26 +103,17 @@ impl Devices {
         Ok(())
     }
 
-    /// Makes the plan's own devices. Where they cannot be made, they were opened as binds before, and are mounts of the
+    /// Mounts the plan's own devices. Where they cannot be made, they were opened as binds before, and are mounts of the
     /// plan.
     pub(crate) fn extra(&self, root: i32, plan: &Plan<'_>) -> Done {
-        let words = plan.words(Section::Devices);
         for (index, place) in plan.strings(Section::DevicePaths).enumerate() {
-            let word = |at: usize| words.get(index * 6 + at).unwrap_or(0);
-            let node = Extra {
-                mode: word(0) | word(3) & 0o777,
-                device: (word(1), word(2)),
-                owner: (word(4), word(5)),
-            };
-            at_index(Step::Device, index, self.make_extra(root, place, &node, &extra_name(index)))?;
+            at_index(Step::Device, index, self.bind_extra(root, place, &extra_name(index)))?;
         }
         Ok(())
     }
 
-    fn make_extra(&self, root: i32, place: &[u8], node: &Extra, name: &[u8]) -> Sys<()> {
+    fn bind_extra(&self, root: i32, place: &[u8], name: &[u8]) -> Sys<()> {
         let dir = self.made.ok_or(sys::EPERM)?;
-        sys::mknodat(dir, name, node.mode, number(node.device))?;
-        sys::fchownat(dir, name, node.owner.0, node.owner.1, AT_SYMLINK_NOFOLLOW)?;
         let tree = sys::open_tree(dir, name, false)?;
         let target = path::open_or_make(root, place, false, true)?;
         sys::move_mount(tree, target)?;
@@ -123,6 +121,33 @@ impl Devices {
         sys::close(tree);
         Ok(())
     }
+}
+
+/// The usual nodes and the plan's, on a tmpfs that is attached nowhere. To be called with an umask of 0.
+pub(crate) fn nodes(plan: &Plan<'_>) -> Done<i32> {
+    let step = Step::Devices;
+    let tree = at(step, slim::tmpfs(b"64k\0", sys::ATTR_NOSUID | sys::ATTR_NOEXEC))?;
+    let root = (plan.field(field::ROOT_UID), plan.field(field::ROOT_GID));
+    for (index, node) in NODES.iter().enumerate() {
+        let made = make_node(tree, node.name, sys::S_IFCHR | 0o666, node.device, root);
+        at_index(step, index, made)?;
+    }
+    let words = plan.words(Section::Devices);
+    for index in 0..plan.strings(Section::DevicePaths).count() {
+        let word = |at: usize| words.get(index * 6 + at).unwrap_or(0);
+        let mode = word(0) | word(3) & 0o777;
+        let made = make_node(tree, &extra_name(index), mode, (word(1), word(2)), (word(4), word(5)));
+        at_index(Step::Device, index, made)?;
+    }
+    Ok(tree)
+}
+
+fn make_node(dir: i32, name: &[u8], mode: u32, device: (u32, u32), owner: (u32, u32)) -> Sys<()> {
+    sys::mknodat(dir, name, mode, number(device))?;
+    if owner != (0, 0) {
+        sys::fchownat(dir, name, owner.0, owner.1, AT_SYMLINK_NOFOLLOW)?;
+    }
+    Ok(())
 }
 
 /// A name that none of [`NODES`] has.
@@ -134,13 +159,6 @@ fn extra_name(index: usize) -> [u8; 10] {
         rest /= 10;
     }
     name
-}
-
-/// A device of the plan.
-struct Extra {
-    mode: u32,
-    device: (u32, u32),
-    owner: (u32, u32),
 }
 
 /// The kernel's encoding of a device's number (`new_encode_dev`).

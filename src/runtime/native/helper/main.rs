@@ -18,6 +18,7 @@ mod ledger;
 mod message;
 mod mounts;
 mod networks;
+mod outfit;
 mod passwd;
 mod path;
 mod remove;

@@ -4,7 +4,7 @@
 use crate::sys::{self, AT_FDCWD, CLONE_NEWNET, CLONE_NEWUSER, Sys};
 
 /// How long the zygote must have had nothing to do before it makes one.
-const IDLE_MS: u64 = 2;
+const IDLE_MS: u64 = 10;
 
 /// The reserve: one, once a container wanted one.
 pub(crate) struct Networks {

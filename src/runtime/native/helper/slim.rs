@@ -85,6 +85,13 @@ pub(crate) fn make(bind_devices: bool) -> Done<i32> {
 fn build(proc: i32, bind_devices: bool) -> Done<i32> {
     let step = Step::SlimNamespace;
     at(step, sys::unshare(sys::CLONE_NEWNS))?;
+    furnish(bind_devices)?;
+    at(step, sys::openat(proc, b"self/ns/mnt\0", 0, 0))
+}
+
+/// Makes the mount namespace of the caller, which is its own, a slim one.
+pub(crate) fn furnish(bind_devices: bool) -> Done {
+    let step = Step::SlimNamespace;
     at(step, sys::make_private())?;
     let count = if bind_devices { NODES.len() } else { 0 };
     let mut devices = [-1; NODES.len()];
@@ -109,7 +116,7 @@ fn build(proc: i32, bind_devices: bool) -> Done<i32> {
     at(step, attach(empty, b"/e\0"))?;
     sys::close(root);
     sys::close(old);
-    at(step, sys::openat(proc, b"self/ns/mnt\0", 0, 0))
+    Ok(())
 }
 
 /// A detached copy of the mount of a host's device, checked to be that device.

@@ -46,6 +46,7 @@ pub(crate) const RESOLVE_BENEATH: u64 = 8;
 pub(crate) const RESOLVE_IN_ROOT: u64 = 0x10;
 
 pub(crate) const CLONE_NEWNS: u64 = 0x0002_0000;
+pub(crate) const CLONE_NEWPID: u64 = 0x2000_0000;
 pub(crate) const CLONE_NEWCGROUP: u64 = 0x0200_0000;
 pub(crate) const CLONE_NEWNET: u64 = 0x4000_0000;
 pub(crate) const CLONE_NEWUSER: u64 = 0x1000_0000;
@@ -56,6 +57,7 @@ pub(crate) const S_IFMT: u32 = 0o170000;
 pub(crate) const S_IFDIR: u32 = 0o040000;
 pub(crate) const S_IFREG: u32 = 0o100000;
 pub(crate) const S_IFCHR: u32 = 0o020000;
+pub(crate) const S_IFBLK: u32 = 0o060000;
 pub(crate) const S_IFIFO: u32 = 0o010000;
 
 pub(crate) const ATTR_RDONLY: u64 = 1;
@@ -245,6 +247,18 @@ pub(crate) fn socket(domain: usize, kind: usize) -> Sys<i32> {
     call(nr::SOCKET, [domain, kind | O_CLOEXEC, 0, 0, 0, 0]).map(|new| new as i32)
 }
 
+/// Two connected `SOCK_SEQPACKET` ends.
+pub(crate) fn socket_pair() -> Sys<[i32; 2]> {
+    const AF_UNIX: usize = 1;
+    const SEQPACKET: usize = 5;
+    let mut ends = [-1i32; 2];
+    call(
+        nr::SOCKETPAIR,
+        [AF_UNIX, SEQPACKET | O_CLOEXEC, 0, ends.as_mut_ptr() as usize, 0, 0],
+    )?;
+    Ok(ends)
+}
+
 pub(crate) fn fsopen(kind: &[u8]) -> Sys<i32> {
     call(FSOPEN, [text(kind), 1, 0, 0, 0, 0]).map(|new| new as i32)
 }
@@ -295,6 +309,23 @@ pub(crate) fn mount_setattr(mount: i32, recursive: bool, set: u64) -> Sys {
             fd(mount),
             ptr(b"\0"),
             AT_EMPTY_PATH | recursive,
+            attributes.as_ptr() as usize,
+            32,
+            0,
+        ],
+    )
+}
+
+/// Has a detached mount, and the ones below it, show owners through the ids of a user namespace.
+pub(crate) fn map_ids(mount: i32, userns: i32) -> Sys {
+    const ATTR_IDMAP: u64 = 0x10_0000;
+    let attributes = [ATTR_IDMAP, 0, 0, userns as u64];
+    call(
+        MOUNT_SETATTR,
+        [
+            fd(mount),
+            ptr(b"\0"),
+            AT_EMPTY_PATH | AT_RECURSIVE,
             attributes.as_ptr() as usize,
             32,
             0,
@@ -389,6 +420,18 @@ pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Sys {
         nr::CAPSET,
         [header.as_ptr() as usize, data.as_ptr() as usize, 0, 0, 0, 0],
     )
+}
+
+/// Makes every permitted capability effective.
+pub(crate) fn raise_capabilities() -> Sys {
+    let header = [0x2008_0522u32, 0];
+    let mut data = [0u32; 6];
+    call(
+        nr::CAPGET,
+        [header.as_ptr() as usize, data.as_mut_ptr() as usize, 0, 0, 0, 0],
+    )?;
+    let permitted = u64::from(data[1]) | u64::from(data[4]) << 32;
+    capset(permitted, permitted, 0)
 }
 
 pub(crate) fn sethostname(name: &[u8]) -> Sys {

@@ -36,6 +36,8 @@ pub(crate) mod op {
     pub(crate) const MOUNT: u16 = 7;
     /// Kill everything, clean up and exit.
     pub(crate) const SHUTDOWN: u16 = 8;
+    /// Send a signal (a word) to every process but the first of the container whose pidfd comes along.
+    pub(crate) const SIGNAL: u16 = 16;
     /// A container was cloned.
     pub(crate) const STARTED: u16 = 64;
     /// A request was done.
@@ -141,7 +143,7 @@ pub(crate) enum Section {
     Masked,
     /// Paths to make read-only.
     Readonly,
-    /// Devices: six words each (type, major, minor, mode, uid, gid), and a list of paths in `DevicePaths`.
+    /// Devices: six words each (type, major, minor, mode, and uid and gid as the zygote knows them), and a list of paths in `DevicePaths`.
     Devices,
     /// Paths of the devices.
     DevicePaths,
@@ -153,10 +155,12 @@ pub(crate) enum Section {
     Seccomp,
     /// What to delete if the owner dies: `c` and a cgroup directory, or `s` and a scratch directory.
     Cleanup,
+    /// Of a container with a user namespace of its own: the texts of its `uid_map` and `gid_map`.
+    IdMaps,
 }
 
 /// How many sections there are.
-pub(crate) const SECTIONS: usize = 15;
+pub(crate) const SECTIONS: usize = 16;
 
 /// Positions in [`Section::Fixed`].
 pub(crate) mod field {
@@ -177,7 +181,10 @@ pub(crate) mod field {
     pub(crate) const COLUMNS: usize = 14;
     /// Five sets of two words (low, high): bounding, permitted, effective, inheritable, ambient.
     pub(crate) const CAPS: usize = 15;
-    pub(crate) const COUNT: usize = 25;
+    /// The container's root as the zygote knows it, where the container has a user namespace of its own.
+    pub(crate) const ROOT_UID: usize = 25;
+    pub(crate) const ROOT_GID: usize = 26;
+    pub(crate) const COUNT: usize = 27;
 }
 
 /// Bits of [`field::FLAGS`].
@@ -197,6 +204,10 @@ pub(crate) mod flag {
     /// `/dev` is a tmpfs of the plan: fill it.
     pub(crate) const FILL_DEV: u32 = 1 << 9;
     pub(crate) const HAS_SECCOMP: u32 = 1 << 10;
+    /// The container has a user namespace of its own.
+    pub(crate) const OWN_USERNS: u32 = 1 << 11;
+    /// Its ids are not the zygote's: mounts that ask for it are id-mapped.
+    pub(crate) const ID_MAPPED: u32 = 1 << 12;
 }
 
 /// Kinds of mount records.
@@ -218,6 +229,8 @@ pub(crate) mod mount {
     pub(crate) const STRICT: u32 = 8;
     /// Of a bind: `nodev`, unless it is a single file.
     pub(crate) const NO_DEVICES: u32 = 16;
+    /// Show the owners of files through the ids of the container's user namespace.
+    pub(crate) const ID_MAP: u32 = 32;
 }
 
 /// No descriptor.
@@ -265,6 +278,9 @@ pub(crate) enum Step {
     SlimNamespace,
     Identity,
     Privileged,
+    IdMaps,
+    IdMappedMount,
+    Outfit,
     Ready = 1000,
 }
 
@@ -308,6 +324,9 @@ pub(crate) const STEPS: &[(Step, &str)] = &[
     (Step::SlimNamespace, "make the empty mount namespace"),
     (Step::Identity, "become root of the user namespace"),
     (Step::Privileged, "change files"),
+    (Step::IdMaps, "write the id maps of the user namespace"),
+    (Step::IdMappedMount, "make an id-mapped mount"),
+    (Step::Outfit, "receive the container's mounts"),
     (Step::Ready, "ready"),
 ];
 
@@ -387,6 +406,7 @@ impl<'a> Plan<'a> {
             Section::DevicePaths,
             Section::Sysctls,
             Section::Cleanup,
+            Section::IdMaps,
         ] {
             if !Strings(plan.section(list)).well_formed() {
                 return None;

@@ -7,9 +7,9 @@ use crate::ledger::{CONTAINER, Ledger, SCRATCH, WORKER};
 use crate::message::{self, Fds};
 use crate::sys::{self, CloneArgs, PollFd, Sys};
 use crate::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op};
-use crate::wire::{NO_FD, Step};
 use crate::networks::Networks;
-use crate::{remove, slim, worker};
+use crate::wire::{NO_FD, Step, flag};
+use crate::{outfit, remove, slim, worker};
 
 /// Descriptors that the owner put there.
 const CONTROL: i32 = 3;
@@ -212,6 +212,7 @@ impl Zygote {
             op::SCRATCH => answer(req, self.ledger.add(SCRATCH, 0, req, blob)),
             op::CHOWN => answer(req, worker::change_owners(blob, fds)),
             op::REMOVE => self.work(req, || answer(req, worker::remove_trees(blob))),
+            op::SIGNAL => self.work(req, || answer(req, worker::signal_all(blob, fds))),
             op::MOUNT => self.work(req, || match worker::mount(blob) {
                 Ok(tree) => reply(op::DONE, req, 0, &[], Some(tree)),
                 Err(errno) => refuse(req, Step::Mount, errno),
@@ -253,6 +254,7 @@ impl Zygote {
             args.flags |= sys::CLONE_INTO_CGROUP;
             args.cgroup = cgroup as u64;
         }
+        let outfit = outfit::Line::new(plan.has(flag::OWN_USERNS))?;
         let network = self.networks.take(&mut args.flags);
         let pid = match sys::clone3(&args) {
             Err(errno) => {
@@ -264,20 +266,23 @@ impl Zygote {
             Ok(pid) => pid,
         };
         if pid == 0 {
-            for fd in [CONTROL, OWNER, LOCK, self.children] {
-                sys::close(fd);
-            }
-            sys::set_mask(0);
+            self.leave();
             container::run(&Context {
                 plan,
                 fds,
                 slim: self.slim,
                 network,
+                outfit: outfit.container_end(),
             });
         }
         // Whoever has entered it keeps it.
         if let Some(network) = network {
             sys::close(network);
+        }
+        if let Err(fail) = self.outfit(&plan, fds, pid, outfit) {
+            let _ = sys::kill(pid, SIGKILL);
+            sys::close(pidfd);
+            return Err(fail);
         }
         if let Err(errno) = self.ledger.add(CONTAINER, pid, req, plan.section(Section::Cleanup)) {
             let _ = sys::kill(pid, SIGKILL);
@@ -287,6 +292,28 @@ impl Zygote {
         reply(op::STARTED, req, pid, &[], Some(pidfd));
         sys::close(pidfd);
         Ok(())
+    }
+
+    /// What a child must not have of the zygote.
+    fn leave(&self) {
+        for fd in [CONTROL, OWNER, LOCK, self.children] {
+            sys::close(fd);
+        }
+        sys::set_mask(0);
+    }
+
+    /// A container with a user namespace of its own may not make all of its mounts; a process beside it does.
+    fn outfit(&mut self, plan: &Plan<'_>, fds: &Fds, pid: i32, line: outfit::Line) -> Done {
+        if !plan.has(flag::OWN_USERNS) {
+            return Ok(());
+        }
+        let helper = at(Step::Clone, sys::fork())?;
+        if helper == 0 {
+            self.leave();
+            outfit::run(plan, fds, pid, line.outfitter_end());
+        }
+        line.close();
+        at(Step::Clone, self.ledger.add(WORKER, helper, 0, &[]))
     }
 
     /// The owner is gone: nothing of its may stay. Every process in this pid namespace is one of ours.

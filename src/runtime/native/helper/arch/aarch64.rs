@@ -95,6 +95,7 @@ pub(crate) mod nr {
     pub(crate) const WRITE: usize = 64;
     pub(crate) const PPOLL: usize = 73;
     pub(crate) const SIGNALFD4: usize = 74;
+    pub(crate) const CAPGET: usize = 90;
     pub(crate) const CAPSET: usize = 91;
     pub(crate) const EXIT_GROUP: usize = 94;
     pub(crate) const UNSHARE: usize = 97;
@@ -112,6 +113,7 @@ pub(crate) mod nr {
     pub(crate) const UMASK: usize = 166;
     pub(crate) const PRCTL: usize = 167;
     pub(crate) const GETPID: usize = 172;
+    pub(crate) const SOCKETPAIR: usize = 199;
     pub(crate) const SOCKET: usize = 198;
     pub(crate) const SENDMSG: usize = 211;
     pub(crate) const RECVMSG: usize = 212;

@@ -85,6 +85,7 @@ pub(crate) mod nr {
     pub(crate) const IOCTL: usize = 16;
     pub(crate) const NANOSLEEP: usize = 35;
     pub(crate) const GETPID: usize = 39;
+    pub(crate) const SOCKETPAIR: usize = 53;
     pub(crate) const SOCKET: usize = 41;
     pub(crate) const SENDMSG: usize = 46;
     pub(crate) const RECVMSG: usize = 47;
@@ -100,6 +101,7 @@ pub(crate) mod nr {
     pub(crate) const SETGROUPS: usize = 116;
     pub(crate) const SETRESUID: usize = 117;
     pub(crate) const SETRESGID: usize = 119;
+    pub(crate) const CAPGET: usize = 125;
     pub(crate) const CAPSET: usize = 126;
     pub(crate) const PIVOT_ROOT: usize = 155;
     pub(crate) const PRCTL: usize = 157;

@@ -1,0 +1,93 @@
+//! `system df`: what is kept on disk. The sizes add up to what `du` says of the root directory.
+
+use longshore::{Bytes, DiskUsage};
+
+use super::say;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::table::Table;
+
+/// Options of `system df`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Also each image and each container
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+/// Prints a row per sort of thing.
+pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
+    let engine = context.engine().await?;
+    let running = engine.list(longshore::ListOptions::default()).await?.len();
+    let usage = engine.system().disk_usage().await?;
+    let mut table = Table::new(["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]);
+    rows(&usage, running).into_iter().for_each(|row| table.row(row));
+    table.print()?;
+    if args.verbose {
+        details(&usage)?;
+    }
+    Ok(0)
+}
+
+fn size(bytes: u64) -> String {
+    Bytes::new(bytes).human()
+}
+
+/// Blobs are their images', and logs their containers'.
+fn rows(usage: &DiskUsage, running: usize) -> Vec<[String; 5]> {
+    let used = usage.images.iter().filter(|image| image.containers > 0);
+    let unused = usage.images.iter().filter(|image| image.containers == 0);
+    let reclaimable: u64 = unused
+        .map(|image| image.size_bytes - image.shared_bytes.min(image.size_bytes))
+        .sum();
+    let writable: u64 = usage.containers.iter().map(|container| container.writable_bytes).sum();
+    vec![
+        [
+            "Images".into(),
+            usage.images.len().to_string(),
+            used.count().to_string(),
+            size(usage.layers_bytes + usage.blobs_bytes),
+            size(reclaimable),
+        ],
+        [
+            "Containers".into(),
+            usage.containers.len().to_string(),
+            running.to_string(),
+            size(writable + usage.files_bytes),
+            if running == 0 { size(writable) } else { size(0) },
+        ],
+        [
+            "Records".into(),
+            "1".into(),
+            "1".into(),
+            size(usage.records_bytes),
+            size(0),
+        ],
+    ]
+}
+
+fn details(usage: &DiskUsage) -> Result<(), Failure> {
+    say("")?;
+    let mut images = Table::new(["IMAGE ID", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS"]);
+    for image in &usage.images {
+        images.row([
+            image.id.short(),
+            size(image.size_bytes),
+            size(image.shared_bytes),
+            size(image.size_bytes.saturating_sub(image.shared_bytes)),
+            image.containers.to_string(),
+        ]);
+    }
+    images.print()?;
+    say("")?;
+    let mut containers = Table::new(["CONTAINER ID", "SIZE", "VIRTUAL SIZE"]);
+    for container in &usage.containers {
+        containers.row([
+            container.id.short().to_owned(),
+            size(container.writable_bytes),
+            size(container.total_bytes),
+        ]);
+    }
+    containers.print()?;
+    Ok(())
+}

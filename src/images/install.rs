@@ -1,0 +1,171 @@
+//! What a pull, a load and an import end with: blobs become layers, and layers an image with its names.
+//!
+//! The record comes last, after everything it needs has reached the disk.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::local::{LocalImages, now_ns};
+use super::manifest;
+use super::origin::Chosen;
+use super::{ImageConfig, ImageInfo};
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::progress::{Progress, ProgressEvent};
+use crate::registry::ManifestBlob;
+use crate::storage::unpack::{BlobSource, LayerRef};
+use crate::store::{ImageRecord, LayerRecord, Lease, Node, Store};
+use crate::types::{ImageId, Platform, Reference};
+
+/// An image about to be here.
+pub(super) struct Arrival<'a> {
+    /// Its manifest.
+    pub(super) chosen: &'a Chosen,
+    /// Where blobs come from that are not here.
+    pub(super) source: Arc<dyn BlobSource>,
+    /// The names it gets.
+    pub(super) names: &'a [Reference],
+    /// What to call it in messages.
+    pub(super) shown: &'a str,
+    /// The platform it must be for, if any.
+    pub(super) platform: Option<&'a Platform>,
+    /// The verb, for the event.
+    pub(super) action: &'static str,
+}
+
+impl LocalImages {
+    /// Makes it an image. Its blobs are leased with `lease`, and are in `held` with whatever else was leased for it.
+    pub(super) async fn install(
+        &self,
+        arrival: &Arrival<'_>,
+        lease: &Arc<Lease>,
+        held: &mut Vec<Node>,
+        progress: &Progress,
+    ) -> Result<ImageInfo> {
+        let chosen = arrival.chosen;
+        self.hold(lease, held.clone()).await?;
+        progress.report(resolved(chosen));
+        self.keep_manifest(&chosen.blob).await?;
+        let unpacker = &self.parts.unpacker;
+        let source = || Arc::clone(&arrival.source);
+        let config = unpacker
+            .blob(&chosen.manifest.config, source(), manifest::MAX_CONFIG, progress)
+            .await?;
+        let config = ImageConfig::parse(&config)?;
+        check_platform(&config, arrival.platform, arrival.shown)?;
+        let layers = manifest::layers(&chosen.manifest, &config)?;
+        let mut record = record_of(chosen, &config, &layers);
+        let snapshots: Vec<Node> = record.chain_ids().iter().map(Node::snapshot).collect();
+        self.hold(lease, snapshots.clone()).await?;
+        held.splice(0..0, snapshots);
+        unpacker.image(&layers, source(), progress).await?;
+        record.size = self.size_of(&record).await?;
+        unpacker.sync().await?;
+        let id = record.id;
+        let names = arrival.names.to_vec();
+        let record = self.parts.store.call(move |store| put(store, record, &names)).await?;
+        self.tell(arrival.action, id, arrival.names.first()).await;
+        self.info_of(record).await
+    }
+
+    pub(super) async fn hold(&self, lease: &Arc<Lease>, nodes: Vec<Node>) -> Result<()> {
+        let lease = Arc::clone(lease);
+        self.parts.store.call(move |_| lease.add(&nodes)).await
+    }
+
+    /// Puts a manifest, which is in memory as a whole, into the content store.
+    pub(super) async fn keep_manifest(&self, blob: &ManifestBlob) -> Result<()> {
+        let descriptor = &blob.descriptor;
+        if self.parts.content.info(&descriptor.digest).await?.is_some() {
+            return Ok(());
+        }
+        let mut ingest = self
+            .parts
+            .content
+            .ingest(Some(&descriptor.digest), Some(descriptor.size))
+            .await?;
+        let bytes = blob.bytes.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            ingest.write(&bytes)?;
+            ingest.commit().map(drop)
+        });
+        written
+            .await
+            .map_err(|error| Error::internal("writing a manifest ended early").with_source(error))?
+    }
+
+    /// What the layers take on disk. A layer that is there twice counts once.
+    async fn size_of(&self, record: &ImageRecord) -> Result<u64> {
+        let mut total = 0u64;
+        for chain in record.chain_ids() {
+            total = total.saturating_add(self.parts.snapshotter.layer_usage(&chain).await?.bytes);
+        }
+        Ok(total)
+    }
+}
+
+/// Writes the record and points the names at it. An image that is here already stays as it is, with the blobs it came
+/// with: the same config means the same layers, however they were compressed elsewhere. Blocking.
+fn put(store: &Store, record: ImageRecord, names: &[Reference]) -> Result<ImageRecord> {
+    if let Some(old) = store.image(&record.id)?
+        && point_all(store, names, &record.id)?
+    {
+        return Ok(old);
+    }
+    store.put_image(&record, names)?;
+    Ok(record)
+}
+
+/// Whether the image was there to point all the names at.
+fn point_all(store: &Store, names: &[Reference], id: &ImageId) -> Result<bool> {
+    for name in names {
+        match store.tag(name, id) {
+            Err(error) if error.is_not_found() => return Ok(false),
+            other => other?,
+        };
+    }
+    Ok(true)
+}
+
+fn record_of(chosen: &Chosen, config: &ImageConfig, layers: &[LayerRef]) -> ImageRecord {
+    let layer = |layer: &LayerRef| LayerRecord {
+        descriptor: layer.descriptor.clone(),
+        diff_id: layer.diff_id,
+    };
+    let mut manifest = chosen.blob.descriptor.clone();
+    // The name in a layout is no property of the image.
+    manifest.annotations.clear();
+    ImageRecord {
+        id: chosen.manifest.config.digest,
+        manifest,
+        config: chosen.manifest.config.clone(),
+        layers: layers.iter().map(layer).collect(),
+        platform: config.platform(),
+        created: config.created.clone(),
+        size: 0,
+        pulled_at_ns: now_ns(),
+    }
+}
+
+fn resolved(chosen: &Chosen) -> ProgressEvent {
+    let blobs = [&chosen.manifest.config].into_iter().chain(&chosen.manifest.layers);
+    // A blob that is named twice is fetched once.
+    let sizes: BTreeMap<_, u64> = blobs.map(|descriptor| (descriptor.digest, descriptor.size)).collect();
+    let total_bytes = sizes.values().fold(0u64, |sum, size| sum.saturating_add(*size));
+    ProgressEvent::Resolved {
+        manifest: chosen.blob.descriptor.digest,
+        layers: chosen.manifest.layers.len(),
+        total_bytes,
+    }
+}
+
+/// The config has the last word on what an image runs on.
+fn check_platform(config: &ImageConfig, wanted: Option<&Platform>, shown: &str) -> Result<()> {
+    let is = config.platform();
+    match wanted {
+        Some(wanted) if !wanted.accepts(&is) => {
+            let message = format!("{shown} is not there for {wanted}; available platforms: {is}");
+            Err(Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Image, shown))
+        }
+        _ => Ok(()),
+    }
+}

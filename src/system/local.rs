@@ -1,0 +1,96 @@
+//! The in-process system manager: what its verbs share.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Audit, DiskUsage, EventQuery, Reconciled, SystemInfo, SystemManager};
+use crate::containers::LocalContainers;
+use crate::driver::Spawner;
+use crate::error::Result;
+use crate::events::EventStream;
+use crate::images::LocalImages;
+use crate::runtime::cgroups::CgroupDriver;
+use crate::storage::content::local::LocalContent;
+use crate::storage::snapshot::Snapshotter;
+use crate::store::{Owners, Root, Store};
+use crate::types::OwnerId;
+
+/// Events that may wait for a reader before the driver stops fetching more.
+const EVENTS_AHEAD: usize = 64;
+
+/// What the engine hands the manager.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) spawner: Spawner,
+    pub(crate) root: Root,
+    pub(crate) owner: OwnerId,
+    pub(crate) owners: Owners,
+    pub(crate) store: Store,
+    pub(crate) content: LocalContent,
+    pub(crate) snapshotter: Arc<dyn Snapshotter>,
+    /// Why that one.
+    pub(crate) storage_reason: String,
+    pub(crate) images: Arc<LocalImages>,
+    pub(crate) containers: LocalContainers,
+    pub(crate) runtime: String,
+    pub(crate) logs: String,
+    pub(crate) cgroups: Arc<dyn CgroupDriver>,
+    /// `direct`, `mapped` or `squashed`.
+    pub(crate) ownership: &'static str,
+}
+
+/// An engine of this process, as a whole.
+#[derive(Clone)]
+pub(crate) struct LocalSystem(pub(super) Arc<Parts>);
+
+impl fmt::Debug for LocalSystem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalSystem")
+            .field("root", &self.0.root.path())
+            .finish_non_exhaustive()
+    }
+}
+
+impl LocalSystem {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// Removes everything that is left over.
+    pub(crate) async fn reconcile(&self) -> Result<Reconciled> {
+        let parts = Arc::clone(&self.0);
+        self.0.spawner.call(async move { parts.reconcile().await }).await
+    }
+
+    /// Compares the records with what is really there.
+    pub(crate) async fn audit(&self) -> Result<Audit> {
+        let parts = Arc::clone(&self.0);
+        self.0.spawner.call(async move { parts.audit().await }).await
+    }
+
+    /// What an engine does by itself after it was opened: no caller waits for it.
+    pub(crate) async fn sweep_quietly(&self) {
+        self.0.sweep_quietly().await;
+    }
+}
+
+#[async_trait]
+impl SystemManager for LocalSystem {
+    async fn info(&self) -> Result<SystemInfo> {
+        let parts = Arc::clone(&self.0);
+        self.0.spawner.call(async move { parts.info().await }).await
+    }
+
+    async fn events(&self, query: EventQuery) -> Result<EventStream> {
+        let parts = Arc::clone(&self.0);
+        let subscribed = self.0.spawner.call(async move { parts.events(query).await }).await?;
+        Ok(self.0.spawner.stream(subscribed, EVENTS_AHEAD))
+    }
+
+    async fn disk_usage(&self) -> Result<DiskUsage> {
+        let parts = Arc::clone(&self.0);
+        self.0.spawner.call(async move { parts.disk_usage().await }).await
+    }
+}

@@ -1,0 +1,72 @@
+//! `reconcile`: clears away what dead owners left, and what nothing refers to.
+
+use super::local::Parts;
+use crate::error::Result;
+use crate::storage::files::blocking;
+use crate::storage::sweep::sweep;
+use crate::store::DeadOwner;
+use crate::types::OwnerId;
+
+/// What [`Engine::reconcile`](crate::Engine::reconcile) removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reconciled {
+    /// Owners that had died without anybody clearing up after them.
+    pub owners: usize,
+    /// Their containers.
+    pub containers: usize,
+    /// Half-made blobs and layers.
+    pub unfinished: usize,
+    /// Blobs and layers that belong to no image.
+    pub unused: usize,
+}
+
+impl Parts {
+    /// What an engine does by itself after it was opened: no caller waits for it.
+    pub(super) async fn sweep_quietly(&self) {
+        if let Err(error) = self.dead_owners().await {
+            tracing::warn!(error = error.report(), "remains of dead owners could not be removed");
+        }
+    }
+
+    /// Removes everything that is left over.
+    pub(super) async fn reconcile(&self) -> Result<Reconciled> {
+        let mut done = self.dead_owners().await?;
+        let owners = self.owners.clone();
+        let alive = move |owner: &str| match owner.parse::<OwnerId>() {
+            Ok(id) => owners.is_alive(&id).unwrap_or(true),
+            Err(_) => false,
+        };
+        let swept = sweep(&self.content, self.snapshotter.as_ref(), alive).await?;
+        done.unfinished += swept.ingests + swept.snapshots + swept.deletions;
+        done.unused += self.images.sweep().await?;
+        Ok(done)
+    }
+
+    async fn dead_owners(&self) -> Result<Reconciled> {
+        let mut done = Reconciled::default();
+        let owners = self.owners.clone();
+        let dead = blocking(move || owners.dead()).await?;
+        for id in dead {
+            let owners = self.owners.clone();
+            let Some(taken) = blocking(move || owners.try_take(&id)).await? else {
+                continue;
+            };
+            done.containers += self.clear(taken).await?;
+            done.owners += 1;
+        }
+        Ok(done)
+    }
+
+    /// Removes one dead owner's containers and leases; then the owner is forgotten.
+    async fn clear(&self, dead: DeadOwner) -> Result<usize> {
+        let removed = self.containers.0.remove_all_of(dead.id()).await?;
+        let (owners, store) = (self.owners.clone(), self.store.clone());
+        blocking(move || {
+            store.release_leases_of(dead.id())?;
+            owners.forget(dead)
+        })
+        .await?;
+        Ok(removed)
+    }
+}

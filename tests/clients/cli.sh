@@ -1,0 +1,198 @@
+#!/bin/bash
+# What the docker CLI lets its user see: one step after the other, each with its exit code and its output, ids and times
+# made alike, so that the transcripts of two servers can be compared.
+#
+#   tests/clients/cli.sh DOCKER HOST IMAGE SCRATCH
+#
+# DOCKER is the client's program, HOST the server (unix:///…), IMAGE the name of a busybox image in a registry that the
+# server can pull from and push to, SCRATCH a directory of the caller's.
+set -u
+DOCKER=$1 HOST=$2 IMAGE=$3 SCRATCH=$4
+REPOSITORY=${IMAGE%:*}
+export DOCKER_CONFIG=$SCRATCH/config DOCKER_CLI_HINTS=false
+mkdir -p "$DOCKER_CONFIG"
+
+d() { timeout --foreground 60 "$DOCKER" --host "$HOST" "$@"; }
+
+# What differs from run to run and from server to server, and means nothing.
+alike() {
+    sed -E \
+        -e 's/\b[0-9a-f]{64}\b/ID/g' -e 's/\b[0-9a-f]{12}\b/SHORT/g' \
+        -e "s#$REPOSITORY#REPO#g" -e "s#$SCRATCH#SCRATCH#g" \
+        -e 's/[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9:]+)/TIME/g' \
+        -e 's/[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8} [+-][0-9]{4} [A-Z]+/TIME/g' \
+        -e 's/(Less than a|About an?|[0-9]+) (second|minute|hour|day|week|month|year)s?( ago)?/AGE\3/g' \
+        -e 's/\b[0-9.]+ ?[kKMGT]i?B\b/SIZE/g' -e 's/\b0B\b/SIZE/g' \
+        -e 's/\r/<CR>/g' -e 's/[ \t]+$//' | awk 1
+}
+
+# step NAME COMMAND…: runs it and writes down what came of it.
+step() {
+    local name=$1 code=0
+    shift
+    "$@" >"$SCRATCH/out" 2>"$SCRATCH/err" </dev/null || code=$?
+    printf '## %s\nexit %s\n' "$name" "$code"
+    alike <"$SCRATCH/out" | sed 's/^/out: /'
+    alike <"$SCRATCH/err" | sed 's/^/err: /'
+}
+
+# A step whose lines come in no particular order.
+unordered() {
+    local name=$1
+    shift
+    step "$name" "$@" | { head -n 2; sort; }
+}
+
+sh_() { bash -c "$1" sh "$DOCKER" "$HOST" "$IMAGE" "$SCRATCH"; }
+DD='d() { timeout --foreground 60 "$1" --host "$2" "${@:3}"; }; docker() { d "'$DOCKER'" "'$HOST'" "$@"; };'
+
+b() { d run --rm --network none "$@"; }
+
+### the server itself
+step version d version --format '{{.Server.Os}} {{.Server.Arch}}'
+step "version, whole" sh_ "$DD docker version >/dev/null"
+step info d info --format '{{.OSType}} {{.ID | len | lt 0}} {{.Swarm.LocalNodeState}}'
+step "info, whole" sh_ "$DD docker info 2>/dev/null | grep -c '^ Containers:\|^ Images:\|^ Server Version:'"
+
+### images
+step "pull of an unknown tag" d pull "$REPOSITORY:nothere"
+step "pull, quietly" d pull -q "$IMAGE"
+step "pull again" sh_ "$DD docker pull $IMAGE | tail -n 2"
+step "pull of a bad name" d pull 'UPPER/case'
+step images d images --format '{{.Repository}}:{{.Tag}} {{.ID}}'
+step "images, quiet" d images -q --no-trunc
+step "images by reference" d images --filter "reference=*/busy*" --format '{{.Repository}}'
+step "images by unknown filter" d images --filter colour=red
+step "image inspect" d image inspect --format '{{.Os}} {{.Architecture}} {{json .Config.Cmd}} {{json .RepoTags}} {{.RootFS.Type}} {{len .RootFS.Layers}}' "$IMAGE"
+step "inspect of no image" d image inspect nothere
+step tag d tag "$IMAGE" "$REPOSITORY:second"
+step "tag with a bad name" d tag "$IMAGE" 'Bad Name'
+step "tag of no image" d tag nothere else
+step history d history --format '{{.CreatedBy}}' "$IMAGE"
+step "remove a tag" d rmi "$REPOSITORY:second"
+step "remove no image" d rmi nothere
+
+### run
+step "run" b "$IMAGE" echo hello
+step "both streams" b "$IMAGE" sh -c 'echo out; echo err >&2'
+step "exit code" b "$IMAGE" sh -c 'exit 42'
+step "signal" b "$IMAGE" sh -c 'kill -9 $$'
+step "no such command" b "$IMAGE" /no/such/thing
+step "no such command in the path" b "$IMAGE" nosuchthing
+step "not executable" b "$IMAGE" /etc
+step "no such image" d run --rm --pull never nothere true
+step "bad option" b --no-such-option "$IMAGE" true
+step "bad memory" b --memory 1k "$IMAGE" true
+step "bad name" b --name '?' "$IMAGE" true
+step "unknown user" b --user nobodyhere "$IMAGE" true
+step "environment" b -e A=1 -e B "$IMAGE" sh -c 'echo $A:$B:$HOME:$PATH'
+step "directory" b -w /tmp "$IMAGE" pwd
+step "user" b -u 1000:1001 "$IMAGE" sh -c 'id -u; id -g'
+step "entrypoint" b --entrypoint echo "$IMAGE" a b
+step "host name" b --hostname box "$IMAGE" hostname
+step "stdin" sh_ "$DD printf 'a line' | docker run --rm -i --network none $IMAGE cat"
+step "10 MiB through stdin" sh_ "$DD head -c 10485760 /dev/zero | tr '\\0' 'x' | docker run --rm -i --network none $IMAGE cat | md5sum"
+step "10 MiB out, a slow reader" sh_ "$DD docker run --rm --network none $IMAGE sh -c 'head -c 10485760 /dev/zero' | { sleep 1; wc -c; }"
+step "stdin closed before the end" sh_ "$DD printf x | docker run --rm -i --network none $IMAGE sh -c 'cat; sleep 0.3; echo after'"
+step "terminal" sh_ "$DD script -qec \"$DOCKER --host $HOST run --rm -t --network none $IMAGE sh -c 'tty; echo done'\" /dev/null </dev/null"
+step "terminal with input" sh_ "$DD (sleep 1; printf 'echo in\$((1+1))\\n'; sleep 0.5; printf 'exit 3\\n') | script -qec \"$DOCKER --host $HOST run --rm -it --network none $IMAGE sh\" /dev/null | grep -c in2"
+step "read-only" b --read-only "$IMAGE" touch /x
+step "tmpfs" b --tmpfs /scratch "$IMAGE" sh -c 'mount | grep -c " /scratch type tmpfs"'
+step "capabilities" b --cap-drop ALL "$IMAGE" sh -c 'grep CapEff /proc/self/status'
+step "ulimit" b --ulimit nofile=64:64 "$IMAGE" sh -c 'ulimit -n'
+step "init" b --init "$IMAGE" sh -c 'echo $$ | grep -vc "^1$"'
+step "memory limit" b -m 64m "$IMAGE" true
+step "bind" sh_ "$DD mkdir -p $SCRATCH/bound; echo inside > $SCRATCH/bound/file; docker run --rm --network none -v $SCRATCH/bound:/data:ro $IMAGE cat /data/file"
+step "sigint goes through" sh_ "$DD timeout -s INT 2 $DOCKER --host $HOST run --rm --network none $IMAGE sh -c 'trap \"echo caught; exit 7\" INT; while :; do sleep 0.1; done'; echo \$?"
+
+### a container in the background
+step "run -d" d run -d --name web --network none --label color=red -e KEY=value "$IMAGE" sh -c 'echo started; trap "echo bye; exit 5" TERM; while :; do sleep 0.1; done'
+step "name in use" d run -d --name web --network none "$IMAGE" true
+sleep 0.5
+step ps d ps --format '{{.Names}} {{.Image}} {{.Command}} {{.Status}} {{.State}}'
+step "ps by label" d ps -q --filter label=color=red --filter status=running
+step "ps by another label" d ps -q --filter label=color=blue
+step "ps by unknown filter" d ps --filter colour=red
+step "inspect" d inspect --format '{{.State.Status}} {{.State.Running}} {{.Name}} {{.Config.Image}} {{.HostConfig.NetworkMode}} {{json .Config.Env}} {{.RestartCount}}' web
+step "inspect of nothing" d inspect nothere
+step "logs" d logs web
+step "logs, last none" d logs --tail 0 web
+step "logs with times" sh_ "$DD docker logs -t web | cut -c1-4,31-"
+step "logs of nothing" d logs nothere
+step "exec" d exec web echo inside
+step "exec with input" sh_ "$DD printf abc | docker exec -i web cat"
+step "exec, 10 MiB" sh_ "$DD head -c 10485760 /dev/zero | docker exec -i web cat | wc -c"
+step "exec's exit code" d exec web sh -c 'exit 9'
+step "exec of no command" d exec web nosuchthing
+step "exec's user, directory, environment" d exec -u 12 -w /tmp -e X=y web sh -c 'id -u; pwd; echo $X $KEY'
+step "exec in a terminal" sh_ "$DD script -qec \"$DOCKER --host $HOST exec -t web tty\" /dev/null </dev/null"
+step "exec -d" d exec -d web sh -c 'echo side > /tmp/side'
+sleep 0.5
+step "what exec -d did" d exec web cat /tmp/side
+step "exec in nothing" d exec nothere true
+step "top" sh_ "$DD docker top web -o comm | head -n 2"
+step "pause" d pause web
+step "ps, paused" d ps --format '{{.Names}} {{.State}}'
+step "exec while paused" d exec web true
+step "unpause" d unpause web
+step "unpause again" d unpause web
+step "rename" d rename web site
+step "port" d port site
+step "stats" d stats --no-stream --format '{{.Name}}' site
+step "restart" d restart -t 5 site
+sleep 0.3
+step "logs of both runs" d logs site
+step "rm of a running container" d rm site
+step "update" d update --memory 128m --memory-swap 128m site
+step "stop" d stop -t 5 site
+step "stop again" d stop site
+step "wait" d wait site
+step "inspect, stopped" d inspect --format '{{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}}' site
+step "exec in a stopped container" d exec site true
+step "kill of a stopped container" d kill site
+step "start" d start site
+step "kill with a signal" d kill -s TERM site
+step "wait for the kill" d wait site
+step "start again" d start site
+step "kill" d kill site
+step "ps -a" d ps -a --format '{{.Names}} {{.State}}' --filter name=site
+step "exited filter" d ps -aq --filter exited=137
+step "rm" d rm site
+step "rm again" d rm site
+step "rm -f of nothing" d rm -f site
+
+step "create" d create --name made --network none -i "$IMAGE" cat
+step "start -ai" sh_ "$DD printf 'through' | docker start -ai made"
+step "start -a again" sh_ "$DD printf 'more' | docker start -ai made"
+step "logs of it" d logs made
+step "rm made" d rm made
+step "wait for removal" sh_ "$DD id=\$(docker run -d --rm --network none $IMAGE sh -c 'sleep 1; exit 4'); docker wait \$id; sleep 0.5; docker inspect \$id >/dev/null 2>&1 || echo gone"
+step "logs -f" sh_ "$DD id=\$(docker run -d --network none $IMAGE sh -c 'for i in 1 2 3; do echo \$i; sleep 0.2; done'); docker logs -f \$id; docker rm \$id >/dev/null"
+step "attach" sh_ "$DD id=\$(docker run -d --network none $IMAGE sh -c 'sleep 1; echo late; exit 6'); docker attach \$id; echo \$?; docker rm \$id >/dev/null"
+step "many at once" sh_ "$DD for i in 1 2 3 4 5 6 7 8; do docker run --rm --network none $IMAGE echo \$i & done | sort; wait"
+step "container prune" sh_ "$DD docker run --network none --name old $IMAGE true; docker container prune -f --filter label=none; docker container prune -f | grep -c 'Deleted\\|Total'; docker ps -aq"
+
+### events
+step "events" sh_ "$DD since=\$(date +%s.%N); docker run --rm --network none --name ev $IMAGE true; sleep 1; docker events --since \$since --until \$(date +%s.%N) --filter type=container --format '{{.Action}} {{.Actor.Attributes.name}}'"
+step "event of an exit" sh_ "$DD since=\$(date +%s.%N); docker run --rm --network none $IMAGE sh -c 'exit 3'; sleep 1; docker events --since \$since --until \$(date +%s.%N) --filter event=die --format '{{.Actor.Attributes.exitCode}}'"
+
+### between stores
+step "push" sh_ "$DD docker tag $IMAGE $REPOSITORY:pushed; docker push $REPOSITORY:pushed | tail -n 1 | sed 's/size: [0-9]*/size: N/'"
+step "push again" sh_ "$DD docker push -q $REPOSITORY:pushed"
+step "push of nothing" d push "$REPOSITORY:never"
+step "save and load" sh_ "$DD docker save -o $SCRATCH/saved.tar $IMAGE && docker rmi $IMAGE $REPOSITORY:pushed >/dev/null && docker load -i $SCRATCH/saved.tar"
+step "save in a pipe" sh_ "$DD docker save $IMAGE | tar -t | grep -c '^manifest.json\$'"
+step "the loaded image runs" b --pull never "$IMAGE" echo loaded
+step "load of rubbish" sh_ "$DD printf rubbish | docker load"
+step "save of nothing" d save -o "$SCRATCH/none.tar" nothere
+step "import" sh_ "$DD mkdir -p $SCRATCH/tree/bin && cp /bin/busybox $SCRATCH/tree/bin/sh && tar -C $SCRATCH/tree -c . | docker import -c 'CMD [\"/bin/sh\",\"-c\",\"echo imported\"]' - imported:1 && docker run --rm --network none imported:1"
+step "image in use" sh_ "$DD docker create --name user --network none imported:1 >/dev/null; docker rmi imported:1; docker rm user >/dev/null"
+step "rmi" d rmi imported:1
+step "image prune" d image prune -f
+
+### the rest
+step "network ls" d network ls --filter name=none --filter name=host --format '{{.Name}} {{.Driver}} {{.Scope}}'
+step "volume ls" d volume ls -q
+step "system df" sh_ "$DD docker system df --format '{{.Type}}'"
+step "swarm" d node ls
+step "login to nowhere" d login -u a -p b 127.0.0.1:1
