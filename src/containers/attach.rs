@@ -1,20 +1,34 @@
 //! `attach` and `resize`: the caller's side of standard streams.
 
-use tokio::sync::mpsc;
+use std::collections::VecDeque;
+use std::pin::Pin;
 
-use super::local::{InputEnds, Shared};
+use futures_util::{Stream, StreamExt as _, stream};
+
+use super::local::Shared;
+use super::record::Record;
 use super::state::{ContainerState, Refusal, Verb, decide, refuse};
 use super::{AttachOptions, Attached, BoxStream, Input, SlowReader};
 use crate::error::{Error, ErrorKind, Result};
-use crate::logs::{TeeItem, TeeReader};
+use crate::logs::{Chunk, Cut, LogEntries, LogEntry, LogQuery, Tee, TeeItem, TeeReader};
 
-/// Chunks of stdin that may wait.
-pub(crate) const INPUT_AHEAD: usize = 16;
-/// Bytes that may wait for one reader.
-const READER_LIMIT: usize = 64 << 20;
+/// Bytes that may wait for a reader that nobody waits for.
+const SKIP_LIMIT: usize = 64 << 20;
+/// Bytes that may wait for a reader before the container does. Docker's: a megabyte.
+const WAIT_LIMIT: usize = 1 << 20;
 
-fn stream(reader: TeeReader) -> BoxStream<TeeItem> {
-    Box::pin(futures_util::stream::unfold(reader, |mut reader| async move {
+/// A reader of a tee.
+pub(crate) fn reader(tee: &Tee, slow: SlowReader) -> TeeReader {
+    match slow {
+        SlowReader::Skip => tee.subscribe(SKIP_LIMIT),
+        SlowReader::Keep => tee.collect(),
+        SlowReader::Wait => tee.subscribe_waiting(WAIT_LIMIT),
+    }
+}
+
+/// A reader as a stream.
+pub(crate) fn chunks(reader: TeeReader) -> BoxStream<TeeItem> {
+    Box::pin(stream::unfold(reader, |mut reader| async move {
         let item = reader.next().await?;
         Some((item, reader))
     }))
@@ -24,37 +38,55 @@ impl Shared {
     pub(crate) async fn attach(&self, name: &str, options: AttachOptions) -> Result<Attached> {
         let record = self.find(name).await?;
         self.must_be_ours(&record, "attach to")?;
-        if !matches!(record.state, ContainerState::Created | ContainerState::Running) {
-            return Err(refuse(&record.id, record.state, Verb::Resize, Refusal::NotRunning));
-        }
+        let record = self.read(&record.id).await?;
+        decide(&record.id, record.state, Verb::Attach)?;
         let slot = self.slot(&record.id);
-        let tee = slot.output();
-        let reader = match options.slow {
-            SlowReader::Skip => tee.subscribe(READER_LIMIT),
-            SlowReader::Keep => tee.collect(),
-            SlowReader::Wait => return Err(Error::unsupported_verb("attach that holds the container up")),
+        let tee = match record.state.is_alive() {
+            true => slot.output(),
+            false => slot.next_output(),
         };
-        let spec = &record.body.spec;
-        let input = (spec.open_stdin).then(|| {
-            let mut ends = slot.input();
-            // The slot keeps no sender once one was handed out: stdin closes with the last attached writer.
-            let sender = match ends.sender.take() {
-                Some(sender) => sender,
-                None => {
-                    let (sender, receiver) = mpsc::channel(INPUT_AHEAD);
-                    *ends = InputEnds {
-                        sender: None,
-                        receiver: Some(receiver),
-                    };
-                    sender
-                }
-            };
-            Input { sender }
+        let output = match options.logs {
+            false => chunks(reader(&tee, options.slow)),
+            true => self.with_log(&record, &tee, options.slow)?,
+        };
+        let input = record.body.spec.open_stdin.then(|| Input {
+            sender: slot.input.writer(),
+            home: std::sync::Arc::clone(&slot.input),
         });
-        Ok(Attached {
-            output: stream(reader),
-            input,
-        })
+        self.tell(self.event(&record, "attach")).await;
+        Ok(Attached { output, input })
+    }
+
+    /// What was logged, then what lies between the log and now, then what comes.
+    fn with_log(&self, record: &Record, tee: &Tee, slow: SlowReader) -> Result<BoxStream<TeeItem>> {
+        let (reader, cut) = tee.with_cut(|tee| reader(tee, slow));
+        let query = LogQuery {
+            until_ns: Some(cut.until_ns),
+            ..LogQuery::default()
+        };
+        let begun: VecDeque<_> = cut.begun.iter().cloned().map(TeeItem::Chunk).collect();
+        let logged = self.logged(record, query, tee.clone(), cut)?;
+        let all = logged.chain(stream::iter(begun)).chain(chunks(reader));
+        Ok(Box::pin(all))
+    }
+
+    /// The log up to a cut, read on the driver.
+    fn logged(&self, record: &Record, query: LogQuery, tee: Tee, cut: Cut) -> Result<BoxStream<TeeItem>> {
+        let (logs, target) = (std::sync::Arc::clone(&self.parts.logs), self.log_target(&record.id));
+        // A driver that cannot read back says so now.
+        drop(logs.read(&target, query.clone())?);
+        let read = async move {
+            tee.logged(&cut).await;
+            match logs.read(&target, query) {
+                Ok(entries) => history(entries),
+                Err(error) => {
+                    tracing::warn!(error = error.report(), "a log could not be read");
+                    Box::pin(stream::empty()) as Pin<Box<dyn Stream<Item = TeeItem> + Send>>
+                }
+            }
+        };
+        let source = Box::pin(stream::once(read).flatten());
+        Ok(self.parts.spawner.stream(source, 64))
     }
 
     pub(crate) async fn resize(&self, name: &str, rows: u16, columns: u16) -> Result<()> {
@@ -67,6 +99,26 @@ impl Shared {
         }
         let live = self.slot(&record.id).live();
         let live = live.ok_or_else(|| refuse(&record.id, ContainerState::Exited, Verb::Resize, Refusal::NotRunning))?;
-        live.task.resize(rows, columns).await
+        live.task.resize(rows, columns).await?;
+        let event = self.event(&record, "resize");
+        self.tell(
+            event
+                .with("height", rows.to_string())
+                .with("width", columns.to_string()),
+        )
+        .await;
+        Ok(())
     }
+}
+
+/// Entries as chunks. Where rotation was faster than the reader, a gap is told; its size is not known.
+fn history(entries: LogEntries) -> Pin<Box<dyn Stream<Item = TeeItem> + Send>> {
+    let item = |entry: Result<LogEntry>| match entry {
+        Ok(LogEntry { stream, bytes, .. }) => TeeItem::Chunk(Chunk { stream, bytes }),
+        Err(error) => {
+            tracing::warn!(error = error.report(), "a part of a log could not be read");
+            TeeItem::Lagged { missed_bytes: 0 }
+        }
+    };
+    Box::pin(entries.map(item))
 }

@@ -9,11 +9,12 @@ use crate::types::IdRange;
 impl Shared {
     pub(crate) async fn inspect(&self, name: &str) -> Result<ContainerInfo> {
         let record = self.find(name).await?;
-        Ok(info(record, self.parts.ownership))
+        let execs = self.execs.of(&record.id);
+        Ok(info(record, self.parts.ownership, execs))
     }
 }
 
-fn info(record: Record, ownership: &str) -> ContainerInfo {
+fn info(record: Record, ownership: &str, execs: Vec<String>) -> ContainerInfo {
     let (command, labels) = (record.command(), record.labels());
     let running = record.state.is_alive();
     let body = record.body;
@@ -38,7 +39,7 @@ fn info(record: Record, ownership: &str) -> ContainerInfo {
         ownership: ownership.to_owned(),
         uid_map,
         gid_map,
-        execs: Vec::new(),
+        execs,
     }
 }
 

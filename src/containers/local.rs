@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
+use super::execs::Execs;
 use super::record::{ExitRecord, Record};
+use super::stdin::Stdin;
 use super::stubs;
 use super::{
-    AttachOptions, Attached, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created, Exiting,
-    ListOptions, RemoveOptions, StopOptions, WaitCondition,
+    AttachOptions, Attached, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created, Exec, ExecInfo,
+    ExecSpec, Exiting, ListOptions, RemoveOptions, StopOptions, WaitCondition,
 };
 use crate::driver::Spawner;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -22,7 +23,7 @@ use crate::logs::{LogDriver, LogEntries, LogQuery, Tee};
 use crate::runtime::{Runtime, Task};
 use crate::storage::snapshot::Snapshotter;
 use crate::store::{Owners, Store};
-use crate::types::{ContainerId, ContainerName, Outcome, OwnerId, Signal};
+use crate::types::{ContainerId, ContainerName, ExitStatus, Outcome, OwnerId, Signal};
 
 /// What the engine hands the manager.
 #[derive(Debug, Clone)]
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     slots: Mutex<HashMap<ContainerId, Arc<Slot>>>,
     /// Where the places for mounts are, once they are made.
     stubs: OnceLock<PathBuf>,
+    pub(crate) execs: Execs,
 }
 
 /// A container of ours, from create to remove.
@@ -59,8 +61,8 @@ pub(crate) struct Slot {
     /// Held while a verb changes the container: starts and removals of one container take turns.
     pub(crate) turn: tokio::sync::Mutex<()>,
     output: Mutex<Tee>,
-    /// The writers of its stdin, made by the first `attach`.
-    pub(crate) input: Mutex<InputEnds>,
+    /// Its stdin, on this side.
+    pub(crate) input: Arc<Stdin>,
     live: Mutex<Option<Live>>,
     /// For waiters.
     pub(crate) life: watch::Sender<Life>,
@@ -77,13 +79,6 @@ pub(crate) struct Life {
     pub(crate) exit: Option<ExitRecord>,
     /// Whether it is gone.
     pub(crate) removed: bool,
-}
-
-/// Both ends of the channel that feeds stdin.
-#[derive(Debug, Default)]
-pub(crate) struct InputEnds {
-    pub(crate) sender: Option<mpsc::Sender<Bytes>>,
-    pub(crate) receiver: Option<mpsc::Receiver<Bytes>>,
 }
 
 /// A container of ours that runs.
@@ -105,14 +100,14 @@ impl Default for Slot {
         Self {
             turn: tokio::sync::Mutex::default(),
             output: Mutex::default(),
-            input: Mutex::default(),
+            input: Arc::default(),
             live: Mutex::default(),
             life: watch::Sender::new(Life::default()),
         }
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -122,9 +117,13 @@ impl Slot {
         lock(&self.output).clone()
     }
 
-    /// A container that is started anew has new streams.
-    pub(crate) fn renew_output(&self) {
-        *lock(&self.output) = Tee::new();
+    /// Its output from the next start on: a container that has ended gets new streams, once.
+    pub(crate) fn next_output(&self) -> Tee {
+        let mut output = lock(&self.output);
+        if output.is_closed() {
+            *output = Tee::new();
+        }
+        output.clone()
     }
 
     pub(crate) fn live(&self) -> Option<Live> {
@@ -133,10 +132,6 @@ impl Slot {
 
     pub(crate) fn set_live(&self, live: Option<Live>) {
         *lock(&self.live) = live;
-    }
-
-    pub(crate) fn input(&self) -> MutexGuard<'_, InputEnds> {
-        lock(&self.input)
     }
 
     /// Tells waiters that it has ended, as was recorded.
@@ -155,6 +150,7 @@ impl LocalContainers {
             parts,
             slots: Mutex::default(),
             stubs: OnceLock::new(),
+            execs: Execs::default(),
         }))
     }
 }
@@ -183,6 +179,7 @@ impl Shared {
     }
 
     pub(crate) fn forget(&self, id: &ContainerId) {
+        self.execs.forget_of(id);
         if let Some(slot) = lock(&self.slots).remove(id) {
             slot.output().close();
             slot.life.send_modify(|life| life.removed = true);
@@ -367,6 +364,43 @@ impl ContainerManager for LocalContainers {
             .parts
             .spawner
             .call_blocking(async move { shared.resize(&name, rows, columns).await })
+            .await
+    }
+
+    async fn exec_create(&self, name: &str, spec: ExecSpec) -> Result<Exec> {
+        let (shared, undoing, name) = (Arc::clone(&self.0), Arc::clone(&self.0), name.to_owned());
+        let undo = move |made: Exec| async move { undoing.execs.forget(&made.id) };
+        let work = |_| async move { shared.exec_create(&name, spec).await };
+        self.0.parts.spawner.tail(work, undo).await
+    }
+
+    async fn exec_start(&self, exec: &str, options: AttachOptions) -> Result<Attached> {
+        let (shared, undoing, id) = (Arc::clone(&self.0), Arc::clone(&self.0), exec.to_owned());
+        let unwanted = id.clone();
+        let undo = move |_| async move { undoing.exec_kill(&unwanted).await };
+        let work = |cancel| async move { shared.exec_start(&id, options, &cancel).await };
+        self.0.parts.spawner.tail(work, undo).await
+    }
+
+    async fn exec_wait(&self, exec: &str) -> Result<ExitStatus> {
+        let (shared, id) = (Arc::clone(&self.0), exec.to_owned());
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.exec_wait(&id).await })
+            .await
+    }
+
+    async fn exec_inspect(&self, exec: &str) -> Result<ExecInfo> {
+        self.0.execs.get(exec)?.info()
+    }
+
+    async fn exec_resize(&self, exec: &str, rows: u16, columns: u16) -> Result<()> {
+        let (shared, id) = (Arc::clone(&self.0), exec.to_owned());
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.exec_resize(&id, rows, columns).await })
             .await
     }
 }

@@ -20,7 +20,7 @@ impl Shared {
         self.parts.logs.open(&target)
     }
 
-    fn log_target(&self, id: &ContainerId) -> LogTarget {
+    pub(crate) fn log_target(&self, id: &ContainerId) -> LogTarget {
         LogTarget {
             id: id.clone(),
             dir: self.dir_of(id),

@@ -7,6 +7,8 @@
 mod attach;
 mod create;
 mod etc;
+mod exec;
+mod execs;
 mod feed;
 mod inspect;
 mod kill;
@@ -24,6 +26,7 @@ mod remove;
 mod spec;
 mod start;
 mod state;
+mod stdin;
 mod stop;
 mod stubs;
 mod sweep;

@@ -21,7 +21,7 @@ use crate::sys::blocking::{begin_blocking, blocking};
 use crate::types::{ContainerId, ExitStatus};
 
 /// How long output may take to drain once the first process has ended: only a process outside can hold a pipe open then.
-const DRAIN: Duration = Duration::from_secs(2);
+pub(crate) const DRAIN: Duration = Duration::from_secs(2);
 
 /// Our ends of a running container's streams.
 pub(crate) struct Streams {
@@ -57,10 +57,11 @@ impl Shared {
                 }
             }
         };
-        let exit = run_to_end(&*task, pumps).await;
+        let exit = run_to_end(&*task, pumps, &output).await;
         if let Some(feeding) = feeding {
             feeding.abort();
         }
+        slot.input.end();
         output.close();
         let ended = begin_blocking(async move { self.ended(record, &slot, &*task, exit).await }).await;
         if let Err(error) = ended {
@@ -133,7 +134,7 @@ impl Shared {
     }
 }
 
-async fn run_to_end(task: &dyn Task, pumps: impl Future<Output = ()>) -> Exit {
+async fn run_to_end(task: &dyn Task, pumps: impl Future<Output = ()>, output: &Tee) -> Exit {
     tokio::pin!(pumps);
     let mut drained = false;
     let exit = {
@@ -147,6 +148,8 @@ async fn run_to_end(task: &dyn Task, pumps: impl Future<Output = ()>) -> Exit {
         }
     };
     if !drained {
+        // What the pipes hold is little: no reader may keep it from the log.
+        output.release();
         let _ = tokio::time::timeout(DRAIN, &mut pumps).await;
     }
     exit.unwrap_or_else(|error| {

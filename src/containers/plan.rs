@@ -15,10 +15,11 @@ use oci_spec::runtime::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::options::ExecSpec;
 use super::spec::{ContainerSpec, Limits, NetworkMode, Seccomp, Tmpfs};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::runtime::caps::CapabilitySet;
-use crate::runtime::{StdioPlan, defaults};
+use crate::runtime::{ExecLaunch, StdioPlan, defaults};
 use crate::types::{Bytes, ContainerId, Signal};
 
 /// What an image says of its containers.
@@ -204,6 +205,32 @@ fn process(
         builder = builder.oom_score_adj(score);
     }
     builder.build().map_err(build_error)
+}
+
+/// A command for a running container: the container's own environment, limits and rights, and what the caller changes.
+pub(crate) fn exec(
+    id: &ContainerId,
+    container: &ContainerSpec,
+    image: &ImageDefaults,
+    exec: &ExecSpec,
+) -> Result<ExecLaunch> {
+    let mut spec = container.clone();
+    spec.entrypoint = Some(Vec::new());
+    spec.command = Some(exec.command.clone());
+    spec.env.extend(exec.env.clone());
+    spec.working_dir = exec.working_dir.clone().or(spec.working_dir);
+    spec.tty = exec.tty;
+    spec.tty_size = exec.tty_size;
+    spec.open_stdin = exec.stdin;
+    let own = CapabilitySet::docker().tweak(&spec.cap_add, &spec.cap_drop)?;
+    let capabilities = if exec.privileged { CapabilitySet::ALL } else { own };
+    Ok(ExecLaunch {
+        process: process(&spec, image, &hostname(container, id), capabilities)?,
+        user: exec.user.clone().or_else(|| user(container, image)),
+        extra_groups: container.groups.clone(),
+        seccomp: seccomp(container, own).filter(|_| !exec.privileged),
+        stdio: stdio(&spec),
+    })
 }
 
 /// The kernel's limit of a name that Docker knows.

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
 use super::etc;
 use super::feed;
 use super::local::{Live, Shared, Slot};
@@ -27,9 +25,6 @@ impl Shared {
         let record = self.read(&id).await?;
         if decide(&record.id, record.state, Verb::Start)? == Move::Already {
             return Ok(Outcome::Already);
-        }
-        if record.state == ContainerState::Exited {
-            slot.renew_output();
         }
         match self.start_now(record.clone(), &slot, cancel).await {
             Ok(()) => Ok(Outcome::Done),
@@ -180,20 +175,11 @@ fn streams(started: Started, slot: &Slot, sink: Arc<dyn LogSink>) -> Result<Stre
     if let Some(fd) = started.stdin {
         input = Some(feed::writable(fd)?);
     }
-    let mut ends = slot.input();
-    if ends.receiver.is_none() {
-        let (sender, receiver) = mpsc::channel(super::attach::INPUT_AHEAD);
-        *ends = super::local::InputEnds {
-            sender: Some(sender),
-            receiver: Some(receiver),
-        };
-    }
-    let feed = input.zip(ends.receiver.take());
-    drop(ends);
+    let feed = input.map(|fd| (fd, slot.input.begin()));
     Ok(Streams {
         outputs,
         feed,
         sink,
-        output: slot.output(),
+        output: slot.next_output(),
     })
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path};
 
+use super::options::ExecSpec;
 use super::spec::{ContainerSpec, Limits, Ulimit};
 use crate::error::{Error, ObjectKind, Result};
 use crate::runtime::caps::CapabilitySet;
@@ -42,6 +43,21 @@ pub(crate) fn validate(spec: &ContainerSpec) -> Result<()> {
         return Err(option("oom_score_adj", format!("{score} is not within -1000 and 1000")));
     }
     Ok(())
+}
+
+/// Refuses a command that can never work.
+pub(crate) fn validate_exec(spec: &ExecSpec) -> Result<()> {
+    if spec.command.first().is_none_or(String::is_empty) {
+        return Err(option("command", "no program is named"));
+    }
+    spec.command.iter().try_for_each(|text| no_nul("command", text))?;
+    for (name, value) in &spec.env {
+        check_env(name, value)?;
+    }
+    if let Some(dir) = &spec.working_dir {
+        absolute("working_dir", dir)?;
+    }
+    spec.user.iter().try_for_each(|user| no_nul("user", user))
 }
 
 fn option(name: &'static str, why: impl std::fmt::Display) -> Error {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use futures_util::Stream;
 use super::options::ExecSpec;
 use super::spec::ContainerSpec;
 use super::state::ContainerState;
+use super::stdin::Stdin;
 use crate::error::{Error, Result};
 use crate::logs::TeeItem;
 use crate::types::{ContainerId, ExitStatus, IdRange, ImageId};
@@ -53,10 +55,11 @@ impl fmt::Debug for Attached {
     }
 }
 
-/// The writing end of a container's stdin. Dropping it closes stdin.
+/// The writing end of a stdin. Dropping the last one closes stdin.
 #[derive(Debug, Clone)]
 pub struct Input {
     pub(super) sender: tokio::sync::mpsc::Sender<Bytes>,
+    pub(super) home: Arc<Stdin>,
 }
 
 impl Input {
@@ -70,6 +73,11 @@ impl Input {
     pub async fn write(&self, bytes: impl Into<Bytes>) -> Result<()> {
         let closed = |_| Error::new(crate::error::ErrorKind::InvalidState, "the container's stdin is closed");
         self.sender.send(bytes.into()).await.map_err(closed)
+    }
+
+    /// Lets go without closing stdin: the container waits for the next writer that attaches.
+    pub fn detach(self) {
+        self.home.keep(self.sender);
     }
 }
 

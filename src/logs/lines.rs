@@ -33,6 +33,11 @@ impl Splitter {
         }
     }
 
+    /// The beginning of a line whose end has not come.
+    pub fn begun(&self) -> &[u8] {
+        &self.begun
+    }
+
     /// What was begun, at the end of the stream or when it shall not wait longer.
     pub fn flush(&mut self) -> Option<Bytes> {
         if self.begun.is_empty() {

@@ -15,7 +15,6 @@ use tokio::task::JoinHandle;
 use super::lines::Splitter;
 use super::{LogEntry, LogSink, LogStream, Tee};
 use crate::error::{Error, Result};
-use crate::events::now_ns;
 use crate::sys::poll;
 
 /// Bytes asked for with one read: what a pipe holds.
@@ -121,17 +120,18 @@ pub async fn pump(
 ) -> Result<PumpReport> {
     let fd = watch(fd)?;
     let mut lines = Splitter::default();
-    let mut feed = Feed::new(sink, options);
+    let mut feed = Feed::new(sink, options, tee.clone());
     let mut begun_at = None;
     let outcome = loop {
         let chunk = tokio::select! {
             biased;
             () = feed.room() => continue,
-            chunk = read(&fd), if !feed.must_wait() => chunk,
+            chunk = read_with_room(&fd, &tee), if !feed.must_wait() => chunk,
             () = linger(begun_at), if begun_at.is_some() => {
                 begun_at = None;
                 if let Some(bytes) = lines.flush() {
-                    feed.push(LogEntry { stream, time_ns: now_ns(), bytes });
+                    feed.push(LogEntry { stream, time_ns: tee.entry_time(), bytes });
+                    tee.begun(stream, &[]);
                 }
                 continue;
             }
@@ -141,9 +141,10 @@ pub async fn pump(
             Ok(chunk) => {
                 feed.report.bytes += chunk.len() as u64;
                 tee.write(stream, &chunk);
-                let time_ns = now_ns();
+                let time_ns = tee.entry_time();
                 begun_at = (chunk.last() != Some(&b'\n')).then(|| tokio::time::Instant::now() + LINGER);
                 lines.push(chunk, |bytes| feed.push(LogEntry { stream, time_ns, bytes }));
+                tee.begun(stream, lines.begun());
             }
             Err(error) => break Err(Error::os("read a container's output", error)),
         }
@@ -151,12 +152,40 @@ pub async fn pump(
     if let Some(bytes) = lines.flush() {
         feed.push(LogEntry {
             stream,
-            time_ns: now_ns(),
+            time_ns: tee.entry_time(),
             bytes,
         });
+        tee.begun(stream, &[]);
     }
     let report = feed.finish().await;
     outcome.map(|()| report)
+}
+
+/// Reads a stream to its end for a tee alone: nothing is logged. The tee is not closed.
+///
+/// # Errors
+/// `Os` where the descriptor cannot be watched, or reading fails.
+///
+/// # Cancel safety
+/// As [`pump_all`].
+pub async fn relay(fd: OwnedFd, stream: LogStream, tee: Tee) -> Result<u64> {
+    let fd = watch(fd)?;
+    let mut bytes = 0;
+    loop {
+        let chunk = read_with_room(&fd, &tee).await;
+        let chunk = chunk.map_err(|error| Error::os("read a command's output", error))?;
+        if chunk.is_empty() {
+            return Ok(bytes);
+        }
+        bytes += chunk.len() as u64;
+        tee.write(stream, &chunk);
+    }
+}
+
+/// The next bytes, once no reader holds them up.
+async fn read_with_room(fd: &AsyncFd<OwnedFd>, tee: &Tee) -> io::Result<Bytes> {
+    tee.room().await;
+    read(fd).await
 }
 
 async fn linger(until: Option<tokio::time::Instant>) {
@@ -216,6 +245,7 @@ fn read_once(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
 struct Feed {
     sink: Arc<dyn LogSink>,
     options: PumpOptions,
+    tee: Tee,
     pending: Vec<LogEntry>,
     pending_bytes: usize,
     writing: Option<(usize, JoinHandle<Result<()>>)>,
@@ -223,10 +253,11 @@ struct Feed {
 }
 
 impl Feed {
-    fn new(sink: Arc<dyn LogSink>, options: PumpOptions) -> Self {
+    fn new(sink: Arc<dyn LogSink>, options: PumpOptions, tee: Tee) -> Self {
         Self {
             sink,
             options,
+            tee,
             pending: Vec::new(),
             pending_bytes: 0,
             writing: None,
@@ -249,6 +280,7 @@ impl Feed {
         }
         self.pending_bytes += entry.bytes.len();
         self.pending.push(entry);
+        self.tee.pushed();
     }
 
     /// Ends when a batch is written or handed over; never, while there is nothing to do.
@@ -277,6 +309,7 @@ impl Feed {
     }
 
     fn count(&mut self, entries: usize, done: Result<()>) {
+        self.tee.took(entries);
         if let Err(error) = done {
             self.report.lost_entries += entries as u64;
             self.report.first_error.get_or_insert(error);

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::LogStream;
+use crate::events::now_ns;
 
 /// Bytes exactly as the container wrote them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,16 +31,50 @@ pub enum TeeItem {
     },
 }
 
-/// Copies chunks to every reader. Writing never waits for any of them. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+/// Copies chunks to every reader. Writing never waits for any of them; who wants to wait for those that ask for it calls
+/// [`Tee::room`] first. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct Tee {
     inner: Arc<Mutex<Inner>>,
+    /// A reader that may hold the writer up has taken something, or is gone.
+    drained: Arc<Notify>,
+    /// How many entries the log has taken, or lost.
+    logged: Arc<watch::Sender<u64>>,
+}
+
+impl Default for Tee {
+    fn default() -> Self {
+        Self {
+            inner: Arc::default(),
+            drained: Arc::default(),
+            logged: Arc::new(watch::Sender::new(0)),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     closed: bool,
+    /// Nobody holds the writer up any more.
+    released: bool,
     readers: Vec<Arc<Shared>>,
+    /// Entries that are on their way to the log.
+    pushed: u64,
+    /// The least time of the next entry.
+    floor_ns: i64,
+    /// What was written and is in no entry yet: beginnings of lines.
+    begun: Vec<Chunk>,
+}
+
+/// Where the log ends and a reader's chunks begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// No entry before the cut is younger, and every one after it is.
+    pub until_ns: i64,
+    /// How many entries must be in the log before it can be read up to the cut.
+    entries: u64,
+    /// What lies between the last entry and the first chunk: beginnings of lines.
+    pub begun: Vec<Chunk>,
 }
 
 /// One reader's queue.
@@ -48,6 +83,8 @@ struct Shared {
     queue: Mutex<Queue>,
     filled: Notify,
     limit_bytes: usize,
+    /// The writer waits at the limit.
+    holds: bool,
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +115,37 @@ impl Tee {
 
     /// A reader for which at most so many bytes wait; beyond that it loses chunks, and is told so.
     pub fn subscribe(&self, limit_bytes: usize) -> TeeReader {
+        self.add(&mut self.lock(), limit_bytes, false)
+    }
+
+    /// A reader that loses nothing: [`Tee::room`] waits for it once so many bytes do.
+    pub fn subscribe_waiting(&self, limit_bytes: usize) -> TeeReader {
+        self.add(&mut self.lock(), limit_bytes, true)
+    }
+
+    /// A reader made by `subscribe`, and where the log ends for it: together they have everything once. Not to be called
+    /// while a pump may run on another thread.
+    pub fn with_cut(&self, subscribe: impl FnOnce(&Self) -> TeeReader) -> (TeeReader, Cut) {
+        let reader = subscribe(self);
         let mut inner = self.lock();
+        let until_ns = now_ns().max(inner.floor_ns);
+        inner.floor_ns = until_ns + 1;
+        let cut = Cut {
+            until_ns,
+            entries: inner.pushed,
+            begun: inner.begun.clone(),
+        };
+        (reader, cut)
+    }
+
+    /// Waits until the log has taken everything before a cut.
+    pub async fn logged(&self, cut: &Cut) {
+        let mut logged = self.logged.subscribe();
+        // The sender lives as long as this.
+        let _ = logged.wait_for(|logged| *logged >= cut.entries).await;
+    }
+
+    fn add(&self, inner: &mut Inner, limit_bytes: usize, holds: bool) -> TeeReader {
         let queue = Queue {
             closed: inner.closed,
             ..Queue::default()
@@ -87,11 +154,70 @@ impl Tee {
             queue: Mutex::new(queue),
             filled: Notify::new(),
             limit_bytes,
+            holds,
         });
         inner.readers.push(shared.clone());
         TeeReader {
             shared,
             tee: self.clone(),
+        }
+    }
+
+    /// Waits while a reader that is waited for has as much as it may have.
+    ///
+    /// # Cancel safety
+    /// A dropped call changes nothing.
+    pub async fn room(&self) {
+        loop {
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
+            if !self.is_held() {
+                return;
+            }
+            drained.await;
+        }
+    }
+
+    fn is_held(&self) -> bool {
+        let inner = self.lock();
+        let full = |reader: &Arc<Shared>| reader.holds && reader.lock().bytes >= reader.limit_bytes;
+        !inner.released && inner.readers.iter().any(full)
+    }
+
+    /// Nobody holds the writer up from now on: what is still to come is little.
+    pub fn release(&self) {
+        self.lock().released = true;
+        self.drained.notify_waiters();
+    }
+
+    /// Whether nothing more will be written.
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// The time of an entry that is made now.
+    pub(crate) fn entry_time(&self) -> i64 {
+        now_ns().max(self.lock().floor_ns)
+    }
+
+    /// An entry is on its way to the log.
+    pub(crate) fn pushed(&self) {
+        self.lock().pushed += 1;
+    }
+
+    /// So many entries have reached the log, or are lost.
+    pub(crate) fn took(&self, entries: usize) {
+        self.logged.send_modify(|logged| *logged += entries as u64);
+    }
+
+    /// What of a stream is in no entry yet.
+    pub(crate) fn begun(&self, stream: LogStream, bytes: &[u8]) {
+        let mut inner = self.lock();
+        inner.begun.retain(|chunk| chunk.stream != stream);
+        if !bytes.is_empty() {
+            let bytes = Bytes::copy_from_slice(bytes);
+            inner.begun.push(Chunk { stream, bytes });
         }
     }
 
@@ -125,7 +251,8 @@ impl Shared {
     fn put(&self, stream: LogStream, bytes: &Bytes) {
         let mut queue = self.lock();
         // A queue that lost something takes nothing until it is empty: one gap, not many.
-        let full = queue.missed > 0 || (queue.bytes > 0 && queue.bytes.saturating_add(bytes.len()) > self.limit_bytes);
+        let over = queue.bytes > 0 && queue.bytes.saturating_add(bytes.len()) > self.limit_bytes;
+        let full = queue.missed > 0 || (over && !self.holds);
         if full {
             queue.missed += bytes.len() as u64;
         } else {
@@ -163,7 +290,12 @@ impl TeeReader {
     pub async fn next(&mut self) -> Option<TeeItem> {
         loop {
             match self.shared.take() {
-                Ok(item) => return Some(item),
+                Ok(item) => {
+                    if self.shared.holds {
+                        self.tee.drained.notify_waiters();
+                    }
+                    return Some(item);
+                }
                 Err(true) => return None,
                 // A note left since the look is kept by `Notify`.
                 Err(false) => self.shared.filled.notified().await,
@@ -178,5 +310,6 @@ impl Drop for TeeReader {
             .lock()
             .readers
             .retain(|reader| !Arc::ptr_eq(reader, &self.shared));
+        self.tee.drained.notify_waiters();
     }
 }

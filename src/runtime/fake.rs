@@ -1,16 +1,18 @@
 //! A runtime without a kernel: it plays a few programs itself. For tests of what stands above the [`Runtime`] seam, and the
 //! shortest reading of what that seam asks for.
 //!
-//! It knows `echo WORDS…`, `fail CODE`, `cat` and `sleep` (until a signal); anything else is not found.
+//! It knows `echo WORDS…`, `fail CODE`, `cat` and `sleep` (until a signal); anything else is not found. Containers can be
+//! paused, and run commands.
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use oci_spec::runtime::{LinuxResources, Process};
 use tokio::sync::watch;
 
-use super::{Exit, Launch, Runtime, Started, Task};
+use super::{ExecLaunch, ExecStarted, ExecTask, Exit, Launch, Runtime, Started, StdioPlan, Task};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::types::{ExitStatus, Signal};
 
@@ -30,8 +32,7 @@ enum Program {
     Sleep,
 }
 
-fn program(launch: &Launch) -> Result<Program> {
-    let process = launch.spec.process().as_ref();
+fn program(process: Option<&Process>) -> Result<Program> {
     let words = process.and_then(|process| process.args().clone()).unwrap_or_default();
     let (name, rest) = words.split_first().ok_or_else(|| Error::invalid("no program"))?;
     match name.as_str() {
@@ -52,6 +53,24 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|error| Error::os("make a pipe", error))
 }
 
+/// The caller's ends of a program that plays: stdin, stdout, stderr.
+type Ends = (Option<OwnedFd>, Option<OwnedFd>, Option<OwnedFd>);
+
+/// Plays a program on a thread.
+fn perform(program: Program, stdio: StdioPlan) -> Result<(Arc<FakeTask>, Ends)> {
+    let ((stdout, out), (stderr, err), (input, stdin)) = (pipe()?, pipe()?, pipe()?);
+    let task = Arc::new(FakeTask {
+        exit: watch::Sender::new(None),
+    });
+    let playing = Arc::clone(&task);
+    tokio::task::spawn_blocking(move || {
+        let _stderr = err;
+        play(program, out, input, &playing);
+    });
+    let stdin = stdio.stdin.then_some(stdin);
+    Ok((task, (stdin, Some(stdout), Some(stderr))))
+}
+
 #[async_trait]
 impl Runtime for FakeRuntime {
     fn name(&self) -> &str {
@@ -59,18 +78,8 @@ impl Runtime for FakeRuntime {
     }
 
     async fn start(&self, launch: Launch) -> Result<Started> {
-        let program = program(&launch)?;
-        let ((stdout, out), (stderr, err), (input, stdin)) = (pipe()?, pipe()?, pipe()?);
-        let task = Arc::new(FakeTask {
-            exit: watch::Sender::new(None),
-        });
-        let playing = Arc::clone(&task);
-        tokio::task::spawn_blocking(move || {
-            let _stderr = err;
-            play(program, out, input, &playing);
-        });
-        let stdin = launch.stdio.stdin.then_some(stdin);
-        let (stdout, stderr) = (Some(stdout), Some(stderr));
+        let program = program(launch.spec.process().as_ref())?;
+        let (task, (stdin, stdout, stderr)) = perform(program, launch.stdio)?;
         Ok(Started {
             task,
             stdin,
@@ -106,6 +115,27 @@ impl FakeTask {
             first
         });
     }
+
+    fn kill(&self, signal: Signal) -> Result<()> {
+        if self.exit.borrow().is_some() {
+            return Err(Error::new(ErrorKind::InvalidState, "the process has ended"));
+        }
+        self.end(ExitStatus::signaled(signal.number() as u8));
+        Ok(())
+    }
+
+    async fn ended(&self) -> Result<Exit> {
+        let mut exit = self.exit.subscribe();
+        let ended = exit
+            .wait_for(Option::is_some)
+            .await
+            .map_err(|_| Error::internal("the fake runtime is gone"))?;
+        ended.ok_or_else(|| Error::internal("the fake runtime is gone"))
+    }
+}
+
+fn no_terminal() -> Error {
+    Error::new(ErrorKind::InvalidState, "no terminal")
 }
 
 #[async_trait]
@@ -115,27 +145,70 @@ impl Task for FakeTask {
     }
 
     async fn signal(&self, signal: Signal, _all: bool) -> Result<()> {
-        if self.exit.borrow().is_some() {
-            return Err(Error::new(ErrorKind::InvalidState, "the process has ended"));
-        }
-        self.end(ExitStatus::signaled(signal.number() as u8));
-        Ok(())
+        self.kill(signal)
     }
 
     async fn wait(&self) -> Result<Exit> {
-        let mut exit = self.exit.subscribe();
-        let ended = exit
-            .wait_for(Option::is_some)
-            .await
-            .map_err(|_| Error::internal("the fake runtime is gone"))?;
-        ended.ok_or_else(|| Error::internal("the fake runtime is gone"))
+        self.ended().await
     }
 
     async fn resize(&self, _rows: u16, _columns: u16) -> Result<()> {
-        Err(Error::new(ErrorKind::InvalidState, "no terminal"))
+        Err(no_terminal())
+    }
+
+    async fn exec(&self, exec: ExecLaunch) -> Result<ExecStarted> {
+        if self.exit.borrow().is_some() {
+            return Err(Error::new(ErrorKind::InvalidState, "the container has ended"));
+        }
+        let (task, (stdin, stdout, stderr)) = perform(program(Some(&exec.process))?, exec.stdio)?;
+        let (mut container, dying) = (self.exit.subscribe(), Arc::clone(&task));
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = container.wait_for(Option::is_some) => dying.end(ExitStatus::signaled(9)),
+                _ = dying.ended() => {}
+            }
+        });
+        Ok(ExecStarted {
+            task,
+            stdin,
+            stdout,
+            stderr,
+            terminal: None,
+        })
+    }
+
+    async fn pause(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn resume(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn update(&self, _resources: &LinuxResources) -> Result<()> {
+        Ok(())
     }
 
     async fn remove(&self) -> Result<()> {
         Ok(())
+    }
+}
+
+#[async_trait]
+impl ExecTask for FakeTask {
+    fn pid(&self) -> Option<u32> {
+        Some(std::process::id())
+    }
+
+    async fn signal(&self, signal: Signal) -> Result<()> {
+        self.kill(signal)
+    }
+
+    async fn wait(&self) -> Result<ExitStatus> {
+        Ok(self.ended().await?.status)
+    }
+
+    async fn resize(&self, _rows: u16, _columns: u16) -> Result<()> {
+        Err(no_terminal())
     }
 }

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use oci_spec::runtime::{LinuxResources, Spec};
+use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process, Spec};
 
 use crate::error::{Error, Result};
 use crate::types::{ContainerId, ExitStatus, Mount, Signal};
@@ -67,6 +67,36 @@ pub struct Started {
     pub terminal: Option<OwnedFd>,
     /// What was asked for and left out under `best_effort_limits`.
     pub warnings: Vec<String>,
+}
+
+/// A command to run in a running container.
+#[derive(Debug, Clone)]
+pub struct ExecLaunch {
+    /// Arguments, environment, working directory, capabilities, limits, no-new-privileges.
+    pub process: Process,
+    /// As [`Launch::user`].
+    pub user: Option<String>,
+    /// As [`Launch::extra_groups`].
+    pub extra_groups: Vec<String>,
+    /// Which system calls it may make; `None` is all of them.
+    pub seccomp: Option<LinuxSeccomp>,
+    /// Standard streams.
+    pub stdio: StdioPlan,
+}
+
+/// A started command: its handle, and the caller's ends of its streams.
+#[derive(Debug)]
+pub struct ExecStarted {
+    /// The running command.
+    pub task: Arc<dyn ExecTask>,
+    /// Write end of stdin.
+    pub stdin: Option<OwnedFd>,
+    /// Read end of stdout.
+    pub stdout: Option<OwnedFd>,
+    /// Read end of stderr.
+    pub stderr: Option<OwnedFd>,
+    /// The terminal's master side; then the three above are `None`.
+    pub terminal: Option<OwnedFd>,
 }
 
 /// How a container ended.
@@ -123,6 +153,35 @@ pub trait Task: Debug + Send + Sync + 'static {
     /// `InvalidState` without a terminal.
     async fn resize(&self, rows: u16, columns: u16) -> Result<()>;
 
+    /// Runs a command beside the first process: in the container's namespaces and cgroup. It dies with the container.
+    /// Returns once the program has been executed.
+    ///
+    /// # Errors
+    /// `CommandNotFound`, `CommandNotExecutable`, `InvalidArgument`, `InvalidState` if the container has ended, or `Os` with
+    /// the step that failed; `Unsupported` where the backend cannot.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves nothing behind: a command that starts nevertheless is killed.
+    async fn exec(&self, _exec: ExecLaunch) -> Result<ExecStarted> {
+        Err(Error::unsupported_verb("exec"))
+    }
+
+    /// Stops every process where it is, until [`Task::resume`]. Twice is no error.
+    ///
+    /// # Errors
+    /// `Unsupported` where there is no freezer.
+    async fn pause(&self) -> Result<()> {
+        Err(Error::unsupported_verb("pause"))
+    }
+
+    /// Lets the processes go on. Without a pause before, it is no error.
+    ///
+    /// # Errors
+    /// As [`Task::pause`].
+    async fn resume(&self) -> Result<()> {
+        Err(Error::unsupported_verb("unpause"))
+    }
+
     /// Changes limits of the running container.
     ///
     /// # Errors
@@ -137,4 +196,27 @@ pub trait Task: Debug + Send + Sync + 'static {
     /// # Errors
     /// `InvalidState` while it runs.
     async fn remove(&self) -> Result<()>;
+}
+
+/// A command that runs in a container. Dropping the handle does not end it.
+#[async_trait]
+pub trait ExecTask: Debug + Send + Sync + 'static {
+    /// Its pid in the host's pid namespace; `None` if it had ended before anybody could look.
+    fn pid(&self) -> Option<u32>;
+
+    /// Sends a signal to it.
+    ///
+    /// # Errors
+    /// `InvalidState` if it has ended.
+    async fn signal(&self, signal: Signal) -> Result<()>;
+
+    /// Waits for its end. Any number of callers may wait, before and after it. The end of the container is an end by
+    /// SIGKILL.
+    async fn wait(&self) -> Result<ExitStatus>;
+
+    /// Sets the terminal's size in rows and columns.
+    ///
+    /// # Errors
+    /// `InvalidState` without a terminal.
+    async fn resize(&self, rows: u16, columns: u16) -> Result<()>;
 }

@@ -131,7 +131,7 @@ fn on_overlay(arguments: &[String]) -> Check {
         let spec = ContainerSpec::image(image.id().to_string());
         let spec = spec.command(["sh", "-c", "echo x > /x && cat /x > /dev/null && echo works"]);
         let output = engine.run(spec).output().await?;
-        let info = engine.info()?;
+        let info = engine.system().info().await?;
         println!("{}\n{}", info.storage_driver, info.storage_reason);
         println!("{}{}", text(&output.stdout), text(&output.stderr));
         Ok::<_, Stop>(())

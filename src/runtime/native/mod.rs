@@ -1,6 +1,7 @@
 //! The native runtime: containers started by a small static helper, without any other program. `docs/process-model.md`
 //! tells how the processes hang together.
 
+mod exec;
 pub(crate) mod helper;
 mod idmap;
 mod options;

@@ -10,7 +10,7 @@ use super::helper::wire::{NO_FD, SECTIONS, Section, field, flag, mount};
 use super::idmap::ContainerIds;
 use super::options::{self, Options};
 use crate::error::{Error, Result};
-use crate::runtime::Launch;
+use crate::runtime::{ExecLaunch, Launch, StdioPlan};
 use crate::types::{Mount, MountSource};
 
 /// What of the host matters to a plan.
@@ -34,6 +34,7 @@ pub(crate) struct FdPositions {
     pub(crate) cgroup: u32,
     pub(crate) v1_first: u32,
     pub(crate) v1_count: u32,
+    pub(crate) target: u32,
 }
 
 impl Default for FdPositions {
@@ -46,6 +47,7 @@ impl Default for FdPositions {
             cgroup: NO_FD,
             v1_first: 0,
             v1_count: 0,
+            target: NO_FD,
         }
     }
 }
@@ -93,24 +95,55 @@ impl Plan {
             .as_ref()
             .ok_or_else(|| Error::invalid("the spec has no process"))?;
         plan.process(process)?;
-        plan.user(launch, process)?;
-        plan.streams(launch);
+        plan.user(launch.user.as_ref(), &launch.extra_groups, process)?;
+        plan.streams(launch.stdio);
+        plan.set_if(launch.init, flag::INIT);
         plan.names_of_host(spec, process)?;
         let linux = spec.linux().clone().unwrap_or_default();
         let own_network = plan.namespaces(&linux)?;
         plan.mounts(launch, host, own_network)?;
         plan.linux(&linux, host)?;
-        if let Some(filter) = seccomp {
-            if filter.is_empty() || filter.len() % 8 != 0 || filter.len() / 8 > usize::from(u16::MAX) {
-                return Err(Error::internal("the seccomp compiler made no valid filter"));
-            }
-            plan.set_if(true, flag::HAS_SECCOMP);
-            plan.sections[Section::Seccomp as usize] = filter;
-        }
+        plan.seccomp(seccomp)?;
         for directory in &launch.scratch {
             plan.clean_up(b's', directory)?;
         }
         Ok(plan)
+    }
+
+    /// Converts a command for a running container, whose namespaces (flags of clone(2)) it joins.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub(crate) fn exec(exec: &ExecLaunch, host: Host, namespaces: u32, seccomp: Option<Vec<u8>>) -> Result<Self> {
+        let mut plan = Self {
+            sections: std::array::from_fn(|_| Vec::new()),
+            words: [0; field::COUNT],
+            names: Names::default(),
+        };
+        plan.words[field::FLAGS] = flag::HAS_CAPS;
+        plan.set_if(host.single_id, flag::SINGLE_ID);
+        plan.words[field::NAMESPACES] = namespaces;
+        plan.process(&exec.process)?;
+        plan.user(exec.user.as_ref(), &exec.extra_groups, &exec.process)?;
+        plan.streams(exec.stdio);
+        plan.names_of_host(&Spec::default(), &exec.process)?;
+        plan.seccomp(seccomp)?;
+        Ok(plan)
+    }
+
+    /// The namespaces that a container of this plan lives in.
+    pub(crate) fn all_namespaces(&self) -> u32 {
+        self.words[field::NAMESPACES] | (libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP) as u32
+    }
+
+    fn seccomp(&mut self, filter: Option<Vec<u8>>) -> Result<()> {
+        let Some(filter) = filter else { return Ok(()) };
+        if filter.is_empty() || filter.len() % 8 != 0 || filter.len() / 8 > usize::from(u16::MAX) {
+            return Err(Error::internal("the seccomp compiler made no valid filter"));
+        }
+        self.set_if(true, flag::HAS_SECCOMP);
+        self.sections[Section::Seccomp as usize] = filter;
+        Ok(())
     }
 
     /// Adds a directory that is deleted if the owner dies: `c` for a cgroup's, `s` for any other.
@@ -130,6 +163,7 @@ impl Plan {
         self.words[field::FD_CGROUP] = fds.cgroup;
         self.words[field::FD_V1_FIRST] = fds.v1_first;
         self.words[field::V1_COUNT] = fds.v1_count;
+        self.words[field::FD_TARGET] = fds.target;
         for word in self.words {
             self.sections[Section::Fixed as usize].extend_from_slice(&word.to_ne_bytes());
         }
@@ -234,7 +268,7 @@ impl Plan {
         Ok(())
     }
 
-    fn user(&mut self, launch: &Launch, process: &Process) -> Result<()> {
+    fn user(&mut self, text: Option<&String>, groups: &[String], process: &Process) -> Result<()> {
         let user = process.user();
         self.words[field::UID] = user.uid();
         self.words[field::GID] = user.gid();
@@ -243,23 +277,21 @@ impl Plan {
         for gid in user.additional_gids().as_deref().unwrap_or(&[]) {
             self.word(Section::Gids, *gid);
         }
-        if let Some(text) = &launch.user {
+        if let Some(text) = text {
             self.set_if(true, flag::USER_TEXT);
             self.names.ids.clone_from(text);
         }
-        for group in &launch.extra_groups {
+        for group in groups {
             self.string(Section::Groups, group.as_bytes())?;
             self.names.groups.push(group.clone());
         }
         Ok(())
     }
 
-    fn streams(&mut self, launch: &Launch) {
-        let Some((rows, columns)) = launch.stdio.terminal else {
-            self.set_if(launch.init, flag::INIT);
+    fn streams(&mut self, stdio: StdioPlan) {
+        let Some((rows, columns)) = stdio.terminal else {
             return;
         };
-        self.set_if(launch.init, flag::INIT);
         self.set_if(true, flag::TERMINAL);
         self.words[field::ROWS] = u32::from(rows);
         self.words[field::COLUMNS] = u32::from(columns);

@@ -13,12 +13,12 @@ use tokio::sync::oneshot;
 use super::helper::wire::{RECORD, RECORD_TEXT, Record, Step, op};
 use super::idmap::ContainerIds;
 use super::plan::{FdPositions, Host, Names, Plan};
-use super::task::NativeTask;
+use super::task::{Inside, NativeTask};
 use super::zygote::{self, ExitWatch, Reply, Zygote};
 use super::{seccomp, step};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::cgroups::{Cgroup, CgroupDriver};
-use crate::runtime::{Launch, Started, Task};
+use crate::runtime::{Launch, Started, StdioPlan, Task};
 use crate::sys::blocking::blocking;
 use crate::sys::{pidfd, poll, socket};
 use crate::types::{ContainerId, Signal};
@@ -34,10 +34,10 @@ pub(crate) struct Job {
 }
 
 /// The container's and the caller's ends of everything.
-struct Ends {
-    status_ours: OwnedFd,
+pub(crate) struct Ends {
+    pub(crate) status_ours: OwnedFd,
     status_theirs: OwnedFd,
-    stdin: Option<(OwnedFd, OwnedFd)>,
+    pub(crate) stdin: Option<(OwnedFd, OwnedFd)>,
     stdout: Option<(OwnedFd, OwnedFd)>,
     stderr: Option<(OwnedFd, OwnedFd)>,
 }
@@ -53,6 +53,7 @@ struct Asked {
     status: OwnedFd,
     stdio: Stdio,
     names: Names,
+    namespaces: u32,
     cgroup: Option<Arc<dyn Cgroup>>,
     warnings: Vec<String>,
 }
@@ -136,7 +137,7 @@ impl Job {
         for directory in cgroup.iter().flat_map(|cgroup| cgroup.directories()) {
             plan.clean_up(b'c', directory)?;
         }
-        let ends = Ends::new(launch)?;
+        let ends = Ends::new(launch.stdio)?;
         let names = plan.names.clone();
         let req = self.zygote.request();
         let exit = self.zygote.watch_exit(req);
@@ -156,6 +157,7 @@ impl Job {
             status,
             stdio,
             names,
+            namespaces: plan.all_namespaces(),
             cgroup,
             warnings,
         })
@@ -182,11 +184,14 @@ impl Asked {
             .next()
             .ok_or_else(|| Error::internal("the helper sent no process"))?;
         let outcome = outcome(self.status, &self.names, self.host).await;
+        let outcome = outcome.and_then(|setup| setup.ok_or_else(died_in_setup));
         let child = Child {
             zygote: self.zygote,
             req: self.req,
             process,
             exit: self.exit,
+            host: self.host,
+            namespaces: self.namespaces,
         };
         match outcome {
             Ok(mut setup) => {
@@ -198,9 +203,9 @@ impl Asked {
     }
 }
 
-/// Reads records until the program has been executed (READY, then the socket closes) or a step has failed. The
-/// terminal's master comes on the way.
-async fn outcome(status: OwnedFd, names: &Names, host: Host) -> Result<Setup> {
+/// Reads records until the program has been executed (READY, then the socket closes) or a step has failed. The terminal's
+/// master comes on the way. `None`: neither came.
+pub(crate) async fn outcome(status: OwnedFd, names: &Names, host: Host) -> Result<Option<Setup>> {
     let setup = |error: io::Error| Error::os("read the start's status", error);
     socket::set_nonblocking(status.as_fd()).map_err(setup)?;
     let status = poll::watch(status, Interest::READABLE).map_err(setup)?;
@@ -235,17 +240,17 @@ async fn outcome(status: OwnedFd, names: &Names, host: Host) -> Result<Setup> {
             found.terminal = Some(master);
         }
     }
-    if ready { Ok(found) } else { Err(died_in_setup()) }
+    Ok(ready.then_some(found))
 }
 
 /// What the helper sent on the way to the program.
 #[derive(Debug, Default)]
-struct Setup {
-    terminal: Option<OwnedFd>,
-    warnings: Vec<String>,
+pub(crate) struct Setup {
+    pub(crate) terminal: Option<OwnedFd>,
+    pub(crate) warnings: Vec<String>,
 }
 
-fn died_in_setup() -> Error {
+pub(crate) fn died_in_setup() -> Error {
     Error::new(
         ErrorKind::Os,
         "the container's first process was killed before it could run its program",
@@ -259,9 +264,11 @@ struct Child {
     req: u64,
     process: OwnedFd,
     exit: ExitWatch,
+    host: Host,
+    namespaces: u32,
 }
 
-type Stdio = [Option<OwnedFd>; 3];
+pub(crate) type Stdio = [Option<OwnedFd>; 3];
 
 impl Child {
     fn started(self, id: ContainerId, setup: Setup, stdio: Stdio, cgroup: Option<Arc<dyn Cgroup>>) -> Result<Started> {
@@ -278,6 +285,10 @@ impl Child {
             self.exit,
             copy,
             cgroup,
+            Inside {
+                host: self.host,
+                namespaces: self.namespaces,
+            },
         ));
         let [stdin, stdout, stderr] = stdio;
         Ok(Started {
@@ -306,7 +317,7 @@ impl Child {
 }
 
 impl Ends {
-    fn new(launch: &Launch) -> Result<Self> {
+    pub(crate) fn new(stdio: StdioPlan) -> Result<Self> {
         let os = |error: io::Error| Error::os("make the standard streams", error);
         // (read, write); the container's end first.
         let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|errno| os(errno.into()));
@@ -318,10 +329,10 @@ impl Ends {
             stdout: None,
             stderr: None,
         };
-        if launch.stdio.terminal.is_some() {
+        if stdio.terminal.is_some() {
             return Ok(ends);
         }
-        if launch.stdio.stdin {
+        if stdio.stdin {
             ends.stdin = Some(pipe()?);
         }
         let swap = |(read, write)| (write, read);
@@ -330,7 +341,7 @@ impl Ends {
         Ok(ends)
     }
 
-    fn positions<'a>(&'a self, cgroup: Option<&'a dyn Cgroup>) -> (FdPositions, Vec<BorrowedFd<'a>>) {
+    pub(crate) fn positions<'a>(&'a self, cgroup: Option<&'a dyn Cgroup>) -> (FdPositions, Vec<BorrowedFd<'a>>) {
         let mut fds = vec![self.status_theirs.as_fd()];
         let mut positions = FdPositions::default();
         for (stream, position) in [
@@ -357,7 +368,7 @@ impl Ends {
     }
 
     /// Keeps the caller's ends; closes the container's.
-    fn split(self) -> (OwnedFd, Stdio) {
+    pub(crate) fn split(self) -> (OwnedFd, Stdio) {
         let ours = |stream: Option<(OwnedFd, OwnedFd)>| stream.map(|(_, ours)| ours);
         (
             self.status_ours,

@@ -5,14 +5,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::LinuxResources;
 use tokio::sync::OnceCell;
 
+use super::exec;
 use super::helper::wire::op;
+use super::plan::Host;
+
 use super::zygote::{self, ExitWatch, Zygote};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::runtime::cgroups::Cgroup;
-use crate::runtime::{Exit, Task};
+use crate::runtime::{ExecLaunch, ExecStarted, Exit, Task};
 use crate::sys::blocking::blocking;
 use crate::sys::pidfd;
 use crate::types::{ContainerId, ExitStatus, Signal};
@@ -28,7 +32,16 @@ pub(crate) struct NativeTask {
     exit: ExitWatch,
     terminal: Option<OwnedFd>,
     cgroup: Option<Arc<dyn Cgroup>>,
+    inside: Inside,
     ended: OnceCell<Exit>,
+}
+
+/// What a command in the container must know of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Inside {
+    pub(crate) host: Host,
+    /// The container's namespaces, as flags of clone(2).
+    pub(crate) namespaces: u32,
 }
 
 impl NativeTask {
@@ -42,6 +55,7 @@ impl NativeTask {
         exit: ExitWatch,
         terminal: Option<OwnedFd>,
         cgroup: Option<Arc<dyn Cgroup>>,
+        inside: Inside,
     ) -> Self {
         Self {
             id,
@@ -52,12 +66,19 @@ impl NativeTask {
             exit,
             terminal,
             cgroup,
+            inside,
             ended: OnceCell::new(),
         }
     }
 
     fn has_ended(&self) -> bool {
         self.exit.borrow().is_some()
+    }
+
+    /// Whether the first process is dead, told or not.
+    fn is_dead(&self) -> bool {
+        let mut wanted = [PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
+        self.has_ended() || poll(&mut wanted, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     fn not_running(&self) -> Error {
@@ -135,6 +156,25 @@ impl Task for NativeTask {
             .map_err(|error: io::Error| Error::os("set the terminal's size", error))
     }
 
+    async fn exec(&self, exec: ExecLaunch) -> Result<ExecStarted> {
+        if self.has_ended() {
+            return Err(self.not_running());
+        }
+        let os = |error| Error::os("keep the container's process", error);
+        let job = exec::Job {
+            zygote: Arc::clone(&self.zygote),
+            container: self.process.try_clone().map_err(os)?,
+            cgroup: self.cgroup.clone(),
+            inside: self.inside,
+        };
+        let started = job.run_detached(exec).await;
+        started.map_err(|error| match error.kind() {
+            // Whatever step failed: the container ended under it.
+            ErrorKind::Os if self.is_dead() => self.not_running().with_source(error),
+            _ => error,
+        })
+    }
+
     async fn update(&self, resources: &LinuxResources) -> Result<()> {
         let Some(cgroup) = self.cgroup.clone() else {
             return Err(Error::unsupported("changing limits", "a cgroup driver"));
@@ -163,7 +203,7 @@ impl Task for NativeTask {
 }
 
 /// What a wait status says.
-fn status(raw: i32) -> ExitStatus {
+pub(crate) fn status(raw: i32) -> ExitStatus {
     match raw & 0x7f {
         0 => ExitStatus::exited((raw >> 8) as u8),
         signal => ExitStatus::signaled(signal as u8),

@@ -197,6 +197,11 @@ impl Zygote {
         receiver
     }
 
+    /// Takes the interest back: there will be no exit.
+    pub(crate) fn unwatch_exit(&self, req: u64) {
+        self.shared.state().exits.remove(&req);
+    }
+
     /// Sends a request and returns where its reply will come.
     pub(crate) async fn send(
         &self,

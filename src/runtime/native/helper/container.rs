@@ -26,7 +26,7 @@ pub(crate) struct Context<'a> {
 }
 
 impl Context<'_> {
-    fn fd(&self, position: usize) -> Option<i32> {
+    pub(crate) fn fd(&self, position: usize) -> Option<i32> {
         self.fds.get(self.plan.field(position))
     }
 }
@@ -119,7 +119,7 @@ fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
 }
 
 /// Version 1: the move into each hierarchy costs milliseconds, and must come before the cgroup namespace.
-fn join_cgroups(context: &Context<'_>) -> Done {
+pub(crate) fn join_cgroups(context: &Context<'_>) -> Done {
     let first = context.plan.field(field::FD_V1_FIRST);
     for index in 0..context.plan.field(field::V1_COUNT) {
         let procs = context
@@ -146,7 +146,7 @@ fn network(context: &Context<'_>) -> Sys<()> {
 }
 
 /// Needed for some plans only.
-fn private_proc(plan: &Plan<'_>) -> Sys<i32> {
+pub(crate) fn private_proc(plan: &Plan<'_>) -> Sys<i32> {
     if plan.section(Section::Sysctls).is_empty() && !plan.has(flag::HAS_OOM_SCORE_ADJ) {
         return Ok(-1);
     }
@@ -247,7 +247,7 @@ fn streams(context: &Context<'_>, root: i32, null: i32, status: i32) -> Done<Str
 }
 
 /// Gives pipes and terminal to the container's user, who may re-open them by way of `/proc/self/fd`.
-fn own_streams(streams: &Streams, identity: &Identity) -> Done {
+pub(crate) fn own_streams(streams: &Streams, identity: &Identity) -> Done {
     for fd in streams.fds {
         let stat = at(Step::Stdio, sys::stat_fd(fd))?;
         // Never /dev/null: it is everybody's. What the kernel refuses (an id that is not mapped) fails later, as such.
@@ -351,7 +351,7 @@ fn write_proc(proc: i32, name: &[u8], value: &[u8]) -> Sys<()> {
     result.map(|_| ())
 }
 
-fn limits(proc: i32, plan: &Plan<'_>, status: i32) -> Done {
+pub(crate) fn limits(proc: i32, plan: &Plan<'_>, status: i32) -> Done {
     if plan.has(flag::HAS_OOM_SCORE_ADJ) {
         lower_oom_score(proc, plan.field(field::OOM_SCORE_ADJ) as i32);
     }

@@ -176,21 +176,34 @@ fn empty_file(dev: i32, name: &[u8]) -> Sys<i32> {
     sys::openat(dev, name, sys::O_PATH | sys::O_NOFOLLOW, 0)
 }
 
-/// A new terminal of the container's own devpts: the master and the container's side, which becomes `/dev/console` too
-/// (CVE-2025-52565: descriptor to descriptor, before any program of the container runs).
-pub(crate) fn terminal(root: i32, plan: &Plan<'_>) -> Done<(i32, i32)> {
+/// A new terminal of the devpts below a root: the master and the other side. What lies in the master's place must be one,
+/// as a running container may have put anything there.
+pub(crate) fn new_terminal(root: i32, plan: &Plan<'_>) -> Done<(i32, i32)> {
     const TIOCSPTLCK: usize = 0x4004_5431;
     const TIOCGPTPEER: usize = 0x5441;
     const TIOCSWINSZ: usize = 0x5414;
+    const PTMX: (u32, u32) = (5, 2);
     let step = Step::Terminal;
     let strict = sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_SYMLINKS;
     let flags = sys::O_RDWR | sys::O_NOCTTY;
     let master = at(step, sys::openat2(root, b"/dev/pts/ptmx\0", flags, strict))?;
+    let stat = at(step, sys::stat_fd(master))?;
+    if stat.mode & sys::S_IFMT != sys::S_IFCHR || stat.rdev != PTMX {
+        return at(step, Err(sys::ENOTTY));
+    }
     let unlock = 0i32;
     at(step, sys::ioctl(master, TIOCSPTLCK, &raw const unlock as usize))?;
     let size = [plan.field(field::ROWS) as u16, plan.field(field::COLUMNS) as u16, 0, 0];
     at(step, sys::ioctl(master, TIOCSWINSZ, size.as_ptr() as usize))?;
     let peer = at(step, sys::ioctl(master, TIOCGPTPEER, flags | sys::O_CLOEXEC))? as i32;
+    Ok((master, peer))
+}
+
+/// A new terminal of the container's own devpts: the master and the container's side, which becomes `/dev/console` too
+/// (CVE-2025-52565: descriptor to descriptor, before any program of the container runs).
+pub(crate) fn terminal(root: i32, plan: &Plan<'_>) -> Done<(i32, i32)> {
+    let step = Step::Terminal;
+    let (master, peer) = new_terminal(root, plan)?;
     let dev = at(step, path::open(root, b"/dev\0", true))?;
     let place = match empty_file(dev, b"console\0") {
         Err(sys::EEXIST) => sys::openat(dev, b"console\0", sys::O_PATH | sys::O_NOFOLLOW, 0),

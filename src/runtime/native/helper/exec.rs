@@ -5,7 +5,7 @@ use core::convert::Infallible;
 use crate::container::{Context, Streams};
 use crate::fail::{Done, Fail, at};
 use crate::message;
-use crate::sys::{self, AT_FDCWD, Sys};
+use crate::sys::{self, AT_FDCWD, Shared, Sys};
 use crate::user::Identity;
 use crate::wire::{Plan, RECORD_TEXT, Record, Section, Step, aux, flag};
 
@@ -28,6 +28,36 @@ pub(crate) fn become_program(
     if plan.has(flag::INIT) {
         crate::init::split(plan)?;
     }
+    execute(plan, streams, identity, status, (entered, filter_first))
+}
+
+/// As [`become_program`], in a sibling of this process, which ends. Only the sibling is in the container's pid namespace,
+/// and it has given up everything by then: a program of the container that may trace it gains nothing.
+pub(crate) fn become_sibling(
+    context: &Context<'_>,
+    streams: &Streams,
+    identity: &Identity,
+    status: i32,
+    told: &Shared,
+) -> Done<Infallible> {
+    let plan = &context.plan;
+    let entered = sys::chdir(plan.text(0)).is_ok();
+    let filter_first = plan.has(flag::HAS_SECCOMP) && !plan.has(flag::NO_NEW_PRIVILEGES);
+    at(Step::Clone, told.keep_from_children())?;
+    drop_privileges(plan, identity, filter_first)?;
+    if at(Step::Clone, sys::fork_sibling(told.address()))? != 0 {
+        sys::exit(0);
+    }
+    execute(plan, streams, identity, status, (entered, filter_first))
+}
+
+fn execute(
+    plan: &Plan<'_>,
+    streams: &Streams,
+    identity: &Identity,
+    status: i32,
+    (entered, filter_first): (bool, bool),
+) -> Done<Infallible> {
     session(streams)?;
     for (index, fd) in streams.fds.iter().enumerate() {
         at(Step::Stdio, sys::dup3(*fd, index as i32, 0))?;

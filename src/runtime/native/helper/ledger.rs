@@ -13,6 +13,10 @@ const HEAD: usize = 24;
 pub(crate) const CONTAINER: u32 = 1;
 pub(crate) const SCRATCH: u32 = 2;
 pub(crate) const WORKER: u32 = 3;
+/// On its way into a container; the list is the address of a shared word where its sibling, the command, is told.
+pub(crate) const JOINING: u32 = 4;
+/// A command in a running container.
+pub(crate) const EXEC: u32 = 5;
 
 /// One record.
 #[derive(Clone, Copy)]
@@ -84,16 +88,25 @@ impl Ledger {
         })
     }
 
-    /// Notes that a child has ended, and says whose it was. The record of a container stays; that of a worker goes.
+    /// Notes that a child has ended, and says whose it was. The record of a container stays; any other goes.
     pub(crate) fn ended(&mut self, pid: i32) -> Option<(u32, u64)> {
         let entry = self.entries().find(|entry| entry.pid == pid)?;
         let (kind, req, at, len) = (entry.kind, entry.req, entry.at, entry.len);
-        if kind == WORKER {
+        if kind != CONTAINER {
             self.cut(at, len);
         } else {
             self.room.get_mut(at + 8..at + 12)?.fill(0);
         }
         Some((kind, req))
+    }
+
+    /// A process on its way into a container, for which `is_it` says yes to its pid and the address of its word: the
+    /// request and the address.
+    pub(crate) fn joining(&self, is_it: impl Fn(i32, usize) -> bool) -> Option<(u64, usize)> {
+        self.entries().filter(|entry| entry.kind == JOINING).find_map(|entry| {
+            let address = usize::from_ne_bytes(*entry.list.first_chunk()?);
+            is_it(entry.pid, address).then_some((entry.req, address))
+        })
     }
 
     /// Drops the record of a request.

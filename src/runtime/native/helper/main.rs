@@ -14,6 +14,7 @@ mod dev;
 mod exec;
 mod fail;
 mod init;
+mod join;
 mod ledger;
 mod message;
 mod mounts;

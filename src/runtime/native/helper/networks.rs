@@ -48,6 +48,13 @@ impl Networks {
         Ok(())
     }
 
+    /// For a child that shall have nothing of the zygote's.
+    pub(crate) fn leave(&self) {
+        if let Some(spare) = self.spare {
+            sys::close(spare);
+        }
+    }
+
     /// The spare one for a container that shall have a network of its own, which it then need not make. A container with a
     /// user namespace of its own makes its own: that namespace must own it.
     pub(crate) fn take(&mut self, flags: &mut u64) -> Option<i32> {

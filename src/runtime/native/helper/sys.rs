@@ -10,6 +10,7 @@ const MOVE_MOUNT: usize = 429;
 const FSOPEN: usize = 430;
 const FSCONFIG: usize = 431;
 const FSMOUNT: usize = 432;
+const PIDFD_OPEN: usize = 434;
 const CLONE3: usize = 435;
 const CLOSE_RANGE: usize = 436;
 const OPENAT2: usize = 437;
@@ -48,8 +49,8 @@ pub(crate) const RESOLVE_IN_ROOT: u64 = 0x10;
 pub(crate) const CLONE_NEWNS: u64 = 0x0002_0000;
 pub(crate) const CLONE_NEWPID: u64 = 0x2000_0000;
 pub(crate) const CLONE_NEWCGROUP: u64 = 0x0200_0000;
-pub(crate) const CLONE_NEWNET: u64 = 0x4000_0000;
 pub(crate) const CLONE_NEWUSER: u64 = 0x1000_0000;
+pub(crate) const CLONE_NEWNET: u64 = 0x4000_0000;
 pub(crate) const CLONE_PIDFD: u64 = 0x1000;
 pub(crate) const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -68,6 +69,7 @@ pub(crate) const ATTR_NOEXEC: u64 = 8;
 pub(crate) const EPERM: i32 = 1;
 pub(crate) const ENOENT: i32 = 2;
 pub(crate) const EINTR: i32 = 4;
+pub(crate) const ECHILD: i32 = 10;
 pub(crate) const EAGAIN: i32 = 11;
 pub(crate) const ENOMEM: i32 = 12;
 pub(crate) const EACCES: i32 = 13;
@@ -76,6 +78,7 @@ pub(crate) const EEXIST: i32 = 17;
 pub(crate) const ENOTDIR: i32 = 20;
 pub(crate) const EISDIR: i32 = 21;
 pub(crate) const EINVAL: i32 = 22;
+pub(crate) const ENOTTY: i32 = 25;
 pub(crate) const EFBIG: i32 = 27;
 pub(crate) const ENOSYS: i32 = 38;
 pub(crate) const ENOTEMPTY: i32 = 39;
@@ -547,6 +550,19 @@ pub(crate) fn fork() -> Sys<i32> {
     call(nr::CLONE, [SIGCHLD, 0, 0, 0, 0, 0]).map(|pid| pid as i32)
 }
 
+/// Forks a sibling: its parent is the caller's parent, and the kernel has written its number to `told` before it runs. 0 in
+/// the sibling. The older call, as in [`fork`].
+pub(crate) fn fork_sibling(told: usize) -> Sys<i32> {
+    const SIGCHLD: usize = 17;
+    const CLONE_PARENT: usize = 0x8000;
+    const CLONE_PARENT_SETTID: usize = 0x10_0000;
+    call(nr::CLONE, [CLONE_PARENT | CLONE_PARENT_SETTID | SIGCHLD, 0, told, 0, 0, 0]).map(|pid| pid as i32)
+}
+
+pub(crate) fn pidfd_open(pid: i32) -> Sys<i32> {
+    call(PIDFD_OPEN, [fd(pid), 0, 0, 0, 0, 0]).map(|new| new as i32)
+}
+
 /// Resets every signal's disposition to the default: "ignored" survives an exec.
 pub(crate) fn reset_signals() {
     let action = [0usize; 4];
@@ -605,6 +621,51 @@ pub(crate) fn map(len: usize) -> Sys<&'static mut [u8]> {
     )?;
     // SAFETY: the kernel has just mapped `len` bytes there for us alone.
     Ok(unsafe { core::slice::from_raw_parts_mut(at as *mut u8, len) })
+}
+
+/// A word that this process shares with the children it forks from now on.
+pub(crate) struct Shared(usize);
+
+impl Shared {
+    const SIZE: usize = 4096;
+
+    pub(crate) fn new() -> Sys<Self> {
+        const READ_WRITE: usize = 3;
+        const SHARED_ANONYMOUS: usize = 0x21;
+        call(nr::MMAP, [0, Self::SIZE, READ_WRITE, SHARED_ANONYMOUS, usize::MAX, 0]).map(Self)
+    }
+
+    /// The word at an address that [`Shared::address`] gave in this process, or the one that it was forked from.
+    pub(crate) fn at(address: usize) -> Self {
+        Self(address)
+    }
+
+    pub(crate) fn address(&self) -> usize {
+        self.0
+    }
+
+    fn word(&self) -> &core::sync::atomic::AtomicI32 {
+        // SAFETY: the mapping is aligned to a page, was zero, and lives until `unmap`, which takes the value.
+        unsafe { &*(self.0 as *const core::sync::atomic::AtomicI32) }
+    }
+
+    pub(crate) fn get(&self) -> i32 {
+        self.word().load(core::sync::atomic::Ordering::Acquire)
+    }
+
+    pub(crate) fn set(&self, value: i32) {
+        self.word().store(value, core::sync::atomic::Ordering::Release);
+    }
+
+    /// Children forked from now on do not have it.
+    pub(crate) fn keep_from_children(&self) -> Sys {
+        const MADV_DONTFORK: usize = 10;
+        call(nr::MADVISE, [self.0, Self::SIZE, MADV_DONTFORK, 0, 0, 0])
+    }
+
+    pub(crate) fn unmap(self) {
+        let _ = call(nr::MUNMAP, [self.0, Self::SIZE, 0, 0, 0, 0]);
+    }
 }
 
 /// A private view of a sealed file.

@@ -38,13 +38,16 @@ pub(crate) mod op {
     pub(crate) const SHUTDOWN: u16 = 8;
     /// Send a signal (a word) to every process but the first of the container whose pidfd comes along.
     pub(crate) const SIGNAL: u16 = 16;
+    /// Run a command in a running container. Reply: STARTED with the pidfd (none if it has ended already), or FAILED.
+    /// Later: EXITED.
+    pub(crate) const EXEC: u16 = 9;
     /// A container was cloned.
     pub(crate) const STARTED: u16 = 64;
     /// A request was done.
     pub(crate) const DONE: u16 = 65;
     /// A request failed; `arg` is the errno, the first word of the blob the step.
     pub(crate) const FAILED: u16 = 66;
-    /// A container's first process ended; `arg` is the wait status.
+    /// A container's first process, or a command in one, ended; `arg` is the wait status.
     pub(crate) const EXITED: u16 = 67;
 }
 
@@ -165,6 +168,7 @@ pub(crate) const SECTIONS: usize = 16;
 /// Positions in [`Section::Fixed`].
 pub(crate) mod field {
     pub(crate) const FLAGS: usize = 0;
+    /// To make; of a command in a running container, to join.
     pub(crate) const NAMESPACES: usize = 1;
     pub(crate) const FD_STATUS: usize = 2;
     pub(crate) const FD_STDIN: usize = 3;
@@ -184,7 +188,9 @@ pub(crate) mod field {
     /// The container's root as the zygote knows it, where the container has a user namespace of its own.
     pub(crate) const ROOT_UID: usize = 25;
     pub(crate) const ROOT_GID: usize = 26;
-    pub(crate) const COUNT: usize = 27;
+    /// Of a command in a running container: the pidfd of the container's first process.
+    pub(crate) const FD_TARGET: usize = 27;
+    pub(crate) const COUNT: usize = 28;
 }
 
 /// Bits of [`field::FLAGS`].
@@ -274,6 +280,7 @@ pub(crate) enum Step {
     Session,
     Exec,
     Init,
+    Join,
     ViewNamespace,
     SlimNamespace,
     Identity,
@@ -320,6 +327,7 @@ pub(crate) const STEPS: &[(Step, &str)] = &[
     (Step::Session, "make the session"),
     (Step::Exec, "execute the program"),
     (Step::Init, "start the program under init"),
+    (Step::Join, "join the container's namespaces"),
     (Step::ViewNamespace, "open the host's mount namespace"),
     (Step::SlimNamespace, "make the empty mount namespace"),
     (Step::Identity, "become root of the user namespace"),

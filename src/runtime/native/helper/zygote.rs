@@ -3,13 +3,13 @@
 
 use crate::container::{self, Context};
 use crate::fail::{Done, Fail, at};
-use crate::ledger::{CONTAINER, Ledger, SCRATCH, WORKER};
+use crate::ledger::{CONTAINER, EXEC, JOINING, Ledger, SCRATCH, WORKER};
 use crate::message::{self, Fds};
-use crate::sys::{self, CloneArgs, PollFd, Sys};
+use crate::sys::{self, CloneArgs, PollFd, Shared, Sys};
 use crate::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op};
 use crate::networks::Networks;
 use crate::wire::{NO_FD, Step, flag};
-use crate::{outfit, remove, slim, worker};
+use crate::{join, outfit, remove, slim, worker};
 
 /// Descriptors that the owner put there.
 const CONTROL: i32 = 3;
@@ -18,6 +18,8 @@ const LOCK: i32 = 5;
 
 const SIGCHLD: u64 = 17;
 const SIGKILL: i32 = 9;
+/// In a guide's word: its command has ended, and that was told.
+const ENDED: i32 = -1;
 /// How long the clean-up waits for processes that will not go: 1.5 seconds in all.
 const PATIENCE_MS: u64 = 1500;
 
@@ -153,12 +155,49 @@ impl Zygote {
             if pid == 0 {
                 return;
             }
+            if let Some((req, told)) = self.ledger.joining(|joining, _| joining == pid) {
+                self.joined(pid, req, Shared::at(told));
+                continue;
+            }
             match self.ledger.ended(pid) {
-                Some((CONTAINER, req)) => reply(op::EXITED, req, status, &[], None),
+                Some((CONTAINER | EXEC, req)) => reply(op::EXITED, req, status, &[], None),
                 // A worker that ended well has answered by itself.
                 Some((WORKER, req)) if status != 0 => refuse(req, Step::Privileged, sys::EPROTO),
-                _ => {}
+                Some(_) => {}
+                None => self.ended_early(pid, status),
             }
+        }
+    }
+
+    /// What led a command into a container has ended; the command, its sibling, is ours from now on.
+    fn joined(&mut self, pid: i32, req: u64, told: Shared) {
+        let command = told.get();
+        told.unmap();
+        let _ = self.ledger.ended(pid);
+        match command {
+            0 => refuse(req, Step::Join, sys::ECHILD),
+            ENDED => {}
+            command => {
+                if self.ledger.add(EXEC, command, req, &[]).is_err() {
+                    let _ = sys::kill(command, SIGKILL);
+                    return refuse(req, Step::Join, sys::ENOMEM);
+                }
+                // It is not reaped yet, so the number is still its own.
+                let process = sys::pidfd_open(command).ok();
+                reply(op::STARTED, req, command, &[], process);
+                if let Some(process) = process {
+                    sys::close(process);
+                }
+            }
+        }
+    }
+
+    /// A command that ended before its guide did.
+    fn ended_early(&mut self, pid: i32, status: i32) {
+        if let Some((req, told)) = self.ledger.joining(|_, told| Shared::at(told).get() == pid) {
+            Shared::at(told).set(ENDED);
+            reply(op::STARTED, req, pid, &[], None);
+            reply(op::EXITED, req, status, &[], None);
         }
     }
 
@@ -208,6 +247,11 @@ impl Zygote {
                 }
             }
             op::FORGET => self.ledger.forget(CONTAINER, req),
+            op::EXEC => {
+                if let Err(fail) = self.exec(req, blob, fds) {
+                    refuse(req, fail.step, fail.errno);
+                }
+            }
             op::SCRATCH if blob.is_empty() => self.ledger.forget(SCRATCH, req),
             op::SCRATCH => answer(req, self.ledger.add(SCRATCH, 0, req, blob)),
             op::CHOWN => answer(req, worker::change_owners(blob, fds)),
@@ -299,6 +343,7 @@ impl Zygote {
         for fd in [CONTROL, OWNER, LOCK, self.children] {
             sys::close(fd);
         }
+        self.networks.leave();
         sys::set_mask(0);
     }
 
@@ -314,6 +359,49 @@ impl Zygote {
         }
         line.close();
         at(Step::Clone, self.ledger.add(WORKER, helper, 0, &[]))
+    }
+
+    /// Sends a guide into a running container, which starts the command as its own sibling. The answer comes when it ends:
+    /// nothing that the container can delay is waited for here.
+    fn exec(&mut self, req: u64, blob: &'static [u8], fds: &Fds) -> Done {
+        let plan = Plan::decode(blob).ok_or(Fail::new(Step::Plan, sys::EBADMSG))?;
+        let mut args = CloneArgs {
+            exit_signal: SIGCHLD,
+            ..CloneArgs::default()
+        };
+        if plan.field(field::FD_CGROUP) != NO_FD {
+            let cgroup = fds
+                .get(plan.field(field::FD_CGROUP))
+                .ok_or(Fail::new(Step::Clone, sys::EBADMSG))?;
+            args.flags |= sys::CLONE_INTO_CGROUP;
+            args.cgroup = cgroup as u64;
+        }
+        let told = at(Step::Clone, Shared::new())?;
+        let pid = match sys::clone3(&args) {
+            Ok(0) => {
+                self.leave();
+                sys::close(self.slim);
+                let context = Context {
+                    plan,
+                    fds,
+                    slim: -1,
+                    network: None,
+                    outfit: None,
+                };
+                join::run(&context, &told)
+            }
+            Ok(pid) => pid,
+            Err(errno) => {
+                told.unmap();
+                return Err(Fail::new(Step::Clone, errno));
+            }
+        };
+        if let Err(errno) = self.ledger.add(JOINING, pid, req, &told.address().to_ne_bytes()) {
+            // Unknown from here on: what it may have started dies with it, as nobody would ever tell of it.
+            let _ = sys::kill(pid, SIGKILL);
+            return Err(Fail::new(Step::Clone, errno));
+        }
+        Ok(())
     }
 
     /// The owner is gone: nothing of its may stay. Every process in this pid namespace is one of ours.
@@ -336,7 +424,8 @@ impl Zygote {
     /// Calls for each thing of a kind to clean up; whether all calls said yes.
     fn each(&self, kind: u8, mut act: impl FnMut(&[u8]) -> bool) -> bool {
         let mut all = true;
-        for item in self.ledger.entries().flat_map(|entry| Strings(entry.list)) {
+        let lists = self.ledger.entries().filter(|entry| entry.kind != JOINING);
+        for item in lists.flat_map(|entry| Strings(entry.list)) {
             if item.first() == Some(&kind) {
                 all &= act(item.get(1..).unwrap_or(b"\0"));
             }

@@ -1,0 +1,169 @@
+//! The commands in containers that this process knows: prepared, running, and ended a short while ago.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::local::lock;
+use super::options::ExecSpec;
+use super::stdin::Stdin;
+use super::views::ExecInfo;
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::ExecTask;
+use crate::types::{ContainerId, ExitStatus};
+
+/// How long an ended command is known. Docker's is as long at least.
+const KEPT: Duration = Duration::from_secs(300);
+
+/// All commands, by id.
+#[derive(Debug, Default)]
+pub(crate) struct Execs(Mutex<HashMap<String, Arc<ExecSlot>>>);
+
+/// A command.
+#[derive(Debug)]
+pub(crate) struct ExecSlot {
+    pub(crate) id: String,
+    pub(crate) container: ContainerId,
+    pub(crate) spec: ExecSpec,
+    pub(crate) input: Arc<Stdin>,
+    phase: watch::Sender<Phase>,
+}
+
+/// Where a command is in its life.
+#[derive(Debug, Clone)]
+pub(crate) enum Phase {
+    Prepared,
+    Starting,
+    Running(Arc<dyn ExecTask>),
+    Ended {
+        status: Option<ExitStatus>,
+        pid: Option<u32>,
+        at: Instant,
+    },
+}
+
+impl Execs {
+    /// Prepares a command. Those that ended long ago are forgotten on the way.
+    pub(crate) fn add(&self, container: ContainerId, spec: ExecSpec) -> Arc<ExecSlot> {
+        let slot = Arc::new(ExecSlot {
+            // Containers and commands have ids of the same form.
+            id: ContainerId::random().as_str().to_owned(),
+            container,
+            spec,
+            input: Arc::default(),
+            phase: watch::Sender::new(Phase::Prepared),
+        });
+        let mut all = lock(&self.0);
+        all.retain(|_, slot| !slot.is_stale());
+        all.insert(slot.id.clone(), Arc::clone(&slot));
+        slot
+    }
+
+    /// A command by its id, or the first digits of it.
+    pub(crate) fn get(&self, id: &str) -> Result<Arc<ExecSlot>> {
+        let no_such = || Error::new(ErrorKind::NotFound, format!("no such exec: {id}"));
+        let all = lock(&self.0);
+        if let Some(slot) = all.get(id) {
+            return Ok(Arc::clone(slot));
+        }
+        let mut found = all.values().filter(|slot| !id.is_empty() && slot.id.starts_with(id));
+        match (found.next(), found.next()) {
+            (Some(slot), None) => Ok(Arc::clone(slot)),
+            _ => Err(no_such()),
+        }
+    }
+
+    pub(crate) fn forget(&self, id: &str) {
+        lock(&self.0).remove(id);
+    }
+
+    pub(crate) fn forget_of(&self, container: &ContainerId) {
+        lock(&self.0).retain(|_, slot| slot.container != *container);
+    }
+
+    /// Ids of a container's commands.
+    pub(crate) fn of(&self, container: &ContainerId) -> Vec<String> {
+        let all = lock(&self.0);
+        let own = all
+            .values()
+            .filter(|slot| slot.container == *container && !slot.is_stale());
+        let mut ids: Vec<_> = own.map(|slot| slot.id.clone()).collect();
+        ids.sort();
+        ids
+    }
+}
+
+impl ExecSlot {
+    fn is_stale(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Ended { at, .. } if at.elapsed() > KEPT)
+    }
+
+    /// Takes the one start that there is.
+    pub(crate) fn begin(&self) -> Result<()> {
+        let began = self.phase.send_if_modified(|phase| {
+            let first = matches!(phase, Phase::Prepared);
+            if first {
+                *phase = Phase::Starting;
+            }
+            first
+        });
+        if began {
+            return Ok(());
+        }
+        let message = format!("exec {} has been started before", self.id);
+        Err(Error::new(ErrorKind::Conflict, message))
+    }
+
+    pub(crate) fn set(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    /// It has ended; `None`: it never ran.
+    pub(crate) fn end(&self, status: Option<ExitStatus>) {
+        let pid = self.task().and_then(|task| task.pid());
+        let at = Instant::now();
+        self.set(Phase::Ended { status, pid, at });
+        self.input.end();
+    }
+
+    /// While it runs.
+    pub(crate) fn task(&self) -> Option<Arc<dyn ExecTask>> {
+        match &*self.phase.borrow() {
+            Phase::Running(task) => Some(Arc::clone(task)),
+            _ => None,
+        }
+    }
+
+    pub(crate) async fn wait(&self) -> Result<ExitStatus> {
+        let never = |why: &str| Error::new(ErrorKind::InvalidState, format!("exec {} {why}", self.id));
+        if matches!(*self.phase.borrow(), Phase::Prepared) {
+            return Err(never("has not been started"));
+        }
+        let mut phase = self.phase.subscribe();
+        let ended = phase.wait_for(|phase| matches!(phase, Phase::Ended { .. })).await;
+        match ended.as_deref() {
+            Ok(Phase::Ended {
+                status: Some(status), ..
+            }) => Ok(*status),
+            _ => Err(never("could not be started")),
+        }
+    }
+
+    pub(crate) fn info(&self) -> Result<ExecInfo> {
+        let (running, pid, status) = match &*self.phase.borrow() {
+            Phase::Prepared | Phase::Starting => (false, None, None),
+            Phase::Running(task) => (true, task.pid(), None),
+            Phase::Ended { status, pid, .. } => (false, *pid, *status),
+        };
+        Ok(ExecInfo {
+            id: self.id.clone(),
+            container: self.container.clone(),
+            spec: self.spec.clone(),
+            running,
+            pid,
+            status,
+        })
+    }
+}
