@@ -39,6 +39,11 @@ async fn deed(engine: &Engine, words: &[&str]) -> longshore::Result<Duration> {
             }
             return Ok(begin.elapsed());
         }
+        ["mounts", image, file] => {
+            have(engine, image).await?;
+            let seen = mounts(engine, image).await?;
+            std::fs::write(file, seen).map_err(|error| longshore::Error::os("write what is mounted", error))?;
+        }
         ["pull", image] => drop(engine.pull(*image).await?),
         ["fill", count, image] => fill(engine, number(count), image).await?,
         ["open", root] => {
@@ -76,6 +81,12 @@ async fn start(engine: &Engine, image: &str) -> longshore::Result<Duration> {
         return Err(longshore::Error::internal("true is not true"));
     }
     Ok(time)
+}
+
+/// What a program in a container sees mounted.
+async fn mounts(engine: &Engine, image: &str) -> longshore::Result<Vec<u8>> {
+    let spec = ContainerSpec::image(image).command(["cat", "/proc/self/mountinfo"]);
+    Ok(engine.run(spec).pull(Pull::Never).output().await?.stdout)
 }
 
 /// Names for the image, and containers that were never started.
