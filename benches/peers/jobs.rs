@@ -449,7 +449,7 @@ fn open(host: &mut Host) -> Job {
 /// The containers are their maker's, who therefore stays while others open the root.
 fn ours_open(host: &Host, held: usize, root: &Path) -> Result<Run, String> {
     let mut maker = Worker::start("ours", &[&root.display().to_string(), "0"])?;
-    maker.tell(&format!("fill {held} {}", host.reference("busybox")))?;
+    maker.tell(&format!("fill {}", host.small_layouts(held)?.display()))?;
     let mut open = told(
         "ours",
         &[&host.dir("unused")],
