@@ -5,6 +5,7 @@
 
 #[cfg(feature = "conformance")]
 mod abandon;
+mod clock;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,9 +19,12 @@ use futures_util::Stream;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
+use tracing::Instrument as _;
+use tracing::instrument::WithSubscriber as _;
 
 #[cfg(feature = "conformance")]
 pub use self::abandon::Abandon;
+pub(crate) use self::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::blocking;
 
@@ -166,7 +170,7 @@ impl Spawner {
         ))
     }
 
-    /// Runs a future on the driver. Dropping the call drops the future at its next await.
+    /// Runs a future on the driver, in the caller's `tracing` span. Dropping the call drops the future at its next await.
     pub(crate) fn call<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Call<T> {
         self.call_within(None, work)
     }
@@ -177,6 +181,7 @@ impl Spawner {
         deadline: Option<Duration>,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Call<T> {
+        let work = work.in_current_span().with_current_subscriber();
         let (answer, wait) = oneshot::channel();
         if let Err(error) = self.check_fork() {
             let _ = answer.send(Err(error));
@@ -200,6 +205,7 @@ impl Spawner {
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Call<T> {
+        let work = work.in_current_span().with_current_subscriber();
         let (mut answer, wait) = oneshot::channel();
         if let Err(error) = self.check_fork() {
             let _ = answer.send(Err(error));
@@ -239,7 +245,8 @@ impl Spawner {
             });
             return Tail { wait, cancel };
         }
-        let (work, spawner) = (work(cancel.clone()), self.clone());
+        let work = work(cancel.clone()).in_current_span().with_current_subscriber();
+        let spawner = self.clone();
         let undo: Undo<T> = Box::new(move |value| spawner.detach(undo(value)));
         let work = self.tellable(work, cancel.clone());
         let guard = self.guard();
@@ -463,11 +470,11 @@ impl Cancel {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Waits without any runtime, as an embedder without one would.
-    fn wait<T>(future: impl Future<Output = T>) -> T {
+    pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
         struct Unpark(thread::Thread);
         impl std::task::Wake for Unpark {
             fn wake(self: Arc<Self>) {

@@ -6,18 +6,22 @@ mod image;
 mod images;
 mod managers;
 mod run;
+mod verbs;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 pub use self::builder::{BackendContext, EngineBuilder};
 pub use self::container::Container;
 pub use self::image::{Image, PullBuilder};
 pub use self::managers::Managers;
 pub use self::run::{Output, RunBuilder};
+pub(crate) use self::verbs::Verb;
+use self::verbs::Watch;
 use crate::containers::{ContainerManager, ContainerSpec, ContainerSummary, ListOptions};
-use crate::driver::Driver;
-use crate::error::{Error, ErrorKind, Result};
+use crate::driver::{Clock, Driver};
+use crate::error::{Error, Result};
 use crate::events::EventStream;
 use crate::images::{ImageManager, ImageSummary};
 #[cfg(feature = "network")]
@@ -33,6 +37,9 @@ use crate::types::Filter;
 #[derive(Debug, Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
+    /// The managers with what every verb goes through.
+    verbs: Arc<Managers>,
+    watch: Watch,
 }
 
 #[derive(Debug)]
@@ -44,6 +51,7 @@ struct Inner {
 /// What only an in-process engine has.
 #[derive(Debug)]
 struct Local {
+    #[cfg_attr(not(feature = "conformance"), allow(dead_code, reason = "its thread ends with it"))]
     driver: Driver,
     system: LocalSystem,
 }
@@ -77,8 +85,43 @@ impl Engine {
 
     /// An engine over managers of one's own: a wrapper, a fake, another machine.
     pub fn from_managers(managers: Managers) -> Self {
+        Self::new(managers, None, Clock::Own(OnceLock::new()))
+    }
+
+    fn new(managers: Managers, local: Option<Local>, clock: Clock) -> Self {
+        let watch = Watch {
+            clock: Arc::new(clock),
+            limit: None,
+        };
         Self {
-            inner: Arc::new(Inner { managers, local: None }),
+            verbs: Arc::new(watch.all(&managers)),
+            inner: Arc::new(Inner { managers, local }),
+            watch,
+        }
+    }
+
+    /// The same engine, each of whose verbs, and of the handles that it gives out, may take so long. One that takes longer
+    /// is dropped, as its "Cancel safety" says, and the error is `Timeout` with the verb as its step and the object.
+    ///
+    /// The limit is for a verb to answer: a stream that it hands out goes on. `wait` answers with the container's end.
+    ///
+    /// ```no_run
+    /// # async fn example(engine: longshore::Engine) -> longshore::Result<()> {
+    /// use std::time::Duration;
+    /// let images = engine.deadline(Duration::from_secs(2)).list_images(Default::default()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn deadline(&self, limit: Duration) -> Self {
+        let watch = Watch {
+            limit: Some(limit),
+            ..self.watch.clone()
+        };
+        Self {
+            verbs: Arc::new(watch.all(&self.inner.managers)),
+            inner: Arc::clone(&self.inner),
+            watch,
         }
     }
 
@@ -111,23 +154,23 @@ impl Engine {
 
     /// What images can do.
     pub fn images(&self) -> &Arc<dyn ImageManager> {
-        &self.inner.managers.images
+        &self.verbs.images
     }
 
     /// What containers can do.
     pub fn containers(&self) -> &Arc<dyn ContainerManager> {
-        &self.inner.managers.containers
+        &self.verbs.containers
     }
 
     /// What networks can do.
     #[cfg(feature = "network")]
     pub fn networks(&self) -> &Arc<dyn NetworkManager> {
-        &self.inner.managers.networks
+        &self.verbs.networks
     }
 
     /// What the engine says of itself: info, events, disk usage.
     pub fn system(&self) -> &Arc<dyn SystemManager> {
-        &self.inner.managers.system
+        &self.verbs.system
     }
 
     /// What happens from now on, and with `since_ns` what happened and is still kept: here, and in other processes on the
@@ -151,7 +194,12 @@ impl Engine {
     /// # Cancel safety
     /// What was removed stays removed.
     pub async fn reconcile(&self) -> Result<Reconciled> {
-        self.local("reconcile")?.system.reconcile().await
+        let (span, verb) = (
+            tracing::info_span!("engine.reconcile"),
+            Verb::of_engine("engine.reconcile"),
+        );
+        let system = &self.local("reconcile")?.system;
+        self.watch.run(verb, span, system.reconcile()).await
     }
 
     /// Compares the records with what is really there.
@@ -159,7 +207,9 @@ impl Engine {
     /// # Errors
     /// `Unsupported` for an engine that is not in-process.
     pub async fn audit(&self) -> Result<Audit> {
-        self.local("audit")?.system.audit().await
+        let (span, verb) = (tracing::info_span!("engine.audit"), Verb::of_engine("engine.audit"));
+        let system = &self.local("audit")?.system;
+        self.watch.run(verb, span, system.audit()).await
     }
 
     /// Makes callers of this engine go away at an await of a test's choice, to show that nothing is left then.
@@ -230,32 +280,31 @@ impl Engine {
 
     /// Runs work that nobody waits for: on the driver, or where there is none on the runtime at hand.
     pub(crate) fn detach(&self, work: impl Future<Output = ()> + Send + 'static) {
-        match (&self.inner.local, tokio::runtime::Handle::try_current()) {
-            (Some(local), _) => local.driver.spawner().detach(work),
-            (None, Ok(runtime)) => drop(runtime.spawn(work)),
-            (None, Err(_)) => tracing::warn!("no runtime to finish abandoned work on"),
+        if let (None, Ok(runtime)) = (&self.inner.local, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(work);
+            return;
+        }
+        match self.watch.clock.spawner() {
+            Ok(spawner) => spawner.detach(work),
+            Err(error) => tracing::warn!(error = error.report(), "no thread to finish abandoned work on"),
         }
     }
 
-    /// Runs work on the driver where there is one, so that steps which follow each other there need no word from here, and
-    /// a timer works without a runtime of the caller's. Dropping it drops the work.
+    /// Work of several verbs, with a limit of its own, else that of this handle. It runs on the driver where there is one, so
+    /// that steps which follow each other there need no word from here. Dropping it drops the work.
     pub(crate) async fn within<T: Send + 'static>(
         &self,
-        limit: Option<std::time::Duration>,
+        verb: Verb<'_>,
+        limit: Option<Duration>,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let Some(local) = &self.inner.local else {
-            if limit.is_none() {
-                return work.await;
+        let limit = limit.or(self.watch.limit);
+        match &self.inner.local {
+            Some(local) => {
+                let work = local.driver.spawner().call_blocking(work);
+                self.watch.in_time(verb, limit, work).await
             }
-            return Err(Error::new(
-                ErrorKind::Unsupported {
-                    needs: "an in-process engine".into(),
-                },
-                "deadlines need an in-process engine",
-            ));
-        };
-        let spawner = local.driver.spawner();
-        spawner.call_blocking(crate::driver::within(limit, work)).await
+            None => self.watch.in_time(verb, limit, work).await,
+        }
     }
 }

@@ -102,6 +102,8 @@ pub enum ObjectKind {
     Image,
     /// A container, by name or id.
     Container,
+    /// A command run in a container, by its id.
+    Exec,
     /// A network.
     Network,
     /// A volume.
@@ -136,6 +138,7 @@ impl ObjectKind {
         match self {
             Self::Image => "image",
             Self::Container => "container",
+            Self::Exec => "exec",
             Self::Network => "network",
             Self::Volume => "volume",
             Self::Blob => "blob",

@@ -215,6 +215,8 @@ impl Shared {
         let wanted = name.to_owned();
         let row = self.parts.store.call(move |store| look_up(store, &wanted)).await?;
         let record = Record::from_row(row)?;
+        // The verb's span was opened with the name that the caller gave.
+        tracing::Span::current().record("container", record.id.as_str());
         if self.sweep_if_dead(&record).await? {
             return Err(no_such(name));
         }

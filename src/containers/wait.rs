@@ -73,6 +73,8 @@ impl Shared {
     async fn register_own(&self, record: Record, condition: WaitCondition) -> Result<Waiting> {
         let slot = self.slot(&record.id);
         let life = slot.life.subscribe();
+        // Before the record is read: an end that is told while it is read must count as one to come.
+        let seen = *life.borrow();
         let record = match self.read(&record.id).await {
             Err(error) if error.is_not_found() => {
                 self.forget(&record.id);
@@ -87,8 +89,7 @@ impl Shared {
         if let Some(exit) = settled(&record, condition) {
             return Ok(Waiting::Over(exit));
         }
-        let seen = *life.borrow();
-        // An end is recorded a moment before it is told: that one has been seen here.
+        // An end is recorded a moment before it is told: one that the record shows has been seen here.
         let untold = record.state == ContainerState::Exited && seen.finished_ns != record.body.finished_ns;
         let mark = seen.ends + u64::from(untold);
         Ok(Waiting::Own { life, mark, record })

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::images::DriverImages;
-use super::{Engine, Inner, Local, Managers};
-use crate::containers::{LocalContainers, Parts};
-use crate::driver::{Driver, Spawner};
+use super::verbs::{Verb, Watch};
+use super::{Engine, Local, Managers};
+use crate::containers::{Lifetime, LocalContainers, Parts};
+use crate::driver::{Clock, Driver, Spawner};
 use crate::error::{Error, ObjectKind, Result};
 use crate::images::{ImageManager, LocalImages, LocalImagesParts};
 use crate::logs::{LocalDriver, LocalOptions, LogDriver};
@@ -73,6 +75,9 @@ pub struct EngineBuilder {
     container_ids: Option<IdRange>,
     registries: Option<Arc<dyn RegistryProvider>>,
     logs: Option<Arc<dyn LogDriver>>,
+    lifetime: Lifetime,
+    supervise: bool,
+    deadline: Option<Duration>,
 }
 
 impl fmt::Debug for EngineBuilder {
@@ -97,6 +102,9 @@ impl EngineBuilder {
             container_ids: None,
             registries: None,
             logs: None,
+            lifetime: Lifetime::Bound,
+            supervise: false,
+            deadline: None,
         }
     }
 
@@ -149,16 +157,61 @@ impl EngineBuilder {
         self
     }
 
+    /// How long containers live that do not say so themselves. Only [`Lifetime::Bound`], the default, is there so far:
+    /// [`EngineBuilder::open`] answers `Unsupported` for the other.
+    pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    /// Whether this engine watches over detached containers where no other does. Not there yet: with `true`,
+    /// [`EngineBuilder::open`] answers `Unsupported`.
+    pub fn supervise(mut self, supervise: bool) -> Self {
+        self.supervise = supervise;
+        self
+    }
+
+    /// How long opening may take. For the verbs of the engine see [`Engine::deadline`].
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.deadline = Some(limit);
+        self
+    }
+
     /// Opens the engine.
     ///
     /// # Errors
     /// As [`Engine::open`]; also `Conflict` if the root was made with another storage driver, and `NotFound` for a driver
-    /// that nobody made known.
+    /// that nobody made known; `Unsupported` for what is not there yet; `Timeout`.
     ///
     /// # Cancel safety
     /// A dropped call leaves an empty root at most.
     pub async fn open(self) -> Result<Engine> {
-        let mut driver = Driver::start()?;
+        self.refuse_what_is_not_there()?;
+        let driver = Driver::start()?;
+        let watch = Watch {
+            clock: Arc::new(Clock::Engine(driver.spawner().clone())),
+            limit: self.deadline,
+        };
+        let root = self.root.display().to_string();
+        let span = tracing::info_span!("engine.open", root);
+        let verb = Verb::of("engine.open", ObjectKind::Root, &root);
+        watch.run(verb, span, self.open_on(driver)).await
+    }
+
+    fn refuse_what_is_not_there(&self) -> Result<()> {
+        if self.lifetime == Lifetime::Detached {
+            let needs = "a version of longshore with shims; use Lifetime::Bound for now";
+            return Err(Error::unsupported("Lifetime::Detached", needs));
+        }
+        if self.supervise {
+            let needs = "a version of longshore with detached containers; leave supervise out for now: bound containers \
+                         need no supervisor";
+            return Err(Error::unsupported("supervise(true)", needs));
+        }
+        Ok(())
+    }
+
+    async fn open_on(self, mut driver: Driver) -> Result<Engine> {
         let spawner = driver.spawner().clone();
         let opening = spawner.call({
             let spawner = spawner.clone();
@@ -183,6 +236,7 @@ impl EngineBuilder {
         });
         let first = system.clone();
         spawner.background(async move { first.sweep_quietly().await });
+        let clock = spawner.clone();
         let local = Local {
             driver,
             system: system.clone(),
@@ -196,12 +250,7 @@ impl EngineBuilder {
             containers: Arc::new(containers),
             system: Arc::new(system),
         };
-        Ok(Engine {
-            inner: Arc::new(Inner {
-                managers,
-                local: Some(local),
-            }),
-        })
+        Ok(Engine::new(managers, Some(local), Clock::Engine(clock)))
     }
 
     /// Everything that blocks.

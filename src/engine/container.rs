@@ -46,6 +46,12 @@ impl Container {
         &self.warnings
     }
 
+    /// The same container, each of whose verbs may take so long. See [`Engine::deadline`].
+    #[must_use]
+    pub fn within(&self, limit: std::time::Duration) -> Self {
+        Self::new(self.engine.deadline(limit), self.id.clone(), self.warnings.clone())
+    }
+
     /// Starts it. See [`ContainerManager::start`](crate::ContainerManager::start).
     ///
     /// # Errors

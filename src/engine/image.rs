@@ -4,9 +4,9 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::time::Duration;
 
-use super::Engine;
+use super::{Engine, Verb};
 use crate::containers::ContainerSpec;
-use crate::error::Result;
+use crate::error::{ObjectKind, Result};
 use crate::images::{Credentials, ImageInfo, Pull, PullRequest, RemoveImageOptions, Removed};
 use crate::progress::{Progress, ProgressEvent};
 use crate::types::{ImageId, Outcome, Platform, Reference};
@@ -26,6 +26,12 @@ impl Image {
     /// Its id: the digest of its config.
     pub fn id(&self) -> &ImageId {
         &self.id
+    }
+
+    /// The same image, each of whose verbs may take so long. See [`Engine::deadline`].
+    #[must_use]
+    pub fn within(&self, limit: Duration) -> Self {
+        Self::new(self.engine.deadline(limit), self.id)
     }
 
     /// Everything about it.
@@ -134,7 +140,10 @@ impl IntoFuture for PullBuilder {
     type IntoFuture = Pin<Box<dyn Future<Output = Result<Image>> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let (engine, deadline) = (self.engine.clone(), self.deadline);
-        Box::pin(async move { engine.within(deadline, self.pull()).await })
+        let (engine, deadline, source) = (self.engine.clone(), self.deadline, self.source.clone());
+        Box::pin(async move {
+            let verb = Verb::of("image.pull", ObjectKind::Image, &source);
+            engine.within(verb, deadline, self.pull()).await
+        })
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 
-use super::{Container, Engine};
+use super::{Container, Engine, Verb};
 use crate::containers::{AttachOptions, ContainerSpec, RemoveOptions, SlowReader};
-use crate::error::{Error, Result};
+use crate::error::{Error, ObjectKind, Result};
 use crate::images::Pull;
 use crate::logs::{LogStream, TeeItem};
 use crate::progress::{Progress, ProgressEvent};
@@ -77,8 +77,10 @@ impl RunBuilder {
     /// # Cancel safety
     /// A dropped call ends and removes the container.
     pub async fn output(self) -> Result<Output> {
-        let (engine, deadline) = (self.engine.clone(), self.deadline);
-        engine.within(deadline, self.output_now()).await
+        let (engine, deadline, image) = (self.engine.clone(), self.deadline, self.spec.image.clone());
+        engine
+            .within(Verb::of("run", ObjectKind::Image, &image), deadline, self.output_now())
+            .await
     }
 
     async fn output_now(mut self) -> Result<Output> {
@@ -148,8 +150,11 @@ impl IntoFuture for RunBuilder {
     type IntoFuture = Pin<Box<dyn Future<Output = Result<Container>> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let (engine, deadline) = (self.engine.clone(), self.deadline);
-        Box::pin(async move { Ok(engine.within(deadline, self.start()).await?.disarm()) })
+        let (engine, deadline, image) = (self.engine.clone(), self.deadline, self.spec.image.clone());
+        Box::pin(async move {
+            let verb = Verb::of("run", ObjectKind::Image, &image);
+            Ok(engine.within(verb, deadline, self.start()).await?.disarm())
+        })
     }
 }
 

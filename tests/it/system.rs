@@ -1,12 +1,20 @@
 //! The engine as a whole: what it says of itself, what happens, what it takes on disk.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
 use longshore::events::EventItem;
-use longshore::{Engine, ErrorKind, EventQuery, Filter};
+use longshore::images::Credentials;
+use longshore::{Engine, ErrorKind, EventQuery, Filter, Lifetime, ObjectKind, Signal, StopOptions};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+use tracing_core::span::Current;
 
 use crate::frame::{Check, fail, skip};
 use crate::support::is_root;
@@ -18,6 +26,9 @@ tests! { "system":
         k1_info_is_true,
         k1_disk_usage_is_what_du_says,
         events_are_told_across_engines_and_end_in_time,
+        b11_every_verb_opens_a_span_with_the_id_and_no_secret,
+        a10_every_handle_has_deadlines,
+        what_is_not_there_yet_is_refused_at_open,
     ]
 }
 
@@ -127,5 +138,201 @@ async fn events_are_told_across_engines_and_end_in_time() -> Check {
     query.filter = Filter::new().with("colour", "red");
     let refused = other.events(query).await.err().map(|error| error.kind().clone());
     assert_eq!(refused, Some(ErrorKind::InvalidArgument));
+    Ok(())
+}
+
+/// What a subscriber of the embedder sees.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Name, fields, and whether the driver's thread was in it.
+    spans: Vec<(&'static str, String, bool)>,
+    metadata: Vec<&'static Metadata<'static>>,
+    events: Vec<String>,
+}
+
+thread_local! {
+    static INSIDE: RefCell<Vec<Id>> = const { RefCell::new(Vec::new()) };
+}
+
+#[derive(Debug, Clone, Default)]
+struct Collector(Arc<(Mutex<Seen>, AtomicU64)>);
+
+struct Words<'a>(&'a mut String);
+
+impl Visit for Words<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.0.push_str(&format!(" {field}={value:?}"));
+    }
+}
+
+impl Collector {
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.0.0.lock().expect("no panic while it is held")
+    }
+}
+
+impl Subscriber for Collector {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("longshore")
+    }
+
+    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
+        let mut fields = String::new();
+        attributes.record(&mut Words(&mut fields));
+        let mut seen = self.seen();
+        seen.spans.push((attributes.metadata().name(), fields, false));
+        seen.metadata.push(attributes.metadata());
+        Id::from_u64(self.0.1.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    fn record(&self, span: &Id, values: &Record<'_>) {
+        values.record(&mut Words(&mut self.seen().spans[span.into_u64() as usize - 1].1));
+    }
+
+    fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut fields = event.metadata().level().to_string();
+        event.record(&mut Words(&mut fields));
+        self.seen().events.push(fields);
+    }
+
+    fn current_span(&self) -> Current {
+        let Some(id) = INSIDE.with_borrow(|inside| inside.last().cloned()) else {
+            return Current::none();
+        };
+        let metadata = self.seen().metadata[id.into_u64() as usize - 1];
+        Current::new(id, metadata)
+    }
+
+    fn enter(&self, span: &Id) {
+        INSIDE.with_borrow_mut(|inside| inside.push(span.clone()));
+        if std::thread::current().name() == Some("longshore") {
+            self.seen().spans[span.into_u64() as usize - 1].2 = true;
+        }
+    }
+
+    fn exit(&self, span: &Id) {
+        INSIDE.with_borrow_mut(|inside| inside.retain(|inner| inner != span));
+    }
+}
+
+async fn b11_every_verb_opens_a_span_with_the_id_and_no_secret() -> Check {
+    let collector = Collector::default();
+    let _guard = tracing::subscriber::set_default(collector.clone());
+    let world = World::new().await?;
+    let engine = &world.engine;
+    let container = engine
+        .create(world.spec().name("named").env("PASSWORD", "hunter2"))
+        .await?;
+    let id = container.id().to_string();
+    engine.containers().inspect("named").await?;
+    container.start().await?;
+    container.wait().await?;
+    container.remove(FORCE).await?;
+    world.image.inspect().await?;
+    engine.audit().await?;
+    engine.reconcile().await?;
+    let credentials = Credentials::password("someone", "hunter2");
+    let unreachable = engine.pull("127.0.0.1:1/none:latest").credentials(credentials).await;
+    assert!(unreachable.is_err());
+    let missing = engine.container("nobody").await;
+    assert!(missing.is_err_and(|error| error.is_not_found()));
+    let seen = collector.seen();
+    let with = |name: &str, field: &str| {
+        let found = seen.spans.iter().find(|span| span.0 == name && span.1.contains(field));
+        assert!(found.is_some_and(|span| span.2), "{name} {field}: {:#?}", seen.spans);
+    };
+    for verb in ["create", "start", "wait", "remove", "inspect"] {
+        with(&format!("container.{verb}"), &id);
+    }
+    with("engine.open", "root=");
+    with("engine.audit", "");
+    with("engine.reconcile", "");
+    with("image.pull", "image=\"127.0.0.1:1/none:latest\"");
+    with("image.inspect", "image=");
+    let failures: Vec<&String> = seen
+        .events
+        .iter()
+        .filter(|event| event.contains("message=failed"))
+        .collect();
+    assert!(failures.iter().all(|event| event.starts_with("DEBUG")), "{failures:?}");
+    for wanted in [
+        "verb=\"container.inspect\" kind=\"not_found\"",
+        "verb=\"image.pull\" kind=\"unavailable\"",
+    ] {
+        assert!(
+            failures.iter().any(|event| event.contains(wanted)),
+            "{wanted}: {failures:?}"
+        );
+    }
+    let everything = format!("{seen:?}");
+    assert!(!everything.contains("hunter2"), "a secret was written down");
+    Ok(())
+}
+
+async fn a10_every_handle_has_deadlines() -> Check {
+    const SHORT: Duration = Duration::from_millis(150);
+    let world = World::new().await?;
+    let container = world
+        .started(world.script("trap '' TERM; while :; do sleep 0.1; done"))
+        .await?;
+    let late = container.within(SHORT).wait().await.expect_err("it runs on");
+    assert_eq!(
+        (late.kind(), late.step()),
+        (&ErrorKind::Timeout, Some("container.wait"))
+    );
+    assert_eq!(late.object(), Some((ObjectKind::Container, container.id().as_str())));
+    let mut patient = StopOptions::default();
+    patient.timeout = Some(Duration::from_secs(30));
+    let late = container
+        .within(SHORT)
+        .stop(patient)
+        .await
+        .expect_err("it does not listen");
+    assert_eq!(
+        (late.kind(), late.step()),
+        (&ErrorKind::Timeout, Some("container.stop"))
+    );
+    assert!(
+        container.inspect().await?.pid.is_some(),
+        "a stop that was given up kills nothing"
+    );
+    let late = world
+        .engine
+        .run(world.script("sleep 100"))
+        .deadline(SHORT)
+        .output()
+        .await
+        .expect_err("it sleeps");
+    assert_eq!((late.kind(), late.step()), (&ErrorKind::Timeout, Some("run")));
+    let hasty = world.engine.deadline(Duration::from_secs(60));
+    assert_eq!(hasty.container(container.id().as_str()).await?.id(), container.id());
+    container.kill(Signal::KILL).await?;
+    container.within(Duration::from_secs(60)).wait().await?;
+    container.remove(FORCE).await?;
+    let start = SystemTime::now();
+    while !world.containers().await?.is_empty() {
+        assert!(
+            start.elapsed()? < Duration::from_secs(10),
+            "the run that was given up is still there"
+        );
+    }
+    Ok(())
+}
+
+async fn what_is_not_there_yet_is_refused_at_open() -> Check {
+    let root = crate::support::root::TempRoot::new();
+    let path = root.path().join("never");
+    let detached = Engine::builder(&path).lifetime(Lifetime::Detached).open().await;
+    assert!(detached.is_err_and(|error| error.is_unsupported()));
+    let supervising = Engine::builder(&path).supervise(true).open().await;
+    assert!(supervising.is_err_and(|error| error.is_unsupported()));
+    assert!(!path.exists());
+    Engine::builder(&path)
+        .lifetime(Lifetime::Bound)
+        .deadline(Duration::from_secs(60))
+        .open()
+        .await?;
     Ok(())
 }
