@@ -24,6 +24,8 @@ for crate in aws-lc-sys openssl-sys native-tls; do
     check "never $crate" pulls_in_not engine,registry,network,conformance,cgroups-rs "$crate"
 done
 
+check "the library adds at most 8 MB" ci/size
+
 check "beside sqlx and diesel: builds and runs" cargo test --quiet --locked --manifest-path tests/embed/Cargo.toml --target-dir target/embed
 
 if have cargo-deny || cargo install --quiet --locked cargo-deny; then

@@ -6,6 +6,7 @@ use crate::sys::{self, AT_FDCWD, Sys};
 use crate::wire::{MountRecord, mount};
 
 /// Makes one mount and returns it detached.
+#[unsafe(link_section = "lhchild")]
 pub(crate) fn make(record: &MountRecord<'_>) -> Sys<i32> {
     match record.kind {
         mount::BIND => bind(record),
@@ -15,6 +16,7 @@ pub(crate) fn make(record: &MountRecord<'_>) -> Sys<i32> {
     }
 }
 
+#[unsafe(link_section = "lhchild")]
 fn bind(record: &MountRecord<'_>) -> Sys<i32> {
     let source = record.strings.clone().nth(1).ok_or(sys::EBADMSG)?;
     let recursive = record.flags & mount::RECURSIVE != 0;
@@ -34,6 +36,7 @@ fn bind(record: &MountRecord<'_>) -> Sys<i32> {
     Ok(tree)
 }
 
+#[unsafe(link_section = "lhchild")]
 fn filesystem(record: &MountRecord<'_>) -> Sys<i32> {
     let mut strings = record.strings.clone().skip(1);
     let kind = strings.next().ok_or(sys::EBADMSG)?;
@@ -47,6 +50,7 @@ fn filesystem(record: &MountRecord<'_>) -> Sys<i32> {
 }
 
 /// Sets `key=value` or a flag.
+#[unsafe(link_section = "lhchild")]
 fn configure(context: i32, option: &[u8]) -> Sys {
     let Some(equals) = option.iter().position(|byte| *byte == b'=') else {
         return sys::fsconfig_set(context, option, None);
@@ -63,6 +67,7 @@ fn finish(context: i32, attributes: u64) -> Sys<i32> {
     Ok(mount)
 }
 
+#[unsafe(link_section = "lhchild")]
 fn overlay(record: &MountRecord<'_>) -> Sys<i32> {
     let mut strings = record.strings.clone().skip(1);
     let upper = strings.next().ok_or(sys::EBADMSG)?;
@@ -97,6 +102,7 @@ fn overlay(record: &MountRecord<'_>) -> Sys<i32> {
 }
 
 /// Sets a directory. The call takes 255 bytes at most, so that a longer path goes by way of a descriptor.
+#[unsafe(link_section = "lhchild")]
 fn set_directory(context: i32, key: &[u8], path: &[u8]) -> Sys {
     if path.len() <= 255 {
         return sys::fsconfig_set(context, key, Some(path));
@@ -112,6 +118,7 @@ fn set_directory(context: i32, key: &[u8], path: &[u8]) -> Sys {
 
 /// Before Linux 6.8: the older call, with all directories in one string of short names. It attaches, so that it needs a
 /// namespace of its own.
+#[unsafe(link_section = "lhchild")]
 fn overlay_by_mount(record: &MountRecord<'_>) -> Sys<i32> {
     let mut strings = record.strings.clone().skip(1);
     let upper = strings.next().ok_or(sys::EBADMSG)?;
@@ -192,6 +199,7 @@ impl Text {
 
 /// A `proc` of the caller's own pid namespace that is attached nowhere: no content of a container can stand in its way
 /// (CVE-2025-52881 and its kin).
+#[unsafe(link_section = "lhchild")]
 pub(crate) fn private_proc() -> Sys<i32> {
     let context = sys::fsopen(b"proc\0")?;
     finish(context, sys::ATTR_NOSUID | sys::ATTR_NODEV | sys::ATTR_NOEXEC)

@@ -123,6 +123,7 @@ fn open_of(proc: i32, pid: i32, file: &[u8]) -> Sys<i32> {
     open_with(proc, pid, file, 0)
 }
 
+#[unsafe(link_section = "lhchild")]
 fn open_with(proc: i32, pid: i32, file: &[u8], flags: usize) -> Sys<i32> {
     let mut digits = [0u8; 10];
     let mut at = digits.len();

@@ -7,6 +7,7 @@ const DEEPEST: usize = 64 * 1024;
 const ENTRIES: usize = 8 * 1024;
 
 /// Removes what is at an absolute path, all of it. What is gone already is no error.
+#[unsafe(link_section = "lhchild")]
 pub(crate) fn tree(path: &[u8]) -> Sys<()> {
     match sys::unlinkat(AT_FDCWD, path, 0) {
         Ok(_) | Err(sys::ENOENT) => return Ok(()),
@@ -21,6 +22,7 @@ pub(crate) fn tree(path: &[u8]) -> Sys<()> {
 
 /// Walks down to the first directory that is not empty, empties it, and steps up again; the way back is checked against
 /// the way down, so that a directory that somebody moves meanwhile cannot lead elsewhere.
+#[unsafe(link_section = "lhchild")]
 fn empty(path: &[u8]) -> Sys<()> {
     let flags = sys::O_DIRECTORY | sys::O_NOFOLLOW;
     let mut here = match sys::openat(AT_FDCWD, path, flags, 0) {
