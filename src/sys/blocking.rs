@@ -81,19 +81,16 @@ mod tests {
 
     #[tokio::test]
     async fn all_up_to_the_first_wait_is_on_one_other_thread() {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        let work = async move {
+        let work = async {
             let first = blocking(|| Ok(here())).await?;
             let second = blocking(|| Ok(here())).await?;
-            let _ = receiver.await;
+            tokio::task::yield_now().await;
             Ok::<_, Error>((first, second, here()))
         };
-        let running = tokio::spawn(begin_blocking(work));
-        tokio::task::yield_now().await;
-        sender.send(()).unwrap();
-        let (first, second, last) = running.await.unwrap().unwrap().unwrap();
+        let (first, second, last) = begin_blocking(work).await.unwrap().unwrap();
         assert_eq!(first, second);
         assert_ne!(first, last);
         assert_eq!(last, here());
+        assert!(!may_block());
     }
 }
