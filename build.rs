@@ -6,6 +6,8 @@ use std::process::Command;
 
 /// The helper's directory, from the package's root.
 const SOURCE: &str = "src/runtime/native/helper";
+/// Set to `rust-lld` or `cc`, the helper is linked with that or not at all. Without it: whichever works, in that order.
+const LINKER: &str = "LONGSHORE_HELPER_LINKER";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -16,10 +18,14 @@ fn main() {
         write_empty(&out);
         return;
     }
-    let attempts: Vec<Linker> = [rust_lld().map(Linker::Lld), Some(Linker::Cc)]
+    println!("cargo::rerun-if-env-changed={LINKER}");
+    let mut attempts: Vec<Linker> = [rust_lld().map(Linker::Lld), Some(Linker::Cc)]
         .into_iter()
         .flatten()
         .collect();
+    if let Ok(wanted) = env::var(LINKER) {
+        attempts.retain(|linker| linker.name() == wanted);
+    }
     let mut failures = Vec::new();
     for linker in &attempts {
         match compile(linker, &out) {
@@ -41,6 +47,15 @@ enum Linker {
     Lld(PathBuf),
     /// The host's C compiler as a front end to its linker.
     Cc,
+}
+
+impl Linker {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Lld(_) => "rust-lld",
+            Self::Cc => "cc",
+        }
+    }
 }
 
 fn variable(name: &str) -> String {

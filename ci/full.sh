@@ -33,3 +33,18 @@ if have cargo-deny || cargo install --quiet --locked cargo-deny; then
 else
     skip_part "licences and bans" "cargo-deny cannot be installed"
 fi
+
+# Linux 6.1 and nothing but cgroup version 2, as root and as an ordinary user with a delegated cgroup.
+part "a machine with cgroup version 2" ci/vm "$LIB_TESTS" "$IT_TESTS"
+
+check "the helper links with cc" env LONGSHORE_HELPER_LINKER=cc cargo test --quiet --locked --all-features --target-dir target/cc \
+    --lib -- runtime::native::tests::echo_in_all_namespaces
+
+# The library and its helper, which is linked too.
+if rustup target add aarch64-unknown-linux-gnu >/dev/null 2>&1; then
+    need_packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+    check "aarch64: library and helper" env CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc \
+        cargo check --quiet --locked --all-features --lib --target aarch64-unknown-linux-gnu
+else
+    skip_part "aarch64: library and helper" "no rustup to add the target with"
+fi

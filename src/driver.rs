@@ -164,10 +164,8 @@ impl Spawner {
         if self.pid == std::process::id() {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::InvalidState,
-            "the engine was opened before this process forked; open it anew in the child",
-        ))
+        let message = "the engine was opened before this process forked; open it anew in the child";
+        Err(Error::new(ErrorKind::InvalidState, message).with_step("call the engine's driver"))
     }
 
     /// Runs a future on the driver, in the caller's `tracing` span. Dropping the call drops the future at its next await.

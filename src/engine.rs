@@ -2,10 +2,12 @@
 
 mod builder;
 mod container;
+mod exec;
 mod image;
 mod images;
 mod managers;
 mod run;
+mod transfer;
 mod verbs;
 
 use std::path::PathBuf;
@@ -14,16 +16,18 @@ use std::time::Duration;
 
 pub use self::builder::{BackendContext, EngineBuilder};
 pub use self::container::Container;
+pub use self::exec::{ExecBuilder, RunningExec};
 pub use self::image::{Image, PullBuilder};
 pub use self::managers::Managers;
 pub use self::run::{Output, RunBuilder};
+pub use self::transfer::{ImportBuilder, LoadBuilder, PushBuilder, SaveBuilder};
 pub(crate) use self::verbs::Verb;
 use self::verbs::Watch;
 use crate::containers::{ContainerManager, ContainerSpec, ContainerSummary, ListOptions};
 use crate::driver::{Clock, Driver};
 use crate::error::{Error, Result};
 use crate::events::EventStream;
-use crate::images::{ImageManager, ImageSummary};
+use crate::images::{ByteStream, ImageManager, ImageSummary, PrunedImages};
 #[cfg(feature = "network")]
 use crate::networks::NetworkManager;
 use crate::probe::Probe;
@@ -202,10 +206,15 @@ impl Engine {
         self.watch.run(verb, span, system.reconcile()).await
     }
 
-    /// Compares the records with what is really there.
+    /// Compares the records with what is really there: files, layers, locks, processes, cgroups, and mounts as far as this
+    /// process can see them. What belongs to a live owner is never reported. Takes some milliseconds where all is well; what
+    /// is found is looked at again for some two seconds, since verbs may be under way.
     ///
     /// # Errors
-    /// `Unsupported` for an engine that is not in-process.
+    /// `Unsupported` for an engine that is not in-process; those of the records.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed.
     pub async fn audit(&self) -> Result<Audit> {
         let (span, verb) = (tracing::info_span!("engine.audit"), Verb::of_engine("engine.audit"));
         let system = &self.local("audit")?.system;
@@ -228,6 +237,34 @@ impl Engine {
     /// Pulls an image: `busybox`, `host/repo@sha256:…`, `oci:DIR:TAG`.
     pub fn pull(&self, source: impl Into<String>) -> PullBuilder {
         PullBuilder::new(self.clone(), source.into())
+    }
+
+    /// Pushes an image to the registry that its name says.
+    pub fn push(&self, name: impl Into<String>) -> PushBuilder {
+        PushBuilder::new(self.clone(), name.into())
+    }
+
+    /// Writes images into one archive. A repository without a tag means all its tags.
+    pub fn save<I: Into<String>>(&self, images: impl IntoIterator<Item = I>) -> SaveBuilder {
+        SaveBuilder::new(self.clone(), images.into_iter().map(Into::into).collect())
+    }
+
+    /// Takes images from an archive: Docker's or an OCI layout in a tar, plain or compressed.
+    pub fn load(&self, archive: ByteStream) -> LoadBuilder {
+        LoadBuilder::new(self.clone(), archive)
+    }
+
+    /// Makes an image of one layer from the tar of a root file system.
+    pub fn import(&self, archive: ByteStream) -> ImportBuilder {
+        ImportBuilder::new(self.clone(), archive)
+    }
+
+    /// Removes images that no container uses. See [`ImageManager::prune`].
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an unknown filter.
+    pub async fn prune_images(&self, filter: Filter) -> Result<PrunedImages> {
+        self.images().prune(filter).await
     }
 
     /// An image that is here, by name, id or prefix.

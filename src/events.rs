@@ -278,7 +278,7 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T> {
     let history = history.clone();
     let done = tokio::task::spawn_blocking(move || work(&*history)).await;
-    done.map_err(|error| Error::internal(format!("reading events did not end: {error}")))?
+    done.map_err(|error| Error::internal("reading events did not end").with_source(error))?
 }
 
 struct Follower {

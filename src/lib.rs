@@ -48,9 +48,12 @@
 //! | `registry` | yes | pull over HTTP and TLS |
 //! | `network` | yes | a look at links and addresses over netlink |
 //! | `conformance` | no | suites, fakes and tiny images for tests of one's own backends |
+//! | `api` | no | the Docker Engine REST API over any engine: a server, and a router for a server of one's own |
 //! | `cgroups-rs` | no | the crate of that name as a second cgroup driver |
 #![deny(unsafe_code)]
 
+#[cfg(feature = "api")]
+pub mod api;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(feature = "engine")]
@@ -85,11 +88,12 @@ pub mod types;
 
 #[cfg(feature = "engine")]
 pub use self::containers::{
-    AttachOptions, BindMount, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec, ContainerState,
-    ContainerSummary, Lifetime, ListOptions, NetworkMode, RemoveOptions, Seccomp, StopOptions, Tmpfs,
+    AttachOptions, Attached, BindMount, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec, ContainerState,
+    ContainerSummary, ExecInfo, ExecSpec, Lifetime, Limits, ListOptions, NetworkMode, RemoveOptions, Seccomp, SlowReader,
+    Stats, StatsOptions, StopOptions, Tmpfs, Top, WaitCondition,
 };
 #[cfg(feature = "engine")]
-pub use self::engine::{Container, Engine, EngineBuilder, Image, Managers, Output};
+pub use self::engine::{Container, Engine, EngineBuilder, ExecBuilder, Image, Managers, Output, RunningExec};
 pub use self::error::{Error, ErrorKind, ObjectKind, Result};
 #[cfg(feature = "engine")]
 pub use self::images::{ImageManager, Pull};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::types::Digest;
 
-/// Something that happened on the way of a pull or an unpack. Byte events of one blob add up to its size.
+/// Something that happened on the way of a pull, a push or an unpack. Byte events of one blob add up to its size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProgressEvent {
@@ -27,6 +27,15 @@ pub enum ProgressEvent {
     },
     /// More bytes of a blob arrived.
     Downloaded {
+        /// The blob.
+        digest: Digest,
+        /// Bytes since the last event of this blob.
+        bytes: u64,
+        /// The blob's size in bytes.
+        size: u64,
+    },
+    /// More bytes of a blob were sent. What has to be sent again is not told of twice.
+    Uploaded {
         /// The blob.
         digest: Digest,
         /// Bytes since the last event of this blob.
@@ -57,6 +66,7 @@ impl fmt::Display for ProgressEvent {
             Self::Resolved { manifest, layers, .. } => write!(f, "{}: found, {layers} layers", manifest.short()),
             Self::Exists { digest, .. } => write!(f, "{}: already exists", digest.short()),
             Self::Downloaded { digest, bytes, size } => write!(f, "{}: {bytes} of {size} bytes more", digest.short()),
+            Self::Uploaded { digest, bytes, size } => write!(f, "{}: {bytes} of {size} bytes sent", digest.short()),
             Self::Unpacked { digest } => write!(f, "{}: unpacked", digest.short()),
             Self::Done { image } => write!(f, "{}: done", image.short()),
             Self::Failed { message } => write!(f, "failed: {message}"),

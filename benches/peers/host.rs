@@ -7,7 +7,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::peers::{containerd::Containerd, docker::Docker, sh};
-use crate::support::image::{self, Files, Layout};
+use crate::support::image::{self, Layout};
 use crate::support::registry::Registry;
 use crate::support::{is_root, scratch};
 
@@ -62,13 +62,8 @@ impl Host {
     }
 
     /// An image in the registry, made at the first call.
-    pub fn image(&self, name: &str, make: impl FnOnce() -> Vec<Files>) -> Result<Layout, String> {
-        let layout = image::write_layout(
-            &self.layouts.path().join(name),
-            &make(),
-            &serde_json::json!({ "Cmd": ["sh"] }),
-        );
-        let layout = layout.map_err(stop)?;
+    pub fn image(&self, name: &str, make: impl FnOnce(&Path) -> Result<Layout, String>) -> Result<Layout, String> {
+        let layout = make(&self.layouts.path().join(name))?;
         layout.push(self.registry.addr, name, "latest").map_err(stop)?;
         Ok(layout)
     }
@@ -97,7 +92,7 @@ impl Host {
     }
 }
 
-fn stop(stop: crate::frame::Stop) -> String {
+pub fn stop(stop: crate::frame::Stop) -> String {
     match stop {
         crate::frame::Stop::Skip(reason) | crate::frame::Stop::Fail(reason) => reason,
     }

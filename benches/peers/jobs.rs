@@ -1,9 +1,7 @@
 //! The jobs. Each says what it measures and who takes part; ours comes first.
 
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::host::Host;
@@ -13,7 +11,7 @@ use crate::peers::containerd::ctr;
 use crate::peers::docker::docker_command;
 use crate::peers::podman::podman;
 use crate::peers::{at_once, installed, runc, sh};
-use crate::support::image::{Files, Layout};
+use crate::pull;
 use crate::worker::{self, Worker};
 
 pub type Prepare = fn(&mut Host) -> Job;
@@ -25,8 +23,8 @@ pub fn by_name(name: &str) -> Option<Prepare> {
         "start" => Some(start),
         "start-parallel" => Some(start_parallel),
         "run-cli" => Some(run_cli),
-        "pull-large" => Some(pull_large),
-        "pull-files" => Some(pull_files),
+        "pull-large" => Some(pull::large),
+        "pull-files" => Some(pull::files),
         "open" => Some(open),
         _ => None,
     }
@@ -259,169 +257,6 @@ fn client(host: &Host) -> Result<MakeCommand, String> {
             .args(["run", "--rm", "--network", "none", &image, "true"]);
         command
     }))
-}
-
-fn pull_large(host: &mut Host) -> Job {
-    pull(host, "large", "an image of 7 layers, cut from this host's /usr", || {
-        large_image(7, 64 << 20)
-    })
-}
-
-fn pull_files(host: &mut Host) -> Job {
-    pull(host, "files", "an image of 50,000 small files", || {
-        vec![many_files(50_000)]
-    })
-}
-
-/// Layers of so many bytes each, from the files of this host, which compress as those of any distribution do.
-fn large_image(layers: usize, layer_bytes: u64) -> Vec<Files> {
-    let mut dirs = vec![
-        PathBuf::from("/usr/lib"),
-        PathBuf::from("/usr/share"),
-        PathBuf::from("/usr/bin"),
-    ];
-    let mut made = Vec::new();
-    let (mut files, mut bytes) = (Files::new(), 0);
-    while let Some(dir) = dirs.pop() {
-        let Ok(entries) = std::fs::read_dir(&dir) else { continue };
-        let mut entries: Vec<_> = entries.flatten().collect();
-        entries.sort_by_key(std::fs::DirEntry::file_name);
-        files = files.dir(dir.display().to_string().trim_start_matches('/'), 0o755);
-        for entry in entries {
-            let Ok(kind) = entry.file_type() else { continue };
-            if kind.is_dir() {
-                dirs.push(entry.path());
-            } else if kind.is_file()
-                && let Ok(body) = std::fs::read(entry.path())
-            {
-                bytes += body.len() as u64;
-                files = files.file(entry.path().display().to_string().trim_start_matches('/'), 0o644, body);
-            }
-            if bytes >= layer_bytes {
-                made.push(std::mem::replace(
-                    &mut files,
-                    Files::new().dir(dir.display().to_string().trim_start_matches('/'), 0o755),
-                ));
-                bytes = 0;
-            }
-            if made.len() == layers {
-                return made;
-            }
-        }
-    }
-    made.push(files);
-    made
-}
-
-/// Files of 100 to 3,500 bytes, in directories of 250.
-fn many_files(count: usize) -> Files {
-    let mut files = Files::new();
-    for number in 0..count {
-        let dir = format!("files/{:03}", number / 250);
-        if number % 250 == 0 {
-            files = files.dir(&dir, 0o755);
-        }
-        let line = format!("file number {number} of many\n");
-        files = files.file(format!("{dir}/{number}"), 0o644, line.repeat(4 + number % 120));
-    }
-    files
-}
-
-fn pull(host: &mut Host, name: &str, about: &str, make: impl FnOnce() -> Vec<Files>) -> Job {
-    let image = host.reference(name);
-    let layout = match host.image(name, make) {
-        Ok(layout) => layout,
-        Err(reason) => return nothing(about, reason),
-    };
-    let megabytes = layout.layers.iter().map(|(_, size)| size >> 20).sum::<u64>();
-    let contestants = vec![
-        Contestant::maybe("longshore", ours_pull(host, &image)),
-        Contestant::maybe("docker pull", docker_pull(host, &image)),
-        Contestant::maybe("podman pull", podman_pull(host, &image)),
-        Contestant::maybe("ctr images pull", ctr_pull(host, &image)),
-        Contestant::new("limit", limit_pull(host, name, layout)),
-    ];
-    Job {
-        about: format!("pull and unpack {about}, {megabytes} MB compressed; journaled ext4, empty store"),
-        rounds: 3,
-        pause: Duration::from_millis(500),
-        contestants,
-        between: Box::new(nix::unistd::sync),
-    }
-}
-
-fn nothing(about: &str, reason: String) -> Job {
-    let contestants = vec![Contestant::maybe("longshore", Err(reason))];
-    Job {
-        about: about.to_owned(),
-        rounds: 0,
-        pause: Duration::ZERO,
-        contestants,
-        between: Box::new(|| {}),
-    }
-}
-
-/// A worker and a root per pull: the store is empty each time. Says what the worker's memory peaked at.
-fn ours_pull(host: &Host, image: &str) -> Result<Run, String> {
-    let (disk, line) = (host.disk.dir.clone(), format!("pull {image}"));
-    let peak = Rc::new(RefCell::new(0));
-    let mut round = 0;
-    Ok(Box::new(move || {
-        round += 1;
-        let root = disk.join(format!("ours-pull-{round}"));
-        let mut worker = Worker::start("ours", &[&root.display().to_string(), "0"])?;
-        let time = worker.tell(&line)?;
-        let bytes = worker.resident_bytes().unwrap_or(0);
-        if bytes > peak.replace_with(|peak| bytes.max(*peak)) {
-            println!("  (longshore: peak memory {} MB)", bytes >> 20);
-        }
-        drop(worker);
-        std::fs::remove_dir_all(&root).map_err(|error| error.to_string())?;
-        Ok(time)
-    }))
-}
-
-fn docker_pull(host: &Host, image: &str) -> Result<Run, String> {
-    let socket = host.docker.as_ref().map_err(Clone::clone)?.socket.clone();
-    let image = image.to_owned();
-    Ok(Box::new(move || {
-        let time = timed(|| sh(&mut docker_command(&socket, &["pull", "--quiet", &image])))?;
-        sh(&mut docker_command(&socket, &["rmi", &image]))?;
-        Ok(time)
-    }))
-}
-
-fn podman_pull(host: &Host, image: &str) -> Result<Run, String> {
-    installed("podman")?;
-    let (dir, image) = (host.disk.dir.clone(), image.to_owned());
-    Ok(Box::new(move || {
-        let time = timed(|| sh(&mut podman(&dir, &["pull", "--quiet", "--tls-verify=false", &image])))?;
-        sh(&mut podman(&dir, &["rmi", &image]))?;
-        Ok(time)
-    }))
-}
-
-fn ctr_pull(host: &Host, image: &str) -> Result<Run, String> {
-    let socket = host.containerd.as_ref().map_err(Clone::clone)?.socket.clone();
-    let image = image.to_owned();
-    Ok(Box::new(move || {
-        let time = timed(|| sh(&mut ctr(&socket, &["images", "pull", "--plain-http", &image])))?;
-        sh(&mut ctr(&socket, &["images", "rm", "--sync", &image]))?;
-        Ok(time)
-    }))
-}
-
-fn limit_pull(host: &Host, name: &str, layout: Layout) -> impl FnMut() -> Result<Duration, String> + 'static {
-    let (from, disk, name) = (host.registry.addr, host.disk.dir.clone(), name.to_owned());
-    let mut round = 0;
-    move || {
-        round += 1;
-        let dir = disk.join(format!("limit-pull-{round}"));
-        std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
-        let time = timed(|| limits::pull::pull(from, &name, &layout.layers, &dir))?;
-        std::fs::remove_dir_all(&dir).map_err(|error| error.to_string())?;
-        Ok(time)
-    }
 }
 
 fn open(host: &mut Host) -> Job {

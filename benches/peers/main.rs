@@ -19,11 +19,13 @@ mod limits;
 mod support;
 
 mod host;
+mod images;
 mod jobs;
 mod measure;
 mod ours;
 mod page;
 mod peers;
+mod pull;
 mod worker;
 
 use measure::{Job, Row};

@@ -2,20 +2,33 @@
 
 use super::local::Shared;
 use super::peer;
+use super::plan;
 use super::state::{ContainerState, Refusal, Verb, decide, refuse};
 use crate::error::Result;
 use crate::types::Signal;
 
 impl Shared {
+    /// A paused container sees the signal once it goes on. One that is meant to end it lets it go on, as with Docker.
     pub(crate) async fn kill(&self, name: &str, signal: Signal) -> Result<()> {
         let record = self.find(name).await?;
         decide(&record.id, record.state, Verb::Kill)?;
         let not_running = || refuse(&record.id, ContainerState::Exited, Verb::Kill, Refusal::NotRunning);
-        if self.is_ours(&record) {
-            let live = self.slot(&record.id).live().ok_or_else(not_running)?;
-            return live.task.signal(signal, false).await;
+        let event = self.event(&record, "kill").with("signal", signal.number().to_string());
+        if !self.is_ours(&record) {
+            let process = record.body.process.ok_or_else(not_running)?;
+            peer::signal(process, signal)?;
+            self.tell(event).await;
+            return Ok(());
         }
-        let process = record.body.process.ok_or_else(not_running)?;
-        peer::signal(process, signal)
+        let slot = self.slot(&record.id);
+        let live = slot.live().ok_or_else(not_running)?;
+        // Told first: the end that it brings comes after it.
+        self.tell(event).await;
+        live.task.signal(signal, false).await?;
+        let ends = [Signal::KILL, plan::stop_plan(&record.body.spec, &record.body.image).0];
+        if record.state == ContainerState::Paused && ends.contains(&signal) {
+            self.thaw(&slot, &live, &record).await?;
+        }
+        Ok(())
     }
 }

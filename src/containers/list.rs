@@ -2,73 +2,189 @@
 
 use std::time::{Duration, SystemTime};
 
+use regex::{Regex, RegexBuilder};
+
 use super::local::Shared;
 use super::record::{Record, time_of};
 use super::state::ContainerState;
-use super::{ContainerSummary, ListOptions};
-use crate::error::{Error, ObjectKind, Result};
-use crate::types::Filter;
+use super::{ContainerSummary, ListOptions, NetworkMode};
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::types::{Filter, ImageId};
 
-const KNOWN_FILTERS: [&str; 6] = ["id", "name", "label", "status", "ancestor", "exited"];
+/// Docker's, all of them. `health`, `expose`, `publish` and `volume` look at what a spec can say so far.
+const KNOWN_FILTERS: [&str; 16] = [
+    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network", "publish",
+    "since", "status", "volume", "label!",
+];
+
+/// A filter that has been understood: what must be looked up once is.
+struct Wanted<'a> {
+    filter: &'a Filter,
+    names: Vec<Regex>,
+    exited: Vec<i32>,
+    /// Ids of the images that `ancestor` names.
+    ancestors: Vec<ImageId>,
+    before_ns: Option<i64>,
+    since_ns: Option<i64>,
+}
 
 impl Shared {
     pub(crate) async fn list(&self, options: &ListOptions) -> Result<Vec<ContainerSummary>> {
-        check(&options.filter)?;
+        let wanted = self.understand(&options.filter).await?;
         let rows = self.parts.store.call(|store| store.containers()).await?;
-        let wants_status = !options.filter.values("status").is_empty() || !options.filter.values("exited").is_empty();
         let mut found = Vec::new();
         for row in rows {
             let record = Record::from_row(row)?;
-            let shown = options.all || wants_status || record.state.is_alive();
-            if shown && matches(&record, &options.filter) && !self.sweep_if_dead(&record).await? {
+            let shown = options.all || wanted.shows_all() || record.state.is_alive();
+            if shown && wanted.fits(&record) && !self.sweep_if_dead(&record).await? {
                 found.push(summary(&record, SystemTime::now()));
             }
         }
         found.sort_by_key(|found| std::cmp::Reverse(found.created));
         Ok(found)
     }
-}
 
-fn check(filter: &Filter) -> Result<()> {
-    match filter.keys().find(|key| !KNOWN_FILTERS.contains(key)) {
-        None => Ok(()),
-        Some(key) => Err(Error::invalid(format!(
-            "invalid filter {key:?}; known are {}",
-            KNOWN_FILTERS.join(", ")
-        ))
-        .with_object(ObjectKind::Option, "filter")),
+    async fn understand<'a>(&self, filter: &'a Filter) -> Result<Wanted<'a>> {
+        if let Some(key) = filter.keys().find(|key| !KNOWN_FILTERS.contains(key)) {
+            return Err(bad(format!("invalid filter {key:?}; known are {}", KNOWN_FILTERS.join(", "))));
+        }
+        check_words(filter)?;
+        let names = filter.values("name").iter().map(|text| pattern(text));
+        let exited = filter.values("exited").iter().map(|text| {
+            let code = text.parse().map_err(|_| bad(format!("invalid filter exited={text}: a number is needed")));
+            code
+        });
+        let mut ancestors = Vec::new();
+        for name in filter.values("ancestor") {
+            match self.parts.images.inspect(name).await {
+                Ok(image) => ancestors.push(image.id),
+                // It may be the name of an image that is gone.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidArgument) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Wanted {
+            filter,
+            names: names.collect::<Result<_>>()?,
+            exited: exited.collect::<Result<_>>()?,
+            ancestors,
+            before_ns: self.created(filter.values("before")).await?.into_iter().min(),
+            since_ns: self.created(filter.values("since")).await?.into_iter().max(),
+        })
+    }
+
+    /// When containers were created.
+    async fn created(&self, names: &[String]) -> Result<Vec<i64>> {
+        let mut moments = Vec::new();
+        for name in names {
+            moments.push(self.find(name).await?.created_ns);
+        }
+        Ok(moments)
     }
 }
 
-/// Values of one key are alternatives, except labels, which must all be there.
-fn matches(record: &Record, filter: &Filter) -> bool {
-    let any = |key: &str, test: &dyn Fn(&str) -> bool| {
-        let values = filter.values(key);
-        values.is_empty() || values.iter().any(|value| test(value))
-    };
-    let labels = record.labels();
-    let has_label = |wanted: &String| match wanted.split_once('=') {
-        Some((name, value)) => labels.get(name).is_some_and(|known| known == value),
-        None => labels.contains_key(wanted),
-    };
-    any("id", &|value| record.id.as_str().starts_with(value))
-        && any("name", &|value| {
-            record.name.as_str().contains(value.trim_start_matches('/'))
-        })
-        && any("status", &|value| record.state.as_str() == value)
-        && any("ancestor", &|value| {
-            record.body.spec.image == value || is_id(&record.body.image_id, value)
-        })
-        && any("exited", &|value| {
-            record
-                .body
-                .exit
-                .is_some_and(|exit| value == exit.status.code().to_string())
-        })
-        && filter.values("label").iter().all(has_label)
+fn bad(message: String) -> Error {
+    Error::invalid(message).with_object(ObjectKind::Option, "filter")
 }
 
-fn is_id(id: &crate::types::ImageId, value: &str) -> bool {
+/// Names are searched for with an expression, as in Docker. The engine of ours takes linear time, whatever the expression.
+fn pattern(text: &str) -> Result<Regex> {
+    let built = RegexBuilder::new(text).size_limit(1 << 20).build();
+    built.map_err(|error| bad(format!("invalid filter name={text}: {error}")))
+}
+
+/// Values that only certain words can be.
+fn check_words(filter: &Filter) -> Result<()> {
+    const STATES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+    const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
+    const TRUTH: [&str; 6] = ["true", "false", "1", "0", "True", "False"];
+    for (key, known) in [("status", &STATES[..]), ("health", &HEALTH), ("is-task", &TRUTH)] {
+        if let Some(value) = filter.values(key).iter().find(|value| !known.contains(&value.as_str())) {
+            return Err(bad(format!("invalid filter {key}={value}; known are {}", known.join(", "))));
+        }
+    }
+    for key in ["expose", "publish"] {
+        let number = |value: &&String| !is_port(value);
+        if let Some(value) = filter.values(key).iter().find(number) {
+            return Err(bad(format!("invalid filter {key}={value}: a port, a range, with /tcp, /udp or /sctp")));
+        }
+    }
+    Ok(())
+}
+
+/// `80`, `80/tcp`, `80-90/udp`.
+fn is_port(text: &str) -> bool {
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    matches!(protocol, "tcp" | "udp" | "sctp")
+        && matches!((first.parse::<u16>(), last.parse::<u16>()), (Ok(first), Ok(last)) if first <= last)
+}
+
+impl Wanted<'_> {
+    /// These look for containers that do not run.
+    fn shows_all(&self) -> bool {
+        ["status", "exited", "before", "since"].iter().any(|key| !self.filter.values(key).is_empty())
+    }
+
+    /// Values of one key are alternatives, except labels, which must all be there.
+    fn fits(&self, record: &Record) -> bool {
+        self.fits_identity(record) && self.fits_state(record) && self.fits_spec(record)
+    }
+
+    fn any(&self, key: &str, test: impl Fn(&str) -> bool) -> bool {
+        let values = self.filter.values(key);
+        values.is_empty() || values.iter().any(|value| test(value))
+    }
+
+    fn fits_identity(&self, record: &Record) -> bool {
+        let slashed = format!("/{}", record.name);
+        let named = |name: &Regex| name.is_match(record.name.as_str()) || name.is_match(&slashed);
+        let image = &record.body.image_id;
+        self.any("id", |value| record.id.as_str().starts_with(value))
+            && (self.names.is_empty() || self.names.iter().any(named))
+            && self.any("ancestor", |value| {
+                record.body.spec.image == value || is_id(image, value) || self.ancestors.contains(image)
+            })
+    }
+
+    fn fits_state(&self, record: &Record) -> bool {
+        let code = record.body.exit.filter(|_| record.state == ContainerState::Exited);
+        let exited = code.is_some_and(|exit| self.exited.contains(&exit.status.code()));
+        self.any("status", |value| record.state.as_str() == value)
+            && (self.exited.is_empty() || exited)
+            && self.before_ns.is_none_or(|before| record.created_ns < before)
+            && self.since_ns.is_none_or(|since| record.created_ns > since)
+            // No container has a health check, nor belongs to a swarm.
+            && self.any("health", |value| value == "none")
+            && self.any("is-task", |value| matches!(value, "false" | "False" | "0"))
+    }
+
+    fn fits_spec(&self, record: &Record) -> bool {
+        let (labels, spec) = (record.labels(), &record.body.spec);
+        let has_label = |wanted: &String| match wanted.split_once('=') {
+            Some((name, value)) => labels.get(name).is_some_and(|known| known == value),
+            None => labels.contains_key(wanted),
+        };
+        let network = match spec.network {
+            NetworkMode::None => "none",
+            NetworkMode::Host => "host",
+        };
+        let mounted = |value: &str| {
+            let is = |path: &std::path::Path| path == std::path::Path::new(value);
+            spec.binds.iter().any(|bind| is(&bind.source) || is(&bind.target))
+        };
+        self.filter.values("label").iter().all(has_label)
+            && !self.filter.values("label!").iter().any(has_label)
+            && self.any("network", |value| value == network)
+            && self.any("volume", mounted)
+            // No container publishes or exposes a port yet.
+            && self.any("expose", |_| false)
+            && self.any("publish", |_| false)
+            && self.any("isolation", |value| value == "default")
+    }
+}
+
+fn is_id(id: &ImageId, value: &str) -> bool {
     let digits = value.strip_prefix("sha256:").unwrap_or(value);
     digits.len() >= 12 && id.hex().starts_with(digits)
 }
@@ -84,6 +200,7 @@ fn summary(record: &Record, now: SystemTime) -> ContainerSummary {
         state: record.state,
         status: status(record, now),
         labels: record.labels(),
+        network: record.body.spec.network.clone(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
@@ -13,8 +14,8 @@ use super::record::{ExitRecord, Record};
 use super::stdin::Stdin;
 use super::stubs;
 use super::{
-    AttachOptions, Attached, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created, Exec, ExecInfo,
-    ExecSpec, Exiting, ListOptions, RemoveOptions, StopOptions, WaitCondition,
+    AttachOptions, Attached, BoxStream, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created, Exec, ExecInfo,
+    ExecSpec, Exiting, Limits, ListOptions, Pruned, RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::driver::Spawner;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -23,7 +24,7 @@ use crate::logs::{LogDriver, LogEntries, LogQuery, Tee};
 use crate::runtime::{Runtime, Task};
 use crate::storage::snapshot::Snapshotter;
 use crate::store::{Owners, Store};
-use crate::types::{ContainerId, ContainerName, ExitStatus, Outcome, OwnerId, Signal};
+use crate::types::{ContainerId, ContainerName, ExitStatus, Filter, Outcome, OwnerId, Signal};
 
 /// What the engine hands the manager.
 #[derive(Debug, Clone)]
@@ -64,6 +65,8 @@ pub(crate) struct Slot {
     /// Its stdin, on this side.
     pub(crate) input: Arc<Stdin>,
     live: Mutex<Option<Live>>,
+    /// How many restarts are under way.
+    pub(crate) restarting: AtomicU32,
     /// For waiters.
     pub(crate) life: watch::Sender<Life>,
 }
@@ -102,6 +105,7 @@ impl Default for Slot {
             output: Mutex::default(),
             input: Arc::default(),
             live: Mutex::default(),
+            restarting: AtomicU32::new(0),
             life: watch::Sender::new(Life::default()),
         }
     }
@@ -367,6 +371,60 @@ impl ContainerManager for LocalContainers {
             .spawner
             .call_blocking(async move { shared.resize(&name, rows, columns).await })
             .await
+    }
+
+    async fn restart(&self, name: &str, options: StopOptions) -> Result<()> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        let work = |cancel| async move { shared.restart(&name, options, &cancel).await };
+        self.0.parts.spawner.tail(work, |()| async {}).await
+    }
+
+    async fn pause(&self, name: &str) -> Result<()> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        let work = |_| async move { shared.pause(&name).await };
+        self.0.parts.spawner.tail(work, |()| async {}).await
+    }
+
+    async fn unpause(&self, name: &str) -> Result<()> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        let work = |_| async move { shared.unpause(&name).await };
+        self.0.parts.spawner.tail(work, |()| async {}).await
+    }
+
+    async fn rename(&self, name: &str, new_name: &str) -> Result<()> {
+        let (shared, name, new_name) = (Arc::clone(&self.0), name.to_owned(), new_name.to_owned());
+        let work = |_| async move { shared.rename(&name, &new_name).await };
+        self.0.parts.spawner.tail(work, |()| async {}).await
+    }
+
+    async fn update(&self, name: &str, limits: Limits) -> Result<Vec<String>> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        let work = |_| async move { shared.update(&name, limits).await };
+        self.0.parts.spawner.tail(work, |_| async {}).await
+    }
+
+    async fn top(&self, name: &str, arguments: &[String]) -> Result<Top> {
+        let (shared, name, arguments) = (Arc::clone(&self.0), name.to_owned(), arguments.to_vec());
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.top(&name, arguments).await })
+            .await
+    }
+
+    async fn stats(&self, name: &str, options: StatsOptions) -> Result<BoxStream<Result<Stats>>> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.stats(&name, options).await })
+            .await
+    }
+
+    async fn prune(&self, filter: Filter) -> Result<Pruned> {
+        let shared = Arc::clone(&self.0);
+        let work = |_| async move { shared.prune(&filter).await };
+        self.0.parts.spawner.tail(work, |_| async {}).await
     }
 
     async fn exec_create(&self, name: &str, spec: ExecSpec) -> Result<Exec> {

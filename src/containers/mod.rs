@@ -19,28 +19,38 @@ mod manager;
 mod monitor;
 mod names;
 mod options;
+mod pause;
 mod peer;
 mod plan;
+mod prune;
 mod record;
 mod remove;
+mod rename;
+mod restart;
 mod spec;
 mod start;
 mod state;
+mod stats;
 mod stdin;
 mod stop;
 mod stubs;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod top;
+mod until;
+mod update;
 mod validate;
 mod views;
 mod wait;
 
+pub(crate) use self::etc::FILES as ETC_FILES;
 pub(crate) use self::local::{LocalContainers, Parts};
 pub use self::manager::ContainerManager;
 pub use self::options::{
     AttachOptions, ExecSpec, ListOptions, RemoveOptions, SlowReader, StatsOptions, StopOptions, WaitCondition,
 };
+pub(crate) use self::peer::identify;
 pub(crate) use self::record::Record;
 pub use self::spec::{BindMount, ContainerSpec, Lifetime, Limits, NetworkMode, Seccomp, Tmpfs, Ulimit};
 pub use self::state::ContainerState;

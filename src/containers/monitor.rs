@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -82,7 +83,7 @@ impl Shared {
     }
 
     /// Records the end, lets go of the runtime's part, and removes the container where that was asked for.
-    async fn ended(&self, mut record: Record, slot: &Slot, task: &dyn Task, exit: Exit) {
+    async fn ended(&self, record: Record, slot: &Slot, task: &dyn Task, exit: Exit) {
         let exit = ContainerExit {
             status: exit.status,
             oom_killed: exit.oom_killed,
@@ -90,19 +91,31 @@ impl Shared {
         if let Err(error) = task.remove().await {
             tracing::warn!(container = %record.id, error = error.report(), "the runtime could not let go of a container");
         }
-        slot.set_live(None);
-        record.body.finished_ns = Some(now_ns());
-        record.body.exit = Some(ExitRecord::from(exit));
-        if let Err(error) = self.record_state(&mut record, ContainerState::Exited, "die").await {
-            tracing::warn!(container = %record.id, error = error.report(), "an exit could not be recorded");
-        }
+        let record = self.record_end(record, slot, exit).await;
         slot.tell_ended(record.body.finished_ns, record.body.exit);
         if record.body.spec.auto_remove
+            && slot.restarting.load(Ordering::Acquire) == 0
             && let Err(error) = self.remove(record.id.as_str(), RemoveOptions::default()).await
             && !error.is_not_found()
         {
             tracing::warn!(container = %record.id, error = error.report(), "a container could not be removed after its end");
         }
+    }
+
+    /// What was renamed or updated since the start stays so.
+    async fn record_end(&self, started: Record, slot: &Slot, exit: ContainerExit) -> Record {
+        let _turn = slot.turn.lock().await;
+        slot.set_live(None);
+        let mut record = self.read(&started.id).await.unwrap_or(started);
+        record.body.finished_ns = Some(now_ns());
+        record.body.exit = Some(ExitRecord::from(exit));
+        if exit.oom_killed == Some(true) {
+            self.tell(self.event(&record, "oom")).await;
+        }
+        if let Err(error) = self.record_state(&mut record, ContainerState::Exited, "die").await {
+            tracing::warn!(container = %record.id, error = error.report(), "an exit could not be recorded");
+        }
+        record
     }
 
     /// Writes a record's state and body down, with an event.

@@ -68,7 +68,8 @@ impl RemoveOptions {
 pub struct ListOptions {
     /// Also those that do not run.
     pub all: bool,
-    /// `id`, `name`, `label`, `status`, `ancestor`, `exited`.
+    /// Docker's: `ancestor`, `before`, `exited`, `expose`, `health`, `id`, `is-task`, `label`, `name` (an expression),
+    /// `network`, `publish`, `since`, `status`, `volume`; and `label!` for what must not be there.
     pub filter: Filter,
 }
 
@@ -116,6 +117,55 @@ impl ExecSpec {
             command: command.into_iter().map(Into::into).collect(),
             ..Self::default()
         }
+    }
+
+    /// Sets a variable of the environment.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets the working directory.
+    #[must_use]
+    pub fn working_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.working_dir = Some(dir.into());
+        self
+    }
+
+    /// Sets the user: `name`, `uid`, `name:group` or `uid:gid`.
+    #[must_use]
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.user = Some(user.into());
+        self
+    }
+
+    /// Gives it a terminal.
+    #[must_use]
+    pub fn tty(mut self, tty: bool) -> Self {
+        self.tty = tty;
+        self
+    }
+
+    /// Sets the terminal's first size.
+    #[must_use]
+    pub fn tty_size(mut self, rows: u16, columns: u16) -> Self {
+        self.tty_size = Some((rows, columns));
+        self
+    }
+
+    /// Keeps stdin open for a writer.
+    #[must_use]
+    pub fn stdin(mut self, open: bool) -> Self {
+        self.stdin = open;
+        self
+    }
+
+    /// Gives it all capabilities, and no seccomp filter.
+    #[must_use]
+    pub fn privileged(mut self, privileged: bool) -> Self {
+        self.privileged = privileged;
+        self
     }
 }
 

@@ -81,7 +81,7 @@ pub struct Ulimit {
     pub hard: u64,
 }
 
-/// What a container may take. `None` and 0 mean no limit.
+/// What a container may take. `None` and 0 mean no limit. `Limits::default()` limits nothing; set what is to be limited.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Limits {
@@ -138,6 +138,10 @@ pub struct ContainerSpec {
     pub tty_size: Option<(u16, u16)>,
     /// Whether stdin stays open for an attached writer; otherwise it is empty.
     pub open_stdin: bool,
+    /// Whether the end of an attached client's stdin is meant to be the container's. The engine leaves that to whoever
+    /// attaches; the Engine API asks it here.
+    #[serde(default)]
+    pub stdin_once: bool,
     /// Labels, over the image's.
     pub labels: BTreeMap<String, String>,
     /// What `stop` sends; default the image's STOPSIGNAL, else TERM.

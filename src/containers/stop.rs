@@ -3,7 +3,7 @@
 use super::StopOptions;
 use super::local::Shared;
 use super::plan;
-use super::state::{Move, Verb, decide};
+use super::state::{ContainerState, Move, Verb, decide};
 use crate::error::{ErrorKind, Result};
 use crate::types::{Outcome, Signal};
 
@@ -15,7 +15,15 @@ impl Shared {
         }
         let (signal, timeout) = plan::stop_plan(&record.body.spec, &record.body.image);
         let id = record.id.as_str();
-        self.signal_if_running(id, options.signal.unwrap_or(signal)).await?;
+        let first = options.signal.unwrap_or(signal);
+        self.signal_if_running(id, first).await?;
+        // A signal that is not its own stop signal would wait for the end of the pause.
+        if record.state == ContainerState::Paused && first != signal && self.is_ours(&record) {
+            let slot = self.slot(&record.id);
+            if let Some(live) = slot.live() {
+                self.thaw(&slot, &live, &record).await?;
+            }
+        }
         if tokio::time::timeout(options.timeout.unwrap_or(timeout), self.until_exited(id))
             .await
             .is_err()
@@ -23,6 +31,7 @@ impl Shared {
             self.signal_if_running(id, Signal::KILL).await?;
             ended(self.until_exited(id).await)?;
         }
+        self.tell(self.event(&record, "stop")).await;
         Ok(Outcome::Done)
     }
 

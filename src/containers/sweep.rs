@@ -1,10 +1,8 @@
 //! Remains of owners that died with their zygote: whoever meets them clears them away.
 
-use std::collections::HashSet;
-
 use super::local::Shared;
 use super::record::Record;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::sys::blocking::blocking;
 use crate::types::OwnerId;
 
@@ -44,20 +42,5 @@ impl Shared {
             }
         }
         failure.map_or(Ok(removed), Err)
-    }
-
-    /// Directories of containers that nobody knows.
-    pub(crate) fn stray_directories(&self, known: &HashSet<String>) -> Result<Vec<String>> {
-        let entries = match std::fs::read_dir(&self.parts.dir) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.map_err(|error| Error::os("list the containers' directories", error))?,
-        };
-        let names = entries
-            .flatten()
-            .map(|entry| entry.file_name().to_string_lossy().into_owned());
-        Ok(names
-            .filter(|name| !known.contains(name))
-            .map(|name| format!("directory of unknown container {name}"))
-            .collect())
     }
 }

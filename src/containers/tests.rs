@@ -406,3 +406,303 @@ async fn lists_filter_as_docker_does() {
     assert_eq!(list(true, Filter::new().with("name", "b")).await.unwrap(), [b]);
     assert!(list(true, Filter::new().with("nope", "x")).await.is_err());
 }
+
+fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
+    result.err().map(|error| error.kind().clone())
+}
+
+#[tokio::test]
+async fn g1_every_verb_in_every_state_of_the_manager() {
+    use ErrorKind::{Conflict, InvalidState};
+    let bench = bench();
+    let containers = &bench.containers;
+    let make = async |state: ContainerState| {
+        let id = containers.create(spec(["sleep"])).await.unwrap().id.to_string();
+        if state != ContainerState::Created {
+            containers.start(&id).await.unwrap();
+        }
+        match state {
+            ContainerState::Paused => containers.pause(&id).await.unwrap(),
+            ContainerState::Exited => {
+                containers.kill(&id, Signal::KILL).await.unwrap();
+                ended(containers, &id).await.unwrap();
+            }
+            _ => {}
+        }
+        assert_eq!(containers.inspect(&id).await.unwrap().state, state);
+        id
+    };
+    let states = [
+        ContainerState::Created,
+        ContainerState::Running,
+        ContainerState::Paused,
+        ContainerState::Exited,
+    ];
+    let (gone, plain) = (Some(InvalidState), RemoveOptions::default());
+    let expected = [
+        ("start", [None, None, gone.clone(), None]),
+        ("kill", [gone.clone(), None, None, gone.clone()]),
+        ("stop", [None, None, None, None]),
+        ("restart", [None, None, None, None]),
+        ("pause", [gone.clone(), None, gone.clone(), gone.clone()]),
+        ("unpause", [gone.clone(), gone.clone(), None, gone.clone()]),
+        ("exec", [gone.clone(), None, gone.clone(), gone.clone()]),
+        ("attach", [None, None, gone.clone(), None]),
+        ("rename", [None, None, None, None]),
+        ("update", [None, None, None, None]),
+        ("remove", [None, Some(Conflict), Some(Conflict), None]),
+        ("remove by force", [None, None, None, None]),
+    ];
+    for (number, (verb, row)) in expected.into_iter().enumerate() {
+        for (state, expected) in states.into_iter().zip(row) {
+            let id = make(state).await;
+            let (stop, id) = (StopOptions::default(), id.as_str());
+            let got = match verb {
+                "start" => kind(containers.start(id).await),
+                "kill" => kind(containers.kill(id, Signal::TERM).await),
+                "stop" => kind(containers.stop(id, stop).await),
+                "restart" => kind(containers.restart(id, stop).await),
+                "pause" => kind(containers.pause(id).await),
+                "unpause" => kind(containers.unpause(id).await),
+                "exec" => kind(containers.exec_create(id, ExecSpec::new(["echo"])).await),
+                "attach" => kind(containers.attach(id, AttachOptions::default()).await),
+                "rename" => kind(containers.rename(id, &format!("new-{number}-{state}")).await),
+                "update" => kind(containers.update(id, Limits::default()).await),
+                "remove" => kind(containers.remove(id, plain).await),
+                _ => kind(containers.remove(id, RemoveOptions::force()).await),
+            };
+            assert_eq!(got, expected, "{verb} in {state}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn g2_conditions_of_wait() {
+    let bench = bench();
+    let containers = &bench.containers;
+    let id = containers.create(spec(["fail", "7"])).await.unwrap().id.to_string();
+    let wait = async |condition| containers.wait(&id, condition).await.unwrap();
+    assert_eq!(wait(WaitCondition::NotRunning).await.await.unwrap().status.code(), 0);
+    for _ in 0..3 {
+        let (next, removed) = (wait(WaitCondition::NextExit).await, wait(WaitCondition::Removed).await);
+        containers.start(&id).await.unwrap();
+        assert_eq!(next.await.unwrap().status.code(), 7);
+        assert_eq!(wait(WaitCondition::NotRunning).await.await.unwrap().status.code(), 7);
+        assert_eq!(wait(WaitCondition::Exited).await.await.unwrap().status.code(), 7);
+        let still = tokio::time::timeout(Duration::from_millis(20), removed).await;
+        assert!(still.is_err(), "it is there yet");
+    }
+    let (next, removed) = (wait(WaitCondition::NextExit).await, wait(WaitCondition::Removed).await);
+    containers.remove(&id, RemoveOptions::default()).await.unwrap();
+    assert_eq!(removed.await.unwrap().status.code(), 7);
+    assert!(next.await.unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn g3_a_command_has_one_start_streams_and_a_status() {
+    let bench = bench();
+    let containers = &bench.containers;
+    let id = containers.create(spec(["sleep"])).await.unwrap().id.to_string();
+    containers.start(&id).await.unwrap();
+    let options = AttachOptions::slow(SlowReader::Keep);
+    let exec = containers
+        .exec_create(&id, ExecSpec::new(["cat"]).stdin(true))
+        .await
+        .unwrap();
+    let info = containers.exec_inspect(&exec.id).await.unwrap();
+    assert_eq!((info.running, info.status), (false, None));
+    assert_eq!(kind(containers.exec_wait(&exec.id).await), Some(ErrorKind::InvalidState));
+    let mut attached = containers.exec_start(&exec.id, options).await.unwrap();
+    let again = containers.exec_start(&exec.id, options).await;
+    assert_eq!(kind(again), Some(ErrorKind::Conflict));
+    let input = attached.input.take().unwrap();
+    input.write(&b"words"[..]).await.unwrap();
+    drop(input);
+    assert_eq!(output(attached).await, b"words");
+    assert_eq!(containers.exec_wait(&exec.id[..12]).await.unwrap().code(), 0);
+    let failing = containers.exec_create(&id, ExecSpec::new(["fail", "9"])).await.unwrap();
+    containers.exec_start(&failing.id, options).await.unwrap();
+    assert_eq!(containers.exec_wait(&failing.id).await.unwrap().code(), 9);
+    let missing = containers.exec_create(&id, ExecSpec::new(["nope"])).await.unwrap();
+    let started = containers.exec_start(&missing.id, options).await;
+    assert_eq!(kind(started), Some(ErrorKind::CommandNotFound));
+    assert_eq!(containers.inspect(&id).await.unwrap().execs.len(), 3);
+    // It ends with its container, and is forgotten with it.
+    let last = containers.exec_create(&id, ExecSpec::new(["sleep"])).await.unwrap();
+    containers.exec_start(&last.id, options).await.unwrap();
+    containers.kill(&id, Signal::KILL).await.unwrap();
+    assert_eq!(containers.exec_wait(&last.id).await.unwrap().signal(), Some(9));
+    containers.remove(&id, RemoveOptions::default()).await.unwrap();
+    assert!(containers.exec_inspect(&last.id).await.unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn g4_logs_first_then_what_comes() {
+    let bench = bench();
+    let containers = &bench.containers;
+    let id = containers.create(spec(["echo", "line"])).await.unwrap().id.to_string();
+    let whole = AttachOptions {
+        slow: SlowReader::Keep,
+        logs: true,
+    };
+    for round in 1..4 {
+        let attached = containers.attach(&id, whole).await.unwrap();
+        containers.start(&id).await.unwrap();
+        assert_eq!(output(attached).await, b"line\n".repeat(round));
+        ended(containers, &id).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn g9_a_new_name_is_found_and_stays_after_the_end() {
+    let bench = bench();
+    let containers = &bench.containers;
+    containers.create(spec(["sleep"]).name("old")).await.unwrap();
+    containers.create(spec(["sleep"]).name("other")).await.unwrap();
+    containers.start("old").await.unwrap();
+    assert_eq!(kind(containers.rename("old", "other").await), Some(ErrorKind::Conflict));
+    assert_eq!(kind(containers.rename("old", "a b").await), Some(ErrorKind::InvalidArgument));
+    containers.rename("old", "new").await.unwrap();
+    assert!(containers.inspect("old").await.unwrap_err().is_not_found());
+    let mut limits = Limits::default();
+    limits.pids = Some(7);
+    containers.update("new", limits).await.unwrap();
+    containers.stop("new", StopOptions::default()).await.unwrap();
+    let info = containers.inspect("new").await.unwrap();
+    assert_eq!((info.state, info.spec.limits.pids), (ContainerState::Exited, Some(7)));
+}
+
+#[tokio::test]
+async fn g10_a_restart_keeps_what_would_be_removed() {
+    let bench = bench();
+    let containers = &bench.containers;
+    let made = containers.create(spec(["sleep"]).auto_remove(true)).await.unwrap();
+    let id = made.id.as_str();
+    containers.start(id).await.unwrap();
+    for _ in 0..5 {
+        containers.restart(id, StopOptions::default()).await.unwrap();
+        assert_eq!(containers.inspect(id).await.unwrap().state, ContainerState::Running);
+    }
+    let removed = containers.wait(id, WaitCondition::Removed).await.unwrap();
+    containers.stop(id, StopOptions::default()).await.unwrap();
+    removed.await.unwrap();
+}
+
+#[tokio::test]
+async fn g12_events_in_docker_s_words() {
+    let bench = bench();
+    let containers = &bench.containers;
+    let id = containers.create(spec(["sleep"]).name("web")).await.unwrap().id.to_string();
+    containers.start("web").await.unwrap();
+    let exec = containers.exec_create("web", ExecSpec::new(["fail", "3"])).await.unwrap();
+    containers.exec_start(&exec.id, AttachOptions::default()).await.unwrap();
+    containers.exec_wait(&exec.id).await.unwrap();
+    containers.rename("web", "net").await.unwrap();
+    containers.pause("net").await.unwrap();
+    containers.unpause("net").await.unwrap();
+    containers.restart("net", StopOptions::default()).await.unwrap();
+    containers.remove("net", RemoveOptions::force()).await.unwrap();
+    let store = containers.0.parts.store.clone();
+    let events = store.call(|store| crate::events::History::after(store, 0, 100)).await.unwrap();
+    let events: Vec<_> = events.into_iter().map(|(_, event)| event).filter(|event| event.id == id).collect();
+    let mut actions: Vec<&str> = events.iter().map(|event| event.action.as_str()).collect();
+    // The end of a command is told beside what follows.
+    actions.retain(|action| *action != "exec_die");
+    let expected = [
+        "create",
+        "start",
+        "exec_create: fail 3",
+        "exec_start: fail 3",
+        "rename",
+        "pause",
+        "unpause",
+        "kill",
+        "die",
+        "stop",
+        "start",
+        "restart",
+        "kill",
+        "die",
+        "destroy",
+    ];
+    assert_eq!(actions, expected);
+    let find = |action: &str| events.iter().find(|event| event.action == action).unwrap();
+    assert_eq!(find("rename").attributes["oldName"], "/web");
+    assert_eq!(find("rename").attributes["name"], "net");
+    assert_eq!(find("kill").attributes["signal"], "15");
+    assert_eq!(find("die").attributes["exitCode"], "143");
+    let died = find("exec_die");
+    assert_eq!((died.attributes["exitCode"].as_str(), &died.attributes["execID"]), ("3", &exec.id));
+}
+
+#[tokio::test]
+async fn g15_prune_takes_what_does_not_run() {
+    let bench = bench();
+    let containers = &bench.containers;
+    let old = containers.create(spec(["sleep"]).label("keep", "no")).await.unwrap().id;
+    let kept = containers.create(spec(["sleep"]).label("keep", "yes")).await.unwrap().id;
+    let runs = containers.create(spec(["sleep"])).await.unwrap().id;
+    containers.start(runs.as_str()).await.unwrap();
+    let prune = async |filter: Filter| containers.prune(filter).await.map(|pruned| pruned.removed);
+    assert_eq!(prune(Filter::new().with("until", "1h")).await.unwrap(), [] as [String; 0]);
+    assert!(prune(Filter::new().with("until", "soon")).await.is_err());
+    assert!(prune(Filter::new().with("name", "x")).await.is_err());
+    let filter = Filter::new().with("label!", "keep=yes").with("until", "0s");
+    assert_eq!(prune(filter).await.unwrap(), [old.to_string()]);
+    assert_eq!(prune(Filter::new()).await.unwrap(), [kept.to_string()]);
+    assert_eq!(containers.inspect(runs.as_str()).await.unwrap().state, ContainerState::Running);
+}
+
+#[tokio::test]
+async fn g7_all_filters_of_docker() {
+    let bench = bench();
+    let containers = &bench.containers;
+    let names = ["web-1", "web-2", "db"];
+    for name in names {
+        let spec = spec(["sleep"]).name(name).bind(format!("/src/{name}"), "/data");
+        containers.create(spec.network(NetworkMode::Host)).await.unwrap();
+    }
+    containers.start("db").await.unwrap();
+    containers.pause("db").await.unwrap();
+    let list = async |key: &str, value: &str| {
+        let options = ListOptions {
+            all: true,
+            filter: Filter::new().with(key, value),
+        };
+        let found = containers.list(options).await?;
+        let mut names: Vec<String> = found.into_iter().map(|found| found.name).collect();
+        names.sort();
+        Ok::<_, Error>(names.join(" "))
+    };
+    let cases = [
+        ("name", "^/?web-[0-9]$", "web-1 web-2"),
+        ("name", "b", "db web-1 web-2"),
+        ("ancestor", "known", "db web-1 web-2"),
+        ("ancestor", "other", ""),
+        ("before", "web-2", "web-1"),
+        ("since", "web-1", "db web-2"),
+        ("status", "paused", "db"),
+        ("status", "created", "web-1 web-2"),
+        ("health", "none", "db web-1 web-2"),
+        ("health", "healthy", ""),
+        ("is-task", "false", "db web-1 web-2"),
+        ("is-task", "true", ""),
+        ("network", "host", "db web-1 web-2"),
+        ("network", "none", ""),
+        ("volume", "/src/db", "db"),
+        ("volume", "/data", "db web-1 web-2"),
+        ("expose", "80/tcp", ""),
+        ("publish", "80-90", ""),
+        ("exited", "0", ""),
+    ];
+    for (key, value, expected) in cases {
+        assert_eq!(list(key, value).await.unwrap(), expected, "{key}={value}");
+    }
+    for (key, value) in [("name", "["), ("status", "x"), ("health", "x"), ("exited", "x"), ("publish", "x"), ("nope", "x")] {
+        assert_eq!(list(key, value).await.unwrap_err().kind(), &ErrorKind::InvalidArgument, "{key}={value}");
+    }
+    assert!(list("before", "nobody").await.unwrap_err().is_not_found());
+    let running = containers.list(ListOptions::default()).await.unwrap();
+    assert_eq!((running.len(), running[0].state), (1, ContainerState::Paused), "paused is shown as running is");
+    assert!(running[0].status.ends_with("(Paused)"), "{}", running[0].status);
+}

@@ -123,7 +123,7 @@ fn check_target(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn check_limits(limits: &Limits) -> Result<()> {
+pub(crate) fn check_limits(limits: &Limits) -> Result<()> {
     if let Some(memory) = limits.memory.filter(|memory| memory.get() != 0)
         && memory < MIN_MEMORY
     {

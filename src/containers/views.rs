@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::options::ExecSpec;
-use super::spec::ContainerSpec;
+use super::spec::{ContainerSpec, NetworkMode};
 use super::state::ContainerState;
 use super::stdin::Stdin;
 use crate::error::{Error, Result};
@@ -103,6 +103,8 @@ pub struct ContainerSummary {
     pub status: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Its network.
+    pub network: NetworkMode,
 }
 
 /// Everything about a container.

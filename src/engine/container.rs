@@ -1,8 +1,10 @@
 //! A handle on a container.
 
 use super::Engine;
+use super::exec::ExecBuilder;
 use crate::containers::{
-    AttachOptions, Attached, ContainerExit, ContainerInfo, RemoveOptions, StopOptions, WaitCondition,
+    AttachOptions, Attached, BoxStream, ContainerExit, ContainerInfo, ContainerManager, ExecSpec, Exiting, Limits,
+    RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::error::Result;
 use crate::logs::{LogEntries, LogQuery};
@@ -60,13 +62,30 @@ impl Container {
         self.engine.containers().start(self.id.as_str()).await
     }
 
-    /// Waits until it has run and ended. See [`ContainerManager::wait`](crate::ContainerManager::wait).
+    /// Waits until it has run and ended. See [`ContainerManager::wait`](ContainerManager::wait).
     ///
     /// # Errors
     /// As there.
     pub async fn wait(&self) -> Result<ContainerExit> {
         let exiting = self.engine.containers();
         exiting.wait(self.id.as_str(), WaitCondition::Exited).await?.await
+    }
+
+    /// Registers for its end. See [`ContainerManager::wait`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn wait_for(&self, condition: WaitCondition) -> Result<Exiting> {
+        self.engine.containers().wait(self.id.as_str(), condition).await
+    }
+
+    /// A command to run in it. Awaited, it yields the running command; with [`ExecBuilder::output`] it runs to its end.
+    pub fn exec(&self, spec: ExecSpec) -> ExecBuilder {
+        ExecBuilder::new(self.clone(), spec)
+    }
+
+    pub(crate) fn containers(&self) -> &dyn ContainerManager {
+        &**self.engine.containers()
     }
 
     /// Sends a signal to its first process.
@@ -83,6 +102,62 @@ impl Container {
     /// As [`ContainerManager::stop`](crate::ContainerManager::stop).
     pub async fn stop(&self, options: StopOptions) -> Result<Outcome> {
         self.engine.containers().stop(self.id.as_str(), options).await
+    }
+
+    /// Stops it, if it runs, and starts it.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::restart`].
+    pub async fn restart(&self, options: StopOptions) -> Result<()> {
+        self.engine.containers().restart(self.id.as_str(), options).await
+    }
+
+    /// Stops its processes where they are, until [`Container::unpause`].
+    ///
+    /// # Errors
+    /// As [`ContainerManager::pause`].
+    pub async fn pause(&self) -> Result<()> {
+        self.engine.containers().pause(self.id.as_str()).await
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::unpause`].
+    pub async fn unpause(&self) -> Result<()> {
+        self.engine.containers().unpause(self.id.as_str()).await
+    }
+
+    /// Gives it another name.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::rename`].
+    pub async fn rename(&self, new_name: &str) -> Result<()> {
+        self.engine.containers().rename(self.id.as_str(), new_name).await
+    }
+
+    /// Changes limits; what is `None` stays.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::update`].
+    pub async fn update(&self, limits: Limits) -> Result<Vec<String>> {
+        self.engine.containers().update(self.id.as_str(), limits).await
+    }
+
+    /// Its processes, as `ps` shows them with these arguments; none are `-ef`.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::top`].
+    pub async fn top(&self, arguments: &[String]) -> Result<Top> {
+        self.engine.containers().top(self.id.as_str(), arguments).await
+    }
+
+    /// Readings of its counters.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::stats`].
+    pub async fn stats(&self, options: StatsOptions) -> Result<BoxStream<Result<Stats>>> {
+        self.engine.containers().stats(self.id.as_str(), options).await
     }
 
     /// Removes it.

@@ -4,10 +4,10 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::time::Duration;
 
-use super::{Engine, Verb};
+use super::{Engine, SaveBuilder, Verb};
 use crate::containers::ContainerSpec;
 use crate::error::{ObjectKind, Result};
-use crate::images::{Credentials, ImageInfo, Pull, PullRequest, RemoveImageOptions, Removed};
+use crate::images::{Credentials, HistoryLine, ImageInfo, Pull, PullRequest, RemoveImageOptions, Removed};
 use crate::progress::{Progress, ProgressEvent};
 use crate::types::{ImageId, Outcome, Platform, Reference};
 
@@ -48,6 +48,19 @@ impl Image {
     /// `NotFound` once it is removed.
     pub async fn tag(&self, name: &Reference) -> Result<Outcome> {
         self.engine.images().tag(&self.id.to_string(), name).await
+    }
+
+    /// The steps it was made in, the newest first.
+    ///
+    /// # Errors
+    /// `NotFound` once it is removed.
+    pub async fn history(&self) -> Result<Vec<HistoryLine>> {
+        self.engine.images().history(&self.id.to_string()).await
+    }
+
+    /// Writes it into an archive, where it has no name.
+    pub fn save(&self) -> SaveBuilder {
+        self.engine.save([self.id.to_string()])
     }
 
     /// Removes it. See [`ImageManager::remove`](crate::ImageManager::remove).

@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use crate::driver::Spawner;
 use crate::error::Result;
 use crate::images::{
-    ArchiveFormat, ByteStream, HistoryLine, ImageInfo, ImageManager, ImageSummary, Loaded, PullRequest,
-    RemoveImageOptions, Removed,
+    ArchiveFormat, ByteStream, HistoryLine, ImageInfo, ImageManager, ImageSummary, ImportRequest, Loaded, PrunedImages,
+    PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
 };
 use crate::progress::Progress;
-use crate::types::{Filter, Outcome, Platform, Reference};
+use crate::types::{Filter, ImageId, Outcome, Platform, Reference};
 
 /// Pieces of an archive that are read ahead of their reader.
 const AHEAD: usize = 4;
@@ -59,6 +59,27 @@ impl ImageManager for DriverImages {
     async fn history(&self, image: &str) -> Result<Vec<HistoryLine>> {
         let (inner, image) = (Arc::clone(&self.inner), image.to_owned());
         self.spawner.call(async move { inner.history(&image).await }).await
+    }
+
+    async fn push(&self, request: PushRequest, progress: Progress) -> Result<Pushed> {
+        let inner = Arc::clone(&self.inner);
+        self.spawner
+            .call(async move { inner.push(request, progress).await })
+            .await
+    }
+
+    async fn import(&self, archive: ByteStream, request: ImportRequest, progress: Progress) -> Result<ImageId> {
+        let inner = Arc::clone(&self.inner);
+        self.spawner
+            .call(async move { inner.import(archive, request, progress).await })
+            .await
+    }
+
+    async fn prune(&self, filter: Filter) -> Result<PrunedImages> {
+        let inner = Arc::clone(&self.inner);
+        self.spawner
+            .tail(|_| async move { inner.prune(filter).await }, |_| async {})
+            .await
     }
 
     async fn save(&self, images: &[String], platform: Option<Platform>, format: ArchiveFormat) -> Result<ByteStream> {

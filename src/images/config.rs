@@ -89,6 +89,9 @@ pub struct RunConfig {
     /// Signal that asks it to stop, `SIGTERM` or a number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
+    /// Instructions for images that are built on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_build: Option<Vec<String>>,
     /// How to see whether it is well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<HealthConfig>,

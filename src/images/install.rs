@@ -2,7 +2,7 @@
 //!
 //! The record comes last, after everything it needs has reached the disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::local::{LocalImages, now_ns};
@@ -14,7 +14,7 @@ use crate::progress::{Progress, ProgressEvent};
 use crate::registry::ManifestBlob;
 use crate::storage::unpack::{BlobSource, LayerRef};
 use crate::store::{ImageRecord, LayerRecord, Lease, Node, Store};
-use crate::types::{ImageId, Platform, Reference};
+use crate::types::{Digest, ImageId, Platform, Reference};
 
 /// An image about to be here.
 pub(super) struct Arrival<'a> {
@@ -57,7 +57,8 @@ impl LocalImages {
         let snapshots: Vec<Node> = record.chain_ids().iter().map(Node::snapshot).collect();
         self.hold(lease, snapshots.clone()).await?;
         held.splice(0..0, snapshots);
-        unpacker.image(&layers, source(), progress).await?;
+        let unwanted = self.blobs_not_kept(&record).await?;
+        unpacker.image_but(&layers, &unwanted, source(), progress).await?;
         record.size = self.size_of(&record).await?;
         unpacker.sync().await?;
         let id = record.id;
@@ -91,6 +92,18 @@ impl LocalImages {
         written
             .await
             .map_err(|error| Error::internal("writing a manifest ended early").with_source(error))?
+    }
+
+    /// Blobs that need not be fetched for their own sake, since the image is here, and stays as it came, with others that
+    /// unpack to the same.
+    async fn blobs_not_kept(&self, record: &ImageRecord) -> Result<HashSet<Digest>> {
+        let id = record.id;
+        let Some(known) = self.parts.store.call(move |store| store.image(&id)).await? else {
+            return Ok(HashSet::new());
+        };
+        let kept: HashSet<Digest> = known.layers.iter().map(|layer| layer.descriptor.digest).collect();
+        let blobs = record.layers.iter().map(|layer| layer.descriptor.digest);
+        Ok(blobs.filter(|blob| !kept.contains(blob)).collect())
     }
 
     /// What the layers take on disk. A layer that is there twice counts once.

@@ -1,21 +1,18 @@
 //! `list`: images that are here.
 
+use std::time::SystemTime;
+
 use super::local::{LocalImages, time_of};
-use super::{ImageSummary, lookup};
+use super::{ImageSummary, lookup, prune, when};
 use crate::error::{Error, Result};
 use crate::store::ImageEntry;
 use crate::types::{Filter, Reference};
 
-const KEYS: &[&str] = &["reference", "dangling", "label", "before", "since"];
+const KEYS: &[&str] = &["reference", "dangling", "label", "label!", "before", "since", "until"];
 
 impl LocalImages {
     pub(super) async fn list_matching(&self, filter: Filter) -> Result<Vec<ImageSummary>> {
-        if let Some(key) = filter.keys().find(|key| !KEYS.contains(key)) {
-            return Err(Error::invalid(format!(
-                "invalid filter {key:?} (there are {})",
-                KEYS.join(", ")
-            )));
-        }
+        check_keys(&filter, KEYS)?;
         let dangling = dangling(&filter)?;
         let wanted = filter.clone();
         let entries = self.parts.store.call(move |store| {
@@ -40,27 +37,32 @@ impl LocalImages {
         entries.retain(|entry| {
             patterns.is_empty() || names(entry).any(|name| patterns.iter().any(|pattern| is_like(name, pattern)))
         });
-        if !filter.values("label").is_empty() {
-            entries = self.with_labels(entries, filter.values("label")).await?;
+        let untils = filter.values("until").iter();
+        for until in untils
+            .map(|text| when::moment(text, SystemTime::now()))
+            .collect::<Result<Vec<_>>>()?
+        {
+            entries.retain(|entry| prune::created(entry) <= until);
         }
+        let entries = self.with_labels(entries, &filter).await?;
         Ok(entries.into_iter().map(summary).collect())
     }
 
-    /// Those whose config has all the labels, given as `name` or `name=value`.
-    async fn with_labels(&self, entries: Vec<ImageEntry>, wanted: &[String]) -> Result<Vec<ImageEntry>> {
+    /// Those whose config has all the labels of a filter, given as `name` or `name=value`, and none of `label!`.
+    pub(super) async fn with_labels(&self, entries: Vec<ImageEntry>, filter: &Filter) -> Result<Vec<ImageEntry>> {
+        let (wanted, unwanted) = (filter.values("label"), filter.values("label!"));
+        if wanted.is_empty() && unwanted.is_empty() {
+            return Ok(entries);
+        }
         let mut out = Vec::new();
         for entry in entries {
-            let labels = self
-                .read_config(&entry.record.config)
-                .await?
-                .config
-                .labels
-                .unwrap_or_default();
+            let config = self.read_config(&entry.record.config).await?;
+            let labels = config.config.labels.unwrap_or_default();
             let has = |text: &String| match text.split_once('=') {
                 Some((name, value)) => labels.get(name).is_some_and(|is| is == value),
                 None => labels.contains_key(text),
             };
-            if wanted.iter().all(has) {
+            if wanted.iter().all(has) && !unwanted.iter().any(has) {
                 out.push(entry);
             }
         }
@@ -68,11 +70,22 @@ impl LocalImages {
     }
 }
 
+/// Refuses filters that do not exist.
+pub(super) fn check_keys(filter: &Filter, known: &[&str]) -> Result<()> {
+    match filter.keys().find(|key| !known.contains(key)) {
+        None => Ok(()),
+        Some(key) => Err(Error::invalid(format!(
+            "invalid filter {key:?} (there are {})",
+            known.join(", ")
+        ))),
+    }
+}
+
 fn names(entry: &ImageEntry) -> impl Iterator<Item = &Reference> {
     entry.tags.iter().chain(&entry.digests)
 }
 
-fn dangling(filter: &Filter) -> Result<Option<bool>> {
+pub(super) fn dangling(filter: &Filter) -> Result<Option<bool>> {
     match filter.values("dangling") {
         [] => Ok(None),
         [one] if matches!(one.as_str(), "true" | "1") => Ok(Some(true)),

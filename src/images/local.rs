@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use tokio::runtime::Builder;
 
 use super::{
-    ArchiveFormat, ByteStream, HistoryLine, ImageInfo, ImageManager, ImageSummary, Loaded, PullRequest,
-    RemoveImageOptions, Removed,
+    ArchiveFormat, ByteStream, HistoryLine, ImageInfo, ImageManager, ImageSummary, ImportRequest, Loaded, PrunedImages,
+    PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
 };
 use crate::error::{Error, Result};
 use crate::events::{Event, EventKind};
@@ -138,6 +138,18 @@ impl ImageManager for LocalImages {
 
     async fn history(&self, image: &str) -> Result<Vec<HistoryLine>> {
         self.history_of(image).await
+    }
+
+    async fn push(&self, request: PushRequest, progress: Progress) -> Result<Pushed> {
+        self.push_and_tell(request, progress).await
+    }
+
+    async fn import(&self, archive: ByteStream, request: ImportRequest, progress: Progress) -> Result<ImageId> {
+        self.import_and_tell(archive, request, progress).await
+    }
+
+    async fn prune(&self, filter: Filter) -> Result<PrunedImages> {
+        self.prune_matching(filter).await
     }
 
     async fn save(&self, images: &[String], platform: Option<Platform>, format: ArchiveFormat) -> Result<ByteStream> {

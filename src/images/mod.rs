@@ -1,4 +1,4 @@
-//! Images: pull, list, inspect, tag, remove.
+//! Images: pull, push, list, inspect, tag, remove, history, save, load, import, prune.
 //!
 //! An image is a record with names that point at it; its blobs are in the content store, its layers are snapshots. The
 //! record is written last, after everything it needs has reached the disk, so an image that is listed is complete, and a
@@ -19,8 +19,10 @@ use crate::storage::unpack::LayerRef;
 use crate::types::{ChainId, Descriptor, Filter, ImageId, ImageSource, Outcome, Platform, Reference};
 
 mod archive;
+pub(crate) mod changes;
 mod config;
 mod history;
+mod import;
 mod inspect;
 mod install;
 mod list;
@@ -29,11 +31,14 @@ mod local;
 mod lookup;
 mod manifest;
 mod origin;
+mod prune;
 mod pull;
+mod push;
 mod remove;
 mod resolve;
 mod save;
 mod tag;
+mod when;
 
 #[cfg(test)]
 mod tests;
@@ -219,6 +224,20 @@ impl PushRequest {
             credentials: None,
         }
     }
+
+    /// Chooses a platform.
+    #[must_use]
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.platform = Some(platform);
+        self
+    }
+
+    /// Signs in.
+    #[must_use]
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
 }
 
 /// What a push ended with.
@@ -265,6 +284,41 @@ pub struct ImportRequest {
     pub platform: Option<Platform>,
 }
 
+impl ImportRequest {
+    /// An image without a name, for the host's platform.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Names the image.
+    #[must_use]
+    pub fn name(mut self, name: Reference) -> Self {
+        self.name = Some(name);
+        self
+    }
+
+    /// Leaves a remark in its history.
+    #[must_use]
+    pub fn message(mut self, message: impl Into<String>) -> Self {
+        self.message = message.into();
+        self
+    }
+
+    /// Applies a Dockerfile instruction to its config.
+    #[must_use]
+    pub fn change(mut self, change: impl Into<String>) -> Self {
+        self.changes.push(change.into());
+        self
+    }
+
+    /// Says what it runs on.
+    #[must_use]
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.platform = Some(platform);
+        self
+    }
+}
+
 /// What a prune of images removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PrunedImages {
@@ -300,7 +354,8 @@ pub trait ImageManager: Debug + Send + Sync + 'static {
         Err(Error::unsupported_verb("images.pull"))
     }
 
-    /// Images that are here, the newest first. Filters: `reference` (a pattern), `dangling`, `label`, `before`, `since`.
+    /// Images that are here, the newest first. Filters: `reference` (a pattern), `dangling`, `label`,
+    /// `label!`, `before` and `since` (an image), `until` (a moment).
     ///
     /// # Errors
     /// `InvalidArgument` for a filter that does not exist.

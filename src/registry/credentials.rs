@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use async_trait::async_trait;
+
+use crate::error::Result;
+
 /// How to sign in to a registry. Printed without its secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -33,6 +37,16 @@ impl Credentials {
     pub fn is_anonymous(&self) -> bool {
         matches!(self, Self::Anonymous)
     }
+}
+
+/// Knows who signs in where. Asked when a registry is opened for a request that brings no credentials of its own.
+#[async_trait]
+pub trait CredentialsSource: fmt::Debug + Send + Sync + 'static {
+    /// What to show a host; anonymous where nothing is known.
+    ///
+    /// # Errors
+    /// Whatever keeps the answer from being known. The request then fails, rather than going on without.
+    async fn credentials(&self, host: &str) -> Result<Credentials>;
 }
 
 impl fmt::Debug for Credentials {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-use super::{BlobStream, ManifestBlob, ManifestKey, Registry};
+use super::{BlobStream, ManifestBlob, ManifestKey, Registry, Upload};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::types::{Descriptor, Digest, MediaType};
 
@@ -42,6 +42,7 @@ struct State {
     faults: HashMap<Digest, Fault>,
     blob_requests: HashMap<Digest, u64>,
     manifest_requests: u64,
+    uploaded_bytes: u64,
 }
 
 impl MemoryRegistry {
@@ -96,6 +97,11 @@ impl MemoryRegistry {
         self.state().manifest_requests
     }
 
+    /// How many bytes of blobs were uploaded.
+    pub fn uploaded_bytes(&self) -> u64 {
+        self.state().uploaded_bytes
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -129,6 +135,48 @@ impl Registry for MemoryRegistry {
             .ok_or_else(|| Error::not_found(ObjectKind::Blob, digest.to_string()))?;
         let rest = bytes.slice(bytes.len().min(usize::try_from(offset).unwrap_or(usize::MAX))..);
         faulty(rest, state.faults.get(&digest), &digest)
+    }
+
+    async fn has_blob(&self, _repository: &str, descriptor: &Descriptor) -> Result<bool> {
+        Ok(self.state().blobs.contains_key(&descriptor.digest))
+    }
+
+    async fn upload(&self, _repository: &str, descriptor: &Descriptor, upload: Upload) -> Result<()> {
+        let digest = descriptor.digest;
+        if let Some(Fault::Refuse(kind)) = self.state().faults.get(&digest) {
+            return Err(told(kind.clone(), ObjectKind::Blob, &digest));
+        }
+        let mut bytes = Vec::new();
+        let mut stream = upload.source.open(0).await?;
+        while let Some(piece) = stream.next().await {
+            bytes.extend_from_slice(&piece?);
+            (upload.reached)(bytes.len() as u64);
+        }
+        if Digest::of(&bytes) != digest {
+            let message = format!("what was uploaded as {digest} has other bytes");
+            return Err(
+                Error::new(ErrorKind::DigestMismatch, message).with_object(ObjectKind::Blob, digest.to_string())
+            );
+        }
+        let mut state = self.state();
+        state.uploaded_bytes += bytes.len() as u64;
+        state.blobs.insert(digest, bytes.into());
+        Ok(())
+    }
+
+    async fn put_manifest(&self, _repository: &str, key: &ManifestKey, manifest: &ManifestBlob) -> Result<()> {
+        let tag = match key {
+            ManifestKey::Tag(tag) => Some(tag.as_str()),
+            ManifestKey::Digest(_) => None,
+        };
+        self.put_manifest(tag, &manifest.descriptor.media_type.0, manifest.bytes.clone());
+        Ok(())
+    }
+
+    async fn tags(&self, _repository: &str) -> Result<Vec<String>> {
+        let mut tags: Vec<String> = self.state().tags.keys().cloned().collect();
+        tags.sort();
+        Ok(tags)
     }
 }
 

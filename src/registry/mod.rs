@@ -6,12 +6,13 @@
 
 use std::fmt::Debug;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::types::{Descriptor, Digest};
 
 mod credentials;
@@ -22,7 +23,7 @@ pub mod layout;
 pub mod memory;
 mod provider;
 
-pub use self::credentials::Credentials;
+pub use self::credentials::{Credentials, CredentialsSource};
 pub use self::provider::{NoRegistries, RegistryProvider};
 
 /// The largest manifest or index that is read, in bytes. Source: OCI distribution-spec 1.1, "Pushing Manifests".
@@ -49,7 +50,44 @@ pub struct ManifestBlob {
     pub bytes: Bytes,
 }
 
-/// One repository of a registry: manifests by tag or digest, blobs by digest.
+/// A blob's bytes for an upload, which may have to be sent again or from the middle.
+#[async_trait]
+pub trait UploadSource: Debug + Send + Sync + 'static {
+    /// Opens the bytes from an offset.
+    ///
+    /// # Errors
+    /// `NotFound`, `Corrupt`, `Os`.
+    async fn open(&self, offset: u64) -> Result<BlobStream>;
+}
+
+/// A blob to upload.
+#[derive(Clone)]
+pub struct Upload {
+    /// Its bytes.
+    pub source: Arc<dyn UploadSource>,
+    /// Told how many bytes, from the first on, went out. Goes back where bytes are sent again.
+    pub reached: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+impl Debug for Upload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upload")
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A manifest that refers to another as its subject: a signature, an attestation, an SBOM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Referrer {
+    /// The manifest.
+    pub descriptor: Descriptor,
+    /// What it is.
+    pub artifact_type: Option<String>,
+}
+
+/// The repositories of a registry: manifests by tag or digest, blobs by digest. What only reads needs the first two verbs;
+/// the others have a default body `Unsupported`.
 #[async_trait]
 pub trait Registry: Debug + Send + Sync + 'static {
     /// Fetches a manifest or index.
@@ -63,4 +101,79 @@ pub trait Registry: Debug + Send + Sync + 'static {
     /// # Errors
     /// As [`Registry::manifest`]; the stream itself yields `Unavailable` where a connection breaks.
     async fn blob(&self, repository: &str, descriptor: &Descriptor, offset: u64) -> Result<BlobStream>;
+
+    /// Whether the repository has a blob.
+    ///
+    /// # Errors
+    /// `Denied`, `RateLimited`, `Unavailable`, `Timeout`.
+    async fn has_blob(&self, repository: &str, descriptor: &Descriptor) -> Result<bool> {
+        let _ = (repository, descriptor);
+        Err(Error::unsupported_verb("registry.has_blob"))
+    }
+
+    /// Takes a blob over from another repository of the same registry. False: the registry wants its bytes.
+    ///
+    /// # Errors
+    /// As [`Registry::has_blob`].
+    async fn mount_blob(&self, repository: &str, descriptor: &Descriptor, from: &str) -> Result<bool> {
+        let _ = (repository, descriptor, from);
+        Ok(false)
+    }
+
+    /// Sends a blob.
+    ///
+    /// # Errors
+    /// As [`Registry::has_blob`]; `DigestMismatch` where the registry says that the bytes are not the right ones; what the
+    /// source says.
+    ///
+    /// # Cancel safety
+    /// A dropped upload leaves no blob. The registry forgets what arrived after a while.
+    async fn upload(&self, repository: &str, descriptor: &Descriptor, upload: Upload) -> Result<()> {
+        let _ = (repository, descriptor, upload);
+        Err(Error::unsupported_verb("registry.upload"))
+    }
+
+    /// Writes a manifest or index, whose blobs and manifests are there already.
+    ///
+    /// # Errors
+    /// As [`Registry::has_blob`].
+    async fn put_manifest(&self, repository: &str, key: &ManifestKey, manifest: &ManifestBlob) -> Result<()> {
+        let _ = (repository, key, manifest);
+        Err(Error::unsupported_verb("registry.put_manifest"))
+    }
+
+    /// The tags of a repository, in the registry's order.
+    ///
+    /// # Errors
+    /// `NotFound`, and as [`Registry::has_blob`].
+    async fn tags(&self, repository: &str) -> Result<Vec<String>> {
+        let _ = repository;
+        Err(Error::unsupported_verb("registry.tags"))
+    }
+
+    /// The repositories of the registry. Many registries refuse to tell.
+    ///
+    /// # Errors
+    /// As [`Registry::tags`].
+    async fn repositories(&self) -> Result<Vec<String>> {
+        Err(Error::unsupported_verb("registry.repositories"))
+    }
+
+    /// The manifests that refer to another. Where the registry does not keep them itself, they are looked for under the tag
+    /// that the specification gives them.
+    ///
+    /// # Errors
+    /// As [`Registry::has_blob`].
+    async fn referrers(&self, repository: &str, subject: &Digest) -> Result<Vec<Referrer>> {
+        let _ = (repository, subject);
+        Err(Error::unsupported_verb("registry.referrers"))
+    }
+
+    /// Asks whether the registry takes the credentials.
+    ///
+    /// # Errors
+    /// `Denied` where it does not.
+    async fn check_login(&self) -> Result<()> {
+        Err(Error::unsupported_verb("registry.check_login"))
+    }
 }

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::sys::statfs::statfs;
 use nix::unistd::{AccessFlags, access, geteuid};
 
+use super::owners::is_old;
 use super::{Locks, Owners};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::types::{ContainerId, OwnerId};
@@ -107,6 +108,18 @@ impl Root {
     /// Keyed locks that all processes of this root see. Clones share their queues, so keep one per engine.
     pub fn locks(&self) -> Locks {
         Locks::new(self.path.join("locks"))
+    }
+
+    /// Removes temporary files that killed processes left; returns how many. Blocking.
+    ///
+    /// # Errors
+    /// `Os` where the directory cannot be read.
+    pub fn tidy(&self) -> Result<usize> {
+        let entries = fs::read_dir(&*self.path).map_err(|error| Error::os("list the root directory", error))?;
+        let old = entries
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(TEMPORARY) && is_old(entry));
+        Ok(old.filter(|entry| fs::remove_file(entry.path()).is_ok()).count())
     }
 
     /// A name for this root that stays: 64 hex digits, made by the first who asks. Of several processes that ask at once

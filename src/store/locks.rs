@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{Mutex as Queue, OwnedMutexGuard};
 
+use super::owners::is_old;
 use crate::error::{Error, Result};
 use crate::types::Digest;
 
@@ -67,7 +68,7 @@ impl Locks {
         loop {
             let trial = path.clone();
             let taken = tokio::task::spawn_blocking(move || take(&trial)).await;
-            let taken = taken.map_err(|error| Error::internal(format!("taking a lock: {error}")))??;
+            let taken = taken.map_err(|error| Error::internal("taking a lock did not end").with_source(error))??;
             if let Some(file) = taken {
                 return Ok(LockGuard {
                     path,
@@ -94,6 +95,23 @@ impl Locks {
             _file: file,
             _turn: Some(turn),
         }))
+    }
+
+    /// Removes files of locks that killed processes left; returns how many. Blocking.
+    ///
+    /// # Errors
+    /// `Os` where the directory cannot be read.
+    pub fn tidy(&self) -> Result<usize> {
+        let entries = fs::read_dir(&*self.dir).map_err(|error| Error::os("list locks", error))?;
+        let mut removed = 0;
+        for entry in entries.flatten().filter(is_old) {
+            let path = entry.path();
+            if let Ok(Some(_file)) = take(&path) {
+                // Under its lock: who waits for it finds it nameless and starts over.
+                removed += usize::from(fs::remove_file(&path).is_ok());
+            }
+        }
+        Ok(removed)
     }
 
     /// Waits for a lock on this thread. Blocking.

@@ -230,8 +230,8 @@ impl Owners {
     }
 }
 
-/// A directory that is being made right now is seconds old at most.
-fn is_old(entry: &fs::DirEntry) -> bool {
+/// What is being made right now is seconds old at most.
+pub(super) fn is_old(entry: &fs::DirEntry) -> bool {
     let age = entry
         .metadata()
         .ok()

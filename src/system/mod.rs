@@ -9,7 +9,7 @@ mod manager;
 mod reconcile;
 mod usage;
 
-pub use self::audit::Audit;
+pub use self::audit::{Audit, Finding, FindingKind};
 pub(crate) use self::local::{LocalSystem, Parts};
 pub use self::manager::{
     ContainerCounts, ContainerUsage, DiskUsage, EventQuery, ImageUsage, SystemInfo, SystemManager,

@@ -2,6 +2,7 @@
 
 use super::local::Parts;
 use crate::error::Result;
+use crate::runtime::cgroups::{CgroupDriver as _, NativeCgroups};
 use crate::storage::files::blocking;
 use crate::storage::sweep::sweep;
 use crate::store::DeadOwner;
@@ -15,7 +16,7 @@ pub struct Reconciled {
     pub owners: usize,
     /// Their containers.
     pub containers: usize,
-    /// Half-made blobs and layers.
+    /// Half-made blobs and layers, temporary files and files of locks that nobody holds.
     pub unfinished: usize,
     /// Blobs and layers that belong to no image.
     pub unused: usize,
@@ -39,6 +40,12 @@ impl Parts {
         };
         let swept = sweep(&self.content, self.snapshotter.as_ref(), alive).await?;
         done.unfinished += swept.ingests + swept.snapshots + swept.deletions;
+        let (owners, locks, root) = (self.owners.clone(), self.root.locks(), self.root.clone());
+        done.unfinished += blocking(move || {
+            owners.tidy()?;
+            Ok(locks.tidy()? + root.tidy()?)
+        })
+        .await?;
         done.unused += self.images.sweep().await?;
         Ok(done)
     }
@@ -63,6 +70,8 @@ impl Parts {
         let removed = self.containers.0.remove_all_of(dead.id()).await?;
         let (owners, store) = (self.owners.clone(), self.store.clone());
         blocking(move || {
+            // Its helper did that, unless it died at the same time.
+            NativeCgroups::new(dead.id()).remove_owner()?;
             store.release_leases_of(dead.id())?;
             owners.forget(dead)
         })

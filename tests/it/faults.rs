@@ -101,7 +101,7 @@ async fn hold(root: &str) -> longshore::Result<()> {
 }
 
 /// A root with busybox in it, and no engine open.
-fn filled_root() -> Result<TempRoot, Stop> {
+pub fn filled_root() -> Result<TempRoot, Stop> {
     let root = TempRoot::new();
     fill(root.path())?;
     Ok(root)

@@ -10,17 +10,20 @@
     clippy::field_reassign_with_default
 )]
 
+mod exec;
 mod cancel;
 mod faults;
 mod fixtures;
 mod frame;
 mod host;
+mod images;
 mod layout;
 mod life;
 mod places;
 mod process;
 mod pull;
 mod support;
+mod verbs;
 mod system;
 mod userns;
 
@@ -34,7 +37,10 @@ const GROUPS: &[frame::Group] = &[
     userns::TESTS,
     process::TESTS,
     life::TESTS,
+    exec::TESTS,
+    verbs::TESTS,
     pull::TESTS,
+    images::TESTS,
     faults::TESTS,
     system::TESTS,
     cancel::TESTS,
@@ -43,6 +49,7 @@ const GROUPS: &[frame::Group] = &[
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo)];
 
 fn main() {
+    let roles: Vec<_> = ROLES.iter().chain(faults::ROLES).chain(exec::ROLES).copied().collect();
     let roles: Vec<_> = ROLES
         .iter()
         .chain(faults::ROLES)

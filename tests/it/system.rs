@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures_util::StreamExt as _;
 use longshore::events::EventItem;
 use longshore::images::Credentials;
+use longshore::system::FindingKind;
 use longshore::{Engine, ErrorKind, EventQuery, Filter, Lifetime, ObjectKind, Signal, StopOptions};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -29,6 +30,9 @@ tests! { "system":
         b11_every_verb_opens_a_span_with_the_id_and_no_secret,
         a10_every_handle_has_deadlines,
         what_is_not_there_yet_is_refused_at_open,
+        n10_audit_is_clean_after_fifty_runs_and_while_containers_live,
+        n10_audit_finds_what_was_strayed_by_hand,
+        n10_audit_finds_mounts_and_cgroups,
     ]
 }
 
@@ -128,7 +132,7 @@ async fn events_are_told_across_engines_and_end_in_time() -> Check {
             other => return fail(format!("{other:?} after {heard:?}")),
         }
     }
-    assert_eq!(heard, ["create", "start", "die", "destroy"]);
+    assert_eq!(heard, ["create", "attach", "start", "die", "destroy"]);
     drop(live);
     query.since_ns = Some(begun);
     query.until_ns = Some(now_ns() + 200_000_000);
@@ -335,4 +339,124 @@ async fn what_is_not_there_yet_is_refused_at_open() -> Check {
         .open()
         .await?;
     Ok(())
+}
+
+async fn n10_audit_is_clean_after_fifty_runs_and_while_containers_live() -> Check {
+    let world = World::new().await?;
+    let other = Engine::open(world.root.path()).await?;
+    let created = world.engine.create(world.spec()).await?;
+    let running = world.started(world.script("sleep 100")).await?;
+    let ended = world.started(world.spec().command(["true"])).await?;
+    ended.wait().await?;
+    for n in 0..50 {
+        assert!(
+            world.output(world.spec().command(["true"])).await?.status.success(),
+            "run {n}"
+        );
+    }
+    for engine in [&world.engine, &other] {
+        let audit = engine.audit().await?;
+        assert!(audit.is_clean(), "{:#?}", audit.findings);
+    }
+    for container in [created, running, ended] {
+        container.remove(FORCE).await?;
+    }
+    let audit = other.audit().await?;
+    assert!(audit.is_clean(), "{:#?}", audit.findings);
+    Ok(())
+}
+
+async fn n10_audit_finds_what_was_strayed_by_hand() -> Check {
+    let world = World::new().await?;
+    let running = world.started(world.script("sleep 100")).await?;
+    let (root, id) = (world.root.path(), running.id().as_str());
+    let nobody = "0".repeat(64);
+    let dead = "d".repeat(64);
+    let old = SystemTime::now() - Duration::from_secs(600);
+    std::fs::create_dir_all(root.join(format!("containers/{nobody}")))?;
+    std::fs::create_dir_all(root.join("snapshots/trash/xyz/deep"))?;
+    std::fs::create_dir_all(root.join(format!("owners/{dead}")))?;
+    std::fs::create_dir_all(root.join("owners/.gone.x"))?;
+    std::fs::write(root.join(format!("owners/{dead}/lock")), "boot x\npid 1\n")?;
+    for file in [".new.0123", &format!("content/ingest/{dead}-abc"), "locks/k.stray"] {
+        std::fs::File::create(root.join(file))?.set_modified(old)?;
+    }
+    std::fs::remove_file(root.join(format!("containers/{id}/hostname")))?;
+    let found = world.engine.audit().await?.findings;
+    for (kind, object) in [
+        (FindingKind::File, format!("containers/{nobody}")),
+        (FindingKind::File, "snapshots/trash/xyz".into()),
+        (FindingKind::File, "owners/.gone.x".into()),
+        (FindingKind::File, ".new.0123".into()),
+        (FindingKind::File, format!("content/ingest/{dead}-abc")),
+        (FindingKind::Lock, "k.stray".into()),
+        (FindingKind::Owner, dead[..12].into()),
+        (FindingKind::Container, id[..12].into()),
+    ] {
+        let hits = found
+            .iter()
+            .filter(|finding| finding.kind == kind && finding.object == object);
+        assert_eq!(hits.count(), 1, "{kind} {object}: {found:#?}");
+    }
+    assert_eq!(found.len(), 8, "{found:#?}");
+    world.engine.reconcile().await?;
+    std::fs::remove_dir(root.join(format!("containers/{nobody}")))?;
+    running.remove(FORCE).await?;
+    let left = world.engine.audit().await?;
+    assert!(left.is_clean(), "{:#?}", left.findings);
+    Ok(())
+}
+
+async fn n10_audit_finds_mounts_and_cgroups() -> Check {
+    if !is_root() {
+        return skip("only root can mount below the root directory where others see it");
+    }
+    let world = World::new().await?;
+    let running = world.started(world.script("sleep 100")).await?;
+    let place = world.root.path().canonicalize()?.join("content/stray");
+    std::fs::create_dir(&place)?;
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "stray"])
+        .arg(&place)
+        .status()?;
+    assert!(mounted.success());
+    let found = world.engine.audit().await;
+    assert!(Command::new("umount").arg(&place).status()?.success());
+    std::fs::remove_dir(&place)?;
+    let found = found?.findings;
+    let hit = |finding: &&longshore::system::Finding| {
+        finding.kind == FindingKind::Mount && finding.object == place.display().to_string()
+    };
+    assert_eq!(found.iter().filter(hit).count(), 1, "{found:#?}");
+    let owner = world
+        .engine
+        .system()
+        .info()
+        .await?
+        .owner
+        .map(|owner| owner.short().to_owned())
+        .unwrap_or_default();
+    let Some(parent) = cgroup_of(&owner) else {
+        running.remove(FORCE).await?;
+        return skip("no cgroup can be made here");
+    };
+    let stray = parent.join("e".repeat(64));
+    std::fs::create_dir(&stray)?;
+    let found = world.engine.audit().await;
+    std::fs::remove_dir(&stray)?;
+    let found = found?.findings;
+    assert!(found.len() == 1 && found[0].kind == FindingKind::Cgroup, "{found:#?}");
+    assert_eq!(found[0].object, stray.display().to_string());
+    running.remove(FORCE).await?;
+    Ok(())
+}
+
+/// The cgroup of an owner, wherever it is.
+fn cgroup_of(owner: &str) -> Option<std::path::PathBuf> {
+    let name = format!("longshore-{owner}");
+    let output = Command::new("find")
+        .args(["/sys/fs/cgroup", "-type", "d", "-name", &name])
+        .output()
+        .ok()?;
+    String::from_utf8_lossy(&output.stdout).lines().next().map(Into::into)
 }

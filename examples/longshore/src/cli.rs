@@ -33,6 +33,23 @@ pub enum Verb {
     Run(Box<commands::run::Args>),
     /// Download an image
     Pull(commands::pull::Args),
+    /// Send an image to a registry
+    Push(commands::push::Args),
+    /// Write images into an archive
+    Save(commands::save::Args),
+    /// Take images from an archive
+    Load(commands::load::Args),
+    /// Make an image of the tar of a root file system
+    Import(commands::import::Args),
+    /// Show the steps an image was made in
+    History(commands::history::Args),
+    /// Sign in to a registry
+    Login(commands::login::Args),
+    /// Forget who one is to a registry
+    Logout(commands::login::Logout),
+    /// Verbs about images
+    #[command(subcommand)]
+    Image(ImageVerb),
     /// List images
     Images(commands::images::Args),
     /// Give an image another name
@@ -58,6 +75,31 @@ pub enum Verb {
     /// Verbs about the engine as a whole
     #[command(subcommand)]
     System(SystemVerb),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ImageVerb {
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(commands::images::Args),
+    /// Download an image
+    Pull(commands::pull::Args),
+    /// Send an image to a registry
+    Push(commands::push::Args),
+    /// Write images into an archive
+    Save(commands::save::Args),
+    /// Take images from an archive
+    Load(commands::load::Args),
+    /// Make an image of the tar of a root file system
+    Import(commands::import::Args),
+    /// Show the steps an image was made in
+    History(commands::history::Args),
+    /// Give an image another name
+    Tag(commands::tag::Args),
+    /// Remove one or more images
+    Rm(commands::rmi::Args),
+    /// Remove images that nobody uses
+    Prune(commands::image_prune::Args),
 }
 
 #[derive(Debug, Subcommand)]

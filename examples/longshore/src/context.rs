@@ -1,9 +1,12 @@
 //! What every verb starts from.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use longshore::Engine;
+use longshore::registry::http::HttpRegistries;
 
+use crate::auth;
 use crate::failure::Failure;
 
 /// The global options, resolved no earlier than a verb needs them.
@@ -29,6 +32,11 @@ impl Context {
             Some(root) => std::path::absolute(root)?,
             None => Engine::default_root()?,
         };
-        Ok(Engine::open(root).await?)
+        let mut builder = Engine::builder(root);
+        if let Some(credentials) = auth::load()? {
+            let registries = HttpRegistries::default().with_credentials(Arc::new(credentials));
+            builder = builder.registries(Arc::new(registries));
+        }
+        Ok(builder.open().await?)
     }
 }

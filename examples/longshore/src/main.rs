@@ -3,6 +3,7 @@
 //! The client is thin on purpose: it turns words into requests ([`cli`], [`options`]), shows what comes back ([`table`],
 //! [`inspection`], [`pull_view`]) and connects standard streams ([`session`]). Everything else is the crate's.
 
+mod auth;
 mod cli;
 mod commands;
 mod context;
@@ -14,6 +15,7 @@ mod pull_view;
 mod session;
 mod table;
 mod terminal;
+mod transfer;
 
 use std::process::ExitCode;
 

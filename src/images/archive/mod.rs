@@ -12,6 +12,7 @@ mod inflow;
 mod take;
 mod write;
 
+pub(super) use self::contents::Stored;
 pub(super) use self::find::{Found, find};
 pub(super) use self::held::Held;
 pub(super) use self::inflow::{Inflow, on_thread};

@@ -17,6 +17,7 @@ use crate::types::{ContainerId, Digest};
 
 mod archives;
 mod support;
+mod transfers;
 
 fn two_layers() -> [Vec<u8>; 2] {
     [tar("base", &vec![7; 300_000]), tar("top", b"on top")]

@@ -230,12 +230,11 @@ impl Authenticator {
                     .body(body)
             }
             Credentials::Password { user, password } => {
-                let url = with_query(realm, [("scope", scope), ("account", user)].into_iter().chain(service));
+                let pairs = scopes(scope).chain([("account", user.as_str())]).chain(service);
+                let url = with_query(realm, pairs);
                 self.client.get(url).basic_auth(user, Some(password))
             }
-            Credentials::Anonymous => self
-                .client
-                .get(with_query(realm, [("scope", scope)].into_iter().chain(service))),
+            Credentials::Anonymous => self.client.get(with_query(realm, scopes(scope).chain(service))),
         }
     }
 }
@@ -264,6 +263,12 @@ fn safe_realm(realm: &str, registry: &Url, subject: &Subject) -> Result<Url> {
         "http" if plain_is_fine => Ok(url),
         _ => Err(denied(subject, "the registry names a token service without TLS")),
     }
+}
+
+/// Several scopes, which a form lists with spaces in between, are repeated in a query. Source: the token specification of
+/// the distribution project, "Requesting a Token".
+fn scopes(scope: &str) -> impl Iterator<Item = (&str, &str)> {
+    scope.split(' ').filter(|one| !one.is_empty()).map(|one| ("scope", one))
 }
 
 fn with_query<'a>(url: &Url, pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Url {

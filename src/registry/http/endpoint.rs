@@ -39,6 +39,21 @@ pub(super) fn blob(base: &Url, repository: &str, digest: &Digest) -> Result<Url>
     below(base, repository, &["blobs", &digest.to_string()])
 }
 
+/// Where uploads to a repository begin.
+pub(super) fn uploads(base: &Url, repository: &str) -> Result<Url> {
+    below(base, repository, &["blobs", "uploads", ""])
+}
+
+/// The address of the list of a repository's tags.
+pub(super) fn tags(base: &Url, repository: &str) -> Result<Url> {
+    below(base, repository, &["tags", "list"])
+}
+
+/// The address of the list of what refers to a manifest.
+pub(super) fn referrers(base: &Url, repository: &str, subject: &Digest) -> Result<Url> {
+    below(base, repository, &["referrers", &subject.to_string()])
+}
+
 /// Whether an address stays on this machine.
 pub(super) fn is_loopback(url: &Url) -> bool {
     let Some(host) = url.host_str() else {

@@ -6,16 +6,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use tokio::task::spawn_blocking;
 
+use super::mirrors::Mirrored;
 use super::{HttpOptions, HttpRegistry};
 use crate::error::{Error, Result};
-use crate::registry::{Credentials, Registry, RegistryProvider};
+use crate::registry::{Credentials, CredentialsSource, Registry, RegistryProvider};
 
 /// Opens [`HttpRegistry`]s and keeps their connections and tokens for the next pull.
 #[derive(Debug, Default)]
 pub struct HttpRegistries {
     options: HttpOptions,
     hosts: BTreeMap<String, HttpOptions>,
+    mirrors: BTreeMap<String, Vec<String>>,
+    credentials: Option<Arc<dyn CredentialsSource>>,
     open: Mutex<HashMap<String, (Credentials, Arc<HttpRegistry>)>>,
+    /// Kept so that a mirror that rests is remembered.
+    mirrored: tokio::sync::Mutex<HashMap<String, (Arc<HttpRegistry>, Arc<Mirrored>)>>,
 }
 
 impl HttpRegistries {
@@ -34,6 +39,21 @@ impl HttpRegistries {
         self
     }
 
+    /// A mirror of a host, which is asked before it; of several, the first one given first. It has the options that were
+    /// given for its own name with [`HttpRegistries::with_host`].
+    #[must_use]
+    pub fn with_mirror(mut self, host: impl Into<String>, mirror: impl Into<String>) -> Self {
+        self.mirrors.entry(host.into()).or_default().push(mirror.into());
+        self
+    }
+
+    /// Who knows the credentials for hosts that were given none.
+    #[must_use]
+    pub fn with_credentials(mut self, source: Arc<dyn CredentialsSource>) -> Self {
+        self.credentials = Some(source);
+        self
+    }
+
     fn known(&self, host: &str, credentials: &Credentials) -> Option<Arc<HttpRegistry>> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.get(host)
@@ -45,6 +65,27 @@ impl HttpRegistries {
 #[async_trait]
 impl RegistryProvider for HttpRegistries {
     async fn open(&self, host: &str, credentials: &Credentials) -> Result<Arc<dyn Registry>> {
+        let origin = self.host(host, credentials).await?;
+        let Some(names) = self.mirrors.get(host) else {
+            return Ok(origin);
+        };
+        let mut known = self.mirrored.lock().await;
+        if let Some((_, mirrored)) = known.get(host).filter(|(of, _)| Arc::ptr_eq(of, &origin)) {
+            return Ok(Arc::clone(mirrored) as Arc<dyn Registry>);
+        }
+        let mut mirrors = Vec::new();
+        for name in names {
+            // What was given for the host itself is not for its mirrors to see.
+            mirrors.push(self.host(name, &Credentials::Anonymous).await?);
+        }
+        let mirrored = Arc::new(Mirrored::new(mirrors, Arc::clone(&origin)));
+        known.insert(host.to_owned(), (origin, Arc::clone(&mirrored)));
+        Ok(mirrored)
+    }
+}
+
+impl HttpRegistries {
+    async fn host(&self, host: &str, credentials: &Credentials) -> Result<Arc<HttpRegistry>> {
         let mut options = match self.hosts.get(host) {
             Some(options) => options.clone(),
             // Credentials that were given for no host in particular are not shown to every host there is.
@@ -55,6 +96,11 @@ impl RegistryProvider for HttpRegistries {
         };
         if !credentials.is_anonymous() {
             options.credentials = credentials.clone();
+        }
+        if options.credentials.is_anonymous()
+            && let Some(source) = &self.credentials
+        {
+            options.credentials = source.credentials(host).await?;
         }
         if let Some(registry) = self.known(host, &options.credentials) {
             return Ok(registry);

@@ -3,23 +3,48 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::options::HttpOptions;
+use super::options::{ClientIdentity, HttpOptions};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The client side of TLS for one registry. Blocking: it reads the host's certificates.
 pub(super) fn client_config(options: &HttpOptions) -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::internal("the TLS provider has no usable version").with_source(error))?
-        .with_root_certificates(roots(options)?)
-        .with_no_client_auth();
+        .with_root_certificates(roots(options)?);
+    let mut config = match &options.identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => {
+            let (certificates, key) = own(identity)?;
+            let config = builder.with_client_auth_cert(certificates, key);
+            config.map_err(|error| bad_identity("the certificate and the key do not fit").with_source(error))?
+        }
+    };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// The client's own certificate and key.
+fn own(identity: &ClientIdentity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&identity.certificates_pem).collect();
+    let certificates = certificates.map_err(|_| bad_identity("its certificate is not PEM"))?;
+    if certificates.is_empty() {
+        return Err(bad_identity("no certificate in it"));
+    }
+    let key = PrivateKeyDer::from_pem_slice(&identity.key_pem);
+    Ok((certificates, key.map_err(|_| bad_identity("its key is not PEM"))?))
+}
+
+fn bad_identity(why: &str) -> Error {
+    Error::new(
+        ErrorKind::InvalidArgument,
+        format!("the client's certificate is unusable: {why}"),
+    )
 }
 
 fn roots(options: &HttpOptions) -> Result<RootCertStore> {

@@ -5,19 +5,21 @@ use std::time::SystemTime;
 
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, RANGE};
 use reqwest::redirect::{Attempt, Policy};
-use reqwest::{Client, ClientBuilder, Proxy, Response, StatusCode, Url};
+use reqwest::{Client, ClientBuilder, NoProxy, Proxy, Response, StatusCode, Url};
 use tokio::sync::OnceCell;
 
 use super::auth::{Authenticator, Shown};
 use super::challenge;
 use super::endpoint::{self, is_loopback, same_server};
 use super::fail::{self, Subject};
-use super::options::HttpOptions;
+use super::options::{HttpOptions, without_password};
 use super::retry::{Retry, is_transient, retry_after};
 use super::tls;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 
-const MAX_REDIRECTS: usize = 8;
+pub(super) const MAX_REDIRECTS: usize = 8;
+/// An upload watches its own progress: the client would count the whole time until the response.
+const UNHURRIED: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 /// HTTP/2 windows, in bytes: the defaults of 64 KiB hold a blob back on any line with a delay.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -41,7 +43,9 @@ pub(super) struct Call<'a> {
 pub(super) struct Transport {
     options: Arc<HttpOptions>,
     client: Client,
-    auth: Authenticator,
+    /// For requests with a body: it follows no redirects, and has no limit on the time before the response.
+    pub(super) uploader: Client,
+    pub(super) auth: Authenticator,
     candidates: Vec<Url>,
     base: OnceCell<Url>,
     host: Subject,
@@ -53,7 +57,11 @@ impl Transport {
         let candidates = endpoint::candidates(host, options.plain_http)?;
         let tls = tls::client_config(&options)?;
         let client = build(client_builder(&options, tls.clone())?.redirect(Policy::custom(redirect)))?;
-        let quiet = build(client_builder(&options, tls)?.redirect(Policy::none()))?;
+        let quiet = build(client_builder(&options, tls.clone())?.redirect(Policy::none()))?;
+        let unhurried = client_builder(&options, tls)?
+            .redirect(Policy::none())
+            .read_timeout(UNHURRIED);
+        let uploader = build(unhurried)?;
         let options = Arc::new(options);
         let auth = Authenticator::new(Arc::clone(&options), quiet);
         let host = Subject {
@@ -63,6 +71,7 @@ impl Transport {
         Ok(Self {
             options,
             client,
+            uploader,
             auth,
             candidates,
             base: OnceCell::new(),
@@ -131,7 +140,7 @@ impl Transport {
     }
 
     /// The base address, found out once: where plain HTTP is allowed beside TLS, TLS is tried first.
-    async fn base(&self) -> Result<&Url> {
+    pub(super) async fn base(&self) -> Result<&Url> {
         self.base.get_or_try_init(|| self.find_base()).await
     }
 
@@ -171,8 +180,9 @@ fn client_builder(options: &HttpOptions, tls: rustls::ClientConfig) -> Result<Cl
         return Ok(builder);
     };
     let proxy = Proxy::all(proxy)
-        .map_err(|error| Error::invalid(format!("invalid proxy address: {proxy:?}")).with_source(error))?;
-    Ok(builder.proxy(proxy))
+        .map_err(|_| Error::invalid(format!("invalid proxy address: {:?}", without_password(proxy))))?;
+    let except = NoProxy::from_string(&options.no_proxy.join(","));
+    Ok(builder.proxy(proxy.no_proxy(except)))
 }
 
 fn build(builder: ClientBuilder) -> Result<Client> {

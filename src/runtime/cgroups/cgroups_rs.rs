@@ -244,6 +244,10 @@ impl Cgroup for Group {
         Ok(warnings)
     }
 
+    fn freeze(&self, frozen: bool) -> Result<()> {
+        files::freeze(&self.directories, &self.id, frozen)
+    }
+
     fn oom_kills(&self) -> Result<Option<u64>> {
         match self.of("memory") {
             Some(Subsystem::Mem(memory)) => Ok(Some(memory.memory_stat().oom_control.oom_kill)),

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use nix::fcntl::AtFlags;
 use nix::unistd::AccessFlags;
 
+use crate::error::{Error, Result};
 use crate::sys::pidfd;
+use crate::types::ContainerId;
 
 /// How long removal and killing wait for processes to be gone.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
@@ -120,6 +122,44 @@ pub(crate) fn kill_v2(dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     }
+}
+
+/// Freezes or thaws by way of the first of a container's directories that can (those that bear its id: the parents are
+/// shared): `cgroup.freeze` of version 2 (Linux 5.2), or
+/// the freezer of version 1. Waits until the kernel says that it is so. Source: Documentation/admin-guide/cgroup-v2.rst,
+/// cgroup-v1/freezer-subsystem.rst.
+pub(crate) fn freeze(directories: &[PathBuf], id: &ContainerId, frozen: bool) -> Result<()> {
+    let failed = |error| Error::os("freeze the cgroup", error);
+    let own = |dir: &&PathBuf| dir.file_name().is_some_and(|name| name == id.as_str());
+    for dir in directories.iter().filter(own) {
+        let (v2, v1) = (dir.join("cgroup.freeze"), dir.join("freezer.state"));
+        if v2.exists() {
+            write(&v2, if frozen { "1" } else { "0" }).map_err(failed)?;
+            let wanted = u64::from(frozen);
+            return settle(|| Ok(keyed(&read(&dir.join("cgroup.events"))?, "frozen") == Some(wanted))).map_err(failed);
+        }
+        if v1.exists() {
+            let word = if frozen { "FROZEN" } else { "THAWED" };
+            write(&v1, word).map_err(failed)?;
+            return settle(|| Ok(read(&v1)?.trim() == word)).map_err(failed);
+        }
+    }
+    Err(Error::unsupported(
+        "pausing",
+        "a cgroup of version 2 that this process may write, with Linux 5.2, or the freezer of version 1 with the container in it",
+    ))
+}
+
+/// Waits, at most [`PATIENCE`]. A process in an uninterruptible system call freezes when it comes back.
+fn settle(is_so: impl Fn() -> io::Result<bool>) -> io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so()? {
+        if Instant::now() > deadline {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Ok(())
 }
 
 /// Kills what `cgroup.procs` lists until nothing is listed, for at most [`PATIENCE`]: a process may fork between the

@@ -211,6 +211,10 @@ impl Cgroup for NativeCgroup {
         Ok(warnings)
     }
 
+    fn freeze(&self, frozen: bool) -> Result<()> {
+        files::freeze(&self.directories, &self.id, frozen)
+    }
+
     fn oom_kills(&self) -> Result<Option<u64>> {
         let Some(part) = self.part_of("memory") else {
             return Ok(None);

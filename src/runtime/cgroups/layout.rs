@@ -131,7 +131,7 @@ fn own_path(self_cgroup: &str, wanted: impl Fn(&str) -> bool) -> Option<&str> {
 }
 
 /// mountinfo writes blank, tab, newline and backslash as three octal digits.
-fn unescape(field: &str) -> String {
+pub(crate) fn unescape(field: &str) -> String {
     let mut out = String::with_capacity(field.len());
     let mut rest = field;
     while let Some(at) = rest.find('\\') {

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxResources;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::types::ContainerId;
 
 #[cfg(feature = "cgroups-rs")]
@@ -128,6 +128,14 @@ pub trait Cgroup: Debug + Send + Sync + 'static {
     /// # Errors
     /// `Unsupported` if a limit cannot be set here; `InvalidArgument` if the kernel refuses its value.
     fn update(&self, resources: &LinuxResources) -> Result<Vec<String>>;
+
+    /// Stops every process where it is, or lets them go on. Twice the same is no error.
+    ///
+    /// # Errors
+    /// `Unsupported` where no freezer holds the processes.
+    fn freeze(&self, _frozen: bool) -> Result<()> {
+        Err(Error::unsupported("pausing", "a cgroup driver with a freezer"))
+    }
 
     /// How many processes the kernel has killed for memory. `None`: there is no counter.
     ///

@@ -10,6 +10,7 @@ use super::helper::wire::{NO_FD, SECTIONS, Section, field, flag, mount};
 use super::idmap::ContainerIds;
 use super::options::{self, Options};
 use crate::error::{Error, Result};
+use crate::runtime::caps::CapabilitySet;
 use crate::runtime::{ExecLaunch, Launch, StdioPlan};
 use crate::types::{Mount, MountSource};
 
@@ -238,6 +239,8 @@ impl Plan {
             caps.inheritable(),
             caps.ambient(),
         ];
+        let all = caps.bounding().as_ref().map_or(0, capability_bits) == CapabilitySet::ALL.bits();
+        self.set_if(all, flag::ALL_CAPS);
         for (index, set) in sets.into_iter().enumerate() {
             let bits = set.as_ref().map_or(0, capability_bits);
             self.words[field::CAPS + index * 2] = bits as u32;

@@ -96,6 +96,13 @@ impl NativeTask {
         }
     }
 
+    async fn freeze(&self, frozen: bool) -> Result<()> {
+        let Some(cgroup) = self.cgroup.clone() else {
+            return Err(Error::unsupported("pausing", "a cgroup driver"));
+        };
+        blocking(move || cgroup.freeze(frozen)).await
+    }
+
     /// Every process of the pid namespace. The others first: an end of the first process is the end of all.
     async fn send_all(&self, signal: Signal) -> Result<()> {
         let number = signal.number().to_ne_bytes();
@@ -173,6 +180,14 @@ impl Task for NativeTask {
             ErrorKind::Os if self.is_dead() => self.not_running().with_source(error),
             _ => error,
         })
+    }
+
+    async fn pause(&self) -> Result<()> {
+        self.freeze(true).await
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.freeze(false).await
     }
 
     async fn update(&self, resources: &LinuxResources) -> Result<()> {

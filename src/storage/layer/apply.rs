@@ -11,7 +11,7 @@ use std::io::{BufRead, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -19,6 +19,7 @@ use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, futimens, makedev, mkd
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
 
+use super::crew::{Crew, Fresh, Processors};
 use super::decompress::Uncompressed;
 use super::limits::Limits;
 use super::name::{self, Target, join, show, split};
@@ -60,28 +61,28 @@ pub struct Applied {
 /// `Unsupported` for a compression this crate does not know; `NoSpace`, `ReadOnly`, `Denied` or `Os`. What was written
 /// before stays: the caller discards the target.
 pub fn apply(source: impl BufRead, target: &LayerTarget, ownership: &Ownership, limits: &Limits) -> Result<Applied> {
-    apply_from(source, target, ownership, limits).map(|(applied, _)| applied)
+    apply_with(source, target, ownership, limits, None)
 }
 
-/// As [`apply`], and gives the source back, behind the layer's last byte.
-pub(crate) fn apply_from<R: BufRead>(
-    source: R,
+/// As [`apply`], with the help of processors that are spare.
+pub(crate) fn apply_with(
+    source: impl BufRead,
     target: &LayerTarget,
     ownership: &Ownership,
     limits: &Limits,
-) -> Result<(Applied, R)> {
+    processors: Option<Processors>,
+) -> Result<Applied> {
     let mut reader = Reader::new(Uncompressed::new(source)?, *limits);
-    let mut extractor = Extractor::new(target, ownership, limits)?;
+    let mut extractor = Extractor::new(target, ownership, limits, processors)?;
     while let Some(entry) = reader.next()? {
-        let path = show(&entry.path);
         extractor
             .entry(&entry, &mut reader)
-            .map_err(|e| e.context(format!("unpack {path}")))?;
+            .map_err(|e| e.context(format!("unpack {}", show(&entry.path))))?;
     }
     let mut applied = extractor.finish()?;
-    let (diff_id, source) = reader.into_source().finish()?;
+    let (diff_id, _) = reader.into_source().finish()?;
     applied.diff_id = diff_id;
-    Ok((applied, source))
+    Ok(applied)
 }
 
 /// How owners, and modes that would lock us out, are kept.
@@ -122,7 +123,10 @@ struct Extractor {
     limits: Limits,
     umask: u32,
     notes: Notes,
+    crew: Crew,
     dirs: BTreeMap<Vec<u8>, DirMeta>,
+    /// Directories that this layer made under their very path, with no symlink on the way.
+    own_dirs: HashSet<Vec<u8>>,
     implied: BTreeSet<Vec<u8>>,
     /// Overlay: whiteouts made, to tell them from files.
     whiteouts: HashSet<Vec<u8>>,
@@ -134,7 +138,12 @@ struct Extractor {
 }
 
 impl Extractor {
-    fn new(target: &LayerTarget, ownership: &Ownership, limits: &Limits) -> Result<Self> {
+    fn new(
+        target: &LayerTarget,
+        ownership: &Ownership,
+        limits: &Limits,
+        processors: Option<Processors>,
+    ) -> Result<Self> {
         let (dir, removals, table) = match target {
             LayerTarget::Overlay { dir, user_xattr } => (
                 dir,
@@ -152,8 +161,12 @@ impl Extractor {
             (Ownership::Mapped(privileged), None) => Keep::Give(privileged.clone()),
             (Ownership::Squashed, None) => Keep::Squash,
         };
+        // What a merged tree has from the layers below is in every file's way.
+        let overlay = matches!(removals, Removals::Overlay { .. });
         Ok(Self {
             tree: Tree::open(dir)?,
+            crew: Crew::new(processors.filter(|_| overlay)),
+            own_dirs: HashSet::from([Vec::new()]),
             keep,
             removals,
             limits: *limits,
@@ -180,8 +193,12 @@ impl Extractor {
                 return self.whiteout(&parent, &name);
             }
             Target::Path { parent, name } => {
-                let dir = self.parent(&parent)?;
                 let path = join(&parent, &name);
+                if self.is_fresh(&parent, &path, entry) {
+                    return self.fresh_file(&parent, name, path, entry, reader);
+                }
+                self.see_written(&parent, &path, entry.kind == Kind::HardLink)?;
+                let dir = self.parent(&parent)?;
                 self.put(&dir, &name, &path, entry, reader)?;
                 self.remember(&dir, &name)?;
             }
@@ -209,7 +226,7 @@ impl Extractor {
     }
 
     /// The directory that an entry goes into, made where the layer did not mention it.
-    fn parent(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>> {
+    fn parent(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>> {
         match self.tree.dir(path) {
             Ok(dir) => return Ok(dir),
             Err(Errno::ENOENT | Errno::ENOTDIR) => {}
@@ -219,6 +236,7 @@ impl Extractor {
         if name.is_empty() {
             return Err(unresolved(path, Errno::ENOENT));
         }
+        self.finish_files()?;
         let dir = self.parent(above)?;
         let made = match mkdirat(&*dir, name, mode_of(0o755)) {
             Err(Errno::EEXIST) if self.whiteouts.contains(path) => {
@@ -234,6 +252,7 @@ impl Extractor {
         };
         made?;
         self.count(0);
+        self.made_dir(above, path);
         self.implied.insert(path.to_vec());
         let meta = DirMeta {
             mode: 0o755,
@@ -266,6 +285,7 @@ impl Extractor {
             Err(e) => return Err(Error::os("mkdir", e)),
         }
         self.count(0);
+        self.made_dir(split(path).0, path);
         self.declare(path.to_vec(), entry, Some(mode & !self.umask));
         Ok(())
     }
@@ -320,6 +340,89 @@ impl Extractor {
         futimens(&file, &time, &time).map_err(|e| Error::os("futimens", e))?;
         self.note(path, change);
         Ok(())
+    }
+
+    /// Whether nothing of the layer can be in the way of a file, or it in the way of what is to come, but an entry of the
+    /// same path: then it can be written by others, later.
+    fn is_fresh(&mut self, parent: &[u8], path: &[u8], entry: &Entry) -> bool {
+        entry.kind == Kind::File
+            && entry.sparse.is_none()
+            && entry.xattrs.is_empty()
+            && self.crew.takes(entry.size)
+            && !self.crew.is_pending(path)
+            && self.own_dirs.contains(parent)
+            && !self.dirs.contains_key(path)
+            && self.change_of(entry).is_none()
+            && (!matches!(self.keep, Keep::Squash) || (entry.uid == 0 && entry.gid == 0))
+    }
+
+    fn fresh_file<R: BufRead>(
+        &mut self,
+        parent: &[u8],
+        name: Vec<u8>,
+        path: Vec<u8>,
+        entry: &Entry,
+        reader: &mut Reader<R>,
+    ) -> Result<()> {
+        let dir = self.tree.dir(parent).map_err(|e| unresolved(parent, e))?;
+        let body = self.crew.body();
+        let start = body.len();
+        loop {
+            let piece = reader.data()?;
+            if piece.is_empty() {
+                break;
+            }
+            body.extend_from_slice(piece);
+            let length = piece.len();
+            reader.consume(length)?;
+        }
+        let length = body.len() - start;
+        let make = self.mode_to_make(entry, false);
+        self.count(length as u64);
+        let full = self.crew.push(Fresh {
+            dir,
+            name,
+            path,
+            make,
+            set: (entry.mode != make & !self.umask).then_some(entry.mode),
+            owner: self.must_chown(entry.uid, entry.gid).then_some((entry.uid, entry.gid)),
+            time: time_of(entry.mtime),
+            length,
+        })?;
+        if full {
+            self.finish_files()?;
+        }
+        Ok(())
+    }
+
+    /// Before something is done under a path: sees the files written that it could meet.
+    fn see_written(&mut self, parent: &[u8], path: &[u8], anything: bool) -> Result<()> {
+        if !self.crew.has_pending() {
+            return Ok(());
+        }
+        // Behind a symlink, a path may be another one's.
+        if anything || !self.own_dirs.contains(parent) || self.crew.is_pending(path) {
+            self.finish_files()?;
+        }
+        Ok(())
+    }
+
+    /// Sees all files written that were handed to others.
+    fn finish_files(&mut self) -> Result<()> {
+        for (fresh, body) in self.crew.finish()? {
+            self.replace(&fresh.dir, &fresh.name, &fresh.path)?;
+            if !fresh.write(&body)? {
+                return Err(Error::os("create file", Errno::EEXIST).context(format!("unpack {}", show(&fresh.path))));
+            }
+        }
+        Ok(())
+    }
+
+    /// Overlay: remembers a directory whose path leads to it without symlinks.
+    fn made_dir(&mut self, parent: &[u8], path: &[u8]) {
+        if self.own_dirs.contains(parent) {
+            self.own_dirs.insert(path.to_vec());
+        }
     }
 
     fn symlink(&mut self, dir: &OwnedFd, name: &[u8], path: &[u8], entry: &Entry) -> Result<()> {
@@ -412,8 +515,9 @@ impl Extractor {
     }
 
     fn whiteout(&mut self, parent: &[u8], name: &[u8]) -> Result<()> {
-        let dir = self.parent(parent)?;
         let path = join(parent, name);
+        self.see_written(parent, &path, false)?;
+        let dir = self.parent(parent)?;
         if matches!(self.removals, Removals::Merged) {
             let own = std::mem::take(&mut self.own);
             let gone = remove_except(&*dir, name, &|inode| own.contains(&inode));
@@ -469,6 +573,7 @@ impl Extractor {
 
     /// Removes what is in an entry's way: from a layer below, or from an earlier entry of the same name.
     fn replace(&mut self, dir: &OwnedFd, name: &[u8], path: &[u8]) -> Result<()> {
+        self.finish_files()?;
         let there = match stat(dir, name) {
             Ok(there) => there,
             Err(Errno::ENOENT) => return Ok(()),
@@ -490,6 +595,8 @@ impl Extractor {
             self.tree.forget();
             let below = [path, b"/"].concat();
             self.dirs.retain(|known, _| known != path && !known.starts_with(&below));
+            self.own_dirs
+                .retain(|known| known != path && !known.starts_with(&below));
             self.implied.retain(|known| known != path && !known.starts_with(&below));
             self.whiteouts.retain(|known| !known.starts_with(&below));
         }
@@ -659,6 +766,7 @@ impl Extractor {
     }
 
     fn finish(mut self) -> Result<Applied> {
+        self.finish_files()?;
         // Children before their directories: deeper paths sort behind the shorter ones they begin with.
         for (path, meta) in std::mem::take(&mut self.dirs).into_iter().rev() {
             self.finish_dir(&path, &meta)

@@ -5,6 +5,7 @@
 //! the media type (bytes are sniffed).
 
 mod apply;
+mod crew;
 pub(crate) mod decompress;
 mod limits;
 mod name;
@@ -16,7 +17,8 @@ mod tests;
 mod tree;
 
 pub use self::apply::{Applied, apply};
-pub(crate) use self::apply::{OPAQUE_TRUSTED, OPAQUE_USER, OWNER_XATTR, apply_from};
+pub(crate) use self::apply::{OPAQUE_TRUSTED, OPAQUE_USER, OWNER_XATTR, apply_with};
+pub(crate) use self::crew::Processors;
 pub use self::limits::Limits;
 pub(crate) use self::notes::Notes;
 pub(crate) use self::tree::Tree;

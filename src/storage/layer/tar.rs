@@ -503,13 +503,13 @@ fn base256(field: &[u8]) -> Result<i64> {
 /// The sum of the header's bytes with the checksum itself as spaces. Some old writers summed signed bytes.
 fn check_sum(block: &[u8; BLOCK]) -> Result<()> {
     let stated = signed(&block[148..156])?;
-    let (mut unsigned, mut with_sign) = (0i64, 0i64);
-    for (index, byte) in block.iter().enumerate() {
-        let byte = if (148..156).contains(&index) { b' ' } else { *byte };
-        unsigned += i64::from(byte);
-        with_sign += i64::from(byte as i8);
+    const SPACES: i64 = 8 * b' ' as i64;
+    let unsigned = |bytes: &[u8]| i64::from(bytes.iter().map(|&byte| u32::from(byte)).sum::<u32>());
+    if stated == unsigned(block) - unsigned(&block[148..156]) + SPACES {
+        return Ok(());
     }
-    if stated == unsigned || stated == with_sign {
+    let with_sign = |bytes: &[u8]| bytes.iter().map(|&byte| i64::from(byte as i8)).sum::<i64>();
+    if stated == with_sign(block) - with_sign(&block[148..156]) + SPACES {
         return Ok(());
     }
     Err(bad(

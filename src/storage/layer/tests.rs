@@ -84,7 +84,9 @@ impl Bench {
     }
 
     fn apply(&self, target: &LayerTarget, bytes: &[u8]) -> Result<Applied> {
-        let applied = apply(bytes, target, &ownership(), &Limits::default());
+        // With helping threads, as where a processor is spare.
+        let processors = Some(Processors::new(3));
+        let applied = apply_with(bytes, target, &ownership(), &Limits::default(), processors);
         assert_eq!(self.canary(), self.before, "something outside the target changed");
         applied
     }
@@ -531,6 +533,103 @@ fn an_unwritable_directory_can_be_filled() {
     fs::set_permissions(bench.root().join("d"), fs::Permissions::from_mode(0o700)).unwrap();
 }
 
+/// All of a tree: path, kind and mode, link count, time, and what is in it.
+fn listing(root: &Path) -> Vec<String> {
+    let mut seen = Vec::new();
+    let mut dirs = vec![root.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let there = fs::symlink_metadata(&path).unwrap();
+            let (mode, links, time) = (there.mode(), there.nlink(), there.mtime());
+            let content = match there.file_type() {
+                kind if kind.is_dir() => {
+                    dirs.push(path.clone());
+                    format!("{:?}", crate::sys::xattr::list_link(&path).unwrap())
+                }
+                kind if kind.is_symlink() => format!("{:?}", fs::read_link(&path).unwrap()),
+                kind if kind.is_file() => read(&path),
+                _ => String::new(),
+            };
+            seen.push(format!(
+                "{} {mode:o} {links} {time} {content}",
+                path.strip_prefix(root).unwrap().display()
+            ));
+        }
+    }
+    seen.sort();
+    seen
+}
+
+#[test]
+fn many_small_files_are_written_by_all_who_are_free() {
+    let bench = Bench::new();
+    let mut tar = LayerBuilder::new();
+    for number in 0..9000u32 {
+        if number % 100 == 0 {
+            tar = tar.dir(&format!("d{}", number / 100));
+        }
+        let path = format!("d{}/f{number}", number / 100);
+        tar = tar.entry(
+            b'0',
+            &path,
+            "",
+            &Meta::mode(0o640 | (number % 8)),
+            &vec![b'x'; number as usize % 700],
+        );
+        if number % 1000 == 999 {
+            tar = tar
+                .hard_link(&format!("h{number}"), &path)
+                .file(&path, b"again")
+                .whiteout("d0/f0");
+        }
+    }
+    let tar = tar.build();
+    let applied = bench.apply(&bench.overlay(), &tar).unwrap();
+    assert_eq!(
+        (applied.diff_id, applied.usage.inodes),
+        (crate::types::Digest::of(&tar), 9000 + 90 + 9)
+    );
+    let alone = Bench::new();
+    let same = apply(&tar[..], &alone.overlay(), &ownership(), &Limits::default()).unwrap();
+    assert_eq!(same.usage, applied.usage);
+    assert!(listing(&bench.root()) == listing(&alone.root()));
+}
+
+#[test]
+fn a_failure_of_a_helper_fails_the_layer() {
+    let bench = Bench::new();
+    let long = "x".repeat(255);
+    let mut tar = (0..500).fold(LayerBuilder::new(), |tar, number| tar.file(&format!("f{number}"), b"x"));
+    tar = tar.dir(&long);
+    for depth in 0..14 {
+        tar = tar.dir(&vec![long.as_str(); depth + 1].join("/"));
+    }
+    let good = bench.apply(&bench.overlay(), &tar.build());
+    assert!(good.is_ok(), "{:?}", good.err());
+    // The directory takes no more files: whoever writes them, the layer fails.
+    let bench = Bench::new();
+    let root = bench.root();
+    let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY;
+    let gone = nix::fcntl::open(&root, flags, nix::sys::stat::Mode::empty()).unwrap();
+    fs::remove_dir(&root).unwrap();
+    let fresh = crew::Fresh {
+        dir: std::sync::Arc::new(gone),
+        name: b"f".to_vec(),
+        path: b"f".to_vec(),
+        make: 0o644,
+        set: None,
+        owner: None,
+        time: nix::sys::time::TimeSpec::new(0, 0),
+        length: 0,
+    };
+    let mut crew = crew::Crew::new(Some(Processors::new(3)));
+    assert!(crew.takes(0));
+    crew.push(fresh).unwrap();
+    let error = crew.finish().unwrap_err();
+    assert!(error.report().contains("unpack f"), "{}", error.report());
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
 
@@ -557,6 +656,38 @@ proptest::proptest! {
             }
         }
         parse_all(&bytes);
+    }
+
+    /// Whatever the order of entries, helpers change nothing of what comes out.
+    #[test]
+    fn helpers_do_not_show(
+        steps in proptest::collection::vec((0usize..7, 0usize..8, 0usize..8), 1..40),
+    ) {
+        const PATHS: [&str; 8] = ["a", "b", "a/x", "b/x", "a/x/y", "b/x/y", "a/z", "b/z"];
+        let mut tar = LayerBuilder::new();
+        for (number, (kind, path, other)) in steps.into_iter().enumerate() {
+            let (path, other) = (PATHS[path], PATHS[other]);
+            tar = match kind {
+                0 | 1 => tar.file(path, number.to_string().as_bytes()),
+                2 => tar.dir(path),
+                3 => tar.symlink(path, &format!("/{other}")),
+                4 => tar.hard_link(path, other),
+                5 => tar.whiteout(path),
+                _ => tar.entry(b'0', path, "", &Meta::mode(0o4755).owner(7, 7), b"set"),
+            };
+        }
+        let tar = tar.build();
+        let (helped, alone) = (Bench::new(), Bench::new());
+        let one = helped.apply(&helped.overlay(), &tar).map(|applied| (applied.usage, applied.implied));
+        let other = apply(&tar[..], &alone.overlay(), &ownership(), &Limits::default()).map(|applied| (applied.usage, applied.implied));
+        match (one, other) {
+            (Ok(one), Ok(other)) => {
+                proptest::prop_assert_eq!(one, other);
+                proptest::prop_assert_eq!(listing(&helped.root()), listing(&alone.root()));
+            }
+            (Err(one), Err(other)) => proptest::prop_assert_eq!(one.kind(), other.kind()),
+            (one, other) => panic!("{one:?} with helpers, {other:?} alone"),
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
@@ -23,8 +23,8 @@ const DEEPEST: usize = 256;
 /// An open tree.
 #[derive(Debug)]
 pub(crate) struct Tree {
-    root: Rc<OwnedFd>,
-    known: HashMap<Vec<u8>, (Rc<OwnedFd>, u64)>,
+    root: Arc<OwnedFd>,
+    known: HashMap<Vec<u8>, (Arc<OwnedFd>, u64)>,
     clock: u64,
 }
 
@@ -34,7 +34,7 @@ impl Tree {
         let root =
             nix::fcntl::open(dir, flags, Mode::empty()).map_err(|e| Error::os(format!("open {}", dir.display()), e))?;
         Ok(Self {
-            root: Rc::new(root),
+            root: Arc::new(root),
             known: HashMap::new(),
             clock: 0,
         })
@@ -45,19 +45,19 @@ impl Tree {
     }
 
     /// An `O_PATH` descriptor of a directory in the tree; symlinks in the path are followed inside it.
-    pub(crate) fn dir(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, Errno> {
+    pub(crate) fn dir(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Errno> {
         if path.is_empty() {
-            return Ok(Rc::clone(&self.root));
+            return Ok(Arc::clone(&self.root));
         }
         self.clock += 1;
         if let Some((fd, used)) = self.known.get_mut(path) {
             *used = self.clock;
-            return Ok(Rc::clone(fd));
+            return Ok(Arc::clone(fd));
         }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let fd = Rc::new(resolve(&self.root, path, flags)?);
+        let fd = Arc::new(resolve(&self.root, path, flags)?);
         self.make_room();
-        self.known.insert(path.to_vec(), (Rc::clone(&fd), self.clock));
+        self.known.insert(path.to_vec(), (Arc::clone(&fd), self.clock));
         Ok(fd)
     }
 

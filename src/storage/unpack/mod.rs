@@ -9,26 +9,32 @@ mod implied;
 mod lock;
 mod source;
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
+use self::lock::{Held, Locks};
 use self::source::{BlobReader, Stop, Teller, cancelled, feed};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::progress::{Progress, ProgressEvent};
 use crate::storage::content::ContentStore;
 use crate::storage::files::{self, blocking, check_owner, random_name};
-use crate::storage::layer::{Applied, Limits, apply_from};
+use crate::storage::layer::{Applied, Limits, Processors, apply_with};
 use crate::storage::ownership::Ownership;
 use crate::storage::snapshot::{LayerTarget, SnapshotKey, Snapshotter};
 use crate::types::{ChainId, Descriptor, DiffId, Digest};
+
+/// The least time between two writes to the disk that go along with unpacking.
+const FLUSH_PAUSE: Duration = Duration::from_millis(50);
 
 /// Chunks of a blob between the network and a worker.
 const CHUNKS: usize = 16;
@@ -63,10 +69,10 @@ struct Shared {
     content: Arc<dyn ContentStore>,
     snapshotter: Arc<dyn Snapshotter>,
     ownership: Ownership,
-    locks: PathBuf,
+    locks: Locks,
     owner: String,
     limits: Limits,
-    workers: Arc<Semaphore>,
+    processors: Processors,
 }
 
 impl Unpacker {
@@ -85,23 +91,22 @@ impl Unpacker {
         check_owner(&owner)?;
         files::make_dirs(&locks_dir)?;
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
-        let workers = Arc::new(Semaphore::new(workers));
         let shared = Shared {
             content,
             snapshotter,
             ownership,
-            locks: locks_dir,
+            locks: Locks::new(locks_dir),
             owner,
             limits: Limits::default(),
-            workers,
+            processors: Processors::new(workers),
         };
         Ok(Self {
             shared: Arc::new(shared),
         })
     }
 
-    /// Makes all layers of an image into snapshots and returns the chain id of the topmost; `None` without layers. The
-    /// layers are lowest first, as in the image's config.
+    /// Makes all layers of an image into snapshots, keeps their blobs, and returns the chain id of the topmost; `None` without
+    /// layers. The layers are lowest first, as in the image's config.
     ///
     /// # Errors
     /// `DigestMismatch` for bytes that are not what they should be, `UnsafeArchive` for hostile layers, what `source` says,
@@ -115,11 +120,29 @@ impl Unpacker {
         source: Arc<dyn BlobSource>,
         progress: &Progress,
     ) -> Result<Option<ChainId>> {
-        let jobs = self.jobs(layers, &source, progress);
+        self.image_but(layers, &HashSet::new(), source, progress).await
+    }
+
+    /// As [`Unpacker::image`], but does not fetch those of the blobs for their own sake: only where their layer is not here.
+    ///
+    /// # Errors
+    /// As [`Unpacker::image`].
+    ///
+    /// # Cancel safety
+    /// As [`Unpacker::image`].
+    pub async fn image_but(
+        &self,
+        layers: &[LayerRef],
+        unwanted: &HashSet<Digest>,
+        source: Arc<dyn BlobSource>,
+        progress: &Progress,
+    ) -> Result<Option<ChainId>> {
+        let jobs = self.jobs(layers, unwanted, &source, progress);
         let Some(top) = jobs.last().map(|job| job.chain) else {
             return Ok(None);
         };
         let guard = StopOnDrop::default();
+        let _flushing = Flushing::begin(Arc::clone(&self.shared));
         if self.shared.snapshotter.unpacks_in_parallel() {
             self.side_by_side(jobs, &guard).await?;
         } else {
@@ -151,7 +174,7 @@ impl Unpacker {
             );
             return Err(Error::invalid(message).with_object(ObjectKind::Blob, descriptor.digest.to_string()));
         }
-        let _held = lock::lock(self.shared.lock_path("blob", &descriptor.digest)).await?;
+        let _held = self.shared.lock("blob", &descriptor.digest).await?;
         if let Some(bytes) = self.small_blob(descriptor).await? {
             progress.report(ProgressEvent::Exists {
                 digest: descriptor.digest,
@@ -217,7 +240,13 @@ impl Unpacker {
         Ok(bytes)
     }
 
-    fn jobs(&self, layers: &[LayerRef], source: &Arc<dyn BlobSource>, progress: &Progress) -> Vec<Job> {
+    fn jobs(
+        &self,
+        layers: &[LayerRef],
+        unwanted: &HashSet<Digest>,
+        source: &Arc<dyn BlobSource>,
+        progress: &Progress,
+    ) -> Vec<Job> {
         let mut jobs: Vec<Job> = Vec::new();
         let mut below: Option<(ChainId, watch::Receiver<bool>)> = None;
         for layer in layers {
@@ -227,6 +256,7 @@ impl Unpacker {
             jobs.push(Job {
                 shared: self.shared.clone(),
                 layer: layer.clone(),
+                blob_wanted: !unwanted.contains(&layer.descriptor.digest),
                 chain,
                 parent,
                 parent_ready: below.take().map(|(_, ready)| ready),
@@ -298,9 +328,36 @@ impl Drop for StopOnDrop {
     }
 }
 
+/// Has what was written so far go to the disk while the rest still comes in, so that the sync at the end finds little to
+/// wait for. Ends when dropped.
+#[derive(Debug)]
+struct Flushing(tokio::task::JoinHandle<()>);
+
+impl Flushing {
+    fn begin(shared: Arc<Shared>) -> Self {
+        Self(tokio::spawn(async move {
+            let begin = Instant::now();
+            loop {
+                // Ever more rarely: a slow line must not make the disk work all the time.
+                tokio::time::sleep(FLUSH_PAUSE.max(begin.elapsed() / 10)).await;
+                if let Err(error) = shared.snapshotter.sync().await {
+                    // The sync at the end meets it too, and is the one that counts.
+                    tracing::debug!(error = error.report(), "could not write out early");
+                }
+            }
+        }))
+    }
+}
+
+impl Drop for Flushing {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Shared {
-    fn lock_path(&self, what: &str, digest: &Digest) -> PathBuf {
-        self.locks.join(format!("{what}-{}", digest.hex()))
+    async fn lock(&self, what: &str, digest: &Digest) -> Result<Held> {
+        self.locks.lock(format!("{what}-{}", digest.hex())).await
     }
 
     async fn has_blob(&self, blob: &Descriptor) -> Result<bool> {
@@ -321,6 +378,8 @@ impl Shared {
 struct Job {
     shared: Arc<Shared>,
     layer: LayerRef,
+    /// Whether the blob must be here in the end, though its layer may be.
+    blob_wanted: bool,
     chain: ChainId,
     parent: Option<ChainId>,
     parent_ready: Option<watch::Receiver<bool>>,
@@ -345,11 +404,12 @@ impl Job {
 
     async fn layer(&mut self, stop: &Stop, stopped: &mut watch::Receiver<bool>) -> Result<()> {
         if self.shared.snapshotter.exists(&self.chain).await? {
-            return self.exists();
+            return self.keep_blob(stop, stopped).await;
         }
-        let _held = unless(stopped, lock::lock(self.shared.lock_path("chain", &self.chain))).await?;
+        let held = unless(stopped, self.shared.lock("chain", &self.chain)).await?;
         if self.shared.snapshotter.exists(&self.chain).await? {
-            return self.exists();
+            drop(held);
+            return self.keep_blob(stop, stopped).await;
         }
         let key: SnapshotKey = format!("unpack-{}-{}", self.shared.owner, random_name(16)?);
         let unpacked = self.unpack(&key, stop, stopped).await;
@@ -370,6 +430,26 @@ impl Job {
         let Descriptor { digest, size, .. } = self.layer.descriptor;
         self.progress.report(ProgressEvent::Exists { digest, size });
         Ok(())
+    }
+
+    /// The layer is here. Its blob may not be, if it came with other bytes that unpack to the same, and is what a push or a
+    /// save of this image must send.
+    async fn keep_blob(&self, stop: &Stop, stopped: &mut watch::Receiver<bool>) -> Result<()> {
+        let blob = &self.layer.descriptor;
+        if !self.blob_wanted || self.shared.has_blob(blob).await? {
+            return self.exists();
+        }
+        let _held = unless(stopped, self.shared.lock("blob", &blob.digest)).await?;
+        if self.shared.has_blob(blob).await? {
+            return self.exists();
+        }
+        let kept = blob.clone();
+        let keep = move |mut reader: BlobReader| {
+            reader.drain()?;
+            reader.commit(&kept)
+        };
+        let stream = unless(stopped, self.source.open(blob)).await?;
+        self.receive(stream, stop, stopped, keep).await
     }
 
     async fn unpack(&mut self, key: &SnapshotKey, stop: &Stop, stopped: &mut watch::Receiver<bool>) -> Result<()> {
@@ -411,17 +491,15 @@ impl Job {
         stopped: &mut watch::Receiver<bool>,
     ) -> Result<(LayerTarget, Applied)> {
         let blob = self.layer.descriptor.clone();
-        let _held = unless(stopped, lock::lock(self.shared.lock_path("blob", &blob.digest))).await?;
-        let workers = self.shared.workers.clone();
-        let permit = unless(stopped, async {
-            workers.acquire_owned().await.map_err(|_| cancelled())
-        })
-        .await?;
+        let _held = unless(stopped, self.shared.lock("blob", &blob.digest)).await?;
+        let processors = self.shared.processors.clone();
+        let permit = unless(stopped, async { processors.one().await.ok_or_else(cancelled) }).await?;
         if self.shared.has_blob(&blob).await? {
             let target = self.shared.snapshotter.begin_layer(key, self.parent.as_ref()).await?;
             let file = self.shared.content.open(&blob.digest).await?;
             let reader = BlobReader::store(file, stop.clone());
-            let applied = self.worker(reader, target.clone()).await;
+            let work = self.work(target.clone());
+            let applied = blocking(move || work(reader)).await;
             if applied.is_ok() || stop.is_set() || self.is_whole().await? {
                 drop(permit);
                 return applied
@@ -434,26 +512,44 @@ impl Job {
         }
         let stream = unless(stopped, self.source.open(&blob)).await?;
         let target = self.shared.snapshotter.begin_layer(key, self.parent.as_ref()).await?;
+        let work = self.work(target.clone());
+        let applied = self.receive(stream, stop, stopped, work).await;
+        drop(permit);
+        if applied.as_ref().is_err_and(blames_the_layer) {
+            // As announced, and of no use to anyone.
+            self.shared.content.remove(&blob.digest).await?;
+        }
+        Ok((target, applied?))
+    }
+
+    /// Has a worker take a blob's bytes while they arrive.
+    async fn receive<T: Send + 'static>(
+        &self,
+        stream: BlobBytes,
+        stop: &Stop,
+        stopped: &mut watch::Receiver<bool>,
+        work: impl FnOnce(BlobReader) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let blob = &self.layer.descriptor;
         let ingest = self.shared.content.ingest(Some(&blob.digest), Some(blob.size)).await?;
         let (sender, chunks) = mpsc::channel(CHUNKS);
-        let teller = Teller::new(self.progress.clone(), &blob);
+        let teller = Teller::new(self.progress.clone(), blob);
         let reader = BlobReader::network(chunks, ingest, teller, stop.clone());
         let feeding = async {
             // Dropping the sender ends the worker's wait; it then finds that it was stopped.
             let fed = async {
-                feed(stream, &blob, sender).await;
+                feed(stream, blob, sender).await;
                 Ok(())
             };
             let _ = unless(stopped, fed).await;
         };
-        let (applied, ()) = futures_util::join!(self.worker(reader, target.clone()), feeding);
-        drop(permit);
-        Ok((target, applied?))
+        let (worked, ()) = futures_util::join!(blocking(move || work(reader)), feeding);
+        worked
     }
 
-    async fn worker(&self, reader: BlobReader, target: LayerTarget) -> Result<Applied> {
+    fn work(&self, target: LayerTarget) -> impl FnOnce(BlobReader) -> Result<Applied> + Send + 'static {
         let (shared, layer) = (self.shared.clone(), self.layer.clone());
-        blocking(move || work(reader, &target, &layer, &shared)).await
+        move |reader| work(reader, &target, &layer, &shared)
     }
 
     /// Whether the blob in the store hashes to its name.
@@ -470,8 +566,17 @@ impl Job {
 }
 
 /// The worker's side: blocking, one pass.
-fn work(reader: BlobReader, target: &LayerTarget, layer: &LayerRef, shared: &Shared) -> Result<Applied> {
-    let (applied, mut reader) = apply_from(reader, target, &shared.ownership, &shared.limits)?;
+fn work(mut reader: BlobReader, target: &LayerTarget, layer: &LayerRef, shared: &Shared) -> Result<Applied> {
+    let processors = Some(shared.processors.clone());
+    let applied = match apply_with(&mut reader, target, &shared.ownership, &shared.limits, processors) {
+        // Whether the layer is hostile, or was damaged on its way, only its digest tells: at the end.
+        Err(error) if blames_the_layer(&error) => {
+            reader.drain()?;
+            reader.commit(&layer.descriptor)?;
+            return Err(error);
+        }
+        other => other?,
+    };
     if applied.diff_id != layer.diff_id {
         let message = format!(
             "the layer's content hashes to {}, the image says {}",
@@ -486,6 +591,10 @@ fn work(reader: BlobReader, target: &LayerTarget, layer: &LayerRef, shared: &Sha
         tracing::info!(layer = %layer.descriptor.digest, devices, xattrs, "left out what this user cannot make");
     }
     Ok(applied)
+}
+
+fn blames_the_layer(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::UnsafeArchive | ErrorKind::Unsupported { .. })
 }
 
 /// Does something unless the caller goes away first.

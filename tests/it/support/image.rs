@@ -53,7 +53,7 @@ impl Files {
         self
     }
 
-    fn tar(&self) -> std::io::Result<Vec<u8>> {
+    pub fn tar(&self) -> std::io::Result<Vec<u8>> {
         let mut archive = tar::Builder::new(Vec::new());
         for (path, entry) in &self.0 {
             let mut header = tar::Header::new_gnu();
@@ -126,13 +126,21 @@ pub fn busybox(dir: &Path) -> Result<Layout, Stop> {
 
 /// A layout of gzip layers with `config` as the image's own settings.
 pub fn write_layout(dir: &Path, layers: &[Files], config: &Value) -> Result<Layout, Stop> {
+    let mut packed = Vec::new();
+    for layer in layers {
+        let tar = layer.tar()?;
+        packed.push((digest(&tar), gzip(&tar)?));
+    }
+    write_packed(dir, packed, config)
+}
+
+/// A layout of layers that are packed already, each with the digest of its tar.
+pub fn write_packed(dir: &Path, layers: Vec<(String, Vec<u8>)>, config: &Value) -> Result<Layout, Stop> {
     fs::create_dir_all(dir.join("blobs/sha256"))?;
     let mut diff_ids = Vec::new();
     let mut blobs = Vec::new();
-    for layer in layers {
-        let tar = layer.tar()?;
-        diff_ids.push(digest(&tar));
-        let blob = gzip(&tar)?;
+    for (diff_id, blob) in layers {
+        diff_ids.push(diff_id);
         blobs.push((put(dir, &blob)?, blob.len() as u64));
     }
     let config = json!({

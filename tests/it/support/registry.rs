@@ -78,6 +78,22 @@ impl Registry {
         log.lines().filter(|line| line.contains(" HTTP/1.1\" ")).count()
     }
 
+    /// How many uploads of a blob were begun.
+    pub fn uploads(&self) -> usize {
+        self.lines(|line| line.contains("\"POST ") && line.contains("/blobs/uploads/"))
+    }
+
+    /// How many requests brought bytes of a blob.
+    pub fn blobs_received(&self) -> usize {
+        let brings = |line: &str| line.contains("\"PUT ") || line.contains("\"PATCH ");
+        self.lines(|line| brings(line) && line.contains("/blobs/uploads/"))
+    }
+
+    fn lines(&self, wanted: impl Fn(&str) -> bool) -> usize {
+        let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        log.lines().filter(|line| wanted(line)).count()
+    }
+
     /// The file of a blob, to damage.
     pub fn blob_file(&self, digest: &str) -> PathBuf {
         let hex = digest.trim_start_matches("sha256:");

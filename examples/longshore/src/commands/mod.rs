@@ -2,16 +2,23 @@
 
 pub mod df;
 pub mod events;
+pub mod history;
+pub mod image_prune;
 pub mod images;
+pub mod import;
 pub mod info;
 pub mod inspect;
 pub mod kill;
+pub mod load;
+pub mod login;
 pub mod logs;
 pub mod ps;
 pub mod pull;
+pub mod push;
 pub mod rm;
 pub mod rmi;
 pub mod run;
+pub mod save;
 pub mod stop;
 pub mod tag;
 
@@ -19,7 +26,7 @@ use std::io::{self, Write as _};
 
 use longshore::Filter;
 
-use crate::cli::{Cli, SystemVerb, Verb};
+use crate::cli::{Cli, ImageVerb, SystemVerb, Verb};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options;
@@ -29,10 +36,18 @@ pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
     let context = Context::new(cli.root, cli.host.as_deref())?;
     match cli.verb {
         Verb::Run(args) => run::run(&context, *args).await,
-        Verb::Pull(args) => pull::run(&context, args).await,
-        Verb::Images(args) => images::run(&context, args).await,
-        Verb::Tag(args) => tag::run(&context, args).await,
-        Verb::Rmi(args) => rmi::run(&context, args).await,
+        Verb::Pull(args) | Verb::Image(ImageVerb::Pull(args)) => pull::run(&context, args).await,
+        Verb::Push(args) | Verb::Image(ImageVerb::Push(args)) => push::run(&context, args).await,
+        Verb::Save(args) | Verb::Image(ImageVerb::Save(args)) => save::run(&context, args).await,
+        Verb::Load(args) | Verb::Image(ImageVerb::Load(args)) => load::run(&context, args).await,
+        Verb::Import(args) | Verb::Image(ImageVerb::Import(args)) => import::run(&context, args).await,
+        Verb::History(args) | Verb::Image(ImageVerb::History(args)) => history::run(&context, args).await,
+        Verb::Images(args) | Verb::Image(ImageVerb::Ls(args)) => images::run(&context, args).await,
+        Verb::Tag(args) | Verb::Image(ImageVerb::Tag(args)) => tag::run(&context, args).await,
+        Verb::Rmi(args) | Verb::Image(ImageVerb::Rm(args)) => rmi::run(&context, args).await,
+        Verb::Image(ImageVerb::Prune(args)) => image_prune::run(&context, args).await,
+        Verb::Login(args) => login::run(args).await,
+        Verb::Logout(args) => login::logout(args).await,
         Verb::Ps(args) => ps::run(&context, args).await,
         Verb::Logs(args) => logs::run(&context, args).await,
         Verb::Inspect(args) => inspect::run(&context, args).await,

@@ -15,6 +15,7 @@ use crate::types::{Digest, MediaType};
 
 mod auth;
 mod mock;
+mod push;
 mod real;
 mod tls;
 

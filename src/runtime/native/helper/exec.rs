@@ -155,7 +155,7 @@ fn capabilities(plan: &Plan<'_>) -> Done {
     const PR_CAP_AMBIENT: usize = 47;
     let step = Step::Capabilities;
     let _ = sys::prctl(PR_CAP_AMBIENT, 4, 0);
-    let known = at(step, known_caps())?;
+    let known = at(step, known_caps(plan.has(flag::ALL_CAPS)))?;
     let (permitted, inheritable, ambient) = (plan.caps(1), plan.caps(3), plan.caps(4));
     at(
         step,
@@ -171,16 +171,17 @@ fn capabilities(plan: &Plan<'_>) -> Done {
     Ok(())
 }
 
-/// The capabilities that this kernel has.
+/// The capabilities that this kernel has; with `bounded`, those of them that can be had here.
 #[unsafe(link_section = "lhchild")]
-fn known_caps() -> Sys<u64> {
+fn known_caps(bounded: bool) -> Sys<u64> {
     const PR_CAPBSET_READ: usize = 23;
     let mut known = 0;
     for cap in 0..=LAST_CAP {
-        if sys::prctl(PR_CAPBSET_READ, cap, 0).is_err() {
-            break;
+        match sys::prctl(PR_CAPBSET_READ, cap, 0) {
+            Err(_) => break,
+            Ok(0) if bounded => {}
+            Ok(_) => known |= 1 << cap,
         }
-        known |= 1 << cap;
     }
     Ok(known)
 }

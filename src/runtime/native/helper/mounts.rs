@@ -77,7 +77,7 @@ fn overlay(record: &MountRecord<'_>) -> Sys<i32> {
     for lower in strings {
         match set_directory(context, b"lowerdir+\0", lower) {
             Ok(_) => {}
-            // Before Linux 6.8 there is no such key.
+            // From Linux 6.5 to 6.7 there is no such key.
             Err(sys::EINVAL) => {
                 sys::close(context);
                 return overlay_by_mount(record);
@@ -98,7 +98,11 @@ fn overlay(record: &MountRecord<'_>) -> Sys<i32> {
     // What these turn off may be compiled out, or off already.
     let _ = sys::fsconfig_set(context, b"index\0", Some(b"off\0"));
     let _ = sys::fsconfig_set(context, b"metacopy\0", Some(b"off\0"));
-    finish(context, u64::from(record.attributes))
+    match finish(context, u64::from(record.attributes)) {
+        // Before Linux 6.5, options are but collected, and refused now.
+        Err(sys::EINVAL) => overlay_by_mount(record),
+        result => result,
+    }
 }
 
 /// Sets a directory. The call takes 255 bytes at most, so that a longer path goes by way of a descriptor.
@@ -123,6 +127,9 @@ fn overlay_by_mount(record: &MountRecord<'_>) -> Sys<i32> {
     let mut strings = record.strings.clone().skip(1);
     let upper = strings.next().ok_or(sys::EBADMSG)?;
     let work = strings.next().ok_or(sys::EBADMSG)?;
+    // First of all: a directory opened before is one of another namespace, which the kernel does not take for a layer.
+    sys::unshare(sys::CLONE_NEWNS)?;
+    sys::make_private()?;
     let mut options = Text::new();
     options.add(b"index=off,metacopy=off")?;
     if record.flags & mount::USER_XATTR != 0 {
@@ -144,8 +151,6 @@ fn overlay_by_mount(record: &MountRecord<'_>) -> Sys<i32> {
         }
     }
     let place = place.ok_or(sys::EINVAL)?;
-    sys::unshare(sys::CLONE_NEWNS)?;
-    sys::make_private()?;
     sys::mount(b"overlay\0", place, b"overlay\0", 0, options.finish()?)?;
     let tree = sys::open_tree(AT_FDCWD, place, false)?;
     if record.attributes != 0 {

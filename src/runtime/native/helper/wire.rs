@@ -210,6 +210,8 @@ pub(crate) mod flag {
     /// `/dev` is a tmpfs of the plan: fill it.
     pub(crate) const FILL_DEV: u32 = 1 << 9;
     pub(crate) const HAS_SECCOMP: u32 = 1 << 10;
+    /// All capabilities are wanted, that is those that the helper has.
+    pub(crate) const ALL_CAPS: u32 = 1 << 13;
     /// The container has a user namespace of its own.
     pub(crate) const OWN_USERNS: u32 = 1 << 11;
     /// Its ids are not the zygote's: mounts that ask for it are id-mapped.

@@ -1,0 +1,430 @@
+//! `containers/create`: Docker's JSON to a [`ContainerSpec`], a pure function, and one call.
+//!
+//! Every option is taken, refused, or ignored because it says nothing here. What the engine does not have is refused with
+//! the option's name and what it would need; `docs/differences.md` lists what is ignored with a warning.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::super::call::Call;
+use super::super::error::Failure;
+use super::super::object::{Object, OneOrMany};
+use super::super::reply;
+use super::super::router::Answer;
+use super::mounts;
+use crate::containers::{ContainerSpec, Limits, NetworkMode, Seccomp, Ulimit};
+use crate::error::{Error, ErrorKind, ObjectKind};
+use crate::types::{Bytes, Platform};
+
+/// What this version of the engine has not, and what it would take.
+const LATER: &str = "a version of longshore that has it";
+const NO_NETWORKS: &str = "a version of longshore with bridge networks; use the network mode host or none";
+const NO_VOLUMES: &str = "a version of longshore with volumes; bind a directory of the host";
+
+const REFUSED: &[(&str, &str)] = &[("Volumes", NO_VOLUMES), ("MacAddress", NO_NETWORKS)];
+
+pub(super) const REFUSED_OF_HOST: &[(&str, &str)] = &[
+    (
+        "Privileged",
+        "a version of longshore with devices; add single capabilities",
+    ),
+    ("Devices", LATER),
+    ("DeviceRequests", LATER),
+    ("DeviceCgroupRules", LATER),
+    ("PortBindings", NO_NETWORKS),
+    ("PublishAllPorts", NO_NETWORKS),
+    ("Links", NO_NETWORKS),
+    ("Dns", NO_NETWORKS),
+    ("DnsOptions", NO_NETWORKS),
+    ("DnsSearch", NO_NETWORKS),
+    ("ExtraHosts", LATER),
+    ("VolumesFrom", NO_VOLUMES),
+    ("Sysctls", LATER),
+    ("StorageOpt", LATER),
+    ("Annotations", LATER),
+    ("CgroupParent", LATER),
+    ("Cgroup", LATER),
+    ("CpusetMems", LATER),
+    ("CpuRealtimePeriod", LATER),
+    ("CpuRealtimeRuntime", LATER),
+    ("BlkioWeight", LATER),
+    ("BlkioWeightDevice", LATER),
+    ("BlkioDeviceReadBps", LATER),
+    ("BlkioDeviceWriteBps", LATER),
+    ("BlkioDeviceReadIOps", LATER),
+    ("BlkioDeviceWriteIOps", LATER),
+    ("OomKillDisable", LATER),
+    ("KernelMemory", "a kernel that still has it, which none does"),
+    ("KernelMemoryTCP", "a kernel that still has it, which none does"),
+    ("CpuCount", "Windows"),
+    ("CpuPercent", "Windows"),
+    ("IOMaximumIOps", "Windows"),
+    ("IOMaximumBandwidth", "Windows"),
+];
+
+pub(super) async fn create(mut call: Call) -> Answer {
+    let body = call.object().await?;
+    if body.is_empty() {
+        return Err(Failure::bad("config cannot be empty in order to create a container"));
+    }
+    let (mut spec, warnings) = spec(body)?;
+    if let Some(name) = call.query.get("name") {
+        spec.name = Some(name.strip_prefix('/').unwrap_or(name).to_owned());
+    }
+    if let Some(platform) = call.query.get("platform") {
+        spec.platform = Some(platform.parse::<Platform>()?);
+    }
+    let (name, image) = (spec.name.clone(), spec.image.clone());
+    match call.engine.containers().create(spec).await {
+        Ok(created) => {
+            let warnings = [warnings, created.warnings].concat();
+            let body = json!({"Id": created.id.as_str(), "Warnings": warnings});
+            Ok(reply::json(StatusCode::CREATED, &body))
+        }
+        Err(error) if matches!(error.object(), Some((ObjectKind::Image, _))) && error.is_not_found() => {
+            // Clients pull when they read this. Docker names the tag that it assumed.
+            let familiar = image.parse::<crate::types::Reference>().map(|name| name.familiar());
+            let message = format!("No such image: {}", familiar.unwrap_or(image));
+            Err(Failure::from(error).say(message))
+        }
+        Err(error) if error.is_conflict() => Err(name_taken(&call, &name.unwrap_or_default(), error).await),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Docker's words for a name that is taken, which name the container that has it.
+pub(super) async fn name_taken(call: &Call, name: &str, error: Error) -> Failure {
+    let Ok(other) = call.engine.containers().inspect(name).await else {
+        return error.into();
+    };
+    let message = format!(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{}\". You have to remove (or rename) \
+         that container to be able to reuse that name.",
+        other.id
+    );
+    Failure::from(error).say(message)
+}
+
+/// Docker's JSON to what a manager takes, and what is not quite as asked for.
+pub(in crate::api) fn spec(body: Map<String, Value>) -> Result<(ContainerSpec, Vec<String>), Failure> {
+    let mut warnings = Vec::new();
+    let mut config = Object::new("", body);
+    let Some(image) = config.text("Image")? else {
+        return Err(Failure::bad("invalid Image: no image was named"));
+    };
+    let mut spec = ContainerSpec::image(image);
+    take_process(&mut config, &mut spec)?;
+    let mut host = config.object("HostConfig")?;
+    take_isolation(&mut host, &mut spec)?;
+    take_limits(&mut host, &mut spec.limits)?;
+    mounts::take(&mut host, &mut spec)?;
+    spec.network = network(&mut config, &mut host, &mut warnings)?;
+    config.refuse(REFUSED)?;
+    host.refuse(REFUSED_OF_HOST)?;
+    Ok((spec, warnings))
+}
+
+/// What runs, and as whom.
+fn take_process(config: &mut Object, spec: &mut ContainerSpec) -> Result<(), Failure> {
+    spec.command = list(config, "Cmd")?;
+    // One empty word resets the image's entrypoint.
+    spec.entrypoint = list(config, "Entrypoint")?.map(|words| if words == [""] { Vec::new() } else { words });
+    spec.env = env(config)?;
+    spec.working_dir = config.text("WorkingDir")?.map(Into::into);
+    spec.user = config.text("User")?;
+    spec.hostname = config.text("Hostname")?;
+    spec.domainname = config.text("Domainname")?;
+    spec.tty = config.take_or_default("Tty")?;
+    spec.open_stdin = config.take_or_default("OpenStdin")?;
+    spec.stdin_once = config.take_or_default("StdinOnce")?;
+    spec.labels = config.take_or_default::<BTreeMap<String, String>>("Labels")?;
+    spec.stop_signal = config.text("StopSignal")?.map(|name| name.parse()).transpose()?;
+    spec.stop_timeout = config
+        .take::<i64>("StopTimeout")?
+        .map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::from(u32::MAX))));
+    health(config)
+}
+
+/// A probe that somebody asked for must run. None, and one that is switched off, needs nothing.
+fn health(config: &mut Object) -> Result<(), Failure> {
+    let mut health = config.object("Healthcheck")?;
+    let test: Vec<String> = health.take_or_default("Test")?;
+    match test.first().map(String::as_str) {
+        None | Some("" | "NONE") => Ok(()),
+        Some(_) => Err(Failure::option(
+            "Healthcheck",
+            "a version of longshore with health checks; --no-healthcheck switches it off",
+        )),
+    }
+}
+
+fn list(config: &mut Object, key: &str) -> Result<Option<Vec<String>>, Failure> {
+    let words = config.take::<OneOrMany>(key)?;
+    // Docker takes an empty list for none.
+    Ok(words.map(|words| words.0).filter(|words| !words.is_empty()))
+}
+
+/// `NAME=value`. A name alone would take a variable of the image's away.
+fn env(config: &mut Object) -> Result<BTreeMap<String, String>, Failure> {
+    let mut env = BTreeMap::new();
+    for variable in config.take_or_default::<Vec<String>>("Env")? {
+        let Some((name, value)) = variable.split_once('=') else {
+            let option = format!("Env {variable:?} without a value");
+            return Err(Failure::option(
+                &option,
+                "a value after `=`; taking a variable of the image's away is not there yet",
+            ));
+        };
+        env.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(env)
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct RestartPolicy {
+    name: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct LogConfig {
+    #[serde(rename = "Type")]
+    driver: Option<String>,
+    config: Option<BTreeMap<String, String>>,
+}
+
+/// How it is kept apart, and what becomes of it.
+fn take_isolation(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Failure> {
+    spec.auto_remove = host.take_or_default("AutoRemove")?;
+    spec.init = host.take_or_default("Init")?;
+    spec.read_only = host.take_or_default("ReadonlyRootfs")?;
+    spec.cap_add = host.take_or_default::<OneOrMany>("CapAdd")?.0;
+    spec.cap_drop = host.take_or_default::<OneOrMany>("CapDrop")?.0;
+    spec.groups = host.take_or_default("GroupAdd")?;
+    spec.oom_score_adj = host.take::<i32>("OomScoreAdj")?.filter(|score| *score != 0);
+    spec.masked_paths = host.take("MaskedPaths")?;
+    spec.readonly_paths = host.take("ReadonlyPaths")?;
+    spec.shm_size = bytes(host, "ShmSize")?;
+    spec.tty_size = console(host)?;
+    spec.ulimits = ulimits(host)?;
+    security(host, spec)?;
+    namespaces(host)?;
+    take_restart(host)?;
+    let log: LogConfig = host.take_or_default("LogConfig")?;
+    let plain = log.config.is_none_or(|options| options.is_empty());
+    match log.driver.as_deref() {
+        None | Some("" | "json-file" | "local") if plain => {}
+        driver => {
+            let option = format!("HostConfig.LogConfig {:?} with its options", driver.unwrap_or_default());
+            return Err(Failure::option(&option, "the default log driver, without options"));
+        }
+    }
+    match host.text("Runtime")?.as_deref() {
+        None | Some("native" | "runc") => Ok(()),
+        Some(name) => Err(Failure::option(
+            &format!("HostConfig.Runtime {name:?}"),
+            "an engine that was opened with that runtime",
+        )),
+    }
+}
+
+/// A container that must be started again by somebody must not find that nobody does.
+pub(super) fn take_restart(host: &mut Object) -> Result<(), Failure> {
+    let restart: RestartPolicy = host.take_or_default("RestartPolicy")?;
+    match restart.name.as_deref() {
+        None | Some("" | "no") => Ok(()),
+        Some(name) => Err(Failure::option(
+            &format!("RestartPolicy {name:?}"),
+            "a version of longshore that restarts containers; use the policy no",
+        )),
+    }
+}
+
+/// Rows and columns; zeros count as none.
+fn console(host: &mut Object) -> Result<Option<(u16, u16)>, Failure> {
+    match host.take_or_default::<Vec<u16>>("ConsoleSize")?[..] {
+        [] | [0, _] | [_, 0] => Ok(None),
+        [rows, columns] => Ok(Some((rows, columns))),
+        _ => Err(host.bad("ConsoleSize", "two numbers, rows and columns, are needed")),
+    }
+}
+
+fn ulimits(host: &mut Object) -> Result<Vec<Ulimit>, Failure> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Asked {
+        name: String,
+        #[serde(default)]
+        soft: i64,
+        #[serde(default)]
+        hard: i64,
+    }
+    // -1 is no limit.
+    let number = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
+    let asked: Vec<Asked> = host.take_or_default("Ulimits")?;
+    let limits = asked.into_iter().map(|limit| Ulimit {
+        name: limit.name,
+        soft: number(limit.soft),
+        hard: number(limit.hard),
+    });
+    Ok(limits.collect())
+}
+
+/// Source: moby, `daemon/daemon_unix.go`, `parseSecurityOpt`; the client sends a seccomp profile as its text.
+fn security(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Failure> {
+    for option in host.take_or_default::<Vec<String>>("SecurityOpt")? {
+        // `=` is today's, `:` was yesterday's.
+        let (name, value) = option
+            .split_once('=')
+            .or_else(|| option.split_once(':'))
+            .unwrap_or((&option, ""));
+        match (name, value) {
+            ("no-new-privileges", "" | "true") => spec.no_new_privileges = true,
+            ("no-new-privileges", "false") => spec.no_new_privileges = false,
+            ("seccomp", "unconfined") => spec.seccomp = Seccomp::Unconfined,
+            ("seccomp", "builtin") => spec.seccomp = Seccomp::Default,
+            ("seccomp", profile) => {
+                return Err(match serde_json::from_str::<Value>(profile) {
+                    Ok(_) => Failure::option("SecurityOpt seccomp with a profile", LATER),
+                    Err(error) => host.bad("SecurityOpt", format!("the seccomp profile is no JSON: {error}")),
+                });
+            }
+            // Nothing of it is in force anyway.
+            ("apparmor", "unconfined") | ("label", "disable") => {}
+            ("systempaths", "unconfined") => {
+                spec.masked_paths = Some(Vec::new());
+                spec.readonly_paths = Some(Vec::new());
+            }
+            _ => return Err(Failure::option(&format!("HostConfig.SecurityOpt {name:?}"), LATER)),
+        }
+    }
+    Ok(())
+}
+
+/// Namespaces: a container has its own, and can have no other's.
+fn namespaces(host: &mut Object) -> Result<(), Failure> {
+    for (key, own) in [
+        ("PidMode", &["private"][..]),
+        ("IpcMode", &["private", "shareable"]),
+        ("UTSMode", &["private"]),
+        ("CgroupnsMode", &["private"]),
+        // Docker's word for no user namespace of its own, the default.
+        ("UsernsMode", &["host"]),
+    ] {
+        let asked = host.text(key)?;
+        if let Some(asked) = asked.filter(|asked| !own.contains(&asked.as_str())) {
+            let option = format!("HostConfig.{key} {asked:?}");
+            return Err(Failure::option(
+                &option,
+                "a version of longshore that shares namespaces",
+            ));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn take_limits(host: &mut Object, limits: &mut Limits) -> Result<(), Failure> {
+    limits.memory = bytes(host, "Memory")?;
+    limits.memory_reservation = bytes(host, "MemoryReservation")?;
+    limits.memory_swap = host.take::<i64>("MemorySwap")?.filter(|swap| *swap != 0);
+    limits.cpu_shares = unsigned(host, "CpuShares")?;
+    limits.cpuset_cpus = host.text("CpusetCpus")?;
+    limits.pids = host.take::<i64>("PidsLimit")?.filter(|pids| *pids > 0);
+    limits.nano_cpus = cpus(host)?;
+    // -1 and none leave it to the kernel.
+    match host.take::<i64>("MemorySwappiness")? {
+        None | Some(-1) => Ok(()),
+        Some(_) => Err(Failure::option("HostConfig.MemorySwappiness", LATER)),
+    }
+}
+
+/// CPUs, or a quota of a period, which is the same.
+fn cpus(host: &mut Object) -> Result<Option<u64>, Failure> {
+    let nano = unsigned(host, "NanoCpus")?;
+    let (period, quota) = (
+        unsigned(host, "CpuPeriod")?,
+        host.take::<i64>("CpuQuota")?.filter(|quota| *quota > 0),
+    );
+    let Some(quota) = quota.and_then(|quota| u64::try_from(quota).ok()) else {
+        return Ok(nano);
+    };
+    if nano.is_some() {
+        return Err(Failure::bad(
+            "Conflicting options: Nano CPUs and CPU Quota cannot both be set",
+        ));
+    }
+    // 100 ms is the kernel's period, and ours.
+    let period = period.unwrap_or(100_000);
+    let exact = u128::from(quota) * 1_000_000_000 / u128::from(period);
+    let nano = u64::try_from(exact).map_err(|_| host.bad("CpuQuota", "it is too large"))?;
+    Ok(Some(nano))
+}
+
+/// A number that cannot be negative; 0 is none.
+fn unsigned(host: &mut Object, key: &str) -> Result<Option<u64>, Failure> {
+    match host.take::<i64>(key)? {
+        None | Some(0) => Ok(None),
+        Some(value) => match u64::try_from(value) {
+            Ok(value) => Ok(Some(value)),
+            Err(_) => Err(host.bad(key, "it cannot be negative")),
+        },
+    }
+}
+
+fn bytes(host: &mut Object, key: &str) -> Result<Option<Bytes>, Failure> {
+    Ok(unsigned(host, key)?.map(Bytes::new))
+}
+
+/// The network. There is no bridge yet: where Docker would take one by itself, the container has loopback alone, and the
+/// client is told.
+fn network(config: &mut Object, host: &mut Object, warnings: &mut Vec<String>) -> Result<NetworkMode, Failure> {
+    let disabled: bool = config.take_or_default("NetworkDisabled")?;
+    let mode = host.text("NetworkMode")?.unwrap_or_else(|| "default".into());
+    let mut networking = config.object("NetworkingConfig")?;
+    let endpoints: BTreeMap<String, Value> = networking.take_or_default("EndpointsConfig")?;
+    for name in endpoints.keys() {
+        known(name)?;
+    }
+    if disabled {
+        return Ok(NetworkMode::None);
+    }
+    match known(&mode)? {
+        "none" => Ok(NetworkMode::None),
+        "host" => Ok(NetworkMode::Host),
+        _ => {
+            warnings.push(format!(
+                "there is no bridge network yet: with the network mode {mode:?} the container has loopback alone; choose \
+                 host to share the host's network"
+            ));
+            Ok(NetworkMode::None)
+        }
+    }
+}
+
+/// A network that there is, or that Docker has by itself.
+fn known(name: &str) -> Result<&str, Failure> {
+    match name {
+        "none" | "host" | "default" | "bridge" => Ok(name),
+        _ if name.starts_with("container:") => {
+            let option = format!("HostConfig.NetworkMode {name:?}");
+            Err(Failure::option(
+                &option,
+                "a version of longshore that shares namespaces",
+            ))
+        }
+        _ => {
+            let message = format!("network {name} not found");
+            Err(Error::new(ErrorKind::NotFound, message)
+                .with_object(ObjectKind::Network, name)
+                .into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

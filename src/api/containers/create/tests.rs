@@ -1,0 +1,146 @@
+use serde_json::json;
+
+use super::*;
+
+fn of(value: Value) -> Result<(ContainerSpec, Vec<String>), Failure> {
+    let Value::Object(body) = value else {
+        panic!("an object")
+    };
+    spec(body)
+}
+
+/// What `docker run -i --rm -m 64m busybox cat` sends (docker 28), shortened to what is not a default twice.
+fn from_the_client() -> Value {
+    json!({
+        "Hostname": "", "Domainname": "", "User": "", "AttachStdin": true, "AttachStdout": true, "AttachStderr": true,
+        "Tty": false, "OpenStdin": true, "StdinOnce": true, "Env": null, "Cmd": ["cat"], "Image": "busybox",
+        "Volumes": {}, "WorkingDir": "", "Entrypoint": null, "OnBuild": null, "Labels": {},
+        "HostConfig": {
+            "Binds": null, "ContainerIDFile": "", "LogConfig": {"Type": "", "Config": {}}, "NetworkMode": "none",
+            "PortBindings": {}, "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}, "AutoRemove": true,
+            "VolumeDriver": "", "VolumesFrom": null, "ConsoleSize": [0, 0], "CapAdd": null, "CapDrop": null,
+            "CgroupnsMode": "", "Dns": [], "DnsOptions": [], "DnsSearch": [], "ExtraHosts": null, "GroupAdd": null,
+            "IpcMode": "", "Cgroup": "", "Links": null, "OomScoreAdj": 0, "PidMode": "", "Privileged": false,
+            "PublishAllPorts": false, "ReadonlyRootfs": false, "SecurityOpt": null, "UTSMode": "", "UsernsMode": "",
+            "ShmSize": 0, "Isolation": "", "CpuShares": 0, "Memory": 67108864, "NanoCpus": 0, "CgroupParent": "",
+            "BlkioWeight": 0, "BlkioWeightDevice": [], "BlkioDeviceReadBps": [], "CpuPeriod": 0, "CpuQuota": 0,
+            "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0, "CpusetCpus": "", "CpusetMems": "", "Devices": [],
+            "DeviceCgroupRules": null, "DeviceRequests": null, "MemoryReservation": 0, "MemorySwap": 0,
+            "MemorySwappiness": -1, "OomKillDisable": false, "PidsLimit": 0, "Ulimits": [], "CpuCount": 0,
+            "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0, "MaskedPaths": null, "ReadonlyPaths": null,
+        },
+        "NetworkingConfig": {"EndpointsConfig": {}},
+    })
+}
+
+#[test]
+fn p38_what_the_client_sends_by_default() {
+    let (made, warnings) = of(from_the_client()).unwrap();
+    let mut expected = ContainerSpec::image("busybox")
+        .command(["cat"])
+        .open_stdin(true)
+        .auto_remove(true)
+        .memory(Bytes::mib(64));
+    expected.stdin_once = true;
+    assert_eq!(made, expected);
+    assert!(warnings.is_empty());
+}
+
+#[test]
+fn the_network_that_is_not_there_yet() {
+    let with = |mode: &str| of(json!({"Image": "a", "HostConfig": {"NetworkMode": mode}}));
+    for mode in ["default", "bridge"] {
+        let (made, warnings) = with(mode).unwrap();
+        assert_eq!(made.network, NetworkMode::None);
+        assert_eq!(warnings.len(), 1);
+    }
+    assert_eq!(with("host").unwrap().0.network, NetworkMode::Host);
+    let missing = with("web").unwrap_err();
+    assert_eq!(
+        (missing.status.as_u16(), missing.message.as_str()),
+        (404, "network web not found")
+    );
+    let endpoint = of(json!({"Image": "a", "NetworkingConfig": {"EndpointsConfig": {"web": {}}}}));
+    assert_eq!(endpoint.unwrap_err().status, 404);
+    assert_eq!(with("container:x").unwrap_err().status, 400);
+}
+
+#[test]
+fn what_there_is_not_is_refused_by_name() {
+    for (option, value) in [
+        ("Privileged", json!(true)),
+        ("PortBindings", json!({"80/tcp": [{"HostPort": "80"}]})),
+        ("Devices", json!([{"PathOnHost": "/dev/fuse"}])),
+        ("RestartPolicy", json!({"Name": "always"})),
+        ("LogConfig", json!({"Type": "syslog"})),
+        ("LogConfig", json!({"Type": "json-file", "Config": {"max-size": "1m"}})),
+        ("PidMode", json!("host")),
+        ("Sysctls", json!({"net.core.somaxconn": "1"})),
+        ("SecurityOpt", json!(["label=type:x"])),
+        ("MemorySwappiness", json!(60)),
+        ("Runtime", json!("kata")),
+        ("ExtraHosts", json!(["a:1.2.3.4"])),
+    ] {
+        let refused = of(json!({"Image": "a", "HostConfig": {option: value}})).unwrap_err();
+        assert_eq!(refused.status, 400, "{option}");
+        assert!(refused.message.contains(option), "{option}: {}", refused.message);
+        assert_eq!(refused.detail["kind"], "unsupported", "{option}");
+    }
+    assert_eq!(
+        of(json!({"Image": "a", "Volumes": {"/data": {}}})).unwrap_err().status,
+        400
+    );
+    let probed = of(json!({"Image": "a", "Healthcheck": {"Test": ["CMD", "true"]}}));
+    assert!(probed.unwrap_err().message.contains("Healthcheck"));
+    of(json!({"Image": "a", "Healthcheck": {"Test": ["NONE"]}})).unwrap();
+}
+
+#[test]
+fn what_can_never_work_is_refused_by_name() {
+    for bad in [
+        json!({}),
+        json!({"Image": ""}),
+        json!({"Image": 1}),
+        json!({"Image": "a", "Cmd": 1}),
+        json!({"Image": "a", "Tty": "yes"}),
+        json!({"Image": "a", "HostConfig": []}),
+        json!({"Image": "a", "HostConfig": {"Memory": -1}}),
+        json!({"Image": "a", "HostConfig": {"Memory": 1e30}}),
+        json!({"Image": "a", "HostConfig": {"ConsoleSize": [1]}}),
+        json!({"Image": "a", "HostConfig": {"NanoCpus": 1, "CpuQuota": 1}}),
+        json!({"Image": "a", "HostConfig": {"Ulimits": [{"Soft": 1}]}}),
+        json!({"Image": "a", "StopSignal": "SIGNOPE"}),
+    ] {
+        let refused = of(bad.clone()).unwrap_err();
+        assert_eq!(refused.status, 400, "{bad}");
+        assert_eq!(refused.detail["kind"], "invalid_argument", "{bad}");
+    }
+}
+
+#[test]
+fn options_that_say_the_same_in_other_words() {
+    let host = |value: Value| of(json!({"Image": "a", "HostConfig": value})).unwrap().0;
+    assert_eq!(
+        host(json!({"CpuPeriod": 50_000, "CpuQuota": 75_000})).limits.nano_cpus,
+        Some(1_500_000_000)
+    );
+    assert_eq!(host(json!({"PidsLimit": -1})).limits.pids, None);
+    assert_eq!(
+        host(json!({"SecurityOpt": ["no-new-privileges"]})).no_new_privileges,
+        true
+    );
+    assert_eq!(
+        host(json!({"SecurityOpt": ["seccomp:unconfined"]})).seccomp,
+        Seccomp::Unconfined
+    );
+    let limit = &host(json!({"Ulimits": [{"Name": "nofile", "Soft": 5, "Hard": -1}]})).ulimits[0];
+    assert_eq!((limit.soft, limit.hard), (5, u64::MAX));
+    let reset = of(json!({"Image": "a", "Entrypoint": [""], "Cmd": "x y"})).unwrap().0;
+    assert_eq!(
+        (reset.entrypoint, reset.command),
+        (Some(Vec::new()), Some(vec!["x y".to_owned()]))
+    );
+    let env = of(json!({"Image": "a", "Env": ["A=1", "A=2=3", "B="]})).unwrap().0.env;
+    assert_eq!(env.get("A").map(String::as_str), Some("2=3"));
+    assert_eq!(env.get("B").map(String::as_str), Some(""));
+}

@@ -1,0 +1,296 @@
+//! `containers/{id}/json`.
+
+use serde_json::{Map, Value, json};
+
+use super::super::call::Call;
+use super::super::fields::{self, Shape};
+use super::super::reply;
+use super::super::router::Answer;
+use super::super::times;
+use super::{list, mounts};
+use crate::containers::{ContainerInfo, ContainerSpec, ContainerState, Seccomp};
+use crate::images::{ImageInfo, RunConfig};
+
+/// Docker's own, of which the engine's default is one too.
+const STOP_SIGNAL: &str = "SIGTERM";
+const SHM_BYTES: u64 = 64 << 20;
+
+pub(super) async fn inspect(call: Call) -> Answer {
+    let info = call.engine.containers().inspect(call.name()).await?;
+    // It may have been removed by force; what the container was asked for is known all the same.
+    let image = call.engine.images().inspect(&info.image_id.to_string()).await.ok();
+    let driver = call.engine.system().info().await.map(|info| info.storage_driver);
+    let mut value = body(&info, image.as_ref(), &driver.unwrap_or_default());
+    fields::fit(Shape::Container, call.version, &mut value);
+    Ok(reply::ok(&value))
+}
+
+/// The union of all versions' shapes.
+pub(in crate::api) fn body(info: &ContainerInfo, image: Option<&ImageInfo>, storage: &str) -> Value {
+    let (path, args) = info
+        .command
+        .split_first()
+        .map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+    let defaults = image.map(|image| image.config.config.clone()).unwrap_or_default();
+    let host = host_config(info);
+    json!({
+        "Id": info.id.as_str(),
+        "Created": times::rfc3339(info.created),
+        "Path": path,
+        "Args": args,
+        "State": state(info),
+        "Image": info.image_id.to_string(),
+        "ResolvConfPath": "",
+        "HostnamePath": "",
+        "HostsPath": "",
+        "LogPath": "",
+        "Name": format!("/{}", info.name),
+        "RestartCount": 0,
+        "Driver": storage,
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": if info.execs.is_empty() { Value::Null } else { json!(info.execs) },
+        "HostConfig": host,
+        "GraphDriver": {"Name": storage, "Data": null},
+        "Mounts": mounts::shown(&info.spec),
+        "Config": config(info, &defaults),
+        "NetworkSettings": network_settings(list::network(&info.spec.network)),
+    })
+}
+
+fn state(info: &ContainerInfo) -> Value {
+    let is = |state| info.state == state;
+    let paused = is(ContainerState::Paused);
+    json!({
+        "Status": info.state.as_str(),
+        "Running": is(ContainerState::Running) || paused,
+        "Paused": paused,
+        "Restarting": false,
+        "OOMKilled": info.exit.and_then(|exit| exit.oom_killed).unwrap_or(false),
+        "Dead": false,
+        "Pid": info.pid.unwrap_or(0),
+        "ExitCode": info.exit.map_or(0, |exit| exit.status.code()),
+        "Error": info.error.as_deref().unwrap_or_default(),
+        "StartedAt": times::or_never(info.started),
+        "FinishedAt": times::or_never(info.finished),
+    })
+}
+
+/// A JSON object whose values are all empty objects, as Go writes a set.
+fn set(names: &[String]) -> Value {
+    Value::Object(
+        names
+            .iter()
+            .map(|name| (name.clone(), Value::Object(Map::new())))
+            .collect(),
+    )
+}
+
+fn config(info: &ContainerInfo, image: &RunConfig) -> Value {
+    let spec = &info.spec;
+    let entrypoint = spec.entrypoint.as_ref().filter(|words| !words.is_empty());
+    // An entrypoint of one's own clears the image's command.
+    let inherited = if spec.entrypoint.is_some() {
+        None
+    } else {
+        image.cmd.as_ref()
+    };
+    let mut config = json!({
+        "Hostname": spec.hostname.clone().unwrap_or_else(|| info.id.short().to_string()),
+        "Domainname": spec.domainname.as_deref().unwrap_or_default(),
+        "User": spec.user.as_ref().or(image.user.as_ref()).cloned().unwrap_or_default(),
+        "AttachStdin": false,
+        "AttachStdout": false,
+        "AttachStderr": false,
+        "Tty": spec.tty,
+        "OpenStdin": spec.open_stdin,
+        "StdinOnce": spec.stdin_once,
+        "Env": env(spec, image.env.as_deref().unwrap_or_default()),
+        "Cmd": spec.command.as_ref().or(inherited),
+        "Image": spec.image,
+        "Volumes": image.volumes.as_deref().map(set),
+        "WorkingDir": working_dir(spec, image),
+        "Entrypoint": entrypoint.or_else(|| image.entrypoint.as_ref().filter(|_| spec.entrypoint.is_none())),
+        "OnBuild": null,
+        "Labels": info.labels,
+        "StopSignal": spec.stop_signal.map(|signal| signal.to_string())
+            .or_else(|| image.stop_signal.clone())
+            .unwrap_or_else(|| STOP_SIGNAL.into()),
+    });
+    let optional = [
+        ("ExposedPorts", image.exposed_ports.as_deref().map(set)),
+        ("StopTimeout", spec.stop_timeout.map(|length| json!(length.as_secs()))),
+        ("Shell", image.shell.as_ref().map(|words| json!(words))),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            config[name] = value;
+        }
+    }
+    config
+}
+
+fn working_dir(spec: &ContainerSpec, image: &RunConfig) -> String {
+    let own = spec.working_dir.as_ref().map(|path| path.display().to_string());
+    own.or_else(|| image.working_dir.clone()).unwrap_or_default()
+}
+
+/// The image's environment, and over it the container's.
+fn env(spec: &ContainerSpec, image: &[String]) -> Vec<String> {
+    let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
+    let kept = image.iter().filter(|variable| !spec.env.contains_key(&name(variable)));
+    let own = spec.env.iter().map(|(name, value)| format!("{name}={value}"));
+    own.chain(kept.cloned()).collect()
+}
+
+fn host_config(info: &ContainerInfo) -> Value {
+    let spec = &info.spec;
+    let limits = &spec.limits;
+    let (rows, columns) = spec.tty_size.unwrap_or((0, 0));
+    let binds = mounts::as_binds(spec);
+    let mut host = json!({
+        "Binds": if binds.is_empty() { Value::Null } else { json!(binds) },
+        "NetworkMode": list::network(&spec.network),
+        "AutoRemove": spec.auto_remove,
+        "ConsoleSize": [rows, columns],
+        "CapAdd": none_if_empty(&spec.cap_add),
+        "CapDrop": none_if_empty(&spec.cap_drop),
+        "GroupAdd": none_if_empty(&spec.groups),
+        "OomScoreAdj": spec.oom_score_adj.unwrap_or(0),
+        "ReadonlyRootfs": spec.read_only,
+        "SecurityOpt": security(spec),
+        "ShmSize": spec.shm_size.map_or(SHM_BYTES, |size| size.get()),
+        "CpuShares": limits.cpu_shares.unwrap_or(0),
+        "Memory": limits.memory.map_or(0, |memory| memory.get()),
+        "NanoCpus": limits.nano_cpus.unwrap_or(0),
+        "CpusetCpus": limits.cpuset_cpus.as_deref().unwrap_or_default(),
+        "MemoryReservation": limits.memory_reservation.map_or(0, |memory| memory.get()),
+        "MemorySwap": limits.memory_swap.unwrap_or(0),
+        "PidsLimit": limits.pids,
+        "Ulimits": ulimits(spec),
+        "MaskedPaths": spec.masked_paths,
+        "ReadonlyPaths": spec.readonly_paths,
+    });
+    if let (Value::Object(host), Value::Object(unset)) = (&mut host, unset()) {
+        host.extend(unset);
+    }
+    if !spec.tmpfs.is_empty() {
+        host["Tmpfs"] = json!(mounts::as_tmpfs(spec));
+    }
+    if spec.init {
+        host["Init"] = json!(true);
+    }
+    host
+}
+
+/// Options that the engine does not have yet, as they are when nobody sets them.
+fn unset() -> Value {
+    const TEXTS: &[&str] = &[
+        "ContainerIDFile",
+        "VolumeDriver",
+        "Cgroup",
+        "PidMode",
+        "UTSMode",
+        "UsernsMode",
+        "Isolation",
+        "CgroupParent",
+        "CpusetMems",
+    ];
+    const NULLS: &[&str] = &[
+        "VolumesFrom",
+        "ExtraHosts",
+        "Links",
+        "DeviceCgroupRules",
+        "DeviceRequests",
+        "MemorySwappiness",
+        "OomKillDisable",
+    ];
+    const LISTS: &[&str] = &[
+        "Dns",
+        "DnsOptions",
+        "DnsSearch",
+        "BlkioWeightDevice",
+        "BlkioDeviceReadBps",
+        "BlkioDeviceWriteBps",
+        "BlkioDeviceReadIOps",
+        "BlkioDeviceWriteIOps",
+        "Devices",
+    ];
+    const FLAGS: &[&str] = &["Privileged", "PublishAllPorts"];
+    const ZEROS: &[&str] = &[
+        "BlkioWeight",
+        "CpuPeriod",
+        "CpuQuota",
+        "CpuRealtimePeriod",
+        "CpuRealtimeRuntime",
+        "CpuCount",
+        "CpuPercent",
+        "IOMaximumIOps",
+        "IOMaximumBandwidth",
+        "KernelMemory",
+        "KernelMemoryTCP",
+    ];
+    let mut host = json!({
+        "LogConfig": {"Type": "local", "Config": {}},
+        "PortBindings": {},
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "CgroupnsMode": "private",
+        "IpcMode": "private",
+        "Runtime": "native",
+    });
+    for (names, value) in [
+        (TEXTS, json!("")),
+        (NULLS, Value::Null),
+        (LISTS, json!([])),
+        (FLAGS, json!(false)),
+        (ZEROS, json!(0)),
+    ] {
+        for name in names {
+            host[*name] = value.clone();
+        }
+    }
+    host
+}
+
+fn none_if_empty(words: &[String]) -> Value {
+    if words.is_empty() { Value::Null } else { json!(words) }
+}
+
+fn ulimits(spec: &ContainerSpec) -> Value {
+    let number = |limit: u64| i64::try_from(limit).unwrap_or(-1);
+    let limits = spec
+        .ulimits
+        .iter()
+        .map(|limit| json!({"Name": limit.name, "Soft": number(limit.soft), "Hard": number(limit.hard)}));
+    Value::Array(limits.collect())
+}
+
+fn security(spec: &ContainerSpec) -> Value {
+    let mut options = Vec::new();
+    if spec.no_new_privileges {
+        options.push("no-new-privileges".to_owned());
+    }
+    if spec.seccomp == Seccomp::Unconfined {
+        options.push("seccomp=unconfined".to_owned());
+    }
+    none_if_empty(&options)
+}
+
+/// There is no bridge yet, so there are no addresses.
+fn network_settings(mode: &str) -> Value {
+    let endpoint = json!({
+        "IPAMConfig": null, "Links": null, "Aliases": null, "MacAddress": "", "DriverOpts": null, "GwPriority": 0,
+        "NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "IPv6Gateway": "",
+        "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": null,
+    });
+    json!({
+        "SandboxID": "", "SandboxKey": "", "Ports": {},
+        "Bridge": "", "HairpinMode": false, "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": null, "SecondaryIPv6Addresses": null,
+        "EndpointID": "", "Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "IPAddress": "",
+        "IPPrefixLen": 0, "IPv6Gateway": "", "MacAddress": "",
+        "Networks": {mode: endpoint},
+    })
+}

@@ -1,0 +1,46 @@
+//! Containers: one verb, one file.
+
+mod attach;
+mod create;
+mod inspect;
+mod list;
+mod logs;
+mod mounts;
+mod prune;
+mod remove;
+mod rename;
+mod resize;
+mod start;
+mod stats;
+mod stop;
+mod top;
+mod update;
+mod wait;
+
+pub(super) use self::list::summary;
+pub(super) use self::logs::time as log_time;
+pub(super) use self::resize::size as resize_size;
+use super::router::{Route, routes};
+
+/// Routes of containers.
+pub(super) const ROUTES: &[Route] = routes! {
+    GET "containers/json" => list::list;
+    POST "containers/create" => create::create;
+    POST "containers/prune" => prune::prune;
+    GET "containers/{id}/json" => inspect::inspect;
+    POST "containers/{id}/start" => start::start;
+    POST "containers/{id}/stop" => stop::stop;
+    POST "containers/{id}/restart" => stop::restart;
+    POST "containers/{id}/kill" => stop::kill;
+    POST "containers/{id}/pause" => stop::pause;
+    POST "containers/{id}/unpause" => stop::unpause;
+    POST "containers/{id}/wait" => wait::wait;
+    DELETE "containers/{id}" => remove::remove;
+    POST "containers/{id}/attach" => attach::attach;
+    GET "containers/{id}/logs" => logs::logs;
+    POST "containers/{id}/resize" => resize::resize;
+    GET "containers/{id}/top" => top::top;
+    GET "containers/{id}/stats" => stats::stats;
+    POST "containers/{id}/rename" => rename::rename;
+    POST "containers/{id}/update" => update::update;
+};

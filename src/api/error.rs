@@ -1,0 +1,195 @@
+//! Errors in Docker's codes and words, made here alone from an error's kind and object.
+//!
+//! The body is Docker's `{"message": …}`; beside it stands our own part, from which a client of ours makes the same error
+//! again:
+//!
+//! ```json
+//! {"message": "No such container: web",
+//!  "longshore": {"kind": "not_found", "object": {"kind": "container", "name": "web"}}}
+//! ```
+//!
+//! | kind | status |
+//! |---|---|
+//! | `NotFound` | 404 |
+//! | `Conflict`, `InvalidState` | 409 |
+//! | `InvalidArgument`, `CommandNotFound`, `CommandNotExecutable`, `Unsupported` options, `UnsafeArchive` | 400 |
+//! | `Unsupported` verbs | 501 |
+//! | `Denied` | 403 |
+//! | `RateLimited` | 429 |
+//! | `Unavailable` | 503 |
+//! | `Timeout` | 504 |
+//! | the rest | 500 |
+
+use std::borrow::Cow;
+use std::time::UNIX_EPOCH;
+
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use crate::error::{Error, ErrorKind, ObjectKind};
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) status: StatusCode,
+    pub(super) message: String,
+    /// Our own part of the body.
+    pub(super) detail: Value,
+}
+
+impl Failure {
+    /// A failure that no manager knows of: a bad path, body, header.
+    pub(super) fn new(status: StatusCode, kind: &ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status,
+            message: message.into().into_owned(),
+            detail: json!({"kind": kind.as_str()}),
+        }
+    }
+
+    /// What the client sent can never work.
+    pub(super) fn bad(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, &ErrorKind::InvalidArgument, message)
+    }
+
+    /// An option that this engine does not have.
+    pub(super) fn option(name: &str, needs: impl Into<String>) -> Self {
+        Error::unsupported(name, needs)
+            .with_object(ObjectKind::Option, name)
+            .into()
+    }
+
+    /// The path leads nowhere.
+    pub(super) fn no_page() -> Self {
+        Self::new(StatusCode::NOT_FOUND, &ErrorKind::NotFound, "page not found")
+    }
+
+    /// Says it in other words.
+    pub(super) fn say(mut self, message: impl Into<String>) -> Self {
+        self.message = message.into();
+        self
+    }
+
+    /// Answers with another code.
+    pub(super) fn status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// The body of the answer.
+    pub(super) fn body(&self) -> Value {
+        json!({"message": self.message, "longshore": self.detail})
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            status: status(&error),
+            message: words(&error),
+            detail: detail(&error),
+        }
+    }
+}
+
+fn status(error: &Error) -> StatusCode {
+    let option = matches!(error.object(), Some((ObjectKind::Option, _)));
+    match error.kind() {
+        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::Conflict | ErrorKind::InvalidState => StatusCode::CONFLICT,
+        ErrorKind::InvalidArgument
+        | ErrorKind::CommandNotFound
+        | ErrorKind::CommandNotExecutable
+        | ErrorKind::UnsafeArchive => StatusCode::BAD_REQUEST,
+        ErrorKind::Unsupported { .. } if option => StatusCode::BAD_REQUEST,
+        ErrorKind::Unsupported { .. } => StatusCode::NOT_IMPLEMENTED,
+        ErrorKind::Denied => StatusCode::FORBIDDEN,
+        ErrorKind::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// Docker's words where clients look for them, and ours, with the whole chain, elsewhere.
+fn words(error: &Error) -> String {
+    let report = error.report();
+    match (error.kind(), error.object()) {
+        (ErrorKind::NotFound, Some((ObjectKind::Container, name))) => format!("No such container: {name}"),
+        (ErrorKind::NotFound, Some((ObjectKind::Image, name))) => format!("No such image: {name}"),
+        (ErrorKind::NotFound, Some((ObjectKind::Network, name))) => format!("network {name} not found"),
+        (ErrorKind::NotFound, Some((ObjectKind::Volume, name))) => format!("get {name}: no such volume"),
+        // The client makes exit codes 127 and 126 of these words. Source: docker/cli, cli/command/container/run.go.
+        (ErrorKind::CommandNotFound, _) if !report.contains("no such file or directory") => {
+            format!("{report}: executable file not found in $PATH")
+        }
+        (ErrorKind::CommandNotExecutable, _) if !report.contains("permission denied") => {
+            format!("{report}: permission denied")
+        }
+        _ => report,
+    }
+}
+
+/// What `words` leaves out.
+fn detail(error: &Error) -> Value {
+    let mut detail = json!({"kind": error.kind().as_str(), "text": error.report()});
+    if let Some((kind, name)) = error.object() {
+        detail["object"] = json!({"kind": kind.as_str(), "name": name});
+    }
+    if let Some(step) = error.step() {
+        detail["step"] = json!(step);
+    }
+    if let Some(errno) = error.errno() {
+        detail["errno"] = json!(errno);
+    }
+    match error.kind() {
+        ErrorKind::Unsupported { needs } => detail["needs"] = json!(needs),
+        ErrorKind::RateLimited { retry_at: Some(at) } => {
+            detail["retry_at"] = json!(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
+        }
+        _ => {}
+    }
+    detail
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a7_docker_s_code_and_words_with_our_part_beside_them() {
+        let failure: Failure = Error::not_found(ObjectKind::Container, "web").into();
+        assert_eq!(failure.status, 404);
+        assert_eq!(
+            failure.body(),
+            json!({
+                "message": "No such container: web",
+                "longshore": {
+                    "kind": "not_found",
+                    "text": "no such container: web",
+                    "object": {"kind": "container", "name": "web"},
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn codes_by_kind() {
+        let of = |kind| Failure::from(Error::new(kind, "x")).status.as_u16();
+        assert_eq!(of(ErrorKind::Conflict), 409);
+        assert_eq!(of(ErrorKind::InvalidArgument), 400);
+        assert_eq!(of(ErrorKind::RateLimited { retry_at: None }), 429);
+        assert_eq!(of(ErrorKind::NoSpace), 500);
+        assert_eq!(Failure::from(Error::unsupported_verb("exec")).status, 501);
+        assert_eq!(Failure::option("Privileged", "a build that has it").status, 400);
+    }
+
+    #[test]
+    fn a_failed_start_says_what_the_client_looks_for() {
+        let missing = Failure::from(Error::new(ErrorKind::CommandNotFound, "nope"));
+        assert!(missing.message.contains("executable file not found"));
+        let denied = Failure::from(Error::new(ErrorKind::CommandNotExecutable, "nope"));
+        assert!(denied.message.contains("permission denied"));
+        assert_eq!(missing.status, 400);
+    }
+}

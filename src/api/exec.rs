@@ -1,0 +1,166 @@
+//! Commands in running containers: create, start, resize, inspect.
+
+use std::collections::BTreeMap;
+
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use super::call::Call;
+use super::containers::resize_size as size;
+use super::detach::Keys;
+use super::error::Failure;
+use super::hijack::{self, Stdin, Streams};
+use super::object::{Object, OneOrMany};
+use super::reply;
+use super::router::{Answer, Route, routes};
+use crate::containers::{AttachOptions, ExecInfo, ExecSpec, SlowReader};
+use crate::error::{Error, Result};
+
+/// Routes of execs.
+pub(super) const ROUTES: &[Route] = routes! {
+    POST "containers/{id}/exec" => create;
+    POST "exec/{id}/start" => start;
+    POST "exec/{id}/resize" => resize;
+    GET "exec/{id}/json" => inspect;
+};
+
+async fn create(mut call: Call) -> Answer {
+    let spec = spec(Object::new("", call.object().await?))?;
+    let exec = call.engine.containers().exec_create(call.name(), spec).await?;
+    Ok(reply::json(StatusCode::CREATED, &json!({"Id": exec.id})))
+}
+
+/// Docker's JSON to what a manager takes. Which outputs to attach is nothing that an exec here remembers: its starter gets
+/// both.
+fn spec(mut body: Object) -> Result<ExecSpec, Failure> {
+    let command = body.take_or_default::<OneOrMany>("Cmd")?.0;
+    if command.is_empty() {
+        return Err(Failure::bad("No exec command specified"));
+    }
+    let mut spec = ExecSpec::new(command);
+    for variable in body.take_or_default::<Vec<String>>("Env")? {
+        let Some((name, value)) = variable.split_once('=') else {
+            return Err(body.bad("Env", format!("{variable:?} has no value")));
+        };
+        spec.env.insert(name.to_owned(), value.to_owned());
+    }
+    spec.working_dir = body.text("WorkingDir")?.map(Into::into);
+    spec.user = body.text("User")?;
+    spec.tty = body.take_or_default("Tty")?;
+    spec.stdin = body.take_or_default("AttachStdin")?;
+    spec.privileged = body.take_or_default("Privileged")?;
+    spec.tty_size = console(&mut body)?;
+    Ok(spec)
+}
+
+fn console(body: &mut Object) -> Result<Option<(u16, u16)>, Failure> {
+    match body.take_or_default::<Vec<u16>>("ConsoleSize")?[..] {
+        [] | [0, _] | [_, 0] => Ok(None),
+        [rows, columns] => Ok(Some((rows, columns))),
+        _ => Err(body.bad("ConsoleSize", "two numbers, rows and columns, are needed")),
+    }
+}
+
+async fn start(mut call: Call) -> Answer {
+    let mut body = Object::new("", call.object().await?);
+    let detach: bool = body.take_or_default("Detach")?;
+    let console = console(&mut body)?;
+    let info = known(&call, call.engine.containers().exec_inspect(call.name()).await)?;
+    let options = AttachOptions {
+        slow: if detach { SlowReader::Skip } else { SlowReader::Wait },
+        logs: false,
+    };
+    let started = call.engine.containers().exec_start(&info.id, options).await;
+    let mut attached = known(&call, started)?;
+    if let Some((rows, columns)) = console.filter(|_| info.spec.tty) {
+        // It may have ended already.
+        let _ = call.engine.containers().exec_resize(&info.id, rows, columns).await;
+    }
+    if detach {
+        return Ok(reply::empty(StatusCode::OK));
+    }
+    let tty = info.spec.tty;
+    let mut streams = Streams::of(&mut attached, tty);
+    streams.stdin = attached.input.map(|input| Stdin {
+        input,
+        ends: !tty,
+        keys: tty.then(Keys::default),
+    });
+    Ok(hijack::answer(&mut call, streams))
+}
+
+async fn resize(call: Call) -> Answer {
+    let (rows, columns) = size(&call.query)?;
+    let done = call.engine.containers().exec_resize(call.name(), rows, columns).await;
+    known(&call, done)?;
+    Ok(reply::empty(StatusCode::OK))
+}
+
+async fn inspect(call: Call) -> Answer {
+    let info = known(&call, call.engine.containers().exec_inspect(call.name()).await)?;
+    Ok(reply::ok(&body(&info)))
+}
+
+/// Docker's words for an exec that is not there.
+fn known<T>(call: &Call, answer: Result<T, Error>) -> Result<T, Failure> {
+    answer.map_err(|error| {
+        let missing = error.is_not_found() && error.object().is_none();
+        let failure = Failure::from(error);
+        if missing {
+            return failure.say(format!("No such exec instance: {}", call.name()));
+        }
+        failure
+    })
+}
+
+fn body(info: &ExecInfo) -> Value {
+    let (program, arguments) = match info.spec.command.split_first() {
+        Some((program, arguments)) => (program.as_str(), arguments),
+        None => ("", &[][..]),
+    };
+    let env: BTreeMap<_, _> = info.spec.env.iter().collect();
+    json!({
+        "ID": info.id,
+        "Running": info.running,
+        "ExitCode": info.status.map(|status| status.code()),
+        "ProcessConfig": {
+            "tty": info.spec.tty,
+            "entrypoint": program,
+            "arguments": arguments,
+            "privileged": info.spec.privileged,
+            "user": info.spec.user.as_deref().unwrap_or_default(),
+            "env": env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),
+        },
+        "OpenStdin": info.spec.stdin,
+        "OpenStderr": true,
+        "OpenStdout": true,
+        "CanRemove": false,
+        "ContainerID": info.container.as_str(),
+        "DetachKeys": "",
+        "Pid": info.pid.unwrap_or(0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_in_docker_s_words() {
+        let of = |value: Value| {
+            let Value::Object(body) = value else { panic!() };
+            spec(Object::new("", body))
+        };
+        let made = of(json!({"Cmd": ["a", "b"], "Env": ["X=1"], "Tty": true, "ConsoleSize": [24, 100]})).unwrap();
+        assert_eq!(made.command, ["a", "b"]);
+        assert_eq!(made.tty_size, Some((24, 100)));
+        for bad in [
+            json!({}),
+            json!({"Cmd": []}),
+            json!({"Cmd": ["a"], "Env": ["X"]}),
+            json!({"Cmd": {}}),
+        ] {
+            assert_eq!(of(bad.clone()).unwrap_err().status, 400, "{bad}");
+        }
+    }
+}

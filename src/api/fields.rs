@@ -1,0 +1,139 @@
+//! What differs between versions of the API, as one table of fields.
+//!
+//! Verbs make the union of all shapes; [`fit`] takes away what a version does not have. Versions before 1.41 get the shape of
+//! 1.41. Source: the API's descriptions at 1.41, 1.44 and 1.56, and its history (moby, `api/docs/CHANGELOG.md`).
+
+use serde_json::Value;
+
+use super::version::ApiVersion;
+
+/// An object of the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    Container,
+    ContainerSummary,
+    DiskUsage,
+    Event,
+    Image,
+    ImageSummary,
+    Info,
+    Network,
+    NetworkSummary,
+}
+
+/// A field that only some versions have: from `since`, and before `until`.
+struct Field {
+    shape: Shape,
+    /// Names down to the field. `*` is every element.
+    path: &'static [&'static str],
+    since: u16,
+    until: u16,
+}
+
+/// No end in sight.
+const ON: u16 = u16::MAX;
+
+const fn field(shape: Shape, path: &'static [&'static str], since: u16, until: u16) -> Field {
+    Field {
+        shape,
+        path,
+        since,
+        until,
+    }
+}
+
+/// The table.
+#[rustfmt::skip]
+const FIELDS: &[Field] = &[
+    field(Shape::Container, &["HostConfig", "KernelMemory"], 0, 42),
+    field(Shape::Container, &["HostConfig", "KernelMemoryTCP"], 0, 53),
+    field(Shape::Container, &["HostConfig", "Annotations"], 43, ON),
+    field(Shape::Container, &["Config", "MacAddress"], 0, 52),
+    field(Shape::Container, &["NetworkSettings", "Networks", "*", "DNSNames"], 44, ON),
+    field(Shape::Container, &["NetworkSettings", "Networks", "*", "GwPriority"], 48, ON),
+    field(Shape::Container, &["GraphDriver"], 0, 52),
+    field(Shape::Container, &["NetworkSettings", "Bridge"], 0, 52),
+    field(Shape::Container, &["NetworkSettings", "HairpinMode"], 0, 52),
+    field(Shape::Container, &["NetworkSettings", "LinkLocalIPv6Address"], 0, 52),
+    field(Shape::Container, &["NetworkSettings", "LinkLocalIPv6PrefixLen"], 0, 52),
+    field(Shape::Container, &["NetworkSettings", "SecondaryIPAddresses"], 0, 52),
+    field(Shape::Container, &["NetworkSettings", "SecondaryIPv6Addresses"], 0, 52),
+    field(Shape::Container, &["NetworkSettings", "EndpointID"], 0, 52),
+    field(Shape::Container, &["NetworkSettings", "Gateway"], 0, 52),
+    field(Shape::Container, &["NetworkSettings", "GlobalIPv6Address"], 0, 52),
+    field(Shape::Container, &["NetworkSettings", "GlobalIPv6PrefixLen"], 0, 52),
+    field(Shape::Container, &["NetworkSettings", "IPAddress"], 0, 52),
+    field(Shape::Container, &["NetworkSettings", "IPPrefixLen"], 0, 52),
+    field(Shape::Container, &["NetworkSettings", "IPv6Gateway"], 0, 52),
+    field(Shape::Container, &["NetworkSettings", "MacAddress"], 0, 52),
+    field(Shape::ContainerSummary, &["Health"], 52, ON),
+    field(Shape::DiskUsage, &["LayersSize"], 0, 53),
+    field(Shape::DiskUsage, &["Images"], 0, 53),
+    field(Shape::DiskUsage, &["Containers"], 0, 53),
+    field(Shape::DiskUsage, &["Volumes"], 0, 53),
+    field(Shape::DiskUsage, &["BuildCache"], 0, 53),
+    field(Shape::DiskUsage, &["ImageUsage"], 52, ON),
+    field(Shape::DiskUsage, &["ContainerUsage"], 52, ON),
+    field(Shape::DiskUsage, &["VolumeUsage"], 52, ON),
+    field(Shape::DiskUsage, &["BuildCacheUsage"], 52, ON),
+    field(Shape::DiskUsage, &["Images", "*", "VirtualSize"], 0, 44),
+    field(Shape::Event, &["status"], 0, 52),
+    field(Shape::Event, &["id"], 0, 52),
+    field(Shape::Event, &["from"], 0, 52),
+    field(Shape::Image, &["VirtualSize"], 0, 44),
+    field(Shape::Image, &["Container"], 0, 45),
+    field(Shape::Image, &["ContainerConfig"], 0, 45),
+    field(Shape::Image, &["Parent"], 0, 52),
+    field(Shape::Image, &["DockerVersion"], 0, 52),
+    field(Shape::Image, &["Descriptor"], 48, ON),
+    field(Shape::Image, &["Config", "Hostname"], 0, 50),
+    field(Shape::Image, &["Config", "Domainname"], 0, 50),
+    field(Shape::Image, &["Config", "AttachStdin"], 0, 50),
+    field(Shape::Image, &["Config", "AttachStdout"], 0, 50),
+    field(Shape::Image, &["Config", "AttachStderr"], 0, 50),
+    field(Shape::Image, &["Config", "Tty"], 0, 50),
+    field(Shape::Image, &["Config", "OpenStdin"], 0, 50),
+    field(Shape::Image, &["Config", "StdinOnce"], 0, 50),
+    field(Shape::Image, &["Config", "Image"], 0, 50),
+    field(Shape::ImageSummary, &["VirtualSize"], 0, 44),
+    field(Shape::Info, &["KernelMemory"], 0, 42),
+    field(Shape::Info, &["KernelMemoryTCP"], 0, 53),
+    field(Shape::Info, &["BridgeNfIptables"], 0, 50),
+    field(Shape::Info, &["BridgeNfIp6tables"], 0, 50),
+    field(Shape::Info, &["ContainerdCommit", "Expected"], 0, 50),
+    field(Shape::Info, &["RuncCommit", "Expected"], 0, 50),
+    field(Shape::Info, &["InitCommit", "Expected"], 0, 50),
+    field(Shape::Info, &["RegistryConfig", "AllowNondistributableArtifactsCIDRs"], 0, 49),
+    field(Shape::Info, &["RegistryConfig", "AllowNondistributableArtifactsHostnames"], 0, 49),
+    field(Shape::Info, &["CDISpecDirs"], 44, ON),
+    field(Shape::NetworkSummary, &["Containers"], 0, 52),
+    field(Shape::Network, &["EnableIPv4"], 47, ON),
+    field(Shape::NetworkSummary, &["EnableIPv4"], 47, ON),
+];
+
+/// Takes away what a version does not have.
+pub(super) fn fit(shape: Shape, version: ApiVersion, value: &mut Value) {
+    let gone = FIELDS
+        .iter()
+        .filter(|field| field.shape == shape && !(field.since..field.until).contains(&version.minor()));
+    for field in gone {
+        remove(value, field.path);
+    }
+}
+
+fn remove(value: &mut Value, path: &[&str]) {
+    let Some((first, rest)) = path.split_first() else {
+        return;
+    };
+    match (value, *first, rest) {
+        (Value::Object(object), name, []) => drop(object.remove(name)),
+        (Value::Array(all), "*", rest) => all.iter_mut().for_each(|one| remove(one, rest)),
+        (Value::Object(object), "*", rest) => object.values_mut().for_each(|one| remove(one, rest)),
+        (Value::Object(object), name, rest) => {
+            if let Some(inner) = object.get_mut(name) {
+                remove(inner, rest);
+            }
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,93 @@
+//! `images/{name}/json`.
+
+use serde_json::{Value, json};
+
+use super::super::call::Call;
+use super::super::error::Failure;
+use super::super::fields::{self, Shape};
+use super::super::reply;
+use super::super::router::Answer;
+use super::super::times;
+use crate::images::{ImageInfo, RunConfig};
+use crate::types::Reference;
+
+pub(super) async fn inspect(call: Call) -> Answer {
+    if call.query.flag("manifests") {
+        return Err(Failure::option(
+            "manifests",
+            "a version of longshore that lists an image's platforms",
+        ));
+    }
+    let image = call.engine.images().inspect(call.name()).await?;
+    let driver = call.engine.system().info().await.map(|info| info.storage_driver);
+    let mut value = body(&image, &driver.unwrap_or_default());
+    fields::fit(Shape::Image, call.version, &mut value);
+    Ok(reply::ok(&value))
+}
+
+/// The union of all versions' shapes.
+pub(in crate::api) fn body(image: &ImageInfo, storage: &str) -> Value {
+    let familiar = |names: &[Reference]| names.iter().map(Reference::familiar).collect::<Vec<_>>();
+    let config = &image.config;
+    let mut value = json!({
+        "Id": image.id.to_string(),
+        "RepoTags": familiar(&image.tags),
+        "RepoDigests": familiar(&image.digests),
+        "Parent": "",
+        "Comment": config.history.last().and_then(|step| step.comment.clone()).unwrap_or_default(),
+        "Created": config.created,
+        "Container": "",
+        "ContainerConfig": null,
+        "DockerVersion": "",
+        "Author": config.author.as_deref().unwrap_or_default(),
+        "Config": run_config(&config.config),
+        "Architecture": config.architecture,
+        "Os": config.os,
+        "Size": image.size_bytes,
+        "VirtualSize": image.size_bytes,
+        "GraphDriver": {"Name": storage, "Data": null},
+        "RootFS": {"Type": "layers", "Layers": config.rootfs.diff_ids},
+        "Metadata": {"LastTagTime": times::NEVER},
+        "Descriptor": {
+            "mediaType": image.manifest.media_type,
+            "digest": image.manifest.digest.to_string(),
+            "size": image.manifest.size,
+        },
+    });
+    if let Some(variant) = &config.variant {
+        value["Variant"] = json!(variant);
+    }
+    value
+}
+
+/// What containers of it run. Fields of a container's config that an image has not are there, empty, before 1.50.
+fn run_config(config: &RunConfig) -> Value {
+    let set = |names: &Vec<String>| {
+        let pairs = names.iter().map(|name| (name.clone(), json!({})));
+        Value::Object(pairs.collect())
+    };
+    let mut value = json!({
+        "Hostname": "", "Domainname": "", "AttachStdin": false, "AttachStdout": false, "AttachStderr": false,
+        "Tty": false, "OpenStdin": false, "StdinOnce": false, "Image": "",
+        "User": config.user.as_deref().unwrap_or_default(),
+        "Env": config.env,
+        "Cmd": config.cmd,
+        "Volumes": config.volumes.as_ref().map(set),
+        "WorkingDir": config.working_dir.as_deref().unwrap_or_default(),
+        "Entrypoint": config.entrypoint,
+        "OnBuild": null,
+        "Labels": config.labels,
+    });
+    let optional = [
+        ("ExposedPorts", config.exposed_ports.as_ref().map(set)),
+        ("StopSignal", config.stop_signal.as_ref().map(|signal| json!(signal))),
+        ("Shell", config.shell.as_ref().map(|words| json!(words))),
+        ("Healthcheck", config.healthcheck.as_ref().map(|health| json!(health))),
+    ];
+    for (name, found) in optional {
+        if let Some(found) = found {
+            value[name] = found;
+        }
+    }
+    value
+}

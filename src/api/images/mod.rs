@@ -1,0 +1,30 @@
+//! Images: one verb, one file.
+
+mod archive;
+mod create;
+mod history;
+mod inspect;
+mod list;
+mod progress;
+mod prune;
+mod push;
+mod remove;
+mod tag;
+
+pub(super) use self::list::summary;
+use super::router::{Route, routes};
+
+/// Routes of images.
+pub(super) const ROUTES: &[Route] = routes! {
+    GET "images/json" => list::list;
+    POST "images/create" => create::create;
+    POST "images/load" => archive::load;
+    POST "images/prune" => prune::prune;
+    GET "images/get" => archive::save_many;
+    GET "images/{name*}/json" => inspect::inspect;
+    GET "images/{name*}/history" => history::history;
+    GET "images/{name*}/get" => archive::save_one;
+    POST "images/{name*}/push" => push::push;
+    POST "images/{name*}/tag" => tag::tag;
+    DELETE "images/{name*}" => remove::remove;
+};

@@ -1,0 +1,156 @@
+//! What Docker has and longshore does not: swarms, plugins, and what is not there yet. Each is answered in a way that
+//! clients understand.
+
+use hyper::StatusCode;
+use serde_json::json;
+
+use super::call::Call;
+use super::error::Failure;
+use super::reply;
+use super::router::{Answer, Route, routes};
+use crate::error::{Error, ErrorKind};
+
+/// Routes that lead to a refusal.
+pub(super) const ROUTES: &[Route] = routes! {
+    GET "swarm" => swarm;
+    POST "swarm/{verb}" => swarm;
+    GET "swarm/unlockkey" => swarm;
+    GET "nodes" => swarm;
+    GET "nodes/{id}" => swarm;
+    DELETE "nodes/{id}" => swarm;
+    POST "nodes/{id}/update" => swarm;
+    GET "services" => swarm;
+    POST "services/create" => swarm;
+    GET "services/{id}" => swarm;
+    DELETE "services/{id}" => swarm;
+    POST "services/{id}/update" => swarm;
+    GET "services/{id}/logs" => swarm;
+    GET "tasks" => swarm;
+    GET "tasks/{id}" => swarm;
+    GET "tasks/{id}/logs" => swarm;
+    GET "secrets" => swarm;
+    POST "secrets/create" => swarm;
+    GET "secrets/{id}" => swarm;
+    DELETE "secrets/{id}" => swarm;
+    POST "secrets/{id}/update" => swarm;
+    GET "configs" => swarm;
+    POST "configs/create" => swarm;
+    GET "configs/{id}" => swarm;
+    DELETE "configs/{id}" => swarm;
+    POST "configs/{id}/update" => swarm;
+    PUT "volumes/{name}" => swarm;
+    GET "plugins" => no_plugins;
+    GET "plugins/privileges" => plugins;
+    POST "plugins/pull" => plugins;
+    POST "plugins/create" => plugins;
+    GET "plugins/{name*}/json" => missing_plugin;
+    DELETE "plugins/{name*}" => missing_plugin;
+    POST "plugins/{name*}/enable" => missing_plugin;
+    POST "plugins/{name*}/disable" => missing_plugin;
+    POST "plugins/{name*}/upgrade" => missing_plugin;
+    POST "plugins/{name*}/push" => missing_plugin;
+    POST "plugins/{name*}/set" => missing_plugin;
+    POST "build" => build;
+    POST "build/prune" => build;
+    POST "build/cancel" => build;
+    POST "session" => build_kit;
+    POST "grpc" => build_kit;
+    POST "commit" => commit;
+    GET "images/search" => search;
+    GET "images/{name*}/attestations" => attestations;
+    GET "distribution/{name*}/json" => distribution;
+    HEAD "containers/{id}/archive" => archive;
+    GET "containers/{id}/archive" => archive;
+    PUT "containers/{id}/archive" => archive;
+    GET "containers/{id}/changes" => changes;
+    GET "containers/{id}/export" => export;
+    GET "containers/{id}/attach/ws" => websocket;
+    GET "containers/{id}/checkpoints" => checkpoints;
+    POST "containers/{id}/checkpoints" => checkpoints;
+    DELETE "containers/{id}/checkpoints/{name}" => checkpoints;
+};
+
+/// In the words of an engine outside a swarm, with the code that clients take for it.
+async fn swarm(_call: Call) -> Answer {
+    let message = "This node is not a swarm manager. longshore has no swarm mode; use an orchestrator beside it.";
+    let kind = ErrorKind::Unsupported {
+        needs: "an orchestrator".into(),
+    };
+    Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, &kind, message))
+}
+
+async fn no_plugins(_call: Call) -> Answer {
+    Ok(reply::ok(&json!([])))
+}
+
+async fn plugins(_call: Call) -> Answer {
+    later(
+        "plugins",
+        "drivers given to the engine in code; see the seams in the crate's documentation",
+    )
+}
+
+async fn missing_plugin(call: Call) -> Answer {
+    let message = format!("plugin \"{}\" not found", call.name());
+    Err(Failure::new(StatusCode::NOT_FOUND, &ErrorKind::NotFound, message))
+}
+
+fn later(what: &'static str, needs: &'static str) -> Answer {
+    Err(Error::unsupported(what, needs).into())
+}
+
+async fn build(_call: Call) -> Answer {
+    later("building images", "a version of longshore with the builder")
+}
+
+async fn build_kit(_call: Call) -> Answer {
+    later(
+        "BuildKit",
+        "a version of longshore with the builder, and DOCKER_BUILDKIT=0 at the client",
+    )
+}
+
+async fn commit(_call: Call) -> Answer {
+    later("committing containers", "a version of longshore that has it")
+}
+
+async fn search(_call: Call) -> Answer {
+    later("searching registries", "the registry's own search")
+}
+
+async fn attestations(_call: Call) -> Answer {
+    later("attestations", "a version of longshore that has them")
+}
+
+async fn distribution(_call: Call) -> Answer {
+    later(
+        "looking at images in registries",
+        "a version of longshore that has it; pulling works",
+    )
+}
+
+async fn archive(_call: Call) -> Answer {
+    later(
+        "copying files from and to containers",
+        "a version of longshore that has it; bind a directory of the host",
+    )
+}
+
+async fn changes(_call: Call) -> Answer {
+    later(
+        "listing the changes of a container",
+        "a version of longshore that has it",
+    )
+}
+
+async fn export(_call: Call) -> Answer {
+    later("exporting containers", "a version of longshore that has it")
+}
+
+async fn websocket(_call: Call) -> Answer {
+    later("attaching over a websocket", "POST /containers/{id}/attach")
+}
+
+async fn checkpoints(_call: Call) -> Answer {
+    later("checkpoints", "an engine that has them")
+}

@@ -1,0 +1,21 @@
+//! The engine as a whole: ping, version, info, auth, events, disk usage.
+
+mod df;
+mod events;
+mod info;
+mod ping;
+mod sign_in;
+mod version;
+
+use super::router::{Route, routes};
+
+/// Routes of the engine as a whole.
+pub(super) const ROUTES: &[Route] = routes! {
+    HEAD "_ping" => ping::ping;
+    GET "_ping" => ping::ping;
+    GET "version" => version::version;
+    GET "info" => info::info;
+    POST "auth" => sign_in::sign_in;
+    GET "events" => events::events;
+    GET "system/df" => df::df;
+};

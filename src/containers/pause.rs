@@ -1,0 +1,52 @@
+//! `pause` and `unpause`: the freezer of the container's cgroup.
+
+use super::local::{Live, Shared, Slot};
+use super::record::Record;
+use super::state::{ContainerState, Refusal, Verb, decide, refuse};
+use crate::error::{Error, Result};
+
+impl Shared {
+    pub(crate) async fn pause(&self, name: &str) -> Result<()> {
+        self.freeze(name, Verb::Pause).await
+    }
+
+    pub(crate) async fn unpause(&self, name: &str) -> Result<()> {
+        self.freeze(name, Verb::Unpause).await
+    }
+
+    async fn freeze(&self, name: &str, verb: Verb) -> Result<()> {
+        let record = self.find(name).await?;
+        self.must_be_ours(&record, verb.as_str())?;
+        let slot = self.slot(&record.id);
+        let _turn = slot.turn.lock().await;
+        let mut record = self.read(&record.id).await?;
+        decide(&record.id, record.state, verb)?;
+        let live = slot.live().ok_or_else(|| not_running(&record, verb))?;
+        if verb == Verb::Unpause {
+            live.task.resume().await?;
+            return self.record_state(&mut record, ContainerState::Running, "unpause").await;
+        }
+        live.task.pause().await?;
+        let recorded = self.record_state(&mut record, ContainerState::Paused, "pause").await;
+        if recorded.is_err() {
+            let _ = live.task.resume().await;
+        }
+        recorded
+    }
+
+    /// Lets a paused container go on to meet its end: a signal has been sent that it is to see.
+    pub(crate) async fn thaw(&self, slot: &Slot, live: &Live, record: &Record) -> Result<()> {
+        let _turn = slot.turn.lock().await;
+        live.task.resume().await?;
+        let mut record = self.read(&record.id).await?;
+        if record.state == ContainerState::Paused {
+            self.record_state(&mut record, ContainerState::Running, "unpause")
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+fn not_running(record: &Record, verb: Verb) -> Error {
+    refuse(&record.id, ContainerState::Exited, verb, Refusal::NotRunning)
+}

@@ -1,0 +1,32 @@
+//! `rename`: another name; the host name inside stays.
+
+use super::local::Shared;
+use super::state::{Verb, decide};
+use crate::error::{Error, ObjectKind, Result};
+use crate::types::{ContainerName, Outcome};
+
+impl Shared {
+    pub(crate) async fn rename(&self, name: &str, new_name: &str) -> Result<()> {
+        let new_name: ContainerName = new_name.parse()?;
+        let record = self.find(name).await?;
+        self.must_be_ours(&record, "rename")?;
+        let slot = self.slot(&record.id);
+        let _turn = slot.turn.lock().await;
+        let mut record = self.read(&record.id).await?;
+        decide(&record.id, record.state, Verb::Rename)?;
+        let old_name = std::mem::replace(&mut record.name, new_name.clone());
+        // Docker's names have a slash here.
+        let event = self.event(&record, "rename").with("oldName", format!("/{old_name}"));
+        let id = record.id.clone();
+        let renamed = self
+            .parts
+            .store
+            .call(move |store| store.rename_container(&id, &new_name, Some(&event)))
+            .await?;
+        match renamed {
+            Outcome::Done => Ok(()),
+            Outcome::Already => Err(Error::invalid(format!("container {} has that name", record.id.short()))
+                .with_object(ObjectKind::Container, old_name.as_str())),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! `update`: limits, of a running container at once.
+
+use oci_spec::runtime::{LinuxCpuBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder};
+
+use super::local::Shared;
+use super::plan;
+use super::spec::Limits;
+use super::state::{Verb, decide};
+use super::validate;
+use crate::error::{Error, Result};
+
+impl Shared {
+    pub(crate) async fn update(&self, name: &str, limits: Limits) -> Result<Vec<String>> {
+        let record = self.find(name).await?;
+        self.must_be_ours(&record, "update")?;
+        let slot = self.slot(&record.id);
+        let _turn = slot.turn.lock().await;
+        let mut record = self.read(&record.id).await?;
+        decide(&record.id, record.state, Verb::Update)?;
+        let merged = merge(&record.body.spec.limits, &limits);
+        validate::check_limits(&merged)?;
+        let resources = changes(&merged, &limits)?;
+        if let Some(live) = slot.live() {
+            live.task.update(&resources).await?;
+        }
+        record.body.spec.limits = merged;
+        let state = record.state;
+        self.record_state(&mut record, state, "update").await?;
+        Ok(Vec::new())
+    }
+}
+
+/// The limits from now on: what is not given stays.
+fn merge(old: &Limits, new: &Limits) -> Limits {
+    Limits {
+        memory: new.memory.or(old.memory),
+        memory_reservation: new.memory_reservation.or(old.memory_reservation),
+        memory_swap: new.memory_swap.or(old.memory_swap),
+        nano_cpus: new.nano_cpus.or(old.nano_cpus),
+        cpu_shares: new.cpu_shares.or(old.cpu_shares),
+        cpuset_cpus: new.cpuset_cpus.clone().or_else(|| old.cpuset_cpus.clone()),
+        pids: new.pids.or(old.pids),
+        best_effort: old.best_effort,
+    }
+}
+
+/// What of the merged limits must be set anew. A limit that is lifted is set to none, not left out.
+fn changes(merged: &Limits, new: &Limits) -> Result<LinuxResources> {
+    let planned = plan::resources(merged)?;
+    let mut builder = LinuxResourcesBuilder::default();
+    let memory = new.memory.is_some() || new.memory_reservation.is_some() || new.memory_swap.is_some();
+    if let Some(mut memory) = planned.memory().clone().filter(|_| memory) {
+        if new.memory.is_some_and(|limit| limit.get() == 0) {
+            memory.set_limit(Some(-1));
+            memory.set_swap(Some(-1));
+        }
+        builder = builder.memory(memory);
+    } else if new.memory.is_some_and(|limit| limit.get() == 0) {
+        let mut memory = oci_spec::runtime::LinuxMemory::default();
+        memory.set_limit(Some(-1)).set_swap(Some(-1));
+        builder = builder.memory(memory);
+    }
+    if new.nano_cpus.is_some() || new.cpu_shares.is_some() || new.cpuset_cpus.is_some() {
+        let mut cpu = planned.cpu().clone().map_or_else(|| LinuxCpuBuilder::default().build().map_err(made), Ok)?;
+        if new.nano_cpus == Some(0) {
+            cpu.set_quota(Some(-1));
+        }
+        builder = builder.cpu(cpu);
+    }
+    if let Some(pids) = new.pids {
+        let limit = if pids > 0 { pids } else { -1 };
+        builder = builder.pids(LinuxPidsBuilder::default().limit(limit).build().map_err(made)?);
+    }
+    builder.build().map_err(made)
+}
+
+fn made(error: oci_spec::OciSpecError) -> Error {
+    Error::internal("the limits make no OCI resources").with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Bytes;
+
+    #[test]
+    fn g9_what_is_not_given_stays() {
+        let old = Limits {
+            memory: Some(Bytes::mib(64)),
+            pids: Some(10),
+            nano_cpus: Some(1_000_000_000),
+            ..Limits::default()
+        };
+        let new = Limits {
+            memory: Some(Bytes::mib(128)),
+            ..Limits::default()
+        };
+        let merged = merge(&old, &new);
+        assert_eq!((merged.memory, merged.pids), (Some(Bytes::mib(128)), Some(10)));
+        let changed = changes(&merged, &new).unwrap();
+        assert_eq!(changed.memory().as_ref().unwrap().limit(), Some(128 << 20));
+        assert!(changed.cpu().is_none() && changed.pids().is_none());
+    }
+
+    #[test]
+    fn g9_nothing_is_no_limit() {
+        let new = Limits {
+            memory: Some(Bytes::mib(0)),
+            pids: Some(0),
+            nano_cpus: Some(0),
+            ..Limits::default()
+        };
+        let changed = changes(&merge(&Limits::default(), &new), &new).unwrap();
+        assert_eq!(changed.memory().as_ref().unwrap().limit(), Some(-1));
+        assert_eq!(changed.pids().as_ref().unwrap().limit(), -1);
+        assert_eq!(changed.cpu().as_ref().unwrap().quota(), Some(-1));
+    }
+}

@@ -1,0 +1,323 @@
+//! Images on their way: to a real registry, into archives that other programs read, and back.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use longshore::images::{ArchiveFormat, ByteStream};
+use longshore::registry::Credentials;
+use longshore::registry::http::{HttpOptions, HttpRegistries};
+use longshore::types::{Filter, Reference};
+use longshore::{ContainerSpec, Engine, ErrorKind};
+
+use crate::frame::{Check, Stop, fail};
+use crate::support::image::{self, busybox_files};
+use crate::support::registry::{LOGIN, Options, Registry};
+use crate::support::root::TempRoot;
+use crate::support::world::{World, source, text};
+use crate::support::{program, scratch};
+use crate::tests;
+
+tests! { "images":
+    kernel_async [
+        c3_the_second_push_sends_no_blob,
+        c3_another_repository_mounts_the_blobs,
+        c3_in_pieces,
+        c3_over_tls_with_a_password,
+        d2_saved_and_loaded_it_runs,
+        d2_skopeo_reads_and_writes_archives,
+        d2_podman_reads_and_writes_archives,
+        d3_an_imported_root_runs,
+        d5_prune_gives_back_what_it_says,
+    ]
+}
+
+async fn engine() -> Result<(Engine, TempRoot), Stop> {
+    let root = TempRoot::new();
+    Ok((Engine::open(root.path()).await?, root))
+}
+
+async fn runs(engine: &Engine, image: &str) -> Check {
+    let spec = ContainerSpec::image(image).command(["echo", "runs"]);
+    let output = engine.run(spec).output().await?;
+    assert_eq!(text(&output.stdout), "runs");
+    Ok(())
+}
+
+async fn tag(engine: &Engine, image: &str, name: &str) -> Check {
+    let name: Reference = name.parse()?;
+    engine.images().tag(image, &name).await?;
+    Ok(())
+}
+
+async fn write_to(mut stream: ByteStream, path: &Path) -> Check {
+    use std::io::Write as _;
+    let mut file = fs::File::create(path)?;
+    while let Some(piece) = stream.next().await {
+        file.write_all(&piece?)?;
+    }
+    Ok(())
+}
+
+fn read_from(path: &Path) -> Result<ByteStream, Stop> {
+    let bytes = Bytes::from(fs::read(path)?);
+    let starts = (0..bytes.len()).step_by(100_000);
+    let pieces: Vec<_> = starts
+        .map(|at| Ok(bytes.slice(at..bytes.len().min(at + 100_000))))
+        .collect();
+    Ok(stream::iter(pieces).boxed())
+}
+
+fn command(program_name: &str, arguments: &[&str]) -> Result<String, Stop> {
+    let output = Command::new(program(program_name)?).args(arguments).output()?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        return fail(format!("{program_name} {arguments:?}: {said}"));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+async fn c3_the_second_push_sends_no_blob() -> Check {
+    let world = World::new().await?;
+    let registry = Registry::plain()?;
+    let name = registry.reference("team/busybox:1");
+    tag(&world.engine, &world.image.id().to_string(), &name).await?;
+    let pushed = world.engine.push(&name).await?;
+    assert_eq!(pushed.manifest.digest.to_string(), image::shared()?.manifest);
+    let uploads = registry.uploads();
+    assert!(uploads > 0, "nothing was uploaded");
+    world.engine.push(&name).await?;
+    assert_eq!(registry.uploads(), uploads, "the second push began an upload");
+    let (fresh, _root) = engine().await?;
+    assert_eq!(fresh.pull(&name).await?.id(), world.image.id());
+    runs(&fresh, &name).await?;
+    let seen = command(
+        "skopeo",
+        &["inspect", "--tls-verify=false", &format!("docker://{name}")],
+    )?;
+    assert!(seen.contains(&image::shared()?.manifest), "{seen}");
+    let there = HttpRegistries::default();
+    let tags = longshore::registry::RegistryProvider::open(&there, &registry.addr.to_string(), &Credentials::Anonymous)
+        .await?
+        .tags("team/busybox")
+        .await?;
+    assert_eq!(tags, ["1"]);
+    Ok(())
+}
+
+async fn c3_another_repository_mounts_the_blobs() -> Check {
+    let world = World::new().await?;
+    let registry = Registry::plain()?;
+    let (first, second) = (registry.reference("one:1"), registry.reference("deep/two:1"));
+    for name in [&first, &second] {
+        tag(&world.engine, &world.image.id().to_string(), name).await?;
+    }
+    world.engine.push(&first).await?;
+    let sent = registry.blobs_received();
+    world.engine.push(&second).await?;
+    assert_eq!(registry.blobs_received(), sent, "bytes were sent instead of mounted");
+    let (fresh, _root) = engine().await?;
+    fresh.pull(&second).await?;
+    Ok(())
+}
+
+async fn c3_in_pieces() -> Check {
+    let registry = Registry::plain()?;
+    let root = TempRoot::new();
+    let registries = HttpRegistries::new(HttpOptions::new().upload_chunk(200_000));
+    let engine = Engine::builder(root.path())
+        .registries(Arc::new(registries))
+        .open()
+        .await?;
+    let image = engine.pull(source(image::shared()?)).await?;
+    let name = registry.reference("pieces:1");
+    tag(&engine, &image.id().to_string(), &name).await?;
+    engine.push(&name).await?;
+    let (fresh, _root) = self::engine().await?;
+    assert_eq!(fresh.pull(&name).await?.id(), image.id());
+    Ok(())
+}
+
+async fn c3_over_tls_with_a_password() -> Check {
+    let options = Options {
+        tls: true,
+        basic_auth: true,
+    };
+    let registry = Registry::with(options, &[])?;
+    let root = TempRoot::new();
+    let http = HttpOptions::new().ca_pem(fs::read(registry.authority())?);
+    let registries = HttpRegistries::new(HttpOptions::new()).with_host(registry.addr.to_string(), http);
+    let engine = Engine::builder(root.path())
+        .registries(Arc::new(registries))
+        .open()
+        .await?;
+    let image = engine.pull(source(image::shared()?)).await?;
+    let name = registry.reference("secret:1");
+    tag(&engine, &image.id().to_string(), &name).await?;
+    let stranger = engine.push(&name).await.expect_err("a password is needed");
+    assert_eq!(stranger.kind(), &ErrorKind::Denied, "{}", stranger.report());
+    let wrong = engine
+        .push(&name)
+        .credentials(Credentials::password(LOGIN.0, "wrong"))
+        .await;
+    assert_eq!(wrong.expect_err("a wrong password").kind(), &ErrorKind::Denied);
+    engine
+        .push(&name)
+        .credentials(Credentials::password(LOGIN.0, LOGIN.1))
+        .await?;
+    Ok(())
+}
+
+async fn d2_saved_and_loaded_it_runs() -> Check {
+    let world = World::new().await?;
+    let name = "example.com/saved:1";
+    tag(&world.engine, &world.image.id().to_string(), name).await?;
+    for format in [ArchiveFormat::Docker, ArchiveFormat::Oci] {
+        let archive = world.engine.save([name]).format(format).await?;
+        let (fresh, _root) = engine().await?;
+        let loaded = fresh.load(archive).await?;
+        assert_eq!((loaded.len(), &loaded[0].id), (1, world.image.id()));
+        runs(&fresh, name).await?;
+        let steps = fresh.image(name).await?.history().await?;
+        assert_eq!(steps[0].created_by, "test");
+    }
+    Ok(())
+}
+
+async fn d2_skopeo_reads_and_writes_archives() -> Check {
+    let layout = image::shared()?;
+    let world = World::new().await?;
+    let dir = scratch::fresh("archives");
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let name = "example.com/exchanged:1";
+    tag(&world.engine, &world.image.id().to_string(), name).await?;
+    let kinds = [
+        (ArchiveFormat::Docker, "docker-archive"),
+        (ArchiveFormat::Oci, "oci-archive"),
+    ];
+    for (format, kind) in kinds {
+        let ours = at(&format!("ours-{kind}.tar"));
+        write_to(world.engine.save([name]).format(format).await?, Path::new(&ours)).await?;
+        // A directory of skopeo's own keeps manifests as they are; any other form may write the config anew.
+        let there = at(&format!("there-{kind}"));
+        command(
+            "skopeo",
+            &["copy", "-q", &format!("{kind}:{ours}:{name}"), &format!("dir:{there}")],
+        )?;
+        let manifest = fs::read_to_string(Path::new(&there).join("manifest.json"))?;
+        assert!(manifest.contains(&layout.config), "skopeo saw another image in {kind}: {manifest}");
+        let theirs = at(&format!("theirs-{kind}.tar"));
+        let from = format!("oci:{}:latest", layout.dir.display());
+        command("skopeo", &["copy", "-q", &from, &format!("{kind}:{theirs}:{name}")])?;
+        let (fresh, _root) = engine().await?;
+        let loaded = fresh.load(read_from(Path::new(&theirs))?).await?;
+        if format == ArchiveFormat::Oci {
+            assert_eq!(loaded[0].id.to_string(), layout.config);
+        }
+        let (was, is) = (world.image.inspect().await?, fresh.image(name).await?.inspect().await?);
+        assert_eq!(is.config.rootfs, was.config.rootfs, "{kind}");
+        runs(&fresh, name).await?;
+    }
+    Ok(())
+}
+
+async fn d2_podman_reads_and_writes_archives() -> Check {
+    if !crate::support::is_root() {
+        return crate::frame::skip("podman's own rootless set-up is not ours to test");
+    }
+    let world = World::new().await?;
+    let dir = scratch::fresh("podman");
+    let (root, run) = (
+        dir.path().join("root").display().to_string(),
+        dir.path().join("run").display().to_string(),
+    );
+    let podman = |arguments: &[&str]| {
+        let mut all = vec!["--root", &root, "--runroot", &run, "--storage-driver", "vfs"];
+        all.extend(arguments);
+        command("podman", &all)
+    };
+    let name = "example.com/podman:1";
+    tag(&world.engine, &world.image.id().to_string(), name).await?;
+    let ours = dir.path().join("ours.tar");
+    write_to(world.engine.save([name]).await?, &ours).await?;
+    podman(&["load", "-q", "-i", &ours.display().to_string()])?;
+    let images = podman(&["images", "--no-trunc", "--quiet"])?;
+    assert_eq!(images.trim(), world.image.id().to_string());
+    for format in ["docker-archive", "oci-archive"] {
+        let theirs = dir.path().join(format!("{format}.tar"));
+        let id = world.image.id().hex();
+        podman(&[
+            "save",
+            "-q",
+            "--format",
+            format,
+            "-o",
+            &theirs.display().to_string(),
+            &id,
+        ])?;
+        let (fresh, _root) = engine().await?;
+        let loaded = fresh.load(read_from(&theirs)?).await?;
+        assert_eq!(loaded[0].id, *world.image.id(), "{format}");
+        runs(&fresh, &id).await?;
+    }
+    Ok(())
+}
+
+async fn d3_an_imported_root_runs() -> Check {
+    let (engine, _root) = engine().await?;
+    let tar = Bytes::from(busybox_files()?.tar()?);
+    let pieces = vec![Ok(tar)];
+    let image = engine
+        .import(stream::iter(pieces).boxed())
+        .name("imported:1".parse()?)
+        .message("from a tar")
+        .change(r#"CMD ["/bin/echo", "imported"]"#)
+        .change("ENV PATH=/bin A=b")
+        .await?;
+    let output = engine.run(ContainerSpec::image("imported:1")).output().await?;
+    assert_eq!(text(&output.stdout), "imported");
+    runs(&engine, "imported:1").await?;
+    assert_eq!(image.history().await?[0].comment, "from a tar");
+    Ok(())
+}
+
+async fn d5_prune_gives_back_what_it_says() -> Check {
+    let (engine, root) = engine().await?;
+    let image = engine.pull(source(image::shared()?)).await?;
+    let spec = || ContainerSpec::image(image.id().to_string()).command(["sleep", "60"]);
+    let container = engine.run(spec()).await?;
+    let all = || Filter::new().with("dangling", "false");
+    assert!(
+        engine.prune_images(all()).await?.removed.is_empty(),
+        "an image in use was removed"
+    );
+    container.remove(longshore::RemoveOptions::force()).await?;
+    let before = size_of(root.path())?;
+    let pruned = engine.prune_images(all()).await?;
+    let change = before - size_of(root.path())?;
+    // Directories of the store and pages of its databases come and go beside it.
+    assert!(
+        pruned.reclaimed_bytes.abs_diff(change) < 256 << 10,
+        "said {}, was {change}",
+        pruned.reclaimed_bytes
+    );
+    assert!(pruned.reclaimed_bytes > 1 << 20, "{pruned:?}");
+    assert!(engine.list_images(Filter::new()).await?.is_empty());
+    Ok(())
+}
+
+/// Bytes on disk below a directory, as `du` counts them; the databases left out.
+fn size_of(dir: &Path) -> Result<u64, Stop> {
+    let output = Command::new("du")
+        .args(["-s", "-B1", "--exclude=*.db*"])
+        .arg(dir)
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    match text.split_whitespace().next().and_then(|bytes| bytes.parse().ok()) {
+        Some(bytes) => Ok(bytes),
+        None => fail(format!("du said {text:?}")),
+    }
+}
