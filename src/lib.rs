@@ -89,8 +89,8 @@ pub mod types;
 #[cfg(feature = "engine")]
 pub use self::containers::{
     AttachOptions, Attached, BindMount, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec, ContainerState,
-    ContainerSummary, ExecInfo, ExecSpec, Lifetime, Limits, ListOptions, NetworkMode, RemoveOptions, Seccomp, SlowReader,
-    Stats, StatsOptions, StopOptions, Tmpfs, Top, WaitCondition,
+    ContainerSummary, ExecInfo, ExecSpec, Lifetime, Limits, ListOptions, NetworkMode, RemoveOptions, Seccomp,
+    SlowReader, Stats, StatsOptions, StopOptions, Tmpfs, Top, WaitCondition,
 };
 #[cfg(feature = "engine")]
 pub use self::engine::{Container, Engine, EngineBuilder, ExecBuilder, Image, Managers, Output, RunningExec};

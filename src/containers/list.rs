@@ -13,8 +13,22 @@ use crate::types::{Filter, ImageId};
 
 /// Docker's, all of them. `health`, `expose`, `publish` and `volume` look at what a spec can say so far.
 const KNOWN_FILTERS: [&str; 16] = [
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network", "publish",
-    "since", "status", "volume", "label!",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+    "label!",
 ];
 
 /// A filter that has been understood: what must be looked up once is.
@@ -46,12 +60,17 @@ impl Shared {
 
     async fn understand<'a>(&self, filter: &'a Filter) -> Result<Wanted<'a>> {
         if let Some(key) = filter.keys().find(|key| !KNOWN_FILTERS.contains(key)) {
-            return Err(bad(format!("invalid filter {key:?}; known are {}", KNOWN_FILTERS.join(", "))));
+            return Err(bad(format!(
+                "invalid filter {key:?}; known are {}",
+                KNOWN_FILTERS.join(", ")
+            )));
         }
         check_words(filter)?;
         let names = filter.values("name").iter().map(|text| pattern(text));
         let exited = filter.values("exited").iter().map(|text| {
-            let code = text.parse().map_err(|_| bad(format!("invalid filter exited={text}: a number is needed")));
+            let code = text
+                .parse()
+                .map_err(|_| bad(format!("invalid filter exited={text}: a number is needed")));
             code
         });
         let mut ancestors = Vec::new();
@@ -95,18 +114,31 @@ fn pattern(text: &str) -> Result<Regex> {
 
 /// Values that only certain words can be.
 fn check_words(filter: &Filter) -> Result<()> {
-    const STATES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+    const STATES: [&str; 7] = [
+        "created",
+        "restarting",
+        "running",
+        "removing",
+        "paused",
+        "exited",
+        "dead",
+    ];
     const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
     const TRUTH: [&str; 6] = ["true", "false", "1", "0", "True", "False"];
     for (key, known) in [("status", &STATES[..]), ("health", &HEALTH), ("is-task", &TRUTH)] {
         if let Some(value) = filter.values(key).iter().find(|value| !known.contains(&value.as_str())) {
-            return Err(bad(format!("invalid filter {key}={value}; known are {}", known.join(", "))));
+            return Err(bad(format!(
+                "invalid filter {key}={value}; known are {}",
+                known.join(", ")
+            )));
         }
     }
     for key in ["expose", "publish"] {
         let number = |value: &&String| !is_port(value);
         if let Some(value) = filter.values(key).iter().find(number) {
-            return Err(bad(format!("invalid filter {key}={value}: a port, a range, with /tcp, /udp or /sctp")));
+            return Err(bad(format!(
+                "invalid filter {key}={value}: a port, a range, with /tcp, /udp or /sctp"
+            )));
         }
     }
     Ok(())
@@ -123,7 +155,9 @@ fn is_port(text: &str) -> bool {
 impl Wanted<'_> {
     /// These look for containers that do not run.
     fn shows_all(&self) -> bool {
-        ["status", "exited", "before", "since"].iter().any(|key| !self.filter.values(key).is_empty())
+        ["status", "exited", "before", "since"]
+            .iter()
+            .any(|key| !self.filter.values(key).is_empty())
     }
 
     /// Values of one key are alternatives, except labels, which must all be there.

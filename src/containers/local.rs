@@ -14,8 +14,9 @@ use super::record::{ExitRecord, Record};
 use super::stdin::Stdin;
 use super::stubs;
 use super::{
-    AttachOptions, Attached, BoxStream, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created, Exec, ExecInfo,
-    ExecSpec, Exiting, Limits, ListOptions, Pruned, RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
+    AttachOptions, Attached, BoxStream, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created,
+    Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned, RemoveOptions, Stats, StatsOptions, StopOptions,
+    Top, WaitCondition,
 };
 use crate::driver::Spawner;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};

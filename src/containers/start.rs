@@ -1,6 +1,7 @@
 //! `start`: mounts from the storage driver, the process from the runtime, pumps and a monitor on the driver.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::etc;
 use super::feed;
@@ -17,6 +18,9 @@ use crate::logs::{LogSink, LogStream};
 use crate::runtime::{Launch, Started};
 use crate::sys::blocking::blocking;
 use crate::types::{Outcome, Signal};
+
+/// How long a start that nobody waits for any more may go on until it is undone.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Shared {
     pub(crate) async fn start(self: &Arc<Self>, name: &str, cancel: &Cancel) -> Result<Outcome> {
@@ -39,7 +43,7 @@ impl Shared {
         cancel.check()?;
         let launch = self.launch(&record).await?;
         // The log is opened while the container is being set up.
-        let starting = cancel.or(self.parts.runtime.start(launch));
+        let starting = cancel.or_within(PATIENCE, self.parts.runtime.start(launch));
         let (started, sink) = futures_util::join!(starting, self.log_sink(&record.id));
         let started = started.map_err(|error| about(&record, error))?;
         let task = Arc::clone(&started.task);

@@ -42,7 +42,8 @@ impl Shared {
             let first = self.reading(record).await;
             series.previous = first.read.map(|read| (read, first.cpu));
         }
-        let readings: Pin<Box<dyn Stream<Item = Result<Stats>> + Send>> = Box::pin(stream::unfold(series, Series::next));
+        let readings: Pin<Box<dyn Stream<Item = Result<Stats>> + Send>> =
+            Box::pin(stream::unfold(series, Series::next));
         Ok(self.parts.spawner.stream(readings, 1))
     }
 
@@ -180,9 +181,17 @@ fn host_cpu() -> (Option<u64>, Option<u32>) {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
     let first = text.lines().next().and_then(|line| line.strip_prefix("cpu "));
     // Guest time is in user time already. Source: proc_stat(5).
-    let ticks = first.map(|line| line.split_whitespace().take(8).filter_map(|word| word.parse::<u64>().ok()).sum());
+    let ticks = first.map(|line| {
+        line.split_whitespace()
+            .take(8)
+            .filter_map(|word| word.parse::<u64>().ok())
+            .sum()
+    });
     let cpus = text.lines().skip(1).filter(|line| line.starts_with("cpu")).count();
-    (ticks.map(|ticks: u64| ticks * TICK_NS), u32::try_from(cpus).ok().filter(|cpus| *cpus > 0))
+    (
+        ticks.map(|ticks: u64| ticks * TICK_NS),
+        u32::try_from(cpus).ok().filter(|cpus| *cpus > 0),
+    )
 }
 
 fn memory(places: &Places) -> MemoryStats {
@@ -219,7 +228,9 @@ fn pids(places: &Places) -> PidsStats {
 fn block(places: &Places) -> BlockStats {
     if let Some(text) = text(places.v2.as_deref(), "io.stat") {
         let sum = |key: &str| {
-            let words = text.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
+            let words = text
+                .split_whitespace()
+                .filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
             Some(words.sum())
         };
         return BlockStats {
@@ -231,7 +242,9 @@ fn block(places: &Places) -> BlockStats {
         return BlockStats::default();
     };
     let sum = |verb: &str| {
-        let numbers = text.lines().filter_map(|line| line.split_once(&format!(" {verb} "))?.1.parse::<u64>().ok());
+        let numbers = text
+            .lines()
+            .filter_map(|line| line.split_once(&format!(" {verb} "))?.1.parse::<u64>().ok());
         Some(numbers.sum())
     };
     BlockStats {
@@ -255,7 +268,10 @@ mod tests {
     #[test]
     fn g7_counters_of_version_2() {
         let dir = fake(&[
-            ("cpu.stat", "usage_usec 1500\nuser_usec 1000\nsystem_usec 500\nnr_throttled 3\nthrottled_usec 7\n"),
+            (
+                "cpu.stat",
+                "usage_usec 1500\nuser_usec 1000\nsystem_usec 500\nnr_throttled 3\nthrottled_usec 7\n",
+            ),
             ("memory.current", "4096\n"),
             ("memory.max", "max\n"),
             ("memory.stat", "anon 100\nfile 200\n"),
@@ -268,13 +284,25 @@ mod tests {
             v1: Vec::new(),
         };
         let cpu = cpu(&places);
-        assert_eq!((cpu.total_ns, cpu.user_ns, cpu.system_ns), (Some(1_500_000), Some(1_000_000), Some(500_000)));
+        assert_eq!(
+            (cpu.total_ns, cpu.user_ns, cpu.system_ns),
+            (Some(1_500_000), Some(1_000_000), Some(500_000))
+        );
         assert_eq!((cpu.throttled_periods, cpu.throttled_ns), (Some(3), Some(7000)));
         let memory = memory(&places);
         assert_eq!((memory.usage_bytes, memory.limit_bytes), (Some(4096), host_memory()));
         assert_eq!(memory.detail["file"], 200);
-        assert_eq!(pids(&places), PidsStats { current: Some(2), limit: Some(20) });
-        let expected = BlockStats { read_bytes: Some(11), written_bytes: Some(22) };
+        assert_eq!(
+            pids(&places),
+            PidsStats {
+                current: Some(2),
+                limit: Some(20)
+            }
+        );
+        let expected = BlockStats {
+            read_bytes: Some(11),
+            written_bytes: Some(22),
+        };
         assert_eq!(block(&places), expected);
     }
 
@@ -286,7 +314,10 @@ mod tests {
             ("memory.limit_in_bytes", "9223372036854771712\n"),
             ("pids.current", "2\n"),
             ("pids.max", "max\n"),
-            ("blkio.throttle.io_service_bytes", "8:0 Read 10\n8:0 Write 20\n8:0 Total 30\nTotal 30\n"),
+            (
+                "blkio.throttle.io_service_bytes",
+                "8:0 Read 10\n8:0 Write 20\n8:0 Total 30\nTotal 30\n",
+            ),
         ]);
         let all = ["cpuacct", "memory", "pids", "blkio"].map(str::to_owned).to_vec();
         let places = Places {
@@ -296,8 +327,17 @@ mod tests {
         assert_eq!(cpu(&places).total_ns, Some(1500));
         let memory = memory(&places);
         assert_eq!((memory.usage_bytes, memory.limit_bytes), (Some(4096), host_memory()));
-        assert_eq!(pids(&places), PidsStats { current: Some(2), limit: None });
-        let expected = BlockStats { read_bytes: Some(10), written_bytes: Some(20) };
+        assert_eq!(
+            pids(&places),
+            PidsStats {
+                current: Some(2),
+                limit: None
+            }
+        );
+        let expected = BlockStats {
+            read_bytes: Some(10),
+            written_bytes: Some(20),
+        };
         assert_eq!(block(&places), expected);
     }
 

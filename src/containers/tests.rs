@@ -511,7 +511,10 @@ async fn g3_a_command_has_one_start_streams_and_a_status() {
         .unwrap();
     let info = containers.exec_inspect(&exec.id).await.unwrap();
     assert_eq!((info.running, info.status), (false, None));
-    assert_eq!(kind(containers.exec_wait(&exec.id).await), Some(ErrorKind::InvalidState));
+    assert_eq!(
+        kind(containers.exec_wait(&exec.id).await),
+        Some(ErrorKind::InvalidState)
+    );
     let mut attached = containers.exec_start(&exec.id, options).await.unwrap();
     let again = containers.exec_start(&exec.id, options).await;
     assert_eq!(kind(again), Some(ErrorKind::Conflict));
@@ -561,7 +564,10 @@ async fn g9_a_new_name_is_found_and_stays_after_the_end() {
     containers.create(spec(["sleep"]).name("other")).await.unwrap();
     containers.start("old").await.unwrap();
     assert_eq!(kind(containers.rename("old", "other").await), Some(ErrorKind::Conflict));
-    assert_eq!(kind(containers.rename("old", "a b").await), Some(ErrorKind::InvalidArgument));
+    assert_eq!(
+        kind(containers.rename("old", "a b").await),
+        Some(ErrorKind::InvalidArgument)
+    );
     containers.rename("old", "new").await.unwrap();
     assert!(containers.inspect("old").await.unwrap_err().is_not_found());
     let mut limits = Limits::default();
@@ -592,9 +598,17 @@ async fn g10_a_restart_keeps_what_would_be_removed() {
 async fn g12_events_in_docker_s_words() {
     let bench = bench();
     let containers = &bench.containers;
-    let id = containers.create(spec(["sleep"]).name("web")).await.unwrap().id.to_string();
+    let id = containers
+        .create(spec(["sleep"]).name("web"))
+        .await
+        .unwrap()
+        .id
+        .to_string();
     containers.start("web").await.unwrap();
-    let exec = containers.exec_create("web", ExecSpec::new(["fail", "3"])).await.unwrap();
+    let exec = containers
+        .exec_create("web", ExecSpec::new(["fail", "3"]))
+        .await
+        .unwrap();
     containers.exec_start(&exec.id, AttachOptions::default()).await.unwrap();
     containers.exec_wait(&exec.id).await.unwrap();
     containers.rename("web", "net").await.unwrap();
@@ -603,8 +617,15 @@ async fn g12_events_in_docker_s_words() {
     containers.restart("net", StopOptions::default()).await.unwrap();
     containers.remove("net", RemoveOptions::force()).await.unwrap();
     let store = containers.0.parts.store.clone();
-    let events = store.call(|store| crate::events::History::after(store, 0, 100)).await.unwrap();
-    let events: Vec<_> = events.into_iter().map(|(_, event)| event).filter(|event| event.id == id).collect();
+    let events = store
+        .call(|store| crate::events::History::after(store, 0, 100))
+        .await
+        .unwrap();
+    let events: Vec<_> = events
+        .into_iter()
+        .map(|(_, event)| event)
+        .filter(|event| event.id == id)
+        .collect();
     let mut actions: Vec<&str> = events.iter().map(|event| event.action.as_str()).collect();
     // The end of a command is told beside what follows.
     actions.retain(|action| *action != "exec_die");
@@ -632,7 +653,10 @@ async fn g12_events_in_docker_s_words() {
     assert_eq!(find("kill").attributes["signal"], "15");
     assert_eq!(find("die").attributes["exitCode"], "143");
     let died = find("exec_die");
-    assert_eq!((died.attributes["exitCode"].as_str(), &died.attributes["execID"]), ("3", &exec.id));
+    assert_eq!(
+        (died.attributes["exitCode"].as_str(), &died.attributes["execID"]),
+        ("3", &exec.id)
+    );
 }
 
 #[tokio::test]
@@ -640,17 +664,27 @@ async fn g15_prune_takes_what_does_not_run() {
     let bench = bench();
     let containers = &bench.containers;
     let old = containers.create(spec(["sleep"]).label("keep", "no")).await.unwrap().id;
-    let kept = containers.create(spec(["sleep"]).label("keep", "yes")).await.unwrap().id;
+    let kept = containers
+        .create(spec(["sleep"]).label("keep", "yes"))
+        .await
+        .unwrap()
+        .id;
     let runs = containers.create(spec(["sleep"])).await.unwrap().id;
     containers.start(runs.as_str()).await.unwrap();
     let prune = async |filter: Filter| containers.prune(filter).await.map(|pruned| pruned.removed);
-    assert_eq!(prune(Filter::new().with("until", "1h")).await.unwrap(), [] as [String; 0]);
+    assert_eq!(
+        prune(Filter::new().with("until", "1h")).await.unwrap(),
+        [] as [String; 0]
+    );
     assert!(prune(Filter::new().with("until", "soon")).await.is_err());
     assert!(prune(Filter::new().with("name", "x")).await.is_err());
     let filter = Filter::new().with("label!", "keep=yes").with("until", "0s");
     assert_eq!(prune(filter).await.unwrap(), [old.to_string()]);
     assert_eq!(prune(Filter::new()).await.unwrap(), [kept.to_string()]);
-    assert_eq!(containers.inspect(runs.as_str()).await.unwrap().state, ContainerState::Running);
+    assert_eq!(
+        containers.inspect(runs.as_str()).await.unwrap().state,
+        ContainerState::Running
+    );
 }
 
 #[tokio::test]
@@ -698,11 +732,26 @@ async fn g7_all_filters_of_docker() {
     for (key, value, expected) in cases {
         assert_eq!(list(key, value).await.unwrap(), expected, "{key}={value}");
     }
-    for (key, value) in [("name", "["), ("status", "x"), ("health", "x"), ("exited", "x"), ("publish", "x"), ("nope", "x")] {
-        assert_eq!(list(key, value).await.unwrap_err().kind(), &ErrorKind::InvalidArgument, "{key}={value}");
+    for (key, value) in [
+        ("name", "["),
+        ("status", "x"),
+        ("health", "x"),
+        ("exited", "x"),
+        ("publish", "x"),
+        ("nope", "x"),
+    ] {
+        assert_eq!(
+            list(key, value).await.unwrap_err().kind(),
+            &ErrorKind::InvalidArgument,
+            "{key}={value}"
+        );
     }
     assert!(list("before", "nobody").await.unwrap_err().is_not_found());
     let running = containers.list(ListOptions::default()).await.unwrap();
-    assert_eq!((running.len(), running[0].state), (1, ContainerState::Paused), "paused is shown as running is");
+    assert_eq!(
+        (running.len(), running[0].state),
+        (1, ContainerState::Paused),
+        "paused is shown as running is"
+    );
     assert!(running[0].status.ends_with("(Paused)"), "{}", running[0].status);
 }

@@ -148,7 +148,11 @@ fn not_understood(argument: &str) -> Error {
 
 /// The columns that arguments of `ps` ask for: a selection of all processes, with `-f`, `u` or `-o`.
 fn columns(arguments: &[String]) -> Result<Columns> {
-    let with_titles = |list: &[(Column, &str)]| list.iter().map(|(column, title)| (*column, (*title).to_owned())).collect();
+    let with_titles = |list: &[(Column, &str)]| {
+        list.iter()
+            .map(|(column, title)| (*column, (*title).to_owned()))
+            .collect()
+    };
     let words: Vec<&str> = arguments.iter().flat_map(|text| text.split_whitespace()).collect();
     if words.is_empty() {
         return Ok(with_titles(FULL));
@@ -245,7 +249,9 @@ impl Process {
             line.split_whitespace().nth(1)?.parse().ok()
         };
         let command = file("cmdline").unwrap_or_default();
-        let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
+        let command = String::from_utf8_lossy(&command)
+            .trim_end_matches('\0')
+            .replace('\0', " ");
         Some(Self {
             pid,
             ppid: parse(4) as u32,
@@ -262,7 +268,11 @@ impl Process {
             rss_pages: parse(24),
             uid: effective("Uid:")?,
             gid: effective("Gid:")?,
-            command: if command.is_empty() { format!("[{comm}]") } else { command },
+            command: if command.is_empty() {
+                format!("[{comm}]")
+            } else {
+                command
+            },
             comm,
         })
     }
@@ -283,13 +293,17 @@ impl Host {
     fn read() -> Self {
         let config = |variable| sysconf(variable).ok().flatten().unwrap_or(0).max(1) as u64;
         let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-        let boot = stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
+        let boot = stat
+            .lines()
+            .find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
         let page_bytes = config(SysconfVar::PAGE_SIZE);
         Self {
             ticks_per_second: config(SysconfVar::CLK_TCK),
             page_bytes,
             boot: boot.unwrap_or(0),
-            now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64),
+            now: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |now| now.as_secs() as i64),
             memory_bytes: config(SysconfVar::_PHYS_PAGES) * page_bytes,
             users: names("/etc/passwd"),
             groups: names("/etc/group"),
@@ -434,7 +448,11 @@ mod tests {
 
     fn titles(arguments: &[&str]) -> Vec<String> {
         let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
-        columns(&arguments).unwrap().into_iter().map(|(_, title)| title).collect()
+        columns(&arguments)
+            .unwrap()
+            .into_iter()
+            .map(|(_, title)| title)
+            .collect()
     }
 
     #[test]
@@ -448,7 +466,11 @@ mod tests {
         assert_eq!(titles(&["-o pid,args"]), ["PID", "COMMAND"]);
         assert_eq!(titles(&["-o", "pid=Process"]), ["Process"]);
         for bad in ["-Z", "--nope", "-o", "-opid,nope", "x;rm"] {
-            assert_eq!(columns(&[bad.to_owned()]).unwrap_err().kind(), &ErrorKind::InvalidArgument, "{bad}");
+            assert_eq!(
+                columns(&[bad.to_owned()]).unwrap_err().kind(),
+                &ErrorKind::InvalidArgument,
+                "{bad}"
+            );
         }
     }
 

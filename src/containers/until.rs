@@ -11,12 +11,10 @@ const SECOND: i128 = 1_000_000_000;
 pub(crate) fn parse(text: &str, now_ns: i64) -> Result<i64> {
     let length = length(text).map(|length| i128::from(now_ns) - length);
     let moment = length.or_else(|| stamp(text)).or_else(|| date(text));
-    moment
-        .and_then(|moment| i64::try_from(moment).ok())
-        .ok_or_else(|| {
-            let message = format!("invalid time {text:?}: 10m, 1h30m, 1700000000 or 2024-01-31T12:00:00Z");
-            Error::invalid(message).with_object(ObjectKind::Option, "until")
-        })
+    moment.and_then(|moment| i64::try_from(moment).ok()).ok_or_else(|| {
+        let message = format!("invalid time {text:?}: 10m, 1h30m, 1700000000 or 2024-01-31T12:00:00Z");
+        Error::invalid(message).with_object(ObjectKind::Option, "until")
+    })
 }
 
 /// Go's durations: numbers with units, one after the other.

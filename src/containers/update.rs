@@ -61,7 +61,10 @@ fn changes(merged: &Limits, new: &Limits) -> Result<LinuxResources> {
         builder = builder.memory(memory);
     }
     if new.nano_cpus.is_some() || new.cpu_shares.is_some() || new.cpuset_cpus.is_some() {
-        let mut cpu = planned.cpu().clone().map_or_else(|| LinuxCpuBuilder::default().build().map_err(made), Ok)?;
+        let mut cpu = planned
+            .cpu()
+            .clone()
+            .map_or_else(|| LinuxCpuBuilder::default().build().map_err(made), Ok)?;
         if new.nano_cpus == Some(0) {
             cpu.set_quota(Some(-1));
         }

@@ -173,9 +173,6 @@ impl RunningExec {
     /// # Errors
     /// As [`ContainerManager::exec_resize`](crate::ContainerManager::exec_resize).
     pub async fn resize(&self, rows: u16, columns: u16) -> Result<()> {
-        self.container
-            .containers()
-            .exec_resize(&self.id, rows, columns)
-            .await
+        self.container.containers().exec_resize(&self.id, rows, columns).await
     }
 }

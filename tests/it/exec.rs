@@ -44,7 +44,9 @@ tests! { "exec":
 pub const ROLES: &[(&str, Role)] = &[("exec-forever", role_exec_forever)];
 
 async fn sleeper(world: &World) -> Result<Container, Stop> {
-    world.started(world.spec().command(["sleep", "1000"]).stop_signal(Signal::KILL)).await
+    world
+        .started(world.spec().command(["sleep", "1000"]).stop_signal(Signal::KILL))
+        .await
 }
 
 fn sh(script: &str) -> ExecSpec {
@@ -83,7 +85,15 @@ async fn g2_wait_conditions() -> Check {
         container.start().await?;
         assert_eq!(next.await?.status.code(), 3);
         assert_eq!(exited.await?.status.code(), 3);
-        assert_eq!(container.wait_for(WaitCondition::NotRunning).await?.await?.status.code(), 3);
+        assert_eq!(
+            container
+                .wait_for(WaitCondition::NotRunning)
+                .await?
+                .await?
+                .status
+                .code(),
+            3
+        );
         let again = container.wait_for(WaitCondition::NextExit).await?;
         container.start().await?;
         assert_eq!(again.await?.status.code(), 3);
@@ -104,7 +114,13 @@ async fn g2_wait_conditions() -> Check {
 async fn g3_a_command_runs_beside_the_first() -> Check {
     let world = World::new().await?;
     let container = world
-        .started(world.spec().command(["sleep", "1000"]).env("A", "container").env("B", "container"))
+        .started(
+            world
+                .spec()
+                .command(["sleep", "1000"])
+                .env("A", "container")
+                .env("B", "container"),
+        )
         .await?;
     let spec = sh("echo $A $B; pwd; echo err >&2; readlink /proc/1/exe; tr '\\0' ' ' < /proc/1/cmdline")
         .env("B", "exec")
@@ -127,14 +143,21 @@ async fn g3_exit_codes_are_exact() -> Check {
     let container = sleeper(&world).await?;
     for round in 0..200u32 {
         let code = (round % 256) as u8;
-        let output = container.exec(sh(&format!("echo {round}; exit {code}"))).output().await?;
+        let output = container
+            .exec(sh(&format!("echo {round}; exit {code}")))
+            .output()
+            .await?;
         assert_eq!(output.status.code(), i32::from(code));
         assert_eq!(text(&output.stdout), round.to_string());
     }
     let killed = container.exec(sh("kill -9 $$")).output().await?;
     assert_eq!((killed.status.code(), killed.status.signal()), (137, Some(9)));
     // No zombie stays, neither in the container nor of the zygote.
-    let left = says(&container, ExecSpec::new(["sh", "-c", "grep -l '^State:.Z' /proc/[0-9]*/status | wc -l"])).await?;
+    let left = says(
+        &container,
+        ExecSpec::new(["sh", "-c", "grep -l '^State:.Z' /proc/[0-9]*/status | wc -l"]),
+    )
+    .await?;
     assert_eq!(left, "0");
     container.remove(FORCE).await?;
     Ok(())
@@ -159,11 +182,27 @@ async fn g3_fifty_at_once() -> Check {
 async fn g3_what_cannot_run_says_why() -> Check {
     let world = World::new().await?;
     let container = sleeper(&world).await?;
-    let kind = async |spec: ExecSpec| container.exec(spec).output().await.map(|_| ()).map_err(|error| error.kind().clone());
+    let kind = async |spec: ExecSpec| {
+        container
+            .exec(spec)
+            .output()
+            .await
+            .map(|_| ())
+            .map_err(|error| error.kind().clone())
+    };
     assert_eq!(kind(ExecSpec::new(["nope"])).await, Err(ErrorKind::CommandNotFound));
-    assert_eq!(kind(ExecSpec::new(["/etc"])).await, Err(ErrorKind::CommandNotExecutable));
-    assert_eq!(kind(ExecSpec::new(["/etc/passwd"])).await, Err(ErrorKind::CommandNotExecutable));
-    assert_eq!(kind(ExecSpec::new(["true"]).user("nobody-here")).await, Err(ErrorKind::NotFound));
+    assert_eq!(
+        kind(ExecSpec::new(["/etc"])).await,
+        Err(ErrorKind::CommandNotExecutable)
+    );
+    assert_eq!(
+        kind(ExecSpec::new(["/etc/passwd"])).await,
+        Err(ErrorKind::CommandNotExecutable)
+    );
+    assert_eq!(
+        kind(ExecSpec::new(["true"]).user("nobody-here")).await,
+        Err(ErrorKind::NotFound)
+    );
     assert!(kind(ExecSpec::new(["true"]).working_dir("/not/there")).await.is_err());
     let made = says(&container, sh("ls -d /not || echo none")).await?;
     assert_eq!(made, "none", "a missing directory is not made");
@@ -184,7 +223,10 @@ async fn g3_users_groups_and_directories() -> Check {
     let container = world
         .started(world.spec().command(["sleep", "1000"]).user("1000:1000").group("50"))
         .await?;
-    assert_eq!(says(&container, sh("id -u; id -g; id -G")).await?, "1000\n1000\n1000 50");
+    assert_eq!(
+        says(&container, sh("id -u; id -g; id -G")).await?,
+        "1000\n1000\n1000 50"
+    );
     assert_eq!(says(&container, sh("id -u; id -g").user("0:7")).await?, "0\n7");
     let refused = container.exec(sh("echo x > /etc/x")).output().await?;
     assert!(!refused.status.success(), "an ordinary user writes");
@@ -194,7 +236,11 @@ async fn g3_users_groups_and_directories() -> Check {
 
 async fn g3_rights_are_the_containers() -> Check {
     let world = World::new().await?;
-    let spec = world.spec().command(["sleep", "1000"]).cap_drop("NET_RAW").no_new_privileges(true);
+    let spec = world
+        .spec()
+        .command(["sleep", "1000"])
+        .cap_drop("NET_RAW")
+        .no_new_privileges(true);
     let container = world.started(spec.ulimit("nofile", 100, 200)).await?;
     let status = "grep -E '^(Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs|Seccomp):' /proc/PID/status; ulimit -n; ulimit -Hn";
     let of = |pid: &str| sh(&status.replace("PID", pid));
@@ -210,7 +256,11 @@ async fn g3_rights_are_the_containers() -> Check {
 async fn g3_nothing_of_the_host_is_open_inside() -> Check {
     let world = World::new().await?;
     let container = sleeper(&world).await?;
-    let listed = says(&container, sh("ls /proc/self/fd; readlink /proc/self/cwd; readlink /proc/self/root")).await?;
+    let listed = says(
+        &container,
+        sh("ls /proc/self/fd; readlink /proc/self/cwd; readlink /proc/self/root"),
+    )
+    .await?;
     let mut lines: Vec<&str> = listed.lines().collect();
     // The listing holds a descriptor of its own.
     lines.retain(|line| *line != "3");
@@ -223,7 +273,10 @@ async fn g3_nothing_of_the_host_is_open_inside() -> Check {
     }
     // CVE-2019-5736: the helper is not to be had by way of a link to it.
     let own = container.exec(ExecSpec::new(["/proc/self/exe", "true"])).output().await;
-    assert!(own.is_err() || !own.is_ok_and(|output| output.status.success()), "the helper was executed");
+    assert!(
+        own.is_err() || !own.is_ok_and(|output| output.status.success()),
+        "the helper was executed"
+    );
     container.remove(FORCE).await?;
     Ok(())
 }
@@ -233,11 +286,23 @@ async fn g3_stdin_loses_no_byte_and_closes() -> Check {
     let world = World::new().await?;
     let container = sleeper(&world).await?;
     let sent: Vec<u8> = (0..SIZE).map(|at| (at % 251) as u8).collect();
-    let output = container.exec(ExecSpec::new(["cat"])).input(sent.clone()).output().await?;
+    let output = container
+        .exec(ExecSpec::new(["cat"]))
+        .input(sent.clone())
+        .output()
+        .await?;
     assert!(output.status.success());
-    assert!(output.stdout == sent, "{} of {SIZE} bytes came back", output.stdout.len());
+    assert!(
+        output.stdout == sent,
+        "{} of {SIZE} bytes came back",
+        output.stdout.len()
+    );
     let empty = container.exec(ExecSpec::new(["cat"])).output().await?;
-    assert_eq!((empty.status.code(), empty.stdout.len()), (0, 0), "without stdin it is empty");
+    assert_eq!(
+        (empty.status.code(), empty.stdout.len()),
+        (0, 0),
+        "without stdin it is empty"
+    );
     // Output goes on after stdin was closed.
     let after = container.exec(sh("cat; echo after")).input("before\n").output().await?;
     assert_eq!(text(&after.stdout), "before\nafter");
@@ -248,7 +313,10 @@ async fn g3_stdin_loses_no_byte_and_closes() -> Check {
 async fn g3_a_terminal_with_a_size() -> Check {
     let world = World::new().await?;
     let container = sleeper(&world).await?;
-    let spec = sh("tty; stty size; read line; stty size; echo got $line $TERM").tty(true).stdin(true).tty_size(30, 100);
+    let spec = sh("tty; stty size; read line; stty size; echo got $line $TERM")
+        .tty(true)
+        .stdin(true)
+        .tty_size(30, 100);
     let mut running = container.exec(spec).slow(SlowReader::Keep).await?;
     let input = running.attached.input.take().expect("stdin");
     running.resize(40, 120).await?;
@@ -259,7 +327,10 @@ async fn g3_a_terminal_with_a_size() -> Check {
         seen.extend_from_slice(&chunk.bytes);
     }
     let seen = text(&seen);
-    assert!(seen.contains("/dev/pts/") && seen.contains("40 120") && seen.contains("got hello xterm"), "{seen:?}");
+    assert!(
+        seen.contains("/dev/pts/") && seen.contains("40 120") && seen.contains("got hello xterm"),
+        "{seen:?}"
+    );
     assert_eq!(running.wait().await?.code(), 0);
     let gone = running.resize(1, 1).await.expect_err("it has ended");
     assert_eq!(gone.kind(), &ErrorKind::InvalidState);
@@ -272,9 +343,14 @@ async fn g3_a_dropped_start_leaves_nothing() -> Check {
     let container = sleeper(&world).await?;
     let containers = world.engine.containers();
     for delay in 0..40u64 {
-        let exec = containers.exec_create(container.id().as_str(), ExecSpec::new(["sleep", "999"])).await?;
+        let exec = containers
+            .exec_create(container.id().as_str(), ExecSpec::new(["sleep", "999"]))
+            .await?;
         let start = containers.exec_start(&exec.id, AttachOptions::default());
-        if tokio::time::timeout(Duration::from_micros(delay * 50), start).await.is_ok() {
+        if tokio::time::timeout(Duration::from_micros(delay * 50), start)
+            .await
+            .is_ok()
+        {
             // It came in time; then it runs, and is ended in another way.
             let pid = containers.exec_inspect(&exec.id).await?.pid.expect("it runs");
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::SIGKILL)?;
@@ -301,15 +377,27 @@ async fn g3_it_ends_with_its_container() -> Check {
     container.kill(Signal::KILL).await?;
     assert_eq!(running.wait().await?.signal(), Some(9));
     let info = running.inspect().await?;
-    assert_eq!((info.running, info.status.map(|status| status.code())), (false, Some(137)));
+    assert_eq!(
+        (info.running, info.status.map(|status| status.code())),
+        (false, Some(137))
+    );
     container.remove(FORCE).await?;
-    assert!(running.inspect().await.expect_err("it went with its container").is_not_found());
+    assert!(
+        running
+            .inspect()
+            .await
+            .expect_err("it went with its container")
+            .is_not_found()
+    );
     Ok(())
 }
 
 async fn g3_it_counts_against_the_containers_limits() -> Check {
     let world = World::new().await?;
-    let limited = world.engine.run(world.spec().command(["sleep", "1000"]).pids_limit(5)).await;
+    let limited = world
+        .engine
+        .run(world.spec().command(["sleep", "1000"]).pids_limit(5))
+        .await;
     let container = match limited {
         Err(error) if error.is_unsupported() => return crate::frame::skip(error.report()),
         other => other?,
@@ -354,7 +442,12 @@ async fn g4_logs_then_live_without_gap_or_duplicate() -> Check {
     container.wait().await?;
     for (number, reader) in readers.into_iter().enumerate() {
         let seen = bytes(reader).await?;
-        assert!(seen == whole.as_bytes(), "reader {number} saw {} of {} bytes", seen.len(), whole.len());
+        assert!(
+            seen == whole.as_bytes(),
+            "reader {number} saw {} of {} bytes",
+            seen.len(),
+            whole.len()
+        );
     }
     container.remove(FORCE).await?;
     Ok(())
@@ -362,7 +455,10 @@ async fn g4_logs_then_live_without_gap_or_duplicate() -> Check {
 
 async fn g4_attached_before_a_second_start() -> Check {
     let world = World::new().await?;
-    let container = world.engine.create(world.script("read a; echo $a").open_stdin(true)).await?;
+    let container = world
+        .engine
+        .create(world.script("read a; echo $a").open_stdin(true))
+        .await?;
     for word in ["one", "two", "three"] {
         let mut attached = container.attach(AttachOptions::default()).await?;
         let input = attached.input.take().expect("stdin");
@@ -371,7 +467,10 @@ async fn g4_attached_before_a_second_start() -> Check {
         assert_eq!(bytes(attached).await?, format!("{word}\n").as_bytes());
         container.wait().await?;
     }
-    let whole = AttachOptions { slow: SlowReader::Keep, logs: true };
+    let whole = AttachOptions {
+        slow: SlowReader::Keep,
+        logs: true,
+    };
     let attached = container.attach(whole).await?;
     container.remove(FORCE).await?;
     assert_eq!(bytes(attached).await?, b"one\ntwo\nthree\n", "all that was ever logged");
@@ -386,7 +485,13 @@ async fn g4_a_reader_that_is_waited_for_holds_the_container() -> Check {
     let mut attached = container.attach(AttachOptions::slow(SlowReader::Wait)).await?;
     container.start().await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let done = async || container.exec(sh("test -e /done")).output().await.map(|output| output.status.success());
+    let done = async || {
+        container
+            .exec(sh("test -e /done"))
+            .output()
+            .await
+            .map(|output| output.status.success())
+    };
     assert!(!done().await?, "4 MiB went by a reader that took nothing");
     let mut seen = 0;
     while seen < BLOCKS << 16 {
@@ -446,7 +551,9 @@ fn role_exec_forever(arguments: &[String]) -> i32 {
     let root = arguments.first().cloned().unwrap_or_default();
     let run = async move {
         let engine = Engine::open(&root).await?;
-        let container = engine.run(ContainerSpec::image("busybox").command(["sleep", "1000"])).await?;
+        let container = engine
+            .run(ContainerSpec::image("busybox").command(["sleep", "1000"]))
+            .await?;
         println!("open");
         loop {
             let _running = container.exec(ExecSpec::new(["sleep", "1000"])).await?;

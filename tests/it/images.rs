@@ -208,7 +208,10 @@ async fn d2_skopeo_reads_and_writes_archives() -> Check {
             &["copy", "-q", &format!("{kind}:{ours}:{name}"), &format!("dir:{there}")],
         )?;
         let manifest = fs::read_to_string(Path::new(&there).join("manifest.json"))?;
-        assert!(manifest.contains(&layout.config), "skopeo saw another image in {kind}: {manifest}");
+        assert!(
+            manifest.contains(&layout.config),
+            "skopeo saw another image in {kind}: {manifest}"
+        );
         let theirs = at(&format!("theirs-{kind}.tar"));
         let from = format!("oci:{}:latest", layout.dir.display());
         command("skopeo", &["copy", "-q", &from, &format!("{kind}:{theirs}:{name}")])?;

@@ -10,8 +10,8 @@
     clippy::field_reassign_with_default
 )]
 
-mod exec;
 mod cancel;
+mod exec;
 mod faults;
 mod fixtures;
 mod frame;
@@ -23,9 +23,9 @@ mod places;
 mod process;
 mod pull;
 mod support;
-mod verbs;
 mod system;
 mod userns;
+mod verbs;
 
 use libtest_mimic::Arguments;
 

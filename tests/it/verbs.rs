@@ -66,7 +66,11 @@ async fn g9_a_paused_container_makes_no_progress() -> Check {
     let before = count(&container, pid).await?;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(count(&container, pid).await?, before, "it went on");
-    let refused = container.exec(ExecSpec::new(["true"])).output().await.expect_err("it is paused");
+    let refused = container
+        .exec(ExecSpec::new(["true"]))
+        .output()
+        .await
+        .expect_err("it is paused");
     assert_eq!(refused.kind(), &ErrorKind::InvalidState);
     container.unpause().await?;
     assert_eq!(state(&container).await?, ContainerState::Running);
@@ -96,7 +100,10 @@ async fn g9_a_paused_container_can_be_stopped_killed_and_removed() -> Check {
     assert_eq!(state(&restarted).await?, ContainerState::Running);
     restarted.remove(FORCE).await?;
     let (removed, _) = paused(&world).await?;
-    let refused = removed.remove(longshore::RemoveOptions::default()).await.expect_err("it is paused");
+    let refused = removed
+        .remove(longshore::RemoveOptions::default())
+        .await
+        .expect_err("it is paused");
     assert_eq!(refused.kind(), &ErrorKind::Conflict);
     removed.remove(FORCE).await?;
     // The engine goes with a paused container in it: the test's leak check sees what stays.
@@ -124,7 +131,15 @@ async fn g1_a_restart_runs_it_again() -> Check {
 
 async fn g9_a_new_name_leaves_the_host_name() -> Check {
     let world = World::new().await?;
-    let container = world.started(world.spec().command(["sleep", "100"]).name("before").stop_signal(Signal::KILL)).await?;
+    let container = world
+        .started(
+            world
+                .spec()
+                .command(["sleep", "100"])
+                .name("before")
+                .stop_signal(Signal::KILL),
+        )
+        .await?;
     let hostname = async || {
         let output = container.exec(ExecSpec::new(["hostname"])).output().await?;
         Ok::<_, Stop>(text(&output.stdout))
@@ -133,14 +148,26 @@ async fn g9_a_new_name_leaves_the_host_name() -> Check {
     container.rename("after").await?;
     assert_eq!(hostname().await?, first);
     assert_eq!(world.engine.containers().inspect("after").await?.id, *container.id());
-    assert!(world.engine.containers().inspect("before").await.expect_err("renamed").is_not_found());
+    assert!(
+        world
+            .engine
+            .containers()
+            .inspect("before")
+            .await
+            .expect_err("renamed")
+            .is_not_found()
+    );
     container.remove(FORCE).await?;
     Ok(())
 }
 
 async fn g9_updated_limits_reach_the_cgroup() -> Check {
     let world = World::new().await?;
-    let spec = world.spec().command(["sleep", "100"]).memory(Bytes::mib(64)).pids_limit(50);
+    let spec = world
+        .spec()
+        .command(["sleep", "100"])
+        .memory(Bytes::mib(64))
+        .pids_limit(50);
     let container = match world.engine.run(spec.stop_signal(Signal::KILL)).await {
         Err(error) if error.is_unsupported() => return skip(error.report()),
         other => other?,
@@ -151,7 +178,9 @@ async fn g9_updated_limits_reach_the_cgroup() -> Check {
     };
     let limits = async || {
         let mut readings = container.stats(one_shot).await?;
-        let Some(stats) = readings.next().await else { return fail("no reading") };
+        let Some(stats) = readings.next().await else {
+            return fail("no reading");
+        };
         let stats = stats?;
         Ok::<_, Stop>((stats.memory.limit_bytes, stats.pids.limit))
     };
@@ -167,7 +196,10 @@ async fn g9_updated_limits_reach_the_cgroup() -> Check {
     assert_eq!(container.inspect().await?.spec.limits.memory, Some(Bytes::mib(96)));
     let mut bad = Limits::default();
     bad.memory = Some(Bytes::kib(1));
-    assert_eq!(container.update(bad).await.expect_err("too little").kind(), &ErrorKind::InvalidArgument);
+    assert_eq!(
+        container.update(bad).await.expect_err("too little").kind(),
+        &ErrorKind::InvalidArgument
+    );
     // And the next start has them.
     container.restart(StopOptions::default()).await?;
     assert_eq!(limits().await?, (Some(96 << 20), Some(20)));
@@ -183,7 +215,12 @@ async fn g7_top_shows_the_containers_processes() -> Check {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let top = container.top(&[]).await?;
     assert_eq!(top.titles, ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]);
-    let commands: Vec<&str> = top.processes.iter().filter_map(|row| row.last()).map(String::as_str).collect();
+    let commands: Vec<&str> = top
+        .processes
+        .iter()
+        .filter_map(|row| row.last())
+        .map(String::as_str)
+        .collect();
     assert_eq!(commands.len(), 4, "{commands:?}");
     for command in ["sleep 1001", "sleep 1002", "sleep 1003"] {
         assert!(commands.contains(&command), "{commands:?}");
@@ -196,7 +233,10 @@ async fn g7_top_shows_the_containers_processes() -> Check {
     container.kill(Signal::KILL).await?;
     container.wait().await?;
     running.wait().await?;
-    assert_eq!(container.top(&[]).await.expect_err("ended").kind(), &ErrorKind::InvalidState);
+    assert_eq!(
+        container.top(&[]).await.expect_err("ended").kind(),
+        &ErrorKind::InvalidState
+    );
     container.remove(FORCE).await?;
     Ok(())
 }
@@ -211,7 +251,12 @@ async fn g7_stats_count_what_it_uses() -> Check {
     let mut readings = container.stats(stream).await?;
     let mut seen = Vec::new();
     for _ in 0..3 {
-        seen.push(readings.next().await.ok_or_else(|| Stop::Fail("the stream ended".into()))??);
+        seen.push(
+            readings
+                .next()
+                .await
+                .ok_or_else(|| Stop::Fail("the stream ended".into()))??,
+        );
     }
     assert!(seen[1].previous.is_some() && seen[1].cpu.online_cpus > Some(0));
     if seen[0].cpu.total_ns.is_none() {
@@ -242,13 +287,23 @@ async fn g16_what_another_process_may_do() -> Check {
         stream: false,
         one_shot: true,
     };
-    assert!(theirs.stats(id, one_shot).await?.next().await.is_some_and(|stats| stats.is_ok()));
+    assert!(
+        theirs
+            .stats(id, one_shot)
+            .await?
+            .next()
+            .await
+            .is_some_and(|stats| stats.is_ok())
+    );
     let asked = [
         theirs.exec_create(id, ExecSpec::new(["true"])).await.map(|_| ()),
         theirs.rename(id, "theirs").await,
         theirs.pause(id).await,
         theirs.update(id, Limits::default()).await.map(|_| ()),
-        theirs.attach(id, longshore::AttachOptions::slow(SlowReader::Skip)).await.map(|_| ()),
+        theirs
+            .attach(id, longshore::AttachOptions::slow(SlowReader::Skip))
+            .await
+            .map(|_| ()),
     ];
     for answer in asked {
         let error = answer.expect_err("only its own process can");

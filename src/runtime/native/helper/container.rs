@@ -5,7 +5,7 @@ use core::convert::Infallible;
 use crate::dev::Devices;
 use crate::fail::{Done, Fail, at, at_index, missing};
 use crate::message::{self, Fds};
-use crate::networks::loopback_up;
+use crate::netns::loopback_up;
 use crate::sys::{self, AT_FDCWD, Sys};
 use crate::user::Identity;
 use crate::wire::{aux, MountRecord, Plan, Record, Section, Step, field, flag, mount};

@@ -18,7 +18,7 @@ mod join;
 mod ledger;
 mod message;
 mod mounts;
-mod networks;
+mod netns;
 mod outfit;
 mod passwd;
 mod path;

@@ -7,7 +7,7 @@ use crate::ledger::{CONTAINER, EXEC, JOINING, Ledger, SCRATCH, WORKER};
 use crate::message::{self, Fds};
 use crate::sys::{self, CloneArgs, PollFd, Shared, Sys};
 use crate::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op};
-use crate::networks::Networks;
+use crate::netns::Networks;
 use crate::wire::{NO_FD, Step, flag};
 use crate::{join, outfit, remove, slim, worker};
 
