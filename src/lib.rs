@@ -51,6 +51,7 @@
 //! | `api` | no | the Docker Engine REST API over any engine: a server, and a router for a server of one's own |
 //! | `cgroups-rs` | no | the crate of that name as a second cgroup driver |
 #![deny(unsafe_code)]
+#![cfg_attr(test, recursion_limit = "256")]
 
 #[cfg(feature = "api")]
 pub mod api;

@@ -1,7 +1,5 @@
 //! Commands in running containers: create, start, resize, inspect.
 
-use std::collections::BTreeMap;
-
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
@@ -113,12 +111,11 @@ fn known<T>(call: &Call, answer: Result<T, Error>) -> Result<T, Failure> {
     })
 }
 
-fn body(info: &ExecInfo) -> Value {
+pub(super) fn body(info: &ExecInfo) -> Value {
     let (program, arguments) = match info.spec.command.split_first() {
         Some((program, arguments)) => (program.as_str(), arguments),
         None => ("", &[][..]),
     };
-    let env: BTreeMap<_, _> = info.spec.env.iter().collect();
     json!({
         "ID": info.id,
         "Running": info.running,
@@ -129,7 +126,6 @@ fn body(info: &ExecInfo) -> Value {
             "arguments": arguments,
             "privileged": info.spec.privileged,
             "user": info.spec.user.as_deref().unwrap_or_default(),
-            "env": env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),
         },
         "OpenStdin": info.spec.stdin,
         "OpenStderr": true,

@@ -51,7 +51,6 @@ const FIELDS: &[Field] = &[
     field(Shape::Container, &["Config", "MacAddress"], 0, 52),
     field(Shape::Container, &["NetworkSettings", "Networks", "*", "DNSNames"], 44, ON),
     field(Shape::Container, &["NetworkSettings", "Networks", "*", "GwPriority"], 48, ON),
-    field(Shape::Container, &["GraphDriver"], 0, 52),
     field(Shape::Container, &["NetworkSettings", "Bridge"], 0, 52),
     field(Shape::Container, &["NetworkSettings", "HairpinMode"], 0, 52),
     field(Shape::Container, &["NetworkSettings", "LinkLocalIPv6Address"], 0, 52),
@@ -137,3 +136,6 @@ fn remove(value: &mut Value, path: &[&str]) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

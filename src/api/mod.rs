@@ -47,6 +47,8 @@ mod reply;
 mod router;
 mod server;
 mod system;
+#[cfg(test)]
+mod tests;
 mod times;
 mod tls;
 mod version;

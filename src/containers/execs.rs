@@ -10,7 +10,7 @@ use super::local::lock;
 use super::options::ExecSpec;
 use super::stdin::Stdin;
 use super::views::ExecInfo;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::runtime::ExecTask;
 use crate::types::{ContainerId, ExitStatus};
 
@@ -63,7 +63,7 @@ impl Execs {
 
     /// A command by its id, or the first digits of it.
     pub(crate) fn get(&self, id: &str) -> Result<Arc<ExecSlot>> {
-        let no_such = || Error::new(ErrorKind::NotFound, format!("no such exec: {id}"));
+        let no_such = || Error::not_found(ObjectKind::Exec, id);
         let all = lock(&self.0);
         if let Some(slot) = all.get(id) {
             return Ok(Arc::clone(slot));

@@ -67,12 +67,11 @@ impl Shared {
         }
         check_words(filter)?;
         let names = filter.values("name").iter().map(|text| pattern(text));
-        let exited = filter.values("exited").iter().map(|text| {
-            let code = text
-                .parse()
-                .map_err(|_| bad(format!("invalid filter exited={text}: a number is needed")));
-            code
-        });
+        let code = |text: &String| {
+            let number = || bad(format!("invalid filter exited={text}: a number is needed"));
+            text.parse().map_err(|_| number())
+        };
+        let exited = filter.values("exited").iter().map(code);
         let mut ancestors = Vec::new();
         for name in filter.values("ancestor") {
             match self.parts.images.inspect(name).await {

@@ -358,10 +358,11 @@ impl ContainerManager for LocalContainers {
 
     async fn attach(&self, name: &str, options: AttachOptions) -> Result<Attached> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        // On the driver from the first: where the log is cut, the pumps, which run there, must stand still.
         self.0
             .parts
             .spawner
-            .call_blocking(async move { shared.attach(&name, options).await })
+            .call(async move { shared.attach(&name, options).await })
             .await
     }
 

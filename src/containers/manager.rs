@@ -105,10 +105,11 @@ pub trait ContainerManager: Debug + Send + Sync + 'static {
         Err(Error::unsupported_verb("container logs"))
     }
 
-    /// Connects to standard streams. Attached before the start, no byte is missed.
+    /// Connects to standard streams. Attached before a start, no byte of it is missed: of a container that does not run,
+    /// the output is that of the next start.
     ///
     /// # Errors
-    /// `NotFound`, `InvalidState` once it has ended.
+    /// `NotFound`, `InvalidState` while it is paused, `Unsupported` for `logs` where the log cannot be read back.
     async fn attach(&self, _name: &str, _options: AttachOptions) -> Result<Attached> {
         Err(Error::unsupported_verb("container attach"))
     }
@@ -157,7 +158,7 @@ pub trait ContainerManager: Debug + Send + Sync + 'static {
     /// Gives it another name.
     ///
     /// # Errors
-    /// `NotFound`, `InvalidArgument`, `Conflict` if another container has that name.
+    /// `NotFound`, `InvalidArgument` (its own name too), `Conflict` if another container has that name.
     ///
     /// # Cancel safety
     /// Done whole or not at all.
@@ -184,7 +185,7 @@ pub trait ContainerManager: Debug + Send + Sync + 'static {
         Err(Error::unsupported_verb("container top"))
     }
 
-    /// Readings of its counters.
+    /// Readings of its counters. One that does not run has none.
     ///
     /// # Errors
     /// `NotFound`.
@@ -235,7 +236,7 @@ pub trait ContainerManager: Debug + Send + Sync + 'static {
         Err(Error::unsupported_verb("exec wait"))
     }
 
-    /// Everything about an exec. Known for as long as its container runs, and for at least five minutes after its end.
+    /// Everything about an exec. Known for five minutes after its end, unless its container is removed before.
     ///
     /// # Errors
     /// `NotFound`.

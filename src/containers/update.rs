@@ -49,7 +49,7 @@ fn changes(merged: &Limits, new: &Limits) -> Result<LinuxResources> {
     let planned = plan::resources(merged)?;
     let mut builder = LinuxResourcesBuilder::default();
     let memory = new.memory.is_some() || new.memory_reservation.is_some() || new.memory_swap.is_some();
-    if let Some(mut memory) = planned.memory().clone().filter(|_| memory) {
+    if let Some(mut memory) = planned.memory().filter(|_| memory) {
         if new.memory.is_some_and(|limit| limit.get() == 0) {
             memory.set_limit(Some(-1));
             memory.set_swap(Some(-1));

@@ -62,7 +62,7 @@ impl Container {
         self.engine.containers().start(self.id.as_str()).await
     }
 
-    /// Waits until it has run and ended. See [`ContainerManager::wait`](ContainerManager::wait).
+    /// Waits until it has run and ended. See [`ContainerManager::wait`].
     ///
     /// # Errors
     /// As there.

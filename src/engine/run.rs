@@ -128,7 +128,7 @@ impl RunBuilder {
 
     /// Whether the image needs no pull: it is here, under the name or id given, and that is enough.
     async fn is_here(&self) -> Result<bool> {
-        if self.pull == Pull::Always || self.spec.image.starts_with("oci:") {
+        if matches!(self.pull, Pull::Always | Pull::Newer) || self.spec.image.starts_with("oci:") {
             return Ok(false);
         }
         match self.engine.images().inspect(&self.spec.image).await {

@@ -76,7 +76,7 @@ impl LocalImages {
         let layer = on_thread(archive, move |inflow| take(&Taker::new(content, holder)?, inflow)).await?;
         let config = config_of(request, run, layer.diff_id, SystemTime::now())?;
         let bytes = json_bytes(&config)?;
-        let described = descriptor(CONFIG, &bytes);
+        let described = Descriptor::of(CONFIG, &bytes);
         let manifest =
             json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": [layer.descriptor] });
         let chosen = chosen_of(json_bytes(&manifest)?)?;
@@ -169,22 +169,12 @@ fn config_of(request: &ImportRequest, run: RunConfig, diff_id: DiffId, now: Syst
 
 fn chosen_of(manifest: Vec<u8>) -> Result<Chosen> {
     let blob = ManifestBlob {
-        descriptor: descriptor(MANIFEST, &manifest),
+        descriptor: Descriptor::of(MANIFEST, &manifest),
         bytes: Bytes::from(manifest),
     };
     match manifest::parse(&blob)? {
         Document::Image(manifest) => Ok(Chosen { blob, manifest }),
         Document::Index(_) => Err(Error::internal("a manifest that is an index")),
-    }
-}
-
-fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
-    Descriptor {
-        media_type: MediaType(media_type.to_owned()),
-        digest: Digest::of(bytes),
-        size: bytes.len() as u64,
-        platform: None,
-        annotations: Default::default(),
     }
 }
 

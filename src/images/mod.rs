@@ -57,6 +57,8 @@ pub enum Pull {
     Missing,
     /// Always: a tag may have moved. What is here already is not fetched again.
     Always,
+    /// As `Always`; but where the registry cannot be asked, what is here will do.
+    Newer,
     /// Never: an image that is not here is an error. No connection is made.
     Never,
 }

@@ -31,7 +31,7 @@ impl LocalImages {
 
     async fn pull_unless_here(&self, request: &PullRequest, progress: &Progress) -> Result<ImageInfo> {
         if let ImageSource::Registry(reference) = &request.source
-            && request.policy != Pull::Always
+            && matches!(request.policy, Pull::Missing | Pull::Never)
         {
             if let Some(record) = self.here(reference, request.platform.as_ref()).await? {
                 return self.info_of(record).await;
@@ -40,6 +40,20 @@ impl LocalImages {
                 return Err(not_here(reference, request.platform.as_ref()));
             }
         }
+        let fetched = self.ask_and_fetch(request, progress).await;
+        match (fetched, &request.source) {
+            (Err(error), ImageSource::Registry(reference))
+                if request.policy == Pull::Newer && is_out_of_reach(&error) =>
+            {
+                let here = self.here(reference, request.platform.as_ref()).await?;
+                tracing::info!(image = %reference, error = %error, "no news of an image; taking the one that is here");
+                self.info_of(here.ok_or(error)?).await
+            }
+            (fetched, _) => fetched,
+        }
+    }
+
+    async fn ask_and_fetch(&self, request: &PullRequest, progress: &Progress) -> Result<ImageInfo> {
         let origin = Origin::open(request, self.parts.registries.as_ref()).await?;
         self.fetch(&origin, request.platform.as_ref(), progress).await
     }
@@ -100,6 +114,12 @@ fn not_here(reference: &Reference, platform: Option<&Platform>) -> Error {
     let platform = platform.map(|platform| format!(" for {platform}")).unwrap_or_default();
     let message = format!("the image {name} is not here{platform}, and the pull policy is never");
     Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Image, name)
+}
+
+/// Whether the registry could not be asked.
+fn is_out_of_reach(error: &Error) -> bool {
+    use ErrorKind::{RateLimited, Timeout, Unavailable};
+    matches!(error.kind(), Unavailable | Timeout | RateLimited { .. })
 }
 
 /// Whether trying again cannot help, so that what was fetched is of no use.

@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 
 use super::{BlobStream, ManifestBlob, ManifestKey, Registry, Upload};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
-use crate::types::{Descriptor, Digest, MediaType};
+use crate::types::{Descriptor, Digest};
 
 /// Bytes of one piece of a stream.
 const CHUNK: usize = 64 << 10;
@@ -54,7 +54,7 @@ impl MemoryRegistry {
     /// Adds a blob.
     pub fn put_blob(&self, media_type: &str, bytes: impl Into<Bytes>) -> Descriptor {
         let bytes = bytes.into();
-        let descriptor = descriptor(media_type, &bytes);
+        let descriptor = Descriptor::of(media_type, &bytes);
         self.state().blobs.insert(descriptor.digest, bytes);
         descriptor
     }
@@ -62,7 +62,7 @@ impl MemoryRegistry {
     /// Adds a manifest or index, under a tag if one is given.
     pub fn put_manifest(&self, tag: Option<&str>, media_type: &str, bytes: impl Into<Bytes>) -> Descriptor {
         let bytes = bytes.into();
-        let descriptor = descriptor(media_type, &bytes);
+        let descriptor = Descriptor::of(media_type, &bytes);
         let mut state = self.state();
         state.manifests.insert(
             descriptor.digest,
@@ -206,16 +206,6 @@ fn chunks(bytes: Bytes) -> BlobStream {
 
 fn told(kind: ErrorKind, object: ObjectKind, digest: &Digest) -> Error {
     Error::new(kind, format!("{object} {digest} was told to fail")).with_object(object, digest.to_string())
-}
-
-fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
-    Descriptor {
-        media_type: MediaType(media_type.to_owned()),
-        digest: Digest::of(bytes),
-        size: bytes.len() as u64,
-        platform: None,
-        annotations: Default::default(),
-    }
 }
 
 #[cfg(test)]

@@ -29,3 +29,16 @@ pub struct Descriptor {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
+
+impl Descriptor {
+    /// Describes bytes, and says nothing else of them.
+    pub fn of(media_type: impl Into<String>, bytes: &[u8]) -> Self {
+        Self {
+            media_type: MediaType(media_type.into()),
+            digest: Digest::of(bytes),
+            size: bytes.len() as u64,
+            platform: None,
+            annotations: BTreeMap::new(),
+        }
+    }
+}

@@ -25,6 +25,8 @@ tests! { "exec":
         g3_users_groups_and_directories,
         g3_rights_are_the_containers,
         g3_nothing_of_the_host_is_open_inside,
+        g3_nothing_with_more_rights_is_ever_seen_inside,
+        g3_into_a_user_namespace_of_its_own,
         g3_stdin_loses_no_byte_and_closes,
         g3_a_terminal_with_a_size,
         g3_a_dropped_start_leaves_nothing,
@@ -271,12 +273,41 @@ async fn g3_nothing_of_the_host_is_open_inside() -> Check {
         let leaked = container.exec(sh("pwd").working_dir(dir)).output().await;
         assert!(leaked.is_err(), "descriptor {number} leads somewhere: {leaked:?}");
     }
-    // CVE-2019-5736: the helper is not to be had by way of a link to it.
-    let own = container.exec(ExecSpec::new(["/proc/self/exe", "true"])).output().await;
-    assert!(
-        own.is_err() || !own.is_ok_and(|output| output.status.success()),
-        "the helper was executed"
-    );
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+/// CVE-2016-9962 and its kin: what a program of the container sees of an exec has no more rights than it, from the first
+/// moment on.
+async fn g3_nothing_with_more_rights_is_ever_seen_inside() -> Check {
+    let world = World::new().await?;
+    let watch = "until [ -e /stop ]; do cat /proc/[0-9]*/status 2>/dev/null; done | grep -E '^CapPrm' | sort -u > /seen; sleep 100";
+    let container = world.started(world.script(watch).stop_signal(Signal::KILL)).await?;
+    for _ in 0..100 {
+        assert!(container.exec(ExecSpec::new(["true"])).output().await?.status.success());
+    }
+    let seen = says(
+        &container,
+        sh("touch /stop; until [ -s /seen ]; do sleep 0.01; done; cat /seen"),
+    )
+    .await?;
+    assert_eq!(seen.lines().count(), 1, "{seen}");
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+async fn g3_into_a_user_namespace_of_its_own() -> Check {
+    let world = World::new().await?;
+    let spec = world.spec().command(["sleep", "1000"]).user_namespace(true);
+    let container = match world.engine.run(spec.stop_signal(Signal::KILL)).await {
+        Err(error) if error.is_unsupported() => return crate::frame::skip(error.report()),
+        other => other?,
+    };
+    let of =
+        |pid: &str| format!("cat /proc/{pid}/uid_map; readlink /proc/{pid}/ns/user; grep CapEff /proc/{pid}/status");
+    let own = says(&container, sh(&of("self"))).await?;
+    assert_eq!(own, says(&container, sh(&of("1"))).await?);
+    assert_eq!(says(&container, sh("id -u; touch /x && echo wrote")).await?, "0\nwrote");
     container.remove(FORCE).await?;
     Ok(())
 }

@@ -30,6 +30,7 @@ tests! { "images":
         d2_saved_and_loaded_it_runs,
         d2_skopeo_reads_and_writes_archives,
         d2_podman_reads_and_writes_archives,
+        d2_docker_reads_and_writes_archives,
         d3_an_imported_root_runs,
         d5_prune_gives_back_what_it_says,
     ]
@@ -267,6 +268,90 @@ async fn d2_podman_reads_and_writes_archives() -> Check {
         runs(&fresh, &id).await?;
     }
     Ok(())
+}
+
+async fn d2_docker_reads_and_writes_archives() -> Check {
+    let docker = Dockerd::start()?;
+    let world = World::new().await?;
+    let dir = scratch::fresh("docker");
+    let name = "example.com/docker:1";
+    tag(&world.engine, &world.image.id().to_string(), name).await?;
+    let (ours, theirs) = (dir.path().join("ours.tar"), dir.path().join("theirs.tar"));
+    write_to(world.engine.save([name]).await?, &ours).await?;
+    let said = docker.run(&["load", "-i", &ours.display().to_string()])?;
+    assert_eq!(said.trim(), format!("Loaded image: {name}"));
+    let id = docker.run(&["image", "inspect", "--format", "{{.Id}}", name])?;
+    assert_eq!(id.trim(), world.image.id().to_string());
+    docker.run(&["tag", name, "second:2"])?;
+    docker.run(&["save", "-o", &theirs.display().to_string(), name, "second:2"])?;
+    let (fresh, _root) = engine().await?;
+    let loaded = fresh.load(read_from(&theirs)?).await?;
+    assert_eq!(
+        (loaded.len(), &loaded[0].id, loaded[0].tags.len()),
+        (1, world.image.id(), 2)
+    );
+    runs(&fresh, "second:2").await
+}
+
+/// A Docker daemon of one's own: nothing of the host's network is touched.
+struct Dockerd {
+    child: std::process::Child,
+    host: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Dockerd {
+    fn start() -> Result<Self, Stop> {
+        if !crate::support::is_root() {
+            return crate::frame::skip("dockerd needs root");
+        }
+        let dir = scratch::fresh("dockerd");
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        let host = format!("unix://{}", at("s"));
+        let log = fs::File::create(at("log"))?;
+        let child = Command::new(program("dockerd")?)
+            .args([
+                "--bridge=none",
+                "--iptables=false",
+                "--ip-forward=false",
+                "--storage-driver=vfs",
+            ])
+            .args([
+                "--data-root",
+                &at("data"),
+                "--exec-root",
+                &at("exec"),
+                "--pidfile",
+                &at("pid"),
+                "--host",
+                &host,
+            ])
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        let daemon = Self { child, host, _dir: dir };
+        for _ in 0..300 {
+            if daemon.run(&["version"]).is_ok() {
+                return Ok(daemon);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        fail("dockerd does not answer")
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<String, Stop> {
+        let mut all = vec!["--host", self.host.as_str()];
+        all.extend(arguments);
+        command("docker", &all)
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _ = self.child.wait();
+    }
 }
 
 async fn d3_an_imported_root_runs() -> Check {

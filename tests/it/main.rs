@@ -49,10 +49,10 @@ const GROUPS: &[frame::Group] = &[
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo)];
 
 fn main() {
-    let roles: Vec<_> = ROLES.iter().chain(faults::ROLES).chain(exec::ROLES).copied().collect();
     let roles: Vec<_> = ROLES
         .iter()
         .chain(faults::ROLES)
+        .chain(exec::ROLES)
         .chain(places::ROLES)
         .copied()
         .collect();

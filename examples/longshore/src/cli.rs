@@ -72,6 +72,29 @@ pub enum Verb {
     Info(commands::info::Args),
     /// Show what happens, and with --since what happened
     Events(commands::events::Args),
+    /// Run a command in a running container
+    Exec(commands::exec::Args),
+    /// Connect to the standard streams of a running container
+    Attach(commands::attach::Args),
+    /// Stop one or more containers, if they run, and start them
+    Restart(commands::restart::Args),
+    /// Stop the processes of one or more containers where they are
+    Pause(commands::pause::Args),
+    /// Let one or more paused containers go on
+    Unpause(commands::unpause::Args),
+    /// Give a container another name
+    Rename(commands::rename::Args),
+    /// Change the limits of one or more containers
+    Update(commands::update::Args),
+    /// Show the processes of a container
+    Top(commands::top::Args),
+    /// Show what containers use
+    Stats(commands::stats::Args),
+    /// Wait until containers do not run, and print their exit codes
+    Wait(commands::wait::Args),
+    /// Verbs about containers
+    #[command(subcommand)]
+    Container(ContainerVerb),
     /// Verbs about the engine as a whole
     #[command(subcommand)]
     System(SystemVerb),
@@ -100,6 +123,12 @@ pub enum ImageVerb {
     Rm(commands::rmi::Args),
     /// Remove images that nobody uses
     Prune(commands::image_prune::Args),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ContainerVerb {
+    /// Remove containers that do not run
+    Prune(commands::container_prune::Args),
 }
 
 #[derive(Debug, Subcommand)]

@@ -41,6 +41,15 @@ impl Failure {
         }
     }
 
+    /// An error of `exec`: 126 and 127 are the command's, as with `run`; any other is 1.
+    pub fn of_exec(error: &Error) -> Self {
+        let failure = Self::of_run(error);
+        Self {
+            code: if failure.code == OURS { 1 } else { failure.code },
+            ..failure
+        }
+    }
+
     /// The same failure where every failure that is not the container's counts as the client's: in `run`.
     #[must_use]
     pub fn of_ours(self) -> Self {

@@ -46,6 +46,40 @@ pub async fn run(container: &Container, tty: bool) -> Result<ExitStatus, Failure
     }
 }
 
+/// Connects our standard streams to some that are attached, until their output ends. The terminal, if `tty`, is restored when
+/// this returns; `resize` is told of the window's size, at first and whenever it changes.
+pub async fn join(attached: Attached, tty: bool, resize: impl AsyncFn(u16, u16)) -> Result<(), Failure> {
+    let Attached { output, input, .. } = attached;
+    let _raw = if tty && input.is_some() {
+        RawMode::enter()?
+    } else {
+        None
+    };
+    let sizes = async {
+        if tty && let Ok(mut changes) = unix::signal(SignalKind::window_change()) {
+            loop {
+                if let Some((rows, columns)) = window_size() {
+                    resize(rows, columns).await;
+                }
+                if changes.recv().await.is_none() {
+                    break;
+                }
+            }
+        }
+        pending().await
+    };
+    tokio::select! {
+        ended = copy_output(output) => ended,
+        never = feed(input) => never,
+        never = sizes => never,
+    }
+}
+
+/// The exit code of a client whose container or command ended so.
+pub fn code(status: ExitStatus) -> u8 {
+    u8::try_from(status.code()).unwrap_or(u8::MAX)
+}
+
 /// Copies what the container writes, stream by stream, byte by byte, until it ends.
 async fn copy_output(mut output: BoxStream<TeeItem>) -> Result<(), Failure> {
     let (mut stdout, mut stderr) = (stdout(), stderr());

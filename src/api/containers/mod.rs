@@ -17,6 +17,8 @@ mod top;
 mod update;
 mod wait;
 
+#[cfg(test)]
+pub(super) use self::inspect::body as inspect_body;
 pub(super) use self::list::summary;
 pub(super) use self::logs::time as log_time;
 pub(super) use self::resize::size as resize_size;

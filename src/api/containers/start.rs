@@ -6,14 +6,39 @@ use super::super::call::Call;
 use super::super::error::Failure;
 use super::super::reply;
 use super::super::router::Answer;
+use crate::containers::RemoveOptions;
 use crate::types::Outcome;
 
 pub(super) async fn start(call: Call) -> Answer {
     if call.query.get("checkpoint").is_some() {
         return Err(Failure::option("checkpoint", "an engine that restores checkpoints"));
     }
-    let outcome = call.engine.containers().start(call.name()).await?;
-    Ok(reply::empty(code(outcome)))
+    match call.engine.containers().start(call.name()).await {
+        Ok(outcome) => Ok(reply::empty(code(outcome))),
+        Err(error) => {
+            clear_up(&call).await;
+            Err(error.into())
+        }
+    }
+}
+
+/// A container that is to be removed when it has ended, and could not even start, has ended: clients wait for that.
+/// Source: moby, `daemon/start.go`.
+async fn clear_up(call: &Call) {
+    let Ok(info) = call.engine.containers().inspect(call.name()).await else {
+        return;
+    };
+    if !info.spec.auto_remove || info.started.is_some() {
+        return;
+    }
+    let removed = call
+        .engine
+        .containers()
+        .remove(info.id.as_str(), RemoveOptions::default())
+        .await;
+    if let Err(error) = removed {
+        tracing::debug!(container = %info.id, error = error.report(), "a container that could not start stays");
+    }
 }
 
 /// 204, or 304 where there was nothing to do.

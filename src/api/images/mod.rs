@@ -11,6 +11,8 @@ mod push;
 mod remove;
 mod tag;
 
+#[cfg(test)]
+pub(super) use self::inspect::body as inspect_body;
 pub(super) use self::list::summary;
 use super::router::{Route, routes};
 

@@ -7,6 +7,8 @@ mod ping;
 mod sign_in;
 mod version;
 
+#[cfg(test)]
+pub(super) use self::{events::of as event_body, info::body as info_body, version::body as version_body};
 use super::router::{Route, routes};
 
 /// Routes of the engine as a whole.

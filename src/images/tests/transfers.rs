@@ -250,3 +250,24 @@ async fn d1_lists_take_every_filter() {
     );
     assert!(count("before", "none".to_owned()).await.unwrap_err().is_not_found());
 }
+
+#[tokio::test]
+async fn c8_newer_takes_what_is_here_where_the_registry_is_out_of_reach() {
+    let f = Fixture::new();
+    let first = push(&f.registry, Some("1"), &Platform::host(), &two_layers());
+    let newer = || f.images.pull(request("app:1").policy(Pull::Newer), Progress::default());
+    assert_eq!(newer().await.unwrap().id, first.config.digest);
+    let second = push(&f.registry, Some("1"), &Platform::host(), &[tar("z", b"z")]);
+    f.registry
+        .fail(second.manifest.digest, Fault::Refuse(ErrorKind::Unavailable));
+    assert_eq!(newer().await.unwrap().id, first.config.digest);
+    f.registry
+        .fail(second.manifest.digest, Fault::Refuse(ErrorKind::Denied));
+    assert_eq!(newer().await.unwrap_err().kind(), &ErrorKind::Denied);
+    f.registry.heal();
+    assert_eq!(newer().await.unwrap().id, second.config.digest);
+    f.images.remove("app:1", RemoveImageOptions::default()).await.unwrap();
+    f.registry
+        .fail(second.manifest.digest, Fault::Refuse(ErrorKind::Unavailable));
+    assert_eq!(newer().await.unwrap_err().kind(), &ErrorKind::Unavailable);
+}

@@ -11,6 +11,9 @@ use super::{HttpOptions, HttpRegistry};
 use crate::error::{Error, Result};
 use crate::registry::{Credentials, CredentialsSource, Registry, RegistryProvider};
 
+/// A host, and it with its mirrors.
+type WithMirrors = (Arc<HttpRegistry>, Arc<Mirrored>);
+
 /// Opens [`HttpRegistry`]s and keeps their connections and tokens for the next pull.
 #[derive(Debug, Default)]
 pub struct HttpRegistries {
@@ -20,7 +23,7 @@ pub struct HttpRegistries {
     credentials: Option<Arc<dyn CredentialsSource>>,
     open: Mutex<HashMap<String, (Credentials, Arc<HttpRegistry>)>>,
     /// Kept so that a mirror that rests is remembered.
-    mirrored: tokio::sync::Mutex<HashMap<String, (Arc<HttpRegistry>, Arc<Mirrored>)>>,
+    mirrored: tokio::sync::Mutex<HashMap<String, WithMirrors>>,
 }
 
 impl HttpRegistries {

@@ -47,7 +47,8 @@ impl Job {
     async fn run(self, exec: ExecLaunch) -> Result<ExecStarted> {
         let filter = exec.seccomp.as_ref().map(seccomp::compile_cached).transpose()?;
         let filter = filter.map(|filter| filter.to_vec());
-        let plan = Plan::exec(&exec, self.inside.host, self.inside.namespaces, filter)?;
+        let mut plan = Plan::exec(&exec, self.inside.host, self.inside.namespaces, filter)?;
+        plan.set_root(self.inside.root);
         let ends = ends(exec.stdio)?;
         let names = plan.names.clone();
         let req = self.zygote.request();

@@ -132,6 +132,15 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The container's root as the zygote knows it: user and group.
+    pub(crate) fn root(&self) -> [u32; 2] {
+        [self.words[field::ROOT_UID], self.words[field::ROOT_GID]]
+    }
+
+    pub(crate) fn set_root(&mut self, root: [u32; 2]) {
+        [self.words[field::ROOT_UID], self.words[field::ROOT_GID]] = root;
+    }
+
     /// The namespaces that a container of this plan lives in.
     pub(crate) fn all_namespaces(&self) -> u32 {
         self.words[field::NAMESPACES] | (libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP) as u32

@@ -54,6 +54,7 @@ struct Asked {
     stdio: Stdio,
     names: Names,
     namespaces: u32,
+    root: [u32; 2],
     cgroup: Option<Arc<dyn Cgroup>>,
     warnings: Vec<String>,
 }
@@ -158,6 +159,7 @@ impl Job {
             stdio,
             names,
             namespaces: plan.all_namespaces(),
+            root: plan.root(),
             cgroup,
             warnings,
         })
@@ -192,6 +194,7 @@ impl Asked {
             exit: self.exit,
             host: self.host,
             namespaces: self.namespaces,
+            root: self.root,
         };
         match outcome {
             Ok(mut setup) => {
@@ -266,6 +269,7 @@ struct Child {
     exit: ExitWatch,
     host: Host,
     namespaces: u32,
+    root: [u32; 2],
 }
 
 pub(crate) type Stdio = [Option<OwnedFd>; 3];
@@ -288,6 +292,7 @@ impl Child {
             Inside {
                 host: self.host,
                 namespaces: self.namespaces,
+                root: self.root,
             },
         ));
         let [stdin, stdout, stderr] = stdio;

@@ -42,6 +42,8 @@ pub(crate) struct Inside {
     pub(crate) host: Host,
     /// The container's namespaces, as flags of clone(2).
     pub(crate) namespaces: u32,
+    /// Its root's user and group as the zygote knows them.
+    pub(crate) root: [u32; 2],
 }
 
 impl NativeTask {

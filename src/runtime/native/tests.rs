@@ -27,7 +27,7 @@ fn root() -> tempfile::TempDir {
     fs::copy("/bin/busybox", dir.path().join("bin/busybox")).unwrap();
     for name in [
         "sh", "cat", "id", "env", "ls", "stat", "stty", "grep", "mount", "sleep", "ps", "wc", "tty", "pwd", "hostname",
-        "ip", "kill", "mknod", "chmod", "touch", "dd",
+        "ip", "kill", "mknod", "chmod", "touch", "dd", "readlink",
     ] {
         std::os::unix::fs::symlink("busybox", dir.path().join("bin").join(name)).unwrap();
     }
@@ -1121,4 +1121,37 @@ async fn g5_a_signal_to_all_needs_no_cgroup() {
         let gone = started.task.signal(signal, true).await.unwrap_err();
         assert_eq!(gone.kind(), &ErrorKind::InvalidState);
     }
+}
+
+/// A command joins the user namespace too, and may open its streams by name.
+#[tokio::test]
+async fn f1_a_command_in_a_user_namespace_of_its_own() {
+    let root = root();
+    let started = runtime_with_ids()
+        .start(in_own_userns(root.path(), "exec sleep 100"))
+        .await
+        .unwrap();
+    let script = "id -u; cat /proc/self/uid_map | wc -l; echo named > /dev/stdout; readlink /proc/self/ns/user";
+    let process = spec(&["sh", "-c", script], true).process().clone().unwrap();
+    let exec = crate::runtime::ExecLaunch {
+        process,
+        user: None,
+        extra_groups: Vec::new(),
+        stdio: StdioPlan::default(),
+        seccomp: None,
+    };
+    let command = started.task.exec(exec).await.unwrap();
+    let (out, err) = (command.stdout, command.stderr);
+    let said = tokio::task::spawn_blocking(move || read(out)).await.unwrap();
+    let complained = tokio::task::spawn_blocking(move || read(err)).await.unwrap();
+    assert_eq!(command.task.wait().await.unwrap().code(), 0, "{complained}");
+    let lines: Vec<&str> = said.lines().collect();
+    let own = fs::read_link(format!("/proc/{}/ns/user", started.task.pid())).unwrap();
+    assert_eq!(
+        (lines[0], lines[2], lines[3]),
+        ("0", "named", own.to_str().unwrap()),
+        "{complained}"
+    );
+    started.task.signal(Signal::KILL, true).await.unwrap();
+    started.task.wait().await.unwrap();
 }

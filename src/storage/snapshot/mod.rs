@@ -136,7 +136,8 @@ pub trait Snapshotter: Debug + Send + Sync + 'static {
         Ok(0)
     }
 
-    /// Makes what was committed so far survive a loss of power. Called once per image, before its record is written.
+    /// Makes what was committed so far survive a loss of power. Called before an image's record is written, and now and then
+    /// while its layers are unpacked, so that the last call finds little to wait for.
     async fn sync(&self) -> Result<()> {
         Ok(())
     }

@@ -1,6 +1,10 @@
 //! From blobs to snapshots: one pass per layer, several layers at a time.
 //!
 //! Each layer is a task with a worker of the blocking pool: network → sha256 → content store → decompress → sha256 → write.
+//! A processor that no layer needs writes small files for a layer that has many (`storage::layer`, the crew), and what was
+//! written goes to the disk while the rest still arrives. When all is done, every blob is in the content store too: a push
+//! or a save sends the very bytes that came.
+//!
 //! The work on a chain, and the download of a blob, is done once across tasks and processes (locks by name). Locks are
 //! taken from the chain to the blob to the worker's permit, and a layer waits for its parent only after it gave its permit
 //! back: so whoever waits, waits for someone who can go on.

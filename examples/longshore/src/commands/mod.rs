@@ -1,7 +1,10 @@
 //! The verbs, one file each: its options as `Args`, its work as `run`.
 
+pub mod attach;
+pub mod container_prune;
 pub mod df;
 pub mod events;
+pub mod exec;
 pub mod history;
 pub mod image_prune;
 pub mod images;
@@ -12,21 +15,29 @@ pub mod kill;
 pub mod load;
 pub mod login;
 pub mod logs;
+pub mod pause;
 pub mod ps;
 pub mod pull;
 pub mod push;
+pub mod rename;
+pub mod restart;
 pub mod rm;
 pub mod rmi;
 pub mod run;
 pub mod save;
+pub mod stats;
 pub mod stop;
 pub mod tag;
+pub mod top;
+pub mod unpause;
+pub mod update;
+pub mod wait;
 
 use std::io::{self, Write as _};
 
 use longshore::Filter;
 
-use crate::cli::{Cli, ImageVerb, SystemVerb, Verb};
+use crate::cli::{Cli, ContainerVerb, ImageVerb, SystemVerb, Verb};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options;
@@ -56,6 +67,17 @@ pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Rm(args) => rm::run(&context, args).await,
         Verb::Info(args) | Verb::System(SystemVerb::Info(args)) => info::run(&context, args).await,
         Verb::Events(args) | Verb::System(SystemVerb::Events(args)) => events::run(&context, args).await,
+        Verb::Exec(args) => exec::run(&context, args).await,
+        Verb::Attach(args) => attach::run(&context, args).await,
+        Verb::Restart(args) => restart::run(&context, args).await,
+        Verb::Pause(args) => pause::run(&context, args).await,
+        Verb::Unpause(args) => unpause::run(&context, args).await,
+        Verb::Rename(args) => rename::run(&context, args).await,
+        Verb::Update(args) => update::run(&context, args).await,
+        Verb::Top(args) => top::run(&context, args).await,
+        Verb::Stats(args) => stats::run(&context, args).await,
+        Verb::Wait(args) => wait::run(&context, args).await,
+        Verb::Container(ContainerVerb::Prune(args)) => container_prune::run(&context, args).await,
         Verb::System(SystemVerb::Df(args)) => df::run(&context, args).await,
     }
 }

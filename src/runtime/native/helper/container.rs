@@ -120,6 +120,7 @@ fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
 }
 
 /// Version 1: the move into each hierarchy costs milliseconds, and must come before the cgroup namespace.
+#[inline(never)]
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn join_cgroups(context: &Context<'_>) -> Done {
     let first = context.plan.field(field::FD_V1_FIRST);
@@ -256,6 +257,7 @@ fn streams(context: &Context<'_>, root: i32, null: i32, status: i32) -> Done<Str
 }
 
 /// Gives pipes and terminal to the container's user, who may re-open them by way of `/proc/self/fd`.
+#[inline(never)]
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn own_streams(streams: &Streams, identity: &Identity) -> Done {
     for fd in streams.fds {
@@ -368,6 +370,7 @@ fn write_proc(proc: i32, name: &[u8], value: &[u8]) -> Sys<()> {
     result.map(|_| ())
 }
 
+#[inline(never)]
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn limits(proc: i32, plan: &Plan<'_>, status: i32) -> Done {
     if plan.has(flag::HAS_OOM_SCORE_ADJ) {

@@ -129,6 +129,7 @@ impl Devices {
 }
 
 /// The usual nodes and the plan's, on a tmpfs that is attached nowhere. To be called with an umask of 0.
+#[inline(never)]
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn nodes(plan: &Plan<'_>) -> Done<i32> {
     let step = Step::Devices;
@@ -148,6 +149,7 @@ pub(crate) fn nodes(plan: &Plan<'_>) -> Done<i32> {
     Ok(tree)
 }
 
+#[inline(never)]
 #[unsafe(link_section = "lhchild")]
 fn make_node(dir: i32, name: &[u8], mode: u32, device: (u32, u32), owner: (u32, u32)) -> Sys<()> {
     sys::mknodat(dir, name, mode, number(device))?;
@@ -185,6 +187,7 @@ fn empty_file(dev: i32, name: &[u8]) -> Sys<i32> {
 
 /// A new terminal of the devpts below a root: the master and the other side. What lies in the master's place must be one,
 /// as a running container may have put anything there.
+#[inline(never)]
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn new_terminal(root: i32, plan: &Plan<'_>) -> Done<(i32, i32)> {
     const TIOCSPTLCK: usize = 0x4004_5431;

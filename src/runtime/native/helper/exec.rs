@@ -53,6 +53,7 @@ pub(crate) fn become_sibling(
     execute(plan, streams, identity, status, (entered, filter_first))
 }
 
+#[inline(never)]
 #[unsafe(link_section = "lhchild")]
 fn execute(
     plan: &Plan<'_>,
@@ -114,6 +115,7 @@ fn session(streams: &Streams) -> Done {
 
 /// Ids and capabilities. With `filter_first` (no no-new-privileges) the filter needs `CAP_SYS_ADMIN`, so that it is loaded
 /// before the capabilities go.
+#[inline(never)]
 #[unsafe(link_section = "lhchild")]
 fn drop_privileges(plan: &Plan<'_>, identity: &Identity, filter_first: bool) -> Done {
     const PR_SET_KEEPCAPS: usize = 8;
@@ -285,6 +287,7 @@ impl Program {
     }
 }
 
+#[inline(never)]
 #[unsafe(link_section = "lhchild")]
 fn runnable(path: &[u8]) -> Sys<()> {
     let stat = sys::statx(AT_FDCWD, path, 0)?;
@@ -307,6 +310,7 @@ fn bare(path: &[u8]) -> &[u8] {
 }
 
 /// An array of pointers to a list's strings, and one more, and the null at its end.
+#[inline(never)]
 #[unsafe(link_section = "lhchild")]
 fn pointers(plan: &Plan<'_>, section: Section, last: Option<&'static [u8]>) -> Sys<&'static [usize]> {
     let count = plan.strings(section).count() + usize::from(last.is_some());

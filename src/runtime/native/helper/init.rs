@@ -27,6 +27,7 @@ pub(crate) fn split(plan: &Plan<'_>) -> Done {
     tend(child)
 }
 
+#[inline(never)]
 #[unsafe(link_section = "lhchild")]
 fn tend(child: i32) -> ! {
     loop {

@@ -8,7 +8,7 @@ use crate::container::{Context, Streams, join_cgroups, limits, own_streams, priv
 use crate::fail::{Done, Fail, at};
 use crate::sys::{self, AT_FDCWD, Shared};
 use crate::wire::{Record, Step, field, flag};
-use crate::{dev, exec, message, user};
+use crate::{dev, exec, message, outfit, user};
 
 /// Leads the command in; reports the step that failed.
 #[inline(never)]
@@ -37,6 +37,9 @@ fn lead(context: &Context<'_>, status: i32, told: &Shared) -> Done<Infallible> {
     }
     if let Some(cgroup) = context.fd(field::FD_CGROUP) {
         sys::close(cgroup);
+    }
+    if u64::from(plan.field(field::NAMESPACES)) & sys::CLONE_NEWUSER != 0 {
+        outfit::own_pipes(plan, context.fds);
     }
     join_namespaces(context)?;
     // A session keyring of its own, or none where there are none.

@@ -123,6 +123,7 @@ fn open_of(proc: i32, pid: i32, file: &[u8]) -> Sys<i32> {
     open_with(proc, pid, file, 0)
 }
 
+#[inline(never)]
 #[unsafe(link_section = "lhchild")]
 fn open_with(proc: i32, pid: i32, file: &[u8], flags: usize) -> Sys<i32> {
     let mut digits = [0u8; 10];
@@ -163,7 +164,9 @@ fn root_of(plan: &Plan<'_>) -> (u32, u32) {
 }
 
 /// The standard streams become the container's root's, who may give them to the program's user.
-fn own_pipes(plan: &Plan<'_>, fds: &Fds) {
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
+pub(crate) fn own_pipes(plan: &Plan<'_>, fds: &Fds) {
     let owner = root_of(plan);
     for position in [field::FD_STDIN, field::FD_STDOUT, field::FD_STDERR] {
         let Some(fd) = fds.get(plan.field(position)) else { continue };

@@ -19,6 +19,7 @@ pub(crate) fn open(root: i32, path: &[u8], strict: bool) -> Sys<i32> {
 }
 
 /// Opens the place of a mount, and makes it (and the directories above it) if it is missing.
+#[inline(never)]
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn open_or_make(root: i32, path: &[u8], directory: bool, strict: bool) -> Sys<i32> {
     match open(root, path, strict) {

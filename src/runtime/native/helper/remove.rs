@@ -7,6 +7,7 @@ const DEEPEST: usize = 64 * 1024;
 const ENTRIES: usize = 8 * 1024;
 
 /// Removes what is at an absolute path, all of it. What is gone already is no error.
+#[inline(never)]
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn tree(path: &[u8]) -> Sys<()> {
     match sys::unlinkat(AT_FDCWD, path, 0) {

@@ -42,6 +42,7 @@ impl Identity {
 }
 
 /// Resolves the plan's user and groups inside the root.
+#[inline(never)]
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn resolve(plan: &Plan<'_>) -> Done<Identity> {
     let (uid, gid) = (plan.field(field::UID), plan.field(field::GID));
@@ -125,6 +126,7 @@ fn digits(buffer: &mut [u8; 10], number: u32) -> &[u8] {
 
 /// A whole regular file, or nothing if there is none. Links inside the root are followed (images have them), devices and
 /// FIFOs are refused before they are opened for reading.
+#[inline(never)]
 #[unsafe(link_section = "lhchild")]
 fn read_file(path: &[u8]) -> Sys<&'static [u8]> {
     let root = sys::openat(AT_FDCWD, b"/\0", sys::O_PATH | sys::O_DIRECTORY, 0)?;

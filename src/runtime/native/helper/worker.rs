@@ -41,6 +41,8 @@ fn set_attributes(fd: i32, count: u32, mut bytes: &[u8]) -> Sys<()> {
 
 /// Sends a signal to every process of a container but its first, at one moment for all: from inside, where "all" is the
 /// container.
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
 pub(crate) fn signal_all(blob: &[u8], fds: &Fds) -> Sys<()> {
     let signal = u32_at(blob, 0).ok_or(sys::EBADMSG)?;
     let container = fds.get(0).ok_or(sys::EBADMSG)?;
@@ -73,6 +75,8 @@ fn signal_from_inside(signal: i32) -> i32 {
 }
 
 /// Removes every tree of a list; the first error, after all were tried.
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
 pub(crate) fn remove_trees(blob: &[u8]) -> Sys<()> {
     let mut first = Ok(());
     for path in Strings(blob) {
@@ -85,6 +89,8 @@ pub(crate) fn remove_trees(blob: &[u8]) -> Sys<()> {
 }
 
 /// Makes the first mount of a list.
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
 pub(crate) fn mount(blob: &[u8]) -> Sys<i32> {
     let record = Mounts(blob).next().ok_or(sys::EBADMSG)?;
     mounts::make(&record)

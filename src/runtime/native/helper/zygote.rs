@@ -405,6 +405,7 @@ impl Zygote {
     }
 
     /// The owner is gone: nothing of its may stay. Every process in this pid namespace is one of ours.
+    #[inline(never)]
     #[unsafe(link_section = "lhchild")]
     fn clean_up(&mut self) {
         let _ = sys::kill(-1, SIGKILL);
