@@ -116,7 +116,8 @@ fn words(error: &Error) -> String {
     let report = error.report();
     match (error.kind(), error.object()) {
         (ErrorKind::NotFound, Some((ObjectKind::Container, name))) => format!("No such container: {name}"),
-        (ErrorKind::NotFound, Some((ObjectKind::Image, name))) => format!("No such image: {name}"),
+        (ErrorKind::NotFound, Some((ObjectKind::Image, name))) => format!("No such image: {}", tagged(name)),
+        (ErrorKind::NotFound, Some((ObjectKind::Exec, name))) => format!("No such exec instance: {name}"),
         (ErrorKind::NotFound, Some((ObjectKind::Network, name))) => format!("network {name} not found"),
         (ErrorKind::NotFound, Some((ObjectKind::Volume, name))) => format!("get {name}: no such volume"),
         // The client makes exit codes 127 and 126 of these words. Source: docker/cli, cli/command/container/run.go.
@@ -126,7 +127,35 @@ fn words(error: &Error) -> String {
         (ErrorKind::CommandNotExecutable, _) if !report.contains("permission denied") => {
             format!("{report}: permission denied")
         }
-        _ => report,
+        _ => refusal(error).unwrap_or(report),
+    }
+}
+
+/// Docker's words for a container in a state that a verb cannot work in. `None`: ours will do.
+fn refusal(error: &Error) -> Option<String> {
+    let (ObjectKind::Container, id) = error.object()? else {
+        return None;
+    };
+    Some(match error.step()? {
+        "not running" => format!("Container {id} is not running"),
+        "running" => format!(
+            "You cannot remove a running container {id}. Stop the container before attempting removal or force remove"
+        ),
+        "paused" if error.is_conflict() => format!(
+            "You cannot remove a paused container {id}. Unpause and then stop the container before attempting removal or \
+             force remove"
+        ),
+        "paused" => format!("Container {id} is paused, unpause the container before exec"),
+        "not paused" => format!("Container {id} is not paused"),
+        _ => return None,
+    })
+}
+
+/// The name of an image with its tag, as Docker completes it. An id stays as it is.
+fn tagged(name: &str) -> String {
+    match name.parse::<crate::types::Reference>() {
+        Ok(reference) if !name.starts_with("sha256:") => reference.familiar(),
+        _ => name.to_owned(),
     }
 }
 

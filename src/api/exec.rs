@@ -12,7 +12,8 @@ use super::object::{Object, OneOrMany};
 use super::reply;
 use super::router::{Answer, Route, routes};
 use crate::containers::{AttachOptions, ExecInfo, ExecSpec, SlowReader};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind};
+use crate::logs::{Chunk, LogStream, TeeItem};
 
 /// Routes of execs.
 pub(super) const ROUTES: &[Route] = routes! {
@@ -63,13 +64,17 @@ async fn start(mut call: Call) -> Answer {
     let mut body = Object::new("", call.object().await?);
     let detach: bool = body.take_or_default("Detach")?;
     let console = console(&mut body)?;
-    let info = known(&call, call.engine.containers().exec_inspect(call.name()).await)?;
+    let info = call.engine.containers().exec_inspect(call.name()).await?;
     let options = AttachOptions {
         slow: if detach { SlowReader::Skip } else { SlowReader::Wait },
         logs: false,
     };
-    let started = call.engine.containers().exec_start(&info.id, options).await;
-    let mut attached = known(&call, started)?;
+    let mut attached = match call.engine.containers().exec_start(&info.id, options).await {
+        Err(error) if !detach && is_no_program(&error) => {
+            return Ok(hijack::answer(&mut call, told(error, info.spec.tty)));
+        }
+        started => started?,
+    };
     if let Some((rows, columns)) = console.filter(|_| info.spec.tty) {
         // It may have ended already.
         let _ = call.engine.containers().exec_resize(&info.id, rows, columns).await;
@@ -87,28 +92,37 @@ async fn start(mut call: Call) -> Answer {
     Ok(hijack::answer(&mut call, streams))
 }
 
+/// Docker tells of a program that cannot be run in the stream, where clients look for it; the code is 126 or 127.
+fn is_no_program(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable
+    )
+}
+
+fn told(error: Error, tty: bool) -> Streams {
+    let chunk = Chunk {
+        stream: LogStream::Stdout,
+        bytes: format!("{}\r\n", Failure::from(error).message).into(),
+    };
+    Streams {
+        output: Box::pin(futures_util::stream::iter([TeeItem::Chunk(chunk)])),
+        stdout: true,
+        stderr: true,
+        tty,
+        stdin: None,
+    }
+}
+
 async fn resize(call: Call) -> Answer {
     let (rows, columns) = size(&call.query)?;
-    let done = call.engine.containers().exec_resize(call.name(), rows, columns).await;
-    known(&call, done)?;
+    call.engine.containers().exec_resize(call.name(), rows, columns).await?;
     Ok(reply::empty(StatusCode::OK))
 }
 
 async fn inspect(call: Call) -> Answer {
-    let info = known(&call, call.engine.containers().exec_inspect(call.name()).await)?;
+    let info = call.engine.containers().exec_inspect(call.name()).await?;
     Ok(reply::ok(&body(&info)))
-}
-
-/// Docker's words for an exec that is not there.
-fn known<T>(call: &Call, answer: Result<T, Error>) -> Result<T, Failure> {
-    answer.map_err(|error| {
-        let missing = error.is_not_found() && error.object().is_none();
-        let failure = Failure::from(error);
-        if missing {
-            return failure.say(format!("No such exec instance: {}", call.name()));
-        }
-        failure
-    })
 }
 
 pub(super) fn body(info: &ExecInfo) -> Value {

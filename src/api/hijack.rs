@@ -35,6 +35,12 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How often it is looked whether a client that closed its sending side is gone altogether.
 const GONE_CHECK: Duration = Duration::from_secs(1);
 
+/// How often, and how many times, it is looked whether the client has read the head of the answer.
+const HEAD_LOOK: Duration = Duration::from_millis(1);
+const HEAD_LOOKS: usize = 200;
+/// How long output waits where that cannot be seen: over TCP.
+const HEAD_UNKNOWN: Duration = Duration::from_millis(5);
+
 /// What passes between a container and a client.
 pub(super) struct Streams {
     /// What the container or exec writes.
@@ -158,6 +164,7 @@ async fn take_over(upgrade: OnUpgrade, turn: Option<Turn>, streams: Streams) {
         turn.raw();
     }
     let (reader, writer, socket) = open(upgraded);
+    until_head_is_read(socket.as_ref()).await;
     let closed = async {
         match &turn {
             Some(turn) => turn.lives.closed().await,
@@ -167,6 +174,20 @@ async fn take_over(upgrade: OnUpgrade, turn: Option<Turn>, streams: Streams) {
     tokio::select! {
         () = converse(reader, writer, socket, streams) => {}
         () = closed => {}
+    }
+}
+
+/// Clients that read the head through a buffer (Python's `http.client`) and the stream from the socket lose what comes right
+/// behind the head. Docker takes so long to start anything that they get away with it; here the output waits a moment.
+async fn until_head_is_read(socket: Option<&OwnedFd>) {
+    let Some(socket) = socket else {
+        return tokio::time::sleep(HEAD_UNKNOWN).await;
+    };
+    for _ in 0..HEAD_LOOKS {
+        match crate::sys::socket::unread(socket.as_fd()) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => tokio::time::sleep(HEAD_LOOK).await,
+        }
     }
 }
 

@@ -24,6 +24,10 @@ pub(super) const ROUTES: &[Route] = routes! {
 };
 
 /// What a network is, whatever an engine calls it.
+#[cfg_attr(
+    not(feature = "network"),
+    allow(dead_code, reason = "without networks there is none")
+)]
 struct Network {
     name: String,
     driver: String,

@@ -72,7 +72,8 @@ pub(super) const ROUTES: &[Route] = routes! {
 
 /// In the words of an engine outside a swarm, with the code that clients take for it.
 async fn swarm(_call: Call) -> Answer {
-    let message = "This node is not a swarm manager. longshore has no swarm mode; use an orchestrator beside it.";
+    let message = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to \
+                   swarm and try again.";
     let kind = ErrorKind::Unsupported {
         needs: "an orchestrator".into(),
     };

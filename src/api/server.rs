@@ -364,6 +364,8 @@ where
     });
     let connection = http1::Builder::new()
         .max_buf_size(2 * MAX_HEAD)
+        // As Go writes them: clients that read heads by hand may look for no other case.
+        .title_case_headers(true)
         .serve_connection(io, answer)
         .with_upgrades();
     let mut connection = pin!(connection);

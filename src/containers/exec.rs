@@ -43,8 +43,8 @@ impl Shared {
         let slot = self.execs.get(id)?;
         slot.begin()?;
         let started = self.exec_run(&slot, options, cancel).await;
-        if started.is_err() {
-            slot.end(None);
+        if let Err(error) = &started {
+            slot.end(never_ran(error));
         }
         started
     }
@@ -125,6 +125,15 @@ impl Shared {
         if let Err(error) = self.parts.store.call(move |store| store.record_event(&event)).await {
             tracing::warn!(error = error.report(), "an event could not be recorded");
         }
+    }
+}
+
+/// The status of a command that is not there or not a program, as a shell has it. Source: POSIX, Shell Command Language, 2.8.2.
+fn never_ran(error: &Error) -> Option<ExitStatus> {
+    match error.kind() {
+        ErrorKind::CommandNotFound => Some(ExitStatus::exited(127)),
+        ErrorKind::CommandNotExecutable => Some(ExitStatus::exited(126)),
+        _ => None,
     }
 }
 

@@ -48,7 +48,7 @@ impl Shared {
         } = streams;
         let feeding = feed.map(|(fd, chunks)| self.parts.spawner.background(feed::feed(fd, chunks)));
         let pumps = async {
-            match logs::pump_all(outputs, sink, output.clone(), PumpOptions::default()).await {
+            match logs::pump_all(outputs, Arc::clone(&sink), output.clone(), PumpOptions::default()).await {
                 Ok(report) if report.lost_entries == 0 => {}
                 Ok(report) => {
                     tracing::warn!(container = %record.id, lost = report.lost_entries, "lines could not be logged")
@@ -63,9 +63,17 @@ impl Shared {
             feeding.abort();
         }
         slot.input.end();
-        output.close();
-        let ended = begin_blocking(async move { self.ended(record, &slot, &*task, exit).await }).await;
-        if let Err(error) = ended {
+        let ends = output.clone();
+        let ended = begin_blocking(async move {
+            let record = self.ended(record, &slot, &*task, exit).await;
+            // Only now: whoever has read to the end finds a container that has ended.
+            if let Err(error) = logs::finish(sink, &output).await {
+                tracing::warn!(container = %record.id, error = error.report(), "a log could not be closed");
+            }
+            self.remove_if_asked(&record, &slot).await;
+        });
+        if let Err(error) = ended.await {
+            ends.close();
             tracing::warn!(error = error.report(), "what follows a container's end was cut off");
         }
     }
@@ -82,8 +90,8 @@ impl Shared {
         }
     }
 
-    /// Records the end, lets go of the runtime's part, and removes the container where that was asked for.
-    async fn ended(&self, record: Record, slot: &Slot, task: &dyn Task, exit: Exit) {
+    /// Records the end, and lets go of the runtime's part.
+    async fn ended(&self, record: Record, slot: &Slot, task: &dyn Task, exit: Exit) -> Record {
         let exit = ContainerExit {
             status: exit.status,
             oom_killed: exit.oom_killed,
@@ -93,6 +101,11 @@ impl Shared {
         }
         let record = self.record_end(record, slot, exit).await;
         slot.tell_ended(record.body.finished_ns, record.body.exit);
+        record
+    }
+
+    /// Removes a container that was to go with its end.
+    async fn remove_if_asked(&self, record: &Record, slot: &Slot) {
         if record.body.spec.auto_remove
             && slot.restarting.load(Ordering::Acquire) == 0
             && let Err(error) = self.remove(record.id.as_str(), RemoveOptions::default()).await

@@ -79,6 +79,7 @@ pub(crate) fn environment(spec: &ContainerSpec, image: &ImageDefaults, hostname:
             None => env.push((name, value)),
         }
     }
+    env.retain(|(name, _)| !spec.env_remove.contains(name));
     env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 

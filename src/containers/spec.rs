@@ -1,6 +1,6 @@
 //! What a caller asks of a container: every option with its default.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -122,6 +122,9 @@ pub struct ContainerSpec {
     pub entrypoint: Option<Vec<String>>,
     /// Environment, over the image's.
     pub env: BTreeMap<String, String>,
+    /// Variables of the image's, or of ours, to leave out.
+    #[serde(default)]
+    pub env_remove: BTreeSet<String>,
     /// Working directory; default the image's, else `/`.
     pub working_dir: Option<PathBuf>,
     /// `name`, `uid`, `name:group` or `uid:gid`; default the image's USER, else root.

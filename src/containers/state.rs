@@ -128,6 +128,19 @@ pub(crate) enum Refusal {
     BeingRemoved,
 }
 
+impl Refusal {
+    /// What an error says of it as its step: the state that is in the way.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::NotRunning => "not running",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::NotPaused => "not paused",
+            Self::BeingRemoved => "being removed",
+        }
+    }
+}
+
 /// The table: rows are states, columns verbs.
 pub(crate) const fn step(state: ContainerState, verb: Verb) -> Move {
     use ContainerState as S;
@@ -192,7 +205,8 @@ pub(crate) fn refuse(id: &ContainerId, state: ContainerState, verb: Verb, refusa
             format!("cannot {} container {short}: it is being removed", verb.as_str()),
         ),
     };
-    Error::new(kind, message).with_object(ObjectKind::Container, id.as_str())
+    let error = Error::new(kind, message).with_object(ObjectKind::Container, id.as_str());
+    error.with_step(refusal.as_str())
 }
 
 /// What a verb does, or the error of its refusal.

@@ -221,7 +221,7 @@ async fn a_container_lives_from_create_to_remove() {
     let attached = containers.attach("web", AttachOptions::default()).await.unwrap();
     assert_eq!(containers.start("web").await.unwrap(), Outcome::Done);
     assert_eq!(output(attached).await, b"hello\n");
-    assert_eq!(ended(&containers, "web").await.unwrap().status.code(), 0);
+    assert_eq!(ended(containers, "web").await.unwrap().status.code(), 0);
     let info = containers.inspect(&id.short()[..6]).await.unwrap();
     assert_eq!((info.state, info.pid, info.error), (ContainerState::Exited, None, None));
     let lines: Vec<_> = containers
@@ -261,7 +261,7 @@ async fn started_twice_is_already() {
         containers.stop(&id, StopOptions::default()).await.unwrap(),
         Outcome::Already
     );
-    assert_eq!(ended(&containers, &id).await.unwrap().status.code(), 143);
+    assert_eq!(ended(containers, &id).await.unwrap().status.code(), 143);
     assert_eq!(
         containers.kill(&id, Signal::KILL).await.unwrap_err().kind(),
         &ErrorKind::InvalidState
@@ -383,7 +383,7 @@ async fn lists_filter_as_docker_does() {
     let b = containers.create(spec(["fail", "3"]).name("bb")).await.unwrap().id;
     containers.start("aa").await.unwrap();
     containers.start("bb").await.unwrap();
-    ended(&containers, "bb").await.unwrap();
+    ended(containers, "bb").await.unwrap();
     let list = |all, filter| {
         let options = ListOptions { all, filter };
         async move {
@@ -570,8 +570,10 @@ async fn g9_a_new_name_is_found_and_stays_after_the_end() {
     );
     containers.rename("old", "new").await.unwrap();
     assert!(containers.inspect("old").await.unwrap_err().is_not_found());
-    let mut limits = Limits::default();
-    limits.pids = Some(7);
+    let limits = Limits {
+        pids: Some(7),
+        ..Limits::default()
+    };
     containers.update("new", limits).await.unwrap();
     containers.stop("new", StopOptions::default()).await.unwrap();
     let info = containers.inspect("new").await.unwrap();

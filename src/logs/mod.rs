@@ -31,7 +31,7 @@ pub use self::frame::{Decoded, Frame, FrameKind, HEADER, MAX_PAYLOAD, decode, en
 pub use self::lines::{MAX_LINE, Splitter};
 pub use self::local::{LocalDriver, LocalOptions};
 pub use self::none::NoneDriver;
-pub use self::pump::{Overflow, PumpOptions, PumpReport, pump, pump_all, relay};
+pub use self::pump::{Overflow, PumpOptions, PumpReport, finish, pump, pump_all, relay};
 pub use self::tee::{Chunk, Cut, Tee, TeeItem, TeeReader};
 
 /// Which of a container's streams.

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::lines::Splitter;
 use super::{LogEntry, LogSink, LogStream, Tee};
 use crate::error::{Error, Result};
+use crate::sys::blocking::blocking;
 use crate::sys::poll;
 
 /// Bytes asked for with one read: what a pipe holds.
@@ -73,7 +74,7 @@ impl PumpReport {
     }
 }
 
-/// Pumps all streams of a container to their ends, then closes sink and tee. A sink that fails is counted, never a reason
+/// Pumps all streams of a container to their ends. Neither sink nor tee is closed: see [`finish`]. A sink that fails is counted, never a reason
 /// to stop reading: the container goes on.
 ///
 /// # Errors
@@ -91,17 +92,23 @@ pub async fn pump_all(
         .into_iter()
         .map(|(fd, stream)| pump(fd, stream, sink.clone(), tee.clone(), options));
     let reports = futures_util::future::join_all(pumps).await;
-    tee.close();
-    let closed = tokio::task::spawn_blocking(move || sink.close()).await;
-    let closed = closed.map_err(|error| Error::internal(format!("closing a log did not end: {error}")))?;
     let mut total = PumpReport::default();
     for report in reports {
         total.merge(report?);
     }
-    if let Err(error) = closed {
-        total.first_error.get_or_insert(error);
-    }
     Ok(total)
+}
+
+/// Closes tee and sink: attached readers and followers of the log come to their ends.
+///
+/// # Errors
+/// What the sink says.
+///
+/// # Cancel safety
+/// The tee is closed; the sink is closed nevertheless.
+pub async fn finish(sink: Arc<dyn LogSink>, tee: &Tee) -> Result<()> {
+    tee.close();
+    blocking(move || sink.close()).await
 }
 
 /// Pumps one stream to its end. Neither sink nor tee is closed.

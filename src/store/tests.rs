@@ -515,7 +515,8 @@ fn damaged_and_newer_databases_are_named() {
 
 #[test]
 fn a_used_root_without_its_records_is_refused_and_left_alone() {
-    let damages: [(&str, fn(&Root)); 3] = [
+    type Damage = fn(&Root);
+    let damages: [(&str, Damage); 3] = [
         ("is empty", |root| fs::write(root.store_db(), "").unwrap()),
         ("is missing", |root| fs::remove_file(root.store_db()).unwrap()),
         ("lacks its tables", |root| {

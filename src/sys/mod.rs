@@ -6,8 +6,10 @@ pub(crate) mod blocking;
 pub(crate) mod memfd;
 pub(crate) mod pidfd;
 pub(crate) mod poll;
+#[cfg(feature = "engine")]
 pub(crate) mod reflink;
 pub(crate) mod socket;
 pub(crate) mod spawn;
 pub(crate) mod terminal;
+#[cfg(feature = "engine")]
 pub(crate) mod xattr;

@@ -25,6 +25,18 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Bytes sent that the peer has not read (a unix socket) or not acknowledged (TCP) yet. Source: unix(7), tcp(7), SIOCOUTQ.
+#[cfg(feature = "api")]
+pub(crate) fn unread(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the call writes one int, to which the pointer leads; the descriptor is borrowed for the call.
+    let code = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if code < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 /// Sends one message.
 pub(crate) fn send(socket: BorrowedFd<'_>, parts: [&[u8]; 2], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let iov = parts.map(IoSlice::new);

@@ -12,7 +12,7 @@ REPOSITORY=${IMAGE%:*}
 export DOCKER_CONFIG=$SCRATCH/config DOCKER_CLI_HINTS=false
 mkdir -p "$DOCKER_CONFIG"
 
-d() { timeout --foreground 60 "$DOCKER" --host "$HOST" "$@"; }
+d() { timeout --foreground ${STEP_LIMIT:-60} "$DOCKER" --host "$HOST" "$@"; }
 
 # What differs from run to run and from server to server, and means nothing.
 alike() {
@@ -44,7 +44,7 @@ unordered() {
 }
 
 sh_() { bash -c "$1" sh "$DOCKER" "$HOST" "$IMAGE" "$SCRATCH"; }
-DD='d() { timeout --foreground 60 "$1" --host "$2" "${@:3}"; }; docker() { d "'$DOCKER'" "'$HOST'" "$@"; };'
+DD='d() { timeout --foreground ${STEP_LIMIT:-60} "$1" --host "$2" "${@:3}"; }; docker() { d "'$DOCKER'" "'$HOST'" "$@"; };'
 
 b() { d run --rm --network none "$@"; }
 

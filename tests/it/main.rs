@@ -10,6 +10,7 @@
     clippy::field_reassign_with_default
 )]
 
+mod api;
 mod cancel;
 mod exec;
 mod faults;
@@ -44,6 +45,7 @@ const GROUPS: &[frame::Group] = &[
     faults::TESTS,
     system::TESTS,
     cancel::TESTS,
+    api::TESTS,
 ];
 
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo)];

@@ -3,7 +3,7 @@
 //! Every option is taken, refused, or ignored because it says nothing here. What the engine does not have is refused with
 //! the option's name and what it would need; `docs/differences.md` lists what is ignored with a warning.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -133,7 +133,7 @@ fn take_process(config: &mut Object, spec: &mut ContainerSpec) -> Result<(), Fai
     spec.command = list(config, "Cmd")?;
     // One empty word resets the image's entrypoint.
     spec.entrypoint = list(config, "Entrypoint")?.map(|words| if words == [""] { Vec::new() } else { words });
-    spec.env = env(config)?;
+    (spec.env, spec.env_remove) = env(config)?;
     spec.working_dir = config.text("WorkingDir")?.map(Into::into);
     spec.user = config.text("User")?;
     spec.hostname = config.text("Hostname")?;
@@ -168,20 +168,19 @@ fn list(config: &mut Object, key: &str) -> Result<Option<Vec<String>>, Failure> 
     Ok(words.map(|words| words.0).filter(|words| !words.is_empty()))
 }
 
-/// `NAME=value`. A name alone would take a variable of the image's away.
-fn env(config: &mut Object) -> Result<BTreeMap<String, String>, Failure> {
-    let mut env = BTreeMap::new();
+/// `NAME=value`. A name alone takes a variable of the image's away.
+fn env(config: &mut Object) -> Result<(BTreeMap<String, String>, BTreeSet<String>), Failure> {
+    let (mut env, mut removed) = (BTreeMap::new(), BTreeSet::new());
     for variable in config.take_or_default::<Vec<String>>("Env")? {
         let Some((name, value)) = variable.split_once('=') else {
-            let option = format!("Env {variable:?} without a value");
-            return Err(Failure::option(
-                &option,
-                "a value after `=`; taking a variable of the image's away is not there yet",
-            ));
+            env.remove(&variable);
+            removed.insert(variable);
+            continue;
         };
+        removed.remove(name);
         env.insert(name.to_owned(), value.to_owned());
     }
-    Ok(env)
+    Ok((env, removed))
 }
 
 #[derive(Debug, Default, Deserialize)]

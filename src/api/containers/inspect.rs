@@ -233,7 +233,8 @@ fn unset() -> Value {
         "KernelMemoryTCP",
     ];
     let mut host = json!({
-        "LogConfig": {"Type": "local", "Config": {}},
+        // docker-py reads logs back of `json-file` and `journald` alone.
+        "LogConfig": {"Type": "json-file", "Config": {}},
         "PortBindings": {},
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "CgroupnsMode": "private",

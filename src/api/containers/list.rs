@@ -29,6 +29,15 @@ pub(super) async fn list(call: Call) -> Answer {
     Ok(reply::ok(&Value::Array(lines.collect())))
 }
 
+/// A command in one line, as Docker writes it: arguments with a space in single quotes.
+fn command(words: &[String]) -> String {
+    let quoted = |(at, word): (usize, &String)| match at > 0 && word.contains(' ') {
+        true => format!("'{word}'"),
+        false => word.clone(),
+    };
+    words.iter().enumerate().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
 /// A line of the newest version.
 pub(in crate::api) fn summary(line: &ContainerSummary) -> Value {
     json!({
@@ -36,7 +45,7 @@ pub(in crate::api) fn summary(line: &ContainerSummary) -> Value {
         "Names": [format!("/{}", line.name)],
         "Image": line.image,
         "ImageID": line.image_id.to_string(),
-        "Command": line.command.join(" "),
+        "Command": command(&line.command),
         "Created": times::unix(line.created),
         "Ports": [],
         "Labels": line.labels,

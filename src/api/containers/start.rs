@@ -1,5 +1,7 @@
 //! `start`.
 
+use std::time::Duration;
+
 use hyper::StatusCode;
 
 use super::super::call::Call;
@@ -8,6 +10,9 @@ use super::super::reply;
 use super::super::router::Answer;
 use crate::containers::RemoveOptions;
 use crate::types::Outcome;
+
+/// How long an answer on another connection takes to be written.
+const HEARD_WITHIN: Duration = Duration::from_millis(20);
 
 pub(super) async fn start(call: Call) -> Answer {
     if call.query.get("checkpoint").is_some() {
@@ -39,6 +44,9 @@ async fn clear_up(call: &Call) {
     if let Err(error) = removed {
         tracing::debug!(container = %info.id, error = error.report(), "a container that could not start stays");
     }
+    // Whoever waits for the removal on another connection hears of it first: the client of Docker 20.10 gives up its wait
+    // as soon as it hears of the failure.
+    tokio::time::sleep(HEARD_WITHIN).await;
 }
 
 /// 204, or 304 where there was nothing to do.

@@ -10,9 +10,12 @@ use super::super::query::Query;
 use super::super::reply;
 use super::super::router::Answer;
 use super::start::code;
-use crate::containers::StopOptions;
+use crate::containers::{StopOptions, WaitCondition};
+use crate::error::Error;
 use crate::types::Signal;
 
+/// How long the answer to a SIGKILL waits for the end of a container that the kernel cannot end at once.
+const KILLED_WITHIN: Duration = Duration::from_secs(10);
 /// Longer than anybody waits: what Docker's "for ever" is taken for.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -47,12 +50,41 @@ pub(super) async fn restart(call: Call) -> Answer {
 
 pub(super) async fn kill(call: Call) -> Answer {
     let signal = signal(&call.query)?.unwrap_or(Signal::KILL);
-    call.engine.containers().kill(call.name(), signal).await?;
+    let failed = |error| prefixed(error, &format!("Cannot kill container: {}", call.name()));
+    let containers = call.engine.containers();
+    // Docker answers a SIGKILL when the container has ended. Source: moby, `daemon/kill.go`.
+    let ended = match signal == Signal::KILL {
+        true => Some(
+            containers
+                .wait(call.name(), WaitCondition::NotRunning)
+                .await
+                .map_err(failed)?,
+        ),
+        false => None,
+    };
+    containers.kill(call.name(), signal).await.map_err(failed)?;
+    if let Some(ended) = ended {
+        let _ = tokio::time::timeout(KILLED_WITHIN, ended).await;
+    }
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
+/// Docker says of some verbs what they were about to do.
+fn prefixed(error: Error, what: &str) -> Failure {
+    let failure = Failure::from(error);
+    let words = format!("{what}: {}", failure.message);
+    failure.say(words)
+}
+
 pub(super) async fn pause(call: Call) -> Answer {
-    call.engine.containers().pause(call.name()).await?;
+    let paused = call.engine.containers().pause(call.name()).await;
+    paused.map_err(|error| match (error.step(), error.object()) {
+        (Some("paused"), Some((_, id))) => {
+            let words = format!("Container {id} is already paused");
+            Failure::from(error).say(words)
+        }
+        _ => error.into(),
+    })?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 

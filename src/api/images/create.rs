@@ -44,7 +44,7 @@ async fn pull(call: Call) -> Answer {
             .or_else(|| name.digest().map(|digest| digest.to_string()))
             .unwrap_or_default();
         let begin = json!({"status": format!("Pulling from {}", name.repository()), "id": shown});
-        let progress = progress::into_lines(lines.clone(), PULL, begin);
+        let progress = progress::into_lines(lines.clone(), PULL, Some(begin));
         let image = engine
             .images()
             .pull(request, progress)
@@ -73,7 +73,7 @@ fn words(name: &Reference, error: Error) -> Failure {
             name.familiar_repository()
         )),
         ErrorKind::NotFound => failure.say(format!(
-            "manifest for {} not found: manifest unknown: {report}",
+            "manifest for {} not found: manifest unknown: manifest unknown",
             name.familiar()
         )),
         _ => failure,
@@ -88,11 +88,12 @@ async fn import(mut call: Call) -> Answer {
             "the archive itself as the body, with fromSrc=-",
         ));
     }
-    let mut request = ImportRequest::default();
-    request.name = archive::reference(&call.query, "repo", call.query.get("tag"))?;
-    request.message = call.query.get("message").unwrap_or_default().to_owned();
-    request.changes = call.query.all("changes").map(str::to_owned).collect();
-    request.platform = archive::platform(&call.query)?;
+    let request = ImportRequest {
+        name: archive::reference(&call.query, "repo", call.query.get("tag"))?,
+        message: call.query.get("message").unwrap_or_default().to_owned(),
+        changes: call.query.all("changes").map(str::to_owned).collect(),
+        platform: archive::platform(&call.query)?,
+    };
     let (archive, engine) = (call.stream(), call.engine.clone());
     jsonl::progress(move |lines| async move {
         let id = engine.images().import(archive, request, Progress::default()).await?;

@@ -44,8 +44,8 @@ struct Blob {
 }
 
 /// Turns progress into lines. `begin` is put before the first of them.
-pub(super) fn into_lines(lines: Lines, words: Words, begin: Value) -> Progress {
-    let state: Mutex<(Option<Value>, HashMap<Digest, Blob>)> = Mutex::new((Some(begin), HashMap::new()));
+pub(super) fn into_lines(lines: Lines, words: Words, begin: Option<Value>) -> Progress {
+    let state: Mutex<(Option<Value>, HashMap<Digest, Blob>)> = Mutex::new((begin, HashMap::new()));
     Progress::new(move |event| {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         let (begin, blobs) = &mut *state;

@@ -28,10 +28,11 @@ enum Form {
 }
 
 pub(super) async fn events(call: Call) -> Answer {
-    let mut query = EventQuery::default();
-    query.since_ns = log_time(&call.query, "since")?;
-    query.until_ns = log_time(&call.query, "until")?;
-    query.filter = ours(&filters::read(&call.query)?);
+    let query = EventQuery {
+        since_ns: log_time(&call.query, "since")?,
+        until_ns: log_time(&call.query, "until")?,
+        filter: ours(&filters::read(&call.query)?),
+    };
     let version = call.version;
     let accepted = call
         .headers

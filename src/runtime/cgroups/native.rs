@@ -42,11 +42,7 @@ impl NativeCgroups {
 
     pub(crate) fn with(parent: String, places: Places) -> Self {
         Self {
-            shared: Arc::new(Shared {
-                parent,
-                places,
-                parents: Mutex::new(()),
-            }),
+            shared: Shared::new(parent, places),
         }
     }
 }

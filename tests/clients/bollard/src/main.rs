@@ -69,7 +69,8 @@ async fn main() -> Outcome<()> {
         "logs" => logs,
         "exec" => exec,
         "exec with input" => exec_with_input,
-        "pause, rename, restart, update" => verbs,
+        "pause, rename, restart" => verbs,
+        "update" => update,
         "stats and top" => stats_and_top,
         "start twice, stop twice" => twice,
         "attach with input" => attach_with_input,
@@ -487,20 +488,25 @@ impl Steps {
         let options = RestartContainerOptionsBuilder::new().t(0).build();
         self.docker.restart_container("second-name", Some(options)).await?;
         seen.push(self.state("second-name").await?);
+        self.remove(&id).await?;
+        shown(seen)
+    }
+
+    async fn update(&self) -> Outcome {
+        let id = self.started("changed", &["sleep", "60"]).await?;
         let limits = ContainerUpdateBody {
             memory: Some(128 << 20),
             memory_swap: Some(-1),
             ..ContainerUpdateBody::default()
         };
-        self.docker.update_container(&id, limits).await?;
-        let memory = self
+        let updated = self.docker.update_container(&id, limits).await;
+        let info = self
             .docker
             .inspect_container(&id, None::<InspectContainerOptions>)
-            .await?
-            .host_config
-            .and_then(|h| h.memory);
+            .await?;
         self.remove(&id).await?;
-        shown((seen, memory))
+        updated?;
+        shown(info.host_config.and_then(|host| host.memory))
     }
 
     async fn state(&self, id: &str) -> Outcome {

@@ -1,0 +1,165 @@
+//! The Engine API over a real engine, spoken by hand: bytes on a socket, as clients send them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use longshore::api;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::frame::{Check, Stop, fail};
+use crate::support::world::World;
+use crate::tests;
+
+tests! { "api":
+    kernel_async [
+        b6_attach_takes_the_connection_over_with_101_and_with_200,
+        b6_a_wait_answers_before_the_container_starts,
+        p38_a_container_that_cannot_start_is_removed_if_it_was_to_be,
+    ]
+}
+
+/// A server over an engine, on a socket in its root.
+struct Served {
+    world: World,
+    path: PathBuf,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+}
+
+impl Served {
+    async fn new() -> Result<Self, Stop> {
+        let world = World::new().await?;
+        let path = world.root.path().join(format!("api-{}.sock", std::process::id()));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = api::Server::new(world.engine.clone())
+            .unix(&path, api::Mode(0o600))
+            .bind()
+            .await?;
+        let serving = tokio::spawn(server.serve_until(async {
+            let _ = stopped.await;
+        }));
+        Ok(Self {
+            world,
+            path,
+            stop,
+            serving,
+        })
+    }
+
+    async fn end(self) -> Check {
+        drop(self.stop);
+        self.serving.await?;
+        Ok(())
+    }
+
+    /// Creates a container; its id.
+    async fn create(&self, more: &str) -> Result<String, Stop> {
+        let body = format!(
+            r#"{{"Image": "{}", {more}, "HostConfig": {{"NetworkMode": "none", "AutoRemove": true}}}}"#,
+            self.world.image.id()
+        );
+        let answer = ask(&self.path, "POST", "/v1.44/containers/create", &body).await?;
+        match answer
+            .split_once("\"Id\":\"")
+            .and_then(|(_, rest)| rest.split_once('"'))
+        {
+            Some((id, _)) => Ok(id.to_owned()),
+            None => fail(answer),
+        }
+    }
+}
+
+/// The whole answer to a request.
+async fn ask(path: &Path, method: &str, target: &str, body: &str) -> Result<String, Stop> {
+    let mut client = UnixStream::connect(path).await?;
+    let length = body.len();
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: \
+         {length}\r\n\r\n{body}"
+    );
+    client.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+fn expect(answer: &str, begin: &str) -> Check {
+    if answer.starts_with(begin) {
+        return Ok(());
+    }
+    fail(format!("{begin:?} is not how this begins: {answer}"))
+}
+
+async fn b6_attach_takes_the_connection_over_with_101_and_with_200() -> Check {
+    let served = Served::new().await?;
+    for (upgrade, begin) in [
+        ("Upgrade: tcp\r\nConnection: Upgrade\r\n", "HTTP/1.1 101 UPGRADED\r\n"),
+        ("", "HTTP/1.1 200 OK\r\n"),
+    ] {
+        let id = served
+            .create(r#""Cmd": ["cat"], "OpenStdin": true, "StdinOnce": true"#)
+            .await?;
+        let mut client = UnixStream::connect(&served.path).await?;
+        let head = format!(
+            "POST /v1.44/containers/{id}/attach?stream=1&stdin=1&stdout=1&stderr=1 HTTP/1.1\r\nHost: x\r\n{upgrade}\r\n"
+        );
+        client.write_all(head.as_bytes()).await?;
+        let mut answer = Vec::new();
+        while !answer.windows(4).any(|four| four == b"\r\n\r\n") {
+            client.read_buf(&mut answer).await?;
+        }
+        expect(&String::from_utf8_lossy(&answer), begin)?;
+        expect(
+            &ask(&served.path, "POST", &format!("/containers/{id}/start"), "").await?,
+            "HTTP/1.1 204 ",
+        )?;
+        client.write_all(b"hello\n").await?;
+        client.shutdown().await?;
+        client.read_to_end(&mut answer).await?;
+        assert!(answer.ends_with(b"\r\n\r\n\x01\0\0\0\0\0\0\x06hello\n"), "{answer:?}");
+    }
+    served.end().await
+}
+
+async fn b6_a_wait_answers_before_the_container_starts() -> Check {
+    let served = Served::new().await?;
+    let id = served.create(r#""Cmd": ["sh", "-c", "exit 7"]"#).await?;
+    let mut client = UnixStream::connect(&served.path).await?;
+    let head = format!("POST /containers/{id}/wait?condition=removed HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    client.write_all(head.as_bytes()).await?;
+    let mut answer = Vec::new();
+    while !answer.windows(4).any(|four| four == b"\r\n\r\n") {
+        client.read_buf(&mut answer).await?;
+    }
+    expect(
+        &ask(&served.path, "POST", &format!("/containers/{id}/start"), "").await?,
+        "HTTP/1.1 204 ",
+    )?;
+    client.read_to_end(&mut answer).await?;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.contains(r#"{"StatusCode":7}"#), "{answer}");
+    served.end().await
+}
+
+async fn p38_a_container_that_cannot_start_is_removed_if_it_was_to_be() -> Check {
+    let served = Served::new().await?;
+    let id = served.create(r#""Cmd": ["/nope"]"#).await?;
+    let started = ask(&served.path, "POST", &format!("/containers/{id}/start"), "").await?;
+    expect(&started, "HTTP/1.1 400 ")?;
+    assert!(
+        started.contains("executable file not found") || started.contains("no such file"),
+        "{started}"
+    );
+    let mut inspected = String::new();
+    for _ in 0..100 {
+        inspected = ask(&served.path, "GET", &format!("/containers/{id}/json"), "").await?;
+        if inspected.starts_with("HTTP/1.1 404 ") {
+            return served.end().await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    fail(inspected)
+}
