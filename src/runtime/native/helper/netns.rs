@@ -40,7 +40,8 @@ impl Networks {
         let Ok(home) = sys::openat(AT_FDCWD, OWN, 0, 0) else {
             return Ok(());
         };
-        if sys::unshare(CLONE_NEWNET).is_ok() {
+        // An ordinary user's helper cannot enter the host's network again: it must not leave it then.
+        if sys::setns(home, CLONE_NEWNET).is_ok() && sys::unshare(CLONE_NEWNET).is_ok() {
             self.spare = loopback_up().and_then(|()| sys::openat(AT_FDCWD, OWN, 0, 0)).ok();
             sys::setns(home, CLONE_NEWNET)?;
         }
