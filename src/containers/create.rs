@@ -1,5 +1,7 @@
 //! `create`: check, record, make the writable layer.
 
+use std::sync::Arc;
+
 use super::local::Shared;
 use super::plan::{self, ImageDefaults};
 use super::record::{Body, Record, now_ns};
@@ -18,7 +20,7 @@ use crate::types::{ContainerId, ContainerName};
 const NAME_TRIES: usize = 8;
 
 impl Shared {
-    pub(crate) async fn create(&self, spec: ContainerSpec, cancel: &Cancel) -> Result<Created> {
+    pub(crate) async fn create(self: &Arc<Self>, spec: ContainerSpec, cancel: &Cancel) -> Result<Created> {
         validate(&spec)?;
         if spec.lifetime == Lifetime::Detached {
             return Err(Error::unsupported(
@@ -109,7 +111,7 @@ impl Shared {
         ))
     }
 
-    async fn undo_create(&self, record: &Record) {
+    async fn undo_create(self: &Arc<Self>, record: &Record) {
         let id = record.id.clone();
         if let Err(error) = self.parts.snapshotter.discard(&record.snapshot_key()).await {
             tracing::warn!(container = %id, error = error.report(), "a writable layer could not be discarded");
@@ -119,7 +121,12 @@ impl Shared {
             move |store| store.delete_container(&id, None)
         });
         if let Err(error) = deleted.await {
-            tracing::warn!(container = %id, error = error.report(), "a record could not be deleted");
+            tracing::warn!(container = %id, error = error.report(), "a record could not be deleted yet");
+            let shared = Arc::clone(self);
+            self.parts
+                .spawner
+                .detach(async move { shared.remove_unwanted(&id).await });
+            return;
         }
         self.forget(&id);
     }

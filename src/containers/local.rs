@@ -81,6 +81,8 @@ pub(crate) struct Life {
     pub(crate) finished_ns: Option<i64>,
     /// How it ended last.
     pub(crate) exit: Option<ExitRecord>,
+    /// Whether its record does not say yet that it has ended, for want of space.
+    pub(crate) unrecorded: bool,
     /// Whether it is gone.
     pub(crate) removed: bool,
 }
@@ -139,10 +141,11 @@ impl Slot {
         *lock(&self.live) = live;
     }
 
-    /// Tells waiters that it has ended, as was recorded.
-    pub(crate) fn tell_ended(&self, finished_ns: Option<i64>, exit: Option<ExitRecord>) {
+    /// Tells waiters that it has ended, and whether that could be recorded. One end may be told again once it could.
+    pub(crate) fn tell_ended(&self, finished_ns: Option<i64>, exit: Option<ExitRecord>, recorded: bool) {
         self.life.send_modify(|life| {
-            life.ends += 1;
+            life.ends += u64::from(!life.unrecorded);
+            life.unrecorded = !recorded;
             life.finished_ns = finished_ns;
             life.exit = exit;
         });

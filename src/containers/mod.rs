@@ -52,6 +52,7 @@ pub use self::options::{
 };
 pub(crate) use self::peer::identify;
 pub(crate) use self::record::Record;
+pub(crate) use self::remove::patiently;
 pub use self::spec::{BindMount, ContainerSpec, Lifetime, Limits, NetworkMode, Seccomp, Tmpfs, Ulimit};
 pub use self::state::ContainerState;
 pub use self::views::{

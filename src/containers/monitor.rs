@@ -1,8 +1,8 @@
 //! What follows a start: pumps until the streams end, the exit, its record, and auto-removal.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,9 +14,9 @@ use super::local::{Shared, Slot};
 use super::record::{ExitRecord, Record, now_ns};
 use super::state::ContainerState;
 use super::{ContainerExit, RemoveOptions};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::events::{Event, EventKind};
-use crate::logs::{self, LogSink, LogStream, PumpOptions, Tee};
+use crate::logs::{self, LogSink, LogStream, PumpOptions, PumpReport, Tee};
 use crate::runtime::{Exit, Task};
 use crate::sys::blocking::{begin_blocking, blocking};
 use crate::types::{ContainerId, ExitStatus};
@@ -24,18 +24,22 @@ use crate::types::{ContainerId, ExitStatus};
 /// How long output may take to drain once the first process has ended: only a process outside can hold a pipe open then.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);
 
+/// How long until an exit that could not be recorded is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+
 /// Our ends of a running container's streams.
 pub(crate) struct Streams {
     pub(crate) outputs: Vec<(OwnedFd, LogStream)>,
     pub(crate) feed: Option<(AsyncFd<OwnedFd>, mpsc::Receiver<Bytes>)>,
-    pub(crate) sink: Arc<dyn LogSink>,
+    /// Where its log goes, or why it goes nowhere.
+    pub(crate) sink: Result<Arc<dyn LogSink>>,
     pub(crate) output: Tee,
 }
 
 impl Shared {
     pub(crate) async fn monitor(
         self: Arc<Self>,
-        record: Record,
+        mut record: Record,
         slot: Arc<Slot>,
         task: Arc<dyn Task>,
         streams: Streams,
@@ -47,15 +51,16 @@ impl Shared {
             output,
         } = streams;
         let feeding = feed.map(|(fd, chunks)| self.parts.spawner.background(feed::feed(fd, chunks)));
+        let lost = Mutex::new(None);
+        let sink = sink.unwrap_or_else(|error| {
+            // The container runs on.
+            put(&lost, format!("its log could not be written: {}", error.report()));
+            Arc::new(Discard)
+        });
         let pumps = async {
-            match logs::pump_all(outputs, Arc::clone(&sink), output.clone(), PumpOptions::default()).await {
-                Ok(report) if report.lost_entries == 0 => {}
-                Ok(report) => {
-                    tracing::warn!(container = %record.id, lost = report.lost_entries, "lines could not be logged")
-                }
-                Err(error) => {
-                    tracing::warn!(container = %record.id, error = error.report(), "output could not be read")
-                }
+            let pumped = logs::pump_all(outputs, Arc::clone(&sink), output.clone(), PumpOptions::default()).await;
+            if let Some(what) = lost_of(pumped) {
+                put(&lost, what);
             }
         };
         let exit = run_to_end(&*task, pumps, &output).await;
@@ -63,12 +68,22 @@ impl Shared {
             feeding.abort();
         }
         slot.input.end();
+        if let Some(what) = lost.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            tracing::warn!(container = %record.id, what, "output was lost");
+            record.body.error = Some(what);
+        }
         let ends = output.clone();
         let ended = begin_blocking(async move {
-            let record = self.ended(record, &slot, &*task, exit).await;
-            // Only now: whoever has read to the end finds a container that has ended.
-            if let Err(error) = logs::finish(sink, &output).await {
-                tracing::warn!(container = %record.id, error = error.report(), "a log could not be closed");
+            let id = record.id.clone();
+            // Readers come to the end only when it is told: whoever has read all finds a container that has ended.
+            let (mut life, before) = (slot.life.subscribe(), slot.life.borrow().ends);
+            let closing = async {
+                let _ = life.wait_for(|life| life.ends > before || life.removed).await;
+                logs::finish(sink, &output).await
+            };
+            let (record, closed) = tokio::join!(self.ended(record, &slot, &*task, exit), closing);
+            if let Err(error) = closed {
+                tracing::warn!(container = %id, error = error.report(), "a log could not be closed");
             }
             self.remove_if_asked(&record, &slot).await;
         });
@@ -78,16 +93,10 @@ impl Shared {
         }
     }
 
-    /// Where its log goes. A log that cannot be opened is reported and given up: the container runs on.
-    pub(crate) async fn log_sink(self: &Arc<Self>, id: &ContainerId) -> Arc<dyn LogSink> {
+    /// Where its log goes.
+    pub(crate) async fn log_sink(self: &Arc<Self>, id: &ContainerId) -> Result<Arc<dyn LogSink>> {
         let (shared, wanted) = (Arc::clone(self), id.clone());
-        match blocking(move || shared.open_log(&wanted)).await {
-            Ok(sink) => sink,
-            Err(error) => {
-                tracing::warn!(container = %id, error = error.report(), "the log cannot be written");
-                Arc::new(Discard)
-            }
-        }
+        blocking(move || shared.open_log(&wanted)).await
     }
 
     /// Records the end, and lets go of the runtime's part.
@@ -99,9 +108,7 @@ impl Shared {
         if let Err(error) = task.remove().await {
             tracing::warn!(container = %record.id, error = error.report(), "the runtime could not let go of a container");
         }
-        let record = self.record_end(record, slot, exit).await;
-        slot.tell_ended(record.body.finished_ns, record.body.exit);
-        record
+        self.record_end(record, slot, exit).await
     }
 
     /// Removes a container that was to go with its end.
@@ -115,19 +122,41 @@ impl Shared {
         }
     }
 
-    /// What was renamed or updated since the start stays so.
+    /// What was renamed or updated since the start stays so. An end is not lost for want of space: who waits learns of it
+    /// at once, and it is recorded as soon as there is some.
     async fn record_end(&self, started: Record, slot: &Slot, exit: ContainerExit) -> Record {
-        let _turn = slot.turn.lock().await;
+        let mut turn = slot.turn.lock().await;
         slot.set_live(None);
-        let mut record = self.read(&started.id).await.unwrap_or(started);
-        record.body.finished_ns = Some(now_ns());
-        record.body.exit = Some(ExitRecord::from(exit));
+        let mut record = self.read(&started.id).await.unwrap_or_else(|_| started.clone());
         if exit.oom_killed == Some(true) {
             self.tell(self.event(&record, "oom")).await;
         }
-        if let Err(error) = self.record_state(&mut record, ContainerState::Exited, "die").await {
+        let (finished, exit) = (Some(now_ns()), Some(ExitRecord::from(exit)));
+        loop {
+            record.body.finished_ns = finished;
+            record.body.exit = exit;
+            // What of its output was lost.
+            record.body.error.clone_from(&started.body.error);
+            let Err(error) = self.record_state(&mut record, ContainerState::Exited, "die").await else {
+                break;
+            };
             tracing::warn!(container = %record.id, error = error.report(), "an exit could not be recorded");
+            if !matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Unavailable) {
+                break;
+            }
+            slot.tell_ended(finished, exit, false);
+            // Others have their turn: a removal makes space.
+            drop(turn);
+            tokio::time::sleep(RETRY).await;
+            turn = slot.turn.lock().await;
+            record = match self.read(&started.id).await {
+                Err(error) if error.is_not_found() => return record,
+                Err(_) => started.clone(),
+                Ok(record) => record,
+            };
         }
+        slot.tell_ended(finished, exit, true);
+        drop(turn);
         record
     }
 
@@ -182,6 +211,24 @@ async fn run_to_end(task: &dyn Task, pumps: impl Future<Output = ()>, output: &T
         tracing::warn!(error = error.report(), "the runtime lost a container");
         Exit::new(ExitStatus::signaled(9), None)
     })
+}
+
+fn put(place: &Mutex<Option<String>>, what: String) {
+    *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
+}
+
+/// What a container wrote and its log lacks, in words.
+fn lost_of(pumped: Result<PumpReport>) -> Option<String> {
+    match pumped {
+        Ok(PumpReport { lost_entries: 0, .. }) => None,
+        Ok(report) => {
+            let why = report
+                .first_error
+                .map_or_else(|| "too slow".to_owned(), |error| error.report());
+            Some(format!("{} entries of its log were lost: {why}", report.lost_entries))
+        }
+        Err(error) => Some(format!("its output could not be read: {}", error.report())),
+    }
 }
 
 /// A log that takes everything and keeps nothing.

@@ -1,12 +1,30 @@
 //! `remove`: the writable layer, the files, the record. The record goes last, so that a removal cut short is taken up again.
 
+use std::time::Duration;
+
 use super::RemoveOptions;
 use super::local::Shared;
 use super::record::Record;
 use super::state::{ContainerState, Move, Verb, decide};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::sys::blocking::blocking;
 use crate::types::{ContainerId, Outcome, Signal};
+
+/// How often and after what time a removal that nobody waits for is tried again where the disk is full: a record cannot
+/// even be deleted then.
+const TRIES: usize = 50;
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Repeats what a full disk refuses. In a runtime with time.
+pub(crate) async fn patiently<T, W: Future<Output = Result<T>>>(mut work: impl FnMut() -> W) -> Result<T> {
+    for _ in 1..TRIES {
+        match work().await {
+            Err(error) if error.kind() == &ErrorKind::NoSpace => tokio::time::sleep(RETRY).await,
+            other => return other,
+        }
+    }
+    work().await
+}
 
 impl Shared {
     pub(crate) async fn remove(&self, name: &str, options: RemoveOptions) -> Result<Outcome> {
@@ -39,7 +57,7 @@ impl Shared {
 
     /// Removes a container that nobody got to know.
     pub(crate) async fn remove_unwanted(&self, id: &ContainerId) {
-        let removed = self.remove(id.as_str(), RemoveOptions::force()).await;
+        let removed = patiently(|| self.remove(id.as_str(), RemoveOptions::force())).await;
         if let Err(error) = removed
             && !error.is_not_found()
         {

@@ -164,7 +164,7 @@ async fn abandon(task: &dyn crate::runtime::Task, error: Error) -> Error {
 }
 
 /// Our ends of the standard streams.
-fn streams(started: Started, slot: &Slot, sink: Arc<dyn LogSink>) -> Result<Streams> {
+fn streams(started: Started, slot: &Slot, sink: Result<Arc<dyn LogSink>>) -> Result<Streams> {
     let mut outputs = Vec::new();
     let mut input = None;
     if let Some(terminal) = started.terminal {

@@ -135,7 +135,7 @@ pub struct ContainerInfo {
     pub finished: Option<SystemTime>,
     /// How it ended.
     pub exit: Option<ContainerExit>,
-    /// Why it did not start.
+    /// Why it did not start, or what of its output was lost.
     pub error: Option<String>,
     /// How owners of its files are kept: `direct`, `mapped` or `squashed`.
     pub ownership: String,

@@ -86,7 +86,7 @@ impl Shared {
             }
             other => other?,
         };
-        if let Some(exit) = settled(&record, condition) {
+        if let Some(exit) = settled(&record, condition).or_else(|| unrecorded(&seen, condition)) {
             return Ok(Waiting::Over(exit));
         }
         // An end is recorded a moment before it is told: one that the record shows has been seen here.
@@ -179,6 +179,12 @@ fn settled(record: &Record, condition: WaitCondition) -> Option<ContainerExit> {
         (WaitCondition::NotRunning, ContainerState::Created) => Some(never_ran()),
         _ => None,
     }
+}
+
+/// The answer where a container of ours has ended, and there is no space to record it.
+fn unrecorded(life: &Life, condition: WaitCondition) -> Option<ContainerExit> {
+    let asked = matches!(condition, WaitCondition::Exited | WaitCondition::NotRunning);
+    life.exit.filter(|_| asked && life.unrecorded).map(Into::into)
 }
 
 async fn until_own(

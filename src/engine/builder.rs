@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::images::DriverImages;
@@ -62,6 +62,15 @@ struct Opened {
     images: Arc<LocalImages>,
     containers: LocalContainers,
     system: LocalSystem,
+}
+
+impl Opened {
+    /// Ends what nobody waits for any more.
+    async fn close(self) {
+        self.containers.0.close().await;
+        self.native.close().await;
+        drop(self.owner);
+    }
 }
 
 /// An engine with choices of one's own. Every choice has a default.
@@ -213,14 +222,8 @@ impl EngineBuilder {
 
     async fn open_on(self, mut driver: Driver) -> Result<Engine> {
         let spawner = driver.spawner().clone();
-        let opening = spawner.call({
-            let spawner = spawner.clone();
-            async move {
-                let opened = tokio::task::spawn_blocking(move || self.open_now(spawner)).await;
-                opened.map_err(|error| Error::internal("opening the engine panicked").with_source(error))?
-            }
-        });
-        let opened = opening.await?;
+        let own = spawner.clone();
+        let opened = spawner.tail(|_| self.open_on_driver(own), Opened::close).await?;
         let Opened {
             owner,
             native,
@@ -253,8 +256,21 @@ impl EngineBuilder {
         Ok(Engine::new(managers, Some(local), Clock::Engine(clock)))
     }
 
+    /// Opens; a helper process that an opening in vain has begun is ended and reaped.
+    async fn open_on_driver(self, spawner: Spawner) -> Result<Opened> {
+        let begun = Arc::<OnceLock<Arc<NativeRuntime>>>::default();
+        let native = Arc::clone(&begun);
+        let opened = tokio::task::spawn_blocking(move || self.open_now(spawner, &native)).await;
+        let opened =
+            opened.unwrap_or_else(|error| Err(Error::internal("opening the engine panicked").with_source(error)));
+        if let (Err(_), Some(native)) = (&opened, begun.get()) {
+            native.close().await;
+        }
+        opened
+    }
+
     /// Everything that blocks.
-    fn open_now(self, spawner: Spawner) -> Result<Opened> {
+    fn open_now(self, spawner: Spawner, begun: &OnceLock<Arc<NativeRuntime>>) -> Result<Opened> {
         let root = Root::open(&self.root)?;
         let (owners, owner) = (root.owners(), root.owners().register()?);
         let store = Store::open(&root)?;
@@ -262,7 +278,10 @@ impl EngineBuilder {
             .cgroups
             .clone()
             .unwrap_or_else(|| Arc::new(NativeCgroups::new(owner.id())));
-        let native = Arc::new(native(&owner, Arc::clone(&cgroups), self.container_ids)?);
+        let native = Arc::clone(begun.get_or_init({
+            let native = Arc::new(native(&owner, Arc::clone(&cgroups), self.container_ids)?);
+            || native
+        }));
         let ownership = choose_ownership(&root, &native)?;
         root.recorded_backend(OWNERSHIP, ownership_name(&ownership))?;
         let (snapshotter, storage_reason) = self.choose_snapshotter(&root, &ownership, &native)?;

@@ -4,7 +4,7 @@ use super::Engine;
 use super::exec::ExecBuilder;
 use crate::containers::{
     AttachOptions, Attached, BoxStream, ContainerExit, ContainerInfo, ContainerManager, ExecSpec, Exiting, Limits,
-    RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
+    RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition, patiently,
 };
 use crate::error::Result;
 use crate::logs::{LogEntries, LogQuery};
@@ -28,7 +28,12 @@ impl Container {
     pub(crate) fn remove_in_background(&self) {
         let (engine, id) = (self.engine.clone(), self.id.clone());
         let remove = async move {
-            let removed = engine.containers().remove(id.as_str(), RemoveOptions::force()).await;
+            let remove = || engine.containers().remove(id.as_str(), RemoveOptions::force());
+            let removed = match engine.local("remove") {
+                Ok(_) => patiently(remove).await,
+                // Nobody says that the runtime at hand has timers.
+                Err(_) => remove().await,
+            };
             if let Err(error) = removed
                 && !error.is_not_found()
             {

@@ -13,7 +13,7 @@ use super::origin::{Chosen, Origin};
 use super::{ImageInfo, Pull, PullRequest};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::progress::{Progress, ProgressEvent};
-use crate::store::{ImageRecord, Node, NodeKind};
+use crate::store::{ImageRecord, Lease, Node, NodeKind};
 use crate::types::{ImageSource, Platform, Reference};
 
 impl LocalImages {
@@ -80,15 +80,23 @@ impl LocalImages {
             action: "pull",
         };
         let result = self.install(&arrival, &lease, &mut held, progress).await;
+        let left = match &result {
+            Ok(info) => unneeded(held, info),
+            Err(error) if is_final(error) => held,
+            Err(_) => Vec::new(),
+        };
+        if let Err(error) = self.let_go(lease, left).await {
+            // The image is here, or the pull has failed for a reason that says more: whoever clears up next has this too.
+            tracing::warn!(error = error.report(), "what a pull held could not be let go");
+        }
+        result
+    }
+
+    async fn let_go(&self, lease: Arc<Lease>, unused: Vec<Node>) -> Result<()> {
         if let Ok(lease) = Arc::try_unwrap(lease) {
             self.parts.store.call(move |_| lease.release()).await?;
         }
-        match &result {
-            Ok(info) => self.remove_unused(unneeded(held, info)).await?,
-            Err(error) if is_final(error) => self.remove_unused(held).await?,
-            Err(_) => Vec::new(),
-        };
-        result
+        self.remove_unused(unused).await.map(drop)
     }
 }
 

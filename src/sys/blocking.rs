@@ -12,6 +12,15 @@ thread_local! {
     static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Puts back whether this thread may block.
+struct Back(bool);
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        MAY_BLOCK.set(self.0);
+    }
+}
+
 /// Whether what runs now runs on a thread of the pool, by [`poll_once`].
 pub(crate) fn may_block() -> bool {
     MAY_BLOCK.get()
@@ -26,6 +35,8 @@ pub(crate) fn may_block() -> bool {
 /// The work runs to its end once it began.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     if may_block() {
+        // Work that drives a future of its own on this thread (`block_on`) cannot block within it: tokio forbids that.
+        let _back = Back(MAY_BLOCK.replace(false));
         return work();
     }
     let done = tokio::task::spawn_blocking(work).await;
@@ -35,12 +46,6 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
 /// Polls a future once, on a thread of the pool: what it blocks for it does here, up to the first time that it has to wait.
 /// Whoever gets it back polls it again with a waker.
 pub(crate) fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
-    struct Back(bool);
-    impl Drop for Back {
-        fn drop(&mut self) {
-            MAY_BLOCK.set(self.0);
-        }
-    }
     let _back = Back(MAY_BLOCK.replace(true));
     future.poll(&mut Context::from_waker(Waker::noop()))
 }

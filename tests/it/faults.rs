@@ -7,12 +7,14 @@ use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use longshore::registry::http::{HttpOptions, HttpRegistries};
 use longshore::types::Filter;
 use longshore::{ContainerSpec, Engine, ErrorKind, ListOptions};
 
 use crate::frame::{Check, Stop, block_on, fail};
 use crate::support::embedder::{Embedder, Role};
 use crate::support::leaks::Snapshot;
+use crate::support::registry::{Options, Registry};
 use crate::support::root::TempRoot;
 use crate::support::world::{FORCE, World, source, text};
 use crate::support::{company, image};
@@ -21,7 +23,6 @@ use crate::tests;
 tests! { "faults":
     kernel [
         g17_nothing_outlives_a_killed_embedder,
-        d6_kills_during_pulls_leave_complete_images,
         e9_kills_during_runs_leave_nothing,
         d9_processes_share_a_root,
         d9_the_suite_of_one_while_others_are_killed,
@@ -31,8 +32,6 @@ tests! { "faults":
         h5_two_processes_race_for_one_name,
     ]
     kernel_async [
-        a9_dropped_runs_leave_nothing,
-        a9_dropped_pulls_leave_nothing,
         the_last_handle_ends_the_containers,
     ]
 }
@@ -41,19 +40,20 @@ tests! { "faults":
 pub const ROLES: &[(&str, Role)] = &[
     ("hold", |arguments| block_on(role(hold(&arguments[0])))),
     ("run-forever", |arguments| block_on(role(run_forever(&arguments[0])))),
-    ("pull-forever", |arguments| {
-        block_on(role(pull_forever(&arguments[0], &arguments[1])))
-    }),
     ("create", |arguments| {
         block_on(role(create(&arguments[0], &arguments[1], &arguments[2])))
     }),
     ("work-forever", |arguments| block_on(role(work_forever(&arguments[0])))),
-    ("work", |arguments| block_on(role(work(&arguments[0], &arguments[1])))),
+    ("work", |arguments| {
+        block_on(role(work(&arguments[0], &arguments[1], &arguments[2])))
+    }),
     ("static", |arguments| role_static(&arguments[0])),
-    ("bare", |arguments| role_bare(&arguments[0])),
+    ("bare", |arguments| {
+        role_bare(&arguments[0], &arguments[1], &arguments[2])
+    }),
 ];
 
-async fn role(work: impl Future<Output = longshore::Result<()>>) -> i32 {
+pub async fn role(work: impl Future<Output = longshore::Result<()>>) -> i32 {
     match work.await {
         Ok(()) => 0,
         Err(error) => {
@@ -72,10 +72,10 @@ pub fn kills() -> usize {
 }
 
 /// Numbers that look random and are the same in every run (xorshift; Marsaglia 2003).
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -98,6 +98,24 @@ async fn hold(root: &str) -> longshore::Result<()> {
     println!("running {}", container.inspect().await?.pid.unwrap_or(0));
     tokio::time::sleep(Duration::from_secs(60)).await;
     Ok(())
+}
+
+/// The last one standing finds nothing that should not be there.
+fn audits_clean(root: &Path) -> Check {
+    block_on(async {
+        let engine = Engine::open(root).await?;
+        let start = Instant::now();
+        loop {
+            let audit = engine.audit().await?;
+            if audit.is_clean() {
+                return Ok(());
+            }
+            if start.elapsed() > Duration::from_secs(5) {
+                return fail(format!("the audit says {:?}", audit.findings));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
 }
 
 /// A root with busybox in it, and no engine open.
@@ -180,34 +198,6 @@ pub fn no_container_left(root: &Path) -> Check {
         }
         Ok(())
     })
-}
-
-async fn pull_forever(root: &str, source: &str) -> longshore::Result<()> {
-    let engine = Engine::open(root).await?;
-    println!("open");
-    loop {
-        let image = engine.pull(source).await?;
-        let mut options = longshore::images::RemoveImageOptions::default();
-        options.force = true;
-        image.remove(options).await?;
-    }
-}
-
-fn d6_kills_during_pulls_leave_complete_images() -> Check {
-    let root = TempRoot::new();
-    let source = busybox()?;
-    let mut random = Random(0x5eed_0001);
-    let mut last = Duration::ZERO;
-    for _ in 0..kills() {
-        let mut embedder = Embedder::start("pull-forever", &[show(root.path()), &source])?;
-        let line = embedder.line(Duration::from_secs(10))?;
-        assert_eq!(line, "open");
-        last = Duration::from_micros(random.below(150_000));
-        std::thread::sleep(last);
-        embedder.kill()?;
-    }
-    println!("the last kill came {last:?} after open");
-    no_container_left(root.path())
 }
 
 fn company_spec() -> ContainerSpec {
@@ -300,20 +290,19 @@ async fn work_forever(root: &str) -> longshore::Result<()> {
     }
 }
 
-/// Runs a container so many times, each with its own output, and a pull in between.
-async fn work(root: &str, rounds: &str) -> longshore::Result<()> {
+/// Pulls, runs and removes the same image's containers so many times, each with its own output.
+async fn work(root: &str, rounds: &str, source: &str) -> longshore::Result<()> {
     let engine = Engine::open(root).await?;
     println!("open");
     for number in 0..rounds.parse().unwrap_or(1) {
+        let image = engine.pull(source).await?.id().to_string();
         let text = format!("{number}");
-        let output = engine
-            .run(ContainerSpec::image("busybox").command(["echo", &text]))
-            .output()
-            .await?;
+        let spec = || ContainerSpec::image(&image).command(["echo", &text]);
+        let output = engine.run(spec()).output().await?;
         assert_eq!(output.stdout, format!("{number}\n").as_bytes());
-        if let Ok(source) = std::env::var("LONGSHORE_IT_SOURCE") {
-            engine.pull(source).await?;
-        }
+        let container = engine.run(spec()).await?;
+        assert!(container.wait().await?.status.success());
+        container.remove(longshore::RemoveOptions::default()).await?;
     }
     println!("done");
     Ok(())
@@ -322,19 +311,21 @@ async fn work(root: &str, rounds: &str) -> longshore::Result<()> {
 fn d9_processes_share_a_root() -> Check {
     let root = filled_root()?;
     let rounds = if kills() > 20 { "100" } else { "15" };
-    let start = || Embedder::start("work", &[show(root.path()), rounds]);
+    let source = busybox()?;
+    let start = || Embedder::start("work", &[show(root.path()), rounds, &source]);
     let workers = (0..8).map(|_| start()).collect::<Result<Vec<_>, _>>()?;
     for worker in workers {
         assert_eq!(worker.line(Duration::from_secs(10))?, "open");
-        assert_eq!(worker.line(Duration::from_secs(120))?, "done");
+        assert_eq!(worker.line(Duration::from_secs(240))?, "done");
         assert_eq!(worker.finish()?, 0);
     }
-    no_container_left(root.path())
+    no_container_left(root.path())?;
+    audits_clean(root.path())
 }
 
 fn d9_the_suite_of_one_while_others_are_killed() -> Check {
     let root = filled_root()?;
-    let steady = Embedder::start("work", &[show(root.path()), "60"])?;
+    let steady = Embedder::start("work", &[show(root.path()), "30", &busybox()?])?;
     assert_eq!(steady.line(Duration::from_secs(10))?, "open");
     let mut random = Random(0x5eed_0003);
     for _ in 0..kills() / 2 {
@@ -346,75 +337,6 @@ fn d9_the_suite_of_one_while_others_are_killed() -> Check {
     assert_eq!(steady.line(Duration::from_secs(120))?, "done");
     assert_eq!(steady.finish()?, 0);
     no_container_left(root.path())
-}
-
-/// Polls a future at most so many times, and says whether it came to its end.
-async fn poll_times<F: Future>(future: F, times: usize) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut polled = 0;
-    std::future::poll_fn(|context| {
-        if polled == times {
-            return Poll::Ready(None);
-        }
-        polled += 1;
-        match future.as_mut().poll(context) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
-
-async fn a9_dropped_runs_leave_nothing() -> Check {
-    const ENOUGH: usize = 200;
-    let world = World::new().await?;
-    for times in 1..ENOUGH {
-        let run = world.engine.run(world.script("echo x > /x; echo out")).output();
-        if let Some(output) = poll_times(run, times).await {
-            output?;
-            break;
-        }
-    }
-    // By time as well: most of the work is the driver's, and few polls are the caller's.
-    for step in 0..40 {
-        let run = world.engine.run(world.script("echo x > /x; echo out")).output();
-        let _ = tokio::time::timeout(Duration::from_micros(300 * step), run).await;
-    }
-    await_no_container(&world).await
-}
-
-async fn await_no_container(world: &World) -> Check {
-    let start = Instant::now();
-    loop {
-        let left = world
-            .engine
-            .list(ListOptions {
-                all: true,
-                ..ListOptions::default()
-            })
-            .await?;
-        if left.is_empty() {
-            return Ok(());
-        }
-        if start.elapsed() > Duration::from_secs(10) {
-            return fail(format!("left after ten seconds: {left:?}"));
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-async fn a9_dropped_pulls_leave_nothing() -> Check {
-    let root = TempRoot::new();
-    let engine = Engine::open(root.path()).await?;
-    let source = busybox()?;
-    for step in 0..40 {
-        let _ = tokio::time::timeout(Duration::from_micros(700 * step), engine.pull(&source)).await;
-    }
-    let image = engine.pull(&source).await?;
-    let spec = ContainerSpec::image(image.id().to_string()).command(["echo", "whole"]);
-    assert_eq!(text(&engine.run(spec).output().await?.stdout), "whole");
-    assert_eq!(engine.list_images(Filter::new()).await?.len(), 1);
-    Ok(())
 }
 
 async fn the_last_handle_ends_the_containers() -> Check {
@@ -542,24 +464,28 @@ fn own_state() -> String {
         .map(|name| std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap_or_default())
         .collect();
     let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let tls = tokio_rustls::rustls::crypto::CryptoProvider::get_default().is_some();
     format!(
-        "{lines}\n{limits}\n{:?}\n{variables:?}\n{subreaper:?}\n{namespaces:?}\n{cgroup}",
+        "{lines}\nTLS provider set: {tls}\n{limits}\n{:?}\n{variables:?}\n{subreaper:?}\n{namespaces:?}\n{cgroup}",
         std::env::current_dir().ok()
     )
 }
 
-/// Uses an engine on plain threads, and compares the process with before.
-fn role_bare(root: &str) -> i32 {
+/// Pulls over TLS and runs, on plain threads, and compares the process with before.
+fn role_bare(root: &str, reference: &str, authority: &str) -> i32 {
     // With its first thread the C library takes signals 32 and 33 for itself.
     std::thread::spawn(|| {}).join().expect("no panic");
     let before = own_state();
     let used = wait_plainly(async {
-        let engine = Engine::open(root).await?;
-        engine
-            .run(ContainerSpec::image("busybox").command(["true"]))
-            .output()
-            .await
-            .map(drop)
+        let pem = std::fs::read(authority).unwrap_or_default();
+        let host = reference.split('/').next().unwrap_or_default();
+        let registries = HttpRegistries::new(HttpOptions::new()).with_host(host, HttpOptions::new().ca_pem(pem));
+        let engine = Engine::builder(root)
+            .registries(std::sync::Arc::new(registries))
+            .open()
+            .await?;
+        let spec = ContainerSpec::image(reference).command(["true"]);
+        engine.run(spec).output().await.map(drop)
     });
     if let Err(error) = used {
         println!("error {}", error.report());
@@ -575,8 +501,14 @@ fn role_bare(root: &str) -> i32 {
 
 fn the_embedders_process_is_left_alone() -> Check {
     let root = filled_root()?;
-    let role = Embedder::start("bare", &[show(root.path())])?;
-    assert_eq!(role.line(Duration::from_secs(10))?, "same");
+    let options = Options {
+        tls: true,
+        ..Options::default()
+    };
+    let registry = Registry::with(options, &[(image::shared()?, "busybox", "tls")])?;
+    let (reference, authority) = (registry.reference("busybox:tls"), registry.authority());
+    let role = Embedder::start("bare", &[show(root.path()), &reference, show(&authority)])?;
+    assert_eq!(role.line(Duration::from_secs(20))?, "same");
     assert_eq!(role.finish()?, 0);
     Ok(())
 }

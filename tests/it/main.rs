@@ -18,13 +18,16 @@ mod fixtures;
 mod frame;
 mod host;
 mod images;
+mod kills;
 mod layout;
 mod life;
 mod places;
 mod process;
 mod pull;
+mod storage;
 mod support;
 mod system;
+mod trouble;
 mod userns;
 mod verbs;
 
@@ -43,17 +46,21 @@ const GROUPS: &[frame::Group] = &[
     pull::TESTS,
     images::TESTS,
     faults::TESTS,
+    kills::TESTS,
     system::TESTS,
     cancel::TESTS,
     api::TESTS,
+    storage::TESTS,
+    trouble::TESTS,
 ];
 
-const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo)];
+const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo), ("pull-once", pull::role_pull)];
 
 fn main() {
     let roles: Vec<_> = ROLES
         .iter()
         .chain(faults::ROLES)
+        .chain(kills::ROLES)
         .chain(exec::ROLES)
         .chain(places::ROLES)
         .copied()

@@ -14,7 +14,9 @@ use longshore::{ContainerSpec, Engine, ErrorKind};
 use serde_json::json;
 
 use crate::frame::{Check, Stop};
+use crate::support::embedder::Embedder;
 use crate::support::image::{self, Files, Layout, busybox_files};
+use crate::support::mock::{Mock, Reply, image_reply};
 use crate::support::registry::{LOGIN, Options, Registry};
 use crate::support::root::TempRoot;
 use crate::support::scratch;
@@ -28,8 +30,13 @@ tests! { "pull":
         c1_damaged_blobs_are_refused,
         c1_what_is_not_there,
         c1_a_custom_authority_over_tls,
+        c1_docker_media_types_and_a_choice_of_platforms,
+        c1_damaged_manifests_and_oversized_blobs,
         c2_basic_authentication,
+        c2_one_token_for_each_scope,
+        c2_a_token_needs_the_right_password,
         c5_twenty_pulls_fetch_each_blob_once,
+        c5_processes_fetch_each_blob_once,
         c8_never_asks_nobody,
         c13_a_layout_needs_no_network,
         d1_the_last_tag_takes_the_blobs_along,
@@ -313,6 +320,304 @@ async fn e8_a_layer_cannot_leave_its_root() -> Check {
         if let Err(error) = pulled {
             assert_eq!(error.kind(), &ErrorKind::UnsafeArchive, "{}", error.report());
         }
+    }
+    Ok(())
+}
+
+/// An image of several layers, so that several requests are under way at once.
+fn three_layers() -> Result<(tempfile::TempDir, Layout), Stop> {
+    let dir = scratch::fresh("layout");
+    let layer = |name: &str| Files::new().file(name, 0o644, name.repeat(5000));
+    let layers = [busybox_files()?, layer("one"), layer("two")];
+    let layout = image::write_layout(dir.path(), &layers, &json!({ "Cmd": ["sh"], "Env": ["PATH=/bin"] }))?;
+    Ok((dir, layout))
+}
+
+/// A registry that wants a token for each repository; `password` is what its token service wants, if anything.
+fn with_tokens(layout: Layout, password: Option<&'static str>) -> Result<Mock, Stop> {
+    let address = Arc::new(std::sync::OnceLock::<String>::new());
+    let own = Arc::clone(&address);
+    let denied = r#"{"errors":[{"code":"UNAUTHORIZED","message":"who are you?"}]}"#;
+    let mock = Mock::serve(move |asked| {
+        if asked.path == "/token" {
+            if password.is_some_and(|password| asked.authorization.as_deref() != Some(password)) {
+                return Reply::new(401, "application/json", denied);
+            }
+            let token = json!({ "token": format!("for {}", asked.query), "expires_in": 300 });
+            return Reply::new(200, "application/json", token.to_string());
+        }
+        let repository = asked
+            .path
+            .trim_start_matches("/v2/")
+            .split('/')
+            .next()
+            .unwrap_or_default();
+        let scope = format!("repository:{repository}:pull");
+        let carried = asked.authorization.as_deref().unwrap_or_default().replace("%3A", ":");
+        if carried.starts_with("Bearer for ") && carried.contains(&scope) {
+            return image_reply(&layout, asked);
+        }
+        let host = own.get().map(String::as_str).unwrap_or_default();
+        let challenge = format!(r#"Bearer realm="http://{host}/token",service="mock",scope="{scope}""#);
+        Reply::new(401, "application/json", denied).header("WWW-Authenticate", challenge)
+    })?;
+    let _ = address.set(mock.addr.to_string());
+    Ok(mock)
+}
+
+fn token_queries(mock: &Mock) -> Vec<String> {
+    let asked = mock.asked().into_iter().filter(|asked| asked.path == "/token");
+    asked.map(|asked| asked.query.replace("%3A", ":")).collect()
+}
+
+async fn c2_one_token_for_each_scope() -> Check {
+    let (_dir, layout) = three_layers()?;
+    let mock = with_tokens(layout, None)?;
+    let (engine, _root) = engine().await?;
+    engine.pull(mock.reference("first:1")).await?;
+    let queries = token_queries(&mock);
+    assert_eq!(queries.len(), 1, "{queries:?}");
+    assert!(queries[0].contains("scope=repository:first:pull"), "{queries:?}");
+    assert!(queries[0].contains("service=mock"), "{queries:?}");
+    runs(&engine, &mock.reference("first:1")).await?;
+    let more = ["second:1", "second:2", "third:1"].map(|name| engine.pull(mock.reference(name)).into_future());
+    for pull in futures_util::future::join_all(more).await {
+        pull?;
+    }
+    let mut queries = token_queries(&mock);
+    queries.sort();
+    assert_eq!(queries.len(), 3, "one for each scope: {queries:?}");
+    assert!(
+        queries[1].contains("second") && queries[2].contains("third"),
+        "{queries:?}"
+    );
+    Ok(())
+}
+
+async fn c2_a_token_needs_the_right_password() -> Check {
+    let (_dir, layout) = three_layers()?;
+    // Basic, and the base64 of sailor:knots.
+    let mock = with_tokens(layout, Some("Basic c2FpbG9yOmtub3Rz"))?;
+    let (engine, _root) = engine().await?;
+    let reference = mock.reference("private:1");
+    let stranger = engine.pull(&reference).await.expect_err("a password is needed");
+    assert_eq!(stranger.kind(), &ErrorKind::Denied, "{}", stranger.report());
+    let wrong = engine
+        .pull(&reference)
+        .credentials(Credentials::password(LOGIN.0, "wrong"))
+        .await;
+    assert_eq!(wrong.expect_err("a wrong password").kind(), &ErrorKind::Denied);
+    assert!(engine.list_images(Filter::new()).await?.is_empty());
+    let before = token_queries(&mock).len();
+    engine
+        .pull(&reference)
+        .credentials(Credentials::password(LOGIN.0, LOGIN.1))
+        .await?;
+    assert_eq!(token_queries(&mock).len(), before + 1);
+    Ok(())
+}
+
+async fn c1_docker_media_types_and_a_choice_of_platforms() -> Check {
+    const LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    const DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    let (_dir, layout) = three_layers()?;
+    let mut manifest: serde_json::Value = serde_json::from_slice(&layout.blob(&layout.manifest)?)?;
+    manifest["mediaType"] = DOCKER.into();
+    manifest["config"]["mediaType"] = "application/vnd.docker.container.image.v1+json".into();
+    for layer in manifest["layers"].as_array_mut().into_iter().flatten() {
+        layer["mediaType"] = "application/vnd.docker.image.rootfs.diff.tar.gzip".into();
+    }
+    let manifest = serde_json::to_vec(&manifest)?;
+    let entry = |architecture: &str, digest: &str| {
+        json!({
+            "mediaType": DOCKER, "digest": digest, "size": manifest.len(),
+            "platform": { "architecture": architecture, "os": "linux" },
+        })
+    };
+    let digest = image::digest(&manifest);
+    let other = image::digest(b"another");
+    let list = json!({
+        "schemaVersion": 2, "mediaType": LIST,
+        "manifests": [entry("s390x", &other), entry(image::architecture(), &digest)],
+    });
+    let config = layout.config.clone();
+    let mock = Mock::serve(move |asked| {
+        if asked.path.ends_with("/manifests/1") {
+            return Reply::new(200, LIST, list.to_string());
+        }
+        if asked.path.ends_with(&digest) {
+            return Reply::new(200, DOCKER, manifest.clone());
+        }
+        match asked.path.contains("/manifests/") {
+            true => Reply::new(404, "application/json", "{}"),
+            false => image_reply(&layout, asked),
+        }
+    })?;
+    let (engine, _root) = engine().await?;
+    let reference = mock.reference("app:1");
+    assert_eq!(engine.pull(&reference).await?.id().to_string(), config);
+    runs(&engine, &reference).await?;
+    let missing = engine
+        .pull(&reference)
+        .platform("linux/riscv64".parse()?)
+        .await
+        .expect_err("no such platform");
+    assert_eq!(missing.kind(), &ErrorKind::NotFound, "{}", missing.report());
+    assert!(
+        missing.report().contains("s390x"),
+        "what there is: {}",
+        missing.report()
+    );
+    assert_eq!(engine.list_images(Filter::new()).await?.len(), 1);
+    Ok(())
+}
+
+/// A way to spoil an image: what is said about a manifest, and about a blob.
+struct Damage {
+    what: &'static str,
+    by_digest: bool,
+    manifest: fn(Vec<u8>) -> Vec<u8>,
+    blob: fn(Vec<u8>) -> Vec<u8>,
+    expected: &'static [ErrorKind],
+}
+
+async fn c1_damaged_manifests_and_oversized_blobs() -> Check {
+    use ErrorKind::{DigestMismatch, InvalidArgument, Unavailable, UnsafeArchive};
+    let same: fn(Vec<u8>) -> Vec<u8> = |bytes| bytes;
+    let half: fn(Vec<u8>) -> Vec<u8> = |bytes| bytes[..bytes.len() / 2].to_vec();
+    let padded: fn(Vec<u8>) -> Vec<u8> = |mut bytes| {
+        bytes.extend_from_slice(&[0; 4096]);
+        bytes
+    };
+    let endless: fn(Vec<u8>) -> Vec<u8> = |mut bytes| {
+        bytes.resize(64 << 20, b' ');
+        bytes
+    };
+    let damage = |what, by_digest, manifest, blob, expected| Damage {
+        what,
+        by_digest,
+        manifest,
+        blob,
+        expected,
+    };
+    let refused: &[ErrorKind] = &[InvalidArgument, Unavailable];
+    let damages = [
+        damage("half a manifest", false, half, same, refused),
+        damage("half a manifest by digest", true, half, same, &[DigestMismatch]),
+        damage("another manifest by digest", true, padded, same, &[DigestMismatch]),
+        damage(
+            "an endless manifest",
+            false,
+            endless,
+            same,
+            &[InvalidArgument, Unavailable, DigestMismatch],
+        ),
+        damage(
+            "half a blob",
+            false,
+            same,
+            half,
+            &[DigestMismatch, Unavailable, UnsafeArchive],
+        ),
+        damage("more than a blob", false, same, padded, &[DigestMismatch, Unavailable]),
+        damage("an endless blob", false, same, endless, &[DigestMismatch, Unavailable]),
+    ];
+    for Damage {
+        what,
+        by_digest,
+        manifest,
+        blob,
+        expected,
+    } in damages
+    {
+        let (_dir, layout) = three_layers()?;
+        let name = match by_digest {
+            true => format!("app@{}", layout.manifest),
+            false => "app:1".to_owned(),
+        };
+        let spoilt = layout.layers[1].0.clone();
+        let mock = Mock::serve(move |asked| {
+            let mut reply = image_reply(&layout, asked);
+            if asked.path.contains("/manifests/") {
+                reply.body = manifest(reply.body);
+            } else if asked.path.ends_with(&spoilt) {
+                reply.body = blob(reply.body);
+            }
+            reply
+        })?;
+        let (engine, root) = engine().await?;
+        let pulled = engine.pull(mock.reference(&name)).await;
+        let error = pulled.err().ok_or_else(|| Stop::Fail(format!("{what} was taken")))?;
+        assert!(
+            expected.contains(error.kind()),
+            "{what}: {:?}: {}",
+            error.kind(),
+            error.report()
+        );
+        assert!(engine.list_images(Filter::new()).await?.is_empty(), "{what}");
+        engine.reconcile().await?;
+        let audit = engine.audit().await?;
+        assert!(audit.is_clean(), "{what}: {:?}", audit.findings);
+        let blobs = root.path().join("content/blobs/sha256");
+        assert_eq!(fs::read_dir(&blobs)?.count(), 0, "{what}: something was kept");
+        assert_eq!(
+            fs::read_dir(root.path().join("content/ingest"))?.count(),
+            0,
+            "{what}: half a blob was kept"
+        );
+    }
+    Ok(())
+}
+
+/// Pulls once, when it is told to by a file that appears.
+pub fn role_pull(arguments: &[String]) -> i32 {
+    let [root, reference, go] = arguments else { return 125 };
+    crate::frame::block_on(async {
+        let engine = match Engine::open(root.clone()).await {
+            Ok(engine) => engine,
+            Err(error) => {
+                println!("error {}", error.report());
+                return 1;
+            }
+        };
+        println!("open");
+        while !Path::new(go).exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        match engine.pull(reference).await {
+            Ok(image) => println!("pulled {}", image.id()),
+            Err(error) => println!("error {}", error.report()),
+        }
+        0
+    })
+}
+
+async fn c5_processes_fetch_each_blob_once() -> Check {
+    let (_dir, layout) = three_layers()?;
+    let registry = serve(&layout)?;
+    let (root, signal) = (TempRoot::new(), scratch::fresh("signal"));
+    let go = signal.path().join("go");
+    let arguments = [
+        root.path().to_path_buf(),
+        registry.reference("busybox:1").into(),
+        go.clone(),
+    ];
+    let arguments = arguments.map(|path| path.display().to_string());
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let pullers = (0..4)
+        .map(|_| Embedder::start("pull-once", &arguments))
+        .collect::<Result<Vec<_>, _>>()?;
+    let patience = std::time::Duration::from_secs(30);
+    for puller in &pullers {
+        assert_eq!(puller.line(patience)?, "open");
+    }
+    fs::write(&go, "")?;
+    for puller in pullers {
+        assert_eq!(puller.line(patience)?, format!("pulled {}", layout.config));
+        assert_eq!(puller.finish()?, 0);
+    }
+    for digest in layout.layers.iter().map(|(digest, _)| digest).chain([&layout.config]) {
+        assert_eq!(registry.downloads(digest), 1, "{digest}");
     }
     Ok(())
 }

@@ -2,18 +2,20 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use oci_spec::runtime::{
-    Capability, LinuxBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, MountBuilder, ProcessBuilder, Spec,
-    SpecBuilder, UserBuilder,
+    Capability, LinuxBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources, MountBuilder, ProcessBuilder,
+    Spec, SpecBuilder, UserBuilder,
 };
 
 use super::{NativeOptions, NativeRuntime};
 use crate::error::{ErrorKind, Result};
+use crate::runtime::cgroups::{Cgroup, CgroupDriver, CgroupMode};
 use crate::runtime::{Launch, Runtime, Started, StdioPlan};
 use crate::types::{ContainerId, Mount, Signal};
 
@@ -1154,4 +1156,98 @@ async fn f1_a_command_in_a_user_namespace_of_its_own() {
     );
     started.task.signal(Signal::KILL, true).await.unwrap();
     started.task.wait().await.unwrap();
+}
+
+/// Cgroups that no process can be cloned into: the descriptor is not a cgroup's.
+#[derive(Debug)]
+struct NotACgroup(fs::File);
+
+impl NotACgroup {
+    fn open() -> Self {
+        Self(fs::File::open("/tmp").unwrap())
+    }
+}
+
+impl CgroupDriver for NotACgroup {
+    fn name(&self) -> &str {
+        "none of the kernel's"
+    }
+
+    fn mode(&self) -> CgroupMode {
+        CgroupMode::V2
+    }
+
+    fn create(&self, _: &ContainerId, _: &LinuxResources, _: bool) -> Result<Box<dyn Cgroup>> {
+        Ok(Box::new(Self::open()))
+    }
+
+    fn open(&self, _: &ContainerId) -> Result<Box<dyn Cgroup>> {
+        Ok(Box::new(Self::open()))
+    }
+
+    fn remove_owner(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Cgroup for NotACgroup {
+    fn mode(&self) -> CgroupMode {
+        CgroupMode::V2
+    }
+
+    fn v2_dir(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+
+    fn v1_procs(&self) -> &[OwnedFd] {
+        &[]
+    }
+
+    fn directories(&self) -> &[PathBuf] {
+        &[]
+    }
+
+    fn kill(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn update(&self, _: &LinuxResources) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    fn oom_kills(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    fn remove(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn warnings(&self) -> &[String] {
+        &[]
+    }
+}
+
+#[tokio::test]
+async fn g4_a_clone_that_fails_leaves_no_descriptor_in_the_zygote() {
+    if !super::has_admin() {
+        eprintln!("skipped: only root sees the zygote's descriptors");
+        return;
+    }
+    let root = root();
+    let runtime = NativeRuntime::new(NativeOptions {
+        cgroups: Some(Arc::new(NotACgroup::open())),
+        container_ids: Some(crate::types::IdRange::new(0, 700_000, 65_536)),
+        ..NativeOptions::default()
+    });
+    let open = || {
+        let pid = runtime.info().unwrap().pid;
+        fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+    };
+    let before = open();
+    for _ in 0..3 {
+        let refused = runtime.start(in_own_userns(root.path(), "true")).await;
+        assert_eq!(refused.err().unwrap().errno(), Some(libc::EBADF));
+    }
+    assert_eq!(open(), before);
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use nix::sys::statvfs::statvfs;
 use rusqlite::ErrorCode;
 
 use crate::error::{Error, ErrorKind, ObjectKind};
@@ -16,6 +17,10 @@ pub(super) fn from_sqlite(path: &Path, error: rusqlite::Error) -> Error {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             (ErrorKind::Unavailable, "is held by another process for too long")
         }
+        // SQLite says so where the file itself does not fit, and calls it a failed operation where its index does not.
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_full(path) => {
+            (ErrorKind::NoSpace, "has no space left to grow")
+        }
         Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => (ErrorKind::Os, "cannot be read or written"),
         None if is_bad_value(&error) => (ErrorKind::Corrupt, "has a record that makes no sense"),
         _ => (ErrorKind::Internal, "refused a statement"),
@@ -24,6 +29,17 @@ pub(super) fn from_sqlite(path: &Path, error: rusqlite::Error) -> Error {
     Error::new(kind, format!("the database {name} {what}"))
         .with_object(ObjectKind::Root, name)
         .with_source(error)
+}
+
+/// Whether the file system has no room for the next piece of an index, or for another file.
+fn is_full(path: &Path) -> bool {
+    /// The index beside a journal grows by this. Source: WALINDEX_PGSZ in SQLite's wal.c.
+    const PIECE: u64 = 32 << 10;
+    let dir = path.parent().unwrap_or(path);
+    statvfs(dir).is_ok_and(|found| {
+        let room = u64::from(found.blocks_available()).saturating_mul(found.fragment_size());
+        room < PIECE || (found.files() > 0 && found.files_available() == 0)
+    })
 }
 
 fn is_bad_value(error: &rusqlite::Error) -> bool {

@@ -37,11 +37,12 @@ impl Lease {
     /// Ends the lease. Blocking.
     ///
     /// # Errors
-    /// Those of the database; the lease then ends with its owner.
+    /// Those of the database; the lease then ends with the next write to it.
     pub fn release(mut self) -> Result<()> {
-        self.released = true;
         let ids = [self.id.clone()];
-        self.store.write_run(None, |run| Ok(delete(run, &ids)?))
+        let done = self.store.write_run(None, |run| Ok(delete(run, &ids)?));
+        self.released = done.is_ok();
+        done
     }
 }
 

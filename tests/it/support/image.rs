@@ -31,6 +31,7 @@ enum Entry {
     Dir(u32),
     File(u32, Vec<u8>),
     Link(String),
+    HardLink(String),
 }
 
 impl Files {
@@ -50,6 +51,12 @@ impl Files {
 
     pub fn link(mut self, path: impl Into<String>, target: impl Into<String>) -> Self {
         self.0.push((path.into(), Entry::Link(target.into())));
+        self
+    }
+
+    /// Another name of an earlier file.
+    pub fn hard_link(mut self, path: impl Into<String>, target: impl Into<String>) -> Self {
+        self.0.push((path.into(), Entry::HardLink(target.into())));
         self
     }
 
@@ -75,6 +82,12 @@ impl Files {
                 Entry::Link(target) => {
                     header.set_entry_type(tar::EntryType::Symlink);
                     header.set_mode(0o777);
+                    header.set_size(0);
+                    archive.append_link(&mut header, path, target)?;
+                }
+                Entry::HardLink(target) => {
+                    header.set_entry_type(tar::EntryType::Link);
+                    header.set_mode(0o644);
                     header.set_size(0);
                     archive.append_link(&mut header, path, target)?;
                 }
@@ -171,8 +184,8 @@ pub fn write_packed(dir: &Path, layers: Vec<(String, Vec<u8>)>, config: &Value) 
     })
 }
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 impl Layout {
     /// The bytes of a blob.

@@ -1,10 +1,12 @@
 //! What tests stand on: fixtures that are made when needed and gone at the end of the test.
 
 pub mod company;
+pub mod disk;
 pub mod embedder;
 pub mod http;
 pub mod image;
 pub mod leaks;
+pub mod mock;
 pub mod registry;
 pub mod root;
 pub mod scratch;

@@ -36,7 +36,7 @@ impl Line {
         ours
     }
 
-    pub(crate) fn close(self) {
+    pub(crate) fn close(&self) {
         for end in self.0.into_iter().flatten() {
             sys::close(end);
         }

@@ -300,15 +300,14 @@ impl Zygote {
         }
         let outfit = outfit::Line::new(plan.has(flag::OWN_USERNS))?;
         let network = self.networks.take(&mut args.flags);
-        let pid = match sys::clone3(&args) {
-            Err(errno) => {
-                if let Some(network) = network {
-                    sys::close(network);
-                }
-                return at(Step::Clone, Err(errno));
+        let cloned = sys::clone3(&args);
+        if cloned.is_err() {
+            outfit.close();
+            if let Some(network) = network {
+                sys::close(network);
             }
-            Ok(pid) => pid,
-        };
+        }
+        let pid = at(Step::Clone, cloned)?;
         if pid == 0 {
             self.leave();
             container::run(&Context {
@@ -323,7 +322,7 @@ impl Zygote {
         if let Some(network) = network {
             sys::close(network);
         }
-        if let Err(fail) = self.outfit(&plan, fds, pid, outfit) {
+        if let Err(fail) = self.outfit(&plan, fds, pid, &outfit) {
             let _ = sys::kill(pid, SIGKILL);
             sys::close(pidfd);
             return Err(fail);
@@ -348,16 +347,18 @@ impl Zygote {
     }
 
     /// A container with a user namespace of its own may not make all of its mounts; a process beside it does.
-    fn outfit(&mut self, plan: &Plan<'_>, fds: &Fds, pid: i32, line: outfit::Line) -> Done {
+    fn outfit(&mut self, plan: &Plan<'_>, fds: &Fds, pid: i32, line: &outfit::Line) -> Done {
         if !plan.has(flag::OWN_USERNS) {
             return Ok(());
         }
-        let helper = at(Step::Clone, sys::fork())?;
-        if helper == 0 {
+        let forked = sys::fork();
+        if forked == Ok(0) {
             self.leave();
             outfit::run(plan, fds, pid, line.outfitter_end());
         }
+        // Also if there is no outfitter: an end that stayed open here would keep its descriptor for good.
         line.close();
+        let helper = at(Step::Clone, forked)?;
         at(Step::Clone, self.ledger.add(WORKER, helper, 0, &[]))
     }
 

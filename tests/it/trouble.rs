@@ -1,0 +1,365 @@
+//! Bad input and bad circumstances: a typed error, nothing half-made, nothing lost, and it works again afterwards.
+
+use std::fs;
+use std::time::Duration;
+
+use longshore::images::RemoveImageOptions;
+use longshore::logs::LogQuery;
+use longshore::types::Filter;
+use longshore::{Bytes, ContainerSpec, Engine, ErrorKind, ObjectKind};
+
+use crate::frame::{Check, Stop, fail};
+use crate::support::disk::Disk;
+use crate::support::image;
+use crate::support::root::TempRoot;
+use crate::support::world::{FORCE, World, source, text};
+use crate::tests;
+
+tests! { "trouble":
+    kernel_async [
+        a7_what_can_never_work_is_refused_at_create,
+        h2_an_unknown_user_is_named,
+        no_space_to_open,
+        no_space_while_pulling_in_memory,
+        no_space_while_pulling_on_ext4,
+        no_space_while_creating_and_starting,
+        no_space_for_the_log,
+        a_read_only_root,
+        a_root_of_a_newer_version,
+        d6_records_that_vanished_are_missed,
+    ]
+}
+
+async fn nothing_half_made(engine: &Engine) -> Check {
+    let all = longshore::ListOptions {
+        all: true,
+        ..Default::default()
+    };
+    let start = std::time::Instant::now();
+    loop {
+        let left = engine.list(all.clone()).await?;
+        if left.is_empty() {
+            break;
+        }
+        if start.elapsed() > Duration::from_secs(10) {
+            return fail(format!("half-made: {left:?}"));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let audit = engine.audit().await?;
+    assert!(audit.is_clean(), "{:?}", audit.findings);
+    Ok(())
+}
+
+async fn a7_what_can_never_work_is_refused_at_create() -> Check {
+    let world = World::new().await?;
+    let spec = || world.spec();
+    let mut swap = spec().memory(Bytes::mib(64));
+    swap.limits.memory_swap = Some(1 << 20);
+    let mut shares = spec();
+    shares.limits.cpu_shares = Some(1);
+    let mut cpus = spec();
+    cpus.limits.cpuset_cpus = Some("0;1".into());
+    let mut score = spec();
+    score.oom_score_adj = Some(2000);
+    let bad = [
+        ("a name with a space", spec().name("a b")),
+        ("a name that begins with a dash", spec().name("-a")),
+        ("an empty name", spec().name("")),
+        ("a name that leads out", spec().name("../a")),
+        ("a variable with =", spec().env("A=B", "c")),
+        ("a variable without a name", spec().env("", "c")),
+        ("a NUL in a variable", spec().env("A", "b\0c")),
+        ("a NUL in the command", spec().command(["a\0b"])),
+        ("too little memory", spec().memory(Bytes::kib(1))),
+        ("less swap than memory", swap),
+        ("hardly any CPU", spec().cpus(0.001)),
+        ("shares out of range", shares),
+        ("a list of CPUs that is none", cpus),
+        ("a score out of range", score),
+        ("a soft limit above the hard one", spec().ulimit("nofile", 10, 5)),
+        ("a limit that does not exist", spec().ulimit("nope", 1, 1)),
+        ("a capability that does not exist", spec().cap_add("NOPE")),
+        ("a relative directory", spec().working_dir("relative")),
+        ("a host name with a space", spec().hostname("a b")),
+        ("a mount over the root", spec().bind("/tmp", "/")),
+        ("a mount that leads out", spec().bind("/tmp", "/a/../..")),
+        ("no image", ContainerSpec::image("")),
+    ];
+    for (what, spec) in bad {
+        match world.engine.create(spec).await {
+            Ok(_) => return fail(format!("{what} was taken")),
+            Err(error) => {
+                assert_eq!(error.kind(), &ErrorKind::InvalidArgument, "{what}: {}", error.report());
+                assert!(!error.to_string().is_empty());
+            }
+        }
+    }
+    nothing_half_made(&world.engine).await
+}
+
+async fn h2_an_unknown_user_is_named() -> Check {
+    let world = World::new().await?;
+    for user in ["nobody-here", "app:nobody-here", "nobody-here:app"] {
+        let error = match world
+            .engine
+            .run(world.spec().command(["true"]).user(user))
+            .output()
+            .await
+        {
+            Ok(_) => return fail(format!("{user} was taken")),
+            Err(error) => error,
+        };
+        assert!(
+            matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidArgument),
+            "{}",
+            error.report()
+        );
+        assert!(error.report().contains("nobody-here"), "{}", error.report());
+        assert!(
+            matches!(error.object(), Some((ObjectKind::User | ObjectKind::Container, _))),
+            "{error:?}"
+        );
+    }
+    nothing_half_made(&world.engine).await
+}
+
+const KIB: u64 = 1 << 10;
+
+async fn no_space_to_open() -> Check {
+    let disk = Disk::tmpfs(1024 * KIB)?;
+    let mut refused = 0;
+    for free in [0, 4, 8, 16, 32, 64, 128, 256].map(|kib| kib * KIB) {
+        disk.leave(free)?;
+        let root = disk.path().join(format!("root-{free}"));
+        match Engine::open(root.clone()).await {
+            Ok(engine) => drop(engine),
+            Err(error) => {
+                assert_eq!(
+                    error.kind(),
+                    &ErrorKind::NoSpace,
+                    "{free} bytes free: {}",
+                    error.report()
+                );
+                refused += 1;
+            }
+        }
+        disk.give_back()?;
+        // What a refused opening left behind is no obstacle.
+        drop(Engine::open(root.clone()).await?);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        fs::remove_dir_all(root)?;
+    }
+    assert!(refused > 1, "{refused} refusals");
+    Ok(())
+}
+
+async fn no_space_while_pulling(disk: &Disk) -> Check {
+    let source = source(image::shared()?);
+    let engine = Engine::open(disk.path().join("root")).await?;
+    let (mut refused, mut done) = (0, 0);
+    for free in [
+        0, 16, 64, 256, 512, 1024, 1300, 1600, 2000, 2500, 3000, 4000, 5000, 8000,
+    ] {
+        disk.leave(free * KIB)?;
+        let pulled = engine.pull(&source).await;
+        match pulled {
+            Ok(_) => done += 1,
+            Err(error) => {
+                assert_eq!(error.kind(), &ErrorKind::NoSpace, "{free} KiB free: {}", error.report());
+                assert!(
+                    engine.list_images(Filter::new()).await?.is_empty(),
+                    "an image that is not whole"
+                );
+                refused += 1;
+            }
+        }
+        nothing_half_made(&engine).await?;
+        disk.give_back()?;
+        let image = engine.pull(&source).await?;
+        let spec = ContainerSpec::image(image.id().to_string()).command(["echo", "whole"]);
+        assert_eq!(
+            text(&engine.run(spec).output().await?.stdout),
+            "whole",
+            "{free} KiB free before"
+        );
+        image.remove(RemoveImageOptions::default().force(true)).await?;
+        engine.reconcile().await?;
+    }
+    println!("{refused} pulls refused, {done} done");
+    assert!(refused > 3 && done > 0, "{refused} refused, {done} done");
+    Ok(())
+}
+
+async fn no_space_while_pulling_in_memory() -> Check {
+    no_space_while_pulling(&Disk::tmpfs(24 << 20)?).await
+}
+
+async fn no_space_while_pulling_on_ext4() -> Check {
+    no_space_while_pulling(&Disk::of_kind("ext4", 32 << 20)?).await
+}
+
+async fn no_space_while_creating_and_starting() -> Check {
+    let disk = Disk::tmpfs(24 << 20)?;
+    let engine = Engine::open(disk.path().join("root")).await?;
+    let image = engine.pull(source(image::shared()?)).await?.id().to_string();
+    let spec = || ContainerSpec::image(&image).command(["echo", "hello"]);
+    let mut refused = 0;
+    for free in [0, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128] {
+        disk.leave(free * KIB)?;
+        let limit = Duration::from_secs(20);
+        match tokio::time::timeout(limit, engine.run(spec()).output()).await {
+            Err(_) => return fail(format!("{free} KiB free: no end within {limit:?}")),
+            Ok(Ok(output)) => assert_eq!(text(&output.stdout), "hello"),
+            Ok(Err(error)) => {
+                assert_eq!(error.kind(), &ErrorKind::NoSpace, "{free} KiB free: {}", error.report());
+                refused += 1;
+            }
+        }
+        disk.give_back()?;
+        nothing_half_made(&engine).await?;
+        assert_eq!(
+            text(&engine.run(spec()).output().await?.stdout),
+            "hello",
+            "{free} KiB free before"
+        );
+    }
+    println!("{refused} refused");
+    assert!(refused > 0);
+    Ok(())
+}
+
+async fn no_space_for_the_log() -> Check {
+    let disk = Disk::tmpfs(24 << 20)?;
+    let engine = Engine::open(disk.path().join("root")).await?;
+    let image = engine.pull(source(image::shared()?)).await?.id().to_string();
+    let script = "read go; yes 0123456789 | head -c 4000000; exit 7";
+    let mut spec = ContainerSpec::image(&image).command(["sh", "-c", script]);
+    spec.open_stdin = true;
+    let container = engine.create(spec).await?;
+    let mut attached = container.attach(longshore::AttachOptions::default()).await?;
+    container.start().await?;
+    disk.leave(200 * KIB)?;
+    attached
+        .input
+        .take()
+        .expect("stdin was asked for")
+        .write("go\n")
+        .await?;
+    let reader = tokio::spawn(async move {
+        use futures_util::StreamExt as _;
+        while attached.output.next().await.is_some() {}
+    });
+    let limit = Duration::from_secs(20);
+    let Ok(exit) = tokio::time::timeout(limit, container.wait()).await else {
+        return fail(format!("no end within {limit:?}, for want of space for a log"));
+    };
+    assert_eq!(exit?.status.code(), 7, "the container goes its own way");
+    reader.await?;
+    disk.give_back()?;
+    let info = container.inspect().await?;
+    let told = info.error.unwrap_or_default();
+    assert!(
+        told.contains("log") && told.contains("No space"),
+        "nothing tells of the lost lines: {told:?}"
+    );
+    let kept = logged(&container).await?;
+    assert!(kept.len() < 4_000_000, "{} bytes were kept", kept.len());
+    assert!(
+        kept.starts_with("0123456789\n0123456789\n"),
+        "what was kept is the beginning"
+    );
+    container.remove(FORCE).await?;
+    let spec = ContainerSpec::image(&image).command(["echo", "again"]);
+    assert_eq!(text(&engine.run(spec).output().await?.stdout), "again");
+    nothing_half_made(&engine).await
+}
+
+async fn logged(container: &longshore::Container) -> Result<String, Stop> {
+    use futures_util::StreamExt as _;
+    let mut entries = container.logs(LogQuery::default()).await?;
+    let mut bytes = Vec::new();
+    while let Some(entry) = entries.next().await {
+        bytes.extend_from_slice(&entry?.bytes);
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+async fn a_read_only_root() -> Check {
+    let disk = Disk::tmpfs(8 << 20)?;
+    let root = disk.path().join("root");
+    drop(Engine::open(root.clone()).await?);
+    // The engine's thread ends after its handle.
+    let start = std::time::Instant::now();
+    while let Err(stop) = disk.read_only() {
+        if start.elapsed() > Duration::from_secs(5) {
+            return Err(stop);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for place in [root, disk.path().join("new")] {
+        let refused = Engine::open(place).await.expect_err("it cannot be written");
+        assert_eq!(refused.kind(), &ErrorKind::ReadOnly, "{}", refused.report());
+    }
+    Ok(())
+}
+
+async fn a_root_of_a_newer_version() -> Check {
+    let root = TempRoot::new();
+    drop(Engine::open(root.path()).await?);
+    let file = root.path().join("version");
+    let text = fs::read_to_string(&file)?;
+    fs::write(&file, text.replace("version 1", "version 2"))?;
+    let refused = Engine::open(root.path()).await.expect_err("it is newer");
+    assert_eq!(refused.kind(), &ErrorKind::NewerVersion, "{}", refused.report());
+    fs::write(&file, "nonsense")?;
+    let refused = Engine::open(root.path()).await.expect_err("it makes no sense");
+    assert_eq!(refused.kind(), &ErrorKind::Corrupt, "{}", refused.report());
+    fs::write(&file, text)?;
+    drop(Engine::open(root.path()).await?);
+    Ok(())
+}
+
+async fn d6_records_that_vanished_are_missed() -> Check {
+    let root = TempRoot::new();
+    let engine = Engine::open(root.path()).await?;
+    let image = *engine.pull(source(image::shared()?)).await?.id();
+    drop(engine);
+    let file = root.path().join("store.db");
+    // Until the last connection is closed, what was committed is in the journal beside it.
+    let start = std::time::Instant::now();
+    while root.path().join("store.db-wal").exists() && start.elapsed() < Duration::from_secs(5) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let kept = fs::read(&file)?;
+    let damages: [(&str, Option<&[u8]>); 3] = [("empty", Some(b"")), ("gone", None), ("torn", Some(&kept[..2000]))];
+    for (what, damaged) in damages {
+        match damaged {
+            Some(bytes) => fs::write(&file, bytes)?,
+            None => fs::remove_file(&file)?,
+        }
+        for _ in 0..2 {
+            let refused = match Engine::open(root.path()).await {
+                Ok(_) => return fail(format!("{what}: taken for a new root")),
+                Err(error) => error,
+            };
+            assert_eq!(refused.kind(), &ErrorKind::Corrupt, "{what}: {}", refused.report());
+            assert!(refused.report().contains("store.db"), "{}", refused.report());
+        }
+        fs::write(&file, &kept)?;
+        let engine = Engine::open(root.path()).await?;
+        assert_eq!(
+            engine.list_images(Filter::new()).await?[0].id,
+            image,
+            "nothing was lost"
+        );
+        let spec = ContainerSpec::image(image.to_string()).command(["echo", "whole"]);
+        assert_eq!(text(&engine.run(spec).output().await?.stdout), "whole");
+        drop(engine);
+        let start = std::time::Instant::now();
+        while root.path().join("store.db-wal").exists() && start.elapsed() < Duration::from_secs(5) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    Ok(())
+}
