@@ -226,7 +226,18 @@ impl Zygote {
 
     /// Sends a request and waits for its reply. For the blocking pool.
     pub(crate) fn call_blocking(&self, op: u16, blob: &[u8], fds: &[BorrowedFd<'_>]) -> Result<Reply> {
-        let req = self.request();
+        let receiver = self.send_blocking(self.request(), op, blob, fds)?;
+        check(receiver.blocking_recv().map_err(|_| gone())?)
+    }
+
+    /// Sends a request and returns where its reply will come. For the blocking pool: waits while the zygote is busy.
+    pub(crate) fn send_blocking(
+        &self,
+        req: u64,
+        op: u16,
+        blob: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<oneshot::Receiver<Reply>> {
         let receiver = self.expect(req)?;
         let message = Message::new(req, op, blob)?;
         let fds = message.descriptors(fds);
@@ -237,13 +248,9 @@ impl Zygote {
                     let mut wanted = [PollFd::new(control, PollFlags::POLLOUT)];
                     poll(&mut wanted, PollTimeout::NONE).map_err(|errno| lost(errno.into()))?;
                 }
-                result => {
-                    result.map_err(lost)?;
-                    break;
-                }
+                result => return result.map(|()| receiver).map_err(lost),
             }
         }
-        check(receiver.blocking_recv().map_err(|_| gone())?)
     }
 
     /// Tells something that has no reply; a zygote that is gone needs not be told.
