@@ -137,7 +137,8 @@ fn awaits() -> impl Iterator<Item = u64> {
     std::iter::successors(Some(1), step).take_while(|n| *n < ENOUGH)
 }
 
-/// Names below a root that belong to something: what a verb that was undone must not add to. Not databases and locks.
+/// Names below a root that belong to something: what a verb that was undone must not add to. Not databases, locks and the
+/// word on what is safe on the disk.
 fn files(root: &Path) -> BTreeSet<String> {
     fn walk(dir: &Path, depth: usize, names: &mut BTreeSet<String>) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -151,6 +152,8 @@ fn files(root: &Path) -> BTreeSet<String> {
     for (part, depth) in [("content", 3), ("snapshots", 3), ("containers", 2), ("owners", 1)] {
         walk(&root.join(part), depth, &mut names);
     }
+    let settled = root.join("snapshots/s").display().to_string();
+    names.retain(|name| !name.starts_with(&settled));
     names
 }
 
@@ -194,10 +197,26 @@ impl Scene {
         fail(format!("the audit says {:?}", audit.findings))
     }
 
+    /// Clears up until nothing is left to clear: a tail may still have been unpacking what it had fetched whole.
+    async fn clear_up(&self) -> Check {
+        let start = Instant::now();
+        loop {
+            self.engine().reconcile().await?;
+            if self.more().is_empty() || start.elapsed() > TAIL {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn more(&self) -> Vec<String> {
+        let now = files(self.world.root.path());
+        now.difference(&self.before).cloned().collect()
+    }
+
     async fn nothing_on_disk(&self, start: Instant) -> Check {
         loop {
-            let now = files(self.world.root.path());
-            let more: Vec<&String> = now.difference(&self.before).collect();
+            let more = self.more();
             if more.is_empty() {
                 break;
             }
@@ -319,7 +338,7 @@ async fn dropped_pulls(from: &str) -> Check {
             }
             complete_or_absent(scene, ended).await?;
             // What was fetched whole stays for the next attempt, until somebody clears up.
-            scene.engine().reconcile().await?;
+            scene.clear_up().await?;
             scene.nothing_is_left().await?;
             Ok(ended)
         }
