@@ -7,7 +7,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::peers::{containerd::Containerd, docker::Docker, sh};
-use crate::support::image::{self, Layout};
+use crate::support::image::{self, Files, Layout};
 use crate::support::registry::Registry;
 use crate::support::{is_root, scratch};
 
