@@ -82,7 +82,7 @@ fi
 part "a machine with cgroup version 2" ci/vm "$LIB_TESTS" "$IT_TESTS"
 
 check "the helper links with cc" env LONGSHORE_HELPER_LINKER=cc cargo test --quiet --locked --all-features --target-dir target/cc \
-    --lib -- runtime::native::tests::echo_in_all_namespaces
+    --lib -- runtime::native::tests::process::echo_in_all_namespaces
 
 # The library and its helper, which is linked too.
 if rustup target add aarch64-unknown-linux-gnu >/dev/null 2>&1; then

@@ -453,32 +453,6 @@ impl Cancel {
         Ok(())
     }
 
-    /// Waits for a future. When the caller goes away, what has begun may end in peace, so that nothing of it is under way
-    /// when this returns; but not for longer than that.
-    pub(crate) async fn or_within<T>(&self, patience: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let mut work = std::pin::pin!(work);
-        tokio::select! {
-            biased;
-            result = &mut work => return result,
-            () = self.gone() => {}
-        }
-        let ended = tokio::time::timeout(patience, work).await;
-        ended.unwrap_or_else(|_| {
-            Err(Error::new(
-                ErrorKind::Cancelled,
-                "the caller went away; the work was undone",
-            ))
-        })
-    }
-
-    async fn gone(&self) {
-        let mut wake = std::pin::pin!(self.0.wake.notified());
-        wake.as_mut().enable();
-        if !self.0.set.load(Ordering::Acquire) {
-            wake.await;
-        }
-    }
-
     /// Waits for a future, or for the caller to go away: then the future is dropped.
     pub(crate) async fn or<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let wake = self.0.wake.notified();

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::call::Call;
 use super::error::Failure;
+use super::fold;
 use crate::images::Credentials;
 
 /// More than any header that holds a password or a token.
@@ -42,7 +43,8 @@ fn parse(text: &str) -> Result<Option<Credentials>, Failure> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
-    let auth: Auth = serde_json::from_slice(&bytes).map_err(|error| bad(&error.to_string()))?;
+    let auth = serde_json::from_slice(&bytes).and_then(fold::read);
+    let auth: Auth = auth.map_err(|error| bad(&error.to_string()))?;
     from(auth).ok_or_else(|| bad("`auth` is not user:password in base64"))
 }
 

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::connection::Turn;
 use super::error::Failure;
+use super::fold;
 use super::query::Query;
 use super::reply::Body;
 use super::version::ApiVersion;
@@ -62,7 +63,7 @@ impl Call {
             return Ok(None);
         }
         self.must_be_json()?;
-        let read = serde_json::from_slice(&bytes);
+        let read = serde_json::from_slice(&bytes).and_then(fold::read);
         read.map(Some)
             .map_err(|error| Failure::bad(format!("invalid JSON: {error}")))
     }

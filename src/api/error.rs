@@ -40,10 +40,15 @@ pub(super) struct Failure {
 impl Failure {
     /// A failure that no manager knows of: a bad path, body, header.
     pub(super) fn new(status: StatusCode, kind: &ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        let message = message.into().into_owned();
+        let mut detail = json!({"kind": kind.as_str(), "text": message});
+        if let ErrorKind::Unsupported { needs } = kind {
+            detail["needs"] = json!(needs);
+        }
         Self {
             status,
-            message: message.into().into_owned(),
-            detail: json!({"kind": kind.as_str()}),
+            message,
+            detail,
         }
     }
 
@@ -95,6 +100,7 @@ impl From<Error> for Failure {
 fn status(error: &Error) -> StatusCode {
     let option = matches!(error.object(), Some((ObjectKind::Option, _)));
     match error.kind() {
+        ErrorKind::NotFound if no_image_can_have(error).is_some() => StatusCode::BAD_REQUEST,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::Conflict | ErrorKind::InvalidState => StatusCode::CONFLICT,
         ErrorKind::InvalidArgument
@@ -116,7 +122,10 @@ fn words(error: &Error) -> String {
     let report = error.report();
     match (error.kind(), error.object()) {
         (ErrorKind::NotFound, Some((ObjectKind::Container, name))) => format!("No such container: {name}"),
-        (ErrorKind::NotFound, Some((ObjectKind::Image, name))) => format!("No such image: {}", tagged(name)),
+        (ErrorKind::NotFound, Some((ObjectKind::Image, name))) => match no_image_can_have(error) {
+            Some(why) => why,
+            None => format!("No such image: {}", tagged(name)),
+        },
         (ErrorKind::NotFound, Some((ObjectKind::Exec, name))) => format!("No such exec instance: {name}"),
         (ErrorKind::NotFound, Some((ObjectKind::Network, name))) => format!("network {name} not found"),
         (ErrorKind::NotFound, Some((ObjectKind::Volume, name))) => format!("get {name}: no such volume"),
@@ -149,6 +158,17 @@ fn refusal(error: &Error) -> Option<String> {
         "not paused" => format!("Container {id} is not paused"),
         _ => return None,
     })
+}
+
+/// Why no image can have the name of the one that was not found; `None` where one could.
+fn no_image_can_have(error: &Error) -> Option<String> {
+    let (ObjectKind::Image, name) = error.object()? else {
+        return None;
+    };
+    let shown = name.starts_with("sha256:") || name.parse::<crate::types::Reference>().is_ok();
+    // A whole id is no name, and still of an image that may be there.
+    let id = name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (!shown && !id).then(|| format!("invalid reference format: {name:?} is no name of an image"))
 }
 
 /// The name of an image with its tag, as Docker completes it. An id stays as it is.
@@ -200,6 +220,31 @@ mod tests {
                 },
             })
         );
+    }
+
+    #[test]
+    fn b7_an_image_that_is_not_there_and_one_that_cannot_be() {
+        let of = |name: &str| Failure::from(Error::not_found(ObjectKind::Image, name));
+        assert_eq!(of("nothere").message, "No such image: nothere:latest");
+        for there_may_be in ["nothere", "a/b:c", &"a".repeat(64), "sha256:abc"] {
+            assert_eq!(of(there_may_be).status, 404, "{there_may_be}");
+        }
+        let never = of("BAD NAME");
+        assert_eq!(never.status, 400);
+        assert!(never.message.starts_with("invalid reference format"));
+        assert_eq!(never.detail["kind"], "not_found");
+    }
+
+    #[test]
+    fn a7_refusals_of_the_api_s_own_say_as_much_as_those_of_managers() {
+        let body = Failure::bad("no body").body();
+        assert_eq!(
+            body["longshore"],
+            json!({"kind": "invalid_argument", "text": "no body"})
+        );
+        let kind = ErrorKind::Unsupported { needs: "more".into() };
+        let body = Failure::new(StatusCode::SERVICE_UNAVAILABLE, &kind, "none").body();
+        assert_eq!(body["longshore"]["needs"], "more");
     }
 
     #[test]

@@ -130,7 +130,7 @@ pub(super) fn body(info: &ExecInfo) -> Value {
         Some((program, arguments)) => (program.as_str(), arguments),
         None => ("", &[][..]),
     };
-    json!({
+    let mut value = json!({
         "ID": info.id,
         "Running": info.running,
         "ExitCode": info.status.map(|status| status.code()),
@@ -139,7 +139,6 @@ pub(super) fn body(info: &ExecInfo) -> Value {
             "entrypoint": program,
             "arguments": arguments,
             "privileged": info.spec.privileged,
-            "user": info.spec.user.as_deref().unwrap_or_default(),
         },
         "OpenStdin": info.spec.stdin,
         "OpenStderr": true,
@@ -148,7 +147,11 @@ pub(super) fn body(info: &ExecInfo) -> Value {
         "ContainerID": info.container.as_str(),
         "DetachKeys": "",
         "Pid": info.pid.unwrap_or(0),
-    })
+    });
+    if let Some(user) = &info.spec.user {
+        value["ProcessConfig"]["user"] = json!(user);
+    }
+    value
 }
 
 #[cfg(test)]

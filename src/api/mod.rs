@@ -34,6 +34,7 @@ mod error;
 mod exec;
 mod fields;
 mod filters;
+mod fold;
 mod frame;
 mod hijack;
 mod images;

@@ -1,10 +1,12 @@
-//! A JSON object of a client's, taken apart key by key, so that nothing it asks for is passed over unseen.
+//! A JSON object of a client's, taken apart key by key, so that nothing it asks for is passed over unseen. Keys count in any
+//! case, as in Go.
 
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::error::Failure;
+use super::fold;
 
 /// A JSON object, and what it is called in errors.
 #[derive(Debug, Clone, Default)]
@@ -14,16 +16,17 @@ pub(super) struct Object {
 }
 
 impl Object {
-    pub(super) fn new(name: &'static str, rest: Map<String, Value>) -> Self {
+    pub(super) fn new(name: &'static str, object: Map<String, Value>) -> Self {
+        let rest = fold::names(object);
         Self { name, rest }
     }
 
     /// Takes a value. `null` counts as none.
     pub(super) fn take<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>, Failure> {
-        match self.rest.remove(key) {
+        match self.rest.remove(&key.to_ascii_lowercase()) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => {
-                let value = serde_json::from_value(value);
+                let value = fold::read(value);
                 value.map(Some).map_err(|error| self.bad(key, error))
             }
         }
@@ -46,9 +49,10 @@ impl Object {
 
     /// Refuses what is left of a table and says something; what is not in the table is ignored, as Docker ignores it.
     pub(super) fn refuse(&self, table: &[(&str, &str)]) -> Result<(), Failure> {
+        let set = |key: &str| self.rest.get(&key.to_ascii_lowercase());
         let asked = table
             .iter()
-            .find(|(key, _)| self.rest.get(*key).is_some_and(|value| !says_nothing(value)));
+            .find(|(key, _)| set(key).is_some_and(|value| !says_nothing(value)));
         match asked {
             None => Ok(()),
             Some((key, needs)) => Err(Failure::option(&format!("{}{key}", self.prefix()), *needs)),
@@ -113,17 +117,19 @@ mod tests {
             json!({}),
             json!({"Privileged": false, "Devices": []}),
             json!({"Privileged": null, "Devices": null, "Unknown": true}),
+            json!({"privileged": false}),
         ] {
             object(fine).refuse(&table).unwrap();
         }
         let refused = object(json!({"Devices": [{}]})).refuse(&table).unwrap_err();
         assert_eq!(refused.status, 400);
         assert!(refused.message.contains("HostConfig.Devices"), "{}", refused.message);
+        assert!(object(json!({"DEVICES": [{}]})).refuse(&table).is_err());
     }
 
     #[test]
     fn a_command_is_a_text_or_a_list() {
-        let mut of = object(json!({"a": "x y", "b": ["x", "y"], "c": 1, "d": null}));
+        let mut of = object(json!({"A": "x y", "b": ["x", "y"], "c": 1, "d": null}));
         assert_eq!(of.take::<OneOrMany>("a").unwrap().unwrap().0, ["x y"]);
         assert_eq!(of.take::<OneOrMany>("b").unwrap().unwrap().0, ["x", "y"]);
         assert_eq!(of.take::<OneOrMany>("c").unwrap_err().status, 400);

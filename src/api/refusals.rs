@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind};
 /// Routes that lead to a refusal.
 pub(super) const ROUTES: &[Route] = routes! {
     GET "swarm" => swarm;
+    POST "swarm/leave" => outside_swarm;
     POST "swarm/{verb}" => swarm;
     GET "swarm/unlockkey" => swarm;
     GET "nodes" => swarm;
@@ -77,6 +78,14 @@ async fn swarm(_call: Call) -> Answer {
     let kind = ErrorKind::Unsupported {
         needs: "an orchestrator".into(),
     };
+    Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, &kind, message))
+}
+
+async fn outside_swarm(_call: Call) -> Answer {
+    let kind = ErrorKind::Unsupported {
+        needs: "an orchestrator".into(),
+    };
+    let message = "This node is not part of a swarm";
     Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, &kind, message))
 }
 

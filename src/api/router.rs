@@ -128,6 +128,10 @@ where
 async fn serve(engine: Engine, head: Parts, body: Body, upgrade: hyper::upgrade::OnUpgrade) -> Answer {
     let path = decode(head.uri.path(), false);
     let (version, rest) = version::split(&path)?;
+    // Docker answers it of every path, to browsers among others.
+    if head.method == Method::OPTIONS {
+        return Ok(reply::empty(hyper::StatusCode::OK));
+    }
     let (verb, parts) = find(&head.method, rest).ok_or_else(Failure::no_page)?;
     let turn = head.extensions.get::<Turn>().cloned();
     // Our own server asks for a client that does not; elsewhere the client must.

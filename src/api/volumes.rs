@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::call::Call;
+use super::error::Failure;
 use super::filters;
 use super::reply;
 use super::router::{Answer, Route, routes};
@@ -18,8 +19,16 @@ pub(super) const ROUTES: &[Route] = routes! {
 };
 
 async fn list(call: Call) -> Answer {
-    filters::read(&call.query)?;
+    known(&call, &["dangling", "driver", "label", "name"])?;
     Ok(reply::ok(&json!({"Volumes": [], "Warnings": null})))
+}
+
+/// Refuses a filter that no volume could match.
+fn known(call: &Call, keys: &[&str]) -> Result<(), Failure> {
+    match filters::read(&call.query)?.keys().find(|key| !keys.contains(key)) {
+        None => Ok(()),
+        Some(key) => Err(Failure::bad(format!("invalid filter '{key}'"))),
+    }
 }
 
 async fn create(_call: Call) -> Answer {
@@ -27,7 +36,7 @@ async fn create(_call: Call) -> Answer {
 }
 
 async fn prune(call: Call) -> Answer {
-    filters::read(&call.query)?;
+    known(&call, &["all", "label", "label!"])?;
     Ok(reply::ok(&json!({"VolumesDeleted": [], "SpaceReclaimed": 0})))
 }
 

@@ -234,6 +234,7 @@ fn summary(record: &Record, now: SystemTime) -> ContainerSummary {
         status: status(record, now),
         labels: record.labels(),
         network: record.body.spec.network.clone(),
+        binds: record.body.spec.binds.clone(),
     }
 }
 

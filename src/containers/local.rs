@@ -199,6 +199,11 @@ impl Shared {
         lock(&self.slots).values().filter_map(|slot| slot.live()).collect()
     }
 
+    /// The slots of all containers of ours that a verb has touched.
+    pub(crate) fn all_slots(&self) -> Vec<Arc<Slot>> {
+        lock(&self.slots).values().cloned().collect()
+    }
+
     pub(crate) fn is_ours(&self, record: &Record) -> bool {
         record.owner.as_ref() == Some(&self.parts.owner)
     }

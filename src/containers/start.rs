@@ -1,7 +1,6 @@
 //! `start`: mounts from the storage driver, the process from the runtime, pumps and a monitor on the driver.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::etc;
 use super::feed;
@@ -18,9 +17,6 @@ use crate::logs::{LogSink, LogStream};
 use crate::runtime::{Launch, Started};
 use crate::sys::blocking::blocking;
 use crate::types::{Outcome, Signal};
-
-/// How long a start that nobody waits for any more may go on until it is undone.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Shared {
     pub(crate) async fn start(self: &Arc<Self>, name: &str, cancel: &Cancel) -> Result<Outcome> {
@@ -42,8 +38,9 @@ impl Shared {
     async fn start_now(self: &Arc<Self>, record: Record, slot: &Arc<Slot>, cancel: &Cancel) -> Result<()> {
         cancel.check()?;
         let launch = self.launch(&record).await?;
-        // The log is opened while the container is being set up.
-        let starting = cancel.or_within(PATIENCE, self.parts.runtime.start(launch));
+        // Not dropped when the caller goes away: the container's files are in use until its process is gone, and the verb
+        // that comes next removes them. The log is opened while the container is being set up.
+        let starting = self.parts.runtime.start(launch);
         let (started, sink) = futures_util::join!(starting, self.log_sink(&record.id));
         let started = started.map_err(|error| about(&record, error))?;
         let task = Arc::clone(&started.task);

@@ -22,6 +22,10 @@ impl Shared {
 
     /// Ends and removes every container of ours: the last handle of the engine is gone.
     pub(crate) async fn close(&self) {
+        // A start whose caller went away may still be under way.
+        for slot in self.all_slots() {
+            drop(slot.turn.lock().await);
+        }
         for live in self.all_live() {
             let _ = live.task.signal(crate::types::Signal::KILL, true).await;
             let _ = live.task.wait().await;
@@ -36,7 +40,14 @@ impl Shared {
     pub(crate) async fn remove_all_of(&self, owner: &OwnerId) -> Result<usize> {
         let (wanted, mut removed, mut failure) = (owner.clone(), 0, None);
         for row in self.parts.store.call(move |store| store.containers_of(&wanted)).await? {
-            match self.delete(&Record::from_row(row)?).await {
+            let record = Record::from_row(row)?;
+            // A removal that nobody waits for may be at it.
+            let slot = self.is_ours(&record).then(|| self.slot(&record.id));
+            let _turn = match &slot {
+                Some(slot) => Some(slot.turn.lock().await),
+                None => None,
+            };
+            match self.delete(&record).await {
                 Ok(()) => removed += 1,
                 Err(error) => failure = failure.or(Some(error)),
             }

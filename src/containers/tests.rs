@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::{ImageConfig, ImageInfo, ImageManager};
 use crate::logs::{LocalDriver, LocalOptions, LogQuery, LogStream, TeeItem};
 use crate::runtime::fake::FakeRuntime;
+use crate::runtime::{Launch, Runtime, Started};
 use crate::storage::snapshot::{LayerTarget, SnapshotKey, Snapshotter, Usage, WritableOptions};
 use crate::store::{ImageRecord, Owner, Root, Store};
 use crate::types::{ChainId, Descriptor, Digest, Filter, MediaType, Mount, Outcome, Platform, Signal};
@@ -168,6 +169,10 @@ fn bench() -> Bench {
 }
 
 fn on(path: &Path) -> Bench {
+    on_runtime(path, Arc::new(FakeRuntime))
+}
+
+fn on_runtime(path: &Path, runtime: Arc<dyn Runtime>) -> Bench {
     let root = Root::open(&path.join("root")).unwrap();
     let owner = root.owners().register().unwrap();
     let driver = Driver::start().unwrap();
@@ -182,7 +187,7 @@ fn on(path: &Path) -> Bench {
         owner: owner.id().clone(),
         images: Arc::new(OneImage),
         snapshotter: Arc::new(Plain(snapshots.clone())),
-        runtime: Arc::new(FakeRuntime),
+        runtime,
         logs: Arc::new(LocalDriver::new(LocalOptions::default())),
         dir: root.containers(),
         ownership: "direct",
@@ -236,6 +241,51 @@ async fn a_container_lives_from_create_to_remove() {
         Outcome::Done
     );
     assert!(containers.inspect("web").await.unwrap_err().is_not_found());
+    assert_eq!(std::fs::read_dir(&bench.snapshots).unwrap().count(), 0);
+}
+
+/// Takes its time for a start, as one does whose caller goes away, and says whether the files were there until its end.
+#[derive(Debug)]
+struct Slow {
+    begun: tokio::sync::Notify,
+    files_at_end: tokio::sync::mpsc::UnboundedSender<bool>,
+}
+
+#[async_trait]
+impl Runtime for Slow {
+    fn name(&self) -> &str {
+        "slow"
+    }
+
+    async fn start(&self, launch: Launch) -> Result<Started> {
+        let files = launch.scratch.clone();
+        let ends = self.files_at_end.clone();
+        let process = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let _ = ends.send(files.first().is_some_and(|dir| dir.exists()));
+        });
+        self.begun.notify_one();
+        process.await.unwrap();
+        FakeRuntime.start(launch).await
+    }
+}
+
+#[tokio::test]
+async fn a9_files_outlive_the_process_of_a_start_that_nobody_waits_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files_at_end, mut ends) = tokio::sync::mpsc::unbounded_channel();
+    let slow = Arc::new(Slow {
+        begun: tokio::sync::Notify::new(),
+        files_at_end,
+    });
+    let bench = on_runtime(dir.path(), slow.clone());
+    let id = bench.containers.create(spec(["sleep"])).await.unwrap().id.to_string();
+    tokio::select! {
+        _ = bench.containers.start(&id) => panic!("it ended before it was dropped"),
+        () = slow.begun.notified() => {}
+    }
+    bench.containers.remove(&id, RemoveOptions::force()).await.unwrap();
+    assert!(ends.recv().await.unwrap(), "the files went while the process was there");
     assert_eq!(std::fs::read_dir(&bench.snapshots).unwrap().count(), 0);
 }
 

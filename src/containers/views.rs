@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::options::ExecSpec;
-use super::spec::{ContainerSpec, NetworkMode};
+use super::spec::{BindMount, ContainerSpec, NetworkMode};
 use super::state::ContainerState;
 use super::stdin::Stdin;
 use crate::error::{Error, Result};
@@ -105,6 +105,8 @@ pub struct ContainerSummary {
     pub labels: BTreeMap<String, String>,
     /// Its network.
     pub network: NetworkMode,
+    /// What it sees of the host.
+    pub binds: Vec<BindMount>,
 }
 
 /// Everything about a container.

@@ -104,7 +104,11 @@ async fn poll_times<F: Future>(future: F, times: usize) -> Option<F::Output> {
 }
 
 /// The drops of one kind, one by one, until one comes too late.
-async fn each_drop<F: Future<Output = Result<bool, Stop>>>(mut scene: impl FnMut(Drop) -> F) -> Check {
+async fn each_drop<F: Future<Output = Result<bool, Stop>>>(mut verb: impl FnMut(Drop) -> F) -> Check {
+    let mut scene = async |drop: Drop| match verb(drop).await {
+        Err(Stop::Fail(reason)) => fail(format!("dropped {drop:?}: {reason}")),
+        outcome => outcome,
+    };
     let mut inside = 0;
     for n in awaits() {
         if scene(Drop::Inside(n)).await? {
@@ -137,8 +141,7 @@ fn awaits() -> impl Iterator<Item = u64> {
     std::iter::successors(Some(1), step).take_while(|n| *n < ENOUGH)
 }
 
-/// Names below a root that belong to something: what a verb that was undone must not add to. Not databases, locks and the
-/// word on what is safe on the disk.
+/// Names below a root that belong to something: what a verb that was undone must not add to. Not databases and locks.
 fn files(root: &Path) -> BTreeSet<String> {
     fn walk(dir: &Path, depth: usize, names: &mut BTreeSet<String>) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -152,8 +155,6 @@ fn files(root: &Path) -> BTreeSet<String> {
     for (part, depth) in [("content", 3), ("snapshots", 3), ("containers", 2), ("owners", 1)] {
         walk(&root.join(part), depth, &mut names);
     }
-    let settled = root.join("snapshots/s").display().to_string();
-    names.retain(|name| !name.starts_with(&settled));
     names
 }
 
@@ -197,26 +198,15 @@ impl Scene {
         fail(format!("the audit says {:?}", audit.findings))
     }
 
-    /// Clears up until nothing is left to clear: a tail may still have been unpacking what it had fetched whole.
-    async fn clear_up(&self) -> Check {
-        let start = Instant::now();
-        loop {
-            self.engine().reconcile().await?;
-            if self.more().is_empty() || start.elapsed() > TAIL {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    fn more(&self) -> Vec<String> {
+    /// What is there now and was not before.
+    fn more_on_disk(&self) -> Vec<String> {
         let now = files(self.world.root.path());
         now.difference(&self.before).cloned().collect()
     }
 
     async fn nothing_on_disk(&self, start: Instant) -> Check {
         loop {
-            let more = self.more();
+            let more = self.more_on_disk();
             if more.is_empty() {
                 break;
             }
@@ -337,13 +327,28 @@ async fn dropped_pulls(from: &str) -> Check {
                 );
             }
             complete_or_absent(scene, ended).await?;
-            // What was fetched whole stays for the next attempt, until somebody clears up.
-            scene.clear_up().await?;
-            scene.nothing_is_left().await?;
+            cleared_up(scene).await?;
             Ok(ended)
         }
     })
     .await
+}
+
+/// What was fetched whole stays for the next attempt, until somebody clears up: nothing is left then. A thread that was in
+/// the middle of a blob or a layer finishes it first.
+async fn cleared_up(scene: &Scene) -> Check {
+    let start = Instant::now();
+    loop {
+        scene.engine().reconcile().await?;
+        if scene.more_on_disk().is_empty() {
+            return scene.nothing_is_left().await;
+        }
+        if start.elapsed() > TAIL {
+            return fail(format!("left on disk after {TAIL:?}: {:?}", scene.more_on_disk()));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        complete_or_absent(scene, false).await?;
+    }
 }
 
 /// An image that is listed is complete, and one that was pulled is listed. It is removed.

@@ -7,6 +7,7 @@ use std::sync::RwLock;
 use libtest_mimic::{Completion, Failed, Trial};
 
 use crate::support::leaks::Snapshot;
+use crate::support::warnings;
 
 /// What a body returns.
 pub type Check = Result<(), Stop>;
@@ -104,12 +105,19 @@ fn run(test: Test) -> Check {
     }
     let _alone = KERNEL.write().unwrap_or_else(|poisoned| poisoned.into_inner());
     let before = Snapshot::take();
+    drop(warnings::take());
     let outcome = catch_unwind(AssertUnwindSafe(test.body));
     let leaks = before.leaks_within(std::time::Duration::from_secs(2));
+    let warned = warnings::take();
+    if matches!(outcome, Ok(Ok(()) | Err(Stop::Skip(_)))) && leaks.is_empty() {
+        return outcome.unwrap_or(Ok(()));
+    }
+    for warning in warned {
+        println!("warned: {warning}");
+    }
     match outcome {
         Err(panic) => resume_unwind(panic),
         Ok(Err(stop)) => Err(stop),
-        Ok(Ok(())) if leaks.is_empty() => Ok(()),
         Ok(Ok(())) => fail(format!("left behind:\n  {}", leaks.join("\n  "))),
     }
 }

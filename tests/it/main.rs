@@ -59,7 +59,6 @@ const GROUPS: &[frame::Group] = &[
     hostile::TESTS,
     storage::TESTS,
     trouble::TESTS,
-    api::TESTS,
 ];
 
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo), ("pull-once", pull::role_pull)];
@@ -77,6 +76,7 @@ fn main() {
     if let Some(code) = support::embedder::run_role(&roles) {
         std::process::exit(code);
     }
+    support::warnings::collect();
     let scratch = support::scratch::enter();
     // Made before the first comparison of before and after; where it cannot be, the tests that need it say so.
     let _ = support::image::shared();

@@ -4,6 +4,7 @@
 //! the option's name and what it would need; `docs/differences.md` lists what is ignored with a warning.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -15,8 +16,8 @@ use super::super::error::Failure;
 use super::super::object::{Object, OneOrMany};
 use super::super::reply;
 use super::super::router::Answer;
-use super::mounts;
-use crate::containers::{ContainerSpec, Limits, NetworkMode, Seccomp, Ulimit};
+use super::{limits, mounts};
+use crate::containers::{ContainerSpec, NetworkMode, Seccomp, Ulimit};
 use crate::error::{Error, ErrorKind, ObjectKind};
 use crate::types::{Bytes, Platform};
 
@@ -72,8 +73,9 @@ pub(super) async fn create(mut call: Call) -> Answer {
         return Err(Failure::bad("config cannot be empty in order to create a container"));
     }
     let (mut spec, warnings) = spec(body)?;
+    limits::check_cpus(&call, &spec.limits).await?;
     if let Some(name) = call.query.get("name") {
-        spec.name = Some(name.strip_prefix('/').unwrap_or(name).to_owned());
+        spec.name = Some(valid_name(name.strip_prefix('/').unwrap_or(name), "")?);
     }
     if let Some(platform) = call.query.get("platform") {
         spec.platform = Some(platform.parse::<Platform>()?);
@@ -87,13 +89,27 @@ pub(super) async fn create(mut call: Call) -> Answer {
         }
         Err(error) if matches!(error.object(), Some((ObjectKind::Image, _))) && error.is_not_found() => {
             // Clients pull when they read this. Docker names the tag that it assumed.
-            let familiar = image.parse::<crate::types::Reference>().map(|name| name.familiar());
-            let message = format!("No such image: {}", familiar.unwrap_or(image));
-            Err(Failure::from(error).say(message))
+            let failure = Failure::from(error);
+            match image.parse::<crate::types::Reference>() {
+                Ok(name) => Err(failure.say(format!("No such image: {}", name.familiar()))),
+                Err(_) => Err(failure),
+            }
         }
         Err(error) if error.is_conflict() => Err(name_taken(&call, &name.unwrap_or_default(), error).await),
         Err(error) => Err(error.into()),
     }
+}
+
+/// A name that can be, or Docker's words for one that cannot. Source: moby, `daemon/names`.
+pub(super) fn valid_name(name: &str, before: &str) -> Result<String, Failure> {
+    let mut bytes = name.bytes();
+    let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let rest = bytes.len() > 0 && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    if first && rest {
+        return Ok(name.to_owned());
+    }
+    let message = format!("{before}Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed");
+    Err(Failure::bad(message))
 }
 
 /// Docker's words for a name that is taken, which name the container that has it.
@@ -120,7 +136,7 @@ pub(in crate::api) fn spec(body: Map<String, Value>) -> Result<(ContainerSpec, V
     take_process(&mut config, &mut spec)?;
     let mut host = config.object("HostConfig")?;
     take_isolation(&mut host, &mut spec)?;
-    take_limits(&mut host, &mut spec.limits)?;
+    spec.limits = limits::take(&mut host, limits::For::Create)?;
     mounts::take(&mut host, &mut spec)?;
     spec.network = network(&mut config, &mut host, &mut warnings)?;
     config.refuse(REFUSED)?;
@@ -134,7 +150,7 @@ fn take_process(config: &mut Object, spec: &mut ContainerSpec) -> Result<(), Fai
     // One empty word resets the image's entrypoint.
     spec.entrypoint = list(config, "Entrypoint")?.map(|words| if words == [""] { Vec::new() } else { words });
     (spec.env, spec.env_remove) = env(config)?;
-    spec.working_dir = config.text("WorkingDir")?.map(Into::into);
+    spec.working_dir = working_dir(config)?;
     spec.user = config.text("User")?;
     spec.hostname = config.text("Hostname")?;
     spec.domainname = config.text("Domainname")?;
@@ -147,6 +163,15 @@ fn take_process(config: &mut Object, spec: &mut ContainerSpec) -> Result<(), Fai
         .take::<i64>("StopTimeout")?
         .map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::from(u32::MAX))));
     health(config)
+}
+
+fn working_dir(config: &mut Object) -> Result<Option<PathBuf>, Failure> {
+    match config.text("WorkingDir")? {
+        Some(path) if !path.starts_with('/') => Err(Failure::bad(format!(
+            "the working directory '{path}' is invalid, it needs to be an absolute path"
+        ))),
+        path => Ok(path.map(Into::into)),
+    }
 }
 
 /// A probe that somebody asked for must run. None, and one that is switched off, needs nothing.
@@ -177,6 +202,9 @@ fn env(config: &mut Object) -> Result<(BTreeMap<String, String>, BTreeSet<String
             removed.insert(variable);
             continue;
         };
+        if name.is_empty() {
+            return Err(Failure::bad(format!("invalid environment variable: {variable}")));
+        }
         removed.remove(name);
         env.insert(name.to_owned(), value.to_owned());
     }
@@ -205,10 +233,10 @@ fn take_isolation(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Fai
     spec.cap_add = host.take_or_default::<OneOrMany>("CapAdd")?.0;
     spec.cap_drop = host.take_or_default::<OneOrMany>("CapDrop")?.0;
     spec.groups = host.take_or_default("GroupAdd")?;
-    spec.oom_score_adj = host.take::<i32>("OomScoreAdj")?.filter(|score| *score != 0);
+    spec.oom_score_adj = oom_score(host)?;
     spec.masked_paths = host.take("MaskedPaths")?;
     spec.readonly_paths = host.take("ReadonlyPaths")?;
-    spec.shm_size = bytes(host, "ShmSize")?;
+    spec.shm_size = shared_memory(host)?;
     spec.tty_size = console(host)?;
     spec.ulimits = ulimits(host)?;
     security(host, spec)?;
@@ -225,10 +253,11 @@ fn take_isolation(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Fai
     }
     match host.text("Runtime")?.as_deref() {
         None | Some("native" | "runc") => Ok(()),
-        Some(name) => Err(Failure::option(
-            &format!("HostConfig.Runtime {name:?}"),
-            "an engine that was opened with that runtime",
-        )),
+        Some(name) => {
+            let needs = "an engine that was opened with that runtime";
+            let failure = Failure::option(&format!("HostConfig.Runtime {name:?}"), needs);
+            Err(failure.say(format!("unknown or invalid runtime name: {name}")))
+        }
     }
 }
 
@@ -237,10 +266,30 @@ pub(super) fn take_restart(host: &mut Object) -> Result<(), Failure> {
     let restart: RestartPolicy = host.take_or_default("RestartPolicy")?;
     match restart.name.as_deref() {
         None | Some("" | "no") => Ok(()),
-        Some(name) => Err(Failure::option(
+        Some(name @ ("always" | "on-failure" | "unless-stopped")) => Err(Failure::option(
             &format!("RestartPolicy {name:?}"),
             "a version of longshore that restarts containers; use the policy no",
         )),
+        Some(name) => Err(Failure::bad(format!(
+            "invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        ))),
+    }
+}
+
+fn oom_score(host: &mut Object) -> Result<Option<i32>, Failure> {
+    match host.take::<i32>("OomScoreAdj")? {
+        Some(score) if !(-1000..=1000).contains(&score) => Err(Failure::bad(format!(
+            "Invalid value {score}, range for oom score adj is [-1000, 1000]"
+        ))),
+        score => Ok(score.filter(|score| *score != 0)),
+    }
+}
+
+fn shared_memory(host: &mut Object) -> Result<Option<Bytes>, Failure> {
+    match host.take::<i64>("ShmSize")?.map(u64::try_from) {
+        None | Some(Ok(0)) => Ok(None),
+        Some(Ok(size)) => Ok(Some(Bytes::new(size))),
+        Some(Err(_)) => Err(Failure::bad("SHM size can not be less than 0")),
     }
 }
 
@@ -325,58 +374,6 @@ fn namespaces(host: &mut Object) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-pub(super) fn take_limits(host: &mut Object, limits: &mut Limits) -> Result<(), Failure> {
-    limits.memory = bytes(host, "Memory")?;
-    limits.memory_reservation = bytes(host, "MemoryReservation")?;
-    limits.memory_swap = host.take::<i64>("MemorySwap")?.filter(|swap| *swap != 0);
-    limits.cpu_shares = unsigned(host, "CpuShares")?;
-    limits.cpuset_cpus = host.text("CpusetCpus")?;
-    limits.pids = host.take::<i64>("PidsLimit")?.filter(|pids| *pids > 0);
-    limits.nano_cpus = cpus(host)?;
-    // -1 and none leave it to the kernel.
-    match host.take::<i64>("MemorySwappiness")? {
-        None | Some(-1) => Ok(()),
-        Some(_) => Err(Failure::option("HostConfig.MemorySwappiness", LATER)),
-    }
-}
-
-/// CPUs, or a quota of a period, which is the same.
-fn cpus(host: &mut Object) -> Result<Option<u64>, Failure> {
-    let nano = unsigned(host, "NanoCpus")?;
-    let (period, quota) = (
-        unsigned(host, "CpuPeriod")?,
-        host.take::<i64>("CpuQuota")?.filter(|quota| *quota > 0),
-    );
-    let Some(quota) = quota.and_then(|quota| u64::try_from(quota).ok()) else {
-        return Ok(nano);
-    };
-    if nano.is_some() {
-        return Err(Failure::bad(
-            "Conflicting options: Nano CPUs and CPU Quota cannot both be set",
-        ));
-    }
-    // 100 ms is the kernel's period, and ours.
-    let period = period.unwrap_or(100_000);
-    let exact = u128::from(quota) * 1_000_000_000 / u128::from(period);
-    let nano = u64::try_from(exact).map_err(|_| host.bad("CpuQuota", "it is too large"))?;
-    Ok(Some(nano))
-}
-
-/// A number that cannot be negative; 0 is none.
-fn unsigned(host: &mut Object, key: &str) -> Result<Option<u64>, Failure> {
-    match host.take::<i64>(key)? {
-        None | Some(0) => Ok(None),
-        Some(value) => match u64::try_from(value) {
-            Ok(value) => Ok(Some(value)),
-            Err(_) => Err(host.bad(key, "it cannot be negative")),
-        },
-    }
-}
-
-fn bytes(host: &mut Object, key: &str) -> Result<Option<Bytes>, Failure> {
-    Ok(unsigned(host, key)?.map(Bytes::new))
 }
 
 /// The network. There is no bridge yet: where Docker would take one by itself, the container has loopback alone, and the

@@ -1,18 +1,20 @@
 //! `containers/{id}/json`.
 
+use std::path::PathBuf;
+
 use serde_json::{Map, Value, json};
 
 use super::super::call::Call;
 use super::super::fields::{self, Shape};
+use super::super::images;
 use super::super::reply;
 use super::super::router::Answer;
 use super::super::times;
 use super::{list, mounts};
 use crate::containers::{ContainerInfo, ContainerSpec, ContainerState, Seccomp};
 use crate::images::{ImageInfo, RunConfig};
+use crate::runtime::defaults;
 
-/// Docker's own, of which the engine's default is one too.
-const STOP_SIGNAL: &str = "SIGTERM";
 const SHM_BYTES: u64 = 64 << 20;
 
 pub(super) async fn inspect(call: Call) -> Answer {
@@ -21,6 +23,10 @@ pub(super) async fn inspect(call: Call) -> Answer {
     let image = call.engine.images().inspect(&info.image_id.to_string()).await.ok();
     let driver = call.engine.system().info().await.map(|info| info.storage_driver);
     let mut value = body(&info, image.as_ref(), &driver.unwrap_or_default());
+    if call.query.flag("size") {
+        let counted = call.engine.system().disk_usage().await?.containers;
+        list::add_sizes(&mut value, &info.id, &counted);
+    }
     fields::fit(Shape::Container, call.version, &mut value);
     Ok(reply::ok(&value))
 }
@@ -33,7 +39,7 @@ pub(in crate::api) fn body(info: &ContainerInfo, image: Option<&ImageInfo>, stor
         .map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
     let defaults = image.map(|image| image.config.config.clone()).unwrap_or_default();
     let host = host_config(info);
-    json!({
+    let mut value = json!({
         "Id": info.id.as_str(),
         "Created": times::rfc3339(info.created),
         "Path": path,
@@ -54,10 +60,15 @@ pub(in crate::api) fn body(info: &ContainerInfo, image: Option<&ImageInfo>, stor
         "ExecIDs": if info.execs.is_empty() { Value::Null } else { json!(info.execs) },
         "HostConfig": host,
         "GraphDriver": {"Name": storage, "Data": null},
-        "Mounts": mounts::shown(&info.spec),
+        "Storage": {"RootFS": {"Snapshot": {"Name": storage}}},
+        "Mounts": mounts::shown(&info.spec.binds),
         "Config": config(info, &defaults),
         "NetworkSettings": network_settings(list::network(&info.spec.network)),
-    })
+    });
+    if let Some(image) = image {
+        value["ImageManifestDescriptor"] = images::manifest_of(image);
+    }
+    value
 }
 
 fn state(info: &ContainerInfo) -> Value {
@@ -115,11 +126,13 @@ fn config(info: &ContainerInfo, image: &RunConfig) -> Value {
         "Entrypoint": entrypoint.or_else(|| image.entrypoint.as_ref().filter(|_| spec.entrypoint.is_none())),
         "OnBuild": null,
         "Labels": info.labels,
-        "StopSignal": spec.stop_signal.map(|signal| signal.to_string())
-            .or_else(|| image.stop_signal.clone())
-            .unwrap_or_else(|| STOP_SIGNAL.into()),
     });
+    let signal = spec.stop_signal.map(|signal| signal.to_string());
     let optional = [
+        (
+            "StopSignal",
+            signal.or_else(|| image.stop_signal.clone()).map(|name| json!(name)),
+        ),
         ("ExposedPorts", image.exposed_ports.as_deref().map(set)),
         ("StopTimeout", spec.stop_timeout.map(|length| json!(length.as_secs()))),
         ("Shell", image.shell.as_ref().map(|words| json!(words))),
@@ -169,9 +182,9 @@ fn host_config(info: &ContainerInfo) -> Value {
         "MemoryReservation": limits.memory_reservation.map_or(0, |memory| memory.get()),
         "MemorySwap": limits.memory_swap.unwrap_or(0),
         "PidsLimit": limits.pids,
-        "Ulimits": ulimits(spec),
-        "MaskedPaths": spec.masked_paths,
-        "ReadonlyPaths": spec.readonly_paths,
+        "Ulimits": none_if_no(ulimits(spec)),
+        "MaskedPaths": paths(spec.masked_paths.as_deref(), defaults::masked_paths),
+        "ReadonlyPaths": paths(spec.readonly_paths.as_deref(), defaults::readonly_paths),
     });
     if let (Value::Object(host), Value::Object(unset)) = (&mut host, unset()) {
         host.extend(unset);
@@ -206,8 +219,6 @@ fn unset() -> Value {
         "DeviceRequests",
         "MemorySwappiness",
         "OomKillDisable",
-    ];
-    const LISTS: &[&str] = &[
         "Dns",
         "DnsOptions",
         "DnsSearch",
@@ -244,7 +255,6 @@ fn unset() -> Value {
     for (names, value) in [
         (TEXTS, json!("")),
         (NULLS, Value::Null),
-        (LISTS, json!([])),
         (FLAGS, json!(false)),
         (ZEROS, json!(0)),
     ] {
@@ -255,17 +265,26 @@ fn unset() -> Value {
     host
 }
 
+/// Paths that were asked for, or those that are in force where nobody asks.
+fn paths(asked: Option<&[PathBuf]>, usual: fn() -> Vec<String>) -> Value {
+    asked.map_or_else(|| json!(usual()), |paths| json!(paths))
+}
+
+fn none_if_no(list: Vec<Value>) -> Value {
+    if list.is_empty() { Value::Null } else { json!(list) }
+}
+
 fn none_if_empty(words: &[String]) -> Value {
     if words.is_empty() { Value::Null } else { json!(words) }
 }
 
-fn ulimits(spec: &ContainerSpec) -> Value {
+fn ulimits(spec: &ContainerSpec) -> Vec<Value> {
     let number = |limit: u64| i64::try_from(limit).unwrap_or(-1);
     let limits = spec
         .ulimits
         .iter()
         .map(|limit| json!({"Name": limit.name, "Soft": number(limit.soft), "Hard": number(limit.hard)}));
-    Value::Array(limits.collect())
+    limits.collect()
 }
 
 fn security(spec: &ContainerSpec) -> Value {
@@ -279,19 +298,22 @@ fn security(spec: &ContainerSpec) -> Value {
     none_if_empty(&options)
 }
 
-/// There is no bridge yet, so there are no addresses.
-fn network_settings(mode: &str) -> Value {
-    let endpoint = json!({
+/// A container's place in a network. There is no bridge yet, so there are no addresses.
+pub(super) fn endpoint() -> Value {
+    json!({
         "IPAMConfig": null, "Links": null, "Aliases": null, "MacAddress": "", "DriverOpts": null, "GwPriority": 0,
         "NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "IPv6Gateway": "",
         "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": null,
-    });
+    })
+}
+
+fn network_settings(mode: &str) -> Value {
     json!({
         "SandboxID": "", "SandboxKey": "", "Ports": {},
         "Bridge": "", "HairpinMode": false, "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0,
         "SecondaryIPAddresses": null, "SecondaryIPv6Addresses": null,
         "EndpointID": "", "Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "IPAddress": "",
         "IPPrefixLen": 0, "IPv6Gateway": "", "MacAddress": "",
-        "Networks": {mode: endpoint},
+        "Networks": {mode: endpoint()},
     })
 }

@@ -1,14 +1,23 @@
 //! `containers/json`.
 
+use std::collections::BTreeMap;
+
+use hyper::StatusCode;
 use serde_json::{Value, json};
 
 use super::super::call::Call;
+use super::super::error::Failure;
 use super::super::fields::{self, Shape};
 use super::super::filters;
+use super::super::images;
 use super::super::reply;
 use super::super::router::Answer;
 use super::super::times;
+use super::inspect::endpoint;
+use super::mounts;
 use crate::containers::{ContainerSummary, ListOptions, NetworkMode};
+use crate::system::ContainerUsage;
+use crate::types::{ContainerId, ImageId};
 
 pub(super) async fn list(call: Call) -> Answer {
     let limit = call.query.parsed::<i64>("limit")?.unwrap_or(-1);
@@ -17,16 +26,56 @@ pub(super) async fn list(call: Call) -> Answer {
         all: call.query.flag("all") || limit > 0,
         filter: filters::read(&call.query)?,
     };
+    let sizes = match call.query.flag("size") {
+        true => call.engine.system().disk_usage().await?.containers,
+        false => Vec::new(),
+    };
     let mut found = call.engine.containers().list(options).await?;
     if let Ok(limit @ 1..) = usize::try_from(limit) {
         found.truncate(limit);
     }
+    let manifests = manifests(&call, &found).await?;
     let lines = found.iter().map(|line| {
         let mut value = summary(line);
+        add_sizes(&mut value, &line.id, &sizes);
+        add_manifest(&mut value, &manifests, &line.image_id);
         fields::fit(Shape::ContainerSummary, call.version, &mut value);
         value
     });
     Ok(reply::ok(&Value::Array(lines.collect())))
+}
+
+/// The manifest of each image that is in use, for versions that show it. One that was removed by force has none any more.
+async fn manifests(call: &Call, lines: &[ContainerSummary]) -> Result<BTreeMap<ImageId, Value>, Failure> {
+    let mut found = BTreeMap::new();
+    for line in lines.iter().filter(|_| call.version.at_least(48)) {
+        if found.contains_key(&line.image_id) {
+            continue;
+        }
+        let image = match images::known(call, &line.image_id).await {
+            // An engine of containers alone says nothing of images.
+            Err(failure) if failure.status == StatusCode::NOT_IMPLEMENTED => None,
+            image => image?,
+        };
+        if let Some(image) = image {
+            found.insert(line.image_id, images::manifest_of(&image));
+        }
+    }
+    Ok(found)
+}
+
+fn add_manifest(value: &mut Value, manifests: &BTreeMap<ImageId, Value>, image: &ImageId) {
+    if let Some(manifest) = manifests.get(image) {
+        value["ImageManifestDescriptor"] = manifest.clone();
+    }
+}
+
+/// What a container takes on disk, where it was counted.
+pub(in crate::api) fn add_sizes(value: &mut Value, id: &ContainerId, counted: &[ContainerUsage]) {
+    if let Some(found) = counted.iter().find(|known| known.id == *id) {
+        value["SizeRw"] = json!(found.writable_bytes);
+        value["SizeRootFs"] = json!(found.total_bytes);
+    }
 }
 
 /// A command in one line, as Docker writes it: arguments with a space in single quotes.
@@ -53,8 +102,8 @@ pub(in crate::api) fn summary(line: &ContainerSummary) -> Value {
         "Status": line.status,
         "HostConfig": {"NetworkMode": network(&line.network)},
         "Health": {"Status": "none", "FailingStreak": 0},
-        "NetworkSettings": {"Networks": {}},
-        "Mounts": [],
+        "NetworkSettings": {"Networks": {network(&line.network): endpoint()}},
+        "Mounts": mounts::shown(&line.binds),
     })
 }
 

@@ -3,6 +3,7 @@
 mod attach;
 mod create;
 mod inspect;
+mod limits;
 mod list;
 mod logs;
 mod mounts;
@@ -19,7 +20,7 @@ mod wait;
 
 #[cfg(test)]
 pub(super) use self::inspect::body as inspect_body;
-pub(super) use self::list::summary;
+pub(super) use self::list::{add_sizes, summary};
 pub(super) use self::logs::time as log_time;
 pub(super) use self::resize::size as resize_size;
 use super::router::{Route, routes};

@@ -1,7 +1,7 @@
 //! What a container sees of the host, and of memory: `Binds`, `Mounts`, `Tmpfs`.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -23,9 +23,25 @@ pub(super) fn take(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Fa
         add(mount, spec)?;
     }
     for (path, options) in host.take_or_default::<BTreeMap<PathBuf, String>>("Tmpfs")? {
-        spec.tmpfs.insert(path, tmpfs(&options)?);
+        let made = tmpfs(&options)?;
+        if spec.tmpfs.insert(path.clone(), made).is_some() {
+            return Err(twice(&path));
+        }
     }
-    Ok(())
+    once(spec)
+}
+
+/// Two things cannot be seen at one place. Source: moby, `daemon/volumes_unix.go`.
+fn once(spec: &ContainerSpec) -> Result<(), Failure> {
+    let mut taken: BTreeSet<&Path> = spec.tmpfs.keys().map(PathBuf::as_path).collect();
+    match spec.binds.iter().find(|bind| !taken.insert(&bind.target)) {
+        None => Ok(()),
+        Some(bind) => Err(twice(&bind.target)),
+    }
+}
+
+fn twice(target: &Path) -> Failure {
+    Failure::bad(format!("Duplicate mount point: {}", target.display()))
 }
 
 /// `source:target[:options]`. Source: moby, `volume/mounts/linux_parser.go`.
@@ -35,6 +51,9 @@ fn bind(text: &str) -> Result<BindMount, Failure> {
     let (source, target, options) = match parts[..] {
         [source, target] => (source, target, ""),
         [source, target, options] => (source, target, options),
+        [target] if target.starts_with('/') => {
+            return Err(Failure::option(&format!("an anonymous volume at {target}"), NO_VOLUMES));
+        }
         _ => return Err(bad()),
     };
     if source.is_empty() || target.is_empty() {
@@ -93,12 +112,13 @@ struct TmpfsOptions {
 }
 
 fn add(mount: Mount, spec: &mut ContainerSpec) -> Result<(), Failure> {
+    if mount.target.as_os_str().is_empty() {
+        return Err(bad_mount(&mount.kind, "field Target must not be empty"));
+    }
     match mount.kind.as_str() {
         "bind" => {
             let Some(source) = mount.source else {
-                return Err(Failure::bad(
-                    "invalid mount config for type \"bind\": field Source must not be empty",
-                ));
+                return Err(bad_mount("bind", "field Source must not be empty"));
             };
             check(&mount.bind_options.unwrap_or_default())?;
             spec.binds.push(BindMount {
@@ -115,16 +135,23 @@ fn add(mount: Mount, spec: &mut ContainerSpec) -> Result<(), Failure> {
             let mut made = tmpfs(&words.join(","))?;
             made.size = asked.size_bytes.filter(|size| *size > 0).map(Bytes::new).or(made.size);
             made.mode = asked.mode.filter(|mode| *mode > 0).or(made.mode);
-            spec.tmpfs.insert(mount.target, made);
-            Ok(())
+            match spec.tmpfs.insert(mount.target.clone(), made) {
+                None => Ok(()),
+                Some(_) => Err(twice(&mount.target)),
+            }
         }
         "volume" => Err(Failure::option("a mount of type \"volume\"", NO_VOLUMES)),
         kind @ ("image" | "cluster" | "npipe") => {
             let option = format!("a mount of type {kind:?}");
             Err(Failure::option(&option, "a version of longshore that has it"))
         }
-        kind => Err(Failure::bad(format!("mount type unknown: {kind:?}"))),
+        kind => Err(bad_mount(kind, "mount type unknown")),
     }
+}
+
+/// Source: moby, `daemon/volume/mounts/validate.go`.
+fn bad_mount(kind: &str, why: &str) -> Failure {
+    Failure::bad(format!("invalid mount config for type {kind:?}: {why}"))
 }
 
 fn check(options: &BindOptions) -> Result<(), Failure> {
@@ -185,8 +212,8 @@ fn size(text: &str) -> Option<Bytes> {
 }
 
 /// What an inspection shows of them.
-pub(super) fn shown(spec: &ContainerSpec) -> Vec<Value> {
-    let binds = spec.binds.iter().map(|bind| {
+pub(super) fn shown(binds: &[BindMount]) -> Vec<Value> {
+    let binds = binds.iter().map(|bind| {
         serde_json::json!({
             "Type": "bind",
             "Source": bind.source,

@@ -6,10 +6,12 @@ use serde_json::{Value, json};
 
 use super::super::call::Call;
 use super::super::error::Failure;
+use super::super::fields::{self, Shape};
 use super::super::jsonl;
 use super::super::reply::{self, Body};
 use super::super::router::Answer;
 use super::super::times;
+use super::super::version::ApiVersion;
 use crate::containers::{BlockStats, CpuStats, Stats, StatsOptions};
 
 pub(super) async fn stats(call: Call) -> Answer {
@@ -29,10 +31,17 @@ pub(super) async fn stats(call: Call) -> Answer {
             Some(reading) => reading?,
             None => Stats::default(),
         };
-        return Ok(reply::ok(&body(&reading, &id, &name)));
+        return Ok(reply::ok(&shaped(&reading, &id, &name, call.version)));
     }
-    let lines = readings.map(move |reading| reading.map(|reading| jsonl::line(&body(&reading, &id, &name))));
+    let version = call.version;
+    let lines = readings.map(move |reading| reading.map(|reading| jsonl::line(&shaped(&reading, &id, &name, version))));
     Ok(reply::typed(StatusCode::OK, reply::JSON, Body::stream(lines)))
+}
+
+fn shaped(reading: &Stats, id: &str, name: &str, version: ApiVersion) -> Value {
+    let mut value = body(reading, id, name);
+    fields::fit(Shape::Stats, version, &mut value);
+    value
 }
 
 /// A reading, in Docker's shape. What the host does not count is left out, or 0 where clients calculate with it.
@@ -62,20 +71,26 @@ fn body(reading: &Stats, id: &str, name: &str) -> Value {
 }
 
 fn cpu(cpu: &CpuStats) -> Value {
-    json!({
+    let mut value = json!({
         "cpu_usage": {
             "total_usage": cpu.total_ns.unwrap_or(0),
             "usage_in_kernelmode": cpu.system_ns.unwrap_or(0),
             "usage_in_usermode": cpu.user_ns.unwrap_or(0),
         },
-        "system_cpu_usage": cpu.host_ns.unwrap_or(0),
-        "online_cpus": cpu.online_cpus.unwrap_or(0),
         "throttling_data": {
             "periods": 0,
             "throttled_periods": cpu.throttled_periods.unwrap_or(0),
             "throttled_time": cpu.throttled_ns.unwrap_or(0),
         },
-    })
+    });
+    // A reading before the first has neither.
+    if let Some(host) = cpu.host_ns {
+        value["system_cpu_usage"] = json!(host);
+    }
+    if let Some(cpus) = cpu.online_cpus {
+        value["online_cpus"] = json!(cpus);
+    }
+    value
 }
 
 fn block(block: &BlockStats) -> Value {
@@ -87,12 +102,12 @@ fn block(block: &BlockStats) -> Value {
         .collect();
     json!({
         "io_service_bytes_recursive": bytes,
-        "io_serviced_recursive": null,
-        "io_queue_recursive": null,
-        "io_service_time_recursive": null,
-        "io_wait_time_recursive": null,
-        "io_merged_recursive": null,
-        "io_time_recursive": null,
-        "sectors_recursive": null,
+        "io_serviced_recursive": [],
+        "io_queue_recursive": [],
+        "io_service_time_recursive": [],
+        "io_wait_time_recursive": [],
+        "io_merged_recursive": [],
+        "io_time_recursive": [],
+        "sectors_recursive": [],
     })
 }

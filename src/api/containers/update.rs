@@ -6,15 +6,15 @@ use super::super::call::Call;
 use super::super::object::Object;
 use super::super::reply;
 use super::super::router::Answer;
-use super::create;
-use crate::containers::Limits;
+use super::{create, limits};
 
 pub(super) async fn update(mut call: Call) -> Answer {
     let mut body = Object::new("", call.object().await?);
-    let mut limits = Limits::default();
-    create::take_limits(&mut body, &mut limits)?;
+    let wanted = limits::take(&mut body, limits::For::Update)?;
+    limits::check_cpus(&call, &wanted).await?;
     create::take_restart(&mut body)?;
     body.refuse(create::REFUSED_OF_HOST)?;
-    let warnings = call.engine.containers().update(call.name(), limits).await?;
+    let warnings = call.engine.containers().update(call.name(), wanted).await?;
+    let warnings = Some(warnings).filter(|all| !all.is_empty());
     Ok(reply::ok(&json!({"Warnings": warnings})))
 }

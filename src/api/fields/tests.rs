@@ -58,6 +58,7 @@ fn summary() -> ContainerSummary {
         status: "Created".into(),
         labels: BTreeMap::new(),
         network: NetworkMode::None,
+        binds: Vec::new(),
     }
 }
 
@@ -145,7 +146,7 @@ fn shapes() -> Vec<(&'static str, Option<Shape>, Value)> {
         (
             "ImageSummary",
             Some(Shape::ImageSummary),
-            images::summary(&image_summary(), &BTreeMap::new()),
+            images::summary(&image_summary(), None),
         ),
         ("Event", None, system::event_body(&event, ApiVersion::MAX)),
         ("Exec", None, exec::body(&exec_info())),
@@ -185,7 +186,7 @@ fn p48_fields_that_old_clients_read_are_there_for_them() {
             .get("IPAddress")
             .is_none()
     );
-    let image = images::summary(&image_summary(), &BTreeMap::new());
+    let image = images::summary(&image_summary(), None);
     assert_eq!(at(41, Shape::ImageSummary, &image)["VirtualSize"], 7);
     assert!(at(44, Shape::ImageSummary, &image).get("VirtualSize").is_none());
     let event = Event::now(EventKind::Container, "start", "c").with("image", "busybox");

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::super::call::Call;
 use super::super::error::Failure;
+use super::super::fold;
 use super::super::jsonl;
 use super::super::query::Query;
 use super::super::reply::{self, Body};
@@ -48,7 +49,7 @@ pub(super) fn platform(query: &Query) -> Result<Option<Platform>, Failure> {
     if !text.starts_with('{') {
         return Ok(Some(text.parse()?));
     }
-    let read = serde_json::from_str::<Platform>(text);
+    let read = serde_json::from_str(text).and_then(fold::read::<Platform>);
     read.map(Some)
         .map_err(|error| Failure::bad(format!("invalid platform: {error}")))
 }

@@ -8,21 +8,48 @@ use super::super::fields::{self, Shape};
 use super::super::reply;
 use super::super::router::Answer;
 use super::super::times;
+use super::{archive, list, manifests};
+use crate::error::{Error, ObjectKind};
 use crate::images::{ImageInfo, RunConfig};
-use crate::types::Reference;
+use crate::types::{Platform, Reference};
 
 pub(super) async fn inspect(call: Call) -> Answer {
-    if call.query.flag("manifests") {
-        return Err(Failure::option(
-            "manifests",
-            "a version of longshore that lists an image's platforms",
-        ));
+    // Older versions ignore what they do not know.
+    let with_manifests = call.version.at_least(48) && call.query.flag("manifests");
+    let platform = match call.version.at_least(49) {
+        true => archive::platform(&call.query)?,
+        false => None,
+    };
+    if with_manifests && platform.is_some() {
+        let message = "conflicting options: manifests and platform options cannot both be set";
+        return Err(Failure::bad(message));
     }
     let image = call.engine.images().inspect(call.name()).await?;
+    if let Some(platform) = platform.filter(|platform| !platform.accepts(&image.platform)) {
+        return Err(other_platform(call.name(), &platform));
+    }
     let driver = call.engine.system().info().await.map(|info| info.storage_driver);
     let mut value = body(&image, &driver.unwrap_or_default());
+    if with_manifests {
+        let containers = list::containers(&call).await?.unwrap_or_default();
+        value["Manifests"] = manifests::summaries(&image, &list::users(&containers, &image.id));
+    }
+    // Nobody says when it was made: Go's time without a value, and since 1.44 nothing.
+    if image.config.created.is_none()
+        && call.version.at_least(44)
+        && let Value::Object(value) = &mut value
+    {
+        value.remove("Created");
+    }
     fields::fit(Shape::Image, call.version, &mut value);
     Ok(reply::ok(&value))
+}
+
+/// It is here, but not for that.
+fn other_platform(name: &str, platform: &Platform) -> Failure {
+    let message =
+        format!("image with reference {name} was found but does not provide the specified platform ({platform})");
+    Failure::from(Error::not_found(ObjectKind::Image, name)).say(message)
 }
 
 /// The union of all versions' shapes.
@@ -35,9 +62,9 @@ pub(in crate::api) fn body(image: &ImageInfo, storage: &str) -> Value {
         "RepoDigests": familiar(&image.digests),
         "Parent": "",
         "Comment": config.history.last().and_then(|step| step.comment.clone()).unwrap_or_default(),
-        "Created": config.created,
+        "Created": config.created.as_deref().unwrap_or(times::NEVER),
         "Container": "",
-        "ContainerConfig": null,
+        "ContainerConfig": run_config(&RunConfig::default()),
         "DockerVersion": "",
         "Author": config.author.as_deref().unwrap_or_default(),
         "Config": run_config(&config.config),
@@ -48,11 +75,7 @@ pub(in crate::api) fn body(image: &ImageInfo, storage: &str) -> Value {
         "GraphDriver": {"Name": storage, "Data": null},
         "RootFS": {"Type": "layers", "Layers": config.rootfs.diff_ids},
         "Metadata": {"LastTagTime": times::NEVER},
-        "Descriptor": {
-            "mediaType": image.manifest.media_type,
-            "digest": image.manifest.digest.to_string(),
-            "size": image.manifest.size,
-        },
+        "Descriptor": manifests::descriptor(&image.manifest),
     });
     if let Some(variant) = &config.variant {
         value["Variant"] = json!(variant);
@@ -60,7 +83,7 @@ pub(in crate::api) fn body(image: &ImageInfo, storage: &str) -> Value {
     value
 }
 
-/// What containers of it run. Fields of a container's config that an image has not are there, empty, before 1.50.
+/// What containers of it run. Fields of a container's config that an image has not are there, empty, before 1.50: `fields` takes them away.
 fn run_config(config: &RunConfig) -> Value {
     let set = |names: &Vec<String>| {
         let pairs = names.iter().map(|name| (name.clone(), json!({})));
@@ -75,7 +98,7 @@ fn run_config(config: &RunConfig) -> Value {
         "Volumes": config.volumes.as_ref().map(set),
         "WorkingDir": config.working_dir.as_deref().unwrap_or_default(),
         "Entrypoint": config.entrypoint,
-        "OnBuild": null,
+        "OnBuild": config.on_build,
         "Labels": config.labels,
     });
     let optional = [

@@ -5,6 +5,7 @@ mod create;
 mod history;
 mod inspect;
 mod list;
+mod manifests;
 mod progress;
 mod prune;
 mod push;
@@ -13,7 +14,8 @@ mod tag;
 
 #[cfg(test)]
 pub(super) use self::inspect::body as inspect_body;
-pub(super) use self::list::summary;
+pub(super) use self::list::{add_usage, known, summary};
+pub(super) use self::manifests::manifest_of;
 use super::router::{Route, routes};
 
 /// Routes of images.

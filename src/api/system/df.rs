@@ -1,56 +1,112 @@
 //! `system/df`.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use super::super::call::Call;
-use super::super::containers::summary as container_summary;
+use super::super::containers::{add_sizes, summary as container_summary};
+use super::super::error::Failure;
 use super::super::fields::{self, Shape};
-use super::super::images::summary as image_summary;
+use super::super::images::{add_usage, known, summary as image_summary};
 use super::super::reply;
 use super::super::router::Answer;
 use crate::containers::{ContainerSummary, ListOptions};
-use crate::images::ImageSummary;
+use crate::images::{ImageInfo, ImageSummary};
 use crate::system::DiskUsage;
 use crate::types::Filter;
 
+/// Sorts of objects that one can ask for.
+const SORTS: [&str; 4] = ["container", "image", "volume", "build-cache"];
+
 pub(super) async fn df(call: Call) -> Answer {
+    // Both options are newer than most clients; older versions ignore them.
+    let wanted: Vec<&str> = match call.version.at_least(42) {
+        true => call.query.all("type").collect(),
+        false => Vec::new(),
+    };
+    if let Some(unknown) = wanted.iter().find(|sort| !SORTS.contains(sort)) {
+        return Err(Failure::bad(format!("unknown object type: {unknown}")));
+    }
     let engine = &call.engine;
     let usage = engine.system().disk_usage().await?;
-    let images = engine.images().list(Filter::new()).await?;
+    let mut images = Vec::new();
+    for image in engine.images().list(Filter::new()).await? {
+        if let Some(info) = known(&call, &image.id).await? {
+            images.push((image, info));
+        }
+    }
     let everything = ListOptions {
         all: true,
         filter: Filter::new(),
     };
     let containers = engine.containers().list(everything).await?;
-    let wanted: Vec<&str> = call.query.all("type").collect();
-    let mut value = body(&usage, &images, &containers, &wanted, call.query.flag("verbose"));
+    let form = Form {
+        old: !call.version.at_least(52) || !call.query.flag("verbose"),
+        new: call.version.at_least(52),
+        verbose: call.query.flag("verbose"),
+    };
+    let mut value = body(&usage, &images, &containers, &wanted, form);
     fields::fit(Shape::DiskUsage, call.version, &mut value);
+    for (names, shape) in LINES {
+        lines_of(&mut value, names).for_each(|line| fields::fit(shape, call.version, line));
+    }
     Ok(reply::ok(&value))
+}
+
+/// Where there are lines of lists, and of which.
+const LINES: [([&str; 2], Shape); 2] = [
+    (["Images", "ImageUsage"], Shape::ImageSummary),
+    (["Containers", "ContainerUsage"], Shape::ContainerSummary),
+];
+
+/// Every line under an old name and a new one.
+fn lines_of<'a>(value: &'a mut Value, [old, new]: [&str; 2]) -> impl Iterator<Item = &'a mut Value> {
+    let Value::Object(parts) = value else {
+        return Vec::new().into_iter();
+    };
+    let mut lines = Vec::new();
+    for (name, part) in parts {
+        let found = match name.as_str() {
+            name if name == old => Some(part),
+            name if name == new => part.get_mut("Items"),
+            _ => None,
+        };
+        lines.extend(found.and_then(Value::as_array_mut).into_iter().flatten());
+    }
+    lines.into_iter()
+}
+
+/// What is shown. Lists beside the sums of 1.52 are deprecated; dockerd shows them all the same, unless lists are asked for.
+/// Source: moby, `getDiskUsage`.
+#[derive(Debug, Clone, Copy)]
+struct Form {
+    old: bool,
+    new: bool,
+    verbose: bool,
 }
 
 /// The union of all versions' shapes. `wanted` are sorts of objects; none is all of them.
 fn body(
     usage: &DiskUsage,
-    images: &[ImageSummary],
+    images: &[(ImageSummary, ImageInfo)],
     containers: &[ContainerSummary],
     wanted: &[&str],
-    verbose: bool,
+    form: Form,
 ) -> Value {
     let wants = |sort: &str| wanted.is_empty() || wanted.contains(&sort);
     let image_lines = image_lines(usage, images);
     let container_lines = container_lines(usage, containers);
-    let mut value = json!({});
+    let mut value = json!({"BuilderSize": 0});
     if wants("image") {
         let used = usage.images.iter().filter(|image| image.containers > 0);
         let free = usage.images.iter().filter(|image| image.containers == 0);
         let free: u64 = free
             .map(|image| image.size_bytes.saturating_sub(image.shared_bytes))
             .sum();
-        value["LayersSize"] = json!(usage.layers_bytes);
-        value["ImageUsage"] = part(used.count(), image_lines.len(), usage.layers_bytes, free);
-        with_items(&mut value, "ImageUsage", "Images", image_lines, verbose);
+        if form.old {
+            value["LayersSize"] = json!(usage.layers_bytes);
+        }
+        let sums = sums(used.count(), image_lines.len(), usage.layers_bytes, free);
+        add(&mut value, ("ImageUsage", "Images"), sums, image_lines, form);
     }
     if wants("container") {
         let active = containers.iter().filter(|container| container.state.is_alive());
@@ -61,8 +117,14 @@ fn body(
             .iter()
             .filter(|container| !active.contains(&container.id.as_str()));
         let free: u64 = idle.map(|container| container.writable_bytes).sum();
-        value["ContainerUsage"] = part(active.len(), container_lines.len(), total, free);
-        with_items(&mut value, "ContainerUsage", "Containers", container_lines, verbose);
+        let sums = sums(active.len(), container_lines.len(), total, free);
+        add(
+            &mut value,
+            ("ContainerUsage", "Containers"),
+            sums,
+            container_lines,
+            form,
+        );
     }
     // There are no volumes and no build cache yet.
     for (sort, name, legacy) in [
@@ -70,32 +132,41 @@ fn body(
         ("build-cache", "BuildCacheUsage", "BuildCache"),
     ] {
         if wants(sort) {
-            value[name] = part(0, 0, 0, 0);
-            with_items(&mut value, name, legacy, Vec::new(), verbose);
+            add(&mut value, (name, legacy), sums(0, 0, 0, 0), Vec::new(), form);
         }
     }
     value
 }
 
-fn part(active: usize, total: usize, bytes: u64, reclaimable: u64) -> Value {
-    json!({"ActiveCount": active, "TotalCount": total, "TotalSize": bytes, "Reclaimable": reclaimable})
+fn sums(active: usize, total: usize, bytes: u64, reclaimable: u64) -> Value {
+    let mut value = json!({"ActiveCount": active, "TotalCount": total, "TotalSize": bytes, "Reclaimable": reclaimable});
+    // Docker leaves zeros out.
+    if let Value::Object(sums) = &mut value {
+        sums.retain(|_, number| number.as_u64() != Some(0));
+    }
+    value
 }
 
-/// The same lines for old versions, and for new ones that ask for them.
-fn with_items(value: &mut Value, name: &str, legacy: &str, items: Vec<Value>, verbose: bool) {
-    if verbose {
+/// Adds a sort of objects, under its new name and its old one.
+fn add(value: &mut Value, (name, legacy): (&str, &str), sums: Value, items: Vec<Value>, form: Form) {
+    if form.new {
+        value[name] = sums;
+    }
+    if form.new && form.verbose {
         value[name]["Items"] = json!(items);
     }
-    value[legacy] = Value::Array(items);
+    if form.old {
+        // Docker has no list at all where there is no builder.
+        let none = legacy == "BuildCache" && items.is_empty();
+        value[legacy] = if none { Value::Null } else { Value::Array(items) };
+    }
 }
 
-fn image_lines(usage: &DiskUsage, images: &[ImageSummary]) -> Vec<Value> {
-    let none = BTreeMap::new();
-    let lines = images.iter().map(|image| {
-        let mut line = image_summary(image, &none);
-        if let Some(found) = usage.images.iter().find(|known| known.id == image.id) {
-            line["SharedSize"] = json!(found.shared_bytes);
-            line["Containers"] = json!(found.containers);
+fn image_lines(usage: &DiskUsage, images: &[(ImageSummary, ImageInfo)]) -> Vec<Value> {
+    let lines = images.iter().map(|(image, info)| {
+        let mut line = image_summary(image, Some(info));
+        if let Some(counted) = usage.images.iter().find(|known| known.id == image.id) {
+            add_usage(&mut line, counted);
         }
         line
     });
@@ -105,10 +176,7 @@ fn image_lines(usage: &DiskUsage, images: &[ImageSummary]) -> Vec<Value> {
 fn container_lines(usage: &DiskUsage, containers: &[ContainerSummary]) -> Vec<Value> {
     let lines = containers.iter().map(|container| {
         let mut line = container_summary(container);
-        if let Some(found) = usage.containers.iter().find(|known| known.id == container.id) {
-            line["SizeRw"] = json!(found.writable_bytes);
-            line["SizeRootFs"] = json!(found.total_bytes);
-        }
+        add_sizes(&mut line, &container.id, &usage.containers);
         line
     });
     lines.collect()

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::call::Call;
 use super::super::containers::log_time;
+use super::super::error::Failure;
 use super::super::fields::{self, Shape};
 use super::super::filters;
 use super::super::reply::{self, Body};
@@ -24,13 +25,26 @@ const DAEMON: &str = "daemon";
 enum Form {
     Json,
     JsonLines,
+    NdJson,
     JsonSeq,
 }
 
 pub(super) async fn events(call: Call) -> Answer {
+    let (since, until) = (log_time(&call.query, "since")?, log_time(&call.query, "until")?);
+    if let (Some(since), Some(until)) = (since, until)
+        && until < since
+    {
+        let said = |name| call.query.get(name).unwrap_or_default();
+        let message = format!(
+            "`since` time ({}) cannot be after `until` time ({})",
+            said("since"),
+            said("until")
+        );
+        return Err(Failure::bad(message));
+    }
     let query = EventQuery {
-        since_ns: log_time(&call.query, "since")?,
-        until_ns: log_time(&call.query, "until")?,
+        since_ns: since,
+        until_ns: until,
         filter: ours(&filters::read(&call.query)?),
     };
     let version = call.version;
@@ -39,7 +53,7 @@ pub(super) async fn events(call: Call) -> Answer {
         .get(ACCEPT)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
-    let form = form(accepted);
+    let form = form(accepted, version);
     let events = call.engine.system().events(query).await?;
     let lines = events.filter_map(move |item| {
         let line = match item {
@@ -55,19 +69,25 @@ pub(super) async fn events(call: Call) -> Answer {
     Ok(reply::typed(StatusCode::OK, form.content_type(), Body::stream(lines)))
 }
 
-fn form(accept: &str) -> Form {
+/// What is asked for by name, or the version's own: lines since 1.52, and before that what was called JSON and is lines too.
+fn form(accept: &str, version: ApiVersion) -> Form {
+    let usual = if version.at_least(52) {
+        Form::JsonLines
+    } else {
+        Form::Json
+    };
     let wanted = accept
         .split(',')
         .map(|part| part.split(';').next().unwrap_or_default().trim());
     wanted
         .filter_map(|kind| match kind {
             "application/json-seq" => Some(Form::JsonSeq),
-            "application/jsonl" | "application/x-ndjson" => Some(Form::JsonLines),
-            "application/json" => Some(Form::Json),
+            "application/jsonl" => Some(Form::JsonLines),
+            "application/x-ndjson" => Some(Form::NdJson),
             _ => None,
         })
         .next()
-        .unwrap_or(Form::Json)
+        .unwrap_or(usual)
 }
 
 impl Form {
@@ -75,6 +95,7 @@ impl Form {
         HeaderValue::from_static(match self {
             Self::Json => "application/json",
             Self::JsonLines => "application/jsonl",
+            Self::NdJson => "application/x-ndjson",
             Self::JsonSeq => "application/json-seq",
         })
     }
@@ -127,6 +148,10 @@ fn body(event: &Event) -> Value {
         "time": event.time_ns.div_euclid(1_000_000_000),
         "timeNano": event.time_ns,
     });
+    // Docker names the object of an image's event, by its id if it has no name any more.
+    if event.kind == EventKind::Image && !event.attributes.contains_key("name") {
+        value["Actor"]["Attributes"]["name"] = json!(event.id);
+    }
     // Only these two sorts ever had the old fields.
     if matches!(event.kind, EventKind::Container | EventKind::Image) {
         value["status"] = json!(event.action);
@@ -144,10 +169,13 @@ mod tests {
 
     #[test]
     fn forms_by_what_is_accepted() {
-        assert_eq!(form(""), Form::Json);
-        assert_eq!(form("*/*"), Form::Json);
-        assert_eq!(form("application/json-seq, application/json;q=0.5"), Form::JsonSeq);
-        assert_eq!(form("application/x-ndjson"), Form::JsonLines);
+        let of = |accept, minor| form(accept, ApiVersion::new(minor));
+        for any in ["", "*/*", "application/json"] {
+            assert_eq!((of(any, 51), of(any, 52)), (Form::Json, Form::JsonLines), "{any}");
+        }
+        assert_eq!(of("application/json-seq, application/json;q=0.5", 52), Form::JsonSeq);
+        assert_eq!(of("application/x-ndjson", 44), Form::NdJson);
+        assert_eq!(of("application/jsonl", 44), Form::JsonLines);
         assert_eq!(&Form::JsonSeq.line(&json!(1))[..], b"\x1e1\n");
     }
 

@@ -81,9 +81,9 @@ fn host(info: &SystemInfo, security: &[&str], now: SystemTime) -> Value {
         "RegistryConfig": {
             "AllowNondistributableArtifactsCIDRs": null,
             "AllowNondistributableArtifactsHostnames": null,
-            "InsecureRegistryCIDRs": [],
-            "IndexConfigs": {},
-            "Mirrors": null,
+            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
+            "IndexConfigs": {"docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": true, "Official": true}},
+            "Mirrors": [],
         },
         "NCPU": info.cpus,
         "MemTotal": info.memory_bytes,
@@ -109,7 +109,6 @@ fn host(info: &SystemInfo, security: &[&str], now: SystemTime) -> Value {
         "RuncCommit": {"ID": "", "Expected": ""},
         "InitCommit": {"ID": "", "Expected": ""},
         "SecurityOptions": security,
-        "DefaultAddressPools": [],
         "CDISpecDirs": [],
         "Warnings": if info.warnings.is_empty() { Value::Null } else { json!(info.warnings) },
     })

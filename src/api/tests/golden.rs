@@ -51,6 +51,7 @@ impl ContainerManager for Still {
             status: "Exited (3) 2 seconds ago".into(),
             labels: BTreeMap::from([("a".into(), "b".into())]),
             network: NetworkMode::None,
+            binds: Vec::new(),
         }])
     }
 

@@ -63,12 +63,13 @@ impl Job {
         let (status, stdio) = ends.split();
         let outcome = start::outcome(status, &names, self.inside.host).await;
         let reply = reply.await.map_err(|_| zygote::gone()).and_then(zygote::check);
-        let process = match (&outcome, reply) {
-            (_, Ok(reply)) => reply.fds.into_iter().next(),
-            (Err(_), Err(_)) => None,
-            (Ok(_), Err(error)) => {
+        let process = match reply.and_then(|reply| reply.descriptor_if_any("take the command's process")) {
+            Ok(process) => process,
+            Err(error) => {
+                // Without its descriptor a command that runs could not be ended.
+                self.zygote.kill(req).await;
                 self.zygote.unwatch_exit(req);
-                return Err(error);
+                return Err(outcome.err().unwrap_or(error));
             }
         };
         let command = Command {

@@ -138,11 +138,7 @@ impl NativeRuntime {
         let mut blob = Vec::new();
         record.write(&mut blob)?;
         let reply = self.zygote()?.call_blocking(helper::wire::op::MOUNT, &blob, &[])?;
-        reply
-            .fds
-            .into_iter()
-            .next()
-            .ok_or_else(|| Error::internal("the helper sent no mount"))
+        reply.descriptor("take a mount of the helper")
     }
 
     /// Removes a whole tree, whoever in the user namespace owns what is in it. What is gone is success. Blocks.

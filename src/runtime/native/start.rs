@@ -20,6 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::cgroups::{Cgroup, CgroupDriver};
 use crate::runtime::{Launch, Started, StdioPlan, Task};
 use crate::sys::blocking::blocking;
+use crate::sys::socket::Received;
 use crate::sys::{pidfd, poll, socket};
 use crate::types::{ContainerId, Signal};
 
@@ -180,11 +181,13 @@ impl Asked {
 
     async fn follow(self) -> Result<Started> {
         let reply = zygote::check(self.reply.await.map_err(|_| zygote::gone())?)?;
-        let process = reply
-            .fds
-            .into_iter()
-            .next()
-            .ok_or_else(|| Error::internal("the helper sent no process"))?;
+        let process = match reply.descriptor("take the container's process") {
+            Ok(process) => process,
+            Err(error) => {
+                end_unknown(&self.zygote, self.req, self.exit).await;
+                return Err(error);
+            }
+        };
         let outcome = outcome(self.status, &self.names, self.host).await;
         let outcome = outcome.and_then(|setup| setup.ok_or_else(died_in_setup));
         let child = Child {
@@ -217,7 +220,7 @@ pub(crate) async fn outcome(status: OwnedFd, names: &Names, host: Host) -> Resul
     let mut ready = false;
     loop {
         let mut readable = status.readable().await.map_err(setup)?;
-        let (len, fds) = match socket::receive(status.as_fd(), &mut buffer) {
+        let Received { len, fds, cut } = match socket::receive(status.as_fd(), &mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 readable.clear_ready();
                 continue;
@@ -226,6 +229,9 @@ pub(crate) async fn outcome(status: OwnedFd, names: &Names, host: Host) -> Resul
         };
         if len == 0 {
             break;
+        }
+        if cut {
+            return Err(zygote::no_place("take the container's terminal"));
         }
         let bytes = &buffer[..len];
         let record = Record::decode(bytes).ok_or_else(|| Error::internal("a malformed step record"))?;
@@ -259,6 +265,13 @@ pub(crate) fn died_in_setup() -> Error {
         "the container's first process was killed before it could run its program",
     )
     .with_step("set the container up")
+}
+
+/// Ends a container whose process did not arrive: nobody could end it later.
+async fn end_unknown(zygote: &Zygote, req: u64, mut exit: ExitWatch) {
+    zygote.kill(req).await;
+    let _ = exit.wait_for(Option::is_some).await;
+    zygote.tell(req, op::FORGET);
 }
 
 /// A cloned child whose start has been decided.

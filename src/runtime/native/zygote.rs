@@ -1,19 +1,22 @@
 //! The library's end of a zygote: spawns it, sends requests, and hands replies and exits to whoever waits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
 
 use super::helper::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, op, u32_at};
 use super::idmap::{self, IdMapping};
 use super::step;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::socket::Received;
 use crate::sys::spawn::{Program, Spawn};
 use crate::sys::{self, memfd, pidfd, socket};
 
@@ -24,6 +27,32 @@ static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-helper
 pub(crate) struct Reply {
     pub(crate) header: Header,
     pub(crate) fds: Vec<OwnedFd>,
+    /// A descriptor came along, and this process had no place for it.
+    cut: bool,
+}
+
+impl Reply {
+    /// The descriptor that must have come along.
+    pub(crate) fn descriptor(self, what: &'static str) -> Result<OwnedFd> {
+        if self.cut {
+            return Err(no_place(what));
+        }
+        let first = self.fds.into_iter().next();
+        first.ok_or_else(|| Error::internal("the helper sent no descriptor").with_step(what))
+    }
+
+    /// The descriptor, if one came along.
+    pub(crate) fn descriptor_if_any(self, what: &'static str) -> Result<Option<OwnedFd>> {
+        if self.cut {
+            return Err(no_place(what));
+        }
+        Ok(self.fds.into_iter().next())
+    }
+}
+
+/// A descriptor that the helper sent, and this process could not take.
+pub(crate) fn no_place(what: &'static str) -> Error {
+    Error::os(what, io::Error::from_raw_os_error(libc::EMFILE))
 }
 
 /// The raw wait status of a container's first process, once it has ended.
@@ -52,6 +81,8 @@ struct State {
     dead: bool,
     replies: HashMap<u64, oneshot::Sender<Reply>>,
     exits: HashMap<u64, watch::Sender<Option<i32>>>,
+    /// What there was no room for in the socket: to be told with the next message either way.
+    untold: VecDeque<(u64, u16)>,
 }
 
 impl Shared {
@@ -60,21 +91,45 @@ impl Shared {
     }
 
     /// The socket in the reactor of the runtime that polls the caller.
-    fn watch(&self, interest: Interest) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    fn watch(&self, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
         sys::poll::watch(self.control.try_clone()?, interest)
     }
 
     /// Tells something that has no reply; a zygote that is gone needs not be told.
     fn tell(&self, req: u64, op: u16) {
-        let header = Header {
-            op,
-            req,
-            len: 0,
-            arg: 0,
-            flags: 0,
-        };
-        let _ = socket::send(self.control.as_fd(), [&header.encode(), &[]], &[]);
+        let mut state = self.state();
+        if !state.dead {
+            state.untold.push_back((req, op));
+        }
+        self.tell_rest(&mut state);
     }
+
+    /// Where there is no room, the zygote has much to do, and answers to come: then it is tried again.
+    fn tell_rest(&self, state: &mut State) {
+        while let Some((req, op)) = state.untold.front().copied() {
+            let header = Header {
+                op,
+                req,
+                len: 0,
+                arg: 0,
+                flags: 0,
+            };
+            match socket::send(self.control.as_fd(), [&header.encode(), &[]], &[]) {
+                Err(error) if is_full(&error) => return,
+                _ => state.untold.pop_front(),
+            };
+        }
+    }
+
+    /// Asks the zygote to end everything and itself.
+    fn hang_up(&self) {
+        socket::finish(self.control.as_fd());
+    }
+}
+
+/// Whether a message found no room, now.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// The zygote's process, to be reaped by whoever holds this last.
@@ -99,15 +154,19 @@ impl Drop for Process {
     fn drop(&mut self) {
         let Some(pidfd) = self.pidfd.take() else { return };
         bury(&self.shared);
-        self.shared.tell(0, op::SHUTDOWN);
+        self.shared.hang_up();
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new().name("longshore-reap".into());
-        let _ = thread.spawn(move || {
+        let waiting = thread.spawn(move || {
             // The embedder's signal handlers run on the embedder's threads.
             let _ = nix::sys::signal::SigSet::all().thread_block();
             let _ = pidfd::reap(pidfd.as_fd());
             shared.reaped.send_replace(true);
         });
+        if waiting.is_err() {
+            // It ends all the same, and this process' end reaps it.
+            self.shared.reaped.send_replace(true);
+        }
     }
 }
 
@@ -152,9 +211,11 @@ impl Zygote {
             shared: Arc::clone(&shared),
             pidfd: Some(spawned.child.pidfd),
         };
-        socket::set_nonblocking(shared.control.as_fd()).map_err(|error| Error::os("set the socket up", error))?;
+        let setup = |error: io::Error| Error::os("set the socket up", error);
+        socket::set_nonblocking(shared.control.as_fd()).map_err(setup)?;
+        let control = shared.control.try_clone().map_err(setup)?;
         // The socket goes into the reactor in that task, not here: a blocking call can outlive the reactor of its runtime.
-        runtime.spawn(receive(process));
+        runtime.spawn(receive(process, control));
         Ok(Self {
             shared,
             mapping: spawned.mapping,
@@ -181,7 +242,7 @@ impl Zygote {
 
     /// Asks the zygote to end everything and to end itself, and waits until it is reaped.
     pub(crate) async fn close(&self) {
-        self.tell(0, op::SHUTDOWN);
+        self.shared.hang_up();
         let _ = self.shared.reaped.subscribe().wait_for(|reaped| *reaped).await;
     }
 
@@ -210,16 +271,16 @@ impl Zygote {
         blob: &[u8],
         fds: &[BorrowedFd<'_>],
     ) -> Result<oneshot::Receiver<Reply>> {
-        let receiver = self.expect(req)?;
         let message = Message::new(req, op, blob)?;
         let fds = message.descriptors(fds);
+        let expected = self.expect(req)?;
         loop {
             match socket::send(self.shared.control.as_fd(), [&message.head, message.body], &fds) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let room = self.shared.watch(Interest::WRITABLE).map_err(lost)?;
                     room.writable().await.map_err(lost)?.retain_ready();
                 }
-                result => return result.map(|()| receiver).map_err(lost),
+                result => return result.map(|()| expected.sent()).map_err(lost),
             }
         }
     }
@@ -238,18 +299,28 @@ impl Zygote {
         blob: &[u8],
         fds: &[BorrowedFd<'_>],
     ) -> Result<oneshot::Receiver<Reply>> {
-        let receiver = self.expect(req)?;
         let message = Message::new(req, op, blob)?;
         let fds = message.descriptors(fds);
+        let expected = self.expect(req)?;
         let control = self.shared.control.as_fd();
         loop {
             match socket::send(control, [&message.head, message.body], &fds) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let mut wanted = [PollFd::new(control, PollFlags::POLLOUT)];
-                    poll(&mut wanted, PollTimeout::NONE).map_err(|errno| lost(errno.into()))?;
+                    match poll(&mut wanted, PollTimeout::NONE) {
+                        Ok(_) | Err(Errno::EINTR) => {}
+                        Err(errno) => return Err(lost(errno.into())),
+                    }
                 }
-                result => return result.map(|()| receiver).map_err(lost),
+                result => return result.map(|()| expected.sent()).map_err(lost),
             }
+        }
+    }
+
+    /// Kills what a request started whose descriptor did not arrive. If there is nothing, that is well too.
+    pub(crate) async fn kill(&self, req: u64) {
+        if let Ok(killed) = self.send(req, op::KILL, &[], &[]).await {
+            let _ = killed.await;
         }
     }
 
@@ -258,21 +329,48 @@ impl Zygote {
         self.shared.tell(req, op);
     }
 
-    fn expect(&self, req: u64) -> Result<oneshot::Receiver<Reply>> {
+    fn expect(&self, req: u64) -> Result<Expected<'_>> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.shared.state();
         if state.dead {
             return Err(gone());
         }
         state.replies.insert(req, sender);
-        Ok(receiver)
+        Ok(Expected {
+            shared: &self.shared,
+            req,
+            receiver: Some(receiver),
+        })
+    }
+}
+
+/// Where a reply will come. Forgotten, unless its request was sent.
+struct Expected<'a> {
+    shared: &'a Shared,
+    req: u64,
+    receiver: Option<oneshot::Receiver<Reply>>,
+}
+
+impl Expected<'_> {
+    fn sent(mut self) -> oneshot::Receiver<Reply> {
+        self.receiver.take().unwrap_or_else(|| oneshot::channel().1)
+    }
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        if self.receiver.is_some() {
+            let mut state = self.shared.state();
+            state.replies.remove(&self.req);
+            state.exits.remove(&self.req);
+        }
     }
 }
 
 impl Drop for Zygote {
     fn drop(&mut self) {
         // Its end of the socket sees this, or the process's death, whichever comes first.
-        self.tell(0, op::SHUTDOWN);
+        self.shared.hang_up();
     }
 }
 
@@ -292,8 +390,12 @@ pub(crate) fn gone() -> Error {
     )
 }
 
+/// What a failed exchange means: the helper is gone, or this process could not send (no descriptor left, say).
 fn lost(error: io::Error) -> Error {
-    gone().with_source(error)
+    match error.raw_os_error() {
+        Some(libc::EPIPE | libc::ECONNRESET) => gone().with_source(error),
+        _ => Error::os("ask the helper", error),
+    }
 }
 
 /// A request as it goes over the socket: large blobs in a sealed file.
@@ -445,48 +547,68 @@ fn ask(control: &OwnedFd, op: u16, flags: u32, blob: &[u8]) -> Result<()> {
     .encode();
     socket::send(control.as_fd(), [&header, blob], &[]).map_err(lost)?;
     let mut buffer = [0u8; HEADER + 16];
-    let (len, fds) = socket::receive(control.as_fd(), &mut buffer).map_err(lost)?;
-    check(decode(&buffer[..len], fds).ok_or_else(gone)?).map(|_| ())
+    let received = socket::receive(control.as_fd(), &mut buffer).map_err(lost)?;
+    check(decode(&buffer, received).ok_or_else(gone)?).map(|_| ())
 }
 
 /// The step of a refusal is carried in `flags` from here on.
-fn decode(bytes: &[u8], fds: Vec<OwnedFd>) -> Option<Reply> {
+fn decode(buffer: &[u8], received: Received) -> Option<Reply> {
+    let bytes = buffer.get(..received.len)?;
     let mut header = Header::decode(bytes)?;
     header.flags = u32_at(bytes, HEADER).unwrap_or(0);
-    Some(Reply { header, fds })
+    Some(Reply {
+        header,
+        fds: received.fds,
+        cut: received.cut,
+    })
 }
 
 /// Hands out replies and exits until the zygote is gone, and reaps it.
-async fn receive(process: Process) {
+async fn receive(process: Process, control: OwnedFd) {
     let shared = Arc::clone(&process.shared);
-    if let Ok(control) = shared.watch(Interest::READABLE) {
-        let mut buffer = vec![0u8; HEADER + 64];
-        while let Ok(mut ready) = control.readable().await {
-            match socket::receive(control.as_fd(), &mut buffer) {
-                Ok((0, _)) => break,
-                Ok((len, fds)) => {
-                    if let Some(reply) = decode(buffer.get(..len).unwrap_or(&[]), fds) {
-                        hand_out(&shared, reply);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-                Err(_) => break,
-            }
-        }
+    match sys::poll::watch(control, Interest::READABLE) {
+        Ok(control) => hand_out_all(&shared, &control).await,
+        Err(error) => tracing::warn!(%error, "the helper cannot be listened to, and has to end"),
     }
     bury(&shared);
-    shared.tell(0, op::SHUTDOWN);
+    shared.hang_up();
     // It closes its socket by dying; the wait is short.
     let _ = tokio::task::spawn_blocking(move || process.reap()).await;
 }
 
+async fn hand_out_all(shared: &Shared, control: &AsyncFd<OwnedFd>) {
+    let mut buffer = vec![0u8; HEADER + 64];
+    while let Ok(mut ready) = control.readable().await {
+        match socket::receive(control.as_fd(), &mut buffer) {
+            Ok(Received { len: 0, .. }) => return,
+            Ok(received) => {
+                if let Some(reply) = decode(&buffer, received) {
+                    hand_out(shared, reply);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+            // It died with requests unread; what it said before is still there to be read. Source: unix(7).
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            Err(error) => {
+                tracing::warn!(%error, "the helper is not understood, and has to end");
+                return;
+            }
+        }
+    }
+}
+
 fn hand_out(shared: &Shared, reply: Reply) {
     let mut state = shared.state();
+    shared.tell_rest(&mut state);
     if reply.header.op == op::EXITED {
         if let Some(sender) = state.exits.remove(&reply.header.req) {
             sender.send_replace(Some(reply.header.arg));
         }
         return;
+    }
+    if reply.header.op == op::FAILED {
+        // Nothing was started that could end.
+        state.exits.remove(&reply.header.req);
     }
     if let Some(sender) = state.replies.remove(&reply.header.req) {
         let _ = sender.send(reply);
@@ -497,6 +619,7 @@ fn hand_out(shared: &Shared, reply: Reply) {
 fn bury(shared: &Shared) {
     let mut state = shared.state();
     state.dead = true;
+    state.untold.clear();
     state.replies.clear();
     for (_, sender) in state.exits.drain() {
         sender.send_replace(Some(libc::SIGKILL));

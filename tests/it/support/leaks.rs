@@ -55,7 +55,9 @@ impl Snapshot {
 
 fn mounts(items: &mut BTreeSet<String>) {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    for line in table.lines() {
+    let scratch = super::scratch::dir().display().to_string();
+    let shared = std::env::var_os(SHARED_HOST).is_some();
+    for line in table.lines().filter(|line| !shared || line.contains(&scratch)) {
         let fields: Vec<&str> = line.split(' ').collect();
         let kind = line.split(" - ").nth(1).unwrap_or_default();
         items.insert(format!(

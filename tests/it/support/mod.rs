@@ -10,6 +10,7 @@ pub mod mock;
 pub mod registry;
 pub mod root;
 pub mod scratch;
+pub mod warnings;
 pub mod wire;
 pub mod world;
 

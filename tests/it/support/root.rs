@@ -39,23 +39,31 @@ impl Drop for TempRoot {
     fn drop(&mut self) {
         let Some(dir) = self.dir.take() else { return };
         let path = dir.keep();
-        // Layers of an ordinary user belong to ids of his range, and overlayfs leaves directories without permissions: what
-        // cannot be removed plainly is removed in a user namespace that maps them.
-        // An engine that goes at this moment may still write.
-        for _ in 0..50 {
-            match std::fs::remove_dir_all(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {}
-                Err(_) if path.exists() => break,
-                _ => return,
+        // An engine that goes at this moment may still write, and overlayfs leaves directories without permissions.
+        for _ in 0..200 {
+            let removed = std::fs::remove_dir_all(&path);
+            if removed.is_ok() || !path.exists() {
+                return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            remove_as_mapped_root(&path);
+            std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        if path.exists() {
-            let _ = std::process::Command::new("unshare")
-                .args(["--user", "--map-root-user", "--map-auto", "rm", "-rf"])
-                .arg(&path)
-                .stderr(std::process::Stdio::null())
-                .status();
+    }
+}
+
+/// Layers of an ordinary user belong to ids of his range, and may have no permissions for himself: they are removed in a
+/// user namespace, with his range where he has one.
+fn remove_as_mapped_root(path: &Path) {
+    for maps in [&["--map-root-user", "--map-auto"][..], &["--map-root-user"]] {
+        let _ = std::process::Command::new("unshare")
+            .arg("--user")
+            .args(maps)
+            .args(["rm", "-rf"])
+            .arg(path)
+            .stderr(std::process::Stdio::null())
+            .status();
+        if !path.exists() {
+            return;
         }
     }
 }

@@ -109,6 +109,12 @@ impl Ledger {
         })
     }
 
+    /// The process that a request started, while it lives.
+    pub(crate) fn process(&self, req: u64) -> Option<i32> {
+        let started = |entry: &Entry<'_>| matches!(entry.kind, CONTAINER | EXEC) && entry.req == req && entry.pid > 0;
+        self.entries().find(started).map(|entry| entry.pid)
+    }
+
     /// Drops the record of a request.
     pub(crate) fn forget(&mut self, kind: u32, req: u64) {
         let found = self

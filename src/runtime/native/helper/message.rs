@@ -16,7 +16,8 @@ struct MsgHdr {
 
 const MSG_CMSG_CLOEXEC: usize = 0x4000_0000;
 const MSG_NOSIGNAL: usize = 0x4000;
-const MSG_TRUNC_OR_CTRUNC: usize = 0x20 | 0x8;
+const MSG_TRUNC: usize = 0x20;
+const MSG_CTRUNC: usize = 0x8;
 const CONTROL: usize = 16 + MOST_FDS * 4;
 
 /// Descriptors of one message. They are closed by [`Fds::close`] only.
@@ -48,7 +49,8 @@ impl Fds {
     }
 }
 
-/// Receives one message. `Ok(0)`: the peer is gone. A message that was cut short is `EBADMSG`.
+/// Receives one message. `Ok(0)`: the peer is gone. One that was cut short is `EBADMSG`; one whose descriptors found no
+/// place here is `EMFILE`: its bytes are in the buffer, and none of its descriptors is open.
 pub(crate) fn receive(socket: i32, into: &mut [u8], fds: &mut Fds) -> Sys {
     let mut control = [0u64; CONTROL / 8];
     let iov = [into.as_mut_ptr() as usize, into.len()];
@@ -77,10 +79,10 @@ pub(crate) fn receive(socket: i32, into: &mut [u8], fds: &mut Fds) -> Sys {
             fds.count = index + 1;
         }
     }
-    if header.flags & MSG_TRUNC_OR_CTRUNC != 0 {
+    if header.flags & (MSG_TRUNC | MSG_CTRUNC) != 0 {
         fds.close();
         *fds = Fds::none();
-        return Err(sys::EBADMSG);
+        return Err(if header.flags & MSG_CTRUNC != 0 { sys::EMFILE } else { sys::EBADMSG });
     }
     Ok(len)
 }

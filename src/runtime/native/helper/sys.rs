@@ -78,6 +78,7 @@ pub(crate) const EEXIST: i32 = 17;
 pub(crate) const ENOTDIR: i32 = 20;
 pub(crate) const EISDIR: i32 = 21;
 pub(crate) const EINVAL: i32 = 22;
+pub(crate) const EMFILE: i32 = 24;
 pub(crate) const ENOTTY: i32 = 25;
 pub(crate) const EFBIG: i32 = 27;
 pub(crate) const ENOSYS: i32 = 38;
@@ -695,4 +696,10 @@ pub(crate) fn recvmsg(socket: i32, message: usize, flags: usize) -> Sys {
 
 pub(crate) fn sendmsg(socket: i32, message: usize, flags: usize) -> Sys {
     call(nr::SENDMSG, [fd(socket), message, flags, 0, 0, 0])
+}
+
+/// Ends the conversation over a socket, both ways; whoever else holds an end of it sees that.
+pub(crate) fn hang_up(socket: i32) {
+    const SHUT_RDWR: usize = 2;
+    let _ = call(nr::SHUTDOWN, [fd(socket), SHUT_RDWR, 0, 0, 0, 0]);
 }

@@ -22,7 +22,7 @@ pub(crate) const MOST_FDS: usize = 64;
 pub(crate) mod op {
     /// First message: the id map is written (flag [`super::FLAG_USERNS`] if there is a user namespace). Reply: READY.
     pub(crate) const HELLO: u16 = 1;
-    /// Start a container. Reply: STARTED with the pidfd, or FAILED. Later: EXITED.
+    /// Start a container. Reply: STARTED with the pidfd, or FAILED. Later, after STARTED: EXITED.
     pub(crate) const START: u16 = 2;
     /// Forget an ended container: its clean-up is the caller's again. `req` is the START's.
     pub(crate) const FORGET: u16 = 3;
@@ -34,12 +34,13 @@ pub(crate) mod op {
     pub(crate) const REMOVE: u16 = 6;
     /// Carry out a description of a mount. Reply: DONE with the detached mount.
     pub(crate) const MOUNT: u16 = 7;
-    /// Kill everything, clean up and exit.
-    pub(crate) const SHUTDOWN: u16 = 8;
+    /// Kill the first process of a container, or a command in one, whose descriptor did not arrive. `req` is that of its
+    /// request. Reply: DONE, also if there is none.
+    pub(crate) const KILL: u16 = 8;
     /// Send a signal (a word) to every process but the first of the container whose pidfd comes along.
     pub(crate) const SIGNAL: u16 = 16;
     /// Run a command in a running container. Reply: STARTED with the pidfd (none if it has ended already), or FAILED.
-    /// Later: EXITED.
+    /// Later, after STARTED: EXITED.
     pub(crate) const EXEC: u16 = 9;
     /// A container was cloned.
     pub(crate) const STARTED: u16 = 64;

@@ -46,12 +46,11 @@ pub(crate) fn run() -> ! {
                 hello.req,
                 fail.errno,
                 &(fail.step as u32).to_ne_bytes(),
-                None,
             );
             sys::exit(1)
         }
     };
-    reply(op::DONE, hello.req, 0, &[], None);
+    reply(op::DONE, hello.req, 0, &[]);
     zygote.serve();
     zygote.clean_up();
     sys::exit(0)
@@ -99,7 +98,27 @@ fn set_up(flags: u32, buffer: &'static mut [u8]) -> Done<Zygote> {
     })
 }
 
-fn reply(op: u16, req: u64, arg: i32, body: &[u8], fd: Option<i32>) {
+/// Tells the owner something. It waits for that, so a message that cannot be sent, for want of memory, say, ends the
+/// conversation: then the owner knows, and this process cleans up.
+fn reply(op: u16, req: u64, arg: i32, body: &[u8]) {
+    const TRIES: u32 = 200;
+    for _ in 0..TRIES {
+        if send(op, req, arg, body, None).is_ok() {
+            return;
+        }
+        sys::sleep_ms(5);
+    }
+    sys::hang_up(CONTROL);
+}
+
+/// Hands the owner a descriptor. A refusal (too many on their way, say) is the caller's to tell.
+fn hand_over(op: u16, req: u64, arg: i32, fd: i32) -> Sys<()> {
+    send(op, req, arg, &[], Some(fd))
+}
+
+fn send(op: u16, req: u64, arg: i32, body: &[u8], fd: Option<i32>) -> Sys<()> {
+    const EPIPE: i32 = 32;
+    const ECONNRESET: i32 = 104;
     let header = Header {
         op,
         req,
@@ -107,18 +126,22 @@ fn reply(op: u16, req: u64, arg: i32, body: &[u8], fd: Option<i32>) {
         arg,
         flags: 0,
     };
-    let _ = message::send(CONTROL, &header.encode(), body, fd);
+    match message::send(CONTROL, &header.encode(), body, fd) {
+        // Nobody is there to be told.
+        Err(EPIPE | ECONNRESET) => Ok(()),
+        result => result.map(|_| ()),
+    }
 }
 
 fn answer(req: u64, result: Sys<()>) {
     match result {
-        Ok(()) => reply(op::DONE, req, 0, &[], None),
+        Ok(()) => reply(op::DONE, req, 0, &[]),
         Err(errno) => refuse(req, Step::Privileged, errno),
     }
 }
 
 fn refuse(req: u64, step: Step, errno: i32) {
-    reply(op::FAILED, req, errno, &(step as u32).to_ne_bytes(), None);
+    reply(op::FAILED, req, errno, &(step as u32).to_ne_bytes());
 }
 
 impl Zygote {
@@ -160,7 +183,7 @@ impl Zygote {
                 continue;
             }
             match self.ledger.ended(pid) {
-                Some((CONTAINER | EXEC, req)) => reply(op::EXITED, req, status, &[], None),
+                Some((CONTAINER | EXEC, req)) => reply(op::EXITED, req, status, &[]),
                 // A worker that ended well has answered by itself.
                 Some((WORKER, req)) if status != 0 => refuse(req, Step::Privileged, sys::EPROTO),
                 Some(_) => {}
@@ -178,64 +201,81 @@ impl Zygote {
             0 => refuse(req, Step::Join, sys::ECHILD),
             ENDED => {}
             command => {
-                if self.ledger.add(EXEC, command, req, &[]).is_err() {
+                if let Err(errno) = self.take_command(command, req) {
                     let _ = sys::kill(command, SIGKILL);
-                    return refuse(req, Step::Join, sys::ENOMEM);
-                }
-                // It is not reaped yet, so the number is still its own.
-                let process = sys::pidfd_open(command).ok();
-                reply(op::STARTED, req, command, &[], process);
-                if let Some(process) = process {
-                    sys::close(process);
+                    refuse(req, Step::Join, errno);
                 }
             }
         }
+    }
+
+    /// A command is the owner's only with its descriptor: without, nobody could end it.
+    fn take_command(&mut self, command: i32, req: u64) -> Sys<()> {
+        // It is not reaped yet, so the number is still its own.
+        let process = sys::pidfd_open(command)?;
+        let noted = self.ledger.add(EXEC, command, req, &[]);
+        let taken = noted.and_then(|()| hand_over(op::STARTED, req, command, process));
+        sys::close(process);
+        if taken.is_err() {
+            self.ledger.forget(EXEC, req);
+        }
+        taken
     }
 
     /// A command that ended before its guide did.
     fn ended_early(&mut self, pid: i32, status: i32) {
         if let Some((req, told)) = self.ledger.joining(|_, told| Shared::at(told).get() == pid) {
             Shared::at(told).set(ENDED);
-            reply(op::STARTED, req, pid, &[], None);
-            reply(op::EXITED, req, status, &[], None);
+            reply(op::STARTED, req, pid, &[]);
+            reply(op::EXITED, req, status, &[]);
         }
     }
 
     /// Takes one request. False at the end of the conversation.
     fn request(&mut self) -> bool {
         let mut fds = Fds::none();
+        if let Some(head) = self.buffer.get_mut(..HEADER) {
+            head.fill(0);
+        }
         let len = match message::receive(CONTROL, self.buffer, &mut fds) {
             Ok(0) => return false,
             Ok(len) => len,
-            Err(sys::EBADMSG) => return true,
+            Err(errno @ (sys::EMFILE | sys::EBADMSG)) => return self.refuse_cut(errno),
             Err(_) => return false,
         };
-        let more = match Header::decode(self.buffer.get(..len).unwrap_or(&[])) {
-            Some(header) => self.dispatch(&header, len, &fds),
-            None => true,
-        };
+        // Anything else is not of this version, and whom to answer is not known.
+        let header = Header::decode(self.buffer.get(..len).unwrap_or(&[]));
+        if let Some(header) = &header {
+            self.dispatch(header, len, &fds);
+        }
         fds.close();
-        more
+        header.is_some()
     }
 
-    fn dispatch(&mut self, header: &Header, len: usize, fds: &Fds) -> bool {
-        if header.op == op::SHUTDOWN {
+    /// A request that did not arrive whole: its sender waits for an answer. False if that is not to be known.
+    #[inline(never)]
+    fn refuse_cut(&mut self, errno: i32) -> bool {
+        let Some(header) = Header::decode(self.buffer) else {
             return false;
-        }
+        };
+        refuse(header.req, Step::Plan, errno);
+        true
+    }
+
+    fn dispatch(&mut self, header: &Header, len: usize, fds: &Fds) {
         // SAFETY: the buffer lives as long as the process, and is written only by the next `receive`, after this borrow.
         let inline: &'static [u8] = unsafe { core::slice::from_raw_parts(self.buffer.as_ptr(), self.buffer.len()) };
         let blob = match blob_of(header, inline.get(HEADER..len).unwrap_or(&[]), fds) {
             Ok(blob) => blob,
             Err(errno) => {
                 refuse(header.req, Step::Plan, errno);
-                return true;
+                return;
             }
         };
         self.carry_out(header, blob, fds);
         if header.flags & FLAG_MEMFD != 0 {
             sys::unmap(blob);
         }
-        true
     }
 
     fn carry_out(&mut self, header: &Header, blob: &'static [u8], fds: &Fds) {
@@ -247,6 +287,12 @@ impl Zygote {
                 }
             }
             op::FORGET => self.ledger.forget(CONTAINER, req),
+            op::KILL => {
+                if let Some(process) = self.ledger.process(req) {
+                    let _ = sys::kill(process, SIGKILL);
+                }
+                reply(op::DONE, req, 0, &[]);
+            }
             op::EXEC => {
                 if let Err(fail) = self.exec(req, blob, fds) {
                     refuse(req, fail.step, fail.errno);
@@ -258,7 +304,11 @@ impl Zygote {
             op::REMOVE => self.work(req, || answer(req, worker::remove_trees(blob))),
             op::SIGNAL => self.work(req, || answer(req, worker::signal_all(blob, fds))),
             op::MOUNT => self.work(req, || match worker::mount(blob) {
-                Ok(tree) => reply(op::DONE, req, 0, &[], Some(tree)),
+                Ok(tree) => {
+                    if let Err(errno) = hand_over(op::DONE, req, 0, tree) {
+                        refuse(req, Step::Mount, errno);
+                    }
+                }
                 Err(errno) => refuse(req, Step::Mount, errno),
             }),
             _ => refuse(req, Step::Plan, sys::ENOSYS),
@@ -327,14 +377,15 @@ impl Zygote {
             sys::close(pidfd);
             return Err(fail);
         }
-        if let Err(errno) = self.ledger.add(CONTAINER, pid, req, plan.section(Section::Cleanup)) {
-            let _ = sys::kill(pid, SIGKILL);
-            sys::close(pidfd);
-            return Err(Fail::new(Step::Clone, errno));
-        }
-        reply(op::STARTED, req, pid, &[], Some(pidfd));
+        let noted = self.ledger.add(CONTAINER, pid, req, plan.section(Section::Cleanup));
+        let told = noted.and_then(|()| hand_over(op::STARTED, req, pid, pidfd));
         sys::close(pidfd);
-        Ok(())
+        if told.is_err() {
+            // The owner learns that there is no container; what it made for it is its own again.
+            let _ = sys::kill(pid, SIGKILL);
+            self.ledger.forget(CONTAINER, req);
+        }
+        at(Step::Clone, told)
     }
 
     /// What a child must not have of the zygote.

@@ -116,6 +116,7 @@ pub(crate) mod nr {
     pub(crate) const SOCKETPAIR: usize = 199;
     pub(crate) const SOCKET: usize = 198;
     pub(crate) const SENDMSG: usize = 211;
+    pub(crate) const SHUTDOWN: usize = 210;
     pub(crate) const RECVMSG: usize = 212;
     pub(crate) const MUNMAP: usize = 215;
     pub(crate) const KEYCTL: usize = 219;

@@ -88,6 +88,7 @@ pub(crate) mod nr {
     pub(crate) const SOCKETPAIR: usize = 53;
     pub(crate) const SOCKET: usize = 41;
     pub(crate) const SENDMSG: usize = 46;
+    pub(crate) const SHUTDOWN: usize = 48;
     pub(crate) const RECVMSG: usize = 47;
     pub(crate) const CLONE: usize = 56;
     pub(crate) const WAIT4: usize = 61;
