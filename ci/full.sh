@@ -1,6 +1,7 @@
 # What `ci/test --full` adds. To be sourced by ci/test.
 
 OLDEST_RUST=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+FEATURES=$(sed -n '/^\[features\]/,/^\[/s/^\([a-z][a-z0-9_-]*\) = .*/\1/p' Cargo.toml | grep -vx default)
 
 # The library with these features and no others, without a warning.
 feature_check() {
@@ -8,10 +9,14 @@ feature_check() {
         --no-default-features --features "$1" -- -D warnings
 }
 
-for features in "" engine registry network conformance cgroups-rs api engine,network conformance,registry api,registry \
-    api,network,cgroups-rs registry,network,cgroups-rs,api registry,network,conformance,cgroups-rs; do
-    feature_check "$features"
-done
+feature_checks() {
+    local features
+    # Each alone, as it comes with what it asks for, then what people combine.
+    for features in "" $FEATURES engine,network conformance,registry api,registry api,network,cgroups-rs \
+        registry,network,cgroups-rs,api registry,network,conformance,cgroups-rs; do
+        feature_check "$features"
+    done
+}
 
 # pulls_in FEATURES CRATE: whether the feature set brings the crate along, or a feature of it ('NAME feature "FEATURE"').
 # Where cargo fails, neither this nor its contrary holds.
@@ -26,69 +31,103 @@ pulls_in_not() {
     [ "$code" = 1 ]
 }
 
-for crate in reqwest rustls ring hyper; do
-    check "without registry no $crate" pulls_in_not engine,network "$crate"
-done
-for crate in rusqlite libsqlite3-sys zstd-sys; do
-    check "without engine no $crate" pulls_in_not cgroups-rs "$crate"
-done
-check "without api no server of hyper" pulls_in_not engine,registry,network,conformance,cgroups-rs 'hyper feature "server"'
-check "with api a server of hyper" pulls_in api 'hyper feature "server"'
-check "never axum" pulls_in_not engine,registry,network,conformance,cgroups-rs,api axum
-for crate in aws-lc-sys openssl-sys native-tls; do
-    check "never $crate" pulls_in_not engine,registry,network,conformance,cgroups-rs,api "$crate"
-done
-
-check "the library adds at most 8 MB" ci/size
+dependency_checks() {
+    local crate all
+    all=$(paste -sd , <<<"$FEATURES")
+    for crate in reqwest rustls ring hyper; do
+        check "without registry no $crate" pulls_in_not engine,network "$crate"
+    done
+    for crate in rusqlite libsqlite3-sys zstd-sys; do
+        check "without engine no $crate" pulls_in_not cgroups-rs "$crate"
+    done
+    check "without api no server of hyper" pulls_in_not engine,registry,network,conformance,cgroups-rs 'hyper feature "server"'
+    check "with api a server of hyper" pulls_in api 'hyper feature "server"'
+    for crate in axum aws-lc-sys openssl-sys native-tls; do
+        check "never $crate" pulls_in_not "$all" "$crate"
+    done
+}
 
 # A program of its own, built like an embedder's: root's first, then an ordinary user's.
-say "beside sqlx and diesel: build"
-if cargo test --locked --manifest-path tests/embed/Cargo.toml --target-dir target/embed --no-run --message-format=json >"$LOGS/embed.json"; then
-    EMBED_TEST=$(test_binary "$LOGS/embed.json" one_sqlite test)
-    suite "beside sqlx and diesel, as root" "$EMBED_TEST"
-    suite_as longshore-test "beside sqlx and diesel, as a user" "$EMBED_TEST"
-else
-    count "beside sqlx and diesel: build" 0 1 0
-fi
+beside_others_of_sqlite() {
+    local test
+    begin "beside sqlx and diesel: build"
+    if bounded cargo test --locked --manifest-path tests/embed/Cargo.toml --target-dir target/embed --no-run \
+        --message-format=json >"$LOGS/embed.json"; then
+        test=$(test_binary "$LOGS/embed.json" one_sqlite test)
+        suite "beside sqlx and diesel, as root" "$test"
+        suite_as longshore-test "beside sqlx and diesel, as a user" "$test"
+    else
+        count "beside sqlx and diesel: build" 0 1 0
+    fi
+}
 
-suite_as_company() {
+company_of_a_user() {
     local LONGSHORE_IT_COMPANY=1
     suite_as longshore-test "integration beside others, as a user" "$IT_TESTS"
 }
-suite_as_company
 
-if rustup run "$OLDEST_RUST" cargo --version >/dev/null 2>&1 || rustup toolchain install --profile minimal "$OLDEST_RUST" >/dev/null 2>&1; then
-    check "the lowest supported Rust: $OLDEST_RUST" rustup run "$OLDEST_RUST" cargo check --quiet --locked --lib --all-features --target-dir target/oldest
-else
-    skip_part "the lowest supported Rust: $OLDEST_RUST" "no rustup to install the toolchain with"
-fi
+# The name by which rustup knows a toolchain: `1.89` may be there as `1.89.0`.
+installed_rust() {
+    rustup toolchain list 2>/dev/null | sed -n "s/^\(${1//./\\.}\(\.[0-9]*\)\{0,1\}-[^ ]*\).*/\1/p" | head -n 1
+}
+
+oldest_rust() {
+    local name="the lowest supported Rust: $OLDEST_RUST" toolchain
+    toolchain=$(installed_rust "$OLDEST_RUST")
+    if [ -z "$toolchain" ] && PATIENCE=300 bounded rustup toolchain install --profile minimal "$OLDEST_RUST" >/dev/null 2>&1; then
+        toolchain=$OLDEST_RUST
+    fi
+    if [ -n "$toolchain" ]; then
+        check "$name" rustup run "$toolchain" cargo check --quiet --locked --lib --all-features --target-dir target/oldest
+    else
+        skip_part "$name" "it is not installed, and rustup cannot install it"
+    fi
+}
 
 # Real clients against Docker's daemon and against ours.
-need_packages docker.io docker-registry iproute2 python3-venv
-say "real clients: build"
-if cargo build --quiet --locked --package longshored; then
-    part "real clients" tests/clients/run "${CARGO_TARGET_DIR:-target}/debug/longshored"
-else
-    count "real clients: build" 0 1 0
-fi
+real_clients() {
+    if ! (need_packages docker.io docker-registry iproute2 python3-venv); then
+        skip_part "real clients" "Docker cannot be installed"
+        return
+    fi
+    part "real clients" tests/clients/run "$LONGSHORED"
+}
 
-if have cargo-deny || cargo install --quiet --locked cargo-deny; then
-    check "licences and bans" cargo deny --all-features check licenses bans sources
-else
-    skip_part "licences and bans" "cargo-deny cannot be installed"
-fi
-
-# Linux 6.1 and nothing but cgroup version 2, as root and as an ordinary user with a delegated cgroup.
-part "a machine with cgroup version 2" ci/vm "$LIB_TESTS" "$IT_TESTS"
-
-check "the helper links with cc" env LONGSHORE_HELPER_LINKER=cc cargo test --quiet --locked --all-features --target-dir target/cc \
-    --lib -- runtime::native::tests::process::echo_in_all_namespaces
+licences() {
+    if have cargo-deny || bounded cargo install --quiet --locked cargo-deny; then
+        check "licences and bans" cargo deny --all-features check licenses bans sources
+    else
+        skip_part "licences and bans" "cargo-deny cannot be installed"
+    fi
+}
 
 # The library and its helper, which is linked too.
-if rustup target add aarch64-unknown-linux-gnu >/dev/null 2>&1; then
-    need_packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross
-    check "aarch64: library and helper" env CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc \
-        cargo check --quiet --locked --all-features --lib --target aarch64-unknown-linux-gnu
-else
-    skip_part "aarch64: library and helper" "no rustup to add the target with"
-fi
+other_processor() {
+    if PATIENCE=300 bounded rustup target add aarch64-unknown-linux-gnu >/dev/null 2>&1 &&
+        (need_packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross); then
+        check "aarch64: library and helper" env CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc \
+            cargo check --quiet --locked --all-features --lib --target aarch64-unknown-linux-gnu
+    else
+        skip_part "aarch64: library and helper" "neither rustup nor apt has what it takes"
+    fi
+}
+
+# The other way to link the helper. Last, since it replaces the tests that were built.
+linked_with_cc() {
+    part "the helper links with cc" env LONGSHORE_HELPER_LINKER=cc cargo test --quiet --locked --workspace --all-features --lib -- \
+        echo_in_all_namespaces
+}
+
+company_of_a_user
+beside_others_of_sqlite
+real_clients
+# Linux 6.1 and nothing but cgroup version 2, as root and as an ordinary user with a delegated cgroup.
+part "a machine with cgroup version 2" ci/vm "$LIB_TESTS" "$IT_TESTS"
+check "the library adds at most 8 MB" ci/size
+check "README's first command" ci/quickstart
+dependency_checks
+licences
+feature_checks
+oldest_rust
+other_processor
+linked_with_cc

@@ -8,16 +8,24 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# Installs Debian packages; asks for the package lists once only.
+# Where useradd and mke2fs are, which is not in everybody's path.
+export PATH=$PATH:/usr/sbin:/sbin
+
+# Asks for the package lists, once only. Where they cannot be had, those that are there may do.
+fresh_lists() {
+    [ -z "${LISTS_FRESH:-}" ] || return 0
+    as_root apt-get update -qq || printf 'apt-get update failed; going on with the lists that are there\n'
+    LISTS_FRESH=yes
+}
+
+# Installs Debian packages.
 install() {
     have apt-get || die "please install by hand: $*"
     say "installing $*"
-    if [ -z "${LISTS_FRESH:-}" ]; then
-        as_root apt-get update -qq
-        LISTS_FRESH=yes
-    fi
+    fresh_lists
     # No service starts on installation: dockerd, say, would change the host's firewall.
-    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq --no-install-recommends -y "$@" >/dev/null
+    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq --no-install-recommends -y \
+        -o DPkg::Lock::Timeout=120 "$@" >/dev/null
 }
 
 # Installs those of the packages that are missing.

@@ -1,27 +1,48 @@
 # The parts of a test run: each adds to the counts and to the list that is printed at the end. To be sourced by ci/test.
 
-PASSED=0 FAILED=0 SKIPPED=0
-LINES=()
+# How long a part may take, in seconds.
+PATIENCE=${LONGSHORE_CI_SECONDS:-900}
+LANES=()
 
-# count NAME PASSED FAILED SKIPPED
-count() {
-    PASSED=$((PASSED + $2)) FAILED=$((FAILED + $3)) SKIPPED=$((SKIPPED + $4))
-    LINES+=("$(printf '%-40s %5d passed %3d failed %3d skipped' "$1" "$2" "$3" "$4")")
+# begin NAME: what is counted next begins here.
+begin() {
+    say "$1"
+    BEGUN=$SECONDS
 }
+
+# count NAME PASSED FAILED SKIPPED: a line in RESULTS. Lanes have files of their own until they are joined.
+count() {
+    printf '%d %d %d %s\n' "$2" "$3" "$4" \
+        "$(printf '%-42s %5d passed %3d failed %3d skipped %5d s' "$1" "$2" "$3" "$4" $((SECONDS - BEGUN)))" >>"$RESULTS"
+}
+
+# Runs a command for as long as a part may take, then ends it with all that it started. Functions are short and run as they are.
+bounded() (
+    if [ "$(type -t "$1")" != file ]; then
+        "$@"
+        exit
+    fi
+    code=0
+    timeout --kill-after 10 "$PATIENCE" "$@" </dev/null &
+    trap 'kill "$!"' INT TERM
+    wait "$!" || code=$?
+    if [ "$code" = 124 ] || [ "$code" = 137 ]; then printf 'ended: it took more than %d seconds, or was killed\n' "$PATIENCE"; fi
+    exit "$code"
+)
 
 # Runs a command that is one check: it passes or it fails.
 check() {
     local name=$1
     shift
-    say "$name"
-    if "$@"; then count "$name" 1 0 0; else count "$name" 0 1 0; fi
+    begin "$name"
+    if bounded "$@"; then count "$name" 1 0 0; else count "$name" 0 1 0; fi
 }
 
 # A check that needs a component of the Rust toolchain.
 check_component() {
     local component=$1 name=$2
     shift 2
-    if have "cargo-${component/rustfmt/fmt}" || rustup component add "$component" >/dev/null 2>&1; then
+    if have "cargo-${component/rustfmt/fmt}" || bounded rustup component add "$component" >/dev/null 2>&1; then
         check "$name" "$@"
     else
         skip_part "$name" "the toolchain has no $component"
@@ -29,22 +50,22 @@ check_component() {
 }
 
 skip_part() {
-    say "$1"
+    begin "$1"
     printf 'skipped: %s\n' "$2"
     count "$1" 0 0 1
 }
 
-# Runs a command that prints `test result:` lines, and adds them up. No such line, or a bad exit with no failure in the
-# counts, is a failure of its own.
+# Runs a command that prints `test result:` lines, and adds them up. Not one test, or a bad exit with no failure in the counts,
+# is a failure of its own.
 part() {
     local name=$1 log code=0 passed failed skipped
     shift
-    say "$name"
-    log=$LOGS/$((${#LINES[@]} + 1))
-    "$@" 2>&1 | tee "$log" | quiet || code=${PIPESTATUS[0]}
+    begin "$name"
+    log=$(mktemp "$LOGS/part-XXXXXX")
+    bounded "$@" 2>&1 | tee "$log" | quiet || code=${PIPESTATUS[0]}
     read -r passed failed skipped < <(add_up "$log")
     if [ "$code" != 0 ] && [ "$failed" = 0 ]; then failed=1; fi
-    if [ "$((passed + failed + skipped))" = 0 ] && ! grep -q '^test result:' "$log"; then failed=1; fi
+    if [ "$((passed + failed + skipped))" = 0 ]; then failed=1; fi
     count "$name" "$passed" "$failed" "$skipped"
 }
 
@@ -58,22 +79,54 @@ add_up() {
         awk '{ p += $1; f += $2; s += $3 } END { print p + 0, f + 0, s + 0 }'
 }
 
-# One build for all suites; finds the binaries in cargo's own messages.
+# Runs parts beside the others. What they print comes when the lane is joined.
+lane() {
+    local number=${#LANES[@]}
+    # A process group of its own, to be ended as a whole.
+    set -m
+    (
+        set +m
+        RESULTS=$LOGS/lane-$number.results
+        : >"$RESULTS"
+        "$@"
+    ) >"$LOGS/lane-$number.output" 2>&1 </dev/null &
+    set +m
+    LANES+=("$!")
+}
+
+end_lanes() {
+    local leader
+    for leader in "${LANES[@]}"; do kill -- "-$leader" 2>/dev/null || true; done
+}
+
+join_lanes() {
+    local number
+    for number in "${!LANES[@]}"; do
+        if ! wait "${LANES[$number]}"; then
+            begin "lane $number ended early"
+            count "lane $number ended early" 0 1 0
+        fi
+        cat "$LOGS/lane-$number.output"
+        cat "$LOGS/lane-$number.results" >>"$RESULTS"
+    done
+    LANES=()
+}
+
+# One build for all: tests, and the programs that tests start. Asked for together they share what they depend on; apart, the
+# dependencies of tests change the features of what both need, and much of it is built twice.
 build_tests() {
-    say "building"
+    begin "building"
     local messages=$LOGS/build.json
-    if ! cargo test --locked --workspace --all-features --no-run --message-format=json >"$messages"; then
+    if ! bounded cargo build --locked --workspace --all-features --lib --bins --tests --examples --message-format=json >"$messages"; then
         grep -o '"rendered":"[^}]*"' "$messages" | sed 's/^"rendered":"//; s/"$//' | while IFS= read -r text; do printf '%b\n' "$text"; done
         count "build" 0 1 0
         report
     fi
     LIB_TESTS=$(test_binary "$messages" longshore lib)
     IT_TESTS=$(test_binary "$messages" it test)
-    mapfile -t OTHER_TESTS < <(test_binaries "$messages" | grep -vxF -e "$LIB_TESTS" -e "$IT_TESTS" || true)
-    HELPERS=$(grep '"kind":\["bin"\]' "$messages" | grep '"test":false' | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' || true)
-    # Its tests are in the integration binary, which cargo does not know: it would not build the program for them.
-    cargo build --quiet --locked --all-features --package longshored
+    # Cargo puts it beside the directory of the tests, which is where they look for it.
     LONGSHORED=$(dirname "$(dirname "$IT_TESTS")")/longshored
+    mapfile -t OTHER_TESTS < <(test_binaries "$messages" | grep -vxF -e "$LIB_TESTS" -e "$IT_TESTS" || true)
     count "build" 1 0 0
 }
 
@@ -84,12 +137,20 @@ test_binaries() {
 
 # test_binary MESSAGES NAME KIND
 test_binary() {
-    grep "\"kind\":\[\"$3\"\]" "$1" | grep "\"name\":\"$2\"" | grep '"executable":"' | head -n 1 |
-        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'
+    grep '"test":true}' "$1" | grep "\"kind\":\[\"$3\"\]" | grep "\"name\":\"$2\"" |
+        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | head -n 1
+}
+
+# Suites have process and mount namespaces of their own: what the leak check of one sees is not another's, and what hangs ends
+# with its suite. A shell is the first process there, since it reaps orphans. Without root's rights suites run as they are,
+# one after another.
+set_apart() {
+    APART=(unshare --mount --pid --fork --kill-child --mount-proc sh -c '"$@"; exit "$?"' sh)
+    "${APART[@]}" true 2>/dev/null || APART=()
 }
 
 suite() {
-    part "$1" "$2" "${@:3}"
+    part "$1" "${APART[@]}" "${@:2}"
 }
 
 # suite_as USER NAME BINARY [FILTER…]: through setpriv, with a home and a temporary directory of the user's own, and a copy
@@ -103,7 +164,7 @@ suite_as() {
     # The integration tests look for the daemon beside themselves.
     [ -e "$STAGE/longshored" ] || command install -m 755 "$LONGSHORED" "$STAGE/longshored"
     command install -d -m 700 -o "$user" "$tmp"
-    part "$name" setpriv --reuid "$user" --regid "$user" --init-groups --reset-env \
+    part "$name" "${APART[@]}" setpriv --reuid "$user" --regid "$user" --init-groups --reset-env \
         env TMPDIR="$tmp" LONGSHORE_KILL_LOOPS="${LONGSHORE_KILL_LOOPS:-}" \
         ${LONGSHORE_IT_COMPANY:+LONGSHORE_IT_COMPANY=1} \
         ${LONGSHORE_TEST_SHARED_HOST:+LONGSHORE_TEST_SHARED_HOST=1} sh -c 'cd; exec "$@"' sh "$copy" "$@"
@@ -137,11 +198,17 @@ take_subordinate_ids() {
     done
 }
 
+# need_space DIRECTORY MEGABYTES: what a clean build takes, asked before it fails half-way in a way of its own.
+need_space() {
+    local free
+    free=$(df --output=avail -BM "$1" | tail -n 1 | tr -dc 0-9)
+    [ "$free" -ge "$2" ] || die "$1 has $free MB free, and $2 MB are needed"
+}
+
 # Prints the counts and ends the run.
 report() {
     say "result"
-    printf '%s\n' "${LINES[@]}"
-    printf '%d passed, %d failed, %d skipped\n' "$PASSED" "$FAILED" "$SKIPPED"
-    [ "$FAILED" = 0 ] && exit 0
-    exit 1
+    cut -d ' ' -f 4- "$RESULTS"
+    awk '{ p += $1; f += $2; s += $3 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s; exit f > 0 }' "$RESULTS"
+    exit
 }

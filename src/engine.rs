@@ -6,6 +6,7 @@ mod exec;
 mod image;
 mod images;
 mod managers;
+mod request;
 mod run;
 mod transfer;
 mod verbs;
@@ -207,14 +208,15 @@ impl Engine {
     }
 
     /// Compares the records with what is really there: files, layers, locks, processes, cgroups, and mounts as far as this
-    /// process can see them. What belongs to a live owner is never reported. Takes some milliseconds where all is well; what
+    /// process can see them. What dead owners left is cleared away first, and counted in [`Audit::cleared`]; what belongs to
+    /// a live owner is never touched, nor reported. Takes some milliseconds where all is well; what
     /// is found is looked at again for some two seconds, since verbs may be under way.
     ///
     /// # Errors
     /// `Unsupported` for an engine that is not in-process; those of the records.
     ///
     /// # Cancel safety
-    /// Nothing is changed.
+    /// What was removed stays removed.
     pub async fn audit(&self) -> Result<Audit> {
         let (span, verb) = (tracing::info_span!("engine.audit"), Verb::of_engine("engine.audit"));
         let system = &self.local("audit")?.system;

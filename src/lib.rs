@@ -19,11 +19,45 @@
 //!   they run on any executor, or none, and an engine in a `static` is fine.
 //! - A [`Container`] is bound to its engine: it cannot outlive the last handle, nor the process, however that ends. Nothing
 //!   relies on `Drop`: the kernel, and a small helper process that the engine starts, clean up.
-//! - An [`Image`] is pulled from a registry, or from an OCI layout on disk with `oci:DIR`; it is pushed, saved and loaded too.
+//! - An [`Image`] is pulled from a registry, or from what lies on disk with `oci:DIR` or `docker-archive:FILE`; it is pushed,
+//!   saved and loaded too.
 //! - A command in a running container is an [`ExecBuilder`], in the manner of `std::process::Command`.
 //! - With the feature `api`, programs that talk to Docker talk to an engine.
 //! - Many processes can share a root. What belongs to a live one is never touched by another.
 //! - Errors say what to do: branch on [`Error::kind`], show [`Error::report`].
+//!
+//! # Side by side with the caller
+//!
+//! A container is started, looked at and stopped through its handle; a request can be given a deadline, and tells of its
+//! progress. What its caller drops is undone or finished without him.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use longshore::{ContainerSpec, Engine, ExecSpec, RemoveOptions, StopOptions};
+//!
+//! # async fn example(engine: Engine) -> longshore::Result<()> {
+//! engine.pull("postgres:16").progress(|event| println!("{event}")).deadline(Duration::from_secs(300)).await?;
+//! let spec = ContainerSpec::image("postgres:16").name("db").env("POSTGRES_PASSWORD", "x");
+//! let db = engine.run(spec).await?;
+//! let version = db.exec(ExecSpec::new(["postgres", "--version"])).output().await?;
+//! println!("{}", String::from_utf8_lossy(&version.stdout));
+//! db.stop(StopOptions::default()).await?;
+//! println!("{}", db.wait().await?.status);
+//! db.remove(RemoveOptions::default()).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What a host cannot do is an error that says what would help, never a silent change of what was asked for:
+//!
+//! ```
+//! use longshore::Engine;
+//!
+//! for missing in Engine::probe().missing() {
+//!     println!("{}: {}", missing.name, missing.remedy.as_deref().unwrap_or_default());
+//! }
+//! ```
 //!
 //! # The root directory
 //!
@@ -33,6 +67,7 @@
 //! snapshots/          unpacked layers and writable layers
 //! containers/ID/      logs
 //! owners/ID/lock      held while an engine (or its helper, cleaning up after it) lives
+//! locks/              taken while a blob is fetched or a layer unpacked, so that it is done once
 //! ```
 //!
 //! # Seams

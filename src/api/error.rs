@@ -10,7 +10,7 @@
 //!
 //! | kind | status |
 //! |---|---|
-//! | `NotFound` | 404 |
+//! | `NotFound` | 404; of a user in the container, which is no path's, 500 as with Docker |
 //! | `Conflict`, `InvalidState` | 409 |
 //! | `InvalidArgument`, `CommandNotFound`, `CommandNotExecutable`, `Unsupported` options, `UnsafeArchive` | 400 |
 //! | `Unsupported` verbs | 501 |
@@ -99,7 +99,9 @@ impl From<Error> for Failure {
 
 fn status(error: &Error) -> StatusCode {
     let option = matches!(error.object(), Some((ObjectKind::Option, _)));
+    let user = matches!(error.object(), Some((ObjectKind::User, _)));
     match error.kind() {
+        ErrorKind::NotFound if user => StatusCode::INTERNAL_SERVER_ERROR,
         ErrorKind::NotFound if no_image_can_have(error).is_some() => StatusCode::BAD_REQUEST,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::Conflict | ErrorKind::InvalidState => StatusCode::CONFLICT,
@@ -128,6 +130,12 @@ fn words(error: &Error) -> String {
         },
         (ErrorKind::NotFound, Some((ObjectKind::Exec, name))) => format!("No such exec instance: {name}"),
         (ErrorKind::NotFound, Some((ObjectKind::Network, name))) => format!("network {name} not found"),
+        (ErrorKind::NotFound, Some((ObjectKind::User, name))) if report.contains("no such user") => {
+            format!("unable to find user {name}: no matching entries in passwd file")
+        }
+        (ErrorKind::NotFound, Some((ObjectKind::User, name))) => {
+            format!("unable to find group {name}: no matching entries in group file")
+        }
         (ErrorKind::NotFound, Some((ObjectKind::Volume, name))) => format!("get {name}: no such volume"),
         // The client makes exit codes 127 and 126 of these words. Source: docker/cli, cli/command/container/run.go.
         (ErrorKind::CommandNotFound, _) if !report.contains("no such file or directory") => {

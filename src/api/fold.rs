@@ -2,7 +2,7 @@
 //! either. Names of maps (labels, say) are left as they are.
 
 use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_json::{Error, Map, Value};
 
@@ -78,8 +78,10 @@ impl<'de> Deserializer<'de> for Folded {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        let Value::Object(object) = self.0 else {
-            return self.deserialize_any(visitor);
+        let object = match self.0 {
+            Value::Object(object) => object,
+            Value::Null => Map::new(),
+            _ => return Err(Error::custom("an object is needed")),
         };
         let mut known = Map::new();
         for (name, value) in object.into_iter().filter(|(_, value)| !value.is_null()) {

@@ -66,6 +66,8 @@ async fn inspect(call: Call) -> Answer {
         return Err(Error::not_found(ObjectKind::Network, call.name()).into());
     };
     let mut value = body(network);
+    // No address is given out in any of them.
+    value["Status"] = json!({"IPAM": {}});
     fields::fit(Shape::Network, call.version, &mut value);
     Ok(reply::ok(&value))
 }

@@ -252,7 +252,8 @@ impl Shared {
             "cannot {verb} container {}: it belongs to another live process; ask that one",
             record.id.short()
         );
-        Err(Error::new(ErrorKind::InvalidState, message).with_object(ObjectKind::Container, record.id.as_str()))
+        // It is in use, whatever its state: Docker's 409.
+        Err(Error::new(ErrorKind::Conflict, message).with_object(ObjectKind::Container, record.id.as_str()))
     }
 }
 

@@ -14,7 +14,7 @@ use super::local::{Shared, Slot};
 use super::record::{ExitRecord, Record, now_ns};
 use super::state::ContainerState;
 use super::{ContainerExit, RemoveOptions};
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::events::{Event, EventKind};
 use crate::logs::{self, LogSink, LogStream, PumpOptions, PumpReport, Tee};
 use crate::runtime::{Exit, Task};
@@ -24,8 +24,9 @@ use crate::types::{ContainerId, ExitStatus};
 /// How long output may take to drain once the first process has ended: only a process outside can hold a pipe open then.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);
 
-/// How long until an exit that could not be recorded is tried again.
+/// How long until an exit that could not be recorded is tried again: at first, and at most.
 const RETRY: Duration = Duration::from_millis(200);
+const RETRY_AT_MOST: Duration = Duration::from_secs(5);
 
 /// Our ends of a running container's streams.
 pub(crate) struct Streams {
@@ -122,8 +123,8 @@ impl Shared {
         }
     }
 
-    /// What was renamed or updated since the start stays so. An end is not lost for want of space: who waits learns of it
-    /// at once, and it is recorded as soon as there is some.
+    /// What was renamed or updated since the start stays so. An end is not lost where it cannot be recorded, for want of
+    /// space or of descriptors, say: who waits learns of it at once, and it is recorded as soon as that can be.
     async fn record_end(&self, started: Record, slot: &Slot, exit: ContainerExit) -> Record {
         let mut turn = slot.turn.lock().await;
         slot.set_live(None);
@@ -132,6 +133,7 @@ impl Shared {
             self.tell(self.event(&record, "oom")).await;
         }
         let (finished, exit) = (Some(now_ns()), Some(ExitRecord::from(exit)));
+        let mut pause = RETRY;
         loop {
             record.body.finished_ns = finished;
             record.body.exit = exit;
@@ -141,13 +143,11 @@ impl Shared {
                 break;
             };
             tracing::warn!(container = %record.id, error = error.report(), "an exit could not be recorded");
-            if !matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Unavailable) {
-                break;
-            }
             slot.tell_ended(finished, exit, false);
             // Others have their turn: a removal makes space.
             drop(turn);
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_AT_MOST);
             turn = slot.turn.lock().await;
             record = match self.read(&started.id).await {
                 Err(error) if error.is_not_found() => return record,

@@ -2,16 +2,15 @@
 //!
 //! Docker's rules of merging: FEATURES H1, and <https://docs.docker.com/reference/dockerfile/#understand-how-cmd-and-entrypoint-interact>.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    BoxBuilder, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxMemoryBuilder,
-    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxSeccomp,
-    Mount, MountBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, Spec, SpecBuilder,
-    UserBuilder,
+    BoxBuilder, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpu, LinuxMemoryBuilder, LinuxNamespaceBuilder,
+    LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxSeccomp, Mount, MountBuilder,
+    PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, Spec, SpecBuilder, UserBuilder,
 };
 use serde::{Deserialize, Serialize};
 
@@ -149,6 +148,10 @@ fn planned(
         .linux(linux(spec, filter)?);
     if let Some(domain) = &spec.domainname {
         builder = builder.domainname(domain);
+    }
+    if !spec.annotations.is_empty() {
+        let annotations = spec.annotations.clone().into_iter();
+        builder = builder.annotations(annotations.collect::<HashMap<_, _>>());
     }
     let mut planned = builder.build().map_err(build_error)?;
     planned.set_root(None);
@@ -334,28 +337,34 @@ pub(crate) fn resources(limits: &Limits) -> Result<LinuxResources> {
     if let Some(memory) = memory(limits)? {
         builder = builder.memory(memory);
     }
-    let quota = limits
-        .nano_cpus
-        .filter(|cpus| *cpus != 0)
-        .map(|cpus| (cpus / 1000 * CPU_PERIOD / 1_000_000) as i64);
-    let shares = limits.cpu_shares.filter(|shares| *shares != 0);
-    if quota.is_some() || shares.is_some() || limits.cpuset_cpus.is_some() {
-        let mut cpu = LinuxCpuBuilder::default();
-        if let Some(quota) = quota {
-            cpu = cpu.quota(quota).period(CPU_PERIOD);
-        }
-        if let Some(shares) = shares {
-            cpu = cpu.shares(shares);
-        }
-        if let Some(cpus) = &limits.cpuset_cpus {
-            cpu = cpu.cpus(cpus);
-        }
-        builder = builder.cpu(cpu.build().map_err(build_error)?);
+    if let Some(cpu) = cpu(limits) {
+        builder = builder.cpu(cpu);
     }
     if let Some(pids) = limits.pids.filter(|pids| *pids > 0) {
         builder = builder.pids(LinuxPidsBuilder::default().limit(pids).build().map_err(build_error)?);
     }
     builder.build().map_err(build_error)
+}
+
+/// Time, weight and sets of CPUs, if any of them is limited. Zero is no limit.
+fn cpu(limits: &Limits) -> Option<LinuxCpu> {
+    let mut cpu = LinuxCpu::default();
+    match limits.nano_cpus.filter(|cpus| *cpus != 0) {
+        Some(cpus) => {
+            cpu.set_quota(Some((cpus / 1000 * CPU_PERIOD / 1_000_000) as i64))
+                .set_period(Some(CPU_PERIOD));
+        }
+        None => {
+            cpu.set_quota(limits.cpu_quota_us.filter(|quota| *quota != 0))
+                .set_period(limits.cpu_period_us.filter(|period| *period != 0));
+        }
+    }
+    cpu.set_shares(limits.cpu_shares.filter(|shares| *shares != 0))
+        .set_realtime_runtime(limits.cpu_rt_runtime_us.filter(|runtime| *runtime != 0))
+        .set_realtime_period(limits.cpu_rt_period_us.filter(|period| *period != 0))
+        .set_cpus(limits.cpuset_cpus.clone())
+        .set_mems(limits.cpuset_mems.clone());
+    (cpu != LinuxCpu::default()).then_some(cpu)
 }
 
 fn memory(limits: &Limits) -> Result<Option<oci_spec::runtime::LinuxMemory>> {
@@ -366,7 +375,9 @@ fn memory(limits: &Limits) -> Result<Option<oci_spec::runtime::LinuxMemory>> {
         .memory_swap
         .filter(|swap| *swap != 0)
         .or_else(|| limit.map(|limit| limit.saturating_mul(2)));
-    if limit.is_none() && reservation.is_none() && limits.memory_swap.is_none() {
+    let oom_kill_disable = limits.oom_kill_disable.filter(|disable| *disable);
+    let others = limits.memory_swap.is_some() || limits.memory_swappiness.is_some() || oom_kill_disable.is_some();
+    if limit.is_none() && reservation.is_none() && !others {
         return Ok(None);
     }
     let mut builder = LinuxMemoryBuilder::default();
@@ -378,6 +389,12 @@ fn memory(limits: &Limits) -> Result<Option<oci_spec::runtime::LinuxMemory>> {
     }
     if let Some(swap) = swap {
         builder = builder.swap(swap);
+    }
+    if let Some(swappiness) = limits.memory_swappiness {
+        builder = builder.swappiness(swappiness);
+    }
+    if let Some(disable) = oom_kill_disable {
+        builder = builder.disable_oom_killer(disable);
     }
     builder.build().map(Some).map_err(build_error)
 }

@@ -91,12 +91,27 @@ pub struct Limits {
     pub memory_reservation: Option<Bytes>,
     /// Most memory and swap together, in bytes; -1 is no limit. Docker's `--memory-swap`.
     pub memory_swap: Option<i64>,
+    /// How readily the kernel swaps it out, 0 to 100. Version 1 of cgroups alone; elsewhere it is left out with a warning.
+    pub memory_swappiness: Option<u64>,
+    /// Whether a container that is out of memory waits for some instead of being killed. Version 1 of cgroups alone;
+    /// elsewhere it is left out with a warning.
+    pub oom_kill_disable: Option<bool>,
     /// CPU time in units of 1e-9 CPUs: 1.5 CPUs are 1,500,000,000.
     pub nano_cpus: Option<u64>,
+    /// CPU time in each period, in microseconds; -1 is no limit. Another way to say `nano_cpus`, so not together with it.
+    pub cpu_quota_us: Option<i64>,
+    /// The period of `cpu_quota_us`, in microseconds: 1,000 to 1,000,000. The kernel's default is 100,000.
+    pub cpu_period_us: Option<u64>,
+    /// Time for realtime tasks in each realtime period, in microseconds. Version 1 of cgroups alone.
+    pub cpu_rt_runtime_us: Option<i64>,
+    /// The period of `cpu_rt_runtime_us`, in microseconds.
+    pub cpu_rt_period_us: Option<u64>,
     /// Relative weight, 2 to 262144; Docker's default is 1024.
     pub cpu_shares: Option<u64>,
     /// CPUs to run on, `0-2,4`.
     pub cpuset_cpus: Option<String>,
+    /// Memory nodes to use, `0-1`.
+    pub cpuset_mems: Option<String>,
     /// Most processes and threads.
     pub pids: Option<i64>,
     /// Start without a limit that the host cannot set, with a warning, instead of refusing.
@@ -147,6 +162,9 @@ pub struct ContainerSpec {
     pub stdin_once: bool,
     /// Labels, over the image's.
     pub labels: BTreeMap<String, String>,
+    /// Annotations: what the OCI runtime spec passes on to runtimes and hooks. They are no labels: no list filters by them.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
     /// What `stop` sends; default the image's STOPSIGNAL, else TERM.
     pub stop_signal: Option<Signal>,
     /// How long `stop` waits before it kills; default 10 seconds.
@@ -238,6 +256,13 @@ impl ContainerSpec {
     #[must_use]
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets an annotation.
+    #[must_use]
+    pub fn annotation(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.annotations.insert(name.into(), value.into());
         self
     }
 

@@ -8,7 +8,7 @@ use super::local::{Live, Shared, Slot};
 use super::monitor::Streams;
 use super::peer;
 use super::plan;
-use super::record::{Record, now_ns};
+use super::record::{ExitRecord, Record, now_ns};
 use super::state::{ContainerState, Move, Verb, decide};
 use super::stubs;
 use crate::driver::Cancel;
@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::logs::{LogSink, LogStream};
 use crate::runtime::{Launch, Started};
 use crate::sys::blocking::blocking;
-use crate::types::{Outcome, Signal};
+use crate::types::{ExitStatus, Outcome, Signal};
 
 impl Shared {
     pub(crate) async fn start(self: &Arc<Self>, name: &str, cancel: &Cancel) -> Result<Outcome> {
@@ -129,13 +129,28 @@ impl Shared {
         Ok(planned)
     }
 
-    /// A container that could not be started stays as it was, with the reason noted.
+    /// A container that could not be started stays as it was, with the reason and Docker's exit code noted.
     async fn note_failure(&self, mut record: Record, error: &Error) {
         record.body.error = Some(error.report());
+        if error.kind() != &ErrorKind::Cancelled {
+            record.body.exit = Some(ExitRecord {
+                status: ExitStatus::exited(exit_code(error)),
+                oom_killed: None,
+            });
+        }
         let state = record.state;
         if let Err(error) = self.record_state(&mut record, state, "die").await {
             tracing::warn!(container = %record.id, error = error.report(), "a failed start could not be noted");
         }
+    }
+}
+
+/// The exit code of a container that could not start. Source: moby, daemon/start.go and daemon/errors.go.
+fn exit_code(error: &Error) -> u8 {
+    match (error.kind(), error.errno()) {
+        (ErrorKind::CommandNotFound, _) | (_, Some(libc::ENOTDIR)) => 127,
+        (ErrorKind::CommandNotExecutable, _) | (_, Some(libc::EACCES)) => 126,
+        _ => 128,
     }
 }
 

@@ -526,6 +526,44 @@ async fn g1_every_verb_in_every_state_of_the_manager() {
     }
 }
 
+/// Whatever it is for which an end cannot be written down, nobody waits for it in vain, and it is written down later.
+#[tokio::test]
+async fn g2_an_end_that_cannot_be_recorded_is_told_and_recorded_later() {
+    let bench = bench();
+    let containers = &bench.containers;
+    let created = containers.create(spec(["sleep"])).await.unwrap();
+    let id = created.id.as_str();
+    containers.start(id).await.unwrap();
+    let before = containers.wait(id, WaitCondition::NextExit).await.unwrap();
+    // A refusal of another kind than that of a full disk: the table is gone.
+    let run = rusqlite::Connection::open(bench._dir.path().join("root/run.db")).unwrap();
+    containers
+        .0
+        .slot(&created.id)
+        .live()
+        .unwrap()
+        .task
+        .signal(Signal::KILL, false)
+        .await
+        .unwrap();
+    run.execute_batch("ALTER TABLE containers RENAME TO lost").unwrap();
+    let patience = Duration::from_secs(20);
+    let exit = tokio::time::timeout(patience, before).await.unwrap().unwrap();
+    assert_eq!(exit.status.signal(), Some(9));
+    run.execute_batch("ALTER TABLE lost RENAME TO containers").unwrap();
+    for condition in [WaitCondition::Exited, WaitCondition::NotRunning] {
+        let after = tokio::time::timeout(patience, async { containers.wait(id, condition).await.unwrap().await });
+        assert_eq!(after.await.unwrap().unwrap().status.signal(), Some(9));
+    }
+    let recorded = async {
+        while containers.inspect(id).await.unwrap().state != ContainerState::Exited {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(patience, recorded).await.unwrap();
+    containers.remove(id, RemoveOptions::default()).await.unwrap();
+}
+
 #[tokio::test]
 async fn g2_conditions_of_wait() {
     let bench = bench();

@@ -1,6 +1,6 @@
 //! `update`: limits, of a running container at once.
 
-use oci_spec::runtime::{LinuxCpuBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder};
+use oci_spec::runtime::{LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder};
 
 use super::local::Shared;
 use super::plan;
@@ -36,9 +36,16 @@ fn merge(old: &Limits, new: &Limits) -> Limits {
         memory: new.memory.or(old.memory),
         memory_reservation: new.memory_reservation.or(old.memory_reservation),
         memory_swap: new.memory_swap.or(old.memory_swap),
+        memory_swappiness: new.memory_swappiness.or(old.memory_swappiness),
+        oom_kill_disable: new.oom_kill_disable.or(old.oom_kill_disable),
         nano_cpus: new.nano_cpus.or(old.nano_cpus),
+        cpu_quota_us: new.cpu_quota_us.or(old.cpu_quota_us),
+        cpu_period_us: new.cpu_period_us.or(old.cpu_period_us),
+        cpu_rt_runtime_us: new.cpu_rt_runtime_us.or(old.cpu_rt_runtime_us),
+        cpu_rt_period_us: new.cpu_rt_period_us.or(old.cpu_rt_period_us),
         cpu_shares: new.cpu_shares.or(old.cpu_shares),
         cpuset_cpus: new.cpuset_cpus.clone().or_else(|| old.cpuset_cpus.clone()),
+        cpuset_mems: new.cpuset_mems.clone().or_else(|| old.cpuset_mems.clone()),
         pids: new.pids.or(old.pids),
         best_effort: old.best_effort,
     }
@@ -48,8 +55,7 @@ fn merge(old: &Limits, new: &Limits) -> Limits {
 fn changes(merged: &Limits, new: &Limits) -> Result<LinuxResources> {
     let planned = plan::resources(merged)?;
     let mut builder = LinuxResourcesBuilder::default();
-    let memory = new.memory.is_some() || new.memory_reservation.is_some() || new.memory_swap.is_some();
-    if let Some(mut memory) = planned.memory().filter(|_| memory) {
+    if let Some(mut memory) = planned.memory().filter(|_| touches_memory(new)) {
         if new.memory.is_some_and(|limit| limit.get() == 0) {
             memory.set_limit(Some(-1));
             memory.set_swap(Some(-1));
@@ -60,12 +66,9 @@ fn changes(merged: &Limits, new: &Limits) -> Result<LinuxResources> {
         memory.set_limit(Some(-1)).set_swap(Some(-1));
         builder = builder.memory(memory);
     }
-    if new.nano_cpus.is_some() || new.cpu_shares.is_some() || new.cpuset_cpus.is_some() {
-        let mut cpu = planned
-            .cpu()
-            .clone()
-            .map_or_else(|| LinuxCpuBuilder::default().build().map_err(made), Ok)?;
-        if new.nano_cpus == Some(0) {
+    if touches_cpu(new) {
+        let mut cpu = planned.cpu().clone().unwrap_or_default();
+        if (new.nano_cpus == Some(0) || new.cpu_quota_us == Some(0)) && cpu.quota().is_none() {
             cpu.set_quota(Some(-1));
         }
         builder = builder.cpu(cpu);
@@ -75,6 +78,25 @@ fn changes(merged: &Limits, new: &Limits) -> Result<LinuxResources> {
         builder = builder.pids(LinuxPidsBuilder::default().limit(limit).build().map_err(made)?);
     }
     builder.build().map_err(made)
+}
+
+fn touches_memory(new: &Limits) -> bool {
+    new.memory.is_some()
+        || new.memory_reservation.is_some()
+        || new.memory_swap.is_some()
+        || new.memory_swappiness.is_some()
+        || new.oom_kill_disable.is_some()
+}
+
+fn touches_cpu(new: &Limits) -> bool {
+    new.nano_cpus.is_some()
+        || new.cpu_quota_us.is_some()
+        || new.cpu_period_us.is_some()
+        || new.cpu_rt_runtime_us.is_some()
+        || new.cpu_rt_period_us.is_some()
+        || new.cpu_shares.is_some()
+        || new.cpuset_cpus.is_some()
+        || new.cpuset_mems.is_some()
 }
 
 fn made(error: oci_spec::OciSpecError) -> Error {

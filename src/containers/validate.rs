@@ -36,6 +36,13 @@ pub(crate) fn validate(spec: &ContainerSpec) -> Result<()> {
     check_paths(spec)?;
     check_limits(&spec.limits)?;
     spec.ulimits.iter().try_for_each(check_ulimit)?;
+    for (name, value) in &spec.annotations {
+        if name.is_empty() {
+            return Err(option("annotation", "it has no name"));
+        }
+        no_nul("annotation", name)?;
+        no_nul("annotation", value)?;
+    }
     CapabilitySet::docker().tweak(&spec.cap_add, &spec.cap_drop)?;
     if let Some(score) = spec.oom_score_adj
         && !(-1000..=1000).contains(&score)
@@ -155,9 +162,41 @@ pub(crate) fn check_limits(limits: &Limits) -> Result<()> {
     {
         return Err(option("cpu_shares", "2 to 262144"));
     }
-    let cpuset_ok = |set: &String| set.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b','));
-    if !limits.cpuset_cpus.as_ref().is_none_or(cpuset_ok) {
+    let set_ok = |set: &String| set.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b','));
+    if !limits.cpuset_cpus.as_ref().is_none_or(set_ok) {
         return Err(option("cpuset_cpus", "a list such as 0-2,4"));
+    }
+    if !limits.cpuset_mems.as_ref().is_none_or(set_ok) {
+        return Err(option("cpuset_mems", "a list such as 0-1"));
+    }
+    if limits.memory_swappiness.is_some_and(|swappiness| swappiness > 100) {
+        return Err(option("memory_swappiness", "0 to 100"));
+    }
+    check_periods(limits)
+}
+
+/// Source: Documentation/scheduler/sched-bwc.rst and sched-rt-group.rst of the kernel; moby, `verifyPlatformContainerResources`.
+fn check_periods(limits: &Limits) -> Result<()> {
+    let (quota, period) = (
+        limits.cpu_quota_us.filter(|quota| *quota != 0),
+        limits.cpu_period_us.filter(|period| *period != 0),
+    );
+    if limits.nano_cpus.is_some_and(|cpus| cpus != 0) && (quota.is_some() || period.is_some()) {
+        let why = "nano_cpus is set already, and says the same";
+        return Err(option("cpu_quota_us or cpu_period_us", why));
+    }
+    if period.is_some_and(|period| !(1_000..=1_000_000).contains(&period)) {
+        return Err(option("cpu_period_us", "1,000 to 1,000,000"));
+    }
+    if quota.is_some_and(|quota| quota != -1 && quota < 1_000) {
+        return Err(option("cpu_quota_us", "at least 1,000, or -1 for no limit"));
+    }
+    let (runtime, period) = (
+        limits.cpu_rt_runtime_us.unwrap_or(0),
+        limits.cpu_rt_period_us.filter(|period| *period != 0),
+    );
+    if runtime < -1 || period.is_some_and(|period| runtime > 0 && runtime.unsigned_abs() > period) {
+        return Err(option("cpu_rt_runtime_us", "it cannot be more than its period"));
     }
     Ok(())
 }
@@ -184,6 +223,11 @@ mod tests {
     #[test]
     fn what_can_never_work_is_refused() {
         let good = || ContainerSpec::image("busybox");
+        let limited = |set: fn(&mut Limits)| {
+            let mut spec = good();
+            set(&mut spec.limits);
+            spec
+        };
         let bad = [
             ContainerSpec::image(""),
             good().name("-x"),
@@ -199,6 +243,13 @@ mod tests {
             good().memory(Bytes::mib(1)),
             good().cpus(0.001),
             good().cap_add("NOPE"),
+            good().annotation("", "x"),
+            limited(|limits| limits.cpuset_mems = Some("a".to_owned())),
+            limited(|limits| limits.memory_swappiness = Some(101)),
+            limited(|limits| limits.cpu_period_us = Some(999)),
+            limited(|limits| limits.cpu_quota_us = Some(1)),
+            limited(|limits| (limits.nano_cpus, limits.cpu_quota_us) = (Some(1_000_000_000), Some(50_000))),
+            limited(|limits| (limits.cpu_rt_period_us, limits.cpu_rt_runtime_us) = (Some(10), Some(11))),
             good().ulimit("nofile", 10, 5),
             good().ulimit("nope", 1, 1),
         ];

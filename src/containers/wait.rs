@@ -163,7 +163,7 @@ fn first_process(record: &Record) -> Option<OwnedFd> {
     peer::open(process).ok()
 }
 
-/// What a wait for a container that never ran gives: Docker's zero.
+/// What a wait for a container gives that never ran, nor was tried to be started: Docker's zero.
 fn never_ran() -> ContainerExit {
     ContainerExit {
         status: ExitStatus::exited(0),
@@ -176,7 +176,7 @@ fn settled(record: &Record, condition: WaitCondition) -> Option<ContainerExit> {
     let exit = record.body.exit.map(ContainerExit::from);
     match (condition, record.state) {
         (WaitCondition::Exited | WaitCondition::NotRunning, ContainerState::Exited) => exit,
-        (WaitCondition::NotRunning, ContainerState::Created) => Some(never_ran()),
+        (WaitCondition::NotRunning, ContainerState::Created) => exit.or_else(|| Some(never_ran())),
         _ => None,
     }
 }

@@ -1,5 +1,7 @@
 //! A handle on a container.
 
+use std::sync::Arc;
+
 use super::Engine;
 use super::exec::ExecBuilder;
 use crate::containers::{
@@ -89,8 +91,8 @@ impl Container {
         ExecBuilder::new(self.clone(), spec)
     }
 
-    pub(crate) fn containers(&self) -> &dyn ContainerManager {
-        &**self.engine.containers()
+    pub(crate) fn containers(&self) -> &Arc<dyn ContainerManager> {
+        self.engine.containers()
     }
 
     /// Sends a signal to its first process.

@@ -2,13 +2,14 @@
 
 use std::future::IntoFuture;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 
 use super::Container;
 use super::run::Output;
-use crate::containers::{AttachOptions, Attached, ExecInfo, ExecSpec, SlowReader};
+use crate::containers::{AttachOptions, Attached, ContainerManager, ExecInfo, ExecSpec, SlowReader};
 use crate::error::{Error, Result};
 use crate::logs::{LogStream, TeeItem};
 use crate::types::ExitStatus;
@@ -123,7 +124,8 @@ impl ExecBuilder {
 /// Bytes of stdin that are queued at once.
 const PIECE: usize = 64 << 10;
 
-async fn collect(attached: &mut Attached) -> Result<(Vec<u8>, Vec<u8>)> {
+/// Everything that comes, to the end.
+pub(super) async fn collect(attached: &mut Attached) -> Result<(Vec<u8>, Vec<u8>)> {
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     while let Some(item) = attached.output.next().await {
         let TeeItem::Chunk(chunk) = item else {
@@ -156,23 +158,65 @@ impl RunningExec {
     ///
     /// # Errors
     /// As [`ContainerManager::exec_wait`](crate::ContainerManager::exec_wait).
-    pub async fn wait(&self) -> Result<ExitStatus> {
-        self.container.containers().exec_wait(&self.id).await
+    pub fn wait(&self) -> impl Future<Output = Result<ExitStatus>> + Send + use<> {
+        let (containers, id) = self.parts();
+        async move { containers.exec_wait(&id).await }
     }
 
     /// Everything about it.
     ///
     /// # Errors
     /// As [`ContainerManager::exec_inspect`](crate::ContainerManager::exec_inspect).
-    pub async fn inspect(&self) -> Result<ExecInfo> {
-        self.container.containers().exec_inspect(&self.id).await
+    pub fn inspect(&self) -> impl Future<Output = Result<ExecInfo>> + Send + use<> {
+        let (containers, id) = self.parts();
+        async move { containers.exec_inspect(&id).await }
     }
 
     /// Sets the size of its terminal.
     ///
     /// # Errors
     /// As [`ContainerManager::exec_resize`](crate::ContainerManager::exec_resize).
-    pub async fn resize(&self, rows: u16, columns: u16) -> Result<()> {
-        self.container.containers().exec_resize(&self.id, rows, columns).await
+    pub fn resize(&self, rows: u16, columns: u16) -> impl Future<Output = Result<()>> + Send + use<> {
+        let (containers, id) = self.parts();
+        async move { containers.exec_resize(&id, rows, columns).await }
+    }
+
+    /// What a future needs of it. One that borrowed it would not be `Send`, as its streams are not `Sync`.
+    fn parts(&self) -> (Arc<dyn ContainerManager>, String) {
+        (Arc::clone(self.container.containers()), self.id.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::containers::{RemoveOptions, StopOptions};
+    use crate::engine::Engine;
+
+    fn sent<F: Future + Send>(_: impl FnOnce() -> F) {}
+
+    /// Whatever a handle gives can be spawned; nothing of it runs here.
+    #[test]
+    fn futures_of_handles_can_be_sent() {
+        let container: fn() -> Container = || unreachable!();
+        let running: fn() -> RunningExec = || unreachable!();
+        sent(|| async move { container().start().await });
+        sent(|| async move { container().wait().await });
+        sent(|| async move { container().stop(StopOptions::default()).await });
+        sent(|| async move { container().remove(RemoveOptions::force()).await });
+        sent(|| async move { container().exec(ExecSpec::new(["true"])).output().await });
+        sent(|| async move {
+            let running = running();
+            (
+                running.wait().await,
+                running.inspect().await,
+                running.resize(1, 1).await,
+            )
+        });
+        let engine: fn() -> Engine = || unreachable!();
+        sent(|| async move { engine().run(crate::ContainerSpec::image("x")).output().await });
+        sent(|| async move { engine().pull("x").await });
+        sent(|| async move { engine().push("x").await });
+        sent(|| async move { engine().save(["x"]).await });
     }
 }

@@ -4,6 +4,7 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::time::Duration;
 
+use super::request::progress_and_deadline;
 use super::{Engine, SaveBuilder, Verb};
 use crate::containers::ContainerSpec;
 use crate::error::{ObjectKind, Result};
@@ -85,6 +86,8 @@ pub struct PullBuilder {
     deadline: Option<Duration>,
 }
 
+progress_and_deadline!(PullBuilder);
+
 impl PullBuilder {
     pub(crate) fn new(engine: Engine, source: String) -> Self {
         let (policy, progress) = (Pull::Always, Progress::default());
@@ -114,18 +117,6 @@ impl PullBuilder {
     /// Who is asking. Default nobody in particular.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
-        self
-    }
-
-    /// Where progress goes.
-    pub fn progress(mut self, report: impl Fn(ProgressEvent) + Send + Sync + 'static) -> Self {
-        self.progress = Progress::new(report);
-        self
-    }
-
-    /// How long it may take.
-    pub fn deadline(mut self, limit: Duration) -> Self {
-        self.deadline = Some(limit);
         self
     }
 

@@ -4,15 +4,14 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-
+use super::exec::collect;
+use super::request::progress_and_deadline;
 use super::{Container, Engine, Verb};
 use crate::containers::{AttachOptions, ContainerSpec, RemoveOptions, SlowReader};
-use crate::error::{Error, ObjectKind, Result};
+use crate::error::{ObjectKind, Result};
 use crate::images::Pull;
-use crate::logs::{LogStream, TeeItem};
 use crate::progress::{Progress, ProgressEvent};
-use crate::types::ExitStatus;
+use crate::types::{ExitStatus, ImageSource};
 
 /// What a container wrote and how it ended, as [`std::process::Output`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +38,8 @@ pub struct RunBuilder {
     deadline: Option<Duration>,
 }
 
+progress_and_deadline!(RunBuilder);
+
 impl RunBuilder {
     pub(crate) fn new(engine: Engine, spec: ContainerSpec) -> Self {
         Self {
@@ -53,18 +54,6 @@ impl RunBuilder {
     /// When to pull the image. Default [`Pull::Missing`].
     pub fn pull(mut self, policy: Pull) -> Self {
         self.pull = policy;
-        self
-    }
-
-    /// Where the pull's progress goes.
-    pub fn progress(mut self, report: impl Fn(ProgressEvent) + Send + Sync + 'static) -> Self {
-        self.progress = Progress::new(report);
-        self
-    }
-
-    /// How long everything together may take.
-    pub fn deadline(mut self, limit: Duration) -> Self {
-        self.deadline = Some(limit);
         self
     }
 
@@ -89,16 +78,7 @@ impl RunBuilder {
         let mut attached = guard.container().attach(AttachOptions::slow(SlowReader::Keep)).await?;
         drop(attached.input.take());
         guard.container().start().await?;
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        while let Some(item) = attached.output.next().await {
-            let TeeItem::Chunk(chunk) = item else {
-                return Err(Error::internal("output was lost for a reader that must not lose any"));
-            };
-            match chunk.stream {
-                LogStream::Stdout => stdout.extend_from_slice(&chunk.bytes),
-                LogStream::Stderr => stderr.extend_from_slice(&chunk.bytes),
-            }
-        }
+        let (stdout, stderr) = collect(&mut attached).await?;
         let exit = guard.container().wait().await?;
         guard.container().remove(RemoveOptions::force()).await?;
         guard.disarm();
@@ -119,7 +99,7 @@ impl RunBuilder {
                 .policy(self.pull)
                 .report_to(self.progress.clone());
             let image = pull.platform_of(&spec).await?;
-            if spec.image.starts_with("oci:") {
+            if ImageSource::is_on_disk(&spec.image) {
                 spec.image = image.id().to_string();
             }
         }
@@ -128,7 +108,7 @@ impl RunBuilder {
 
     /// Whether the image needs no pull: it is here, under the name or id given, and that is enough.
     async fn is_here(&self) -> Result<bool> {
-        if matches!(self.pull, Pull::Always | Pull::Newer) || self.spec.image.starts_with("oci:") {
+        if matches!(self.pull, Pull::Always | Pull::Newer) || ImageSource::is_on_disk(&self.spec.image) {
             return Ok(false);
         }
         match self.engine.images().inspect(&self.spec.image).await {

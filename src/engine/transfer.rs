@@ -4,11 +4,14 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::time::Duration;
 
+use super::request::progress_and_deadline;
 use super::{Engine, Image, Verb};
 use crate::error::{ObjectKind, Result};
 use crate::images::{ArchiveFormat, ByteStream, Credentials, ImportRequest, Loaded, PushRequest, Pushed};
 use crate::progress::{Progress, ProgressEvent};
 use crate::types::{Platform, Reference};
+
+progress_and_deadline!(PushBuilder, LoadBuilder, ImportBuilder);
 
 type Answer<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
@@ -45,18 +48,6 @@ impl PushBuilder {
     /// Who is asking. Default nobody in particular.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
-        self
-    }
-
-    /// Where progress goes.
-    pub fn progress(mut self, report: impl Fn(ProgressEvent) + Send + Sync + 'static) -> Self {
-        self.progress = Progress::new(report);
-        self
-    }
-
-    /// How long it may take.
-    pub fn deadline(mut self, limit: Duration) -> Self {
-        self.deadline = Some(limit);
         self
     }
 
@@ -160,18 +151,6 @@ impl LoadBuilder {
         self.platform = Some(platform);
         self
     }
-
-    /// Where progress goes.
-    pub fn progress(mut self, report: impl Fn(ProgressEvent) + Send + Sync + 'static) -> Self {
-        self.progress = Progress::new(report);
-        self
-    }
-
-    /// How long it may take.
-    pub fn deadline(mut self, limit: Duration) -> Self {
-        self.deadline = Some(limit);
-        self
-    }
 }
 
 impl IntoFuture for LoadBuilder {
@@ -240,18 +219,6 @@ impl ImportBuilder {
     /// What it runs on. Default the host's platform.
     pub fn platform(mut self, platform: Platform) -> Self {
         self.request = self.request.platform(platform);
-        self
-    }
-
-    /// Where progress goes.
-    pub fn progress(mut self, report: impl Fn(ProgressEvent) + Send + Sync + 'static) -> Self {
-        self.progress = Progress::new(report);
-        self
-    }
-
-    /// How long it may take.
-    pub fn deadline(mut self, limit: Duration) -> Self {
-        self.deadline = Some(limit);
         self
     }
 }

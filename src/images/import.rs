@@ -85,11 +85,11 @@ impl LocalImages {
             .map(|descriptor| Node::blob(&descriptor.digest))
             .to_vec();
         self.hold(&lease, nodes.clone()).await?;
-        self.keep_manifest(&ManifestBlob {
+        let config = ManifestBlob {
             descriptor: described,
             bytes: bytes.into(),
-        })
-        .await?;
+        };
+        self.keep_manifest(&config, &lease).await?;
         let names: Vec<_> = request.name.iter().cloned().collect();
         let arrival = Arrival {
             chosen: &chosen,

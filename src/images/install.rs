@@ -45,7 +45,7 @@ impl LocalImages {
         let chosen = arrival.chosen;
         self.hold(lease, held.clone()).await?;
         progress.report(resolved(chosen));
-        self.keep_manifest(&chosen.blob).await?;
+        self.keep_manifest(&chosen.blob, lease).await?;
         let unpacker = &self.parts.unpacker;
         let source = || Arc::clone(&arrival.source);
         let config = unpacker
@@ -64,7 +64,14 @@ impl LocalImages {
         unpacker.sync(&blobs_of(&record)).await?;
         let id = record.id;
         let names = arrival.names.to_vec();
-        let record = self.parts.store.call(move |store| put(store, record, &names)).await?;
+        // Written even if the caller goes away now: until then nobody may take the blobs for unneeded.
+        let kept = Arc::clone(lease);
+        let write = move |store: &Store| {
+            let written = put(store, record, &names);
+            drop(kept);
+            written
+        };
+        let record = self.parts.store.call(write).await?;
         self.tell(arrival.action, id, arrival.names.first()).await;
         self.info_of(record).await
     }
@@ -74,8 +81,9 @@ impl LocalImages {
         self.parts.store.call(move |_| lease.add(&nodes)).await
     }
 
-    /// Puts a manifest, which is in memory as a whole, into the content store.
-    pub(super) async fn keep_manifest(&self, blob: &ManifestBlob) -> Result<()> {
+    /// Puts a manifest, which is in memory as a whole, into the content store. The lease is held until it is there, whatever
+    /// becomes of the caller: whoever waits for the lease finds it then.
+    pub(super) async fn keep_manifest(&self, blob: &ManifestBlob, lease: &Arc<Lease>) -> Result<()> {
         let descriptor = &blob.descriptor;
         if self.parts.content.info(&descriptor.digest).await?.is_some() {
             return Ok(());
@@ -85,10 +93,12 @@ impl LocalImages {
             .content
             .ingest(Some(&descriptor.digest), Some(descriptor.size))
             .await?;
-        let bytes = blob.bytes.clone();
+        let (bytes, kept) = (blob.bytes.clone(), Arc::clone(lease));
         let written = tokio::task::spawn_blocking(move || {
             ingest.write(&bytes)?;
-            ingest.commit().map(drop)
+            let committed = ingest.commit().map(drop);
+            drop(kept);
+            committed
         });
         written
             .await

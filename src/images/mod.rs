@@ -69,8 +69,9 @@ pub enum Pull {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PullRequest {
-    /// From where. A layout on disk is read whatever the policy says; its image gets the name it has in the layout
-    /// (`org.opencontainers.image.ref.name`) if that is a reference, and no name otherwise.
+    /// From where. A layout or an archive on disk is read whatever the policy says. An image of a layout gets the name it
+    /// has there (`org.opencontainers.image.ref.name`) if that is a reference, and no name otherwise; one of an archive
+    /// gets the name that was asked for, or else all that it has there.
     pub source: ImageSource,
     /// For which platform; `None` is the host's. An image that exists for one platform alone is taken as it is, unless a
     /// platform is asked for here.

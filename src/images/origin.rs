@@ -55,6 +55,7 @@ impl Origin {
                     shown: reference.familiar(),
                 })
             }
+            ImageSource::DockerArchive { .. } => Err(Error::internal("an archive is loaded, not opened as a source")),
             ImageSource::OciLayout { dir, name } => {
                 let layout = LayoutRegistry::open(dir).await?;
                 let top = layout.select(name.as_deref()).await?;

@@ -54,6 +54,10 @@ impl LocalImages {
     }
 
     async fn ask_and_fetch(&self, request: &PullRequest, progress: &Progress) -> Result<ImageInfo> {
+        if let ImageSource::DockerArchive { file, name } = &request.source {
+            let platform = request.platform.as_ref();
+            return self.pull_archive(file, name.as_ref(), platform, progress).await;
+        }
         let origin = Origin::open(request, self.parts.registries.as_ref()).await?;
         self.fetch(&origin, request.platform.as_ref(), progress).await
     }

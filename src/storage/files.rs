@@ -12,7 +12,7 @@ pub(crate) use crate::sys::blocking::blocking;
 pub(crate) fn random_name(length: usize) -> Result<String> {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let mut raw = vec![0u8; length];
-    getrandom::fill(&mut raw).map_err(|e| Error::internal(format!("the kernel gave no random numbers: {e}")))?;
+    crate::sys::random::fill(&mut raw)?;
     Ok(raw.iter().map(|b| char::from(ALPHABET[usize::from(b & 31)])).collect())
 }
 

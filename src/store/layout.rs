@@ -328,7 +328,10 @@ fn check_version(path: &Path) -> Result<()> {
     create_atomically(&file, text.as_bytes())?;
     match read_if_there(&file)? {
         Some(text) => accept_version(path, &text),
-        None => Err(Error::internal("the root's version file vanished")),
+        None => {
+            let message = format!("{} is being removed by somebody; try again", path.display());
+            Err(Error::new(ErrorKind::Unavailable, message))
+        }
     }
 }
 
@@ -399,7 +402,7 @@ pub(super) fn create_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
 
 fn temporary_beside(path: &Path) -> Result<PathBuf> {
     let mut raw = [0u8; 8];
-    getrandom::fill(&mut raw).map_err(|error| Error::internal(format!("no randomness: {error}")))?;
+    crate::sys::random::fill(&mut raw)?;
     Ok(path.with_file_name(format!("{TEMPORARY}{}", hex::encode(raw))))
 }
 

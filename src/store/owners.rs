@@ -16,7 +16,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 
 use super::boot::boot_id;
 use super::layout::make_private_directory;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::types::OwnerId;
 
 const LOCK: &str = "lock";
@@ -103,7 +103,8 @@ impl Owners {
             .open(unborn.join(LOCK))
             .map_err(|error| Error::os("make the owner's lock", error))?;
         if !try_lock(&file)? {
-            return Err(Error::internal("a new owner's lock was held by somebody"));
+            let message = "another process holds the lock of an owner that is only being made; try again";
+            return Err(Error::new(ErrorKind::Unavailable, message));
         }
         // For people who look: which process took the lock, and in which boot.
         let note = format!("boot {}\npid {}\n", boot_id()?, std::process::id());

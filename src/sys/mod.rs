@@ -7,6 +7,8 @@ pub(crate) mod memfd;
 pub(crate) mod pidfd;
 pub(crate) mod poll;
 #[cfg(feature = "engine")]
+pub(crate) mod random;
+#[cfg(feature = "engine")]
 pub(crate) mod reflink;
 pub(crate) mod socket;
 pub(crate) mod spawn;

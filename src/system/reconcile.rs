@@ -9,7 +9,7 @@ use crate::storage::sweep::sweep;
 use crate::store::DeadOwner;
 use crate::types::{Outcome, OwnerId};
 
-/// What [`Engine::reconcile`](crate::Engine::reconcile) removed.
+/// What [`Engine::reconcile`](crate::Engine::reconcile) removed, or [`Engine::audit`](crate::Engine::audit) before it looked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reconciled {
@@ -35,6 +35,15 @@ impl Parts {
 
     /// Removes everything that is left over.
     pub(super) async fn reconcile(&self) -> Result<Reconciled> {
+        let mut done = self.clear_remains().await?;
+        done.unused += self.images.sweep().await?;
+        done.restored += self.restore_images().await?;
+        self.snapshotter.sync().await?;
+        Ok(done)
+    }
+
+    /// Removes what the dead left: owners with their containers, what they had begun, locks that nobody holds.
+    pub(super) async fn clear_remains(&self) -> Result<Reconciled> {
         let mut done = self.dead_owners().await?;
         let owners = self.owners.clone();
         let alive = move |owner: &str| match owner.parse::<OwnerId>() {
@@ -49,9 +58,6 @@ impl Parts {
             Ok(locks.tidy()? + root.tidy()?)
         })
         .await?;
-        done.unused += self.images.sweep().await?;
-        done.restored += self.restore_images().await?;
-        self.snapshotter.sync().await?;
         Ok(done)
     }
 

@@ -173,29 +173,54 @@ pub enum ImageSource {
         /// The `org.opencontainers.image.ref.name` to take; without one the layout must hold one image.
         name: Option<String>,
     },
+    /// An archive on disk, as `docker save` writes it: `docker-archive:FILE` or `docker-archive:FILE:NAME`. An OCI layout in
+    /// a tar is read as well, plain or compressed. The file ends at the first colon, as a layout's directory does.
+    /// Source: containers-transports(5).
+    DockerArchive {
+        /// The archive.
+        file: PathBuf,
+        /// The image to take; without one the archive must hold one image.
+        name: Option<Reference>,
+    },
+}
+
+impl ImageSource {
+    /// Whether a text names a source on disk, such as `oci:DIR`, and not one in a registry.
+    pub fn is_on_disk(text: &str) -> bool {
+        text.parse().is_ok_and(|source| !matches!(source, Self::Registry(_)))
+    }
 }
 
 impl FromStr for ImageSource {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let Some(rest) = text.strip_prefix("oci:") else {
-            return Ok(Self::Registry(text.parse()?));
-        };
-        let (dir, name) = match rest.split_once(':') {
-            Some((dir, name)) => (dir, Some(name)),
-            None => (rest, None),
-        };
-        if dir.is_empty() || name == Some("") {
-            return Err(Error::invalid(format!(
-                "invalid OCI layout {text:?} (oci:DIR or oci:DIR:NAME)"
-            )));
+        if let Some(rest) = text.strip_prefix("oci:") {
+            let (dir, name) = path_and_name(rest)
+                .ok_or_else(|| Error::invalid(format!("invalid OCI layout {text:?} (oci:DIR or oci:DIR:NAME)")))?;
+            let name = name.map(Into::into);
+            return Ok(Self::OciLayout { dir, name });
         }
-        Ok(Self::OciLayout {
-            dir: dir.into(),
-            name: name.map(Into::into),
-        })
+        if let Some(rest) = text.strip_prefix("docker-archive:") {
+            let (file, name) = path_and_name(rest).ok_or_else(|| {
+                Error::invalid(format!(
+                    "invalid archive {text:?} (docker-archive:FILE or docker-archive:FILE:NAME)"
+                ))
+            })?;
+            let name = name.map(str::parse).transpose()?;
+            return Ok(Self::DockerArchive { file, name });
+        }
+        Ok(Self::Registry(text.parse()?))
     }
+}
+
+/// `PATH` or `PATH:NAME`, neither of them empty.
+fn path_and_name(text: &str) -> Option<(PathBuf, Option<&str>)> {
+    let (path, name) = match text.split_once(':') {
+        Some((path, name)) => (path, Some(name)),
+        None => (text, None),
+    };
+    (!path.is_empty() && name != Some("")).then(|| (path.into(), name))
 }
 
 impl fmt::Display for ImageSource {
@@ -204,6 +229,10 @@ impl fmt::Display for ImageSource {
             Self::Registry(reference) => reference.fmt(f),
             Self::OciLayout { dir, name: None } => write!(f, "oci:{}", dir.display()),
             Self::OciLayout { dir, name: Some(name) } => write!(f, "oci:{}:{name}", dir.display()),
+            Self::DockerArchive { file, name: None } => write!(f, "docker-archive:{}", file.display()),
+            Self::DockerArchive { file, name: Some(name) } => {
+                write!(f, "docker-archive:{}:{}", file.display(), name.familiar())
+            }
         }
     }
 }
@@ -450,7 +479,27 @@ mod tests {
         );
         let named = "oci:a:example.com:5000/b/c:1".parse::<ImageSource>().unwrap();
         assert_eq!(named, layout("a", Some("example.com:5000/b/c:1")));
-        for bad in ["oci:", "oci::x", "oci:/tmp/x:"] {
+        let archive = "docker-archive:/tmp/x.tar:example.com:5000/b:1";
+        let ImageSource::DockerArchive { file, name: Some(name) } = archive.parse().unwrap() else {
+            panic!("{archive} is an archive");
+        };
+        assert_eq!(
+            (file.to_str(), name.to_string().as_str()),
+            (Some("/tmp/x.tar"), "example.com:5000/b:1")
+        );
+        for on_disk in ["docker-archive:x.tar", archive, "oci:x"] {
+            assert_eq!(on_disk.parse::<ImageSource>().unwrap().to_string(), on_disk);
+            assert!(ImageSource::is_on_disk(on_disk));
+        }
+        assert!(!ImageSource::is_on_disk("busybox") && !ImageSource::is_on_disk("oci:"));
+        for bad in [
+            "oci:",
+            "oci::x",
+            "oci:/tmp/x:",
+            "docker-archive:",
+            "docker-archive:x:",
+            "docker-archive:x:UPPER",
+        ] {
             assert!(bad.parse::<ImageSource>().is_err(), "{bad}");
         }
         assert_eq!(

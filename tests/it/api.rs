@@ -18,6 +18,7 @@ tests! { "api":
         b6_attach_takes_the_connection_over_with_101_and_with_200,
         b6_a_wait_answers_before_the_container_starts,
         p38_a_container_that_cannot_start_is_removed_if_it_was_to_be,
+        p38_a_start_that_failed_is_told_as_docker_tells_it,
     ]
 }
 
@@ -55,10 +56,14 @@ impl Served {
         Ok(())
     }
 
-    /// Creates a container; its id.
+    /// Creates a container that goes with its end; its id.
     async fn create(&self, more: &str) -> Result<String, Stop> {
+        self.create_with(more, true).await
+    }
+
+    async fn create_with(&self, more: &str, auto_remove: bool) -> Result<String, Stop> {
         let body = format!(
-            r#"{{"Image": "{}", {more}, "HostConfig": {{"NetworkMode": "none", "AutoRemove": true}}}}"#,
+            r#"{{"Image": "{}", {more}, "HostConfig": {{"NetworkMode": "none", "AutoRemove": {auto_remove}}}}}"#,
             self.world.image.id()
         );
         let answer = ask(&self.path, "POST", "/v1.44/containers/create", &body).await?;
@@ -162,4 +167,32 @@ async fn p38_a_container_that_cannot_start_is_removed_if_it_was_to_be() -> Check
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     fail(inspected)
+}
+
+async fn p38_a_start_that_failed_is_told_as_docker_tells_it() -> Check {
+    let served = Served::new().await?;
+    for (more, answer, words, code) in [
+        (r#""Cmd": ["/nope"]"#, "HTTP/1.1 400 ", "/nope", 127),
+        (r#""Cmd": ["/etc"]"#, "HTTP/1.1 400 ", "/etc", 126),
+        (
+            r#""Cmd": ["true"], "User": "nosuch""#,
+            "HTTP/1.1 500 ",
+            "unable to find user nosuch: no matching entries in passwd file",
+            128,
+        ),
+    ] {
+        let id = served.create_with(more, false).await?;
+        let started = ask(&served.path, "POST", &format!("/containers/{id}/start"), "").await?;
+        expect(&started, answer)?;
+        assert!(started.contains(words), "{started}");
+        let inspected = ask(&served.path, "GET", &format!("/v1.44/containers/{id}/json"), "").await?;
+        assert!(inspected.contains(r#""Status":"created""#), "{inspected}");
+        assert!(inspected.contains(&format!(r#""ExitCode":{code},"#)), "{inspected}");
+        assert!(!inspected.contains(r#""Error":"""#), "{inspected}");
+        let waited = ask(&served.path, "POST", &format!("/v1.44/containers/{id}/wait"), "").await?;
+        assert!(waited.contains(&format!(r#""StatusCode":{code}"#)), "{waited}");
+        let removed = ask(&served.path, "DELETE", &format!("/containers/{id}"), "").await?;
+        expect(&removed, "HTTP/1.1 204 ")?;
+    }
+    served.end().await
 }

@@ -40,6 +40,7 @@ tests! { "daemon":
         b5_ping_says_what_clients_negotiate_with,
         b7_errors_before_a_stream_and_in_it,
         p9_clients_of_every_age_run_a_container,
+        p38_keys_in_any_case_sizes_and_manifests,
         a_drain_lets_requests_finish_and_leaves_nothing,
         a_killed_daemon_leaves_nothing,
     ]
@@ -374,6 +375,49 @@ fn p9_clients_of_every_age_run_a_container() -> Check {
             "{version}: {images}"
         );
     }
+    daemon.stop()
+}
+
+fn p38_keys_in_any_case_sizes_and_manifests() -> Check {
+    let mut daemon = Daemon::start(&[])?;
+    // Go reads names in any case, and clients came to rely on it.
+    let body = json!({"image": "busybox", "CMD": ["sh", "-c", "echo 0123456789 > /file"], "hostConfig": {"networkmode": "none"}});
+    let created = daemon.ask("POST", "/containers/create?name=any", &body.to_string())?;
+    created.expect(201)?;
+    daemon.ask("POST", "/containers/any/start", "")?.expect(204)?;
+    daemon.ask("POST", "/containers/any/wait", "")?.expect(200)?;
+    let get = |target: &str| daemon.ask("GET", target, "")?.expect(200)?.json();
+    assert!(get("/containers/any/json")?.get("SizeRw").is_none());
+    let counted = get("/containers/any/json?size=1")?;
+    assert!(counted["SizeRw"].as_u64() >= Some(11), "{}", counted["SizeRw"]);
+    assert!(counted["SizeRootFs"].as_u64() > counted["SizeRw"].as_u64());
+    assert!(get("/containers/json?all=1")?[0].get("SizeRootFs").is_none());
+    assert_eq!(
+        get("/containers/json?all=1&size=1")?[0]["SizeRootFs"],
+        counted["SizeRootFs"]
+    );
+    let id = counted["Id"].clone();
+    for target in ["/images/busybox/json?manifests=1", "/images/json?manifests=1"] {
+        let found = get(target)?;
+        let image = found.get(0).unwrap_or(&found);
+        let manifest = &image["Manifests"][0];
+        assert_eq!(manifest["ID"], image["Descriptor"]["digest"], "{target}");
+        assert_eq!(manifest["ImageData"]["Containers"], json!([id]), "{target}");
+        assert!(
+            manifest["Size"]["Total"].as_u64() > manifest["Size"]["Content"].as_u64(),
+            "{target}"
+        );
+    }
+    // An older version ignores what it does not know.
+    assert!(
+        get("/v1.44/images/busybox/json?manifests=1")?
+            .get("Manifests")
+            .is_none()
+    );
+    let image = &get("/images/json?shared-size=1")?[0];
+    assert_eq!((&image["Containers"], &image["SharedSize"]), (&json!(1), &json!(0)));
+    let image = &get("/v1.50/images/json")?[0];
+    assert_eq!((&image["Containers"], &image["SharedSize"]), (&json!(-1), &json!(-1)));
     daemon.stop()
 }
 

@@ -7,7 +7,7 @@ use std::sync::RwLock;
 use libtest_mimic::{Completion, Failed, Trial};
 
 use crate::support::leaks::Snapshot;
-use crate::support::warnings;
+use crate::support::{warnings, watch};
 
 /// What a body returns.
 pub type Check = Result<(), Stop>;
@@ -104,6 +104,7 @@ fn run(test: Test) -> Check {
         return (test.body)();
     }
     let _alone = KERNEL.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _watch = watch::over(test.name);
     let before = Snapshot::take();
     drop(warnings::take());
     let outcome = catch_unwind(AssertUnwindSafe(test.body));

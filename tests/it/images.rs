@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use longshore::images::{ArchiveFormat, ByteStream};
+use longshore::progress::ProgressEvent;
 use longshore::registry::Credentials;
 use longshore::registry::http::{HttpOptions, HttpRegistries};
 use longshore::types::{Filter, Reference};
@@ -23,6 +24,9 @@ use crate::tests;
 
 tests! { "images":
     kernel_async [
+        a8_push_and_load_tell_what_they_do,
+        c13_an_archive_is_a_source,
+        c13_an_archive_that_cannot_be_one_is_refused,
         c3_the_second_push_sends_no_blob,
         c3_another_repository_mounts_the_blobs,
         c3_in_pieces,
@@ -79,6 +83,120 @@ fn command(program_name: &str, arguments: &[&str]) -> Result<String, Stop> {
         return fail(format!("{program_name} {arguments:?}: {said}"));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Collects what a request tells of its progress.
+fn heard() -> (
+    Arc<Mutex<Vec<ProgressEvent>>>,
+    impl Fn(ProgressEvent) + Send + Sync + 'static,
+) {
+    let events: Arc<Mutex<Vec<ProgressEvent>>> = Arc::default();
+    let sink = Arc::clone(&events);
+    (events, move |event| sink.lock().expect("not poisoned").push(event))
+}
+
+/// Bytes sent, and bytes that were there already. Exactly one event ends it, and well.
+fn added_up(events: &Mutex<Vec<ProgressEvent>>) -> (u64, u64) {
+    let events = events.lock().expect("not poisoned");
+    let ends = |event: &&ProgressEvent| matches!(event, ProgressEvent::Done { .. } | ProgressEvent::Failed { .. });
+    assert_eq!(events.iter().filter(ends).count(), 1, "{events:?}");
+    assert!(matches!(events.last(), Some(ProgressEvent::Done { .. })), "{events:?}");
+    let (mut sent, mut there) = (0, 0);
+    for event in events.iter() {
+        match event {
+            ProgressEvent::Uploaded { bytes, .. } => sent += bytes,
+            ProgressEvent::Exists { size, .. } => there += size,
+            _ => {}
+        }
+    }
+    (sent, there)
+}
+
+async fn a8_push_and_load_tell_what_they_do() -> Check {
+    let world = World::new().await?;
+    let registry = Registry::plain()?;
+    let name = registry.reference("told/busybox:1");
+    tag(&world.engine, &world.image.id().to_string(), &name).await?;
+    let whole = image::shared()?.total_bytes()?;
+    for expected in [(whole, 0), (0, whole)] {
+        let (events, hear) = heard();
+        world.engine.push(&name).progress(hear).await?;
+        assert_eq!(added_up(&events), expected);
+    }
+    let dir = scratch::fresh("archive");
+    let archive = dir.path().join("busybox.tar");
+    write_to(world.engine.save([name.as_str()]).await?, &archive).await?;
+    let (fresh, _root) = engine().await?;
+    let (events, hear) = heard();
+    fresh.load(read_from(&archive)?).progress(hear).await?;
+    added_up(&events);
+    Ok(())
+}
+
+async fn c13_an_archive_is_a_source() -> Check {
+    let world = World::new().await?;
+    let dir = scratch::fresh("archive");
+    let other = image::write_layout(
+        &dir.path().join("layout"),
+        &[busybox_files()?, image::Files::new().file("second", 0o644, "x")],
+        &serde_json::json!({ "Cmd": ["cat", "/second"], "Env": ["PATH=/bin"] }),
+    )?;
+    let second = world.engine.pull(source(&other)).await?;
+    tag(&world.engine, &world.image.id().to_string(), "one:1").await?;
+    tag(&world.engine, &second.id().to_string(), "two:1").await?;
+    let (both, single) = (dir.path().join("both.tar"), dir.path().join("single.tar"));
+    write_to(world.engine.save(["one:1", "two:1"]).await?, &both).await?;
+    write_to(world.engine.save(["two:1"]).await?, &single).await?;
+    let (fresh, _root) = engine().await?;
+    let single = format!("docker-archive:{}", single.display());
+    let output = fresh.run(ContainerSpec::image(&single)).output().await?;
+    assert_eq!(text(&output.stdout), "x", "it runs from the archive");
+    assert_eq!(fresh.image("two:1").await?.id(), second.id(), "and has its name");
+    let both = format!("docker-archive:{}", both.display());
+    let chosen = fresh.pull(format!("{both}:one:1")).await?;
+    assert_eq!(chosen.id(), world.image.id());
+    let refused = fresh.pull(&both).await.expect_err("which of the two?");
+    assert_eq!(refused.kind(), &ErrorKind::InvalidArgument);
+    assert!(refused.report().contains("one:1, two:1"), "{}", refused.report());
+    Ok(())
+}
+
+async fn c13_an_archive_that_cannot_be_one_is_refused() -> Check {
+    let world = World::new().await?;
+    let dir = scratch::fresh("archive");
+    let path = |name: &str| dir.path().join(name);
+    tag(&world.engine, &world.image.id().to_string(), "one:1").await?;
+    write_to(world.engine.save(["one:1"]).await?, &path("good")).await?;
+    let good = fs::read(path("good"))?;
+    fs::write(path("half"), &good[..good.len() / 2])?;
+    fs::write(path("none"), "this is no archive")?;
+    nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRWXU)?;
+    let (fresh, root) = engine().await?;
+    use ErrorKind::{InvalidArgument, NotFound, UnsafeArchive};
+    for (name, kinds) in [
+        ("missing", &[NotFound][..]),
+        ("good:two:1", &[NotFound]),
+        ("half", &[UnsafeArchive]),
+        ("none", &[UnsafeArchive]),
+        ("pipe", &[InvalidArgument]),
+        ("", &[InvalidArgument]),
+    ] {
+        let refused = fresh
+            .pull(format!("docker-archive:{}/{name}", dir.path().display()))
+            .await;
+        let error = refused.expect_err("there is no such image");
+        assert!(
+            kinds.contains(error.kind()),
+            "{name}: {:?} {}",
+            error.kind(),
+            error.report()
+        );
+        assert!(fresh.list_images(Filter::new()).await?.is_empty(), "{name}");
+    }
+    let audit = fresh.audit().await?;
+    assert!(audit.is_clean(), "{:?}", audit.findings);
+    assert_eq!(fs::read_dir(root.path().join("content/blobs/sha256"))?.count(), 0);
+    Ok(())
 }
 
 async fn c3_the_second_push_sends_no_blob() -> Check {

@@ -5,10 +5,15 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use longshore::logs::{LogQuery, LogStream};
 use longshore::types::{Filter, Outcome, Signal};
-use longshore::{Bytes, Container, ContainerState, ErrorKind, ListOptions, ObjectKind, RemoveOptions, StopOptions};
+use longshore::{
+    Bytes, Container, ContainerSpec, ContainerState, ErrorKind, ListOptions, ObjectKind, RemoveOptions, StopOptions,
+};
+use serde_json::json;
 
 use crate::frame::{Check, Stop, skip};
-use crate::support::world::{FORCE, World, text};
+use crate::support::image::{self, busybox_files};
+use crate::support::scratch;
+use crate::support::world::{FORCE, World, source, text};
 use crate::tests;
 
 tests! { "life":
@@ -18,13 +23,19 @@ tests! { "life":
         a10_a_deadline_ends_a_run,
         g1_every_verb_in_every_state,
         g2_a_waiter_misses_nothing,
+        g2_a_kill_for_memory_is_told_with_its_signal,
         g5_followed_logs_are_what_was_written,
         g5_logs_by_stream_tail_and_time,
         h4_stop_sends_the_containers_signal,
+        h4_stop_sends_the_images_signal_and_kills_after_the_timeout,
         h5_two_creates_of_one_name,
         h5_names_and_labels_find_containers,
+        h5_annotations_are_kept,
         h15_cpu_limits_reach_the_cgroup,
+        h15_quotas_periods_and_sets_reach_the_cgroup,
         h16_memory_kills_and_says_so,
+        h16_only_who_takes_too_much_is_killed,
+        h16_the_other_limits_of_memory_reach_the_cgroup,
         h16_a_pids_limit_stops_a_fork_bomb,
         k5_limits_that_cannot_be_set,
         fifty_at_once,
@@ -159,6 +170,22 @@ async fn g2_a_waiter_misses_nothing() -> Check {
     Ok(())
 }
 
+async fn g2_a_kill_for_memory_is_told_with_its_signal() -> Check {
+    let world = World::new().await?;
+    // The shell gives way to the program, so that the first process is the one that is killed.
+    let spec = world.script("exec tail -c 90000000 /dev/zero").memory(Bytes::mib(16));
+    let container = limited(&world, spec).await?;
+    let exit = container.wait().await?;
+    assert_eq!(
+        (exit.oom_killed, exit.status.signal(), exit.status.code()),
+        (Some(true), Some(9), 137)
+    );
+    let told = container.inspect().await?.exit.and_then(|exit| exit.oom_killed);
+    assert_eq!(told, Some(true), "inspect says it too");
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
 async fn g5_followed_logs_are_what_was_written() -> Check {
     let world = World::new().await?;
     let script = "i=0; while test $i -lt 2000; do echo line $i; i=$((i+1)); done; printf end";
@@ -233,6 +260,28 @@ async fn h4_stop_sends_the_containers_signal() -> Check {
     Ok(())
 }
 
+async fn h4_stop_sends_the_images_signal_and_kills_after_the_timeout() -> Check {
+    let world = World::new().await?;
+    let dir = scratch::fresh("layout");
+    let config = json!({ "Cmd": ["sh"], "Env": ["PATH=/bin"], "StopSignal": "SIGUSR2" });
+    let layout = image::write_layout(dir.path(), &[busybox_files()?], &config)?;
+    let image = world.engine.pull(source(&layout)).await?.id().to_string();
+    let script = "trap 'echo asked' USR2; echo ready; while true; do sleep 0.05; done";
+    let spec = ContainerSpec::image(image).command(["sh", "-c", script]);
+    let container = world.started(spec.stop_timeout(Duration::from_millis(400))).await?;
+    wait_for_log(&container, "ready").await?;
+    assert_eq!(container.stop(StopOptions::default()).await?, Outcome::Done);
+    let exit = container.wait().await?;
+    assert_eq!((exit.status.signal(), exit.status.code()), (Some(9), 137));
+    assert_eq!(
+        text(&read_logs(&container, LogQuery::default()).await?),
+        "ready\nasked",
+        "the image's signal came first"
+    );
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
 async fn wait_for_log(container: &Container, what: &str) -> Check {
     let mut entries = container
         .logs(LogQuery {
@@ -295,6 +344,19 @@ async fn h5_names_and_labels_find_containers() -> Check {
     Ok(())
 }
 
+async fn h5_annotations_are_kept() -> Check {
+    let world = World::new().await?;
+    let spec = world.spec().annotation("org.example.tide", "high").label("tide", "low");
+    let container = world.engine.create(spec).await?;
+    let info = container.inspect().await?;
+    assert_eq!(info.spec.annotations["org.example.tide"], "high");
+    assert!(!info.labels.contains_key("org.example.tide"), "they are no labels");
+    container.remove(FORCE).await?;
+    let nameless = world.engine.create(world.spec().annotation("", "x")).await;
+    assert_eq!(kind(nameless), Some(ErrorKind::InvalidArgument));
+    Ok(())
+}
+
 /// A file of a running container's cgroup: the first of `files` that exists in any hierarchy.
 async fn cgroup_value(container: &Container, files: &[&str]) -> Result<String, Stop> {
     let pid = container.inspect().await?.pid.expect("it runs");
@@ -340,6 +402,32 @@ async fn h15_cpu_limits_reach_the_cgroup() -> Check {
     Ok(())
 }
 
+async fn h15_quotas_periods_and_sets_reach_the_cgroup() -> Check {
+    let world = World::new().await?;
+    let mut spec = world.spec().command(["sleep", "60"]);
+    spec.limits.cpu_quota_us = Some(30_000);
+    spec.limits.cpu_period_us = Some(60_000);
+    let container = limited(&world, spec).await?;
+    let quota = cgroup_value(&container, &["cpu.max", "cpu.cfs_quota_us"]).await?;
+    match quota.as_str() {
+        "30000" => assert_eq!(cgroup_value(&container, &["cpu.cfs_period_us"]).await?, "60000"),
+        other => assert_eq!(other, "30000 60000"),
+    }
+    container.remove(FORCE).await?;
+    let mut spec = world.spec().command(["sleep", "60"]);
+    spec.limits.cpuset_cpus = Some("0".to_owned());
+    spec.limits.cpuset_mems = Some("0".to_owned());
+    let container = limited(&world, spec).await?;
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        assert_eq!(cgroup_value(&container, &[file]).await?, "0", "{file}");
+    }
+    container.remove(FORCE).await?;
+    let mut both = world.spec().cpus(1.0);
+    both.limits.cpu_quota_us = Some(50_000);
+    assert_eq!(kind(world.engine.create(both).await), Some(ErrorKind::InvalidArgument));
+    Ok(())
+}
+
 async fn h16_memory_kills_and_says_so() -> Check {
     let world = World::new().await?;
     let hungry = world
@@ -355,6 +443,57 @@ async fn h16_memory_kills_and_says_so() -> Check {
     let exit = modest.wait().await?;
     assert_eq!((exit.oom_killed, exit.status.code()), (Some(false), 0));
     modest.remove(FORCE).await?;
+    Ok(())
+}
+
+async fn h16_only_who_takes_too_much_is_killed() -> Check {
+    let world = World::new().await?;
+    let script = "tail -c 90000000 /dev/zero; echo ended $?; echo alive";
+    let container = limited(&world, world.script(script).memory(Bytes::mib(16))).await?;
+    let exit = container.wait().await?;
+    assert_eq!(exit.status.code(), 0, "the shell lived on: {exit:?}");
+    // The shell's word for it comes on stderr, in no particular order.
+    let out = LogQuery {
+        stderr: false,
+        ..LogQuery::default()
+    };
+    let log = text(&read_logs(&container, out).await?);
+    assert!(log.ends_with("ended 137\nalive"), "{log}");
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+async fn h16_the_other_limits_of_memory_reach_the_cgroup() -> Check {
+    let world = World::new().await?;
+    let mut spec = world.spec().command(["sleep", "60"]).memory(Bytes::mib(64));
+    spec.limits.memory_reservation = Some(Bytes::mib(32));
+    spec.limits.memory_swap = Some(96 << 20);
+    spec.limits.memory_swappiness = Some(10);
+    spec.limits.oom_kill_disable = Some(true);
+    spec.oom_score_adj = Some(500);
+    let container = limited(&world, spec).await?;
+    let low = cgroup_value(&container, &["memory.low", "memory.soft_limit_in_bytes"]).await?;
+    assert_eq!(low, (32 << 20).to_string());
+    // A kernel without accounting of swap has neither file, and the limit is left out.
+    if let Ok(swap) = cgroup_value(&container, &["memory.swap.max", "memory.memsw.limit_in_bytes"]).await {
+        // Swap alone in version 2, both together in version 1.
+        assert!(
+            [32 << 20, 96 << 20].map(|bytes| bytes.to_string()).contains(&swap),
+            "{swap}"
+        );
+    }
+    // Version 1 alone has these.
+    if let Ok(swappiness) = cgroup_value(&container, &["memory.swappiness"]).await {
+        assert_eq!(swappiness, "10");
+        let control = cgroup_value(&container, &["memory.oom_control"]).await?;
+        assert!(control.contains("oom_kill_disable 1"), "{control}");
+    }
+    let pid = container.inspect().await?.pid.expect("it runs");
+    assert_eq!(
+        std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))?.trim(),
+        "500"
+    );
+    container.remove(FORCE).await?;
     Ok(())
 }
 

@@ -12,6 +12,7 @@
 
 mod api;
 mod cancel;
+mod cancel_more;
 mod daemon;
 mod exec;
 mod faults;
@@ -19,6 +20,7 @@ mod fixtures;
 mod frame;
 mod host;
 mod hostile;
+mod idle;
 mod images;
 mod kills;
 mod layout;
@@ -27,6 +29,7 @@ mod longshored;
 mod places;
 mod process;
 mod pull;
+mod rows;
 mod same;
 mod storage;
 mod support;
@@ -39,12 +42,14 @@ use libtest_mimic::Arguments;
 
 const GROUPS: &[frame::Group] = &[
     layout::TESTS,
+    rows::TESTS,
     fixtures::TESTS,
     host::TESTS,
     places::TESTS,
     userns::TESTS,
     process::TESTS,
     life::TESTS,
+    idle::TESTS,
     exec::TESTS,
     verbs::TESTS,
     pull::TESTS,
@@ -53,6 +58,7 @@ const GROUPS: &[frame::Group] = &[
     kills::TESTS,
     system::TESTS,
     cancel::TESTS,
+    cancel_more::TESTS,
     api::TESTS,
     daemon::TESTS,
     same::TESTS,
@@ -71,6 +77,8 @@ fn main() {
         .chain(exec::ROLES)
         .chain(places::ROLES)
         .chain(hostile::ROLES)
+        .chain(idle::ROLES)
+        .chain(system::ROLES)
         .copied()
         .collect();
     if let Some(code) = support::embedder::run_role(&roles) {

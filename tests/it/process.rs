@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use longshore::{Bytes, ContainerSpec, ErrorKind, NetworkMode, ObjectKind, Seccomp, Tmpfs};
+use longshore::{
+    Bytes, ContainerSpec, ContainerState, ErrorKind, NetworkMode, ObjectKind, Seccomp, Tmpfs, WaitCondition,
+};
 use serde_json::json;
 
-use crate::frame::{Check, skip};
+use crate::frame::{Check, Stop, skip};
 use crate::support::image::{self, busybox_files};
 use crate::support::scratch;
 use crate::support::world::{FORCE, World, source, text};
@@ -20,10 +22,13 @@ tests! { "process":
         h1_host_and_domain_names,
         h2_users_and_groups_are_looked_up_in_the_image,
         h2_an_unknown_user_or_group_is_named,
+        h2_an_unknown_user_is_refused_at_start_as_with_docker,
+        g4_a_start_that_failed_has_docker_s_exit_code,
         h4_init_reaps_orphans,
         h6_ulimits,
         h10_capabilities,
         h11_seccomp,
+        h11_the_default_profile_denies_keyrings_and_lets_programs_work,
         h13_a_read_only_root,
         h13_tmpfs_and_shm_have_their_size,
         h13_masked_and_read_only_paths,
@@ -161,6 +166,59 @@ async fn h2_users_and_groups_are_looked_up_in_the_image() -> Check {
     Ok(())
 }
 
+/// Who is known is in files of the container, which may still change between its creation and its start.
+async fn h2_an_unknown_user_is_refused_at_start_as_with_docker() -> Check {
+    let world = World::new().await?;
+    let container = world
+        .engine
+        .create(world.spec().command(["true"]).user("no-such-user"))
+        .await?;
+    let error = container.start().await.expect_err("there is no such user");
+    assert_eq!(error.kind(), &ErrorKind::NotFound, "{}", error.report());
+    assert_eq!(error.object(), Some((ObjectKind::User, "no-such-user")));
+    let info = container.inspect().await?;
+    assert_eq!(info.state, ContainerState::Created);
+    assert_eq!(info.exit.map(|exit| exit.status.code()), Some(128));
+    assert!(info.error.is_some_and(|error| error.contains("no-such-user")));
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+async fn g4_a_start_that_failed_has_docker_s_exit_code() -> Check {
+    let world = World::new().await?;
+    for (command, code) in [
+        ("no-such-command", 127),
+        ("/no/such/command", 127),
+        ("/etc", 126),
+        ("/etc/passwd", 126),
+    ] {
+        let container = world.engine.create(world.spec().command([command])).await?;
+        let error = container.start().await.expect_err("it cannot be executed");
+        let info = container.inspect().await?;
+        assert_eq!(info.state, ContainerState::Created, "{command}");
+        assert_eq!(info.exit.map(|exit| exit.status.code()), Some(code), "{command}");
+        assert_eq!(info.error, Some(error.report()), "{command}");
+        let waited = container.id().as_str();
+        let waited = world
+            .engine
+            .containers()
+            .wait(waited, WaitCondition::NotRunning)
+            .await?;
+        assert_eq!(waited.await?.status.code(), i32::from(code), "{command}");
+        container.remove(FORCE).await?;
+    }
+    let container = world.started(world.script("[ -e /ran ] && exit 3; touch /ran")).await?;
+    assert_eq!(container.wait().await?.status.code(), 0);
+    container.start().await?;
+    assert_eq!(container.wait().await?.status.code(), 3);
+    container.start().await?;
+    container.wait().await?;
+    let info = container.inspect().await?;
+    assert_eq!((info.exit.map(|exit| exit.status.code()), info.error), (Some(3), None));
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
 async fn h2_an_unknown_user_or_group_is_named() -> Check {
     let world = World::new().await?;
     for user in ["nobody-we-know", "app:no-such-group", "nobody-we-know:0"] {
@@ -267,6 +325,41 @@ async fn h11_seccomp() -> Check {
     Ok(())
 }
 
+/// A program that makes system calls by number: the host's perl, which every Debian has.
+fn perl(world: &World, script: &str) -> Result<ContainerSpec, Stop> {
+    let loaders = ["/usr/lib64/ld-linux-x86-64.so.2", "/usr/lib/ld-linux-aarch64.so.1"];
+    // The file itself: links below /usr may lead out of it.
+    let loader = loaders.iter().find_map(|loader| fs::canonicalize(loader).ok());
+    let (Some(loader), true) = (loader, fs::exists("/usr/bin/perl")?) else {
+        return skip("no perl below /usr (Debian package perl-base)");
+    };
+    let spec = world.spec().bind_read_only("/usr", "/usr");
+    let loader = loader.display().to_string();
+    Ok(spec.command([&loader, "/usr/bin/perl", "-e", script]))
+}
+
+async fn h11_the_default_profile_denies_keyrings_and_lets_programs_work() -> Check {
+    let world = World::new().await?;
+    // KEYCTL_GET_KEYRING_ID of the session's keyring, which is not to be made. Source: keyctl(2).
+    let call = nix::libc::SYS_keyctl;
+    let script = format!("my $ring = syscall({call}, 0, -3, 0); print $ring < 0 ? \"errno \" . ($! + 0) : \"a ring\";");
+    let denied = format!("errno {}", nix::libc::EPERM);
+    assert_eq!(world.says(perl(&world, &script)?).await?, denied);
+    let free = perl(&world, &script)?.seccomp(Seccomp::Unconfined);
+    assert_ne!(world.says(free).await?, denied);
+    // Files, processes, pipes, threads' system calls, time, sockets: what common programs do.
+    let work = "use strict; use warnings;
+        open(my $f, '>', '/tmp/x') or die; print $f 'text'; close $f; rename('/tmp/x', '/tmp/y') or die;
+        chmod(0600, '/tmp/y') or die; chown(0, 0, '/tmp/y') or die; utime(1, 2, '/tmp/y') or die; my @s = stat('/tmp/y');
+        pipe(my $r, my $w) or die; my $pid = fork() // die; if (!$pid) { close $r; print $w \"child\\n\"; exit 3 } close $w;
+        my $line = <$r>; waitpid($pid, 0); die unless $? >> 8 == 3; use Socket;
+        socketpair(my $a, my $b, AF_UNIX, SOCK_STREAM, 0) or die; socket(my $i, AF_INET, SOCK_DGRAM, 0) or die;
+        symlink('y', '/tmp/z') or die; unlink('/tmp/z') or die; alarm(5); select(undef, undef, undef, 0.01);
+        print \"$line$s[9]\";";
+    assert_eq!(world.says(perl(&world, work)?).await?, "child\n2");
+    Ok(())
+}
+
 async fn h13_a_read_only_root() -> Check {
     let world = World::new().await?;
     let refused = world.output(world.script("touch /x").read_only(true)).await?;
@@ -292,6 +385,15 @@ async fn h13_tmpfs_and_shm_have_their_size() -> Check {
         world.says(world.script(script).tmpfs("/t", options)).await?,
         "750\n1048576"
     );
+    if world.ownership().await? != "squashed" {
+        let owned = Tmpfs {
+            uid: Some(1234),
+            gid: Some(2345),
+            ..Tmpfs::default()
+        };
+        let said = world.says(world.script("stat -c %u:%g /t").tmpfs("/t", owned)).await?;
+        assert_eq!(said, "1234:2345");
+    }
     let shm = world.script("df -k /dev/shm | tail -n 1 | tr -s ' ' | cut -d ' ' -f 2");
     let shm = shm.command([
         "sh",
@@ -456,6 +558,25 @@ async fn what_cannot_be_executed_says_why() -> Check {
     Ok(())
 }
 
+/// The caller's ranges in `/etc/subuid`. Source: subuid(5).
+fn own_ranges() -> Result<Vec<std::ops::Range<u64>>, Stop> {
+    let me = nix::unistd::geteuid();
+    let name = nix::unistd::User::from_uid(me)?
+        .map(|user| user.name)
+        .unwrap_or_default();
+    let mut ranges = Vec::new();
+    for line in fs::read_to_string("/etc/subuid")?.lines() {
+        let fields: Vec<&str> = line.split(':').collect();
+        if let [who, first, count] = fields[..]
+            && (who == name || who == me.to_string())
+        {
+            let first: u64 = first.parse()?;
+            ranges.push(first..first + count.parse::<u64>()?);
+        }
+    }
+    Ok(ranges)
+}
+
 async fn k4_the_ids_of_a_range() -> Check {
     let world = World::new().await?;
     if world.ownership().await? != "mapped" {
@@ -469,6 +590,20 @@ async fn k4_the_ids_of_a_range() -> Check {
         said.lines().count() >= 3,
         "one line for the user, one for the range: {said}"
     );
+    let container = world.started(world.spec().command(["sleep", "60"]).user("999")).await?;
+    let pid = container.inspect().await?.pid.expect("it runs");
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let outside = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let outside: u64 = outside
+        .and_then(|ids| ids.split_whitespace().next())
+        .unwrap_or("")
+        .parse()?;
+    let ranges = own_ranges()?;
+    assert!(
+        ranges.iter().any(|range| range.contains(&outside)),
+        "{outside} on the host, not within {ranges:?}"
+    );
+    container.remove(FORCE).await?;
     Ok(())
 }
 

@@ -11,13 +11,14 @@ use futures_util::StreamExt as _;
 use longshore::events::EventItem;
 use longshore::images::Credentials;
 use longshore::system::FindingKind;
-use longshore::{Engine, ErrorKind, EventQuery, Filter, Lifetime, ObjectKind, Signal, StopOptions};
+use longshore::{ContainerSpec, Engine, ErrorKind, EventQuery, Filter, Lifetime, ObjectKind, Signal, StopOptions};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 use tracing_core::span::Current;
 
 use crate::frame::{Check, fail, skip};
+use crate::support::embedder::{Embedder, Role};
 use crate::support::is_root;
 use crate::support::world::{FORCE, World};
 use crate::tests;
@@ -32,6 +33,7 @@ tests! { "system":
         what_is_not_there_yet_is_refused_at_open,
         n10_audit_is_clean_after_fifty_runs_and_while_containers_live,
         n10_audit_finds_what_was_strayed_by_hand,
+        n10_audit_clears_up_after_the_dead_and_says_so,
         n10_audit_finds_mounts_and_cgroups,
     ]
 }
@@ -382,34 +384,111 @@ async fn n10_audit_finds_what_was_strayed_by_hand() -> Check {
     std::fs::create_dir_all(root.join(format!("owners/{dead}")))?;
     std::fs::create_dir_all(root.join("owners/.gone.x"))?;
     std::fs::write(root.join(format!("owners/{dead}/lock")), "boot x\npid 1\n")?;
-    for file in [".new.0123", &format!("content/ingest/{dead}-abc"), "locks/k.stray"] {
+    for file in [".new.0123", "locks/k.stray"] {
         std::fs::File::create(root.join(file))?.set_modified(old)?;
     }
+    // No blob that somebody began: it cannot be cleared away, nor what comes after it.
+    let ingest = root.join(format!("content/ingest/{dead}-abc"));
+    std::fs::create_dir(&ingest)?;
     std::fs::remove_file(root.join(format!("containers/{id}/hostname")))?;
-    let found = world.engine.audit().await?.findings;
-    for (kind, object) in [
-        (FindingKind::File, format!("containers/{nobody}")),
-        (FindingKind::File, "snapshots/trash/xyz".into()),
-        (FindingKind::File, "owners/.gone.x".into()),
-        (FindingKind::File, ".new.0123".into()),
-        (FindingKind::File, format!("content/ingest/{dead}-abc")),
-        (FindingKind::Lock, "k.stray".into()),
-        (FindingKind::Owner, dead[..12].into()),
-        (FindingKind::Container, id[..12].into()),
-    ] {
-        let hits = found
-            .iter()
-            .filter(|finding| finding.kind == kind && finding.object == object);
-        assert_eq!(hits.count(), 1, "{kind} {object}: {found:#?}");
-    }
-    assert_eq!(found.len(), 8, "{found:#?}");
-    world.engine.reconcile().await?;
+    let audit = world.engine.audit().await?;
+    finds(
+        &audit.findings,
+        &[
+            (FindingKind::File, format!("containers/{nobody}")),
+            (FindingKind::File, "snapshots/trash/xyz".into()),
+            (FindingKind::File, "owners/.gone.x".into()),
+            (FindingKind::File, ".new.0123".into()),
+            (FindingKind::File, format!("content/ingest/{dead}-abc")),
+            (FindingKind::Lock, "k.stray".into()),
+            (FindingKind::Container, id[..12].into()),
+        ],
+    );
+    std::fs::remove_dir(&ingest)?;
+    std::fs::File::create(&ingest)?;
+    let audit = world.engine.audit().await?;
+    finds(
+        &audit.findings,
+        &[
+            (FindingKind::File, format!("containers/{nobody}")),
+            (FindingKind::Container, id[..12].into()),
+        ],
+    );
+    assert!(audit.cleared.unfinished >= 4, "{:?}", audit.cleared);
     std::fs::remove_dir(root.join(format!("containers/{nobody}")))?;
     running.remove(FORCE).await?;
     let left = world.engine.audit().await?;
     assert!(left.is_clean(), "{:#?}", left.findings);
     Ok(())
 }
+
+fn finds(found: &[longshore::system::Finding], expected: &[(FindingKind, String)]) {
+    for (kind, object) in expected {
+        let hits = found
+            .iter()
+            .filter(|finding| finding.kind == *kind && finding.object == *object);
+        assert_eq!(hits.count(), 1, "{kind} {object}: {found:#?}");
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+}
+
+/// An engine that was killed together with its helper: nobody cleaned up, and nobody has met its remains.
+async fn n10_audit_clears_up_after_the_dead_and_says_so() -> Check {
+    let world = World::new().await?;
+    let running = world.started(world.script("sleep 100")).await?;
+    let path = world.root.path().to_str().expect("UTF-8");
+    let mut dead = Embedder::start("two-containers", &[path, world.image.id().to_string().as_str()])?;
+    let helper: i32 = dead.line(Duration::from_secs(60))?.parse()?;
+    // It cannot clean up before it is dead itself.
+    let helper = nix::unistd::Pid::from_raw(helper);
+    nix::sys::signal::kill(helper, nix::sys::signal::Signal::SIGSTOP)?;
+    dead.kill()?;
+    nix::sys::signal::kill(helper, nix::sys::signal::Signal::SIGKILL)?;
+    let begun = std::time::Instant::now();
+    let audit = loop {
+        // Until its helper is quite gone the owner lives, and nothing of its is touched.
+        let audit = world.engine.audit().await?;
+        if audit.cleared.owners > 0 {
+            break audit;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{audit:#?}");
+    };
+    assert_eq!((audit.cleared.owners, audit.cleared.containers), (1, 2));
+    assert!(audit.is_clean(), "{:#?}", audit.findings);
+    assert_eq!(world.containers().await?.len(), 1);
+    let again = world.engine.audit().await?;
+    assert_eq!(again.cleared, Default::default());
+    assert!(running.inspect().await?.pid.is_some());
+    running.remove(FORCE).await?;
+    Ok(())
+}
+
+/// Two containers, one that runs; then it says who its helper is, and waits for its end.
+fn two_containers(root: &str, image: &str) -> i32 {
+    let work = async {
+        let engine = Engine::open(root).await?;
+        let spec = || ContainerSpec::image(image).command(["sleep", "100"]);
+        let _created = engine.create(spec()).await?;
+        let running = engine.run(spec()).await?;
+        let pid = running.inspect().await?.pid.unwrap_or(0);
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+        println!("{}", parent.unwrap_or_default().trim());
+        std::future::pending::<()>().await;
+        Ok::<_, crate::frame::Stop>(())
+    };
+    match crate::frame::block_on(work) {
+        Ok(()) => 0,
+        Err(stop) => {
+            println!("{stop:?}");
+            1
+        }
+    }
+}
+
+pub const ROLES: &[(&str, Role)] = &[("two-containers", |arguments| {
+    two_containers(&arguments[0], &arguments[1])
+})];
 
 async fn n10_audit_finds_mounts_and_cgroups() -> Check {
     if !is_root() {

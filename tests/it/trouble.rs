@@ -3,10 +3,13 @@
 use std::fs;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use longshore::images::RemoveImageOptions;
 use longshore::logs::LogQuery;
 use longshore::types::Filter;
-use longshore::{Bytes, ContainerSpec, Engine, ErrorKind, ObjectKind};
+use longshore::{
+    Bytes, ContainerSpec, ContainerState, Engine, ErrorKind, ExecSpec, ObjectKind, StopOptions, WaitCondition,
+};
 
 use crate::frame::{Check, Stop, fail};
 use crate::support::disk::Disk;
@@ -19,6 +22,7 @@ tests! { "trouble":
     kernel_async [
         a7_what_can_never_work_is_refused_at_create,
         h2_an_unknown_user_is_named,
+        a9_a_helper_that_dies_ends_every_wait_of_the_engine,
         no_space_to_open,
         no_space_while_pulling_in_memory,
         no_space_while_pulling_on_ext4,
@@ -28,6 +32,66 @@ tests! { "trouble":
         a_root_of_a_newer_version,
         d6_records_that_vanished_are_missed,
     ]
+}
+
+/// It stops in the middle of everything, answers nobody, and dies.
+async fn a9_a_helper_that_dies_ends_every_wait_of_the_engine() -> Check {
+    use nix::sys::signal::{Signal as S, kill};
+    let world = World::new().await?;
+    let running = world.started(world.script("sleep 1000")).await?;
+    let created = world.engine.create(world.spec().command(["true"])).await?;
+    let id = running.id().as_str();
+    let pid = running.inspect().await?.pid.unwrap_or(0);
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let helper = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    let helper = nix::unistd::Pid::from_raw(helper.unwrap_or_default().trim().parse()?);
+    let containers = world.engine.containers();
+    let follow = LogQuery {
+        follow: true,
+        ..LogQuery::default()
+    };
+    let log = containers.logs(id, follow).await?;
+    let removed = containers.wait(id, WaitCondition::Removed).await?;
+    kill(helper, S::SIGSTOP)?;
+    let asked = async {
+        let exec = running.exec(ExecSpec::new(["true"])).output();
+        let (started, executed, waited, _, stopped) = tokio::join!(
+            created.start(),
+            exec,
+            running.wait(),
+            log.collect::<Vec<_>>(),
+            containers.stop(id, StopOptions::default()),
+        );
+        (started.map(drop), executed.map(drop), waited, stopped.map(drop))
+    };
+    let end = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        kill(helper, S::SIGKILL)
+    };
+    let patience = Duration::from_secs(60);
+    let Ok(((started, executed, waited, stopped), killed)) =
+        tokio::time::timeout(patience, async { tokio::join!(asked, end) }).await
+    else {
+        return fail("somebody waits for ever");
+    };
+    killed?;
+    assert_eq!(started.expect_err("nobody started it").kind(), &ErrorKind::Unavailable);
+    let kinds = [ErrorKind::Unavailable, ErrorKind::InvalidState];
+    let error = executed.expect_err("nobody ran it");
+    assert!(kinds.contains(error.kind()), "{}", error.report());
+    assert_eq!(waited?.status.signal(), Some(9));
+    stopped?;
+    assert_eq!(running.inspect().await?.state, ContainerState::Exited);
+    // The next helper does what this one did not come to.
+    created.start().await?;
+    assert_eq!(created.wait().await?.status.code(), 0);
+    running.start().await?;
+    running.remove(FORCE).await?;
+    created.remove(FORCE).await?;
+    if tokio::time::timeout(patience, removed).await.is_err() {
+        return fail("it was removed, and nobody was told");
+    }
+    nothing_half_made(&world.engine).await
 }
 
 async fn nothing_half_made(engine: &Engine) -> Check {

@@ -15,10 +15,10 @@ use crate::tests;
 
 tests! { "userns":
     kernel_async [
-        k4_a_container_has_a_user_namespace_of_its_own,
+        h18_a_container_has_a_user_namespace_of_its_own,
         e5_two_maps_share_one_layer,
         e5_binds_are_written_as_if_there_were_none,
-        g2_nothing_reaches_out_of_a_user_namespace,
+        h18_nothing_reaches_out_of_a_user_namespace,
         k4_without_ids_the_file_to_write_is_named,
     ]
 }
@@ -43,7 +43,7 @@ fn status_number(pid: u32, key: &str) -> u32 {
         .expect("a number")
 }
 
-async fn k4_a_container_has_a_user_namespace_of_its_own() -> Check {
+async fn h18_a_container_has_a_user_namespace_of_its_own() -> Check {
     let world = world(FIRST).await?;
     let script = "id -u; id -g; stat -c %u:%g /bin/busybox /tmp /etc/hostname /dev/null /dev/shm; echo y > /made && stat -c %u /made";
     let says = world.says(world.script(script).user_namespace(true)).await?;
@@ -129,7 +129,7 @@ async fn e5_binds_are_written_as_if_there_were_none() -> Check {
     Ok(())
 }
 
-async fn g2_nothing_reaches_out_of_a_user_namespace() -> Check {
+async fn h18_nothing_reaches_out_of_a_user_namespace() -> Check {
     let world = world(FIRST).await?;
     let name = fs::read_to_string("/proc/sys/kernel/hostname")?;
     // Every capability, no filter, the host's network: still nothing of the host's obeys.

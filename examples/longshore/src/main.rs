@@ -10,6 +10,7 @@ mod context;
 mod failure;
 mod human;
 mod inspection;
+mod limits;
 mod options;
 mod pull_view;
 mod session;

@@ -46,19 +46,14 @@ pub(super) const REFUSED_OF_HOST: &[(&str, &str)] = &[
     ("VolumesFrom", NO_VOLUMES),
     ("Sysctls", LATER),
     ("StorageOpt", LATER),
-    ("Annotations", LATER),
     ("CgroupParent", LATER),
     ("Cgroup", LATER),
-    ("CpusetMems", LATER),
-    ("CpuRealtimePeriod", LATER),
-    ("CpuRealtimeRuntime", LATER),
     ("BlkioWeight", LATER),
     ("BlkioWeightDevice", LATER),
     ("BlkioDeviceReadBps", LATER),
     ("BlkioDeviceWriteBps", LATER),
     ("BlkioDeviceReadIOps", LATER),
     ("BlkioDeviceWriteIOps", LATER),
-    ("OomKillDisable", LATER),
     ("KernelMemory", "a kernel that still has it, which none does"),
     ("KernelMemoryTCP", "a kernel that still has it, which none does"),
     ("CpuCount", "Windows"),
@@ -228,6 +223,7 @@ struct LogConfig {
 /// How it is kept apart, and what becomes of it.
 fn take_isolation(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Failure> {
     spec.auto_remove = host.take_or_default("AutoRemove")?;
+    spec.annotations = host.take_or_default("Annotations")?;
     spec.init = host.take_or_default("Init")?;
     spec.read_only = host.take_or_default("ReadonlyRootfs")?;
     spec.cap_add = host.take_or_default::<OneOrMany>("CapAdd")?.0;

@@ -25,6 +25,7 @@ pub(super) async fn inspect(call: Call) -> Answer {
     let mut value = body(&info, image.as_ref(), &driver.unwrap_or_default());
     if call.query.flag("size") {
         let counted = call.engine.system().disk_usage().await?.containers;
+        value["SizeRw"] = json!(0);
         list::add_sizes(&mut value, &info.id, &counted);
     }
     fields::fit(Shape::Container, call.version, &mut value);
@@ -57,7 +58,8 @@ pub(in crate::api) fn body(info: &ContainerInfo, image: Option<&ImageInfo>, stor
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
-        "ExecIDs": if info.execs.is_empty() { Value::Null } else { json!(info.execs) },
+        // Those of a container that has ended have ended too, and Docker lists them no more.
+        "ExecIDs": if info.execs.is_empty() || !info.state.is_alive() { Value::Null } else { json!(info.execs) },
         "HostConfig": host,
         "GraphDriver": {"Name": storage, "Data": null},
         "Storage": {"RootFS": {"Snapshot": {"Name": storage}}},
@@ -178,6 +180,13 @@ fn host_config(info: &ContainerInfo) -> Value {
         "CpuShares": limits.cpu_shares.unwrap_or(0),
         "Memory": limits.memory.map_or(0, |memory| memory.get()),
         "NanoCpus": limits.nano_cpus.unwrap_or(0),
+        "CpuPeriod": limits.cpu_period_us.unwrap_or(0),
+        "CpuQuota": limits.cpu_quota_us.unwrap_or(0),
+        "CpuRealtimePeriod": limits.cpu_rt_period_us.unwrap_or(0),
+        "CpuRealtimeRuntime": limits.cpu_rt_runtime_us.unwrap_or(0),
+        "CpusetMems": limits.cpuset_mems.as_deref().unwrap_or_default(),
+        "MemorySwappiness": limits.memory_swappiness,
+        "OomKillDisable": limits.oom_kill_disable,
         "CpusetCpus": limits.cpuset_cpus.as_deref().unwrap_or_default(),
         "MemoryReservation": limits.memory_reservation.map_or(0, |memory| memory.get()),
         "MemorySwap": limits.memory_swap.unwrap_or(0),
@@ -188,6 +197,9 @@ fn host_config(info: &ContainerInfo) -> Value {
     });
     if let (Value::Object(host), Value::Object(unset)) = (&mut host, unset()) {
         host.extend(unset);
+    }
+    if !spec.annotations.is_empty() {
+        host["Annotations"] = json!(spec.annotations);
     }
     if !spec.tmpfs.is_empty() {
         host["Tmpfs"] = json!(mounts::as_tmpfs(spec));
@@ -209,7 +221,6 @@ fn unset() -> Value {
         "UsernsMode",
         "Isolation",
         "CgroupParent",
-        "CpusetMems",
     ];
     const NULLS: &[&str] = &[
         "VolumesFrom",
@@ -217,8 +228,6 @@ fn unset() -> Value {
         "Links",
         "DeviceCgroupRules",
         "DeviceRequests",
-        "MemorySwappiness",
-        "OomKillDisable",
         "Dns",
         "DnsOptions",
         "DnsSearch",
@@ -232,10 +241,6 @@ fn unset() -> Value {
     const FLAGS: &[&str] = &["Privileged", "PublishAllPorts"];
     const ZEROS: &[&str] = &[
         "BlkioWeight",
-        "CpuPeriod",
-        "CpuQuota",
-        "CpuRealtimePeriod",
-        "CpuRealtimeRuntime",
         "CpuCount",
         "CpuPercent",
         "IOMaximumIOps",

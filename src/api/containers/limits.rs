@@ -8,7 +8,6 @@ use crate::types::Bytes;
 
 /// Docker's least, and the engine's.
 const LEAST_MEMORY: u64 = 6 << 20;
-const LATER: &str = "a version of longshore that has it";
 
 /// What limits are for: some hold only where there is nothing yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,11 +26,26 @@ pub(super) fn take(host: &mut Object, wanted: For) -> Result<Limits, Failure> {
     limits.cpu_shares = unsigned(host, "CpuShares")?;
     limits.cpuset_cpus = host.text("CpusetCpus")?;
     limits.pids = host.take::<i64>("PidsLimit")?.filter(|pids| *pids > 0);
-    limits.nano_cpus = cpus(host)?;
-    // -1 and none leave it to the kernel.
+    limits.cpuset_mems = host.text("CpusetMems")?;
+    limits.oom_kill_disable = host.take::<bool>("OomKillDisable")?.filter(|disable| *disable);
+    limits.memory_swappiness = swappiness(host)?;
+    limits.cpu_rt_period_us = unsigned(host, "CpuRealtimePeriod")?;
+    limits.cpu_rt_runtime_us = host.take::<i64>("CpuRealtimeRuntime")?.filter(|runtime| *runtime != 0);
+    take_cpu_time(host, &mut limits)?;
+    Ok(limits)
+}
+
+/// -1 and none leave it to the kernel.
+fn swappiness(host: &mut Object) -> Result<Option<u64>, Failure> {
     match host.take::<i64>("MemorySwappiness")? {
-        None | Some(-1) => Ok(limits),
-        Some(_) => Err(Failure::option("HostConfig.MemorySwappiness", LATER)),
+        None | Some(-1) => Ok(None),
+        Some(value) => match u64::try_from(value) {
+            Ok(value @ ..=100) => Ok(Some(value)),
+            _ => {
+                let message = format!("Invalid value: {value}, valid memory swappiness range is 0-100");
+                Err(Failure::bad(message))
+            }
+        },
     }
 }
 
@@ -64,14 +78,13 @@ fn check_memory(limits: &Limits, wanted: For) -> Result<(), Failure> {
 }
 
 /// CPUs, or a quota of a period, which is the same.
-fn cpus(host: &mut Object) -> Result<Option<u64>, Failure> {
-    let nano = unsigned(host, "NanoCpus")?;
-    let (period, quota) = (
-        unsigned(host, "CpuPeriod")?,
-        host.take::<i64>("CpuQuota")?.filter(|quota| *quota > 0),
-    );
+fn take_cpu_time(host: &mut Object, limits: &mut Limits) -> Result<(), Failure> {
+    limits.nano_cpus = unsigned(host, "NanoCpus")?;
+    limits.cpu_period_us = unsigned(host, "CpuPeriod")?;
+    limits.cpu_quota_us = host.take::<i64>("CpuQuota")?.filter(|quota| *quota != 0);
+    let (period, quota) = (limits.cpu_period_us, limits.cpu_quota_us);
     let second = match (period, quota) {
-        _ if nano.is_none() => None,
+        _ if limits.nano_cpus.is_none() => None,
         (Some(_), _) => Some("Period"),
         (None, quota) => quota.map(|_| "Quota"),
     };
@@ -83,17 +96,12 @@ fn cpus(host: &mut Object) -> Result<Option<u64>, Failure> {
         let message = "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)";
         return Err(Failure::bad(message));
     }
-    let Some(quota) = quota.and_then(|quota| u64::try_from(quota).ok()) else {
-        return Ok(nano);
-    };
-    if quota < 1_000 {
+    // Whatever is below zero is no limit.
+    limits.cpu_quota_us = quota.map(|quota| quota.max(-1));
+    if quota.is_some_and(|quota| (1..1_000).contains(&quota)) {
         return Err(Failure::bad("CPU cfs quota can not be less than 1ms (i.e. 1000)"));
     }
-    // 100 ms is the kernel's period, and ours.
-    let period = period.unwrap_or(100_000);
-    let exact = u128::from(quota) * 1_000_000_000 / u128::from(period);
-    let nano = u64::try_from(exact).map_err(|_| host.bad("CpuQuota", "it is too large"))?;
-    Ok(Some(nano))
+    Ok(())
 }
 
 /// More CPUs than the host has are a mistake. The host is asked only where CPUs are.
@@ -152,7 +160,10 @@ mod tests {
             (json!({"CpuPeriod": 10}), "CPU cfs period can not be"),
             (json!({"CpuQuota": 10}), "CPU cfs quota can not be"),
             (json!({"CpuShares": -1}), "cannot be negative"),
-            (json!({"MemorySwappiness": 10}), "not supported"),
+            (
+                json!({"MemorySwappiness": 101}),
+                "valid memory swappiness range is 0-100",
+            ),
         ] {
             let refused = of(asked.clone(), For::Create).unwrap_err();
             assert_eq!(refused.status, 400, "{asked}");
@@ -169,8 +180,8 @@ mod tests {
         .unwrap();
         assert_eq!(made.memory, Some(Bytes::mib(64)));
         assert_eq!(
-            (made.memory_swap, made.nano_cpus, made.pids),
-            (Some(-1), Some(500_000_000), None)
+            (made.memory_swap, made.nano_cpus, made.cpu_quota_us, made.pids),
+            (Some(-1), None, Some(50_000), None)
         );
         // The container may have a limit of memory already.
         assert!(of(json!({"MemorySwap": 64 << 20}), For::Update).is_ok());

@@ -72,9 +72,13 @@ fn add_manifest(value: &mut Value, manifests: &BTreeMap<ImageId, Value>, image: 
 
 /// What a container takes on disk, where it was counted.
 pub(in crate::api) fn add_sizes(value: &mut Value, id: &ContainerId, counted: &[ContainerUsage]) {
-    if let Some(found) = counted.iter().find(|known| known.id == *id) {
+    let Some(found) = counted.iter().find(|known| known.id == *id) else {
+        return;
+    };
+    value["SizeRootFs"] = json!(found.total_bytes);
+    // Docker's lists leave zeros out.
+    if found.writable_bytes > 0 {
         value["SizeRw"] = json!(found.writable_bytes);
-        value["SizeRootFs"] = json!(found.total_bytes);
     }
 }
 

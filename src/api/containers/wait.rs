@@ -21,7 +21,15 @@ pub(super) async fn wait(call: Call) -> Answer {
         Some(other) => return Err(Failure::bad(format!("invalid condition: {other:?}"))),
     };
     let exiting = call.engine.containers().wait(call.name(), condition).await?;
-    let ended = async move { Ok::<_, std::convert::Infallible>(Bytes::from(format!("{}\n", body(&exiting.await)))) };
+    let version = call.version;
+    let ended = async move {
+        let mut value = body(&exiting.await);
+        // Before 1.42 it said that there was no error.
+        if !version.at_least(42) && value.get("Error").is_none() {
+            value["Error"] = Value::Null;
+        }
+        Ok::<_, std::convert::Infallible>(Bytes::from(format!("{value}\n")))
+    };
     let body = Body::stream(stream::once(ended));
     Ok(reply::typed(StatusCode::OK, reply::JSON, body))
 }

@@ -42,7 +42,6 @@ pub(super) async fn df(call: Call) -> Answer {
     let form = Form {
         old: !call.version.at_least(52) || !call.query.flag("verbose"),
         new: call.version.at_least(52),
-        verbose: call.query.flag("verbose"),
     };
     let mut value = body(&usage, &images, &containers, &wanted, form);
     fields::fit(Shape::DiskUsage, call.version, &mut value);
@@ -75,13 +74,13 @@ fn lines_of<'a>(value: &'a mut Value, [old, new]: [&str; 2]) -> impl Iterator<It
     lines.into_iter()
 }
 
-/// What is shown. Lists beside the sums of 1.52 are deprecated; dockerd shows them all the same, unless lists are asked for.
+/// What is shown. The lists beside the parts of 1.52 are deprecated; dockerd shows them all the same, unless a client asks
+/// for `verbose`, which says that it knows the parts.
 /// Source: moby, `getDiskUsage`.
 #[derive(Debug, Clone, Copy)]
 struct Form {
     old: bool,
     new: bool,
-    verbose: bool,
 }
 
 /// The union of all versions' shapes. `wanted` are sorts of objects; none is all of them.
@@ -152,13 +151,12 @@ fn add(value: &mut Value, (name, legacy): (&str, &str), sums: Value, items: Vec<
     if form.new {
         value[name] = sums;
     }
-    if form.new && form.verbose {
+    // An empty list is left out here, and there below.
+    if form.new && !items.is_empty() {
         value[name]["Items"] = json!(items);
     }
     if form.old {
-        // Docker has no list at all where there is no builder.
-        let none = legacy == "BuildCache" && items.is_empty();
-        value[legacy] = if none { Value::Null } else { Value::Array(items) };
+        value[legacy] = Value::Array(items);
     }
 }
 

@@ -149,13 +149,15 @@ fn body(event: &Event) -> Value {
         "timeNano": event.time_ns,
     });
     // Docker names the object of an image's event, by its id if it has no name any more.
-    if event.kind == EventKind::Image && !event.attributes.contains_key("name") {
+    if event.kind == EventKind::Image && !event.id.is_empty() && !event.attributes.contains_key("name") {
         value["Actor"]["Attributes"]["name"] = json!(event.id);
     }
     // Only these two sorts ever had the old fields.
     if matches!(event.kind, EventKind::Container | EventKind::Image) {
         value["status"] = json!(event.action);
-        value["id"] = json!(event.id);
+        if !event.id.is_empty() {
+            value["id"] = json!(event.id);
+        }
         if let Some(image) = event.attributes.get("image") {
             value["from"] = json!(image);
         }

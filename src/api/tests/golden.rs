@@ -1,8 +1,11 @@
 //! Whole answers at 1.41, 1.44 and the newest, over an engine of fixed values, against what is kept in `golden/`: a change of
 //! any field, value or order of elements is a change for clients, and shows as a change of these files. To write them anew,
 //! run the test with `LONGSHORE_WRITE_GOLDEN` set, and read the difference.
+//!
+//! That they are what Docker would answer is shown apart: every field of theirs is one that dockerd answers with in the same
+//! place, as `tests/clients/recorded` has it, or a known difference with a reason.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -257,4 +260,75 @@ async fn p48_whole_answers_are_what_they_were() {
         }
         assert_eq!(answers.as_object().unwrap().len(), kept.as_object().unwrap().len());
     }
+}
+
+/// What is recorded of a step, or known to differ: paths of fields.
+fn paths_of<'a>(text: &'a str, step: &str) -> Vec<&'a str> {
+    let lines = text.lines().skip_while(|line| line.strip_prefix("## ") != Some(step));
+    let lines = lines.skip(1).take_while(|line| !line.starts_with("## "));
+    // Known differences begin with a sign; those that only dockerd has are none of ours.
+    let ours = lines.filter(|line| !line.starts_with(['-', '#']));
+    ours.filter_map(|line| line.trim_start_matches('+').split_once(": ").map(|(path, _)| path))
+        .collect()
+}
+
+/// Paths of fields, as `tests/clients/rest.py` writes them: the names in maps, and places in lists, do not count.
+fn paths(value: &Value, at: &str, out: &mut BTreeSet<String>) {
+    const MAPS: [&str; 6] = ["Labels", "Networks", "Ports", "Runtimes", "IndexConfigs", "Config"];
+    match value {
+        Value::Object(object) => {
+            let last = at.trim_end_matches("[]").rsplit('.').next().unwrap_or_default();
+            // A `Config` is a map only in `LogConfig`.
+            let map = MAPS.contains(&last) && (last != "Config" || at.ends_with("LogConfig.Config"));
+            for (name, inner) in object {
+                let path = match (map, at) {
+                    (true, at) => format!("{at}{{}}"),
+                    (false, "") => name.clone(),
+                    (false, at) => format!("{at}.{name}"),
+                };
+                paths(inner, &path, out);
+                // What a map holds is the golden engine's.
+                if !map {
+                    out.insert(path);
+                }
+            }
+        }
+        Value::Array(all) => all.iter().for_each(|inner| paths(inner, &format!("{at}[]"), out)),
+        _ => {}
+    }
+}
+
+#[test]
+fn p48_golden_answers_have_the_fields_that_dockerd_has() {
+    let recorded = include_str!("../../../tests/clients/recorded/shapes.txt");
+    let known = include_str!("../../../tests/clients/known/shapes.txt");
+    let steps = [
+        ("GET version", "version"),
+        ("GET info", "info"),
+        ("GET containers/json?all=1", "list"),
+        ("GET containers/web/json", "inspect, exited"),
+        ("GET images/json", "images"),
+        ("GET images/busybox/json", "image"),
+    ];
+    let mut strangers = Vec::new();
+    for (version, golden) in [
+        ("1.44", include_str!("golden/1.44.json")),
+        ("1.56", include_str!("golden/1.56.json")),
+    ] {
+        let golden: Value = serde_json::from_str(golden).unwrap();
+        for (asked, step) in steps {
+            let step = format!("{version} {step}");
+            let theirs = [paths_of(recorded, &step), paths_of(known, &step)].concat();
+            assert!(theirs.len() > 10, "{step} is recorded");
+            let mut ours = BTreeSet::new();
+            paths(&golden[asked]["body"], "", &mut ours);
+            // The image that was recorded has no labels, and since 1.52 an image without them has no such field.
+            let left_out = |path: &str| step == "1.56 image" && path == "Config.Labels";
+            let missing = ours
+                .iter()
+                .filter(|path| !theirs.contains(&path.as_str()) && !left_out(path));
+            strangers.extend(missing.map(|path| format!("{step}: {path}")));
+        }
+    }
+    assert!(strangers.is_empty(), "{strangers:#?}");
 }

@@ -75,7 +75,7 @@ fn contents(trees: &[PathBuf]) -> [Vec<u8>; 2] {
 }
 
 #[tokio::test]
-async fn b6_layers_that_were_not_on_the_disk_when_power_was_lost_are_unpacked_anew() {
+async fn e9_layers_that_were_not_on_the_disk_when_power_was_lost_are_unpacked_anew() {
     let (f, info) = pulled().await;
     let chain = info.chain.unwrap();
     let before = trees(f.snapshotter.as_ref(), &chain).await;
@@ -103,7 +103,7 @@ async fn b6_layers_that_were_not_on_the_disk_when_power_was_lost_are_unpacked_an
 }
 
 #[tokio::test]
-async fn b6_layers_that_were_on_the_disk_are_left_alone_after_a_reboot() {
+async fn e9_layers_that_were_on_the_disk_are_left_alone_after_a_reboot() {
     let (f, info) = pulled().await;
     let chain = info.chain.unwrap();
     f.snapshotter.sync().await.unwrap();
@@ -116,7 +116,7 @@ async fn b6_layers_that_were_on_the_disk_are_left_alone_after_a_reboot() {
 }
 
 #[tokio::test]
-async fn b6_a_lost_layer_whose_blob_is_lost_too_asks_for_a_pull() {
+async fn e9_a_lost_layer_whose_blob_is_lost_too_asks_for_a_pull() {
     let (f, info) = pulled().await;
     let blob = info.layers[0].descriptor.digest;
     f.content.remove(&blob).await.unwrap();
@@ -134,7 +134,7 @@ async fn b6_a_lost_layer_whose_blob_is_lost_too_asks_for_a_pull() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b6_engines_that_race_for_lost_layers_unpack_them_once() {
+async fn e9_engines_that_race_for_lost_layers_unpack_them_once() {
     let (f, info) = pulled().await;
     tear(&trees(f.snapshotter.as_ref(), &info.chain.unwrap()).await);
     let opened = Arc::new(AtomicUsize::new(0));

@@ -48,6 +48,7 @@ pub(crate) struct Plan {
 
 const NO_SWAP: &str = "the kernel does not account swap, or the cgroup lacks it: memory is limited without swap";
 const NO_SWAPPINESS: &str = "the kernel has no swappiness per cgroup: memory swappiness is left out";
+const NO_OOM_CONTROL: &str = "the kernel cannot switch the OOM killer off for a cgroup: that is left out";
 const NO_RESERVATION: &str = "the kernel has no soft memory limit: the memory reservation is left out";
 
 impl Plan {
@@ -174,6 +175,9 @@ fn memory_v2(plan: &mut Plan, memory: &LinuxMemory, current_limit: Option<i64>) 
     if memory.swappiness().is_some() {
         plan.warnings.push(NO_SWAPPINESS.to_owned());
     }
+    if memory.disable_oom_killer() == Some(true) {
+        plan.warnings.push(NO_OOM_CONTROL.to_owned());
+    }
     refuse_memory(plan, memory);
     Ok(())
 }
@@ -209,11 +213,15 @@ fn memory_v1(plan: &mut Plan, memory: &LinuxMemory) -> Result<()> {
         plan.set("memory", "memory.swappiness", swappiness, "memory swappiness")
             .optional = Some(NO_SWAPPINESS);
     }
+    if memory.disable_oom_killer() == Some(true) {
+        plan.set("memory", "memory.oom_control", 1, "switching the OOM killer off")
+            .optional = Some(NO_OOM_CONTROL);
+    }
     refuse_memory(plan, memory);
     Ok(())
 }
 
-/// What has been withdrawn from kernels, or would have to be set up before the cgroup has any page.
+/// What has been withdrawn from kernels.
 fn refuse_memory(plan: &mut Plan, memory: &LinuxMemory) {
     if memory.kernel().is_some_and(|limit| limit > 0) {
         plan.refuse(
@@ -227,13 +235,6 @@ fn refuse_memory(plan: &mut Plan, memory: &LinuxMemory) {
             "memory",
             "TCP memory limit",
             "nothing: it is not implemented, use the memory limit",
-        );
-    }
-    if memory.disable_oom_killer() == Some(true) {
-        plan.refuse(
-            "memory",
-            "switching the OOM killer off",
-            "nothing: it is not implemented, raise the memory limit",
         );
     }
 }

@@ -78,8 +78,15 @@ impl Job {
             exit,
             terminal: None,
         };
-        match outcome.and_then(|setup| setup.ok_or_else(start::died_in_setup)) {
-            Ok(setup) => command.started(setup.terminal, exec.stdio, stdio),
+        let copied = outcome
+            .and_then(|setup| setup.ok_or_else(start::died_in_setup))
+            .and_then(|setup| {
+                let copy = setup.terminal.as_ref().map(OwnedFd::try_clone).transpose();
+                let copy = copy.map_err(|error| Error::os("keep the terminal", error))?;
+                Ok((setup.terminal, copy))
+            });
+        match copied {
+            Ok((terminal, copy)) => Ok(command.started(terminal, copy, exec.stdio, stdio)),
             Err(error) => {
                 let _ = command.signal(Signal::KILL).await;
                 self.zygote.unwatch_exit(req);
@@ -105,17 +112,22 @@ struct Command {
 }
 
 impl Command {
-    fn started(mut self, terminal: Option<OwnedFd>, wanted: StdioPlan, stdio: start::Stdio) -> Result<ExecStarted> {
-        let copy = terminal.as_ref().map(OwnedFd::try_clone).transpose();
-        self.terminal = copy.map_err(|error| Error::os("keep the terminal", error))?;
+    fn started(
+        mut self,
+        terminal: Option<OwnedFd>,
+        copy: Option<OwnedFd>,
+        wanted: StdioPlan,
+        stdio: start::Stdio,
+    ) -> ExecStarted {
+        self.terminal = copy;
         let [stdin, stdout, stderr] = stdio;
-        Ok(ExecStarted {
+        ExecStarted {
             task: Arc::new(self),
             stdin: stdin.filter(|_| wanted.stdin),
             stdout,
             stderr,
             terminal,
-        })
+        }
     }
 }
 

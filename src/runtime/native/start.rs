@@ -199,10 +199,10 @@ impl Asked {
             namespaces: self.namespaces,
             root: self.root,
         };
-        match outcome {
-            Ok(mut setup) => {
-                setup.warnings.extend(self.warnings);
-                child.started(self.id, setup, self.stdio, self.cgroup)
+        match outcome.and_then(|setup| child.known(setup)) {
+            Ok(mut known) => {
+                known.setup.warnings.extend(self.warnings);
+                Ok(child.started(self.id, known, self.stdio, self.cgroup))
             }
             Err(error) => Err(child.failed(error, self.cgroup).await),
         }
@@ -285,14 +285,32 @@ struct Child {
     root: [u32; 2],
 }
 
+/// What is known of a container whose program runs.
+struct Known {
+    pid: u32,
+    setup: Setup,
+    /// A second descriptor of its terminal.
+    copy: Option<OwnedFd>,
+}
+
 pub(crate) type Stdio = [Option<OwnedFd>; 3];
 
 impl Child {
-    fn started(self, id: ContainerId, setup: Setup, stdio: Stdio, cgroup: Option<Arc<dyn Cgroup>>) -> Result<Started> {
-        let pid = pidfd::pid(self.process.as_fd()).unwrap_or(0);
-        let Setup { terminal, warnings } = setup;
-        let copy = terminal.as_ref().map(OwnedFd::try_clone).transpose();
+    /// What can fail still, once the program runs.
+    fn known(&self, setup: Setup) -> Result<Known> {
+        let pid = match pidfd::pid(self.process.as_fd()) {
+            // It has ended already.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => 0,
+            pid => pid.map_err(|error| Error::os("look at the container's process", error))?,
+        };
+        let copy = setup.terminal.as_ref().map(OwnedFd::try_clone).transpose();
         let copy = copy.map_err(|error| Error::os("keep the terminal", error))?;
+        Ok(Known { pid, setup, copy })
+    }
+
+    fn started(self, id: ContainerId, known: Known, stdio: Stdio, cgroup: Option<Arc<dyn Cgroup>>) -> Started {
+        let Known { pid, setup, copy } = known;
+        let Setup { terminal, warnings } = setup;
         let task: Arc<dyn Task> = Arc::new(NativeTask::new(
             id,
             pid,
@@ -309,14 +327,14 @@ impl Child {
             },
         ));
         let [stdin, stdout, stderr] = stdio;
-        Ok(Started {
+        Started {
             task,
             stdin,
             stdout,
             stderr,
             terminal,
             warnings,
-        })
+        }
     }
 
     /// Waits for the end of a child whose start failed, and forgets it.

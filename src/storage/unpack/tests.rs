@@ -18,6 +18,8 @@ use crate::types::{MediaType, MountSource};
 struct Source {
     blobs: Mutex<HashMap<Digest, Vec<u8>>>,
     opened: AtomicUsize,
+    /// How many are being read now, and were at most.
+    reading: Arc<(AtomicUsize, AtomicUsize)>,
     /// Wait before each chunk.
     slow: Option<Duration>,
     chunk: usize,
@@ -31,12 +33,13 @@ impl BlobSource for Source {
         let bytes =
             Bytes::from(bytes.ok_or_else(|| Error::not_found(ObjectKind::Blob, descriptor.digest.to_string()))?);
         let (chunk, slow) = (self.chunk.max(1000), self.slow);
-        let pieces = futures_util::stream::unfold(bytes, move |mut rest| async move {
+        let reading = Reading::new(&self.reading);
+        let pieces = futures_util::stream::unfold((bytes, reading), move |(mut rest, reading)| async move {
             if let Some(slow) = slow {
                 tokio::time::sleep(slow).await;
             }
             let piece = rest.split_to(chunk.min(rest.len()));
-            (!piece.is_empty()).then_some((Ok(piece), rest))
+            (!piece.is_empty()).then_some((Ok(piece), (rest, reading)))
         });
         Ok(Box::pin(pieces))
     }
@@ -47,6 +50,23 @@ fn ownership() -> Ownership {
         Ownership::Direct
     } else {
         Ownership::Squashed
+    }
+}
+
+/// Counts a stream as long as it is there.
+struct Reading(Arc<(AtomicUsize, AtomicUsize)>);
+
+impl Reading {
+    fn new(counts: &Arc<(AtomicUsize, AtomicUsize)>) -> Self {
+        let now = counts.0.fetch_add(1, Ordering::SeqCst) + 1;
+        counts.1.fetch_max(now, Ordering::SeqCst);
+        Self(Arc::clone(counts))
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -235,6 +255,28 @@ async fn the_same_blob_twice_in_an_image_is_fetched_once() {
     assert_eq!(
         (bytes_told(&events), bench.source.opened.load(Ordering::SeqCst)),
         (size_of(&layers), 3)
+    );
+}
+
+#[tokio::test]
+async fn c5_no_more_blobs_are_fetched_at_once_than_there_are_processors() {
+    let bench = Bench::new(Source {
+        slow: Some(Duration::from_millis(2)),
+        ..Source::default()
+    });
+    let layers: Vec<_> = (0..40)
+        .map(|number| {
+            let tar = LayerBuilder::new().file(&format!("f{number}"), &[b'x'; 5000]).build();
+            bench.layer(&tar, gzip(&tar))
+        })
+        .collect();
+    bench.pull(&layers).await.0.unwrap();
+    let most = bench.source.reading.1.load(Ordering::SeqCst);
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    assert_eq!(bench.source.opened.load(Ordering::SeqCst), layers.len());
+    assert!(
+        (1..=processors).contains(&most),
+        "{most} at once on {processors} processors"
     );
 }
 

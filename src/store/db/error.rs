@@ -14,6 +14,9 @@ pub(super) fn from_sqlite(path: &Path, error: rusqlite::Error) -> Error {
         Some(ErrorCode::ReadOnly) => (ErrorKind::ReadOnly, "cannot be written"),
         Some(ErrorCode::DiskFull) => (ErrorKind::NoSpace, "has no space left to grow"),
         Some(ErrorCode::PermissionDenied) => (ErrorKind::Denied, "may not be accessed"),
+        Some(ErrorCode::OutOfMemory) => (ErrorKind::Os, "got no memory"),
+        Some(ErrorCode::TooBig) => (ErrorKind::InvalidArgument, "takes no record of that size"),
+        Some(ErrorCode::FileLockingProtocolFailed) => (ErrorKind::Unavailable, "could not be locked; try again"),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             (ErrorKind::Unavailable, "is held by another process for too long")
         }

@@ -1,5 +1,8 @@
 //! `audit`: compares what is recorded with what is really there, on disk and in the kernel.
 //!
+//! What the dead left is cleared away first, as any verb that met it would: it says how much that was. What remains then is
+//! what nobody clears away by himself. Where the clearing fails, its remains are found.
+//!
 //! Others work on the same root meanwhile, and between two system calls of a verb things look strayed that are not. So what
 //! is found is looked for again, for longer than any verb takes to go on and than a helper takes to clean up after its
 //! owner: only what stays exactly as it is counts. What belongs to a live owner is not reported.
@@ -13,6 +16,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Reconciled;
 use super::local::Parts;
 use crate::containers::Record;
 use crate::error::Result;
@@ -29,6 +33,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub struct Audit {
     /// Each thing that is left over, or missing.
     pub findings: Vec<Finding>,
+    /// What dead owners had left: it was cleared away before the look.
+    pub cleared: Reconciled,
 }
 
 impl Audit {
@@ -140,6 +146,10 @@ impl Facts {
 
 impl Parts {
     pub(super) async fn audit(&self) -> Result<Audit> {
+        let cleared = self.clear_remains().await.unwrap_or_else(|error| {
+            tracing::warn!(error = error.report(), "remains of dead owners could not be removed");
+            Reconciled::default()
+        });
         let mut findings = self.look().await?;
         for _ in 0..LOOKS {
             if findings.is_empty() {
@@ -149,7 +159,7 @@ impl Parts {
             let again: HashSet<Finding> = self.look().await?.into_iter().collect();
             findings.retain(|finding| again.contains(finding));
         }
-        Ok(Audit { findings })
+        Ok(Audit { findings, cleared })
     }
 
     /// One look: what seems to be wrong at this moment.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -33,8 +34,11 @@ impl Snapshot {
         }
         processes(&mut items, |process| process.descendant || process.helper);
         network_namespaces(&mut items);
-        links(&mut items);
-        firewall(&mut items);
+        if super::is_root() {
+            // An ordinary user can make neither where he is, and root's tests may run at this moment.
+            links(&mut items);
+            firewall(&mut items);
+        }
         cgroups(Path::new("/sys/fs/cgroup"), 0, &mut items);
         Self { items }
     }
@@ -185,9 +189,6 @@ fn links(items: &mut BTreeSet<String>) {
 }
 
 fn firewall(items: &mut BTreeSet<String>) {
-    if !super::is_root() {
-        return;
-    }
     let Ok(nft) = super::program("nft") else { return };
     let Ok(output) = std::process::Command::new(nft).args(["list", "tables"]).output() else {
         return;
@@ -197,6 +198,14 @@ fn firewall(items: &mut BTreeSet<String>) {
     }
 }
 
+/// Whoever makes a cgroup owns it; root may have given it away.
+fn may_be_ours(entry: &fs::DirEntry) -> bool {
+    super::is_root()
+        || entry
+            .metadata()
+            .is_ok_and(|made| made.uid() == nix::unistd::geteuid().as_raw())
+}
+
 fn cgroups(dir: &Path, depth: usize, items: &mut BTreeSet<String>) {
     const DEEPEST: usize = 8;
     let Ok(entries) = fs::read_dir(dir) else { return };
@@ -204,7 +213,7 @@ fn cgroups(dir: &Path, depth: usize, items: &mut BTreeSet<String>) {
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
     {
-        if entry.file_name().to_string_lossy().contains("longshore") {
+        if entry.file_name().to_string_lossy().contains("longshore") && may_be_ours(&entry) {
             items.insert(format!("cgroup {}", entry.path().display()));
         }
         if depth < DEEPEST {

@@ -11,6 +11,7 @@ pub mod registry;
 pub mod root;
 pub mod scratch;
 pub mod warnings;
+pub mod watch;
 pub mod wire;
 pub mod world;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::ArgAction;
 use longshore::containers::Ulimit;
+use longshore::types::ImageSource;
 use longshore::{
     BindMount, Bytes, Container, ContainerSpec, Engine, NetworkMode, ObjectKind, Platform, Pull, RemoveOptions, Signal,
     Tmpfs,
@@ -13,6 +14,7 @@ use longshore::{
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::limits::LimitArgs;
 use crate::options::{self, Pair, SecurityOption};
 use crate::pull_view::{PullView, Target};
 use crate::{session, terminal};
@@ -71,6 +73,9 @@ pub struct Args {
     /// Label
     #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = options::pair)]
     label: Vec<Pair>,
+    /// Annotation for the runtime
+    #[arg(long, value_name = "KEY[=VALUE]", value_parser = options::pair)]
+    annotation: Vec<Pair>,
     /// Network: none or host
     #[arg(long, visible_alias = "net", value_name = "NETWORK", default_value = "none", value_parser = options::network)]
     network: NetworkMode,
@@ -86,27 +91,8 @@ pub struct Args {
     /// Size of /dev/shm [default: 64m]
     #[arg(long, value_name = "BYTES")]
     shm_size: Option<Bytes>,
-    /// Most memory
-    #[arg(short, long, value_name = "BYTES")]
-    memory: Option<Bytes>,
-    /// Most memory and swap together; -1 for no limit
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = memory_swap)]
-    memory_swap: Option<i64>,
-    /// Memory that the kernel tries to leave it
-    #[arg(long, value_name = "BYTES")]
-    memory_reservation: Option<Bytes>,
-    /// CPUs' worth of time, say 1.5
-    #[arg(long, value_name = "NUMBER", value_parser = options::cpus)]
-    cpus: Option<f64>,
-    /// Relative weight of CPU time
-    #[arg(short, long, value_name = "WEIGHT")]
-    cpu_shares: Option<u64>,
-    /// CPUs to run on, say 0-2,4
-    #[arg(long, value_name = "LIST")]
-    cpuset_cpus: Option<String>,
-    /// Most processes and threads; -1 for no limit
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
-    pids_limit: Option<i64>,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// Start without limits that this host cannot set, with a warning, instead of failing
     #[arg(long)]
     best_effort_limits: bool,
@@ -146,7 +132,7 @@ pub struct Args {
     /// Print help
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
-    /// The image (a name, an id, or oci:DIR[:TAG]), then the command to run in it; options end here
+    /// The image (a name, an id, oci:DIR[:TAG] or docker-archive:FILE[:NAME]), then the command to run in it; options end here
     #[arg(value_name = "IMAGE", required = true, trailing_var_arg = true, num_args = 1..)]
     words: Vec<String>,
 }
@@ -188,12 +174,12 @@ fn refuse(args: &Args) -> Result<(), Failure> {
 
 /// Creates the container, pulling its image as the policy says.
 async fn create(engine: &Engine, spec: &mut ContainerSpec, policy: &str, quiet: bool) -> Result<Container, Failure> {
-    let layout = spec.image.starts_with("oci:");
-    if policy == "always" || (layout && policy != "never") {
+    let on_disk = ImageSource::is_on_disk(&spec.image);
+    if policy == "always" || (on_disk && policy != "never") {
         pull(engine, spec, quiet).await?;
     }
     match engine.create(spec.clone()).await {
-        Err(error) if policy == "missing" && !layout && image_is_missing(&error) => {
+        Err(error) if policy == "missing" && !on_disk && image_is_missing(&error) => {
             eprintln!("Unable to find image '{}' locally", spec.image);
             pull(engine, spec, quiet).await?;
             engine
@@ -209,7 +195,7 @@ fn image_is_missing(error: &longshore::Error) -> bool {
     error.is_not_found() && error.object().is_some_and(|(kind, _)| kind == ObjectKind::Image)
 }
 
-/// Pulls the image. One from a layout may have no name, so that the container is made of its id.
+/// Pulls the image. One from a layout or an archive may have no name, so that the container is made of its id.
 async fn pull(engine: &Engine, spec: &mut ContainerSpec, quiet: bool) -> Result<(), Failure> {
     let view = PullView::new(Target::Stderr, quiet);
     let mut pull = engine.pull(&spec.image).policy(Pull::Always).progress(view.reporter());
@@ -219,7 +205,7 @@ async fn pull(engine: &Engine, spec: &mut ContainerSpec, quiet: bool) -> Result<
     let image = pull.await;
     view.finish();
     let image = image.map_err(|error| Failure::of_run(&error))?;
-    if spec.image.starts_with("oci:") {
+    if ImageSource::is_on_disk(&spec.image) {
         spec.image = image.id().to_string();
     }
     Ok(())
@@ -242,11 +228,14 @@ fn spec(args: &Args) -> Result<ContainerSpec, Failure> {
     spec.name = args.name.clone();
     spec.hostname = args.hostname.clone();
     spec.domainname = args.domainname.clone();
-    spec.labels = args
-        .label
-        .iter()
-        .map(|(key, value)| (key.clone(), value.clone().unwrap_or_default()))
-        .collect();
+    let pairs = |pairs: &[Pair]| {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(key, value)| (key.clone(), value.clone().unwrap_or_default()))
+            .collect()
+    };
+    spec.labels = pairs(&args.label);
+    spec.annotations = pairs(&args.annotation);
     spec.network = args.network.clone();
     spec.tty = args.tty;
     spec.tty_size = args.tty.then(terminal::window_size).flatten();
@@ -269,15 +258,8 @@ fn files(args: &Args, spec: &mut ContainerSpec) {
 }
 
 fn limits(args: &Args, spec: &mut ContainerSpec) {
-    let limits = &mut spec.limits;
-    limits.memory = args.memory;
-    limits.memory_swap = args.memory_swap;
-    limits.memory_reservation = args.memory_reservation;
-    limits.nano_cpus = args.cpus.map(|cpus| (cpus * 1e9) as u64);
-    limits.cpu_shares = args.cpu_shares;
-    limits.cpuset_cpus = args.cpuset_cpus.clone();
-    limits.pids = args.pids_limit;
-    limits.best_effort = args.best_effort_limits;
+    spec.limits = args.limits.limits();
+    spec.limits.best_effort = args.best_effort_limits;
     spec.oom_score_adj = args.oom_score_adj;
     spec.ulimits = args.ulimit.clone();
 }
@@ -291,15 +273,6 @@ fn security(args: &Args, spec: &mut ContainerSpec) {
             SecurityOption::NoNewPrivileges(on) => spec.no_new_privileges = *on,
         }
     }
-}
-
-/// A size, or -1 for no limit.
-fn memory_swap(text: &str) -> Result<i64, String> {
-    if text == "-1" {
-        return Ok(-1);
-    }
-    let bytes: Bytes = text.parse().map_err(|error: longshore::Error| error.to_string())?;
-    i64::try_from(bytes.get()).map_err(|_| format!("{text} is too much"))
 }
 
 /// Whatever fails around the container is ours: 125.

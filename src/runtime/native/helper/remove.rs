@@ -6,7 +6,11 @@ use crate::sys::{self, AT_FDCWD, AT_REMOVEDIR, Sys};
 const DEEPEST: usize = 64 * 1024;
 const ENTRIES: usize = 8 * 1024;
 
-/// Removes what is at an absolute path, all of it. What is gone already is no error.
+/// How often a walk begins anew because somebody else removes the same tree.
+const WALKS: usize = 1000;
+
+/// Removes what is at an absolute path, all of it. What is gone already is no error, nor what goes meanwhile: a sweeper may
+/// be at the same tree.
 #[inline(never)]
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn tree(path: &[u8]) -> Sys<()> {
@@ -14,11 +18,18 @@ pub(crate) fn tree(path: &[u8]) -> Sys<()> {
         Ok(_) | Err(sys::ENOENT) => return Ok(()),
         Err(_) => {}
     }
-    empty(path)?;
-    match sys::unlinkat(AT_FDCWD, path, AT_REMOVEDIR) {
-        Ok(_) | Err(sys::ENOENT) => Ok(()),
-        Err(errno) => Err(errno),
+    for _ in 0..WALKS {
+        // A directory that is removed under the walk has no entries to read and no way up.
+        match empty(path) {
+            Err(sys::ENOENT) => continue,
+            result => result?,
+        }
+        return match sys::unlinkat(AT_FDCWD, path, AT_REMOVEDIR) {
+            Ok(_) | Err(sys::ENOENT) => Ok(()),
+            Err(errno) => Err(errno),
+        };
     }
+    Err(sys::ENOENT)
 }
 
 /// Walks down to the first directory that is not empty, empties it, and steps up again; the way back is checked against
@@ -31,30 +42,28 @@ fn empty(path: &[u8]) -> Sys<()> {
         result => result?,
     };
     let mut way = Way::new()?;
+    let result = walk(&mut here, &mut way);
+    sys::close(here);
+    way.free();
+    result
+}
+
+fn walk(here: &mut i32, way: &mut Way) -> Sys<()> {
     loop {
-        match clear(here) {
-            Ok(Some(child)) => {
-                way.push(here)?;
-                sys::close(here);
-                here = child;
+        match clear(*here)? {
+            Some(child) => {
+                let noted = way.push(*here);
+                sys::close(core::mem::replace(here, child));
+                noted?;
             }
-            Ok(None) if way.depth == 0 => break,
-            Ok(None) => {
-                let above = sys::openat(here, b"..\0", flags, 0)?;
-                sys::close(here);
-                here = above;
-                way.pop(here)?;
-            }
-            Err(errno) => {
-                sys::close(here);
-                way.free();
-                return Err(errno);
+            None if way.depth == 0 => return Ok(()),
+            None => {
+                let above = sys::openat(*here, b"..\0", sys::O_DIRECTORY | sys::O_NOFOLLOW, 0)?;
+                sys::close(core::mem::replace(here, above));
+                way.pop(above)?;
             }
         }
     }
-    sys::close(here);
-    way.free();
-    Ok(())
 }
 
 /// Inode and device of every directory above.

@@ -54,7 +54,7 @@ fn nothing_outlives_its_owner() {
 }
 
 /// Nothing but a zombie that the host's init has not reaped yet.
-fn is_gone(pid: u32) -> bool {
+pub(super) fn is_gone(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')')
         .next()
@@ -235,7 +235,7 @@ impl Cgroup for NotACgroup {
 }
 
 #[tokio::test]
-async fn g4_a_clone_that_fails_leaves_no_descriptor_in_the_zygote() {
+async fn a_clone_that_fails_leaves_no_descriptor_in_the_zygote() {
     if !native::has_admin() {
         eprintln!("skipped: only root sees the zygote's descriptors");
         return;
@@ -263,4 +263,28 @@ async fn g4_a_clone_that_fails_leaves_no_descriptor_in_the_zygote() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(open(), before);
+}
+
+/// A sweeper may be at what somebody else is removing.
+#[tokio::test]
+async fn two_may_remove_the_same_tree() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Arc::new(runtime());
+    runtime.info().unwrap();
+    for round in 0..20 {
+        let tree = dir.path().join(format!("tree-{round}"));
+        for number in 0..60 {
+            let deep = tree.join(format!("{number}/a/b/c"));
+            fs::create_dir_all(&deep).unwrap();
+            fs::write(deep.join("file"), "x").unwrap();
+        }
+        let remove = || {
+            let (runtime, tree) = (Arc::clone(&runtime), tree.clone());
+            tokio::task::spawn_blocking(move || runtime.remove_tree(&tree))
+        };
+        for removed in [remove(), remove(), remove()] {
+            removed.await.unwrap().unwrap();
+        }
+        assert!(!tree.exists());
+    }
 }

@@ -3,6 +3,7 @@
 mod confine;
 mod lifetime;
 mod process;
+mod trouble;
 mod userns;
 mod users;
 

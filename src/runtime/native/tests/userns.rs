@@ -21,7 +21,7 @@ fn host_uid(pid: u32) -> u32 {
 }
 
 #[tokio::test]
-async fn k4_a_user_namespace_of_its_own() {
+async fn h18_a_user_namespace_of_its_own() {
     let root = root();
     let runtime = runtime_with_ids();
     let script = "echo $(id -u):$(id -g); cat /proc/self/uid_map | wc -l; stat -c %u:%g /bin /etc/passwd /dev /dev/shm;
@@ -127,7 +127,7 @@ async fn e5_files_keep_their_owners_through_a_user_namespace() {
 }
 
 #[tokio::test]
-async fn g2_capabilities_in_a_user_namespace_do_not_reach_outside() {
+async fn h18_capabilities_in_a_user_namespace_do_not_reach_outside() {
     let root = root();
     // With the host's network (whose sysfs shows), every capability, and no filter.
     let script =
@@ -204,7 +204,7 @@ async fn e5_a_file_system_without_id_maps_is_named() {
 
 /// A command joins the user namespace too, and may open its streams by name.
 #[tokio::test]
-async fn f1_a_command_in_a_user_namespace_of_its_own() {
+async fn g3_a_command_in_a_user_namespace_of_its_own() {
     let root = root();
     let started = runtime_with_ids()
         .start(in_own_userns(root.path(), "exec sleep 100"))
