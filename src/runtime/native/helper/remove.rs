@@ -34,6 +34,7 @@ pub(crate) fn tree(path: &[u8]) -> Sys<()> {
 
 /// Walks down to the first directory that is not empty, empties it, and steps up again; the way back is checked against
 /// the way down, so that a directory that somebody moves meanwhile cannot lead elsewhere.
+#[unsafe(link_section = "lhchild")]
 fn empty(path: &[u8]) -> Sys<()> {
     let flags = sys::O_DIRECTORY | sys::O_NOFOLLOW;
     let mut here = match sys::openat(AT_FDCWD, path, flags, 0) {
