@@ -18,10 +18,12 @@ pub(super) enum For {
 
 /// Takes all of them. Source of the rules and words: moby, `daemon/daemon_unix.go`, `verifyPlatformContainerResources`.
 pub(super) fn take(host: &mut Object, wanted: For) -> Result<Limits, Failure> {
-    let mut limits = Limits::default();
-    limits.memory = memory(host, "Memory", "Minimum memory limit allowed is 6MB")?;
-    limits.memory_reservation = memory(host, "MemoryReservation", "Minimum memory reservation allowed is 6MB")?;
-    limits.memory_swap = host.take::<i64>("MemorySwap")?.filter(|swap| *swap != 0);
+    let mut limits = Limits {
+        memory: memory(host, "Memory", "Minimum memory limit allowed is 6MB")?,
+        memory_reservation: memory(host, "MemoryReservation", "Minimum memory reservation allowed is 6MB")?,
+        memory_swap: host.take::<i64>("MemorySwap")?.filter(|swap| *swap != 0),
+        ..Limits::default()
+    };
     check_memory(&limits, wanted)?;
     limits.cpu_shares = unsigned(host, "CpuShares")?;
     limits.cpuset_cpus = host.text("CpusetCpus")?;
