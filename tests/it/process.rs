@@ -204,7 +204,7 @@ async fn g4_a_start_that_failed_has_docker_s_exit_code() -> Check {
             .containers()
             .wait(waited, WaitCondition::NotRunning)
             .await?;
-        assert_eq!(waited.await?.status.code(), i32::from(code), "{command}");
+        assert_eq!(waited.await?.status.code(), code, "{command}");
         container.remove(FORCE).await?;
     }
     let container = world.started(world.script("[ -e /ran ] && exit 3; touch /ran")).await?;
