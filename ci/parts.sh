@@ -71,7 +71,7 @@ part() {
 
 # Leaves out the lines of tests that passed.
 quiet() {
-    grep -vE '^test .* \.\.\. ok$|^$|^running [0-9]+ tests?$' || true
+    grep --line-buffered -vE '^test .* \.\.\. ok$|^$|^running [0-9]+ tests?$' || true
 }
 
 add_up() {

@@ -26,6 +26,7 @@ use tracing::instrument::WithSubscriber as _;
 pub use self::abandon::Abandon;
 pub(crate) use self::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::blocking;
 
 /// How long the driver goes on for tails after the last handle went away.
 const LINGER: Duration = Duration::from_secs(10);
@@ -150,6 +151,13 @@ impl Drop for TailGuard {
     }
 }
 
+/// Waits for work as long as a limit allows, if there is one. The work is dropped then.
+pub(crate) async fn within<T>(limit: Option<Duration>, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let Some(limit) = limit else { return work.await };
+    let timeout = |_| Error::new(ErrorKind::Timeout, format!("no result within {limit:?}"));
+    tokio::time::timeout(limit, work).await.map_err(timeout)?
+}
+
 impl Spawner {
     /// A child of `fork` has no driver thread: its copy of the engine says so instead of hanging.
     fn check_fork(&self) -> Result<()> {
@@ -177,16 +185,7 @@ impl Spawner {
             let _ = answer.send(Err(error));
             return Call { wait, abort: None };
         }
-        let work = async move {
-            match deadline {
-                None => work.await,
-                Some(limit) => match tokio::time::timeout(limit, work).await {
-                    Ok(result) => result,
-                    Err(_) => Err(Error::new(ErrorKind::Timeout, format!("no result within {limit:?}"))),
-                },
-            }
-        };
-        let work = self.abandonable(work);
+        let work = self.abandonable(within(deadline, work));
         let task = self.handle.spawn(async move {
             if let Some(result) = work.await {
                 let _ = answer.send(result);
@@ -198,8 +197,35 @@ impl Spawner {
         }
     }
 
+    /// As [`Spawner::call`], for work that begins with something that blocks: up to where it first waits it runs on a thread
+    /// of the pool.
+    pub(crate) fn call_blocking<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Call<T> {
+        let work = work.in_current_span().with_current_subscriber();
+        let (mut answer, wait) = oneshot::channel();
+        if let Err(error) = self.check_fork() {
+            let _ = answer.send(Err(error));
+            return Call { wait, abort: None };
+        }
+        let work = self.abandonable(work);
+        self.begin(Box::pin(async move {
+            let result = tokio::select! {
+                biased;
+                result = work => result,
+                () = answer.closed() => None,
+            };
+            if let Some(result) = result {
+                let _ = answer.send(result);
+            }
+        }));
+        Call { wait, abort: None }
+    }
+
     /// Runs work that goes on when its caller goes away: it is told so by its [`Cancel`], and finishes or undoes itself.
-    /// A good result that nobody takes any more goes to `undo`.
+    /// A good result that nobody takes any more goes to `undo`. Up to where it first waits, the work runs on a thread of
+    /// the pool.
     pub(crate) fn tail<T, F, W, U, V>(&self, work: F, undo: U) -> Tail<T>
     where
         T: Send + 'static,
@@ -210,11 +236,20 @@ impl Spawner {
     {
         let (sender, wait) = oneshot::channel();
         let cancel = Cancel::default();
+        if let Err(error) = self.check_fork() {
+            let _ = sender.send(Answer {
+                result: Some(Err(error)),
+                undo: None,
+            });
+            return Tail { wait, cancel };
+        }
         let work = work(cancel.clone()).in_current_span().with_current_subscriber();
         let spawner = self.clone();
         let undo: Undo<T> = Box::new(move |value| spawner.detach(undo(value)));
         let work = self.tellable(work, cancel.clone());
-        self.detach(async move {
+        let guard = self.guard();
+        self.begin(Box::pin(async move {
+            let _guard = guard;
             let (result, abandoned) = work.await;
             let answer = Answer {
                 result: Some(result),
@@ -223,8 +258,27 @@ impl Spawner {
             if !abandoned {
                 let _ = sender.send(answer);
             }
-        });
+        }));
         Tail { wait, cancel }
+    }
+
+    /// Polls work on a thread of the pool, which may be this one, and hands it to the driver when it has to wait.
+    fn begin(&self, mut work: Work) {
+        let spawner = self.clone();
+        let poll = move || {
+            if blocking::poll_once(work.as_mut()).is_pending() {
+                spawner.handle.spawn(work);
+            }
+        };
+        if blocking::may_block() {
+            return poll();
+        }
+        self.handle.spawn_blocking(poll);
+    }
+
+    fn guard(&self) -> TailGuard {
+        self.tails.running.fetch_add(1, Ordering::AcqRel);
+        TailGuard(Arc::clone(&self.tails))
     }
 
     /// Makes callers go away at an await of one's choice.
@@ -257,8 +311,7 @@ impl Spawner {
 
     /// Runs work that nobody waits for and that must not be cut off.
     pub(crate) fn detach(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.tails.running.fetch_add(1, Ordering::AcqRel);
-        let guard = TailGuard(Arc::clone(&self.tails));
+        let guard = self.guard();
         self.handle.spawn(async move {
             let _guard = guard;
             work.await;

@@ -329,13 +329,21 @@ impl Engine {
         }
     }
 
-    /// Work of several verbs, with a limit of its own, else that of this handle.
-    pub(crate) async fn within<T>(
+    /// Work of several verbs, with a limit of its own, else that of this handle. It runs on the driver where there is one, so
+    /// that steps which follow each other there need no word from here. Dropping it drops the work.
+    pub(crate) async fn within<T: Send + 'static>(
         &self,
         verb: Verb<'_>,
         limit: Option<Duration>,
-        work: impl Future<Output = Result<T>>,
+        work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        self.watch.in_time(verb, limit.or(self.watch.limit), work).await
+        let limit = limit.or(self.watch.limit);
+        match &self.inner.local {
+            Some(local) => {
+                let work = local.driver.spawner().call_blocking(work);
+                self.watch.in_time(verb, limit, work).await
+            }
+            None => self.watch.in_time(verb, limit, work).await,
+        }
     }
 }

@@ -1,12 +1,14 @@
 //! The least a container start can cost: the same namespaces, overlay, mounts, cgroup, capabilities and filter as ours, done by
 //! bare system calls from a child that shares our memory until it executes, and one journal write for the record.
 //!
-//! The floor of the jobs `start`, `start-parallel` and `run-cli`.
+//! The floor of the jobs `start`, `start-parallel` and `run-cli`. What it does not do, because a container could do without:
+//! pipes and a log, files of its own for `/etc` (the three binds show files that are there already), a look at the
+//! container's own users, a way to say which step failed, and a process that outlives its owner to clean up.
 
 use std::ffi::{CString, c_char, c_int, c_ulong, c_void};
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::ptr::null;
@@ -42,9 +44,15 @@ struct CloneArgs {
 }
 
 /// What the child reads; all of it made before the clone.
-struct Plan {
+struct Plan<'a> {
     overlay: CString,
-    merged: CString,
+    merged: &'a std::ffi::CStr,
+    /// The files that are shown in `/etc`.
+    etc: &'a [CString; 3],
+    program: [*const c_char; 3],
+    stdout: Option<RawFd>,
+    filter: libc::sock_fprog,
+    unified: bool,
     fault: c_int,
 }
 
@@ -53,15 +61,32 @@ struct Plan {
 pub struct Starter {
     dir: PathBuf,
     lower: PathBuf,
+    merged: CString,
+    etc: [CString; 3],
+    filter: Vec<u8>,
     cgroups: Option<PathBuf>,
     journal: fs::File,
 }
 
 impl Starter {
+    /// `filter` is a program for seccomp(2), compiled before.
+    ///
     /// # Errors
     /// Whatever the file system says.
-    pub fn new(dir: &Path, lower: &Path) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
+    pub fn new(dir: &Path, lower: &Path, filter: Vec<u8>) -> io::Result<Self> {
+        let merged = dir.join("merged");
+        fs::create_dir_all(&merged)?;
+        let stubs = dir.join("stubs");
+        fs::create_dir_all(stubs.join("etc"))?;
+        for part in ["dev", "proc", "sys"] {
+            fs::create_dir_all(stubs.join(part))?;
+        }
+        let mut etc = Vec::new();
+        for name in ["hosts", "hostname", "resolv.conf"] {
+            fs::write(stubs.join("etc").join(name), "")?;
+            fs::write(dir.join(name), "127.0.0.1 localhost\n")?;
+            etc.push(CString::new(dir.join(name).display().to_string())?);
+        }
         let journal = fs::OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -70,6 +95,9 @@ impl Starter {
         Ok(Self {
             dir: dir.to_path_buf(),
             lower: lower.to_path_buf(),
+            merged: CString::new(merged.display().to_string())?,
+            etc: etc.try_into().expect("three names"),
+            filter,
             cgroups: cgroups(),
             journal,
         })
@@ -80,34 +108,66 @@ impl Starter {
     /// # Errors
     /// The step that the kernel refused.
     pub fn once(&self, serial: usize) -> io::Result<()> {
+        self.run(serial, [c"/bin/true".as_ptr(), null(), null()], None)
+    }
+
+    /// What a program in such a container sees mounted.
+    ///
+    /// # Errors
+    /// As [`Self::once`].
+    pub fn mounts(&self) -> io::Result<String> {
+        let path = self.dir.join("mountinfo");
+        let file = fs::File::create(&path)?;
+        let program = [c"/bin/cat".as_ptr(), c"/proc/self/mountinfo".as_ptr(), null()];
+        self.run(usize::MAX, program, Some(file.as_raw_fd()))?;
+        fs::read_to_string(path)
+    }
+
+    fn run(&self, serial: usize, program: [*const c_char; 3], stdout: Option<RawFd>) -> io::Result<()> {
         let layer = self.dir.join(format!("layer-{}-{serial}", std::process::id()));
-        for part in ["upper", "work", "merged"] {
-            fs::create_dir_all(layer.join(part))?;
+        fs::create_dir(&layer)?;
+        for part in ["upper", "work"] {
+            fs::create_dir(layer.join(part))?;
         }
-        self.journal.write_all_at(&[0; 4096], 0)?;
         let cgroup = self.cgroups.as_ref().map(|dir| dir.join(format!("start-{serial}")));
         let cgroup_fd = cgroup.as_ref().map(|dir| make_cgroup(dir)).transpose()?;
-        let outcome = self.start(&layer, cgroup_fd.as_ref());
+        let outcome = self.start(&layer, cgroup_fd.as_ref(), program, stdout);
         drop(cgroup_fd);
         if let Some(cgroup) = cgroup {
             remove_cgroup(&cgroup)?;
         }
         fs::remove_dir_all(&layer)?;
-        self.journal.write_all_at(&[1; 4096], 4096)?;
+        // A page, and what a write-ahead log puts before it; nothing waits for the disk, as with ours.
+        self.journal.write_all_at(&[1; 4096 + 24], 0)?;
         outcome
     }
 
-    fn start(&self, layer: &Path, cgroup: Option<&OwnedFd>) -> io::Result<()> {
+    fn start(
+        &self,
+        layer: &Path,
+        cgroup: Option<&OwnedFd>,
+        program: [*const c_char; 3],
+        stdout: Option<RawFd>,
+    ) -> io::Result<()> {
         let overlay = format!(
-            "lowerdir={},upperdir={},workdir={},volatile",
+            "lowerdir={}:{},upperdir={},workdir={},volatile",
             self.lower.display(),
+            self.dir.join("stubs").display(),
             layer.join("upper").display(),
             layer.join("work").display()
         );
-        let merged = layer.join("merged").display().to_string();
         let mut plan = Plan {
             overlay: CString::new(overlay)?,
-            merged: CString::new(merged)?,
+            merged: &self.merged,
+            etc: &self.etc,
+            program,
+            stdout,
+            filter: libc::sock_fprog {
+                len: (self.filter.len() / size_of::<libc::sock_filter>()) as u16,
+                // The kernel only reads it.
+                filter: self.filter.as_ptr().cast_mut().cast(),
+            },
+            unified: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
             fault: 0,
         };
         let mut stack = vec![0_u8; STACK];
@@ -238,29 +298,57 @@ unsafe fn mount(
     unsafe { libc::mount(source, target, kind, flags, data.cast()) }
 }
 
-const DEVICES: [(&std::ffi::CStr, u32, u32); 6] = [
-    (c"dev/null", 1, 3),
-    (c"dev/zero", 1, 5),
-    (c"dev/full", 1, 7),
-    (c"dev/random", 1, 8),
-    (c"dev/urandom", 1, 9),
-    (c"dev/tty", 5, 0),
+const DEVICES: [(&std::ffi::CStr, &std::ffi::CStr); 6] = [
+    (c"/dev/null", c"dev/null"),
+    (c"/dev/zero", c"dev/zero"),
+    (c"/dev/full", c"dev/full"),
+    (c"/dev/random", c"dev/random"),
+    (c"/dev/urandom", c"dev/urandom"),
+    (c"/dev/tty", c"dev/tty"),
 ];
 
-const MASKED: [&std::ffi::CStr; 6] = [
+const LINKS: [(&std::ffi::CStr, &std::ffi::CStr); 5] = [
+    (c"/proc/self/fd", c"dev/fd"),
+    (c"/proc/self/fd/0", c"dev/stdin"),
+    (c"/proc/self/fd/1", c"dev/stdout"),
+    (c"/proc/self/fd/2", c"dev/stderr"),
+    (c"pts/ptmx", c"dev/ptmx"),
+];
+
+const ETC: [&std::ffi::CStr; 3] = [c"etc/hosts", c"etc/hostname", c"etc/resolv.conf"];
+
+/// Docker's: files get `/dev/null` over them, directories an empty file system.
+const MASKED_FILES: [&std::ffi::CStr; 7] = [
+    c"/proc/interrupts",
     c"/proc/kcore",
     c"/proc/keys",
-    c"/proc/timer_list",
-    c"/proc/interrupts",
-    c"/proc/sysrq-trigger",
     c"/proc/latency_stats",
+    c"/proc/sched_debug",
+    c"/proc/timer_list",
+    c"/proc/timer_stats",
+];
+const MASKED_DIRECTORIES: [&std::ffi::CStr; 5] = [
+    c"/proc/acpi",
+    c"/proc/asound",
+    c"/proc/scsi",
+    c"/sys/devices/virtual/powercap",
+    c"/sys/firmware",
 ];
 
-const READ_ONLY: [&std::ffi::CStr; 5] = [c"/proc/bus", c"/proc/fs", c"/proc/irq", c"/proc/sys", c"/proc/acpi"];
+const READ_ONLY: [&std::ffi::CStr; 5] = [
+    c"/proc/bus",
+    c"/proc/fs",
+    c"/proc/irq",
+    c"/proc/sys",
+    c"/proc/sysrq-trigger",
+];
+
+/// Docker's default capabilities.
+const CAPABILITIES: u64 = 0xa804_25fb;
 
 extern "C" fn child(plan: *mut c_void) -> ! {
     // SAFETY: the parent keeps the plan and sleeps.
-    let plan = unsafe { &mut *plan.cast::<Plan>() };
+    let plan = unsafe { &mut *plan.cast::<Plan<'_>>() };
     let safe = libc::MS_NOSUID | libc::MS_NOEXEC | libc::MS_NODEV;
     step!(
         plan,
@@ -288,19 +376,23 @@ extern "C" fn child(plan: *mut c_void) -> ! {
             c"dev".as_ptr(),
             c"tmpfs".as_ptr(),
             libc::MS_NOSUID,
-            c"mode=755,size=64k".as_ptr()
+            c"mode=755,size=65536k".as_ptr()
         )
     );
-    for (path, major, minor) in DEVICES {
-        step!(
-            plan,
-            libc::mknod(path.as_ptr(), libc::S_IFCHR | 0o666, libc::makedev(major, minor))
-        );
+    for (host, path) in DEVICES {
+        step!(plan, empty_file(path));
+        step!(plan, bind(host.as_ptr(), path.as_ptr(), false));
+    }
+    for (target, path) in LINKS {
+        step!(plan, libc::symlink(target.as_ptr(), path.as_ptr()));
+    }
+    for (file, place) in plan.etc.iter().zip(ETC) {
+        step!(plan, bind(file.as_ptr(), place.as_ptr(), false));
     }
     step!(plan, libc::mkdir(c"dev/pts".as_ptr(), 0o755));
     step!(plan, libc::mkdir(c"dev/shm".as_ptr(), 0o1777));
     step!(plan, libc::mkdir(c"dev/mqueue".as_ptr(), 0o755));
-    let pts = c"newinstance,ptmxmode=0666,mode=0620".as_ptr();
+    let pts = c"newinstance,ptmxmode=0666,mode=0620,gid=5".as_ptr();
     step!(
         plan,
         mount(
@@ -318,7 +410,7 @@ extern "C" fn child(plan: *mut c_void) -> ! {
             c"dev/shm".as_ptr(),
             c"tmpfs".as_ptr(),
             safe,
-            c"size=64m".as_ptr()
+            c"mode=1777,size=64m".as_ptr()
         )
     );
     step!(
@@ -341,43 +433,106 @@ extern "C" fn child(plan: *mut c_void) -> ! {
             null()
         )
     );
+    let cgroup = if plan.unified { c"cgroup2" } else { c"tmpfs" };
+    step!(
+        plan,
+        mount(
+            c"cgroup".as_ptr(),
+            c"sys/fs/cgroup".as_ptr(),
+            cgroup.as_ptr(),
+            safe | libc::MS_RDONLY,
+            null()
+        )
+    );
     step!(plan, libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()));
     step!(plan, libc::umount2(c".".as_ptr(), libc::MNT_DETACH));
-    for path in MASKED {
-        // A kernel need not have each of these.
-        // SAFETY: constants.
-        unsafe { mount(c"/dev/null".as_ptr(), path.as_ptr(), null(), libc::MS_BIND, null()) };
-    }
     for path in READ_ONLY {
+        // A kernel need not have each of these, nor of the next.
         // SAFETY: constants.
-        if unsafe {
+        unsafe { bind(path.as_ptr(), path.as_ptr(), true) };
+    }
+    for path in MASKED_FILES {
+        // SAFETY: constants.
+        unsafe { bind(c"/dev/null".as_ptr(), path.as_ptr(), false) };
+    }
+    for path in MASKED_DIRECTORIES {
+        let flags = safe | libc::MS_RDONLY;
+        // SAFETY: constants.
+        unsafe {
             mount(
+                c"tmpfs".as_ptr(),
                 path.as_ptr(),
-                path.as_ptr(),
-                null(),
-                libc::MS_BIND | libc::MS_REC,
-                null(),
+                c"tmpfs".as_ptr(),
+                flags,
+                c"size=4k".as_ptr(),
             )
-        } == 0
-        {
-            let flags = libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY | safe;
-            step!(plan, mount(null(), path.as_ptr(), null(), flags, null()));
-        }
+        };
     }
     step!(plan, libc::sethostname(c"limit".as_ptr(), 5));
     loopback_up();
-    for capability in 0..=40 {
+    for capability in (0..=40).filter(|capability| CAPABILITIES & 1 << capability == 0) {
         // SAFETY: changes this process only.
         unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
     }
+    step!(plan, set_capabilities());
+    if let Some(stdout) = plan.stdout {
+        step!(plan, libc::dup2(stdout, 1));
+    }
     step!(plan, libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
-    step!(plan, load_filter());
-    let arguments = [c"true".as_ptr(), null()];
     step!(
         plan,
-        libc::execve(c"/bin/true".as_ptr(), arguments.as_ptr(), [null::<c_char>()].as_ptr())
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            &raw const plan.filter
+        ) as c_int
+    );
+    step!(
+        plan,
+        libc::execve(plan.program[0], plan.program.as_ptr(), [null::<c_char>()].as_ptr())
     );
     unreachable!("execve returns errors only, and those end the child")
+}
+
+/// A file for a bind to lie on.
+///
+/// # Safety
+/// None; it calls the kernel with a constant.
+unsafe fn empty_file(path: &std::ffi::CStr) -> c_int {
+    // SAFETY: a string that ends in NUL.
+    unsafe {
+        let file = libc::open(path.as_ptr(), libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC, 0o666);
+        if file < 0 { file } else { libc::close(file) }
+    }
+}
+
+/// A bind mount, read-only if asked for.
+///
+/// # Safety
+/// Both strings end in NUL.
+unsafe fn bind(source: *const c_char, target: *const c_char, read_only: bool) -> c_int {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let done = mount(source, target, null(), libc::MS_BIND, null());
+        if done < 0 || !read_only {
+            return done;
+        }
+        let safe = libc::MS_NOSUID | libc::MS_NOEXEC | libc::MS_NODEV;
+        let flags = libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY | safe;
+        mount(null(), target, null(), flags, null())
+    }
+}
+
+/// # Safety
+/// Changes this process for good.
+unsafe fn set_capabilities() -> c_int {
+    // `struct __user_cap_header_struct`, version 3, and two `struct __user_cap_data_struct`. Source: capget(2).
+    let header = [0x2008_0522_u32, 0];
+    let keep = CAPABILITIES as u32;
+    let data = [keep, keep, 0, 0, 0, 0];
+    // SAFETY: both are as long as the version says.
+    unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) as c_int }
 }
 
 fn loopback_up() {
@@ -391,40 +546,4 @@ fn loopback_up() {
         libc::ioctl(socket, libc::SIOCSIFFLAGS, &raw mut request);
         libc::close(socket);
     }
-}
-
-/// A filter of 60 comparisons, as long as a range tree over Docker's default profile, that allows everything.
-///
-/// # Safety
-/// Changes this process for good.
-unsafe fn load_filter() -> c_int {
-    const COMPARISONS: usize = 60;
-    let load = libc::sock_filter {
-        code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
-        jt: 0,
-        jf: 0,
-        k: 0,
-    };
-    let allow = libc::sock_filter {
-        code: libc::BPF_RET as u16,
-        jt: 0,
-        jf: 0,
-        k: libc::SECCOMP_RET_ALLOW,
-    };
-    let mut program = [allow; COMPARISONS + 2];
-    program[0] = load;
-    for (number, line) in program[1..=COMPARISONS].iter_mut().enumerate() {
-        *line = libc::sock_filter {
-            code: (libc::BPF_JMP | libc::BPF_JEQ) as u16,
-            jt: 0,
-            jf: 0,
-            k: 10_000 + number as u32,
-        };
-    }
-    let filter = libc::sock_fprog {
-        len: program.len() as u16,
-        filter: program.as_mut_ptr(),
-    };
-    // SAFETY: the program is on this stack during the call.
-    unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter) as c_int }
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::peers::{containerd::Containerd, docker::Docker, sh};
-use crate::support::image::{self, Layout};
+use crate::support::image::{self, Files, Layout};
 use crate::support::registry::Registry;
 use crate::support::{is_root, scratch};
 
@@ -66,6 +66,18 @@ impl Host {
         let layout = make(&self.layouts.path().join(name))?;
         layout.push(self.registry.addr, name, "latest").map_err(stop)?;
         Ok(layout)
+    }
+
+    /// A directory with so many layouts, of an image each that shares nothing with the others.
+    pub fn small_layouts(&self, count: usize) -> Result<PathBuf, String> {
+        let dir = self.layouts.path().join(format!("small-{count}"));
+        fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
+        for number in 0..count {
+            let files = Files::new().file("number", 0o644, number.to_string());
+            let config = serde_json::json!({ "Cmd": ["true"], "Labels": { "number": number.to_string() } });
+            image::write_layout(&dir.join(number.to_string()), &[files], &config).map_err(stop)?;
+        }
+        Ok(dir)
     }
 
     /// A fresh directory on the journaled disk.

@@ -55,7 +55,52 @@ fn ours(host: &Host, ballast: usize, line: String) -> Result<Run, String> {
     told("ours", &[&host.dir(&format!("ours-{ballast}"))], Some(ballast), line)
 }
 
+/// Says how what the limit mounts differs from what ours does: the ratio means what it says only where nothing does.
+fn compare_mounts(host: &Host) {
+    let differences = || -> Result<Vec<String>, String> {
+        let file = host.dir("limit").join("ours-mountinfo");
+        let line = format!("mounts {} {}", host.reference("busybox"), file.display());
+        ours(host, 0, line)?()?;
+        let ours = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
+        let limit = worker::starter(&host.dir("limit"), &host.rootfs).and_then(|starter| starter.mounts());
+        let (ours, limit) = (mounted(&ours), mounted(&limit.map_err(|error| error.to_string())?));
+        let only_ours = ours.iter().filter(|line| !limit.contains(line));
+        let only_limit = limit.iter().filter(|line| !ours.contains(line));
+        let only_ours = only_ours.map(|line| format!("ours alone has {line}"));
+        Ok(only_ours
+            .chain(only_limit.map(|line| format!("the limit alone has {line}")))
+            .collect())
+    };
+    match differences() {
+        Ok(list) if list.is_empty() => println!("  (ours and the limit mount the same)"),
+        Ok(list) => list.iter().for_each(|line| println!("  ({line})")),
+        Err(reason) => println!("  (what is mounted could not be compared: {reason})"),
+    }
+}
+
+/// Place, type and access of each mount. Source: proc_pid_mountinfo(5).
+fn mounted(mountinfo: &str) -> Vec<String> {
+    let line = |line: &str| {
+        let (fields, rest) = line.split_once(" - ")?;
+        let fields: Vec<&str> = fields.split(' ').collect();
+        let access = fields.get(5)?.split(',').next()?;
+        let kind = rest.split(' ').next()?;
+        // A bind of a file or of a node is one, whatever it lies on.
+        let node = fields.get(4)?.starts_with("/dev/") && kind != "devpts" && kind != "mqueue" && access == "rw";
+        let bind = node && *fields.get(4)? != "/dev/shm";
+        Some(format!(
+            "{} {} {access}",
+            fields.get(4)?,
+            if bind { "bind" } else { kind }
+        ))
+    };
+    let mut all: Vec<String> = mountinfo.lines().filter_map(line).collect();
+    all.sort();
+    all
+}
+
 fn start(host: &mut Host) -> Job {
+    compare_mounts(host);
     let pull = format!("start {}", host.reference("busybox"));
     let mut contestants = vec![
         Contestant::maybe("longshore", ours(host, 0, pull.clone())),
@@ -254,7 +299,7 @@ fn open(host: &mut Host) -> Job {
 /// The containers are their maker's, who therefore stays while others open the root.
 fn ours_open(host: &Host, held: usize, root: &Path) -> Result<Run, String> {
     let mut maker = Worker::start("ours", &[&root.display().to_string(), "0"])?;
-    maker.tell(&format!("fill {held} {}", host.reference("busybox")))?;
+    maker.tell(&format!("fill {}", host.small_layouts(held)?.display()))?;
     let mut open = told(
         "ours",
         &[&host.dir("unused")],

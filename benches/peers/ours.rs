@@ -39,8 +39,13 @@ async fn deed(engine: &Engine, words: &[&str]) -> longshore::Result<Duration> {
             }
             return Ok(begin.elapsed());
         }
+        ["mounts", image, file] => {
+            have(engine, image).await?;
+            let seen = mounts(engine, image).await?;
+            std::fs::write(file, seen).map_err(|error| longshore::Error::os("write what is mounted", error))?;
+        }
         ["pull", image] => drop(engine.pull(*image).await?),
-        ["fill", count, image] => fill(engine, number(count), image).await?,
+        ["fill", layouts] => fill(engine, Path::new(layouts)).await?,
         ["open", root] => {
             let opened = Engine::open(*root).await?;
             let time = begin.elapsed();
@@ -58,6 +63,9 @@ fn number(text: &str) -> usize {
 
 /// The image is pulled at the first run, which warms up.
 async fn have(engine: &Engine, image: &str) -> longshore::Result<()> {
+    if engine.image(image).await.is_ok() {
+        return Ok(());
+    }
     engine.pull(image).policy(Pull::Missing).await.map(drop)
 }
 
@@ -75,12 +83,22 @@ async fn start(engine: &Engine, image: &str) -> longshore::Result<Duration> {
     Ok(time)
 }
 
-/// Names for the image, and containers that were never started.
-async fn fill(engine: &Engine, count: usize, image: &str) -> longshore::Result<()> {
-    let pulled = engine.pull(image).await?;
-    for number in 0..count {
-        pulled.tag(&format!("held-{number}").parse()?).await?;
-        engine.create(ContainerSpec::image(image)).await?;
+/// What a program in a container sees mounted.
+async fn mounts(engine: &Engine, image: &str) -> longshore::Result<Vec<u8>> {
+    let spec = ContainerSpec::image(image).command(["cat", "/proc/self/mountinfo"]);
+    Ok(engine.run(spec).pull(Pull::Never).output().await?.stdout)
+}
+
+/// An image of each layout, with a name and a layer of its own, and a container of each that was never started.
+async fn fill(engine: &Engine, layouts: &Path) -> longshore::Result<()> {
+    let failed = |error| longshore::Error::os("list the layouts", error);
+    for (number, entry) in std::fs::read_dir(layouts).map_err(failed)?.enumerate() {
+        let layout = entry.map_err(failed)?.path();
+        let image = engine.pull(format!("oci:{}", layout.display())).await?;
+        image.tag(&format!("held-{number}").parse()?).await?;
+        engine
+            .create(ContainerSpec::image(image.id().to_string()).command(["true"]))
+            .await?;
     }
     Ok(())
 }

@@ -41,7 +41,7 @@ fn serve(mut deed: Deed) -> i32 {
 
 fn limit(dir: &Path, lower: &Path) -> Deed {
     static SERIAL: AtomicUsize = AtomicUsize::new(0);
-    let starter = Starter::new(dir, lower);
+    let starter = starter(dir, lower);
     Box::new(move |line| {
         let starter = starter.as_ref().map_err(ToString::to_string)?;
         let start = || starter.once(SERIAL.fetch_add(1, Ordering::Relaxed));
@@ -52,7 +52,15 @@ fn limit(dir: &Path, lower: &Path) -> Deed {
     })
 }
 
-/// So many starts, shared among one thread per processor.
+/// The bare-kernel program, with the filter that ours loads by default.
+pub fn starter(dir: &Path, lower: &Path) -> std::io::Result<Starter> {
+    use longshore::runtime::caps::CapabilitySet;
+    use longshore::runtime::native::seccomp::{compile, default_profile};
+    let filter = compile(&default_profile(&CapabilitySet::docker())).map_err(std::io::Error::other)?;
+    Starter::new(dir, lower, filter)
+}
+
+/// So many starts, a thread each: much of a start is waiting for the kernel's grace periods, not work.
 fn in_threads(count: usize, start: &(dyn Fn() -> std::io::Result<()> + Sync)) -> std::io::Result<()> {
     let left = AtomicUsize::new(count);
     let take = || {
@@ -65,9 +73,8 @@ fn in_threads(count: usize, start: &(dyn Fn() -> std::io::Result<()> + Sync)) ->
         }
         Ok(())
     };
-    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let handles: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
         handles
             .into_iter()
             .try_for_each(|handle| handle.join().expect("no panic"))
@@ -75,7 +82,7 @@ fn in_threads(count: usize, start: &(dyn Fn() -> std::io::Result<()> + Sync)) ->
 }
 
 fn once(dir: &Path, lower: &Path) -> i32 {
-    match Starter::new(dir, lower).and_then(|starter| starter.once(0)) {
+    match starter(dir, lower).and_then(|starter| starter.once(0)) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("{error}");

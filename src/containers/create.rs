@@ -30,7 +30,7 @@ impl Shared {
         }
         let image = cancel.or(self.parts.images.inspect(&spec.image)).await?;
         let record = self.new_record(spec, &image)?;
-        plan::oci_spec(&record.id, &record.body.spec, &record.body.image)?;
+        plan::check(&record.id, &record.body.spec, &record.body.image)?;
         let _slot = self.slot(&record.id);
         let made = self.record_and_prepare(&record, cancel).await;
         if made.is_err() {

@@ -1,6 +1,8 @@
 //! `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of a container: files of ours, shown over the image's, as Docker
 //! does.
 
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::spec::{ContainerSpec, NetworkMode};
@@ -26,11 +28,19 @@ pub(crate) fn write(dir: &Path, spec: &ContainerSpec, hostname: &str) -> Result<
             continue;
         }
         let file = dir.join(name);
-        std::fs::write(&file, content(name, spec, hostname)).map_err(failed)?;
-        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(failed)?;
+        put(&file, &content(name, spec, hostname)).map_err(failed)?;
         shown.push((file, PathBuf::from(place)));
     }
     Ok(shown)
+}
+
+/// Writes a file that everybody may read, whatever the umask.
+fn put(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    if file.metadata()?.permissions().mode() & 0o7777 != 0o644 {
+        file.set_permissions(PermissionsExt::from_mode(0o644))?;
+    }
+    file.write_all(text.as_bytes())
 }
 
 /// On the host's network a container sees the host's names and resolvers; on none there is nobody to ask.

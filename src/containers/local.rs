@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::execs::Execs;
 use super::record::{ExitRecord, Record};
 use super::stdin::Stdin;
+use super::stubs;
 use super::{
     AttachOptions, Attached, BoxStream, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created,
     Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned, RemoveOptions, Stats, StatsOptions, StopOptions,
@@ -51,6 +52,8 @@ pub(crate) struct LocalContainers(pub(crate) Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) parts: Parts,
     slots: Mutex<HashMap<ContainerId, Arc<Slot>>>,
+    /// Where the places for mounts are, once they are made.
+    stubs: OnceLock<PathBuf>,
     pub(crate) execs: Execs,
 }
 
@@ -154,6 +157,7 @@ impl LocalContainers {
         Self(Arc::new(Shared {
             parts,
             slots: Mutex::default(),
+            stubs: OnceLock::new(),
             execs: Execs::default(),
         }))
     }
@@ -163,6 +167,23 @@ impl Shared {
     /// The slot of a container of ours.
     pub(crate) fn slot(&self, id: &ContainerId) -> Arc<Slot> {
         Arc::clone(lock(&self.slots).entry(id.clone()).or_default())
+    }
+
+    /// The slot of a container of ours that is known by its whole id; without a look at the records.
+    fn known_slot(&self, name: &str) -> Option<(ContainerId, Arc<Slot>)> {
+        let id: ContainerId = name.parse().ok()?;
+        let slot = lock(&self.slots).get(&id).map(Arc::clone)?;
+        Some((id, slot))
+    }
+
+    /// The slot of a container that must be ours.
+    pub(crate) async fn own_slot(&self, name: &str, verb: &'static str) -> Result<(ContainerId, Arc<Slot>)> {
+        if let Some(known) = self.known_slot(name) {
+            return Ok(known);
+        }
+        let record = self.find(name).await?;
+        self.must_be_ours(&record, verb)?;
+        Ok((record.id.clone(), self.slot(&record.id)))
     }
 
     pub(crate) fn forget(&self, id: &ContainerId) {
@@ -190,6 +211,16 @@ impl Shared {
     /// Directory of a container's files.
     pub(crate) fn dir_of(&self, id: &ContainerId) -> PathBuf {
         self.parts.dir.join(id.as_str())
+    }
+
+    /// The directory with places for mounts; made at the first call. Blocking.
+    pub(crate) fn stubs(&self) -> Result<&Path> {
+        if let Some(made) = self.stubs.get() {
+            return Ok(made);
+        }
+        let dir = self.parts.dir.with_file_name("stubs");
+        stubs::make(&dir)?;
+        Ok(self.stubs.get_or_init(|| dir))
     }
 
     /// The record of a name, an id, or a prefix of an id. One whose owner died is swept on the way and not found.
@@ -280,7 +311,7 @@ impl ContainerManager for LocalContainers {
     async fn wait(&self, name: &str, condition: WaitCondition) -> Result<Exiting> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
         let registering = async move { shared.wait(&name, condition).await };
-        self.0.parts.spawner.call(registering).await
+        self.0.parts.spawner.call_blocking(registering).await
     }
 
     async fn kill(&self, name: &str, signal: Signal) -> Result<()> {
@@ -288,7 +319,7 @@ impl ContainerManager for LocalContainers {
         self.0
             .parts
             .spawner
-            .call(async move { shared.kill(&name, signal).await })
+            .call_blocking(async move { shared.kill(&name, signal).await })
             .await
     }
 
@@ -297,7 +328,7 @@ impl ContainerManager for LocalContainers {
         self.0
             .parts
             .spawner
-            .call(async move { shared.stop(&name, options).await })
+            .call_blocking(async move { shared.stop(&name, options).await })
             .await
     }
 
@@ -312,7 +343,7 @@ impl ContainerManager for LocalContainers {
         self.0
             .parts
             .spawner
-            .call(async move { shared.inspect(&name).await })
+            .call_blocking(async move { shared.inspect(&name).await })
             .await
     }
 
@@ -321,7 +352,7 @@ impl ContainerManager for LocalContainers {
         self.0
             .parts
             .spawner
-            .call(async move { shared.list(&options).await })
+            .call_blocking(async move { shared.list(&options).await })
             .await
     }
 
@@ -330,12 +361,13 @@ impl ContainerManager for LocalContainers {
         self.0
             .parts
             .spawner
-            .call(async move { shared.logs(&name, query).await })
+            .call_blocking(async move { shared.logs(&name, query).await })
             .await
     }
 
     async fn attach(&self, name: &str, options: AttachOptions) -> Result<Attached> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        // On the driver from the first: where the log is cut, the pumps, which run there, must stand still.
         self.0
             .parts
             .spawner
@@ -348,7 +380,7 @@ impl ContainerManager for LocalContainers {
         self.0
             .parts
             .spawner
-            .call(async move { shared.resize(&name, rows, columns).await })
+            .call_blocking(async move { shared.resize(&name, rows, columns).await })
             .await
     }
 

@@ -33,6 +33,7 @@ mod state;
 mod stats;
 mod stdin;
 mod stop;
+mod stubs;
 mod sweep;
 #[cfg(test)]
 mod tests;

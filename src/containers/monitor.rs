@@ -18,7 +18,8 @@ use crate::error::Result;
 use crate::events::{Event, EventKind};
 use crate::logs::{self, LogSink, LogStream, PumpOptions, PumpReport, Tee};
 use crate::runtime::{Exit, Task};
-use crate::types::ExitStatus;
+use crate::sys::blocking::{begin_blocking, blocking};
+use crate::types::{ContainerId, ExitStatus};
 
 /// How long output may take to drain once the first process has ended: only a process outside can hold a pipe open then.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);
@@ -31,6 +32,8 @@ const RETRY_AT_MOST: Duration = Duration::from_secs(5);
 pub(crate) struct Streams {
     pub(crate) outputs: Vec<(OwnedFd, LogStream)>,
     pub(crate) feed: Option<(AsyncFd<OwnedFd>, mpsc::Receiver<Bytes>)>,
+    /// Where its log goes, or why it goes nowhere.
+    pub(crate) sink: Result<Arc<dyn LogSink>>,
     pub(crate) output: Tee,
 }
 
@@ -42,17 +45,19 @@ impl Shared {
         task: Arc<dyn Task>,
         streams: Streams,
     ) {
-        let Streams { outputs, feed, output } = streams;
+        let Streams {
+            outputs,
+            feed,
+            sink,
+            output,
+        } = streams;
         let feeding = feed.map(|(fd, chunks)| self.parts.spawner.background(feed::feed(fd, chunks)));
         let lost = Mutex::new(None);
-        let sink = match self.open_log(&record.id) {
-            Ok(sink) => sink,
-            Err(error) => {
-                // The container runs on.
-                put(&lost, format!("its log could not be written: {}", error.report()));
-                Arc::new(Discard)
-            }
-        };
+        let sink = sink.unwrap_or_else(|error| {
+            // The container runs on.
+            put(&lost, format!("its log could not be written: {}", error.report()));
+            Arc::new(Discard)
+        });
         let pumps = async {
             let pumped = logs::pump_all(outputs, Arc::clone(&sink), output.clone(), PumpOptions::default()).await;
             if let Some(what) = lost_of(pumped) {
@@ -68,18 +73,31 @@ impl Shared {
             tracing::warn!(container = %record.id, what, "output was lost");
             record.body.error = Some(what);
         }
-        let id = record.id.clone();
-        // Readers come to the end only when it is told: whoever has read all finds a container that has ended.
-        let (mut life, before) = (slot.life.subscribe(), slot.life.borrow().ends);
-        let closing = async {
-            let _ = life.wait_for(|life| life.ends > before || life.removed).await;
-            logs::finish(sink, &output).await
-        };
-        let (record, closed) = tokio::join!(self.ended(record, &slot, &*task, exit), closing);
-        if let Err(error) = closed {
-            tracing::warn!(container = %id, error = error.report(), "a log could not be closed");
+        let ends = output.clone();
+        let ended = begin_blocking(async move {
+            let id = record.id.clone();
+            // Readers come to the end only when it is told: whoever has read all finds a container that has ended.
+            let (mut life, before) = (slot.life.subscribe(), slot.life.borrow().ends);
+            let closing = async {
+                let _ = life.wait_for(|life| life.ends > before || life.removed).await;
+                logs::finish(sink, &output).await
+            };
+            let (record, closed) = tokio::join!(self.ended(record, &slot, &*task, exit), closing);
+            if let Err(error) = closed {
+                tracing::warn!(container = %id, error = error.report(), "a log could not be closed");
+            }
+            self.remove_if_asked(&record, &slot).await;
+        });
+        if let Err(error) = ended.await {
+            ends.close();
+            tracing::warn!(error = error.report(), "what follows a container's end was cut off");
         }
-        self.remove_if_asked(&record, &slot).await;
+    }
+
+    /// Where its log goes.
+    pub(crate) async fn log_sink(self: &Arc<Self>, id: &ContainerId) -> Result<Arc<dyn LogSink>> {
+        let (shared, wanted) = (Arc::clone(self), id.clone());
+        blocking(move || shared.open_log(&wanted)).await
     }
 
     /// Records the end, and lets go of the runtime's part.

@@ -110,9 +110,25 @@ pub(crate) fn stdio(spec: &ContainerSpec) -> StdioPlan {
     }
 }
 
+/// Whether a plan can be made of what is asked for.
+pub(crate) fn check(id: &ContainerId, spec: &ContainerSpec, image: &ImageDefaults) -> Result<()> {
+    let capabilities = CapabilitySet::docker().tweak(&spec.cap_add, &spec.cap_drop)?;
+    planned(id, spec, image, capabilities, None).map(drop)
+}
+
 /// The whole OCI spec. `root` is left out: the storage driver's mounts stand in its place.
 pub(crate) fn oci_spec(id: &ContainerId, spec: &ContainerSpec, image: &ImageDefaults) -> Result<Spec> {
     let capabilities = CapabilitySet::docker().tweak(&spec.cap_add, &spec.cap_drop)?;
+    planned(id, spec, image, capabilities, seccomp(spec, capabilities))
+}
+
+fn planned(
+    id: &ContainerId,
+    spec: &ContainerSpec,
+    image: &ImageDefaults,
+    capabilities: CapabilitySet,
+    filter: Option<LinuxSeccomp>,
+) -> Result<Spec> {
     let hostname = hostname(spec, id);
     let process = process(spec, image, &hostname, capabilities)?;
     let mut mounts = defaults::mounts();
@@ -129,7 +145,7 @@ pub(crate) fn oci_spec(id: &ContainerId, spec: &ContainerSpec, image: &ImageDefa
         .process(process)
         .hostname(hostname)
         .mounts(mounts)
-        .linux(linux(spec, capabilities)?);
+        .linux(linux(spec, filter)?);
     if let Some(domain) = &spec.domainname {
         builder = builder.domainname(domain);
     }
@@ -276,7 +292,7 @@ pub(crate) fn bind_mount(source: &Path, target: &Path, read_only: bool) -> Resul
         .map_err(build_error)
 }
 
-fn linux(spec: &ContainerSpec, capabilities: CapabilitySet) -> Result<Linux> {
+fn linux(spec: &ContainerSpec, filter: Option<LinuxSeccomp>) -> Result<Linux> {
     let text = |paths: &Option<Vec<PathBuf>>, default: fn() -> Vec<String>| match paths {
         Some(paths) => paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
         None => default(),
@@ -286,7 +302,7 @@ fn linux(spec: &ContainerSpec, capabilities: CapabilitySet) -> Result<Linux> {
         .resources(resources(&spec.limits)?)
         .masked_paths(text(&spec.masked_paths, defaults::masked_paths))
         .readonly_paths(text(&spec.readonly_paths, defaults::readonly_paths));
-    if let Some(profile) = seccomp(spec, capabilities) {
+    if let Some(profile) = filter {
         builder = builder.seccomp(profile);
     }
     builder.build().map_err(build_error)

@@ -7,6 +7,7 @@ use super::local::Shared;
 use super::record::Record;
 use super::state::{ContainerState, Move, Verb, decide};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::blocking::blocking;
 use crate::types::{ContainerId, Outcome, Signal};
 
 /// How often and after what time a removal that nobody waits for is tried again where the disk is full: a record cannot
@@ -27,12 +28,10 @@ pub(crate) async fn patiently<T, W: Future<Output = Result<T>>>(mut work: impl F
 
 impl Shared {
     pub(crate) async fn remove(&self, name: &str, options: RemoveOptions) -> Result<Outcome> {
-        let record = self.find(name).await?;
-        self.must_be_ours(&record, "remove")?;
-        let slot = self.slot(&record.id);
+        let (id, slot) = self.own_slot(name, "remove").await?;
         let verb = if options.force { Verb::RemoveForce } else { Verb::Remove };
         let turn = slot.turn.lock().await;
-        let record = match self.read(&record.id).await {
+        let record = match self.read(&id).await {
             Err(error) if error.is_not_found() => return Ok(Outcome::Already),
             other => other?,
         };
@@ -85,12 +84,12 @@ impl Shared {
 
     async fn remove_files(&self, record: &Record) -> Result<()> {
         let dir = self.dir_of(&record.id);
-        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
-        match removed {
-            Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+        blocking(move || match std::fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::os("remove a container's files", error))
             }
             _ => Ok(()),
-        }
+        })
+        .await
     }
 }

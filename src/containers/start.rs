@@ -10,19 +10,19 @@ use super::peer;
 use super::plan;
 use super::record::{ExitRecord, Record, now_ns};
 use super::state::{ContainerState, Move, Verb, decide};
+use super::stubs;
 use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
-use crate::logs::LogStream;
+use crate::logs::{LogSink, LogStream};
 use crate::runtime::{Launch, Started};
+use crate::sys::blocking::blocking;
 use crate::types::{ExitStatus, Outcome, Signal};
 
 impl Shared {
     pub(crate) async fn start(self: &Arc<Self>, name: &str, cancel: &Cancel) -> Result<Outcome> {
-        let record = self.find(name).await?;
-        self.must_be_ours(&record, "start")?;
-        let slot = self.slot(&record.id);
+        let (id, slot) = self.own_slot(name, "start").await?;
         let _turn = slot.turn.lock().await;
-        let record = self.read(&record.id).await?;
+        let record = self.read(&id).await?;
         if decide(&record.id, record.state, Verb::Start)? == Move::Already {
             return Ok(Outcome::Already);
         }
@@ -35,30 +35,29 @@ impl Shared {
         }
     }
 
-    async fn start_now(self: &Arc<Self>, mut record: Record, slot: &Arc<Slot>, cancel: &Cancel) -> Result<()> {
+    async fn start_now(self: &Arc<Self>, record: Record, slot: &Arc<Slot>, cancel: &Cancel) -> Result<()> {
         cancel.check()?;
         let launch = self.launch(&record).await?;
         // Not dropped when the caller goes away: the container's files are in use until its process is gone, and the verb
-        // that comes next removes them.
-        let started = self.parts.runtime.start(launch).await;
+        // that comes next removes them. The log is opened while the container is being set up.
+        let starting = self.parts.runtime.start(launch);
+        let (started, sink) = futures_util::join!(starting, self.log_sink(&record.id));
         let started = started.map_err(|error| about(&record, error))?;
         let task = Arc::clone(&started.task);
-        record.body.process = peer::identify(task.pid());
-        record.body.started_ns = Some(now_ns());
-        record.body.finished_ns = None;
-        record.body.exit = None;
-        record.body.error = None;
-        let streams = match streams(started, slot).and_then(|streams| cancel.check().map(|()| streams)) {
+        let streams = match streams(started, slot, sink).and_then(|streams| cancel.check().map(|()| streams)) {
             Ok(streams) => streams,
             Err(error) => return Err(abandon(&*task, error).await),
         };
         slot.set_live(Some(Live {
             task: Arc::clone(&task),
         }));
-        if let Err(error) = self.record_state(&mut record, ContainerState::Running, "start").await {
-            slot.set_live(None);
-            return Err(abandon(&*task, error).await);
-        }
+        let record = match self.record_running(record, task.pid()).await {
+            Ok(record) => record,
+            Err(error) => {
+                slot.set_live(None);
+                return Err(abandon(&*task, error).await);
+            }
+        };
         let shared = Arc::clone(self);
         let slot = Arc::clone(slot);
         self.parts
@@ -67,12 +66,39 @@ impl Shared {
         Ok(())
     }
 
-    async fn launch(&self, record: &Record) -> Result<Launch> {
+    async fn record_running(&self, mut record: Record, pid: u32) -> Result<Record> {
+        record.body.started_ns = Some(now_ns());
+        record.body.finished_ns = None;
+        record.body.exit = None;
+        record.body.error = None;
+        let event = self.event(&record, "start");
+        let from = record.state.as_str();
+        record.state = ContainerState::Running;
+        self.parts
+            .store
+            .call(move |store| {
+                record.body.process = peer::identify(pid);
+                let (to, body) = (record.state.as_str(), record.body.to_json()?);
+                store.update_container(&record.id, from, to, &body, Some(&event))?;
+                Ok(record)
+            })
+            .await
+    }
+
+    /// Makes a container's files, and says what the runtime needs to know.
+    async fn launch(self: &Arc<Self>, record: &Record) -> Result<Launch> {
         let key = record.snapshot_key();
+        let rootfs = self.parts.snapshotter.mounts(&key).await?;
+        let (shared, record) = (Arc::clone(self), record.clone());
+        blocking(move || shared.launch_of(&record, rootfs)).await
+    }
+
+    /// Blocking.
+    fn launch_of(&self, record: &Record, mut rootfs: Vec<crate::types::Mount>) -> Result<Launch> {
         let (spec, image) = (&record.body.spec, &record.body.image);
-        let mut scratch = self.parts.snapshotter.directories(&key);
+        let mut scratch = self.parts.snapshotter.directories(&record.snapshot_key());
         scratch.push(self.dir_of(&record.id));
-        let mut rootfs = self.parts.snapshotter.mounts(&key).await?;
+        stubs::put_below(&mut rootfs, self.stubs()?);
         if let Some(root) = rootfs.first_mut() {
             root.read_only |= spec.read_only;
         }
@@ -89,7 +115,7 @@ impl Shared {
         })
     }
 
-    /// The plan, with the files for `/etc` shown over the image's.
+    /// The plan, with the files for `/etc` shown over the image's. Blocking.
     fn oci_spec(&self, record: &Record) -> Result<oci_spec::runtime::Spec> {
         let (spec, image) = (&record.body.spec, &record.body.image);
         let mut planned = plan::oci_spec(&record.id, spec, image)?;
@@ -150,7 +176,7 @@ async fn abandon(task: &dyn crate::runtime::Task, error: Error) -> Error {
 }
 
 /// Our ends of the standard streams.
-fn streams(started: Started, slot: &Slot) -> Result<Streams> {
+fn streams(started: Started, slot: &Slot, sink: Result<Arc<dyn LogSink>>) -> Result<Streams> {
     let mut outputs = Vec::new();
     let mut input = None;
     if let Some(terminal) = started.terminal {
@@ -169,6 +195,7 @@ fn streams(started: Started, slot: &Slot) -> Result<Streams> {
     Ok(Streams {
         outputs,
         feed,
+        sink,
         output: slot.next_output(),
     })
 }

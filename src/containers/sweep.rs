@@ -3,6 +3,7 @@
 use super::local::Shared;
 use super::record::Record;
 use crate::error::Result;
+use crate::sys::blocking::blocking;
 use crate::types::OwnerId;
 
 impl Shared {
@@ -12,8 +13,7 @@ impl Shared {
             return Ok(false);
         };
         let owners = self.parts.owners.clone();
-        let alive = tokio::task::spawn_blocking(move || owners.is_alive(&owner)).await;
-        if alive.unwrap_or(Ok(true))? {
+        if blocking(move || owners.is_alive(&owner)).await? {
             return Ok(false);
         }
         self.delete(record).await?;

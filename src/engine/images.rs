@@ -66,7 +66,9 @@ impl ImageManager for DriverImages {
 
     async fn inspect(&self, image: &str) -> Result<ImageInfo> {
         let (inner, image) = (Arc::clone(&self.inner), image.to_owned());
-        self.spawner.call(async move { inner.inspect(&image).await }).await
+        self.spawner
+            .call_blocking(async move { inner.inspect(&image).await })
+            .await
     }
 
     async fn tag(&self, image: &str, name: &Reference) -> Result<Outcome> {

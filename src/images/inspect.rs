@@ -6,6 +6,7 @@ use super::{ImageConfig, ImageInfo};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::storage::unpack::LayerRef;
 use crate::store::ImageRecord;
+use crate::sys::blocking::blocking;
 use crate::types::{Descriptor, Digest, Reference};
 
 impl LocalImages {
@@ -42,8 +43,7 @@ impl LocalImages {
     pub(super) async fn read_config(&self, descriptor: &Descriptor) -> Result<ImageConfig> {
         let file = self.parts.content.open(&descriptor.digest).await?;
         let digest = descriptor.digest;
-        let read = tokio::task::spawn_blocking(move || read_small(file, &digest)).await;
-        let bytes = read.map_err(|error| Error::internal("reading a config ended early").with_source(error))??;
+        let bytes = blocking(move || read_small(file, &digest)).await?;
         ImageConfig::parse(&bytes)
     }
 }

@@ -187,8 +187,13 @@ impl Writer {
             size: 0,
             torn: false,
         };
-        writer.size = whole_frames(&writer.file).map_err(|error| Error::os("look through the log", error))?;
-        writer.truncate()?;
+        let step = |error| Error::os("look through the log", error);
+        writer.size = whole_frames(&writer.file).map_err(step)?;
+        // A file that was cut is written to the disk when it is closed (ext4's auto_da_alloc): only where there is something
+        // to cut.
+        if writer.file.metadata().map_err(step)?.len() > writer.size {
+            writer.truncate()?;
+        }
         Ok(writer)
     }
 

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::lines::Splitter;
 use super::{LogEntry, LogSink, LogStream, Tee};
 use crate::error::{Error, Result};
+use crate::sys::blocking::blocking;
 use crate::sys::poll;
 
 /// Bytes asked for with one read: what a pipe holds.
@@ -107,8 +108,7 @@ pub async fn pump_all(
 /// The tee is closed; the sink is closed nevertheless.
 pub async fn finish(sink: Arc<dyn LogSink>, tee: &Tee) -> Result<()> {
     tee.close();
-    let closed = tokio::task::spawn_blocking(move || sink.close()).await;
-    closed.map_err(|error| Error::internal(format!("closing a log did not end: {error}")))?
+    blocking(move || sink.close()).await
 }
 
 /// Pumps one stream to its end. Neither sink nor tee is closed.

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+pub(crate) use crate::sys::blocking::blocking;
 
 /// A random name of so many characters of `[a-z2-7]`, five bits each.
 pub(crate) fn random_name(length: usize) -> Result<String> {
@@ -71,12 +72,6 @@ pub(crate) fn names(dir: &Path) -> Result<Vec<String>> {
         names.extend(entry.map_err(failed)?.file_name().into_string().ok());
     }
     Ok(names)
-}
-
-/// Runs blocking work on the pool.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|e| Error::internal("a worker of the blocking pool ended early").with_source(e))?
 }
 
 /// Whether an owner's id can stand in a file name: `[a-zA-Z0-9]{1,64}`.

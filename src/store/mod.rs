@@ -9,6 +9,7 @@
 //! <root>/run.boot         boot id that `run.db` belongs to
 //! <root>/content/         blobs        <root>/snapshots/   layers and writable layers
 //! <root>/containers/      a directory per container: logs and other files
+//! <root>/stubs/           empty places for mounts, below every overlay
 //! <root>/owners/<id>/     one per engine: `lock` is held as long as the owner lives
 //! <root>/locks/           keyed locks across processes
 //! ```

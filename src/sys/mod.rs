@@ -2,6 +2,7 @@
 //! `unsafe` is allowed.
 
 pub(crate) mod attempt;
+pub(crate) mod blocking;
 pub(crate) mod memfd;
 pub(crate) mod pidfd;
 pub(crate) mod poll;

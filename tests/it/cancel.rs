@@ -141,7 +141,8 @@ fn awaits() -> impl Iterator<Item = u64> {
     std::iter::successors(Some(1), step).take_while(|n| *n < ENOUGH)
 }
 
-/// Names below a root that belong to something: what a verb that was undone must not add to. Not databases and locks.
+/// Names below a root that belong to something: what a verb that was undone must not add to. Not databases, locks and the
+/// word on what is safe on the disk, which comes when it is.
 fn files(root: &Path) -> BTreeSet<String> {
     fn walk(dir: &Path, depth: usize, names: &mut BTreeSet<String>) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -155,6 +156,8 @@ fn files(root: &Path) -> BTreeSet<String> {
     for (part, depth) in [("content", 3), ("snapshots", 3), ("containers", 2), ("owners", 1)] {
         walk(&root.join(part), depth, &mut names);
     }
+    let settled = root.join("snapshots/s").display().to_string();
+    names.retain(|name| !name.starts_with(&settled));
     names
 }
 

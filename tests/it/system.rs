@@ -213,7 +213,11 @@ impl Subscriber for Collector {
 
     fn enter(&self, span: &Id) {
         INSIDE.with_borrow_mut(|inside| inside.push(span.clone()));
-        if std::thread::current().name() == Some("longshore") {
+        // The driver's thread, or one of its pool.
+        if std::thread::current()
+            .name()
+            .is_some_and(|name| name.starts_with("longshore"))
+        {
             self.seen().spans[span.into_u64() as usize - 1].2 = true;
         }
     }

@@ -29,6 +29,7 @@ use self::zygote::{Zygote, ZygoteOptions};
 use super::cgroups::CgroupDriver;
 use super::{Launch, Runtime, Started};
 use crate::error::{Error, Result};
+use crate::sys::blocking::blocking;
 use crate::types::{IdRange, Mount};
 
 /// How the native runtime is set up.
@@ -267,7 +268,7 @@ impl Runtime for NativeRuntime {
             Some(zygote) => zygote,
             None => {
                 let shared = Arc::clone(&self.shared);
-                start::blocking(move || shared.zygote()).await?
+                blocking(move || shared.zygote()).await?
             }
         };
         let ids = match wants_user_namespace(&launch.spec) {

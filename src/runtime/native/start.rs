@@ -14,14 +14,15 @@ use super::helper::wire::{RECORD, RECORD_TEXT, Record, Step, op};
 use super::idmap::ContainerIds;
 use super::plan::{FdPositions, Host, Names, Plan};
 use super::task::{Inside, NativeTask};
-use super::zygote::{self, ExitWatch, Zygote};
+use super::zygote::{self, ExitWatch, Reply, Zygote};
 use super::{seccomp, step};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::cgroups::{Cgroup, CgroupDriver};
 use crate::runtime::{Launch, Started, StdioPlan, Task};
+use crate::sys::blocking::blocking;
 use crate::sys::socket::Received;
 use crate::sys::{pidfd, poll, socket};
-use crate::types::Signal;
+use crate::types::{ContainerId, Signal};
 
 /// What a start needs.
 #[derive(Debug, Clone)]
@@ -42,40 +43,56 @@ pub(crate) struct Ends {
     stderr: Option<(OwnedFd, OwnedFd)>,
 }
 
+/// A start that the zygote was asked for.
+struct Asked {
+    zygote: Arc<Zygote>,
+    host: Host,
+    id: ContainerId,
+    req: u64,
+    reply: oneshot::Receiver<Reply>,
+    exit: ExitWatch,
+    status: OwnedFd,
+    stdio: Stdio,
+    names: Names,
+    namespaces: u32,
+    root: [u32; 2],
+    cgroup: Option<Arc<dyn Cgroup>>,
+    warnings: Vec<String>,
+}
+
 impl Job {
     /// Runs the start in a task of its own, so that a caller who goes away leaves nothing: a container that nobody takes
-    /// is killed and forgotten.
+    /// is killed and forgotten. Everything up to the request is done on one thread of the pool.
     pub(crate) async fn run_detached(self, launch: Launch) -> Result<Started> {
         let (sender, receiver) = oneshot::channel();
-        tokio::spawn(async move {
-            let result = self.run(launch).await;
-            if let Err(Ok(unwanted)) = sender.send(result) {
-                let _ = unwanted.task.signal(Signal::KILL, false).await;
-                let _ = unwanted.task.wait().await;
-                let _ = unwanted.task.remove().await;
-            }
-        });
+        let ask = move || {
+            let asked = self.ask(&launch)?;
+            // Before this thread is left: whatever becomes of the caller, somebody follows the start to its end.
+            tokio::spawn(async move {
+                if let Err(Ok(unwanted)) = sender.send(asked.started().await) {
+                    let _ = unwanted.task.signal(Signal::KILL, false).await;
+                    let _ = unwanted.task.wait().await;
+                    let _ = unwanted.task.remove().await;
+                }
+            });
+            Ok(())
+        };
+        blocking(ask).await?;
         receiver
             .await
             .map_err(|_| Error::new(ErrorKind::Cancelled, "the runtime of the engine was shut down"))?
     }
 
-    async fn run(self, launch: Launch) -> Result<Started> {
-        let mut plan = self.plan(&launch)?;
-        let (cgroup, mut warnings) = self.cgroup(&launch).await?;
+    /// Makes what the container needs and asks the zygote for it. Blocking.
+    fn ask(self, launch: &Launch) -> Result<Asked> {
+        let mut plan = self.plan(launch)?;
+        let (cgroup, warnings) = self.cgroup(launch)?;
         let cgroup: Option<Arc<dyn Cgroup>> = cgroup.map(Arc::from);
-        let result = self.launch(&launch, &mut plan, cgroup.clone()).await;
-        let (started, failure) = match result {
-            Ok(started) => (Some(started), None),
-            Err(error) => (None, Some(error)),
-        };
-        if let Some(error) = failure {
-            remove_cgroup(cgroup).await;
-            return Err(error);
+        let asked = self.ask_zygote(launch, &mut plan, cgroup.clone(), warnings);
+        if asked.is_err() {
+            remove_cgroup(cgroup);
         }
-        let mut started = started.ok_or_else(|| Error::internal("a start without a result"))?;
-        started.warnings.append(&mut warnings);
-        Ok(started)
+        asked
     }
 
     fn plan(&self, launch: &Launch) -> Result<Plan> {
@@ -92,7 +109,8 @@ impl Job {
         Ok(plan)
     }
 
-    async fn cgroup(&self, launch: &Launch) -> Result<(Option<Box<dyn Cgroup>>, Vec<String>)> {
+    /// Blocking.
+    fn cgroup(&self, launch: &Launch) -> Result<(Option<Box<dyn Cgroup>>, Vec<String>)> {
         let resources = launch
             .spec
             .linux()
@@ -106,13 +124,18 @@ impl Job {
                 (true, false) => Err(Error::unsupported("limits", "a cgroup driver")),
             };
         };
-        let (id, best_effort) = (launch.id.clone(), launch.best_effort_limits);
-        let cgroup = blocking(move || driver.create(&id, &resources, best_effort)).await?;
+        let cgroup = driver.create(&launch.id, &resources, launch.best_effort_limits)?;
         let warnings = cgroup.warnings().to_vec();
         Ok((Some(cgroup), warnings))
     }
 
-    async fn launch(&self, launch: &Launch, plan: &mut Plan, cgroup: Option<Arc<dyn Cgroup>>) -> Result<Started> {
+    fn ask_zygote(
+        self,
+        launch: &Launch,
+        plan: &mut Plan,
+        cgroup: Option<Arc<dyn Cgroup>>,
+        warnings: Vec<String>,
+    ) -> Result<Asked> {
         for directory in cgroup.iter().flat_map(|cgroup| cgroup.directories()) {
             plan.clean_up(b'c', directory)?;
         }
@@ -123,31 +146,65 @@ impl Job {
         let reply = {
             let (positions, fds) = ends.positions(cgroup.as_deref());
             let blob = plan.clone().encode(positions);
-            self.zygote.send(req, op::START, &blob, &fds).await?
+            self.zygote.send_blocking(req, op::START, &blob, &fds)?
         };
-        let reply = zygote::check(reply.await.map_err(|_| zygote::gone())?)?;
+        let (status, stdio) = ends.split();
+        Ok(Asked {
+            zygote: self.zygote,
+            host: self.host,
+            id: launch.id.clone(),
+            req,
+            reply,
+            exit,
+            status,
+            stdio,
+            names,
+            namespaces: plan.all_namespaces(),
+            root: plan.root(),
+            cgroup,
+            warnings,
+        })
+    }
+}
+
+impl Asked {
+    /// Follows the start to its end. A failed one leaves nothing.
+    async fn started(self) -> Result<Started> {
+        let cgroup = self.cgroup.clone();
+        let result = self.follow().await;
+        if result.is_err() {
+            // What it waits for may take a moment.
+            let _ = tokio::task::spawn_blocking(move || remove_cgroup(cgroup)).await;
+        }
+        result
+    }
+
+    async fn follow(self) -> Result<Started> {
+        let reply = zygote::check(self.reply.await.map_err(|_| zygote::gone())?)?;
         let process = match reply.descriptor("take the container's process") {
             Ok(process) => process,
             Err(error) => {
-                end_unknown(&self.zygote, req, exit).await;
+                end_unknown(&self.zygote, self.req, self.exit).await;
                 return Err(error);
             }
         };
-        let (status, stdio) = ends.split();
-        let outcome = outcome(status, &names, self.host).await;
+        let outcome = outcome(self.status, &self.names, self.host).await;
         let outcome = outcome.and_then(|setup| setup.ok_or_else(died_in_setup));
         let child = Child {
-            zygote: Arc::clone(&self.zygote),
-            req,
+            zygote: self.zygote,
+            req: self.req,
             process,
-            exit,
+            exit: self.exit,
             host: self.host,
-            namespaces: plan.all_namespaces(),
-            root: plan.root(),
+            namespaces: self.namespaces,
+            root: self.root,
         };
         match outcome.and_then(|setup| child.known(setup)) {
-            Ok(known) => Ok(child.started(launch, known, stdio, cgroup)),
-            Err(error) => Err(child.failed(error, cgroup).await),
+            Ok(mut known) => {
+                known.setup.warnings.extend(self.warnings);
+                Ok(child.started(self.id, known, self.stdio, self.cgroup))
+            }
+            Err(error) => Err(child.failed(error, self.cgroup).await),
         }
     }
 }
@@ -251,11 +308,11 @@ impl Child {
         Ok(Known { pid, setup, copy })
     }
 
-    fn started(self, launch: &Launch, known: Known, stdio: Stdio, cgroup: Option<Arc<dyn Cgroup>>) -> Started {
+    fn started(self, id: ContainerId, known: Known, stdio: Stdio, cgroup: Option<Arc<dyn Cgroup>>) -> Started {
         let Known { pid, setup, copy } = known;
         let Setup { terminal, warnings } = setup;
         let task: Arc<dyn Task> = Arc::new(NativeTask::new(
-            launch.id.clone(),
+            id,
             pid,
             self.zygote,
             self.req,
@@ -364,15 +421,10 @@ fn limits(resources: &LinuxResources) -> bool {
         || resources.block_io().is_some()
 }
 
-pub(crate) async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let joined = tokio::task::spawn_blocking(job).await;
-    joined.map_err(|error| Error::internal("a blocking call panicked").with_source(error))?
-}
-
-async fn remove_cgroup(cgroup: Option<Arc<dyn Cgroup>>) {
+/// Blocking.
+fn remove_cgroup(cgroup: Option<Arc<dyn Cgroup>>) {
     let Some(cgroup) = cgroup else { return };
-    let result = blocking(move || cgroup.remove()).await;
-    if let Err(error) = result {
+    if let Err(error) = cgroup.remove() {
         tracing::warn!(error = error.report(), "a cgroup stays behind");
     }
 }

@@ -12,11 +12,12 @@ use tokio::sync::OnceCell;
 use super::exec;
 use super::helper::wire::op;
 use super::plan::Host;
-use super::start::blocking;
+
 use super::zygote::{self, ExitWatch, Zygote};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::runtime::cgroups::Cgroup;
 use crate::runtime::{ExecLaunch, ExecStarted, Exit, Task};
+use crate::sys::blocking::blocking;
 use crate::sys::pidfd;
 use crate::types::{ContainerId, ExitStatus, Signal};
 

@@ -14,11 +14,13 @@ const FLAT: usize = 32;
 /// Deletes a file or a tree. What is gone already is success.
 pub(crate) fn tree(path: &Path) -> Result<()> {
     let failed = |e| Error::os(format!("delete {}", path.display()), e);
-    let Some(there) = found(fs::symlink_metadata(path)).map_err(failed)? else {
-        return Ok(());
-    };
-    if !there.is_dir() {
-        return found(fs::remove_file(path)).map(drop).map_err(failed);
+    // Most directories are empty, and then this is all.
+    match fs::remove_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+            return found(fs::remove_file(path)).map(drop).map_err(failed);
+        }
+        Err(e) if e.raw_os_error() == Some(libc::ENOTEMPTY) => {}
+        other => return found(other).map(drop).map_err(failed),
     }
     // Directories moved up appear behind the reader's back: again until nothing is left.
     loop {
@@ -51,6 +53,10 @@ fn remove(top: &Path, dir: &Path, entry: &DirEntry, depth: usize) -> io::Result<
         return unlock(dir, || found(fs::remove_file(&path)).map(drop));
     }
     if depth < FLAT {
+        match unlock(dir, || found(fs::remove_dir(&path)).map(drop)) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOTEMPTY) => {}
+            other => return other,
+        }
         clear(top, &path, depth + 1)?;
         return unlock(dir, || match found(fs::remove_dir(&path)) {
             Err(e) if e.raw_os_error() == Some(libc::ENOTEMPTY) => Ok(()),

@@ -274,13 +274,15 @@ impl Records {
             if tree.exists() {
                 continue;
             }
-            files::replace(&claim.join("record"), &record.text())?;
+            // Torn by a kill, it says as little as if it were not there: the tree comes after it.
+            fs::write(claim.join("record"), record.text()).map_err(|e| Error::os("write snapshot record", e))?;
             match fs::create_dir(&tree) {
                 Ok(()) => {}
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => continue,
                 Err(e) => return Err(Error::os("make snapshot directory", e)),
             }
-            set_mode(&tree, 0o755)?;
+            let made = fs::metadata(&tree).map_err(|e| Error::os("stat snapshot directory", e))?;
+            set_other_mode(&tree, &made, 0o755)?;
             return Ok(record);
         }
     }
@@ -417,10 +419,13 @@ impl Records {
         {
             return Ok(Outcome::Already);
         }
+        // In place: nobody looks for it any more but by its key, which goes last.
         if let Some(record) = files::read(&claim.join("record"))?.and_then(|text| Record::parse(&text)) {
-            self.delete_trees(&record)?;
+            for path in self.trees_of(&record) {
+                self.delete(&path)?;
+            }
         }
-        self.trash(&claim)?;
+        super::delete::tree(&claim)?;
         Ok(Outcome::Done)
     }
 
@@ -448,15 +453,16 @@ impl Records {
         Ok(())
     }
 
-    fn delete_trees(&self, record: &Record) -> Result<()> {
-        for path in [
+    fn trees_of(&self, record: &Record) -> [PathBuf; 3] {
+        [
             self.tree(&record.tree),
             self.work(&record.tree),
             self.owners(&record.tree),
-        ] {
-            self.trash(&path)?;
-        }
-        Ok(())
+        ]
+    }
+
+    fn delete_trees(&self, record: &Record) -> Result<()> {
+        self.trees_of(record).iter().try_for_each(|path| self.trash(path))
     }
 
     /// Moves out of sight, then deletes: a tree that is half deleted is never seen under its name.
@@ -542,7 +548,16 @@ pub(crate) fn copy_root(from: &Path, to: &Path, ownership: &Ownership) -> Result
         std::os::unix::fs::chown(to, Some(there.uid()), Some(there.gid()))
             .map_err(|e| Error::os("chown root of snapshot", e))?;
     }
-    set_mode(to, there.mode() & 0o7777)
+    set_other_mode(to, &own, there.mode() & 0o7777)
+}
+
+/// Sets a mode, if it is not set already: on a journaling file system asking costs less.
+fn set_other_mode(path: &Path, now: &fs::Metadata, mode: u32) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    if now.mode() & 0o7777 == mode {
+        return Ok(());
+    }
+    set_mode(path, mode)
 }
 
 pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {

@@ -98,7 +98,8 @@ impl Store {
     ) -> Result<bool> {
         let change = |database: &Connection| -> Result<bool, Failure> {
             let sql = "UPDATE containers SET state = ?3, body = ?4 WHERE id = ?1 AND state = ?2";
-            Ok(database.execute(sql, params![id.as_str(), expected, state, body])? > 0)
+            let mut update = database.prepare_cached(sql)?;
+            Ok(update.execute(params![id.as_str(), expected, state, body])? > 0)
         };
         self.change(id, event, change)
     }
@@ -138,7 +139,8 @@ impl Store {
         let node = Node::container(id);
         let change = |database: &Connection| -> Result<bool, Failure> {
             refs::remove_all_of(database, &node)?;
-            Ok(database.execute("DELETE FROM containers WHERE id = ?1", [id.as_str()])? > 0)
+            let mut delete = database.prepare_cached("DELETE FROM containers WHERE id = ?1")?;
+            Ok(delete.execute([id.as_str()])? > 0)
         };
         Ok(if self.change(id, event, change)? {
             Outcome::Done
@@ -309,17 +311,14 @@ fn name_in_use(name: &ContainerName, by: &ContainerId) -> Error {
 fn insert(database: &Connection, row: &ContainerRow, image: Option<&ImageId>) -> Result<(), Failure> {
     let sql = format!("INSERT INTO containers ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
     let owner = row.owner.as_ref().map(OwnerId::as_str);
-    database.execute(
-        &sql,
-        params![
-            row.id.as_str(),
-            row.name.as_str(),
-            owner,
-            row.state,
-            row.created_ns,
-            row.body
-        ],
-    )?;
+    database.prepare_cached(&sql)?.execute(params![
+        row.id.as_str(),
+        row.name.as_str(),
+        owner,
+        row.state,
+        row.created_ns,
+        row.body
+    ])?;
     if let Some(image) = image {
         refs::add(database, &Node::container(&row.id), &Node::image(image))?;
     }
@@ -327,19 +326,13 @@ fn insert(database: &Connection, row: &ContainerRow, image: Option<&ImageId>) ->
 }
 
 pub(super) fn is_here(database: &Connection, id: &str) -> rusqlite::Result<bool> {
-    database.query_row("SELECT EXISTS (SELECT 1 FROM containers WHERE id = ?1)", [id], |row| {
-        row.get(0)
-    })
+    let mut query = database.prepare_cached("SELECT EXISTS (SELECT 1 FROM containers WHERE id = ?1)")?;
+    query.query_row([id], |row| row.get(0))
 }
 
 fn select_one(database: &Connection, condition: &str, value: &str) -> rusqlite::Result<Option<ContainerRow>> {
-    database
-        .query_row(
-            &format!("SELECT {COLUMNS} FROM containers WHERE {condition}"),
-            [value],
-            read_row,
-        )
-        .optional()
+    let mut query = database.prepare_cached(&format!("SELECT {COLUMNS} FROM containers WHERE {condition}"))?;
+    query.query_row([value], read_row).optional()
 }
 
 fn select(database: &Connection, condition: &str, values: &[&str]) -> rusqlite::Result<Vec<ContainerRow>> {

@@ -47,12 +47,12 @@ impl History for Store {
 pub(super) fn append(run: &Connection, event: &Event) -> rusqlite::Result<u64> {
     let attributes = serde_json::to_string(&event.attributes)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-    run.execute(
-        "INSERT INTO events (time_ns, kind, action, id, attributes) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![event.time_ns, event.kind.as_str(), event.action, event.id, attributes],
-    )?;
+    let sql = "INSERT INTO events (time_ns, kind, action, id, attributes) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let values = params![event.time_ns, event.kind.as_str(), event.action, event.id, attributes];
+    run.prepare_cached(sql)?.execute(values)?;
     let seq = run.last_insert_rowid();
-    run.execute("DELETE FROM events WHERE seq <= ?1", [seq - RING as i64])?;
+    run.prepare_cached("DELETE FROM events WHERE seq <= ?1")?
+        .execute([seq - RING as i64])?;
     Ok(seq.unsigned_abs())
 }
 

@@ -109,9 +109,8 @@ impl Store {
     /// Those of the database.
     pub fn image(&self, id: &ImageId) -> Result<Option<ImageRecord>> {
         self.inner.store.read(|store| {
-            store
-                .query_row("SELECT body FROM images WHERE id = ?1", [id.to_string()], record_of)
-                .optional()
+            let mut query = store.prepare_cached("SELECT body FROM images WHERE id = ?1")?;
+            query.query_row([id.to_string()], record_of).optional()
         })
     }
 
@@ -121,9 +120,10 @@ impl Store {
     /// Those of the database.
     pub fn image_by_name(&self, name: &Reference) -> Result<Option<ImageRecord>> {
         let sql = "SELECT i.body FROM image_names n JOIN images i ON i.id = n.image WHERE n.name = ?1";
-        self.inner
-            .store
-            .read(|store| store.query_row(sql, [name.to_string()], record_of).optional())
+        self.inner.store.read(|store| {
+            let mut query = store.prepare_cached(sql)?;
+            query.query_row([name.to_string()], record_of).optional()
+        })
     }
 
     /// Images whose id begins with these hex digits (`sha256:` before them is allowed), at most two: enough to see that a
@@ -248,11 +248,8 @@ fn point(store: &Connection, name: &Reference, id: &ImageId) -> rusqlite::Result
 }
 
 pub(super) fn image_is_here(store: &Connection, id: &ImageId) -> rusqlite::Result<bool> {
-    store.query_row(
-        "SELECT EXISTS (SELECT 1 FROM images WHERE id = ?1)",
-        [id.to_string()],
-        |row| row.get(0),
-    )
+    let mut query = store.prepare_cached("SELECT EXISTS (SELECT 1 FROM images WHERE id = ?1)")?;
+    query.query_row([id.to_string()], |row| row.get(0))
 }
 
 fn record_of(row: &Row<'_>) -> rusqlite::Result<ImageRecord> {
@@ -278,7 +275,7 @@ fn all_names(store: &Connection) -> rusqlite::Result<HashMap<ImageId, Vec<Refere
 }
 
 fn names_of(store: &Connection, id: &ImageId) -> rusqlite::Result<Vec<Reference>> {
-    let mut statement = store.prepare("SELECT name FROM image_names WHERE image = ?1 ORDER BY name")?;
+    let mut statement = store.prepare_cached("SELECT name FROM image_names WHERE image = ?1 ORDER BY name")?;
     let rows = statement.query_map([id.to_string()], |row| parse(row, 0))?;
     rows.collect()
 }

@@ -22,6 +22,7 @@ use self::error::from_sqlite;
 use super::{Owners, Root};
 use crate::error::{Error, Result};
 use crate::events::Event;
+use crate::sys::blocking::blocking;
 
 /// The records of a root. Cheap to clone. All methods block for some microseconds, and as long as a writer of another
 /// process holds the database; from async code go through [`Store::call`].
@@ -136,8 +137,7 @@ impl Store {
     /// The work runs to its end once it began.
     pub async fn call<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
         let store = self.clone();
-        let done = tokio::task::spawn_blocking(move || work(&store)).await;
-        done.map_err(|error| Error::internal("work on the records did not end").with_source(error))?
+        blocking(move || work(&store)).await
     }
 
     /// Runs a write transaction of `run.db`, with an event in it, and wakes subscribers once it is committed.

@@ -17,6 +17,9 @@ use crate::store::{LockGuard, Root};
 /// it milliseconds, times the processes in the queue.
 const BUSY: Duration = Duration::from_secs(30);
 
+/// How many compiled statements are kept: all that a container's life needs.
+const STATEMENTS: usize = 64;
+
 /// Numbered files, in order. A migration is never edited once it was released.
 const STORE_MIGRATIONS: [&str; 1] = [include_str!("migrations/store/0001_init.sql")];
 const RUN_MIGRATIONS: [&str; 1] = [include_str!("migrations/run/0001_init.sql")];
@@ -143,6 +146,7 @@ fn connect(path: &Path, schema: &Schema) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.pragma_update(None, "synchronous", if schema.durable { "full" } else { "off" })?;
     Ok(connection)
 }

@@ -199,16 +199,15 @@ impl Store {
 pub(super) fn add(connection: &Connection, holder: &Node, target: &Node) -> rusqlite::Result<()> {
     const SQL: &str =
         "INSERT OR IGNORE INTO refs (holder_kind, holder_id, target_kind, target_id) VALUES (?1, ?2, ?3, ?4)";
-    connection.execute(
-        SQL,
-        params![holder.kind.as_str(), holder.id, target.kind.as_str(), target.id],
-    )?;
+    let edge = params![holder.kind.as_str(), holder.id, target.kind.as_str(), target.id];
+    connection.prepare_cached(SQL)?.execute(edge)?;
     Ok(())
 }
 
 pub(super) fn remove_all_of(connection: &Connection, holder: &Node) -> rusqlite::Result<()> {
     const SQL: &str = "DELETE FROM refs WHERE holder_kind = ?1 AND holder_id = ?2";
-    connection.execute(SQL, params![holder.kind.as_str(), holder.id])?;
+    let edges = params![holder.kind.as_str(), holder.id];
+    connection.prepare_cached(SQL)?.execute(edges)?;
     Ok(())
 }
 

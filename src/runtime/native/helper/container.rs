@@ -5,6 +5,7 @@ use core::convert::Infallible;
 use crate::dev::Devices;
 use crate::fail::{Done, Fail, at, at_index, missing};
 use crate::message::{self, Fds};
+use crate::netns::loopback_up;
 use crate::sys::{self, AT_FDCWD, Sys};
 use crate::user::Identity;
 use crate::wire::{aux, MountRecord, Plan, Record, Section, Step, field, flag, mount};
@@ -18,6 +19,8 @@ pub(crate) struct Context<'a> {
     pub(crate) plan: Plan<'a>,
     pub(crate) fds: &'a Fds,
     pub(crate) slim: i32,
+    /// A network namespace made ahead.
+    pub(crate) network: Option<i32>,
     /// With a user namespace of its own: the socket over which the mounts come that it may not make.
     pub(crate) outfit: Option<i32>,
 }
@@ -50,7 +53,8 @@ pub(crate) fn run(context: &Context<'_>) -> ! {
     }
 }
 
-/// Cuts the code that only containers run out of the zygote's mapping of the program, as far as page faults go: the kernel
+/// Cuts the code that only children run, and the clean-up at the end, out of the zygote's mapping of the program, as far as
+/// page faults go: the kernel
 /// maps pages around a fault up to the end of an area, and a flag that differs makes two areas of one.
 pub(crate) fn leave_to_children() {
     const PAGE: usize = 4096;
@@ -75,9 +79,7 @@ fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
     }
     join_cgroups(context)?;
     at(Step::CgroupNamespace, sys::unshare(sys::CLONE_NEWCGROUP))?;
-    if u64::from(plan.field(field::NAMESPACES)) & sys::CLONE_NEWNET != 0 {
-        at(Step::Loopback, loopback_up())?;
-    }
+    at(Step::Loopback, network(context))?;
     let proc = at(Step::Proc, private_proc(plan))?;
     let mut trees = [-1; MOST_MOUNTS];
     make_mounts(context, &mut trees)?;
@@ -133,23 +135,22 @@ pub(crate) fn join_cgroups(context: &Context<'_>) -> Done {
     Ok(())
 }
 
-fn loopback_up() -> Sys<()> {
-    const SIOCGIFFLAGS: usize = 0x8913;
-    const SIOCSIFFLAGS: usize = 0x8914;
-    const IFF_UP: u8 = 1;
-    // AF_UNIX sockets know these requests too, and are there on every kernel.
-    let socket = sys::socket(1, 2)?;
-    let mut request = [0u8; 40];
-    request[0] = b'l';
-    request[1] = b'o';
-    sys::ioctl(socket, SIOCGIFFLAGS, request.as_mut_ptr() as usize)?;
-    request[16] |= IFF_UP;
-    sys::ioctl(socket, SIOCSIFFLAGS, request.as_ptr() as usize)?;
-    sys::close(socket);
+/// Enters the network that was made ahead, or brings up the one that came with the process.
+#[unsafe(link_section = "lhchild")]
+fn network(context: &Context<'_>) -> Sys<()> {
+    if let Some(network) = context.network {
+        sys::setns(network, sys::CLONE_NEWNET)?;
+        sys::close(network);
+        return Ok(());
+    }
+    if u64::from(context.plan.field(field::NAMESPACES)) & sys::CLONE_NEWNET != 0 {
+        loopback_up()?;
+    }
     Ok(())
 }
 
 /// Needed for some plans only.
+#[unsafe(link_section = "lhchild")]
 pub(crate) fn private_proc(plan: &Plan<'_>) -> Sys<i32> {
     if plan.section(Section::Sysctls).is_empty() && !plan.has(flag::HAS_OOM_SCORE_ADJ) {
         return Ok(-1);
@@ -157,6 +158,7 @@ pub(crate) fn private_proc(plan: &Plan<'_>) -> Sys<i32> {
     mounts::private_proc()
 }
 
+#[unsafe(link_section = "lhchild")]
 fn make_mounts(context: &Context<'_>, trees: &mut [i32; MOST_MOUNTS]) -> Done {
     let mut slots = trees.iter_mut();
     for (index, record) in context.plan.mounts().enumerate() {
@@ -175,6 +177,7 @@ fn make_mounts(context: &Context<'_>, trees: &mut [i32; MOST_MOUNTS]) -> Done {
 }
 
 /// Attaches the root in the slim tree and opens it there.
+#[unsafe(link_section = "lhchild")]
 fn attach_root(tree: i32) -> Done<i32> {
     let step = Step::AttachRoot;
     let place = at(step, sys::openat(AT_FDCWD, b"/r\0", sys::O_PATH | sys::O_DIRECTORY, 0))?;
@@ -184,6 +187,7 @@ fn attach_root(tree: i32) -> Done<i32> {
     at(step, sys::openat(AT_FDCWD, b"/r\0", sys::O_PATH | sys::O_DIRECTORY, 0))
 }
 
+#[unsafe(link_section = "lhchild")]
 fn attach_mounts(root: i32, plan: &Plan<'_>, trees: &[i32; MOST_MOUNTS]) -> Done {
     for (index, (record, tree)) in plan.mounts().zip(trees).enumerate().skip(1) {
         attach_mount(root, index, &record, *tree)?;
@@ -191,6 +195,7 @@ fn attach_mounts(root: i32, plan: &Plan<'_>, trees: &[i32; MOST_MOUNTS]) -> Done
     Ok(())
 }
 
+#[unsafe(link_section = "lhchild")]
 fn attach_mount(root: i32, index: usize, record: &MountRecord<'_>, tree: i32) -> Done {
     let target = record.strings.clone().next().unwrap_or(b"\0");
     let stat = at_index(Step::MountTarget, index, sys::stat_fd(tree))?;
@@ -226,6 +231,7 @@ fn same_as(wanted: sys::Stat) -> impl Fn(i32) -> Sys<i32> {
 }
 
 /// The terminal (whose master goes to the owner), or pipes, or `/dev/null`.
+#[unsafe(link_section = "lhchild")]
 fn streams(context: &Context<'_>, root: i32, null: i32, status: i32) -> Done<Streams> {
     if context.plan.has(flag::TERMINAL) {
         let (master, peer) = dev::terminal(root, &context.plan)?;
@@ -265,6 +271,7 @@ pub(crate) fn own_streams(streams: &Streams, identity: &Identity) -> Done {
     Ok(())
 }
 
+#[unsafe(link_section = "lhchild")]
 fn restrict_paths(root: i32, plan: &Plan<'_>, devices: &Devices) -> Done {
     for (index, target) in plan.strings(Section::Readonly).enumerate() {
         at_index(Step::ReadonlyPath, index, read_only(root, target))?;
@@ -279,6 +286,7 @@ fn restrict_paths(root: i32, plan: &Plan<'_>, devices: &Devices) -> Done {
 }
 
 /// Binds a path on itself, read-only. A path that is not there needs nothing.
+#[unsafe(link_section = "lhchild")]
 fn read_only(root: i32, target: &[u8]) -> Sys<()> {
     let place = match path::open(root, target, false) {
         Err(errno) if missing(errno) => return Ok(()),
@@ -293,6 +301,7 @@ fn read_only(root: i32, target: &[u8]) -> Sys<()> {
 }
 
 /// Hides a file behind `/dev/null`, a directory behind an empty one.
+#[unsafe(link_section = "lhchild")]
 fn mask(root: i32, target: &[u8], devices: &Devices) -> Sys<()> {
     let place = match path::open(root, target, false) {
         Err(errno) if missing(errno) => return Ok(()),
@@ -310,6 +319,7 @@ fn mask(root: i32, target: &[u8], devices: &Devices) -> Sys<()> {
     Ok(())
 }
 
+#[unsafe(link_section = "lhchild")]
 fn pivot(root: i32) -> Done {
     let step = Step::Pivot;
     at(step, sys::fchdir(root))?;
@@ -320,6 +330,7 @@ fn pivot(root: i32) -> Done {
     Ok(())
 }
 
+#[unsafe(link_section = "lhchild")]
 fn names(plan: &Plan<'_>) -> Done {
     let bare = |text: &'_ [u8]| text.len().saturating_sub(1);
     let host = plan.text(1);
@@ -337,6 +348,7 @@ fn names(plan: &Plan<'_>) -> Done {
     Ok(())
 }
 
+#[unsafe(link_section = "lhchild")]
 fn sysctls(proc: i32, plan: &Plan<'_>) -> Done {
     let mut list = plan.strings(Section::Sysctls);
     let mut index = 0;
@@ -349,6 +361,7 @@ fn sysctls(proc: i32, plan: &Plan<'_>) -> Done {
 }
 
 /// Writes a file of the private proc: no link, no other file system on the way.
+#[unsafe(link_section = "lhchild")]
 fn write_proc(proc: i32, name: &[u8], value: &[u8]) -> Sys<()> {
     let resolve = sys::RESOLVE_BENEATH | sys::RESOLVE_NO_SYMLINKS | sys::RESOLVE_NO_XDEV;
     let file = sys::openat2(proc, name, sys::O_WRONLY, resolve)?;
@@ -385,6 +398,7 @@ pub(crate) fn limits(proc: i32, plan: &Plan<'_>, status: i32) -> Done {
 }
 
 /// Sets a limit; where raising the hard limit is forbidden, sets as much as is allowed, and returns that.
+#[unsafe(link_section = "lhchild")]
 fn rlimit(resource: u32, soft: u64, hard: u64) -> Sys<Option<u64>> {
     if let Err(sys::EPERM) = sys::setrlimit(resource, soft, hard) {
         let (_, highest) = sys::getrlimit(resource)?;
@@ -397,6 +411,7 @@ fn rlimit(resource: u32, soft: u64, hard: u64) -> Sys<Option<u64>> {
 
 /// Best effort: lowering needs `CAP_SYS_RESOURCE` on the host. The file is root's while the process cannot be dumped; no
 /// other process is in this pid namespace yet.
+#[unsafe(link_section = "lhchild")]
 fn lower_oom_score(proc: i32, score: i32) {
     let mut text = [0u8; 8];
     let mut at = text.len();
@@ -428,6 +443,7 @@ fn lower_oom_score(proc: i32, score: i32) {
 }
 
 /// Docker makes a missing working directory, as root. What cannot be made fails when it is entered.
+#[unsafe(link_section = "lhchild")]
 fn make_working_directory(plan: &Plan<'_>) -> Done {
     let root = at(
         Step::WorkingDirectory,

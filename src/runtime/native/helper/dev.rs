@@ -25,6 +25,7 @@ pub(crate) struct Devices {
 
 impl Devices {
     /// Makes the usual nodes. To be called in the container's copy of the slim namespace, with an umask of 0.
+    #[unsafe(link_section = "lhchild")]
     pub(crate) fn make(plan: &Plan<'_>) -> Done<Self> {
         if plan.has(flag::BIND_DEVICES) {
             return Ok(Self { made: None });
@@ -34,6 +35,7 @@ impl Devices {
     }
 
     /// Takes the nodes that [`nodes`] has made.
+    #[unsafe(link_section = "lhchild")]
     pub(crate) fn take(tree: i32) -> Done<Self> {
         // A tree that is attached nowhere cannot be the source of a bind, before Linux 6.15.
         at(Step::Devices, slim::attach(tree, b"/d\0"))?;
@@ -75,6 +77,7 @@ impl Devices {
     }
 
     /// Mounts the nodes, and makes the links, below a fresh `/dev`.
+    #[unsafe(link_section = "lhchild")]
     pub(crate) fn fill(&self, root: i32) -> Done {
         let dev = at(Step::Devices, path::open(root, b"/dev\0", true))?;
         for (index, node) in NODES.iter().enumerate() {
@@ -90,6 +93,7 @@ impl Devices {
         Ok(())
     }
 
+    #[unsafe(link_section = "lhchild")]
     fn bind(&self, dev: i32, node: &Node) -> Sys<()> {
         let target = match empty_file(dev, node.name) {
             // One of the plan's mounts, which the caller prefers.
@@ -105,6 +109,7 @@ impl Devices {
 
     /// Mounts the plan's own devices. Where they cannot be made, they were opened as binds before, and are mounts of the
     /// plan.
+    #[unsafe(link_section = "lhchild")]
     pub(crate) fn extra(&self, root: i32, plan: &Plan<'_>) -> Done {
         for (index, place) in plan.strings(Section::DevicePaths).enumerate() {
             at_index(Step::Device, index, self.bind_extra(root, place, &extra_name(index)))?;
@@ -207,6 +212,7 @@ pub(crate) fn new_terminal(root: i32, plan: &Plan<'_>) -> Done<(i32, i32)> {
 
 /// A new terminal of the container's own devpts: the master and the container's side, which becomes `/dev/console` too
 /// (CVE-2025-52565: descriptor to descriptor, before any program of the container runs).
+#[unsafe(link_section = "lhchild")]
 pub(crate) fn terminal(root: i32, plan: &Plan<'_>) -> Done<(i32, i32)> {
     let step = Step::Terminal;
     let (master, peer) = new_terminal(root, plan)?;

@@ -14,6 +14,7 @@ const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 const LAST_CAP: usize = 63;
 
 /// Gives up everything, and executes the plan's program.
+#[unsafe(link_section = "lhchild")]
 pub(crate) fn become_program(
     context: &Context<'_>,
     streams: &Streams,
@@ -33,6 +34,7 @@ pub(crate) fn become_program(
 
 /// As [`become_program`], in a sibling of this process, which ends. Only the sibling is in the container's pid namespace,
 /// and it has given up everything by then: a program of the container that may trace it gains nothing.
+#[unsafe(link_section = "lhchild")]
 pub(crate) fn become_sibling(
     context: &Context<'_>,
     streams: &Streams,
@@ -84,12 +86,14 @@ fn execute(
     Err(diagnose(program.path(), errno))
 }
 
+#[unsafe(link_section = "lhchild")]
 fn no_new_privileges() -> Done {
     const PR_SET_NO_NEW_PRIVS: usize = 38;
     at(Step::NoNewPrivileges, sys::prctl(PR_SET_NO_NEW_PRIVS, 1, 0)).map(|_| ())
 }
 
 /// No new privileges, and the filter, for the pid 1 that does not execute the program.
+#[unsafe(link_section = "lhchild")]
 pub(crate) fn lock_down(plan: &Plan<'_>) -> Done {
     no_new_privileges()?;
     if plan.has(flag::HAS_SECCOMP) {
@@ -99,6 +103,7 @@ pub(crate) fn lock_down(plan: &Plan<'_>) -> Done {
 }
 
 /// A session of its own, with the terminal if there is one.
+#[unsafe(link_section = "lhchild")]
 fn session(streams: &Streams) -> Done {
     const TIOCSCTTY: usize = 0x540e;
     at(Step::Session, sys::setsid())?;
@@ -133,6 +138,7 @@ fn drop_privileges(plan: &Plan<'_>, identity: &Identity, filter_first: bool) -> 
     Ok(())
 }
 
+#[unsafe(link_section = "lhchild")]
 fn drop_bounding(keep: u64) -> Done {
     const PR_CAPBSET_DROP: usize = 24;
     for cap in (0..=LAST_CAP).filter(|cap| keep & 1 << cap == 0) {
@@ -146,6 +152,7 @@ fn drop_bounding(keep: u64) -> Done {
 }
 
 /// Permitted, effective, inheritable, ambient. An exec leaves to a user other than root the ambient set alone.
+#[unsafe(link_section = "lhchild")]
 fn capabilities(plan: &Plan<'_>) -> Done {
     const PR_CAP_AMBIENT: usize = 47;
     let step = Step::Capabilities;
@@ -167,6 +174,7 @@ fn capabilities(plan: &Plan<'_>) -> Done {
 }
 
 /// The capabilities that this kernel has; with `bounded`, those of them that can be had here.
+#[unsafe(link_section = "lhchild")]
 fn known_caps(bounded: bool) -> Sys<u64> {
     const PR_CAPBSET_READ: usize = 23;
     let mut known = 0;
@@ -181,6 +189,7 @@ fn known_caps(bounded: bool) -> Sys<u64> {
 }
 
 /// Enters the working directory as the container's user, and checks that it lies in the root (CVE-2024-21626).
+#[unsafe(link_section = "lhchild")]
 fn enter(directory: &[u8], entered: bool) -> Done {
     let step = Step::WorkingDirectory;
     match sys::chdir(directory) {
@@ -205,11 +214,13 @@ struct Program {
 }
 
 impl Program {
+    #[unsafe(link_section = "lhchild")]
     fn path(&self) -> &[u8] {
         let end = self.path.iter().position(|byte| *byte == 0).unwrap_or(0);
         self.path.get(..=end).unwrap_or(b"\0")
     }
 
+    #[unsafe(link_section = "lhchild")]
     fn find(plan: &Plan<'_>, identity: &Identity) -> Done<Self> {
         let name = plan.strings(Section::Argv).next().unwrap_or(b"\0");
         let argv = at(Step::Exec, pointers(plan, Section::Argv, None))?;
@@ -230,6 +241,7 @@ impl Program {
     }
 
     /// Looks in the directories of the container's `PATH`, as `execvp(3)` does.
+    #[unsafe(link_section = "lhchild")]
     fn search(mut self, plan: &Plan<'_>, name: &[u8]) -> Done<Self> {
         let mut worst = sys::ENOENT;
         let path = plan
@@ -250,6 +262,7 @@ impl Program {
         Err(Fail::new(Step::Exec, worst).text(name.get(..name.len() - 1).unwrap_or(&[])))
     }
 
+    #[unsafe(link_section = "lhchild")]
     fn check(self) -> Done<Self> {
         match runnable(self.path()) {
             Ok(()) => Ok(self),
@@ -257,6 +270,7 @@ impl Program {
         }
     }
 
+    #[unsafe(link_section = "lhchild")]
     fn set(&mut self, parts: &[&[u8]]) -> Done {
         const ENAMETOOLONG: i32 = 36;
         self.path.fill(0);
@@ -290,6 +304,7 @@ fn runnable(path: &[u8]) -> Sys<()> {
     }
 }
 
+#[unsafe(link_section = "lhchild")]
 fn bare(path: &[u8]) -> &[u8] {
     path.strip_suffix(b"\0").unwrap_or(path)
 }
@@ -310,6 +325,7 @@ fn pointers(plan: &Plan<'_>, section: Section, last: Option<&'static [u8]>) -> S
 }
 
 /// `HOME=` of the user's entry, if the environment has none.
+#[unsafe(link_section = "lhchild")]
 fn home(plan: &Plan<'_>, identity: &Identity) -> Option<&'static [u8]> {
     if plan.strings(Section::Env).any(|entry| entry.starts_with(b"HOME=")) {
         return None;
@@ -323,6 +339,7 @@ fn home(plan: &Plan<'_>, identity: &Identity) -> Option<&'static [u8]> {
 }
 
 /// Why an exec failed: the kernel says `ENOENT` also where the file is there and its interpreter is not.
+#[unsafe(link_section = "lhchild")]
 fn diagnose(path: &[u8], errno: i32) -> Fail {
     let fail = Fail::new(Step::Exec, errno).text(bare(path));
     if errno != sys::ENOENT || sys::statx(AT_FDCWD, path, 0).is_err() {
@@ -338,6 +355,7 @@ fn diagnose(path: &[u8], errno: i32) -> Fail {
 }
 
 /// The interpreter that a script's first line or an ELF program header names.
+#[unsafe(link_section = "lhchild")]
 fn interpreter<'a>(path: &[u8], head: &mut [u8; 4096], name: &'a mut [u8; RECORD_TEXT]) -> Option<&'a [u8]> {
     let file = sys::openat(AT_FDCWD, path, sys::O_NONBLOCK | sys::O_NOCTTY, 0).ok()?;
     let len = sys::read(file, head).unwrap_or(0);
@@ -354,6 +372,7 @@ fn interpreter<'a>(path: &[u8], head: &mut [u8; 4096], name: &'a mut [u8; RECORD
     Some(name)
 }
 
+#[unsafe(link_section = "lhchild")]
 fn script(line: &[u8]) -> Option<&[u8]> {
     let line = line.split(|byte| *byte == b'\n').next()?;
     line.split(|byte| *byte == b' ' || *byte == b'\t')
@@ -361,6 +380,7 @@ fn script(line: &[u8]) -> Option<&[u8]> {
 }
 
 /// `PT_INTERP` of a 64-bit file whose headers lie in its first page, as they do.
+#[unsafe(link_section = "lhchild")]
 fn elf(head: &[u8]) -> Option<&[u8]> {
     const PT_INTERP: u32 = 3;
     if !head.starts_with(b"\x7fELF\x02") {

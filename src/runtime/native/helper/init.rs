@@ -10,6 +10,7 @@ const SIGCHLD: usize = 17;
 
 /// Returns in the program's process; pid 1 stays here, under the same filter as the program: it must be no way around it
 /// for a program that may trace it.
+#[unsafe(link_section = "lhchild")]
 pub(crate) fn split(plan: &Plan<'_>) -> Done {
     sys::set_mask(u64::MAX);
     let child = at(Step::Init, sys::fork())?;

@@ -18,6 +18,7 @@ mod join;
 mod ledger;
 mod message;
 mod mounts;
+mod netns;
 mod outfit;
 mod passwd;
 mod path;

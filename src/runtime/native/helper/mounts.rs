@@ -17,6 +17,7 @@ pub(crate) fn make(record: &MountRecord<'_>) -> Sys<i32> {
     }
 }
 
+#[unsafe(link_section = "lhchild")]
 fn bind(record: &MountRecord<'_>) -> Sys<i32> {
     let source = record.strings.clone().nth(1).ok_or(sys::EBADMSG)?;
     let recursive = record.flags & mount::RECURSIVE != 0;
@@ -36,6 +37,7 @@ fn bind(record: &MountRecord<'_>) -> Sys<i32> {
     Ok(tree)
 }
 
+#[unsafe(link_section = "lhchild")]
 fn filesystem(record: &MountRecord<'_>) -> Sys<i32> {
     let mut strings = record.strings.clone().skip(1);
     let kind = strings.next().ok_or(sys::EBADMSG)?;
@@ -49,6 +51,7 @@ fn filesystem(record: &MountRecord<'_>) -> Sys<i32> {
 }
 
 /// Sets `key=value` or a flag.
+#[unsafe(link_section = "lhchild")]
 fn configure(context: i32, option: &[u8]) -> Sys {
     let Some(equals) = option.iter().position(|byte| *byte == b'=') else {
         return sys::fsconfig_set(context, option, None);
@@ -65,6 +68,7 @@ fn finish(context: i32, attributes: u64) -> Sys<i32> {
     Ok(mount)
 }
 
+#[unsafe(link_section = "lhchild")]
 fn overlay(record: &MountRecord<'_>) -> Sys<i32> {
     let mut strings = record.strings.clone().skip(1);
     let upper = strings.next().ok_or(sys::EBADMSG)?;
@@ -203,6 +207,7 @@ impl Text {
 
 /// A `proc` of the caller's own pid namespace that is attached nowhere: no content of a container can stand in its way
 /// (CVE-2025-52881 and its kin).
+#[unsafe(link_section = "lhchild")]
 pub(crate) fn private_proc() -> Sys<i32> {
     let context = sys::fsopen(b"proc\0")?;
     finish(context, sys::ATTR_NOSUID | sys::ATTR_NODEV | sys::ATTR_NOEXEC)

@@ -29,6 +29,7 @@ pub(crate) fn open_or_make(root: i32, path: &[u8], directory: bool, strict: bool
 }
 
 /// Makes a path, from the first missing component on. A component that is a dangling link is an error (`EEXIST`).
+#[unsafe(link_section = "lhchild")]
 fn make(root: i32, path: &[u8], directory: bool, strict: bool) -> Sys<i32> {
     let mut buffer = [0u8; LONGEST];
     let mut parent = open(root, b".\0", strict)?;
@@ -52,6 +53,7 @@ fn make(root: i32, path: &[u8], directory: bool, strict: bool) -> Sys<i32> {
     }
 }
 
+#[unsafe(link_section = "lhchild")]
 fn make_one(parent: i32, name: &[u8], directory: bool) -> Sys<i32> {
     if directory {
         sys::mkdirat(parent, name, 0o755)?;
@@ -67,6 +69,7 @@ fn make_one(parent: i32, name: &[u8], directory: bool) -> Sys<i32> {
 }
 
 /// The next component from `from` on: where it starts and ends.
+#[unsafe(link_section = "lhchild")]
 fn component(path: &[u8], from: usize) -> Option<(usize, usize)> {
     let is_end = |byte: &u8| *byte == b'/' || *byte == 0;
     let rest = path.get(from..)?;

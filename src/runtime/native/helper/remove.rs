@@ -34,6 +34,7 @@ pub(crate) fn tree(path: &[u8]) -> Sys<()> {
 
 /// Walks down to the first directory that is not empty, empties it, and steps up again; the way back is checked against
 /// the way down, so that a directory that somebody moves meanwhile cannot lead elsewhere.
+#[unsafe(link_section = "lhchild")]
 fn empty(path: &[u8]) -> Sys<()> {
     let flags = sys::O_DIRECTORY | sys::O_NOFOLLOW;
     let mut here = match sys::openat(AT_FDCWD, path, flags, 0) {
@@ -126,7 +127,11 @@ fn clear(dir: i32) -> Sys<Option<i32>> {
     loop {
         // SAFETY: the same memory as bytes; the kernel writes records aligned to eight.
         let bytes = unsafe { core::slice::from_raw_parts_mut(buffer.as_mut_ptr().cast::<u8>(), ENTRIES) };
-        let len = sys::getdents(dir, bytes)?;
+        let len = match sys::getdents(dir, bytes) {
+            // Somebody else removes the same tree, and has removed this directory.
+            Err(sys::ENOENT) => 0,
+            result => result?,
+        };
         if len == 0 {
             return Ok(None);
         }
@@ -163,7 +168,10 @@ fn remove_entry(dir: i32, name: &[u8], is_dir: bool) -> Sys<Option<i32>> {
     }
     match sys::unlinkat(dir, name, AT_REMOVEDIR) {
         Ok(_) | Err(sys::ENOENT) => Ok(None),
-        Err(sys::ENOTEMPTY | sys::EEXIST) => descend(dir, name).map(Some),
+        Err(sys::ENOTEMPTY | sys::EEXIST) => match descend(dir, name) {
+            Err(sys::ENOENT) => Ok(None),
+            result => result.map(Some),
+        },
         Err(errno) => Err(errno),
     }
 }

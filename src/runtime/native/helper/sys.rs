@@ -600,8 +600,11 @@ pub(crate) struct PollFd {
 }
 
 /// Waits without bound for one of the descriptors.
-pub(crate) fn poll(fds: &mut [PollFd]) -> Sys {
-    call(nr::PPOLL, [fds.as_mut_ptr() as usize, fds.len(), 0, 0, 8, 0])
+/// Waits for one of the descriptors, for so many milliseconds if told.
+pub(crate) fn poll(fds: &mut [PollFd], milliseconds: Option<u64>) -> Sys {
+    let time = milliseconds.map(|ms| [ms / 1000, ms % 1000 * 1_000_000]);
+    let time = time.as_ref().map_or(0, |time| time.as_ptr() as usize);
+    call(nr::PPOLL, [fds.as_mut_ptr() as usize, fds.len(), time, 0, 8, 0])
 }
 
 pub(crate) fn sleep_ms(milliseconds: u64) {

@@ -21,10 +21,12 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
+    #[unsafe(link_section = "lhchild")]
     pub(crate) fn groups(&self) -> &[u32] {
         self.groups.get(..self.count).unwrap_or(&[])
     }
 
+    #[unsafe(link_section = "lhchild")]
     fn add(&mut self, gid: u32) -> Done {
         if self.groups().contains(&gid) {
             return Ok(());
@@ -78,6 +80,7 @@ pub(crate) fn resolve(plan: &Plan<'_>) -> Done<Identity> {
     Ok(identity)
 }
 
+#[unsafe(link_section = "lhchild")]
 fn apply_text(identity: &mut Identity, wanted: &[u8], passwd: &'static [u8], group: &'static [u8]) -> Done {
     let user = passwd::user(wanted, passwd, group).map_err(|problem| failure(Step::User, problem, wanted))?;
     identity.uid = user.uid;
@@ -93,6 +96,7 @@ fn apply_text(identity: &mut Identity, wanted: &[u8], passwd: &'static [u8], gro
     Ok(())
 }
 
+#[unsafe(link_section = "lhchild")]
 fn failure(step: Step, problem: Problem, name: &[u8]) -> Fail {
     let aux = match problem {
         Problem::Unknown => aux::UNKNOWN,
@@ -101,10 +105,12 @@ fn failure(step: Step, problem: Problem, name: &[u8]) -> Fail {
     Fail::new(step, sys::EINVAL).aux(aux).text(name)
 }
 
+#[unsafe(link_section = "lhchild")]
 fn bare(text: &[u8]) -> &[u8] {
     text.get(..text.len().saturating_sub(1)).unwrap_or(&[])
 }
 
+#[unsafe(link_section = "lhchild")]
 fn digits(buffer: &mut [u8; 10], number: u32) -> &[u8] {
     let mut at = buffer.len();
     let mut rest = number;
@@ -136,6 +142,7 @@ fn read_file(path: &[u8]) -> Sys<&'static [u8]> {
     text
 }
 
+#[unsafe(link_section = "lhchild")]
 fn open_regular(root: i32, path: &[u8], resolve: u64) -> Sys<(i32, u64)> {
     let file = sys::openat2(root, path, sys::O_NONBLOCK | sys::O_NOCTTY, resolve)?;
     let stat = sys::stat_fd(file)?;
@@ -152,6 +159,7 @@ fn open_regular(root: i32, path: &[u8], resolve: u64) -> Sys<(i32, u64)> {
     Ok((file, stat.size))
 }
 
+#[unsafe(link_section = "lhchild")]
 fn read_all(file: i32, size: u64) -> Sys<&'static [u8]> {
     if size == 0 {
         return Ok(&[]);

@@ -7,6 +7,7 @@ use crate::ledger::{CONTAINER, EXEC, JOINING, Ledger, SCRATCH, WORKER};
 use crate::message::{self, Fds};
 use crate::sys::{self, CloneArgs, PollFd, Shared, Sys};
 use crate::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op};
+use crate::netns::Networks;
 use crate::wire::{NO_FD, Step, flag};
 use crate::{join, outfit, remove, slim, worker};
 
@@ -24,6 +25,7 @@ const PATIENCE_MS: u64 = 1500;
 
 struct Zygote {
     slim: i32,
+    networks: Networks,
     children: i32,
     ledger: Ledger,
     buffer: &'static mut [u8],
@@ -89,6 +91,7 @@ fn set_up(flags: u32, buffer: &'static mut [u8]) -> Done<Zygote> {
     let ledger = at(Step::SlimNamespace, Ledger::new())?;
     Ok(Zygote {
         slim,
+        networks: Networks::none(),
         children,
         ledger,
         buffer,
@@ -151,8 +154,10 @@ impl Zygote {
                 events: POLLIN,
                 revents: 0,
             });
-            if sys::poll(&mut fds).is_err() {
-                continue;
+            match sys::poll(&mut fds, self.networks.wait()) {
+                Err(_) => continue,
+                Ok(0) if self.networks.fill().is_err() => return,
+                Ok(_) => {}
             }
             if fds[2].revents != 0 {
                 self.reap();
@@ -344,9 +349,13 @@ impl Zygote {
             args.cgroup = cgroup as u64;
         }
         let outfit = outfit::Line::new(plan.has(flag::OWN_USERNS))?;
+        let network = self.networks.take(&mut args.flags);
         let cloned = sys::clone3(&args);
         if cloned.is_err() {
             outfit.close();
+            if let Some(network) = network {
+                sys::close(network);
+            }
         }
         let pid = at(Step::Clone, cloned)?;
         if pid == 0 {
@@ -355,8 +364,13 @@ impl Zygote {
                 plan,
                 fds,
                 slim: self.slim,
+                network,
                 outfit: outfit.container_end(),
             });
+        }
+        // Whoever has entered it keeps it.
+        if let Some(network) = network {
+            sys::close(network);
         }
         if let Err(fail) = self.outfit(&plan, fds, pid, &outfit) {
             let _ = sys::kill(pid, SIGKILL);
@@ -379,6 +393,7 @@ impl Zygote {
         for fd in [CONTROL, OWNER, LOCK, self.children] {
             sys::close(fd);
         }
+        self.networks.leave();
         sys::set_mask(0);
     }
 
@@ -422,6 +437,7 @@ impl Zygote {
                     plan,
                     fds,
                     slim: -1,
+                    network: None,
                     outfit: None,
                 };
                 join::run(&context, &told)

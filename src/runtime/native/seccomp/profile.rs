@@ -1,6 +1,6 @@
 //! Docker's default profile, evaluated for a set of capabilities, this architecture and this kernel.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompOperator, LinuxSyscall,
@@ -73,13 +73,23 @@ const NATIVE: (&str, Arch) = ("arm64", Arch::ScmpArchAarch64);
 ///
 /// It names this architecture only: see the compiler for what that means to 32-bit programs.
 pub fn default_profile(caps: &CapabilitySet) -> LinuxSeccomp {
-    let release = nix::sys::utsname::uname().ok();
-    let release = release
-        .as_ref()
-        .and_then(|name| name.release().to_str())
-        .unwrap_or_default();
-    profile_for(*caps, version(release))
+    /// The last one asked for: nearly all containers have the same capabilities.
+    static LAST: Mutex<Option<(CapabilitySet, LinuxSeccomp)>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, profile)) = last.as_ref().filter(|(known, _)| known == caps) {
+        return profile.clone();
+    }
+    let profile = profile_for(*caps, *KERNEL);
+    *last = Some((*caps, profile.clone()));
+    profile
 }
+
+/// The kernel's version, which does not change under a running program.
+static KERNEL: LazyLock<(u32, u32)> = LazyLock::new(|| {
+    let release = nix::sys::utsname::uname().ok();
+    let release = release.as_ref().and_then(|name| name.release().to_str());
+    version(release.unwrap_or_default())
+});
 
 fn profile_for(caps: CapabilitySet, kernel: (u32, u32)) -> LinuxSeccomp {
     let holds = |group: &&Group| group.holds(caps, kernel);

@@ -145,6 +145,31 @@ async fn binds_and_overlays() {
 }
 
 #[tokio::test]
+async fn one_tree_is_removed_by_several_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = std::sync::Arc::new(runtime());
+    runtime.info().unwrap();
+    for round in 0..20 {
+        let tree = dir.path().join(round.to_string());
+        for inner in 0..300 {
+            let deep = tree.join(format!("{}/{}/{}", inner % 3, inner % 10, inner));
+            std::fs::create_dir_all(&deep).unwrap();
+            std::fs::write(deep.join("file"), "").unwrap();
+        }
+        let removals: Vec<_> = (0..4)
+            .map(|_| {
+                let (runtime, tree) = (runtime.clone(), tree.clone());
+                tokio::task::spawn_blocking(move || runtime.remove_tree(&tree))
+            })
+            .collect();
+        for removal in removals {
+            removal.await.unwrap().unwrap();
+        }
+        assert!(!tree.exists());
+    }
+}
+
+#[tokio::test]
 async fn limits_hold_and_the_filter_is_loaded() {
     use crate::runtime::cgroups::{CgroupDriver, CgroupMode, NativeCgroups};
     use oci_spec::runtime::{LinuxPidsBuilder, LinuxResourcesBuilder};
