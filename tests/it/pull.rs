@@ -193,10 +193,9 @@ async fn c1_damaged_blobs_are_refused() -> Check {
     let layout = image::shared()?;
     let digest = &layout.layers[0].0;
     use ErrorKind::{DigestMismatch, Unavailable};
-    let damages: [(fn(&mut Vec<u8>), &[ErrorKind]); 2] = [
-        (|blob| blob[5000] ^= 1, &[DigestMismatch]),
-        (|blob| blob.truncate(blob.len() / 2), &[DigestMismatch, Unavailable]),
-    ];
+    let flip: fn(&mut Vec<u8>) = |blob| blob[5000] ^= 1;
+    let cut: fn(&mut Vec<u8>) = |blob| blob.truncate(blob.len() / 2);
+    let damages = [(flip, &[DigestMismatch][..]), (cut, &[DigestMismatch, Unavailable][..])];
     for (damage, expected) in damages {
         let registry = serve(layout)?;
         let mut blob = layout.blob(digest)?;
@@ -348,7 +347,7 @@ async fn c8_always_asks_and_a_digest_is_final() -> Check {
     let old = engine.pull(&reference).policy(Pull::Missing).await?;
     let (_dir, second) = three_layers()?;
     second.push(registry.addr, "busybox", "1")?;
-    let pulled = async |policy| Ok::<_, Stop>(engine.pull(&reference).policy(policy).await?.id().clone());
+    let pulled = async |policy| Ok::<_, Stop>(*engine.pull(&reference).policy(policy).await?.id());
     assert_eq!(&pulled(Pull::Missing).await?, old.id(), "it is not asked for again");
     let before = registry.requests();
     assert_eq!(
