@@ -169,11 +169,7 @@ fn remove(value: &mut Value, path: &[&str], may_go: &dyn Fn(&Value) -> bool) {
         return;
     };
     match (value, *first, rest) {
-        (Value::Object(object), name, []) => {
-            if object.get(name).is_some_and(may_go) {
-                object.remove(name);
-            }
-        }
+        (Value::Object(object), name, []) if object.get(name).is_some_and(may_go) => drop(object.remove(name)),
         (Value::Array(all), "*", rest) => all.iter_mut().for_each(|one| remove(one, rest, may_go)),
         (Value::Object(object), "*", rest) => object.values_mut().for_each(|one| remove(one, rest, may_go)),
         (Value::Object(object), name, rest) => {

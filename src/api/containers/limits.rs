@@ -19,15 +19,17 @@ pub(super) enum For {
 
 /// Takes all of them. Source of the rules and words: moby, `daemon/daemon_unix.go`, `verifyPlatformContainerResources`.
 pub(super) fn take(host: &mut Object, wanted: For) -> Result<Limits, Failure> {
-    let mut limits = Limits::default();
-    limits.memory = memory(host, "Memory", "Minimum memory limit allowed is 6MB")?;
-    limits.memory_reservation = memory(host, "MemoryReservation", "Minimum memory reservation allowed is 6MB")?;
-    limits.memory_swap = host.take::<i64>("MemorySwap")?.filter(|swap| *swap != 0);
+    let limits = Limits {
+        memory: memory(host, "Memory", "Minimum memory limit allowed is 6MB")?,
+        memory_reservation: memory(host, "MemoryReservation", "Minimum memory reservation allowed is 6MB")?,
+        memory_swap: host.take::<i64>("MemorySwap")?.filter(|swap| *swap != 0),
+        cpu_shares: unsigned(host, "CpuShares")?,
+        cpuset_cpus: host.text("CpusetCpus")?,
+        pids: host.take::<i64>("PidsLimit")?.filter(|pids| *pids > 0),
+        nano_cpus: cpus(host)?,
+        ..Limits::default()
+    };
     check_memory(&limits, wanted)?;
-    limits.cpu_shares = unsigned(host, "CpuShares")?;
-    limits.cpuset_cpus = host.text("CpusetCpus")?;
-    limits.pids = host.take::<i64>("PidsLimit")?.filter(|pids| *pids > 0);
-    limits.nano_cpus = cpus(host)?;
     // -1 and none leave it to the kernel.
     match host.take::<i64>("MemorySwappiness")? {
         None | Some(-1) => Ok(limits),
