@@ -48,6 +48,7 @@ fn empty(path: &[u8]) -> Sys<()> {
     result
 }
 
+#[unsafe(link_section = "lhchild")]
 fn walk(here: &mut i32, way: &mut Way) -> Sys<()> {
     loop {
         match clear(*here)? {
