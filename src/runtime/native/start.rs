@@ -24,6 +24,9 @@ use crate::sys::socket::Received;
 use crate::sys::{pidfd, poll, socket};
 use crate::types::{ContainerId, Signal};
 
+/// A container's cgroup, where there is one, and what of the limits could not be.
+type Placed = (Option<Box<dyn Cgroup>>, Vec<String>);
+
 /// What a start needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
@@ -110,7 +113,7 @@ impl Job {
     }
 
     /// Blocking.
-    fn cgroup(&self, launch: &Launch) -> Result<(Option<Box<dyn Cgroup>>, Vec<String>)> {
+    fn cgroup(&self, launch: &Launch) -> Result<Placed> {
         let resources = launch
             .spec
             .linux()
