@@ -24,7 +24,9 @@ use tokio::net::{UnixListener, UnixStream};
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let socket = arguments.next().ok_or("the path of a socket to make is needed")?;
-    let root = arguments.next().map_or_else(Engine::default_root, |root| Ok(root.into()))?;
+    let root = arguments
+        .next()
+        .map_or_else(Engine::default_root, |root| Ok(root.into()))?;
     let api = router(Engine::open(root).await?);
     let listener = UnixListener::bind(&socket)?;
     println!("listening on {socket}");
