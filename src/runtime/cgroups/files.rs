@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::AtFlags;
 use nix::unistd::AccessFlags;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::sys::pidfd;
 use crate::types::ContainerId;
 
@@ -127,11 +127,22 @@ pub(crate) fn kill_v2(dir: &Path) -> io::Result<()> {
 /// Freezes or thaws by way of the first of a container's directories that can (those that bear its id: the parents are
 /// shared): `cgroup.freeze` of version 2 (Linux 5.2), or
 /// the freezer of version 1. Waits until the kernel says that it is so. Source: Documentation/admin-guide/cgroup-v2.rst,
-/// cgroup-v1/freezer-subsystem.rst.
+/// cgroup-v1/freezer-subsystem.rst. A cgroup that is gone with its container's end is thawed.
 pub(crate) fn freeze(directories: &[PathBuf], id: &ContainerId, frozen: bool) -> Result<()> {
-    let failed = |error| Error::os("freeze the cgroup", error);
     let own = |dir: &&PathBuf| dir.file_name().is_some_and(|name| name == id.as_str());
-    for dir in directories.iter().filter(own) {
+    let own: Vec<&PathBuf> = directories.iter().filter(own).collect();
+    let result = freeze_first(&own, frozen);
+    let gone = result.is_err() && !own.is_empty() && own.iter().all(|dir| !dir.exists());
+    match gone {
+        true if frozen => Err(Error::new(ErrorKind::InvalidState, "the container has ended")),
+        true => Ok(()),
+        false => result,
+    }
+}
+
+fn freeze_first(directories: &[&PathBuf], frozen: bool) -> Result<()> {
+    let failed = |error| Error::os("freeze the cgroup", error);
+    for dir in directories {
         let (v2, v1) = (dir.join("cgroup.freeze"), dir.join("freezer.state"));
         if v2.exists() {
             write(&v2, if frozen { "1" } else { "0" }).map_err(failed)?;
@@ -204,6 +215,20 @@ fn pids(dir: &Path) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cgroup_that_is_gone_is_thawed_and_not_frozen() {
+        let top = tempfile::tempdir().unwrap();
+        let id = ContainerId::random();
+        let dirs = [top.path().join(id.as_str())];
+        freeze(&dirs, &id, false).unwrap();
+        let ended = freeze(&dirs, &id, true).unwrap_err();
+        assert_eq!(ended.kind(), &ErrorKind::InvalidState);
+        // There, and without a freezer.
+        fs::create_dir(&dirs[0]).unwrap();
+        assert!(freeze(&dirs, &id, false).unwrap_err().is_unsupported());
+        assert!(freeze(&[], &id, false).unwrap_err().is_unsupported());
+    }
 
     #[test]
     fn keyed_numbers() {
