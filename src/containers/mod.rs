@@ -19,6 +19,7 @@ mod manager;
 mod monitor;
 mod names;
 mod options;
+mod output;
 mod pause;
 mod peer;
 mod plan;
@@ -55,6 +56,10 @@ pub(crate) use self::record::Record;
 pub(crate) use self::remove::patiently;
 pub use self::spec::{BindMount, ContainerSpec, Lifetime, Limits, NetworkMode, Seccomp, Tmpfs, Ulimit};
 pub use self::state::ContainerState;
+#[cfg(feature = "remote")]
+pub(crate) use self::output::{chunks, reader};
+#[cfg(feature = "remote")]
+pub(crate) use self::stdin::Stdin;
 pub use self::views::{
     Attached, BlockStats, BoxStream, ContainerExit, ContainerInfo, ContainerSummary, CpuStats, Created, Exec, ExecInfo,
     Exiting, Input, MemoryStats, PidsStats, Pruned, Stats, Top,
