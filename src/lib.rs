@@ -99,6 +99,7 @@ pub mod conformance;
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub mod containers;
 #[cfg(any(feature = "engine", feature = "remote"))]
+#[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 mod driver;
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub mod engine;
@@ -134,10 +135,10 @@ pub use self::containers::{
     ContainerSummary, ExecInfo, ExecSpec, Lifetime, Limits, ListOptions, NetworkMode, RemoveOptions, Seccomp,
     SlowReader, Stats, StatsOptions, StopOptions, Tmpfs, Top, WaitCondition,
 };
-#[cfg(any(feature = "engine", feature = "remote"))]
-pub use self::engine::{Container, Engine, ExecBuilder, Image, Managers, Output, RunningExec};
 #[cfg(feature = "engine")]
 pub use self::engine::EngineBuilder;
+#[cfg(any(feature = "engine", feature = "remote"))]
+pub use self::engine::{Container, Engine, ExecBuilder, Image, Managers, Output, RunningExec};
 pub use self::error::{Error, ErrorKind, ObjectKind, Result};
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::images::{ImageManager, Pull};

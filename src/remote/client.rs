@@ -97,7 +97,8 @@ impl Ask {
     /// Adds a part of the query.
     pub(super) fn with(mut self, key: &str, value: impl fmt::Display) -> Self {
         self.query.push(if self.query.is_empty() { '?' } else { '&' });
-        self.query.push_str(&format!("{key}={}", quoted(&value.to_string(), "")));
+        self.query
+            .push_str(&format!("{key}={}", quoted(&value.to_string(), "")));
         self
     }
 
@@ -116,7 +117,9 @@ impl Ask {
 
     /// Adds a filter, in the shape that every version takes.
     pub(super) fn filter(self, filter: &Filter) -> Self {
-        let terms = filter.keys().map(|key| (key.to_owned(), Value::from(filter.values(key).to_vec())));
+        let terms = filter
+            .keys()
+            .map(|key| (key.to_owned(), Value::from(filter.values(key).to_vec())));
         let terms: serde_json::Map<String, Value> = terms.collect();
         if terms.is_empty() {
             return self;
@@ -201,7 +204,10 @@ impl Client {
         let (to, with) = (endpoint.clone(), tls.clone());
         let ping = driver.spawner().call_within(deadline, async move {
             let answer = exchange(&to, with.as_ref(), Ask::get("_ping"), None).await?;
-            let theirs = answer.headers().get("api-version").and_then(|value| value.to_str().ok());
+            let theirs = answer
+                .headers()
+                .get("api-version")
+                .and_then(|value| value.to_str().ok());
             agreed(theirs, newest)
         });
         let version = ping.await?;
@@ -312,7 +318,11 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 async fn open(endpoint: &Endpoint, tls: Option<&ClientTls>) -> Result<Box<dyn Stream>> {
     let failed = |error: std::io::Error| {
         let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
-        let kind = if denied { ErrorKind::Denied } else { ErrorKind::Unavailable };
+        let kind = if denied {
+            ErrorKind::Denied
+        } else {
+            ErrorKind::Unavailable
+        };
         unreachable(endpoint).with_kind(kind).with_source(error)
     };
     let (host, port) = match endpoint {
@@ -322,7 +332,11 @@ async fn open(endpoint: &Endpoint, tls: Option<&ClientTls>) -> Result<Box<dyn St
     let stream = TcpStream::connect((host.as_str(), port)).await.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
     let Some(tls) = tls else { return Ok(Box::new(stream)) };
-    let stream = tls.connector.connect(server_name(host)?, stream).await.map_err(failed)?;
+    let stream = tls
+        .connector
+        .connect(server_name(host)?, stream)
+        .await
+        .map_err(failed)?;
     Ok(Box::new(stream))
 }
 
@@ -337,7 +351,11 @@ mod tests {
         assert_eq!(agreed(None, 56).unwrap(), OLDEST);
         assert!(agreed(Some("1.12"), 56).unwrap_err().is_unsupported());
         for odd in ["", "2.0", "1.x", "1.99999999"] {
-            assert_eq!(agreed(Some(odd), 56).unwrap_err().kind(), &ErrorKind::Unavailable, "{odd}");
+            assert_eq!(
+                agreed(Some(odd), 56).unwrap_err().kind(),
+                &ErrorKind::Unavailable,
+                "{odd}"
+            );
         }
     }
 

@@ -207,7 +207,9 @@ impl ContainerManager for Containers {
     }
 
     async fn list(&self, options: ListOptions) -> Result<Vec<ContainerSummary>> {
-        let ask = Ask::get("containers/json").flag("all", options.all).filter(&options.filter);
+        let ask = Ask::get("containers/json")
+            .flag("all", options.all)
+            .filter(&options.filter);
         let lines = self.0.json(ask).await?;
         let lines = lines.as_array().ok_or_else(|| nonsense("no list of containers"))?;
         lines.iter().map(summary).collect()
@@ -413,7 +415,10 @@ fn summary(line: &Value) -> Result<ContainerSummary> {
     let word = line["State"].as_str().unwrap_or_default();
     let names = list(line, "Names").unwrap_or_default();
     // Links have more than one slash.
-    let own = names.iter().map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'));
+    let own = names
+        .iter()
+        .map(|name| name.trim_start_matches('/'))
+        .find(|name| !name.contains('/'));
     let mounts = json::objects(line, "Mounts").filter(|mount| mount["Type"] == "bind");
     let binds = mounts.filter_map(|mount| {
         Some(crate::containers::BindMount {
@@ -443,7 +448,9 @@ fn words(line: &str) -> Vec<String> {
     let mut rest = line;
     while !rest.is_empty() {
         let quoted = rest.strip_prefix('\'').and_then(|inner| {
-            let end = inner.find("' ").or_else(|| inner.ends_with('\'').then(|| inner.len() - 1))?;
+            let end = inner
+                .find("' ")
+                .or_else(|| inner.ends_with('\'').then(|| inner.len() - 1))?;
             Some((inner.get(..end)?, inner.get(end + 1..)?))
         });
         let (word, after) = quoted.unwrap_or_else(|| rest.split_at(rest.find(' ').unwrap_or(rest.len())));
@@ -498,7 +505,10 @@ mod tests {
             "Config": {"Image": "busybox", "Labels": {"a": "b"}}, "HostConfig": {"NetworkMode": "bridge"}, "ExecIDs": null,
         });
         let read = info(&shown).unwrap();
-        assert_eq!((read.name.as_str(), read.state, read.pid), ("web", ContainerState::Exited, None));
+        assert_eq!(
+            (read.name.as_str(), read.state, read.pid),
+            ("web", ContainerState::Exited, None)
+        );
         assert_eq!(read.command, ["sh", "-c", "exit 3"]);
         let exit = read.exit.unwrap();
         assert_eq!((exit.status.code(), exit.oom_killed), (3, Some(true)));

@@ -175,10 +175,24 @@ mod tests {
             assert_eq!(parsed.to_string(), text);
         }
         for bad in [
-            "", "docker.sock", "unix://run", "tcp://", "tcp://:80", "tcp://a:b", "tcp://[::1", "tcp://a:99999", "tcp://a/b",
-            "tcp://[::1]80", "http://a", "ssh://a",
+            "",
+            "docker.sock",
+            "unix://run",
+            "tcp://",
+            "tcp://:80",
+            "tcp://a:b",
+            "tcp://[::1",
+            "tcp://a:99999",
+            "tcp://a/b",
+            "tcp://[::1]80",
+            "http://a",
+            "ssh://a",
         ] {
-            assert_eq!(bad.parse::<Endpoint>().unwrap_err().kind().as_str(), "invalid_argument", "{bad}");
+            assert_eq!(
+                bad.parse::<Endpoint>().unwrap_err().kind().as_str(),
+                "invalid_argument",
+                "{bad}"
+            );
         }
     }
 

@@ -22,7 +22,10 @@ pub(super) fn of_answer(code: u16, body: &[u8]) -> Error {
 /// The error that a line of progress tells of; `None` for any other line.
 pub(super) fn of_line(line: &Value) -> Option<Error> {
     let detail = &line["errorDetail"];
-    let text = detail["message"].as_str().or_else(|| line["error"].as_str())?.to_owned();
+    let text = detail["message"]
+        .as_str()
+        .or_else(|| line["error"].as_str())?
+        .to_owned();
     let code = detail["code"].as_u64().and_then(|code| u16::try_from(code).ok());
     Some(structured(&line["longshore"], &text).unwrap_or_else(|| of_words(code.unwrap_or(500), text)))
 }
@@ -108,8 +111,16 @@ fn object_kind(word: &str) -> Option<ObjectKind> {
 /// What dockerd means: its words first, since one code says many things. Source: what dockerd 20.10 and 29 answer.
 fn of_words(code: u16, text: String) -> Error {
     let kind = kind_of_words(&text.to_lowercase()).unwrap_or_else(|| kind_of_code(code));
-    let object = if kind == ErrorKind::NotFound { object_of(&text) } else { None };
-    let text = if text.is_empty() { format!("the endpoint answered {code}") } else { text };
+    let object = if kind == ErrorKind::NotFound {
+        object_of(&text)
+    } else {
+        None
+    };
+    let text = if text.is_empty() {
+        format!("the endpoint answered {code}")
+    } else {
+        text
+    };
     let error = Error::new(kind, text);
     match object {
         Some((kind, name)) => error.with_object(kind, name),
@@ -127,7 +138,14 @@ fn kind_of_words(text: &str) -> Option<ErrorKind> {
         () if has(&["no space left on device", "disk quota exceeded"]) => ErrorKind::NoSpace,
         () if has(&["toomanyrequests", "too many requests"]) => ErrorKind::RateLimited { retry_at: None },
         () if has(&["pull access denied", "unauthorized", "denied: requested access"]) => ErrorKind::Denied,
-        () if has(&["manifest unknown", "no such container", "no such image", "no such exec", "no such volume"]) => {
+        () if has(&[
+            "manifest unknown",
+            "no such container",
+            "no such image",
+            "no such exec",
+            "no such volume",
+        ]) =>
+        {
             ErrorKind::NotFound
         }
         () if has(&["unable to find user", "unable to find group"]) => ErrorKind::NotFound,
@@ -213,7 +231,8 @@ mod tests {
             assert_eq!((error.kind(), error.to_string().as_str()), (&kind, "ours"));
         }
         for object in OBJECTS {
-            let detail = json!({"kind": "not_found", "object": {"kind": object.as_str(), "name": "x"}, "errno": 2, "step": "s"});
+            let detail =
+                json!({"kind": "not_found", "object": {"kind": object.as_str(), "name": "x"}, "errno": 2, "step": "s"});
             let error = of_answer(404, json!({"message": "m", "longshore": detail}).to_string().as_bytes());
             assert_eq!(error.object(), Some((object, "x")));
             assert_eq!((error.errno(), error.step()), (Some(2), Some("s")));
@@ -225,19 +244,43 @@ mod tests {
         let of = |code: u16, words: &str| of_answer(code, json!({"message": words}).to_string().as_bytes());
         for (code, words, kind) in [
             (404, "No such container: web", ErrorKind::NotFound),
-            (409, "Conflict. The container name \"/a\" is already in use by container \"b\"", ErrorKind::Conflict),
+            (
+                409,
+                "Conflict. The container name \"/a\" is already in use by container \"b\"",
+                ErrorKind::Conflict,
+            ),
             (409, "Container abc is not running", ErrorKind::InvalidState),
             (500, "Container abc is not running", ErrorKind::InvalidState),
-            (409, "You cannot remove a running container abc. Stop the container", ErrorKind::Conflict),
+            (
+                409,
+                "You cannot remove a running container abc. Stop the container",
+                ErrorKind::Conflict,
+            ),
             (
                 400,
                 "OCI runtime create failed: exec: \"nope\": executable file not found in $PATH: unknown",
                 ErrorKind::CommandNotFound,
             ),
-            (400, "failed to create task: exec: \"/etc\": permission denied", ErrorKind::CommandNotExecutable),
-            (500, "unable to find user nosuch: no matching entries in passwd file", ErrorKind::NotFound),
-            (404, "pull access denied for x, repository does not exist", ErrorKind::Denied),
-            (500, "toomanyrequests: You have reached your pull rate limit", ErrorKind::RateLimited { retry_at: None }),
+            (
+                400,
+                "failed to create task: exec: \"/etc\": permission denied",
+                ErrorKind::CommandNotExecutable,
+            ),
+            (
+                500,
+                "unable to find user nosuch: no matching entries in passwd file",
+                ErrorKind::NotFound,
+            ),
+            (
+                404,
+                "pull access denied for x, repository does not exist",
+                ErrorKind::Denied,
+            ),
+            (
+                500,
+                "toomanyrequests: You have reached your pull rate limit",
+                ErrorKind::RateLimited { retry_at: None },
+            ),
             (400, "invalid condition: \"x\"", ErrorKind::InvalidArgument),
             (500, "something else", ErrorKind::Unavailable),
         ] {
@@ -247,7 +290,10 @@ mod tests {
         assert_eq!(missing.object(), Some((ObjectKind::Image, "a/b:latest")));
         let nobody = of(500, "unable to find user nosuch: no matching entries in passwd file");
         assert_eq!(nobody.object(), Some((ObjectKind::User, "nosuch")));
-        assert_eq!(of(404, "network n not found").object(), Some((ObjectKind::Network, "n")));
+        assert_eq!(
+            of(404, "network n not found").object(),
+            Some((ObjectKind::Network, "n"))
+        );
         assert_eq!(of_answer(502, b"<html>").kind(), &ErrorKind::Unavailable);
         assert!(of_answer(404, b"").to_string().contains("404"));
     }

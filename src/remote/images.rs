@@ -16,7 +16,7 @@ use crate::images::{
     RunConfig,
 };
 use crate::progress::{Progress, ProgressEvent};
-use crate::types::{Descriptor, Digest, DiffId, Filter, ImageId, ImageSource, MediaType, Outcome, Platform, Reference};
+use crate::types::{Descriptor, DiffId, Digest, Filter, ImageId, ImageSource, MediaType, Outcome, Platform, Reference};
 
 /// Images of an engine elsewhere.
 #[derive(Debug)]
@@ -62,7 +62,9 @@ fn platform_json(platform: &Platform) -> String {
 /// Ends progress with exactly one event.
 fn told<T>(result: Result<T>, progress: &Progress, image: impl FnOnce(&T) -> Option<Digest>) -> Result<T> {
     match &result {
-        Err(error) => progress.report(ProgressEvent::Failed { message: error.report() }),
+        Err(error) => progress.report(ProgressEvent::Failed {
+            message: error.report(),
+        }),
         Ok(value) => {
             if let Some(image) = image(value) {
                 progress.report(ProgressEvent::Done { image });
@@ -218,7 +220,9 @@ impl ImageManager for Images {
             let needs = "an engine in this process; Docker's archives are OCI layouts that hold more";
             return Err(Error::unsupported("an archive that is an OCI layout alone", needs));
         }
-        let ask = images.iter().fold(Ask::get("images/get"), |ask, image| ask.with("names", image));
+        let ask = images
+            .iter()
+            .fold(Ask::get("images/get"), |ask, image| ask.with("names", image));
         let ask = ask.with_some("platform", platform.as_ref().map(platform_json));
         let answer = self.0.send(ask).await?;
         Ok(pieces::bytes(self.0.clone(), answer))
@@ -255,7 +259,10 @@ impl ImageManager for Images {
             }
             ask = ask.with_some("platform", request.platform.as_ref());
             ask = ask.with_some("message", Some(&request.message).filter(|message| !message.is_empty()));
-            ask = request.changes.iter().fold(ask, |ask, change| ask.with("changes", change));
+            ask = request
+                .changes
+                .iter()
+                .fold(ask, |ask, change| ask.with("changes", change));
             let mut id = None;
             let see = |line: &Value| id = line["status"].as_str().and_then(|word| word.parse().ok()).or(id);
             self.follow(ask.stream(archive), &progress, see).await?;
@@ -326,7 +333,9 @@ fn info(value: &Value) -> Result<ImageInfo> {
     let diff_ids = list(&value["RootFS"], "Layers").unwrap_or_default();
     let diff_ids: Result<Vec<DiffId>> = diff_ids.iter().map(|layer| layer.parse()).collect();
     let diff_ids = diff_ids.map_err(|error| nonsense("a layer that is no digest").with_source(error))?;
-    let chain = diff_ids.iter().fold(None, |parent, layer| Some(Digest::chain(parent.as_ref(), layer)));
+    let chain = diff_ids
+        .iter()
+        .fold(None, |parent, layer| Some(Digest::chain(parent.as_ref(), layer)));
     let platform = Platform {
         os: text_or_empty(value, "Os"),
         architecture: text_or_empty(value, "Architecture"),
@@ -368,7 +377,8 @@ fn run_config(value: &Value) -> Result<RunConfig> {
     let Value::Object(fields) = value else {
         return Ok(RunConfig::default());
     };
-    let says = |value: &Value| !matches!(value, Value::Null) && value != "" && *value != json!([]) && *value != json!({});
+    let says =
+        |value: &Value| !matches!(value, Value::Null) && value != "" && *value != json!([]) && *value != json!({});
     let said = fields.iter().filter(|(_, value)| says(value));
     let said = Value::Object(said.map(|(name, value)| (name.clone(), value.clone())).collect());
     serde_json::from_value(said).map_err(|failed| nonsense("the config of an image").with_source(failed))
@@ -456,8 +466,15 @@ mod tests {
         }
         assert_eq!(loaded_name(&json!({"stream": "Loaded image: a:1\n"})).unwrap(), "a:1");
         assert!(loaded_name(&json!({"stream": "x"})).is_none());
-        let gone = removed(&[json!({"Untagged": "a:1"}), json!({"Deleted": digest}), json!({"Deleted": digest})]);
-        assert!(matches!(gone[..], [Removed::Untagged(_), Removed::Deleted(_), Removed::DeletedLayer(_)]));
+        let gone = removed(&[
+            json!({"Untagged": "a:1"}),
+            json!({"Deleted": digest}),
+            json!({"Deleted": digest}),
+        ]);
+        assert!(matches!(
+            gone[..],
+            [Removed::Untagged(_), Removed::Deleted(_), Removed::DeletedLayer(_)]
+        ));
         let header = auth(Some(&Credentials::password("u", "p")), "host:1");
         let header = URL_SAFE.decode(header).unwrap();
         assert_eq!(header, br#"{"password":"p","serveraddress":"host:1","username":"u"}"#);

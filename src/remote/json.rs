@@ -103,9 +103,16 @@ mod tests {
 
     #[test]
     fn nothing_in_all_its_forms() {
-        let value = json!({"a": "", "b": null, "c": 0, "d": "0001-01-01T00:00:00Z", "e": "2024-01-31T12:00:00.5Z", "f": -1});
-        assert_eq!((text(&value, "a"), text(&value, "b"), text(&value, "z")), (None, None, None));
-        assert_eq!((positive(&value, "c"), positive(&value, "f"), nonzero(&value, "f")), (None, None, Some(-1)));
+        let value =
+            json!({"a": "", "b": null, "c": 0, "d": "0001-01-01T00:00:00Z", "e": "2024-01-31T12:00:00.5Z", "f": -1});
+        assert_eq!(
+            (text(&value, "a"), text(&value, "b"), text(&value, "z")),
+            (None, None, None)
+        );
+        assert_eq!(
+            (positive(&value, "c"), positive(&value, "f"), nonzero(&value, "f")),
+            (None, None, Some(-1))
+        );
         assert_eq!((list(&value, "b"), moment(&value, "d")), (None, None));
         let at = moment(&value, "e").unwrap().duration_since(UNIX_EPOCH).unwrap();
         assert_eq!(at, Duration::from_millis(1_706_702_400_500));

@@ -20,22 +20,25 @@ const MAX_STAMP: usize = 40;
 /// Entries as they come. `shown`: the time stays in front of lines.
 pub(super) fn entries(bytes: ByteStream, tty: bool, shown: bool) -> LogEntries {
     let state = (bytes, Reader::new(tty, shown), VecDeque::new());
-    Box::pin(stream::try_unfold(state, |(mut bytes, mut reader, mut ready)| async move {
-        loop {
-            if let Some(entry) = ready.pop_front() {
-                return Ok(Some((entry, (bytes, reader, ready))));
-            }
-            match bytes.next().await {
-                Some(more) => reader.take(more?, &mut ready)?,
-                None => {
-                    reader.end(&mut ready);
-                    if ready.is_empty() {
-                        return Ok(None);
+    Box::pin(stream::try_unfold(
+        state,
+        |(mut bytes, mut reader, mut ready)| async move {
+            loop {
+                if let Some(entry) = ready.pop_front() {
+                    return Ok(Some((entry, (bytes, reader, ready))));
+                }
+                match bytes.next().await {
+                    Some(more) => reader.take(more?, &mut ready)?,
+                    None => {
+                        reader.end(&mut ready);
+                        if ready.is_empty() {
+                            return Ok(None);
+                        }
                     }
                 }
             }
-        }
-    }))
+        },
+    ))
 }
 
 /// Makes entries of bytes. A line is told when its end is there, or as much as an entry holds.
@@ -124,7 +127,11 @@ impl Line {
             Some((time_ns, length)) => {
                 self.time_ns = time_ns;
                 // A line's first entry alone shows its time.
-                if shown && !self.open { bytes } else { bytes.slice(length..) }
+                if shown && !self.open {
+                    bytes
+                } else {
+                    bytes.slice(length..)
+                }
             }
             None => bytes,
         };
@@ -165,7 +172,13 @@ mod tests {
         reader.end(&mut out);
         let entries = out.into_iter();
         entries
-            .map(|entry| (entry.stream, entry.time_ns, String::from_utf8(entry.bytes.to_vec()).unwrap()))
+            .map(|entry| {
+                (
+                    entry.stream,
+                    entry.time_ns,
+                    String::from_utf8(entry.bytes.to_vec()).unwrap(),
+                )
+            })
             .collect()
     }
 
@@ -198,7 +211,10 @@ mod tests {
         for rest in ["1970-01-01T00:00:01Z end\n", "end\n"] {
             let mut bytes = frame(1, "1970-01-01T00:00:01Z begin ");
             bytes.extend(frame(1, rest));
-            let text: String = read(&bytes, 1000, false, true).into_iter().map(|entry| entry.2).collect();
+            let text: String = read(&bytes, 1000, false, true)
+                .into_iter()
+                .map(|entry| entry.2)
+                .collect();
             assert_eq!(text, "1970-01-01T00:00:01Z begin end\n");
         }
     }

@@ -102,7 +102,8 @@ impl Connect {
     async fn managers(self) -> Result<Managers> {
         let endpoint: Endpoint = self.endpoint.parse()?;
         if let (Endpoint::Unix(_), Some(_)) = (&endpoint, &self.tls) {
-            let error = Error::invalid("TLS is spoken over TCP, not on a unix socket; leave it out, or say tcp://HOST:PORT");
+            let error =
+                Error::invalid("TLS is spoken over TCP, not on a unix socket; leave it out, or say tcp://HOST:PORT");
             return Err(error.with_object(ObjectKind::Option, "tls"));
         }
         let client = Client::connect(endpoint, self.tls, self.newest, self.deadline).await?;

@@ -24,15 +24,20 @@ const HEAD: usize = 8;
 /// The bytes of an answer. The client stays as long as they are read.
 pub(super) fn bytes(client: Client, answer: Response<Incoming>) -> ByteStream {
     let body = (client, answer.into_body());
-    Box::pin(futures_util::stream::try_unfold(body, |(client, mut body)| async move {
-        loop {
-            let Some(frame) = body.frame().await else { return Ok(None) };
-            let frame = frame.map_err(|failed| broken("the answer broke off").with_source(failed))?;
-            if let Ok(data) = frame.into_data() {
-                return Ok(Some((data, (client, body))));
+    Box::pin(futures_util::stream::try_unfold(
+        body,
+        |(client, mut body)| async move {
+            loop {
+                let Some(frame) = body.frame().await else {
+                    return Ok(None);
+                };
+                let frame = frame.map_err(|failed| broken("the answer broke off").with_source(failed))?;
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some((data, (client, body))));
+                }
             }
-        }
-    }))
+        },
+    ))
 }
 
 /// Lines of JSON, each told as soon as it is there.
@@ -111,7 +116,8 @@ fn parse(line: &[u8]) -> Result<Option<Value>> {
     if line.is_empty() {
         return Ok(None);
     }
-    let value: Value = serde_json::from_slice(line).map_err(|failed| nonsense("a line that is no JSON").with_source(failed))?;
+    let value: Value =
+        serde_json::from_slice(line).map_err(|failed| nonsense("a line that is no JSON").with_source(failed))?;
     match of_line(&value) {
         Some(error) => Err(error),
         None => Ok(Some(value)),
@@ -237,7 +243,11 @@ mod tests {
             }
             assert!(frames.is_whole());
             let (out, err, _) = joined(all);
-            assert_eq!((&out[..], &err[..]), (&b"hello\nx"[..], &b"ab"[..]), "in pieces of {size}");
+            assert_eq!(
+                (&out[..], &err[..]),
+                (&b"hello\nx"[..], &b"ab"[..]),
+                "in pieces of {size}"
+            );
         }
         let whole = Frames::new(false).take(Bytes::from_static(GOLDEN)).unwrap();
         assert_eq!(joined(whole).2, 3);

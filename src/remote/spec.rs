@@ -14,8 +14,9 @@ use crate::types::Bytes;
 pub(super) fn body(spec: &ContainerSpec) -> Result<Value> {
     if spec.user_namespace {
         let needs = "an engine in this process: the API can only take a user namespace away";
-        return Err(Error::unsupported("a user namespace of its own", needs)
-            .with_object(ObjectKind::Option, "user_namespace"));
+        return Err(
+            Error::unsupported("a user namespace of its own", needs).with_object(ObjectKind::Option, "user_namespace")
+        );
     }
     let mut env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     env.extend(spec.env_remove.iter().cloned());
@@ -38,7 +39,11 @@ pub(super) fn body(spec: &ContainerSpec) -> Result<Value> {
     }
     if let Some(entrypoint) = &spec.entrypoint {
         // An empty list says nothing; one empty word resets the image's.
-        body["Entrypoint"] = if entrypoint.is_empty() { json!([""]) } else { json!(entrypoint) };
+        body["Entrypoint"] = if entrypoint.is_empty() {
+            json!([""])
+        } else {
+            json!(entrypoint)
+        };
     }
     if let Some(signal) = spec.stop_signal {
         body["StopSignal"] = json!(signal.to_string());
@@ -50,10 +55,14 @@ pub(super) fn body(spec: &ContainerSpec) -> Result<Value> {
 }
 
 fn host(spec: &ContainerSpec) -> Result<Value> {
-    let binds = spec.binds.iter().map(|bind| {
-        json!({"Type": "bind", "Source": bind.source, "Target": bind.target, "ReadOnly": bind.read_only})
-    });
-    let tmpfs = spec.tmpfs.iter().map(|(path, made)| (path.display().to_string(), json!(tmpfs_options(made))));
+    let binds = spec
+        .binds
+        .iter()
+        .map(|bind| json!({"Type": "bind", "Source": bind.source, "Target": bind.target, "ReadOnly": bind.read_only}));
+    let tmpfs = spec
+        .tmpfs
+        .iter()
+        .map(|(path, made)| (path.display().to_string(), json!(tmpfs_options(made))));
     let ulimits = spec.ulimits.iter().map(|limit| {
         let number = |value: u64| i64::try_from(value).unwrap_or(-1);
         json!({"Name": limit.name, "Soft": number(limit.soft), "Hard": number(limit.hard)})
@@ -97,7 +106,10 @@ fn host(spec: &ContainerSpec) -> Result<Value> {
 pub(super) fn limits(limits: &Limits) -> Value {
     let all = [
         ("Memory", limits.memory.map(|memory| json!(memory.get()))),
-        ("MemoryReservation", limits.memory_reservation.map(|memory| json!(memory.get()))),
+        (
+            "MemoryReservation",
+            limits.memory_reservation.map(|memory| json!(memory.get())),
+        ),
         ("MemorySwap", limits.memory_swap.map(Value::from)),
         ("MemorySwappiness", limits.memory_swappiness.map(Value::from)),
         ("OomKillDisable", limits.oom_kill_disable.map(Value::from)),
@@ -111,7 +123,9 @@ pub(super) fn limits(limits: &Limits) -> Value {
         ("CpusetMems", limits.cpuset_mems.clone().map(Value::from)),
         ("PidsLimit", limits.pids.map(Value::from)),
     ];
-    let set = all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    let set = all
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
     Value::Object(set.collect())
 }
 
@@ -142,7 +156,8 @@ fn security(spec: &ContainerSpec) -> Result<Vec<String>> {
         Seccomp::Default => {}
         Seccomp::Unconfined => options.push("seccomp=unconfined".to_owned()),
         Seccomp::Custom(_) => {
-            let needs = "an engine in this process: Docker's profiles have a form of their own, which OCI's cannot be put into";
+            let needs =
+                "an engine in this process: Docker's profiles have a form of their own, which OCI's cannot be put into";
             return Err(Error::unsupported("a seccomp profile in the OCI form", needs)
                 .with_object(ObjectKind::Option, "seccomp"));
         }
@@ -169,13 +184,15 @@ pub(super) fn asked(info: &Value) -> ContainerSpec {
     spec.stop_signal = text(config, "StopSignal").and_then(|name| name.parse().ok());
     spec.stop_timeout = config["StopTimeout"].as_u64().map(Duration::from_secs);
     take_host(host, &mut spec);
-    let binds = objects(info, "Mounts").filter(|mount| mount["Type"] == "bind").filter_map(|mount| {
-        Some(BindMount {
-            source: text(mount, "Source")?.into(),
-            target: text(mount, "Destination")?.into(),
-            read_only: !flag(mount, "RW"),
-        })
-    });
+    let binds = objects(info, "Mounts")
+        .filter(|mount| mount["Type"] == "bind")
+        .filter_map(|mount| {
+            Some(BindMount {
+                source: text(mount, "Source")?.into(),
+                target: text(mount, "Destination")?.into(),
+                read_only: !flag(mount, "RW"),
+            })
+        });
     spec.binds = binds.collect();
     spec
 }
@@ -195,7 +212,9 @@ fn take_host(host: &Value, spec: &mut ContainerSpec) {
     spec.masked_paths = paths("MaskedPaths");
     spec.readonly_paths = paths("ReadonlyPaths");
     let tmpfs = map(host, "Tmpfs").into_iter();
-    spec.tmpfs = tmpfs.map(|(path, options)| (path.into(), read_tmpfs(&options))).collect();
+    spec.tmpfs = tmpfs
+        .map(|(path, options)| (path.into(), read_tmpfs(&options)))
+        .collect();
     spec.ulimits = objects(host, "Ulimits").filter_map(ulimit).collect();
     spec.limits = read_limits(host);
     for option in list(host, "SecurityOpt").unwrap_or_default() {
@@ -235,7 +254,11 @@ fn environment(variables: &[String]) -> (BTreeMap<String, String>, BTreeSet<Stri
 }
 
 fn ulimit(value: &Value) -> Option<Ulimit> {
-    let number = |key: &str| value[key].as_i64().map(|limit| u64::try_from(limit).unwrap_or(u64::MAX));
+    let number = |key: &str| {
+        value[key]
+            .as_i64()
+            .map(|limit| u64::try_from(limit).unwrap_or(u64::MAX))
+    };
     Some(Ulimit {
         name: text(value, "Name")?,
         soft: number("Soft")?,
@@ -297,7 +320,9 @@ mod tests {
     use super::*;
 
     fn rich() -> ContainerSpec {
-        let mut spec = ContainerSpec::image("busybox").command(["sh", "-c", "true"]).env("A", "1");
+        let mut spec = ContainerSpec::image("busybox")
+            .command(["sh", "-c", "true"])
+            .env("A", "1");
         spec.entrypoint = Some(vec!["/init".into()]);
         spec.working_dir = Some("/tmp".into());
         spec.user = Some("1:2".into());

@@ -54,7 +54,9 @@ fn block(value: &Value) -> BlockStats {
         let bytes = entries
             .filter(|entry| entry["op"].as_str().is_some_and(|word| word.eq_ignore_ascii_case(op)))
             .filter_map(|entry| entry["value"].as_u64());
-        bytes.fold(None, |sum: Option<u64>, bytes| Some(sum.unwrap_or(0).saturating_add(bytes)))
+        bytes.fold(None, |sum: Option<u64>, bytes| {
+            Some(sum.unwrap_or(0).saturating_add(bytes))
+        })
     };
     BlockStats {
         read_bytes: sum("read"),
@@ -79,7 +81,10 @@ mod tests {
                 {"major": 8, "op": "Read", "value": 1}, {"major": 9, "op": "read", "value": 2},
             ]},
         }));
-        assert_eq!((stats.cpu.total_ns, stats.cpu.online_cpus, stats.previous), (Some(5), Some(2), None));
+        assert_eq!(
+            (stats.cpu.total_ns, stats.cpu.online_cpus, stats.previous),
+            (Some(5), Some(2), None)
+        );
         assert_eq!((stats.memory.usage_bytes, stats.memory.detail["cache"]), (Some(7), 1));
         assert_eq!((stats.block.read_bytes, stats.block.written_bytes), (Some(3), None));
         assert_eq!(read(&json!({})), Stats::default());

@@ -53,7 +53,11 @@ fn theirs(filter: &Filter) -> Filter {
     for key in filter.keys() {
         let name = if key == "engine" { DAEMON } else { key };
         for value in filter.values(key) {
-            let value = if key == "type" && value == "engine" { DAEMON } else { value };
+            let value = if key == "type" && value == "engine" {
+                DAEMON
+            } else {
+                value
+            };
             out = out.with(name, value);
         }
     }
@@ -66,7 +70,9 @@ fn event(line: &Value) -> Option<Event> {
         DAEMON => EventKind::Engine,
         word => word.parse().ok()?,
     };
-    let seconds = line["time"].as_i64().and_then(|seconds| seconds.checked_mul(1_000_000_000));
+    let seconds = line["time"]
+        .as_i64()
+        .and_then(|seconds| seconds.checked_mul(1_000_000_000));
     Some(Event {
         time_ns: line["timeNano"].as_i64().or(seconds)?,
         kind,
@@ -156,7 +162,10 @@ mod tests {
         let line = json!({"Type": "container", "Action": "die", "time": 5, "timeNano": 5_000_000_007_i64,
             "Actor": {"ID": "abc", "Attributes": {"exitCode": "3", "image": "busybox"}}});
         let read = event(&line).unwrap();
-        assert_eq!((read.time_ns, read.kind, read.action.as_str()), (5_000_000_007, EventKind::Container, "die"));
+        assert_eq!(
+            (read.time_ns, read.kind, read.action.as_str()),
+            (5_000_000_007, EventKind::Container, "die")
+        );
         assert_eq!(read.attributes["exitCode"], "3");
         let daemon = json!({"Type": "daemon", "Action": "reload", "time": 5});
         assert_eq!(event(&daemon).unwrap().kind, EventKind::Engine);
@@ -172,6 +181,9 @@ mod tests {
         let old = usage(&json!({"LayersSize": 9, "Images": [image], "Containers": null})).unwrap();
         let new = usage(&json!({"ImageUsage": {"TotalSize": 9, "Items": [image]}})).unwrap();
         assert_eq!(old, new);
-        assert_eq!((old.layers_bytes, old.images[0].shared_bytes, old.images[0].containers), (9, 0, 2));
+        assert_eq!(
+            (old.layers_bytes, old.images[0].shared_bytes, old.images[0].containers),
+            (9, 0, 2)
+        );
     }
 }

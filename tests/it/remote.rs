@@ -1,5 +1,6 @@
 //! An engine over the Engine API of another, side by side with that one: both say the same.
 
+use std::future::IntoFuture as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,8 +11,8 @@ use longshore::images::RemoveImageOptions;
 use longshore::logs::{LogStream, TeeItem};
 use longshore::types::Filter;
 use longshore::{
-    AttachOptions, ContainerSpec, ContainerState, Engine, Error, ErrorKind, EventQuery, ExecSpec, ListOptions, LogQuery,
-    ProgressEvent, Pull, RemoveOptions, StopOptions, WaitCondition, api,
+    AttachOptions, ContainerSpec, ContainerState, Engine, Error, ErrorKind, EventQuery, ExecSpec, ListOptions,
+    LogQuery, ProgressEvent, Pull, RemoveOptions, StopOptions, WaitCondition, api,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -19,7 +20,7 @@ use tokio::task::JoinHandle;
 use crate::frame::{Check, Stop, block_on, fail};
 use crate::support::image;
 use crate::support::mock::{Mock, Reply};
-use crate::support::registry::Registry;
+use crate::support::registry::{Options, Registry};
 use crate::support::world::{FORCE, World, text};
 use crate::tests;
 
@@ -53,7 +54,10 @@ impl Pair {
         let world = World::new().await?;
         let path: PathBuf = world.root.path().join(format!("remote-{}.sock", std::process::id()));
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = api::Server::new(world.engine.clone()).unix(&path, api::Mode(0o600)).bind().await?;
+        let server = api::Server::new(world.engine.clone())
+            .unix(&path, api::Mode(0o600))
+            .bind()
+            .await?;
         let serving = tokio::spawn(server.serve_until(async {
             let _ = stopped.await;
         }));
@@ -108,9 +112,9 @@ fn a6_one_ping_and_then_the_lower_version() -> Check {
             Ok::<_, Stop>(())
         })?;
         let paths: Vec<String> = mock.asked().into_iter().map(|asked| asked.path).collect();
-        let expected = ["/_ping".to_owned()].into_iter().chain(
-            ["info", "containers/json", "containers/web/json"].map(|path| format!("/v1.{agreed}/{path}")),
-        );
+        let expected = ["/_ping".to_owned()]
+            .into_iter()
+            .chain(["info", "containers/json", "containers/web/json"].map(|path| format!("/v1.{agreed}/{path}")));
         assert_eq!(paths, expected.collect::<Vec<_>>());
     }
     Ok(())
@@ -129,7 +133,12 @@ fn a7_who_is_not_there_is_unavailable() -> Check {
         // Who listens and says nothing.
         let deaf = std::net::TcpListener::bind("127.0.0.1:0")?;
         let address = format!("tcp://{}", deaf.local_addr()?);
-        let error = failure(Engine::connect(address).deadline(Duration::from_millis(50)).into_future()).await?;
+        let error = failure(
+            Engine::connect(address)
+                .deadline(Duration::from_millis(50))
+                .into_future(),
+        )
+        .await?;
         assert_eq!(error.kind(), &ErrorKind::Timeout);
         Ok(())
     })
@@ -138,7 +147,10 @@ fn a7_who_is_not_there_is_unavailable() -> Check {
 async fn a7_the_same_kind_over_the_api() -> Check {
     let pair = Pair::new().await?;
     let id = pair.world.image.id().to_string();
-    let running = pair.world.started(pair.world.spec().command(["sleep", "600"]).name("runs")).await?;
+    let running = pair
+        .world
+        .started(pair.world.spec().command(["sleep", "600"]).name("runs"))
+        .await?;
     let mut found = Vec::new();
     for engine in pair.both() {
         let (containers, images) = (engine.containers(), engine.images());
@@ -178,7 +190,11 @@ async fn a7_the_same_kind_over_the_api() -> Check {
     for (near, far) in near.iter().zip(far) {
         assert_eq!(far.kind(), near.kind(), "{far:?} is not {near:?}");
         // Some name a container by its id, which differs.
-        assert_eq!(far.object().map(|object| object.0), near.object().map(|object| object.0), "{far:?} is not {near:?}");
+        assert_eq!(
+            far.object().map(|object| object.0),
+            near.object().map(|object| object.0),
+            "{far:?} is not {near:?}"
+        );
         assert_eq!(far.is_retryable(), near.is_retryable());
     }
     assert_eq!(far[0].object(), near[0].object());
@@ -189,10 +205,24 @@ async fn a7_the_same_kind_over_the_api() -> Check {
 async fn a12_the_same_lists_over_the_api() -> Check {
     let pair = Pair::new().await?;
     let spec = pair.world.spec();
-    let ended = pair.world.started(spec.clone().command(["sh", "-c", "exit 3"]).name("ended").label("a", "b")).await?;
+    let ended = pair
+        .world
+        .started(
+            spec.clone()
+                .command(["sh", "-c", "exit 3"])
+                .name("ended")
+                .label("a", "b"),
+        )
+        .await?;
     ended.wait().await?;
-    let running = pair.world.started(spec.clone().command(["sleep", "600"]).name("running").label("a", "c")).await?;
-    let created = pair.far.create(spec.name("created").label("a", "b").env("X", "y z")).await?;
+    let running = pair
+        .world
+        .started(spec.clone().command(["sleep", "600"]).name("running").label("a", "c"))
+        .await?;
+    let created = pair
+        .far
+        .create(spec.name("created").label("a", "b").env("X", "y z"))
+        .await?;
     for (terms, expected) in [
         (&[][..], 3),
         (&[("label", "a=b")], 2),
@@ -203,9 +233,14 @@ async fn a12_the_same_lists_over_the_api() -> Check {
     ] {
         let options = ListOptions {
             all: true,
-            filter: terms.iter().fold(Filter::new(), |filter, (key, value)| filter.with(*key, *value)),
+            filter: terms
+                .iter()
+                .fold(Filter::new(), |filter, (key, value)| filter.with(*key, *value)),
         };
-        let (mut near, far) = (pair.world.engine.list(options.clone()).await?, pair.far.list(options).await?);
+        let (mut near, far) = (
+            pair.world.engine.list(options.clone()).await?,
+            pair.far.list(options).await?,
+        );
         // The API tells whole seconds.
         for (near, far) in near.iter_mut().zip(&far) {
             assert!(near.created.duration_since(far.created)? < Duration::from_secs(1));
@@ -215,10 +250,19 @@ async fn a12_the_same_lists_over_the_api() -> Check {
         assert_eq!(far, near, "{terms:?}");
         assert_eq!(far.len(), expected, "{terms:?}");
     }
-    let (near, far) = (pair.world.engine.container("created").await?, pair.far.container("created").await?);
+    let (near, far) = (
+        pair.world.engine.container("created").await?,
+        pair.far.container("created").await?,
+    );
     let (near, far) = (near.inspect().await?, far.inspect().await?);
-    assert_eq!((&far.id, &far.name, far.state, far.exit), (&near.id, &near.name, near.state, near.exit));
-    assert_eq!((far.created, &far.command, &far.labels), (near.created, &near.command, &near.labels));
+    assert_eq!(
+        (&far.id, &far.name, far.state, far.exit),
+        (&near.id, &near.name, near.state, near.exit)
+    );
+    assert_eq!(
+        (far.created, &far.command, &far.labels),
+        (near.created, &near.command, &near.labels)
+    );
     assert_eq!(far.spec.env.get("X"), near.spec.env.get("X"));
     let end = pair.far.container("ended").await?.inspect().await?;
     let exit = end.exit.map(|exit| exit.status.code());
@@ -242,11 +286,19 @@ async fn p38_a_run_over_the_api() -> Check {
     assert_eq!((far.status.code(), far.status.code()), (near.status.code(), 3));
     assert_eq!(text(&far.stdout), "out\na b /tmp here");
     // Ten megabytes, none of which is lost.
-    let big = pair.far.run(pair.world.script("head -c 10485760 /dev/zero")).output().await?;
+    let big = pair
+        .far
+        .run(pair.world.script("head -c 10485760 /dev/zero"))
+        .output()
+        .await?;
     assert_eq!((big.stdout.len(), big.stderr.len()), (10 << 20, 0));
     assert!(pair.world.containers().await?.is_empty());
     // Who goes away leaves nothing.
-    let long = pair.far.run(pair.world.script("sleep 600")).deadline(Duration::from_millis(300)).output();
+    let long = pair
+        .far
+        .run(pair.world.script("sleep 600"))
+        .deadline(Duration::from_millis(300))
+        .output();
     assert_eq!(failure(long).await?.kind(), &ErrorKind::Timeout);
     for _ in 0..200 {
         if pair.world.containers().await?.is_empty() {
@@ -277,7 +329,10 @@ async fn g2_the_end_is_waited_for_over_the_api() -> Check {
     if let Ok(exit) = gone.wait().await {
         assert_eq!(exit.status.code(), 9);
     }
-    let stubborn = pair.far.run(pair.world.script("trap : TERM; while :; do sleep 0.1; done")).await?;
+    let stubborn = pair
+        .far
+        .run(pair.world.script("trap : TERM; while :; do sleep 0.1; done"))
+        .await?;
     let options = StopOptions {
         signal: None,
         timeout: Some(Duration::from_millis(200)),
@@ -291,24 +346,48 @@ async fn g2_the_end_is_waited_for_over_the_api() -> Check {
 
 async fn g3_commands_over_the_api() -> Check {
     let pair = Pair::new().await?;
-    let id = pair.world.started(pair.world.spec().command(["sleep", "600"])).await?.id().to_string();
+    let id = pair
+        .world
+        .started(pair.world.spec().command(["sleep", "600"]))
+        .await?
+        .id()
+        .to_string();
     let mut said = Vec::new();
     for engine in pair.both() {
         let container = engine.container(&id).await?;
         let spec = ExecSpec::new(["sh", "-c", "echo $A; id -u; pwd; echo err >&2; exit 5"]);
-        let output = container.exec(spec.env("A", "1").user("7").working_dir("/tmp")).output().await?;
+        let output = container
+            .exec(spec.env("A", "1").user("7").working_dir("/tmp"))
+            .output()
+            .await?;
         assert_eq!(output.status.code(), 5);
         let sorted = container.exec(ExecSpec::new(["sort"])).input("b\na\n").output().await?;
-        let many = container.exec(ExecSpec::new(["wc", "-c"])).input(vec![b'x'; 4 << 20]).output().await?;
-        let terminal = container.exec(ExecSpec::new(["tty"]).tty(true)).output().await?;
-        said.push((output.stdout, output.stderr, sorted.stdout, many.stdout, terminal.stdout));
+        let many = container
+            .exec(ExecSpec::new(["wc", "-c"]))
+            .input(vec![b'x'; 4 << 20])
+            .output()
+            .await?;
+        let terminal = container
+            .exec(ExecSpec::new(["sh", "-c", "test -t 1 && echo terminal"]).tty(true))
+            .output()
+            .await?;
+        said.push((
+            output.stdout,
+            output.stderr,
+            sorted.stdout,
+            many.stdout,
+            terminal.stdout,
+        ));
         let running = container.exec(ExecSpec::new(["sleep", "0.2"])).await?;
         assert!(running.inspect().await?.running);
         assert_eq!(running.wait().await?.code(), 0);
         assert_eq!(running.inspect().await?.status.map(|status| status.code()), Some(0));
     }
     assert_eq!(said[1], said[0]);
-    assert_eq!(text(&said[1].2), "a\nb");
+    assert_eq!(
+        (text(&said[1].2), text(&said[1].4)),
+        ("a\nb".to_owned(), "terminal".to_owned())
+    );
     assert_eq!(text(&said[1].3), (4 << 20).to_string());
     pair.far.container(&id).await?.remove(FORCE).await?;
     pair.end().await
@@ -342,8 +421,15 @@ async fn g4_logs_and_streams_over_the_api() -> Check {
         let mut follower = container.logs(followed).await?;
         container.wait().await?;
         let (out, err) = all(attached.output).await?;
-        let expected = if tty { ("one\r\ntwo\r\nno end", "") } else { ("one\nno end", "two\n") };
-        assert_eq!((&*String::from_utf8_lossy(&out), &*String::from_utf8_lossy(&err)), expected);
+        let expected = if tty {
+            ("one\r\ntwo\r\nno end", "")
+        } else {
+            ("one\nno end", "two\n")
+        };
+        assert_eq!(
+            (&*String::from_utf8_lossy(&out), &*String::from_utf8_lossy(&err)),
+            expected
+        );
         let mut bytes = Vec::new();
         while let Some(entry) = follower.next().await {
             bytes.extend_from_slice(&entry?.bytes);
@@ -363,7 +449,11 @@ async fn g4_logs_and_streams_over_the_api() -> Check {
         ] {
             let mut said = Vec::new();
             for engine in pair.both() {
-                let entries = engine.container(container.id().as_str()).await?.logs(query.clone()).await?;
+                let entries = engine
+                    .container(container.id().as_str())
+                    .await?
+                    .logs(query.clone())
+                    .await?;
                 let entries: Vec<_> = entries.collect().await;
                 said.push(entries.into_iter().collect::<longshore::Result<Vec<_>>>()?);
             }
@@ -373,7 +463,10 @@ async fn g4_logs_and_streams_over_the_api() -> Check {
         container.remove(FORCE).await?;
     }
     // Stdin, and its end.
-    let container = pair.far.create(pair.world.spec().command(["cat"]).open_stdin(true)).await?;
+    let container = pair
+        .far
+        .create(pair.world.spec().command(["cat"]).open_stdin(true))
+        .await?;
     let mut attached = container.attach(AttachOptions::default()).await?;
     container.start().await?;
     let Some(input) = attached.input.take() else {
@@ -389,26 +482,43 @@ async fn g4_logs_and_streams_over_the_api() -> Check {
 }
 
 async fn c1_a_pull_over_the_api() -> Check {
-    let registry = Registry::plain()?;
-    let layout = image::shared()?;
-    registry.put(layout, "busybox", "1")?;
+    let registry = Registry::with(Options::default(), &[(image::shared()?, "busybox", "1")])?;
     let pair = Pair::new().await?;
     let name = registry.reference("busybox:1");
     let events: Arc<Mutex<Vec<ProgressEvent>>> = Arc::default();
     let seen = Arc::clone(&events);
     let pull = pair.far.pull(&name).policy(Pull::Always);
-    let image = pull.progress(move |event| seen.lock().expect("no panic").push(event)).await?;
+    let image = pull
+        .progress(move |event| seen.lock().expect("no panic").push(event))
+        .await?;
     assert_eq!(image.id(), pair.world.image.id());
     let told = events.lock().expect("no panic").clone();
     assert!(matches!(told.last(), Some(ProgressEvent::Done { .. })), "{told:?}");
-    assert!(told.iter().any(|event| event.to_string().contains("Digest: sha256:")), "{told:?}");
-    let (near, far) = (pair.world.engine.images().inspect(&name).await?, pair.far.images().inspect(&name).await?);
+    assert!(
+        told.iter().any(|event| event.to_string().contains("Digest: sha256:")),
+        "{told:?}"
+    );
+    let (near, far) = (
+        pair.world.engine.images().inspect(&name).await?,
+        pair.far.images().inspect(&name).await?,
+    );
     assert_eq!((far.id, &far.tags, &far.digests), (near.id, &near.tags, &near.digests));
-    assert_eq!((&far.platform, &far.config.config, far.chain), (&near.platform, &near.config.config, near.chain));
-    assert_eq!((far.size_bytes, far.manifest.digest, far.manifest.size), (near.size_bytes, near.manifest.digest, near.manifest.size));
-    let (near, far) = (pair.world.engine.images().history(&name).await?, pair.far.images().history(&name).await?);
+    assert_eq!(
+        (&far.platform, &far.config.config, far.chain),
+        (&near.platform, &near.config.config, near.chain)
+    );
+    assert_eq!(
+        (far.size_bytes, far.manifest.digest, far.manifest.size),
+        (near.size_bytes, near.manifest.digest, near.manifest.size)
+    );
+    let (near, far) = (
+        pair.world.engine.images().history(&name).await?,
+        pair.far.images().history(&name).await?,
+    );
     let shown = |lines: &[longshore::images::HistoryLine]| {
-        let lines = lines.iter().map(|line| (line.id, line.created_by.clone(), line.size_bytes));
+        let lines = lines
+            .iter()
+            .map(|line| (line.id, line.created_by.clone(), line.size_bytes));
         lines.collect::<Vec<_>>()
     };
     assert_eq!(shown(&far), shown(&near));
@@ -417,8 +527,15 @@ async fn c1_a_pull_over_the_api() -> Check {
     let other = "other:7".parse()?;
     pair.far.images().tag(&name, &other).await?;
     let filter = Filter::new().with("reference", "other");
-    assert_eq!(pair.far.list_images(filter.clone()).await?[0].id, *pair.world.image.id());
-    let removed = pair.far.images().remove("other:7", RemoveImageOptions::default()).await?;
+    assert_eq!(
+        pair.far.list_images(filter.clone()).await?[0].id,
+        *pair.world.image.id()
+    );
+    let removed = pair
+        .far
+        .images()
+        .remove("other:7", RemoveImageOptions::default())
+        .await?;
     assert_eq!(removed, [longshore::images::Removed::Untagged(other)]);
     assert!(pair.world.engine.list_images(filter).await?.is_empty());
     pair.end().await
@@ -428,7 +545,10 @@ async fn g12_events_and_usage_over_the_api() -> Check {
     let pair = Pair::new().await?;
     let mut query = EventQuery::default();
     query.filter = Filter::new().with("type", "container");
-    let (near, far) = (pair.world.engine.events(query.clone()).await?, pair.far.events(query).await?);
+    let (near, far) = (
+        pair.world.engine.events(query.clone()).await?,
+        pair.far.events(query).await?,
+    );
     let container = pair.far.run(pair.world.script("exit 3")).await?;
     container.wait().await?;
     container.remove(FORCE).await?;
@@ -448,11 +568,26 @@ async fn g12_events_and_usage_over_the_api() -> Check {
     };
     let (near, far) = (actions(near).await?, actions(far).await?);
     assert_eq!(far, near);
-    let (near, far) = (pair.world.engine.system().info().await?, pair.far.system().info().await?);
-    assert_eq!((&far.id, &far.version, &far.storage_driver), (&near.id, &near.version, &near.storage_driver));
-    assert_eq!((far.cpus, far.memory_bytes, far.images), (near.cpus, near.memory_bytes, near.images));
-    let (near, far) = (pair.world.engine.system().disk_usage().await?, pair.far.system().disk_usage().await?);
-    assert_eq!((&far.images, &far.containers, far.layers_bytes), (&near.images, &near.containers, near.layers_bytes));
+    let (near, far) = (
+        pair.world.engine.system().info().await?,
+        pair.far.system().info().await?,
+    );
+    assert_eq!(
+        (&far.id, &far.version, &far.storage_driver),
+        (&near.id, &near.version, &near.storage_driver)
+    );
+    assert_eq!(
+        (far.cpus, far.memory_bytes, far.images),
+        (near.cpus, near.memory_bytes, near.images)
+    );
+    let (near, far) = (
+        pair.world.engine.system().disk_usage().await?,
+        pair.far.system().disk_usage().await?,
+    );
+    assert_eq!(
+        (&far.images, &far.containers, far.layers_bytes),
+        (&near.images, &near.containers, near.layers_bytes)
+    );
     let refused = failure(pair.far.reconcile()).await?;
     assert!(refused.is_unsupported(), "{refused:?}");
     pair.end().await
