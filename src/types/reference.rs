@@ -4,7 +4,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use oci_spec::distribution::Reference as OciReference;
 use serde::{Deserialize, Serialize};
 
 use super::Digest;
@@ -15,37 +14,42 @@ use crate::error::Error;
 /// `busybox` means `docker.io/library/busybox:latest`; [`Reference::familiar`] gives the short form back.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Reference(OciReference);
+pub struct Reference {
+    host: String,
+    repository: String,
+    tag: Option<String>,
+    digest: Option<Digest>,
+}
 
 impl Reference {
     /// The registry's host, with its port if it has one.
     pub fn host(&self) -> &str {
-        self.0.registry()
+        &self.host
     }
 
     /// The repository's path, `library/busybox`.
     pub fn repository(&self) -> &str {
-        self.0.repository()
+        &self.repository
     }
 
     /// The tag; a reference with neither tag nor digest has `latest`.
     pub fn tag(&self) -> Option<&str> {
-        self.0.tag()
+        self.tag.as_deref()
     }
 
     /// The digest, where the reference pins one.
     pub fn digest(&self) -> Option<Digest> {
-        self.0.digest().and_then(|digest| digest.parse().ok())
+        self.digest
     }
 
     /// The reference with a digest in place of its tag.
     #[must_use]
     pub fn pinned(&self, digest: &Digest) -> Self {
-        Self(OciReference::with_digest(
-            self.host().into(),
-            self.repository().into(),
-            digest.to_string(),
-        ))
+        Self {
+            tag: None,
+            digest: Some(*digest),
+            ..self.clone()
+        }
     }
 
     /// The reference with this tag alone.
@@ -59,7 +63,7 @@ impl Reference {
     /// The short form that Docker shows: `busybox:latest`, `example.com/app@sha256:…`. It parses to the same reference.
     pub fn familiar(&self) -> String {
         let tag = self.tag().map(|tag| format!(":{tag}")).unwrap_or_default();
-        let digest = self.0.digest().map(|digest| format!("@{digest}")).unwrap_or_default();
+        let digest = self.digest.map(|digest| format!("@{digest}")).unwrap_or_default();
         format!("{}{tag}{digest}", self.familiar_repository())
     }
 
@@ -88,34 +92,85 @@ const MAX_TEXT: usize = 1024;
 /// The registry of names without a host.
 const DEFAULT_HOST: &str = "docker.io";
 
+/// As it was called once.
+const LEGACY_HOST: &str = "index.docker.io";
+
 /// Whether the part before the first slash names a host. Source: `splitDockerDomain` of the distribution project's
 /// reference package, where an upper-case letter makes a host too, since no repository may have one.
 fn is_host(first: &str) -> bool {
     first == "localhost" || first.contains(['.', ':']) || first.bytes().any(|b| b.is_ascii_uppercase())
 }
 
-/// Moves an upper-case first part, which the parser leaves in the repository, to where Docker has it: the host.
-fn settle_host(parsed: OciReference) -> Option<OciReference> {
-    if !parsed.repository().bytes().any(|b| b.is_ascii_uppercase()) {
-        return Some(parsed);
-    }
-    let (host, rest) = parsed.repository().split_once('/')?;
-    if rest.bytes().any(|b| b.is_ascii_uppercase()) {
+/// Longest repository. Source: `RepositoryNameTotalLengthMax` of the distribution project's reference package.
+const MAX_REPOSITORY: usize = 255;
+
+/// Longest tag. Source: OCI distribution-spec 1.1, "Pulling manifests".
+const MAX_TAG: usize = 128;
+
+/// The host and the repository of a name without tag and digest; `None` if it is malformed. Source of the grammar and of
+/// what is added: the distribution project's reference package, `regexp.go` and `normalize.go`. A parser by hand, since the
+/// expression alone takes 25 ms and 20 MB to compile, more than a container takes to run.
+fn host_and_repository(name: &str) -> Option<(String, String)> {
+    let (host, path) = match name.split_once('/') {
+        Some((first, rest)) if is_host(first) => (first, rest),
+        _ => (DEFAULT_HOST, name),
+    };
+    let well_formed = (is_domain(host) || is_component(host)) && path.split('/').all(is_component);
+    if !well_formed {
         return None;
     }
-    let (host, rest) = (host.to_owned(), rest.to_owned());
-    let tag = parsed.tag().map(str::to_owned);
-    let digest = parsed.digest().map(str::to_owned);
-    Some(match (tag, digest) {
-        (Some(tag), Some(digest)) => OciReference::with_tag_and_digest(host, rest, tag, digest),
-        (None, Some(digest)) => OciReference::with_digest(host, rest, digest),
-        (tag, None) => OciReference::with_tag(host, rest, tag?),
-    })
+    let host = if host == LEGACY_HOST { DEFAULT_HOST } else { host };
+    let official = host == DEFAULT_HOST && !path.contains('/');
+    let repository = if official {
+        format!("library/{path}")
+    } else {
+        path.to_owned()
+    };
+    Some((host.to_owned(), repository))
+}
+
+/// `a.b-c.com`, `localhost`, with a port or without.
+fn is_domain(text: &str) -> bool {
+    let (name, port) = text.split_once(':').unwrap_or((text, "0"));
+    let is_label = |label: &str| {
+        let inner = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        inner && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
+    };
+    name.split('.').all(is_label) && !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// A part of a repository's path: lower-case letters and digits, between which there may be one dot, one or two underscores,
+/// or any number of dashes.
+fn is_component(text: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_separator = |text: &str| matches!(text, "." | "_" | "__") || text.bytes().all(|b| b == b'-');
+    text.starts_with(is_word) && text.ends_with(is_word) && text.split(is_word).all(is_separator)
+}
+
+fn is_tag(text: &str) -> bool {
+    let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let inner = text.bytes().all(|b| is_word(b) || matches!(b, b'.' | b'-'));
+    inner && text.len() <= MAX_TAG && text.bytes().next().is_some_and(is_word)
+}
+
+/// Splits a tag off, which no slash follows: then it would be a host's port.
+fn split_tag(text: &str) -> (&str, Option<&str>) {
+    match text.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        _ => (text, None),
+    }
 }
 
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        write!(f, "{}/{}", self.host, self.repository)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        match &self.digest {
+            Some(digest) => write!(f, "@{digest}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -132,16 +187,28 @@ impl FromStr for Reference {
                 "invalid reference: more than {MAX_TEXT} characters"
             )));
         }
-        if !text.is_ascii() {
-            // The parser's idea of a word character is Unicode's.
-            return Err(bad("only ASCII characters are allowed"));
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest)),
+            None => (text, None),
+        };
+        let (name, tag) = split_tag(rest);
+        let Some((host, repository)) = host_and_repository(name).filter(|_| tag.is_none_or(is_tag)) else {
+            return Err(bad("invalid reference format"));
+        };
+        if repository.len() > MAX_REPOSITORY {
+            return Err(bad(&format!(
+                "a repository's name has at most {MAX_REPOSITORY} characters"
+            )));
         }
-        let parsed: OciReference = text.parse().map_err(|error| bad(&format!("{error}")))?;
-        let parsed = settle_host(parsed).ok_or_else(|| bad("a repository's name must be lower-case"))?;
-        if parsed.digest().is_some_and(|digest| digest.parse::<Digest>().is_err()) {
-            return Err(bad("only sha256 digests are supported"));
-        }
-        Ok(Self(parsed))
+        let digest = digest.map(str::parse).transpose();
+        let digest = digest.map_err(|_: Error| bad("its digest is not sha256: and 64 lower-case hex digits"))?;
+        let tag = tag.or(digest.is_none().then_some("latest")).map(str::to_owned);
+        Ok(Self {
+            host,
+            repository,
+            tag,
+            digest,
+        })
     }
 }
 
@@ -508,12 +575,42 @@ mod tests {
         );
     }
 
+    /// Theirs leaves an upper-case first part in the repository.
+    fn as_ours(theirs: &oci_spec::distribution::Reference) -> Reference {
+        let (mut host, mut repository) = (theirs.registry().to_owned(), theirs.repository().to_owned());
+        if let Some((first, rest)) = theirs.repository().split_once('/')
+            && first.bytes().any(|b| b.is_ascii_uppercase())
+        {
+            (host, repository) = (first.to_owned(), rest.to_owned());
+        }
+        Reference {
+            host,
+            repository,
+            tag: theirs.tag().map(str::to_owned),
+            digest: theirs.digest().map(|digest| digest.parse().unwrap()),
+        }
+    }
+
     proptest! {
         #[test]
         fn what_parses_comes_back(text in "[a-zA-Z0-9./:@_-]{1,40}") {
             if let Ok(parsed) = text.parse::<Reference>() {
                 prop_assert_eq!(parsed.to_string().parse::<Reference>().unwrap(), parsed.clone());
                 prop_assert_eq!(parsed.familiar().parse::<Reference>().unwrap(), parsed);
+            }
+        }
+
+        #[test]
+        fn it_reads_what_the_published_expression_reads(
+            parts in prop::collection::vec("(localhost|docker\\.io|index\\.docker\\.io|library|[a-zA-Z]|[a-z0-9]{1,3}|[./:@_-]|--|__|:[0-9]{1,2}/)", 0..9),
+            digest in prop::option::of("sha256:[a-f0-9]{64}"),
+        ) {
+            let text = parts.concat() + &digest.map(|digest| format!("@{digest}")).unwrap_or_default();
+            let theirs = text.parse::<oci_spec::distribution::Reference>();
+            match (text.parse::<Reference>(), theirs) {
+                (Err(_), Err(_)) => {}
+                (Ok(ours), Ok(theirs)) => prop_assert_eq!(ours, as_ours(&theirs)),
+                (ours, theirs) => prop_assert!(false, "{text}: {ours:?}, and {theirs:?}"),
             }
         }
     }

@@ -2,7 +2,9 @@
 //!
 //!     steps HOST IMAGE
 //!
-//! HOST is the server (unix:///…), IMAGE the name of a busybox image in a registry that it can pull from and push to.
+//! HOST is the server (unix:///…), or an engine in this very process (pipe:ROOT, see pipe.rs); IMAGE the name of a busybox image in a registry that it can pull from and push to.
+
+mod pipe;
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -36,10 +38,12 @@ macro_rules! steps {
 async fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1);
     let (host, image) = (arguments.next().ok_or("no host")?, arguments.next().ok_or("no image")?);
-    let path = host.strip_prefix("unix://").ok_or("not a unix socket")?;
-    let docker = Docker::connect_with_unix(path, 60, bollard::API_DEFAULT_VERSION)?
-        .negotiate_version()
-        .await?;
+    let docker = match (host.strip_prefix("unix://"), host.strip_prefix("pipe:")) {
+        (Some(path), _) => Docker::connect_with_unix(path, 60, bollard::API_DEFAULT_VERSION)?,
+        (_, Some(root)) => pipe::connect(root.into()).await?,
+        _ => return Err("neither a unix socket nor a pipe".into()),
+    };
+    let docker = docker.negotiate_version().await?;
     let (repository, tag) = image.rsplit_once(':').ok_or("no tag")?;
     let steps = Steps {
         docker,
