@@ -272,7 +272,7 @@ fn read_limits(host: &Value) -> Limits {
         memory_reservation: positive(host, "MemoryReservation").map(Bytes::new),
         memory_swap: nonzero(host, "MemorySwap"),
         memory_swappiness: host["MemorySwappiness"].as_u64(),
-        oom_kill_disable: host["OomKillDisable"].as_bool(),
+        oom_kill_disable: host["OomKillDisable"].as_bool().filter(|disable| *disable),
         nano_cpus: positive(host, "NanoCpus"),
         cpu_quota_us: nonzero(host, "CpuQuota"),
         cpu_period_us: positive(host, "CpuPeriod"),

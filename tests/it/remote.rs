@@ -9,6 +9,7 @@ use futures_util::StreamExt as _;
 use longshore::containers::BoxStream;
 use longshore::images::RemoveImageOptions;
 use longshore::logs::{LogStream, TeeItem};
+use longshore::remote::ClientTls;
 use longshore::types::Filter;
 use longshore::{
     AttachOptions, ContainerSpec, ContainerState, Engine, Error, ErrorKind, EventQuery, ExecSpec, ListOptions,
@@ -17,10 +18,11 @@ use longshore::{
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::daemon::Authority;
 use crate::frame::{Check, Stop, block_on, fail};
 use crate::support::image;
 use crate::support::mock::{Mock, Reply};
-use crate::support::registry::{Options, Registry};
+use crate::support::registry::{Options, Registry, free_port};
 use crate::support::world::{FORCE, World, text};
 use crate::tests;
 
@@ -32,6 +34,7 @@ tests! { "remote":
     kernel_async [
         a7_the_same_kind_over_the_api,
         a12_the_same_lists_over_the_api,
+        b1_tls_with_certificates_of_both_ends,
         p38_a_run_over_the_api,
         g2_the_end_is_waited_for_over_the_api,
         g3_commands_over_the_api,
@@ -122,7 +125,7 @@ fn a6_one_ping_and_then_the_lower_version() -> Check {
 
 fn a7_who_is_not_there_is_unavailable() -> Check {
     block_on(async {
-        let nobody = crate::support::registry::free_port()?;
+        let nobody = free_port()?;
         let error = failure(Engine::connect(format!("tcp://{nobody}")).into_future()).await?;
         assert_eq!(error.kind(), &ErrorKind::Unavailable);
         assert!(error.to_string().contains(&nobody.to_string()), "{error}");
@@ -142,6 +145,44 @@ fn a7_who_is_not_there_is_unavailable() -> Check {
         assert_eq!(error.kind(), &ErrorKind::Timeout);
         Ok(())
     })
+}
+
+async fn b1_tls_with_certificates_of_both_ends() -> Check {
+    let world = World::new().await?;
+    let (ours, other) = (Authority::new()?, Authority::new()?);
+    let (chain, key) = ours.sign()?;
+    let tls = api::Tls::from_pem(chain.as_bytes(), key.as_bytes(), Some(ours.pem.as_bytes()))?;
+    let address = free_port()?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = api::Server::new(world.engine.clone())
+        .tcp(address, Some(tls))
+        .bind()
+        .await?;
+    let serving = tokio::spawn(server.serve_until(async {
+        let _ = stopped.await;
+    }));
+    let (good, stranger) = (ours.sign()?, other.sign()?);
+    let connect = |trusted: &Authority, shown: Option<&(String, String)>| {
+        let shown = shown.map(|(chain, key)| (chain.as_bytes(), key.as_bytes()));
+        let tls = ClientTls::from_pem(trusted.pem.as_bytes(), shown)?;
+        Ok::<_, Stop>(Engine::connect(format!("tcp://{address}")).tls(tls))
+    };
+    let far = connect(&ours, Some(&good))?.await?;
+    let output = far.run(world.script("echo hello")).output().await?;
+    assert_eq!(text(&output.stdout), "hello");
+    for (trusted, shown) in [(&ours, None), (&ours, Some(&stranger)), (&other, Some(&good))] {
+        let refused = failure(connect(trusted, shown)?.into_future()).await?;
+        assert_eq!(refused.kind(), &ErrorKind::Unavailable, "{refused:?}");
+    }
+    let on_a_socket = Engine::connect("unix:///x").tls(ClientTls::from_pem(ours.pem.as_bytes(), None)?);
+    assert_eq!(
+        failure(on_a_socket.into_future()).await?.kind(),
+        &ErrorKind::InvalidArgument
+    );
+    drop(far);
+    drop(stop);
+    serving.await?;
+    Ok(())
 }
 
 async fn a7_the_same_kind_over_the_api() -> Check {
