@@ -1,7 +1,5 @@
 //! Readings of counters, out of Docker's JSON. Pure.
 
-use std::time::SystemTime;
-
 use serde_json::Value;
 
 use super::json::{moment, objects};
@@ -9,17 +7,17 @@ use crate::containers::{BlockStats, CpuStats, MemoryStats, PidsStats, Stats};
 
 /// A reading; what the other end does not count is `None`.
 pub(super) fn read(value: &Value) -> Stats {
-    let mut stats = Stats::default();
-    stats.read = moment(value, "read");
-    stats.cpu = cpu(&value["cpu_stats"]);
-    stats.previous = moment(value, "preread").map(|at: SystemTime| (at, cpu(&value["precpu_stats"])));
-    stats.memory = memory(&value["memory_stats"]);
-    stats.pids = PidsStats {
-        current: value["pids_stats"]["current"].as_u64(),
-        limit: value["pids_stats"]["limit"].as_u64(),
-    };
-    stats.block = block(&value["blkio_stats"]);
-    stats
+    Stats {
+        read: moment(value, "read"),
+        previous: moment(value, "preread").map(|at| (at, cpu(&value["precpu_stats"]))),
+        cpu: cpu(&value["cpu_stats"]),
+        memory: memory(&value["memory_stats"]),
+        pids: PidsStats {
+            current: value["pids_stats"]["current"].as_u64(),
+            limit: value["pids_stats"]["limit"].as_u64(),
+        },
+        block: block(&value["blkio_stats"]),
+    }
 }
 
 fn cpu(value: &Value) -> CpuStats {

@@ -13,13 +13,14 @@ use longshore::remote::ClientTls;
 use longshore::types::Filter;
 use longshore::{
     AttachOptions, ContainerSpec, ContainerState, Engine, Error, ErrorKind, EventQuery, ExecSpec, ListOptions,
-    LogQuery, ProgressEvent, Pull, RemoveOptions, StopOptions, WaitCondition, api,
+    LogQuery, ObjectKind, ProgressEvent, Pull, RemoveOptions, StopOptions, WaitCondition, api,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::daemon::Authority;
 use crate::frame::{Check, Stop, block_on, fail};
+use crate::images::Dockerd;
 use crate::support::image;
 use crate::support::mock::{Mock, Reply};
 use crate::support::registry::{Options, Registry, free_port};
@@ -34,6 +35,7 @@ tests! { "remote":
     kernel_async [
         a7_the_same_kind_over_the_api,
         a12_the_same_lists_over_the_api,
+        a7_dockerd_is_an_engine_too,
         b1_tls_with_certificates_of_both_ends,
         p38_a_run_over_the_api,
         g2_the_end_is_waited_for_over_the_api,
@@ -145,6 +147,101 @@ fn a7_who_is_not_there_is_unavailable() -> Check {
         assert_eq!(error.kind(), &ErrorKind::Timeout);
         Ok(())
     })
+}
+
+/// What dockerd has no part of ours for is told from its words. Nothing is started: its cgroups would stay.
+async fn a7_dockerd_is_an_engine_too() -> Check {
+    let docker = Dockerd::start()?;
+    let world = World::new().await?;
+    let far = Engine::connect(&docker.host).await?;
+    let name = "example.com/docker:1".parse()?;
+    world.engine.images().tag(&world.image.id().to_string(), &name).await?;
+    let archive = world.engine.save([name.familiar()]).await?;
+    let loaded = far.load(archive).await?;
+    assert_eq!((loaded.len(), &loaded[0].id), (1, world.image.id()));
+    assert_eq!(loaded[0].tags, [name.clone()]);
+    let (near, theirs) = (
+        world.image.inspect().await?,
+        far.images().inspect(&name.familiar()).await?,
+    );
+    assert_eq!(
+        (theirs.id, theirs.chain, &theirs.platform),
+        (near.id, near.chain, &near.platform)
+    );
+    assert_eq!(theirs.config.config, near.config.config);
+    let spec = ContainerSpec::image(name.familiar())
+        .name("web")
+        .label("a", "b")
+        .env("X", "1");
+    let web = far
+        .create(spec.clone().command(["sleep", "600"]).memory(longshore::Bytes::mib(64)))
+        .await?;
+    let info = web.inspect().await?;
+    assert_eq!(
+        (info.name.as_str(), info.state, info.exit),
+        ("web", ContainerState::Created, None)
+    );
+    assert_eq!(info.command, ["sleep", "600"]);
+    assert_eq!(info.spec.limits.memory, Some(longshore::Bytes::mib(64)));
+    let all = |value: &str| ListOptions {
+        all: true,
+        filter: Filter::new().with("label", value),
+    };
+    assert_eq!(far.list(all("a=b")).await?[0].id, *web.id());
+    assert!(far.list(all("a=c")).await?.is_empty());
+    let containers = far.containers();
+    let errors = [
+        (
+            failure(containers.start("nobody")).await?,
+            ErrorKind::NotFound,
+            Some(ObjectKind::Container),
+        ),
+        (
+            failure(far.images().inspect("no-such")).await?,
+            ErrorKind::NotFound,
+            Some(ObjectKind::Image),
+        ),
+        (
+            failure(far.create(ContainerSpec::image("no-such"))).await?,
+            ErrorKind::NotFound,
+            Some(ObjectKind::Image),
+        ),
+        (failure(far.create(spec)).await?, ErrorKind::Conflict, None),
+        (failure(web.unpause()).await?, ErrorKind::InvalidState, None),
+        (
+            failure(web.exec(ExecSpec::new(["true"])).into_future()).await?,
+            ErrorKind::InvalidState,
+            None,
+        ),
+        (
+            failure(containers.list(ListOptions {
+                filter: Filter::new().with("colour", "red"),
+                ..ListOptions::default()
+            }))
+            .await?,
+            ErrorKind::InvalidArgument,
+            None,
+        ),
+    ];
+    for (error, kind, object) in errors {
+        assert_eq!(
+            (error.kind(), error.object().map(|object| object.0)),
+            (&kind, object),
+            "{error:?}"
+        );
+    }
+    web.rename("other").await?;
+    assert!(far.container("web").await.is_err());
+    web.remove(RemoveOptions::default()).await?;
+    let removed = far
+        .images()
+        .remove(&name.familiar(), RemoveImageOptions::default())
+        .await?;
+    assert!(
+        removed.contains(&longshore::images::Removed::Deleted(near.id)),
+        "{removed:?}"
+    );
+    Ok(())
 }
 
 async fn b1_tls_with_certificates_of_both_ends() -> Check {
