@@ -69,15 +69,15 @@ impl Reader {
     fn take(&mut self, bytes: Bytes, out: &mut VecDeque<LogEntry>) -> Result<()> {
         for piece in self.frames.take(bytes)? {
             let stream = piece.chunk.stream;
-            // A frame begins an entry; Docker stamps each, be it the rest of a line.
-            if piece.first {
-                self.flush(stream, out);
-            }
             let shown = self.shown;
             let line = self.line(stream);
             line.bytes.extend_from_slice(&piece.chunk.bytes);
             while let Some(entry) = line.cut(stream, shown) {
                 out.push_back(entry);
+            }
+            // A frame is an entry, be it the rest of a line or one without an end; Docker stamps each.
+            if piece.last {
+                self.flush(stream, out);
             }
         }
         Ok(())
@@ -185,16 +185,15 @@ mod tests {
     #[test]
     fn entries_have_their_time_however_the_bytes_are_cut() {
         let mut bytes = frame(1, "1970-01-01T00:00:01.000000002Z hello\n");
-        bytes.extend(frame(2, "1970-01-01T00:00:02Z err 1\n"));
-        bytes.extend(frame(1, "1970-01-01T00:00:03Z no end"));
+        bytes.extend(frame(1, "1970-01-01T00:00:02Z no end"));
+        bytes.extend(frame(2, "1970-01-01T00:00:03Z err 1\n"));
         let expected = [
             (LogStream::Stdout, 1_000_000_002, "hello\n".to_owned()),
-            (LogStream::Stderr, 2_000_000_000, "err 1\n".to_owned()),
-            (LogStream::Stdout, 3_000_000_000, "no end".to_owned()),
+            (LogStream::Stdout, 2_000_000_000, "no end".to_owned()),
+            (LogStream::Stderr, 3_000_000_000, "err 1\n".to_owned()),
         ];
         for step in 1..=bytes.len() {
-            let mut all = read(&bytes, step, false, false);
-            all.sort_by_key(|entry| entry.1);
+            let all = read(&bytes, step, false, false);
             assert_eq!(all, expected, "in pieces of {step}");
         }
         let shown = read(&bytes, 1000, false, true);

@@ -141,6 +141,8 @@ pub(super) struct Piece {
     pub(super) chunk: Chunk,
     /// Whether it is the frame's first.
     pub(super) first: bool,
+    /// Whether it is the frame's last.
+    pub(super) last: bool,
 }
 
 impl Frames {
@@ -164,7 +166,11 @@ impl Frames {
                     stream: LogStream::Stdout,
                     bytes: bytes.split_off(0),
                 };
-                out.push_back(Piece { chunk, first: false });
+                out.push_back(Piece {
+                    chunk,
+                    first: false,
+                    last: false,
+                });
                 break;
             }
             if self.left == 0 {
@@ -182,7 +188,8 @@ impl Frames {
                 bytes: piece,
             };
             let first = std::mem::take(&mut self.fresh);
-            out.push_back(Piece { chunk, first });
+            let last = self.left == 0;
+            out.push_back(Piece { chunk, first, last });
         }
         Ok(out)
     }
