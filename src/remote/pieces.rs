@@ -131,16 +131,12 @@ pub(super) struct Frames {
     head: BytesMut,
     stream: LogStream,
     left: usize,
-    /// Nothing of the frame was told yet.
-    fresh: bool,
 }
 
 /// A piece of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) chunk: Chunk,
-    /// Whether it is the frame's first.
-    pub(super) first: bool,
     /// Whether it is the frame's last.
     pub(super) last: bool,
 }
@@ -153,7 +149,6 @@ impl Frames {
             head: BytesMut::new(),
             stream: LogStream::Stdout,
             left: 0,
-            fresh: false,
         }
     }
 
@@ -166,11 +161,7 @@ impl Frames {
                     stream: LogStream::Stdout,
                     bytes: bytes.split_off(0),
                 };
-                out.push_back(Piece {
-                    chunk,
-                    first: false,
-                    last: false,
-                });
+                out.push_back(Piece { chunk, last: false });
                 break;
             }
             if self.left == 0 {
@@ -187,9 +178,8 @@ impl Frames {
                 stream: self.stream,
                 bytes: piece,
             };
-            let first = std::mem::take(&mut self.fresh);
             let last = self.left == 0;
-            out.push_back(Piece { chunk, first, last });
+            out.push_back(Piece { chunk, last });
         }
         Ok(out)
     }
@@ -207,7 +197,6 @@ impl Frames {
         self.head.advance(3);
         self.left = usize::try_from(self.head.get_u32()).unwrap_or(usize::MAX);
         self.head.clear();
-        self.fresh = true;
         Ok(())
     }
 
@@ -229,15 +218,15 @@ mod tests {
     const GOLDEN: &[u8] = b"\x01\0\0\0\0\0\0\x06hello\n\x02\0\0\0\0\0\0\x02ab\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\x01x";
 
     fn joined(pieces: impl IntoIterator<Item = Piece>) -> (Vec<u8>, Vec<u8>, usize) {
-        let (mut out, mut err, mut firsts) = (Vec::new(), Vec::new(), 0);
+        let (mut out, mut err, mut lasts) = (Vec::new(), Vec::new(), 0);
         for piece in pieces {
-            firsts += usize::from(piece.first);
+            lasts += usize::from(piece.last);
             match piece.chunk.stream {
                 LogStream::Stdout => out.extend_from_slice(&piece.chunk.bytes),
                 LogStream::Stderr => err.extend_from_slice(&piece.chunk.bytes),
             }
         }
-        (out, err, firsts)
+        (out, err, lasts)
     }
 
     #[test]

@@ -416,7 +416,7 @@ async fn p38_a_run_over_the_api() -> Check {
     let script = "echo out; echo err >&2; echo \"$A $(pwd) $(hostname)\"; exit 3";
     let spec = || {
         let spec = pair.world.script(script).env("A", "a b").hostname("here");
-        spec.working_dir("/tmp").memory(longshore::Bytes::mib(64))
+        spec.working_dir("/tmp")
     };
     let near = pair.world.engine.run(spec()).output().await?;
     let far = pair.far.run(spec()).pull(Pull::Never).output().await?;
