@@ -2,8 +2,11 @@
 //! several of the system calls that it is made for.
 
 use std::cell::Cell;
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+#[cfg(feature = "engine")]
+use std::{
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
 
 use crate::error::{Error, Result};
 
@@ -21,7 +24,7 @@ impl Drop for Back {
     }
 }
 
-/// Whether what runs now runs on a thread of the pool, by [`poll_once`].
+/// Whether what runs now runs on a thread of the pool, by `poll_once`.
 pub(crate) fn may_block() -> bool {
     MAY_BLOCK.get()
 }
@@ -45,6 +48,7 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
 
 /// Polls a future once, on a thread of the pool: what it blocks for it does here, up to the first time that it has to wait.
 /// Whoever gets it back polls it again with a waker.
+#[cfg(feature = "engine")]
 pub(crate) fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     let _back = Back(MAY_BLOCK.replace(true));
     future.poll(&mut Context::from_waker(Waker::noop()))
@@ -54,6 +58,7 @@ pub(crate) fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Outp
 ///
 /// # Cancel safety
 /// As the future's own, but for the part that runs on the pool: that goes on to where the future first waits.
+#[cfg(feature = "engine")]
 pub(crate) async fn begin_blocking<F>(future: F) -> Result<F::Output>
 where
     F: Future + Send + 'static,
@@ -76,7 +81,7 @@ where
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "engine"))]
 mod tests {
     use super::*;
 
