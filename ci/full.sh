@@ -16,17 +16,17 @@ feature_checks() {
     local features
     # Each alone, as it comes with what it asks for, then what people combine.
     for features in "" $FEATURES engine,network conformance,registry api,registry api,network,cgroups-rs \
-        registry,network,cgroups-rs,api registry,network,conformance,cgroups-rs; do
+        registry,network,cgroups-rs,api remote,network remote,api registry,network,conformance,cgroups-rs; do
         feature_check "$features"
     done
 }
 
-# pulls_in FEATURES CRATE: whether the feature set brings the crate along, or a feature of it ('NAME feature "FEATURE"').
+# pulls_in FEATURES CRATE [FEATURE]: whether the feature set brings the crate along, and with that feature of the crate's.
 # Where cargo fails, neither this nor its contrary holds.
 pulls_in() {
     local tree
-    tree=$(cargo tree --locked --quiet --edges normal,features --no-default-features --features "$1" --prefix none --package longshore) || return 2
-    grep -qE "^$2( |$)" <<<"$tree"
+    tree=$(cargo tree --locked --quiet --edges normal --no-default-features --features "$1" --prefix none --format '{p}|{f},' --package longshore) || return 2
+    grep -qE "^$2 [^|]*\|(.*,)?${3:+$3,}" <<<"$tree"
 }
 pulls_in_not() {
     local code=0
@@ -42,9 +42,10 @@ dependency_checks() {
     done
     for crate in rusqlite libsqlite3-sys zstd-sys; do
         check "without engine no $crate" pulls_in_not cgroups-rs "$crate"
+        check "remote alone without $crate" pulls_in_not remote "$crate"
     done
-    check "without api no server of hyper" pulls_in_not engine,registry,network,conformance,cgroups-rs 'hyper feature "server"'
-    check "with api a server of hyper" pulls_in api 'hyper feature "server"'
+    check "without api no server of hyper" pulls_in_not engine,registry,network,conformance,cgroups-rs,remote hyper server
+    check "with api a server of hyper" pulls_in api hyper server
     for crate in axum aws-lc-sys openssl-sys native-tls; do
         check "never $crate" pulls_in_not "$all" "$crate"
     done

@@ -1,9 +1,11 @@
 //! The engine: opens the root, starts the driver, picks backends, and hands out handles. The only place that knows all.
 
+#[cfg(feature = "engine")]
 mod builder;
 mod container;
 mod exec;
 mod image;
+#[cfg(feature = "engine")]
 mod images;
 mod managers;
 mod request;
@@ -11,10 +13,12 @@ mod run;
 mod transfer;
 mod verbs;
 
+#[cfg(feature = "engine")]
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+#[cfg(feature = "engine")]
 pub use self::builder::{BackendContext, EngineBuilder};
 pub use self::container::Container;
 pub use self::exec::{ExecBuilder, RunningExec};
@@ -25,14 +29,20 @@ pub use self::transfer::{ImportBuilder, LoadBuilder, PushBuilder, SaveBuilder};
 pub(crate) use self::verbs::Verb;
 use self::verbs::Watch;
 use crate::containers::{ContainerManager, ContainerSpec, ContainerSummary, ListOptions};
-use crate::driver::{Clock, Driver};
-use crate::error::{Error, Result};
+#[cfg(feature = "engine")]
+use crate::driver::Driver;
+use crate::driver::{Clock, Spawner};
+#[cfg(feature = "engine")]
+use crate::error::Error;
+use crate::error::Result;
 use crate::events::EventStream;
 use crate::images::{ByteStream, ImageManager, ImageSummary, PrunedImages};
 #[cfg(feature = "network")]
 use crate::networks::NetworkManager;
 use crate::probe::Probe;
-use crate::system::{Audit, EventQuery, LocalSystem, Reconciled, SystemManager};
+#[cfg(feature = "engine")]
+use crate::system::{Audit, LocalSystem, Reconciled};
+use crate::system::{EventQuery, SystemManager};
 use crate::types::Filter;
 
 /// A container engine in this process. Cheap to clone; every clone is a handle of the same engine.
@@ -54,11 +64,29 @@ struct Inner {
 }
 
 /// What only an in-process engine has.
+#[cfg(feature = "engine")]
 #[derive(Debug)]
 struct Local {
     #[cfg_attr(not(feature = "conformance"), allow(dead_code, reason = "its thread ends with it"))]
     driver: Driver,
     system: LocalSystem,
+}
+
+/// There is none: every engine stands on managers of another sort.
+#[cfg(not(feature = "engine"))]
+#[derive(Debug)]
+enum Local {}
+
+impl Local {
+    #[cfg(feature = "engine")]
+    fn spawner(&self) -> &Spawner {
+        self.driver.spawner()
+    }
+
+    #[cfg(not(feature = "engine"))]
+    fn spawner(&self) -> &Spawner {
+        match *self {}
+    }
 }
 
 impl Engine {
@@ -79,11 +107,13 @@ impl Engine {
     ///
     /// # Cancel safety
     /// A dropped call leaves an empty root at most.
+    #[cfg(feature = "engine")]
     pub async fn open(root: impl Into<PathBuf>) -> Result<Self> {
         Self::builder(root).open().await
     }
 
     /// An engine with choices of one's own.
+    #[cfg(feature = "engine")]
     pub fn builder(root: impl Into<PathBuf>) -> EngineBuilder {
         EngineBuilder::new(root.into())
     }
@@ -135,6 +165,7 @@ impl Engine {
     ///
     /// # Errors
     /// `InvalidArgument` if neither variable is set to an absolute path.
+    #[cfg(feature = "engine")]
     pub fn default_root() -> Result<PathBuf> {
         if nix::unistd::geteuid().is_root() {
             return Ok("/var/lib/longshore".into());
@@ -198,6 +229,7 @@ impl Engine {
     ///
     /// # Cancel safety
     /// What was removed stays removed.
+    #[cfg(feature = "engine")]
     pub async fn reconcile(&self) -> Result<Reconciled> {
         let (span, verb) = (
             tracing::info_span!("engine.reconcile"),
@@ -217,6 +249,7 @@ impl Engine {
     ///
     /// # Cancel safety
     /// What was removed stays removed.
+    #[cfg(feature = "engine")]
     pub async fn audit(&self) -> Result<Audit> {
         let (span, verb) = (tracing::info_span!("engine.audit"), Verb::of_engine("engine.audit"));
         let system = &self.local("audit")?.system;
@@ -229,9 +262,10 @@ impl Engine {
     /// `Unsupported` for an engine that is not in-process.
     #[cfg(feature = "conformance")]
     pub fn abandon(&self) -> Result<&crate::driver::Abandon> {
-        Ok(self.local("abandon")?.driver.spawner().abandon())
+        Ok(self.local("abandon")?.spawner().abandon())
     }
 
+    #[cfg(feature = "engine")]
     fn local(&self, verb: &'static str) -> Result<&Local> {
         self.inner.local.as_ref().ok_or_else(|| Error::unsupported_verb(verb))
     }
@@ -340,7 +374,7 @@ impl Engine {
         let limit = limit.or(self.watch.limit);
         match &self.inner.local {
             Some(local) => {
-                let work = local.driver.spawner().call_blocking(work);
+                let work = local.spawner().call_blocking(work);
                 self.watch.in_time(verb, limit, work).await
             }
             None => self.watch.in_time(verb, limit, work).await,

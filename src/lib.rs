@@ -22,7 +22,8 @@
 //! - An [`Image`] is pulled from a registry, or from what lies on disk with `oci:DIR` or `docker-archive:FILE`; it is pushed,
 //!   saved and loaded too.
 //! - A command in a running container is an [`ExecBuilder`], in the manner of `std::process::Command`.
-//! - With the feature `api`, programs that talk to Docker talk to an engine.
+//! - With the feature `api`, programs that talk to Docker talk to an engine; with `remote`, an engine elsewhere, dockerd's
+//!   too, has the handles of one in this process.
 //! - Many processes can share a root. What belongs to a live one is never touched by another.
 //! - Errors say what to do: branch on [`Error::kind`], show [`Error::report`].
 //!
@@ -86,6 +87,7 @@
 //! | `network` | yes | a look at links and addresses over netlink |
 //! | `conformance` | no | suites, fakes and tiny images for tests of one's own backends |
 //! | `api` | no | the Docker Engine REST API over any engine: a server, and a router for a server of one's own |
+//! | `remote` | no | [`Engine::connect`]: an engine elsewhere, over its Engine API; alone, without a root directory |
 //! | `cgroups-rs` | no | the crate of that name as a second cgroup driver |
 #![deny(unsafe_code)]
 #![cfg_attr(test, recursion_limit = "256")]
@@ -94,25 +96,28 @@
 pub mod api;
 #[cfg(feature = "conformance")]
 pub mod conformance;
-#[cfg(feature = "engine")]
+#[cfg(any(feature = "engine", feature = "remote"))]
 pub mod containers;
-#[cfg(feature = "engine")]
+#[cfg(any(feature = "engine", feature = "remote"))]
+#[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 mod driver;
-#[cfg(feature = "engine")]
+#[cfg(any(feature = "engine", feature = "remote"))]
 pub mod engine;
 pub mod error;
-#[cfg(feature = "engine")]
+#[cfg(any(feature = "engine", feature = "remote"))]
 pub mod events;
-#[cfg(feature = "engine")]
+#[cfg(any(feature = "engine", feature = "remote"))]
 pub mod images;
-#[cfg(feature = "engine")]
+#[cfg(any(feature = "engine", feature = "remote"))]
 pub mod logs;
 #[cfg(feature = "network")]
 pub mod networks;
 pub mod probe;
 pub mod progress;
-#[cfg(feature = "engine")]
+#[cfg(any(feature = "engine", feature = "remote"))]
 pub mod registry;
+#[cfg(feature = "remote")]
+pub mod remote;
 pub mod runtime;
 #[cfg(feature = "engine")]
 pub mod storage;
@@ -120,24 +125,26 @@ pub mod storage;
 pub mod store;
 #[allow(unsafe_code)]
 pub(crate) mod sys;
-#[cfg(feature = "engine")]
+#[cfg(any(feature = "engine", feature = "remote"))]
 pub mod system;
 pub mod types;
 
-#[cfg(feature = "engine")]
+#[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::containers::{
     AttachOptions, Attached, BindMount, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec, ContainerState,
     ContainerSummary, ExecInfo, ExecSpec, Lifetime, Limits, ListOptions, NetworkMode, RemoveOptions, Seccomp,
     SlowReader, Stats, StatsOptions, StopOptions, Tmpfs, Top, WaitCondition,
 };
 #[cfg(feature = "engine")]
-pub use self::engine::{Container, Engine, EngineBuilder, ExecBuilder, Image, Managers, Output, RunningExec};
+pub use self::engine::EngineBuilder;
+#[cfg(any(feature = "engine", feature = "remote"))]
+pub use self::engine::{Container, Engine, ExecBuilder, Image, Managers, Output, RunningExec};
 pub use self::error::{Error, ErrorKind, ObjectKind, Result};
-#[cfg(feature = "engine")]
+#[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::images::{ImageManager, Pull};
-#[cfg(feature = "engine")]
+#[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::logs::LogQuery;
 pub use self::progress::{Progress, ProgressEvent};
-#[cfg(feature = "engine")]
+#[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::system::{DiskUsage, EventQuery, SystemInfo, SystemManager};
 pub use self::types::{Bytes, ContainerId, Digest, ExitStatus, Filter, ImageId, Outcome, Platform, Reference, Signal};

@@ -48,6 +48,17 @@ pub enum ProgressEvent {
         /// The layer's blob.
         digest: Digest,
     },
+    /// What an engine elsewhere says of its progress, in its own words.
+    Remote {
+        /// What it is about: the beginning of a layer's digest, a tag; empty for the whole.
+        id: String,
+        /// What it says: `Downloading`, `Pull complete`.
+        status: String,
+        /// Bytes done, if it counts them.
+        current: Option<u64>,
+        /// Bytes there are, if it knows.
+        total: Option<u64>,
+    },
     /// The verb ended well. The last event.
     Done {
         /// Id of the image.
@@ -68,6 +79,19 @@ impl fmt::Display for ProgressEvent {
             Self::Downloaded { digest, bytes, size } => write!(f, "{}: {bytes} of {size} bytes more", digest.short()),
             Self::Uploaded { digest, bytes, size } => write!(f, "{}: {bytes} of {size} bytes sent", digest.short()),
             Self::Unpacked { digest } => write!(f, "{}: unpacked", digest.short()),
+            Self::Remote {
+                id,
+                status,
+                current,
+                total,
+            } => {
+                let colon = if id.is_empty() { "" } else { ": " };
+                write!(f, "{id}{colon}{status}")?;
+                match current.zip(*total) {
+                    Some((current, total)) => write!(f, " ({current} of {total})"),
+                    None => Ok(()),
+                }
+            }
             Self::Done { image } => write!(f, "{}: done", image.short()),
             Self::Failed { message } => write!(f, "failed: {message}"),
         }

@@ -6,33 +6,12 @@ use std::pin::Pin;
 use futures_util::{Stream, StreamExt as _, stream};
 
 use super::local::Shared;
+pub(crate) use super::output::{chunks, reader};
 use super::record::Record;
 use super::state::{ContainerState, Refusal, Verb, decide, refuse};
 use super::{AttachOptions, Attached, BoxStream, Input, SlowReader};
 use crate::error::{Error, ErrorKind, Result};
-use crate::logs::{Chunk, Cut, LogEntries, LogEntry, LogQuery, Tee, TeeItem, TeeReader};
-
-/// Bytes that may wait for a reader that nobody waits for.
-const SKIP_LIMIT: usize = 64 << 20;
-/// Bytes that may wait for a reader before the container does. Docker's: a megabyte.
-const WAIT_LIMIT: usize = 1 << 20;
-
-/// A reader of a tee.
-pub(crate) fn reader(tee: &Tee, slow: SlowReader) -> TeeReader {
-    match slow {
-        SlowReader::Skip => tee.subscribe(SKIP_LIMIT),
-        SlowReader::Keep => tee.collect(),
-        SlowReader::Wait => tee.subscribe_waiting(WAIT_LIMIT),
-    }
-}
-
-/// A reader as a stream.
-pub(crate) fn chunks(reader: TeeReader) -> BoxStream<TeeItem> {
-    Box::pin(stream::unfold(reader, |mut reader| async move {
-        let item = reader.next().await?;
-        Some((item, reader))
-    }))
-}
+use crate::logs::{Chunk, Cut, LogEntries, LogEntry, LogQuery, Tee, TeeItem};
 
 impl Shared {
     pub(crate) async fn attach(&self, name: &str, options: AttachOptions) -> Result<Attached> {
@@ -49,10 +28,7 @@ impl Shared {
             false => chunks(reader(&tee, options.slow)),
             true => self.with_log(&record, &tee, options.slow)?,
         };
-        let input = record.body.spec.open_stdin.then(|| Input {
-            sender: slot.input.writer(),
-            home: std::sync::Arc::clone(&slot.input),
-        });
+        let input = record.body.spec.open_stdin.then(|| Input::new(&slot.input));
         self.tell(self.event(&record, "attach")).await;
         Ok(Attached { output, input })
     }

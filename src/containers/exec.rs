@@ -71,10 +71,7 @@ impl Shared {
             }
         };
         slot.set(Phase::Running(Arc::clone(&task)));
-        let input = slot.spec.stdin.then(|| Input {
-            sender: slot.input.writer(),
-            home: Arc::clone(&slot.input),
-        });
+        let input = slot.spec.stdin.then(|| Input::new(&slot.input));
         let (shared, slot) = (Arc::clone(self), Arc::clone(slot));
         let begun = self.exec_event(&record, &slot, "exec_start");
         self.parts.spawner.background(async move {

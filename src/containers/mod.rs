@@ -4,57 +4,101 @@
 //! in-process one: it takes an image's config and layer stack as data, records what it intends, lets the storage driver
 //! and the runtime act, and records what came of it.
 
+#[cfg(feature = "engine")]
 mod attach;
+#[cfg(feature = "engine")]
 mod create;
+#[cfg(feature = "engine")]
 mod etc;
+#[cfg(feature = "engine")]
 mod exec;
+#[cfg(feature = "engine")]
 mod execs;
+#[cfg(feature = "engine")]
 mod feed;
+#[cfg(feature = "engine")]
 mod inspect;
+#[cfg(feature = "engine")]
 mod kill;
+#[cfg(feature = "engine")]
 mod list;
+#[cfg(feature = "engine")]
 mod local;
+#[cfg(feature = "engine")]
 mod logs;
 mod manager;
+#[cfg(feature = "engine")]
 mod monitor;
+#[cfg(feature = "engine")]
 mod names;
 mod options;
+#[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
+mod output;
+#[cfg(feature = "engine")]
 mod pause;
+#[cfg(feature = "engine")]
 mod peer;
+#[cfg(feature = "engine")]
 mod plan;
+#[cfg(feature = "engine")]
 mod prune;
+#[cfg(feature = "engine")]
 mod record;
+#[cfg(feature = "engine")]
 mod remove;
+#[cfg(feature = "engine")]
 mod rename;
+#[cfg(feature = "engine")]
 mod restart;
 mod spec;
+#[cfg(feature = "engine")]
 mod start;
+#[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 mod state;
+#[cfg(feature = "engine")]
 mod stats;
+#[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 mod stdin;
+#[cfg(feature = "engine")]
 mod stop;
+#[cfg(feature = "engine")]
 mod stubs;
+#[cfg(feature = "engine")]
 mod sweep;
-#[cfg(test)]
+#[cfg(all(test, feature = "engine"))]
 mod tests;
+#[cfg(feature = "engine")]
 mod top;
+#[cfg(feature = "engine")]
 mod until;
+#[cfg(feature = "engine")]
 mod update;
+#[cfg(feature = "engine")]
 mod validate;
 mod views;
+#[cfg(feature = "engine")]
 mod wait;
 
+#[cfg(feature = "engine")]
 pub(crate) use self::etc::FILES as ETC_FILES;
+#[cfg(feature = "engine")]
 pub(crate) use self::local::{LocalContainers, Parts};
 pub use self::manager::ContainerManager;
 pub use self::options::{
     AttachOptions, ExecSpec, ListOptions, RemoveOptions, SlowReader, StatsOptions, StopOptions, WaitCondition,
 };
+#[cfg(feature = "remote")]
+pub(crate) use self::output::{chunks, reader};
+#[cfg(feature = "engine")]
 pub(crate) use self::peer::identify;
+#[cfg(feature = "engine")]
 pub(crate) use self::record::Record;
+#[cfg(feature = "engine")]
 pub(crate) use self::remove::patiently;
 pub use self::spec::{BindMount, ContainerSpec, Lifetime, Limits, NetworkMode, Seccomp, Tmpfs, Ulimit};
 pub use self::state::ContainerState;
+#[cfg(feature = "remote")]
+pub(crate) use self::stdin::Stdin;
 pub use self::views::{
     Attached, BlockStats, BoxStream, ContainerExit, ContainerInfo, ContainerSummary, CpuStats, Created, Exec, ExecInfo,
     Exiting, Input, MemoryStats, PidsStats, Pruned, Stats, Top,

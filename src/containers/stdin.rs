@@ -1,11 +1,9 @@
 //! The writers of a stdin. It is closed with the last of them; one that only lets go leaves it open for the next.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::mpsc::{self, Receiver, Sender, WeakSender};
-
-use super::local::lock;
 
 /// Chunks that may wait.
 const AHEAD: usize = 16;
@@ -31,6 +29,11 @@ impl Ends {
         self.kept = Some(sender);
         self.receiver = Some(receiver);
     }
+}
+
+/// What holds the lock cannot leave the ends half-changed.
+fn lock(ends: &Mutex<Ends>) -> MutexGuard<'_, Ends> {
+    ends.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Stdin {

@@ -58,11 +58,19 @@ impl fmt::Debug for Attached {
 /// The writing end of a stdin. Dropping the last one closes stdin.
 #[derive(Debug, Clone)]
 pub struct Input {
-    pub(super) sender: tokio::sync::mpsc::Sender<Bytes>,
-    pub(super) home: Arc<Stdin>,
+    sender: tokio::sync::mpsc::Sender<Bytes>,
+    home: Arc<Stdin>,
 }
 
 impl Input {
+    /// One more writer of a stdin.
+    pub(crate) fn new(home: &Arc<Stdin>) -> Self {
+        Self {
+            sender: home.writer(),
+            home: Arc::clone(home),
+        }
+    }
+
     /// Writes bytes. Returns once they are queued; at most a few chunks wait.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use super::Engine;
 use super::exec::ExecBuilder;
 use crate::containers::{
     AttachOptions, Attached, BoxStream, ContainerExit, ContainerInfo, ContainerManager, ExecSpec, Exiting, Limits,
-    RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition, patiently,
+    RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::error::Result;
 use crate::logs::{LogEntries, LogQuery};
@@ -31,11 +31,14 @@ impl Container {
         let (engine, id) = (self.engine.clone(), self.id.clone());
         let remove = async move {
             let remove = || engine.containers().remove(id.as_str(), RemoveOptions::force());
+            #[cfg(feature = "engine")]
             let removed = match engine.local("remove") {
-                Ok(_) => patiently(remove).await,
+                Ok(_) => crate::containers::patiently(remove).await,
                 // Nobody says that the runtime at hand has timers.
                 Err(_) => remove().await,
             };
+            #[cfg(not(feature = "engine"))]
+            let removed = remove().await;
             if let Err(error) = removed
                 && !error.is_not_found()
             {

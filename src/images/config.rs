@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::manifest::MAX_LAYERS;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::types::{ChainId, DiffId, Digest, Platform};
+
+/// More layers than the kernel stacks (`OVL_MAX_STACK` of overlayfs).
+pub const MAX_LAYERS: usize = 500;
 
 /// An image's config.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

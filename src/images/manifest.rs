@@ -5,14 +5,12 @@
 
 use serde::Deserialize;
 
-use super::config::ImageConfig;
+use super::config::{ImageConfig, MAX_LAYERS};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::registry::{ManifestBlob, index};
 use crate::storage::unpack::LayerRef;
 use crate::types::{Descriptor, MediaType};
 
-/// More layers than the kernel stacks (`OVL_MAX_STACK` of overlayfs).
-pub const MAX_LAYERS: usize = 500;
 /// The largest blob that is fetched, in bytes.
 pub const MAX_BLOB: u64 = 1 << 40;
 /// The largest config that is read, in bytes.

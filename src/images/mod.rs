@@ -15,39 +15,63 @@ use futures_util::Stream;
 
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::storage::unpack::LayerRef;
-use crate::types::{ChainId, Descriptor, Filter, ImageId, ImageSource, Outcome, Platform, Reference};
+use crate::types::{ChainId, Descriptor, Filter, ImageId, ImageSource, LayerRef, Outcome, Platform, Reference};
 
+#[cfg(feature = "engine")]
 mod archive;
+#[cfg(feature = "engine")]
 pub(crate) mod changes;
+#[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 mod config;
+#[cfg(feature = "engine")]
 mod history;
+#[cfg(feature = "engine")]
 mod import;
+#[cfg(feature = "engine")]
 mod inspect;
+#[cfg(feature = "engine")]
 mod install;
+#[cfg(feature = "engine")]
 mod list;
+#[cfg(feature = "engine")]
 mod load;
+#[cfg(feature = "engine")]
 mod local;
+#[cfg(feature = "engine")]
 mod login;
+#[cfg(feature = "engine")]
 mod lookup;
+#[cfg(feature = "engine")]
 mod manifest;
+#[cfg(feature = "engine")]
 mod origin;
+#[cfg(feature = "engine")]
 mod prune;
+#[cfg(feature = "engine")]
 mod pull;
+#[cfg(feature = "engine")]
 mod push;
+#[cfg(feature = "engine")]
 mod remove;
+#[cfg(feature = "engine")]
 mod resolve;
+#[cfg(feature = "engine")]
 mod restore;
+#[cfg(feature = "engine")]
 mod save;
+#[cfg(feature = "engine")]
 mod tag;
+#[cfg(feature = "engine")]
 mod when;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "engine"))]
 mod tests;
 
-pub use self::config::{HealthConfig, HistoryEntry, ImageConfig, RootFs, RunConfig};
+pub use self::config::{HealthConfig, HistoryEntry, ImageConfig, MAX_LAYERS, RootFs, RunConfig};
+#[cfg(feature = "engine")]
 pub use self::local::{LocalImages, LocalImagesParts};
-pub use self::manifest::{MAX_BLOB, MAX_CONFIG, MAX_LAYERS};
+#[cfg(feature = "engine")]
+pub use self::manifest::{MAX_BLOB, MAX_CONFIG};
 pub use crate::registry::Credentials;
 
 /// When to ask the source for an image.

@@ -7,12 +7,17 @@
 
 mod frame;
 mod lines;
+#[cfg(feature = "engine")]
 mod local;
+#[cfg(feature = "engine")]
 mod none;
+#[cfg(feature = "engine")]
 mod pump;
+#[cfg(feature = "engine")]
 mod reader;
+#[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 mod tee;
-#[cfg(test)]
+#[cfg(all(test, feature = "engine"))]
 mod tests;
 
 use std::fmt::Debug;
@@ -29,8 +34,11 @@ use crate::types::{ContainerId, Outcome};
 
 pub use self::frame::{Decoded, Frame, FrameKind, HEADER, MAX_PAYLOAD, decode, encode};
 pub use self::lines::{MAX_LINE, Splitter};
+#[cfg(feature = "engine")]
 pub use self::local::{LocalDriver, LocalOptions};
+#[cfg(feature = "engine")]
 pub use self::none::NoneDriver;
+#[cfg(feature = "engine")]
 pub use self::pump::{Overflow, PumpOptions, PumpReport, finish, pump, pump_all, relay};
 pub use self::tee::{Chunk, Cut, Tee, TeeItem, TeeReader};
 

@@ -18,8 +18,11 @@ use crate::types::{Descriptor, Digest};
 mod credentials;
 #[cfg(feature = "registry")]
 pub mod http;
+#[cfg(feature = "engine")]
 pub(crate) mod index;
+#[cfg(feature = "engine")]
 pub mod layout;
+#[cfg(feature = "engine")]
 pub mod memory;
 mod provider;
 

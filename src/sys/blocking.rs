@@ -2,7 +2,7 @@
 //! several of the system calls that it is made for.
 
 use std::cell::Cell;
-#[cfg(feature = "engine")]
+#[cfg(any(feature = "engine", feature = "remote"))]
 use std::{
     pin::Pin,
     task::{Context, Poll, Waker},
@@ -48,7 +48,7 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
 
 /// Polls a future once, on a thread of the pool: what it blocks for it does here, up to the first time that it has to wait.
 /// Whoever gets it back polls it again with a waker.
-#[cfg(feature = "engine")]
+#[cfg(any(feature = "engine", feature = "remote"))]
 pub(crate) fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     let _back = Back(MAY_BLOCK.replace(true));
     future.poll(&mut Context::from_waker(Waker::noop()))
@@ -58,7 +58,7 @@ pub(crate) fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Outp
 ///
 /// # Cancel safety
 /// As the future's own, but for the part that runs on the pool: that goes on to where the future first waits.
-#[cfg(feature = "engine")]
+#[cfg(any(feature = "engine", feature = "remote"))]
 pub(crate) async fn begin_blocking<F>(future: F) -> Result<F::Output>
 where
     F: Future + Send + 'static,

@@ -2,6 +2,7 @@
 //! `unsafe` is allowed.
 
 pub(crate) mod attempt;
+#[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 pub(crate) mod blocking;
 pub(crate) mod memfd;
 pub(crate) mod pidfd;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Platform};
+use super::{DiffId, Digest, Platform};
 
 /// A media type, kept as the text it came as; unknown ones are carried, not refused.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -41,4 +41,13 @@ impl Descriptor {
             annotations: BTreeMap::new(),
         }
     }
+}
+
+/// A layer of an image: its blob, and the digest of its uncompressed tar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerRef {
+    /// The compressed blob.
+    pub descriptor: Descriptor,
+    /// What its uncompressed bytes hash to.
+    pub diff_id: DiffId,
 }

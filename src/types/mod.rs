@@ -15,7 +15,7 @@ mod reference;
 mod signal;
 
 pub use self::bytes::Bytes;
-pub use self::descriptor::{Descriptor, MediaType};
+pub use self::descriptor::{Descriptor, LayerRef, MediaType};
 pub use self::digest::{ChainId, DiffId, Digest, Hasher};
 pub use self::exit::ExitStatus;
 pub use self::filter::Filter;

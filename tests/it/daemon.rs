@@ -84,13 +84,13 @@ fn b1_tcp_on_loopback_and_elsewhere_only_by_name() -> Check {
 }
 
 /// An authority, and what it signs.
-struct Authority {
-    pem: String,
+pub struct Authority {
+    pub pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Result<Self, Stop> {
+    pub fn new() -> Result<Self, Stop> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate()?;
@@ -102,7 +102,7 @@ impl Authority {
     }
 
     /// A certificate and its key.
-    fn sign(&self) -> Result<(String, String), Stop> {
+    pub fn sign(&self) -> Result<(String, String), Stop> {
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()])?.signed_by(&key, &self.issuer)?;
         Ok((certificate.pem(), key.serialize_pem()))

@@ -412,14 +412,14 @@ async fn d2_docker_reads_and_writes_archives() -> Check {
 }
 
 /// A Docker daemon of one's own: nothing of the host's network is touched.
-struct Dockerd {
+pub struct Dockerd {
     child: std::process::Child,
-    host: String,
+    pub host: String,
     _dir: tempfile::TempDir,
 }
 
 impl Dockerd {
-    fn start() -> Result<Self, Stop> {
+    pub fn start() -> Result<Self, Stop> {
         if !crate::support::is_root() {
             return crate::frame::skip("dockerd needs root");
         }

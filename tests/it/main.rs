@@ -29,6 +29,7 @@ mod longshored;
 mod places;
 mod process;
 mod pull;
+mod remote;
 mod rows;
 mod same;
 mod storage;
@@ -62,6 +63,7 @@ const GROUPS: &[frame::Group] = &[
     api::TESTS,
     daemon::TESTS,
     same::TESTS,
+    remote::TESTS,
     hostile::TESTS,
     storage::TESTS,
     trouble::TESTS,

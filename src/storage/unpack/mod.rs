@@ -34,22 +34,14 @@ use crate::storage::files::{self, blocking, check_owner, random_name};
 use crate::storage::layer::{Applied, Limits, Processors, apply_with};
 use crate::storage::ownership::Ownership;
 use crate::storage::snapshot::{LayerTarget, SnapshotKey, Snapshotter};
-use crate::types::{ChainId, Descriptor, DiffId, Digest};
+pub use crate::types::LayerRef;
+use crate::types::{ChainId, Descriptor, Digest};
 
 /// Chunks of a blob between the network and a worker.
 const CHUNKS: usize = 16;
 
 /// A blob's bytes as they arrive.
 pub type BlobBytes = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send + 'static>>;
-
-/// A layer of an image: its blob, and the digest of its uncompressed tar.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LayerRef {
-    /// The compressed blob.
-    pub descriptor: Descriptor,
-    /// What its uncompressed bytes hash to.
-    pub diff_id: DiffId,
-}
 
 /// Where bytes of missing blobs come from.
 #[async_trait]

@@ -1,0 +1,417 @@
+//! A [`ContainerSpec`] in Docker's JSON, and back as far as Docker tells it. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::json::{flag, list, map, nonzero, objects, positive, text};
+use crate::containers::{BindMount, ContainerSpec, Limits, NetworkMode, Seccomp, Tmpfs, Ulimit};
+use crate::error::{Error, ObjectKind, Result};
+use crate::types::Bytes;
+
+/// The body of `containers/create`.
+pub(super) fn body(spec: &ContainerSpec) -> Result<Value> {
+    if spec.user_namespace {
+        let needs = "an engine in this process: the API can only take a user namespace away";
+        return Err(
+            Error::unsupported("a user namespace of its own", needs).with_object(ObjectKind::Option, "user_namespace")
+        );
+    }
+    let mut env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    env.extend(spec.env_remove.iter().cloned());
+    let mut body = json!({
+        "Image": spec.image,
+        "Env": env,
+        "User": spec.user.as_deref().unwrap_or_default(),
+        "WorkingDir": spec.working_dir,
+        "Hostname": spec.hostname.as_deref().unwrap_or_default(),
+        "Domainname": spec.domainname.as_deref().unwrap_or_default(),
+        "Tty": spec.tty,
+        "OpenStdin": spec.open_stdin,
+        // As with an engine in this process, the last writer's end is the container's.
+        "StdinOnce": spec.open_stdin,
+        "Labels": spec.labels,
+        "HostConfig": host(spec)?,
+    });
+    if let Some(command) = &spec.command {
+        body["Cmd"] = json!(command);
+    }
+    if let Some(entrypoint) = &spec.entrypoint {
+        // An empty list says nothing; one empty word resets the image's.
+        body["Entrypoint"] = if entrypoint.is_empty() {
+            json!([""])
+        } else {
+            json!(entrypoint)
+        };
+    }
+    if let Some(signal) = spec.stop_signal {
+        body["StopSignal"] = json!(signal.to_string());
+    }
+    if let Some(timeout) = spec.stop_timeout {
+        body["StopTimeout"] = json!(timeout.as_secs());
+    }
+    Ok(body)
+}
+
+fn host(spec: &ContainerSpec) -> Result<Value> {
+    let binds = spec
+        .binds
+        .iter()
+        .map(|bind| json!({"Type": "bind", "Source": bind.source, "Target": bind.target, "ReadOnly": bind.read_only}));
+    let tmpfs = spec
+        .tmpfs
+        .iter()
+        .map(|(path, made)| (path.display().to_string(), json!(tmpfs_options(made))));
+    let ulimits = spec.ulimits.iter().map(|limit| {
+        let number = |value: u64| i64::try_from(value).unwrap_or(-1);
+        json!({"Name": limit.name, "Soft": number(limit.soft), "Hard": number(limit.hard)})
+    });
+    let mut host = json!({
+        "AutoRemove": spec.auto_remove,
+        "NetworkMode": network(&spec.network),
+        "ReadonlyRootfs": spec.read_only,
+        "Init": spec.init,
+        "CapAdd": spec.cap_add,
+        "CapDrop": spec.cap_drop,
+        "GroupAdd": spec.groups,
+        "SecurityOpt": security(spec)?,
+        "Mounts": binds.collect::<Vec<_>>(),
+        "Tmpfs": tmpfs.collect::<Map<_, _>>(),
+        "Ulimits": ulimits.collect::<Vec<_>>(),
+        "OomScoreAdj": spec.oom_score_adj.unwrap_or(0),
+    });
+    if let Some((rows, columns)) = spec.tty_size {
+        host["ConsoleSize"] = json!([rows, columns]);
+    }
+    if let Some(size) = spec.shm_size {
+        host["ShmSize"] = json!(size.get());
+    }
+    if !spec.annotations.is_empty() {
+        host["Annotations"] = json!(spec.annotations);
+    }
+    if let Some(paths) = &spec.masked_paths {
+        host["MaskedPaths"] = json!(paths);
+    }
+    if let Some(paths) = &spec.readonly_paths {
+        host["ReadonlyPaths"] = json!(paths);
+    }
+    if let (Value::Object(host), Value::Object(limits)) = (&mut host, limits(&spec.limits)) {
+        host.extend(limits);
+    }
+    Ok(host)
+}
+
+/// What limits there are, and nothing of those that are not.
+pub(super) fn limits(limits: &Limits) -> Value {
+    let all = [
+        ("Memory", limits.memory.map(|memory| json!(memory.get()))),
+        (
+            "MemoryReservation",
+            limits.memory_reservation.map(|memory| json!(memory.get())),
+        ),
+        ("MemorySwap", limits.memory_swap.map(Value::from)),
+        ("MemorySwappiness", limits.memory_swappiness.map(Value::from)),
+        ("OomKillDisable", limits.oom_kill_disable.map(Value::from)),
+        ("NanoCpus", limits.nano_cpus.map(Value::from)),
+        ("CpuQuota", limits.cpu_quota_us.map(Value::from)),
+        ("CpuPeriod", limits.cpu_period_us.map(Value::from)),
+        ("CpuRealtimeRuntime", limits.cpu_rt_runtime_us.map(Value::from)),
+        ("CpuRealtimePeriod", limits.cpu_rt_period_us.map(Value::from)),
+        ("CpuShares", limits.cpu_shares.map(Value::from)),
+        ("CpusetCpus", limits.cpuset_cpus.clone().map(Value::from)),
+        ("CpusetMems", limits.cpuset_mems.clone().map(Value::from)),
+        ("PidsLimit", limits.pids.map(Value::from)),
+    ];
+    let set = all
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Value::Object(set.collect())
+}
+
+fn network(mode: &NetworkMode) -> &'static str {
+    match mode {
+        NetworkMode::None => "none",
+        NetworkMode::Host => "host",
+    }
+}
+
+fn tmpfs_options(made: &Tmpfs) -> String {
+    let all = [
+        made.size.map(|size| format!("size={}", size.get())),
+        made.mode.map(|mode| format!("mode={mode:o}")),
+        made.uid.map(|uid| format!("uid={uid}")),
+        made.gid.map(|gid| format!("gid={gid}")),
+        made.exec.then(|| "exec".to_owned()),
+    ];
+    all.into_iter().flatten().collect::<Vec<_>>().join(",")
+}
+
+fn security(spec: &ContainerSpec) -> Result<Vec<String>> {
+    let mut options = Vec::new();
+    if spec.no_new_privileges {
+        options.push("no-new-privileges".to_owned());
+    }
+    match &spec.seccomp {
+        Seccomp::Default => {}
+        Seccomp::Unconfined => options.push("seccomp=unconfined".to_owned()),
+        Seccomp::Custom(_) => {
+            let needs =
+                "an engine in this process: Docker's profiles have a form of their own, which OCI's cannot be put into";
+            return Err(Error::unsupported("a seccomp profile in the OCI form", needs)
+                .with_object(ObjectKind::Option, "seccomp"));
+        }
+    }
+    Ok(options)
+}
+
+/// What was asked for, as an inspection tells it: what the image brings counts as asked for too.
+pub(super) fn asked(info: &Value) -> ContainerSpec {
+    let (config, host) = (&info["Config"], &info["HostConfig"]);
+    let mut spec = ContainerSpec::image(text(config, "Image").unwrap_or_default());
+    spec.name = text(info, "Name").map(|name| name.trim_start_matches('/').to_owned());
+    spec.command = list(config, "Cmd");
+    spec.entrypoint = list(config, "Entrypoint");
+    (spec.env, spec.env_remove) = environment(&list(config, "Env").unwrap_or_default());
+    spec.working_dir = text(config, "WorkingDir").map(Into::into);
+    spec.user = text(config, "User");
+    spec.hostname = text(config, "Hostname");
+    spec.domainname = text(config, "Domainname");
+    spec.tty = flag(config, "Tty");
+    spec.open_stdin = flag(config, "OpenStdin");
+    spec.stdin_once = flag(config, "StdinOnce");
+    spec.labels = map(config, "Labels");
+    spec.stop_signal = text(config, "StopSignal").and_then(|name| name.parse().ok());
+    spec.stop_timeout = config["StopTimeout"].as_u64().map(Duration::from_secs);
+    take_host(host, &mut spec);
+    let binds = objects(info, "Mounts")
+        .filter(|mount| mount["Type"] == "bind")
+        .filter_map(|mount| {
+            Some(BindMount {
+                source: text(mount, "Source")?.into(),
+                target: text(mount, "Destination")?.into(),
+                read_only: !flag(mount, "RW"),
+            })
+        });
+    spec.binds = binds.collect();
+    spec
+}
+
+fn take_host(host: &Value, spec: &mut ContainerSpec) {
+    spec.auto_remove = flag(host, "AutoRemove");
+    spec.network = mode(host["NetworkMode"].as_str().unwrap_or_default());
+    spec.read_only = flag(host, "ReadonlyRootfs");
+    spec.init = flag(host, "Init");
+    spec.cap_add = list(host, "CapAdd").unwrap_or_default();
+    spec.cap_drop = list(host, "CapDrop").unwrap_or_default();
+    spec.groups = list(host, "GroupAdd").unwrap_or_default();
+    spec.oom_score_adj = nonzero(host, "OomScoreAdj").and_then(|score| i32::try_from(score).ok());
+    spec.shm_size = positive(host, "ShmSize").map(Bytes::new);
+    spec.annotations = map(host, "Annotations");
+    let paths = |key: &str| Some(list(host, key)?.into_iter().map(Into::into).collect());
+    spec.masked_paths = paths("MaskedPaths");
+    spec.readonly_paths = paths("ReadonlyPaths");
+    let tmpfs = map(host, "Tmpfs").into_iter();
+    spec.tmpfs = tmpfs
+        .map(|(path, options)| (path.into(), read_tmpfs(&options)))
+        .collect();
+    spec.ulimits = objects(host, "Ulimits").filter_map(ulimit).collect();
+    spec.limits = read_limits(host);
+    for option in list(host, "SecurityOpt").unwrap_or_default() {
+        match option.as_str() {
+            "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true" => spec.no_new_privileges = true,
+            "seccomp=unconfined" | "seccomp:unconfined" => spec.seccomp = Seccomp::Unconfined,
+            _ => {}
+        }
+    }
+    let size: Vec<u64> = objects(host, "ConsoleSize").filter_map(Value::as_u64).collect();
+    if let [rows @ 1..=65535, columns @ 1..=65535] = size[..] {
+        spec.tty_size = u16::try_from(rows).ok().zip(u16::try_from(columns).ok());
+    }
+}
+
+/// What these types have no word for is shown as none; `docs/remote.md` says so.
+pub(super) fn mode(word: &str) -> NetworkMode {
+    match word {
+        "host" => NetworkMode::Host,
+        _ => NetworkMode::None,
+    }
+}
+
+fn environment(variables: &[String]) -> (BTreeMap<String, String>, BTreeSet<String>) {
+    let (mut env, mut removed) = (BTreeMap::new(), BTreeSet::new());
+    for variable in variables {
+        match variable.split_once('=') {
+            Some((name, value)) => {
+                env.insert(name.to_owned(), value.to_owned());
+            }
+            None => {
+                removed.insert(variable.clone());
+            }
+        }
+    }
+    (env, removed)
+}
+
+fn ulimit(value: &Value) -> Option<Ulimit> {
+    let number = |key: &str| {
+        value[key]
+            .as_i64()
+            .map(|limit| u64::try_from(limit).unwrap_or(u64::MAX))
+    };
+    Some(Ulimit {
+        name: text(value, "Name")?,
+        soft: number("Soft")?,
+        hard: number("Hard")?,
+    })
+}
+
+fn read_limits(host: &Value) -> Limits {
+    Limits {
+        memory: positive(host, "Memory").map(Bytes::new),
+        memory_reservation: positive(host, "MemoryReservation").map(Bytes::new),
+        memory_swap: nonzero(host, "MemorySwap"),
+        memory_swappiness: host["MemorySwappiness"].as_u64(),
+        oom_kill_disable: host["OomKillDisable"].as_bool().filter(|disable| *disable),
+        nano_cpus: positive(host, "NanoCpus"),
+        cpu_quota_us: nonzero(host, "CpuQuota"),
+        cpu_period_us: positive(host, "CpuPeriod"),
+        cpu_rt_runtime_us: nonzero(host, "CpuRealtimeRuntime"),
+        cpu_rt_period_us: positive(host, "CpuRealtimePeriod"),
+        cpu_shares: positive(host, "CpuShares"),
+        cpuset_cpus: text(host, "CpusetCpus"),
+        cpuset_mems: text(host, "CpusetMems"),
+        pids: nonzero(host, "PidsLimit"),
+        ..Limits::default()
+    }
+}
+
+fn read_tmpfs(options: &str) -> Tmpfs {
+    let mut made = Tmpfs::default();
+    for option in options.split(',') {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        match name {
+            "size" => made.size = bytes(value).map(Bytes::new),
+            "mode" => made.mode = u32::from_str_radix(value, 8).ok(),
+            "uid" => made.uid = value.parse().ok(),
+            "gid" => made.gid = value.parse().ok(),
+            "exec" => made.exec = true,
+            _ => {}
+        }
+    }
+    made
+}
+
+/// A number in the kernel's units: `64m`.
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text.get(digits.len()..)?.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1 << 10,
+        "m" | "mb" => 1 << 20,
+        "g" | "gb" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rich() -> ContainerSpec {
+        let mut spec = ContainerSpec::image("busybox")
+            .command(["sh", "-c", "true"])
+            .env("A", "1");
+        spec.entrypoint = Some(vec!["/init".into()]);
+        spec.working_dir = Some("/tmp".into());
+        spec.user = Some("1:2".into());
+        spec.groups = vec!["audio".into()];
+        spec.hostname = Some("h".into());
+        spec.open_stdin = true;
+        spec.stdin_once = true;
+        spec.labels = BTreeMap::from([("a".into(), "b".into())]);
+        spec.annotations = BTreeMap::from([("x".into(), "y".into())]);
+        spec.stop_signal = "INT".parse().ok();
+        spec.stop_timeout = Some(Duration::from_secs(3));
+        spec.init = true;
+        spec.read_only = true;
+        spec.limits.memory = Some(Bytes::mib(64));
+        spec.limits.memory_swap = Some(-1);
+        spec.limits.nano_cpus = Some(1_500_000_000);
+        spec.limits.cpuset_cpus = Some("0".into());
+        spec.limits.pids = Some(10);
+        let tmpfs = Tmpfs {
+            size: Some(Bytes::mib(1)),
+            mode: Some(0o700),
+            uid: Some(1),
+            gid: Some(2),
+            exec: true,
+        };
+        spec.tmpfs = BTreeMap::from([("/scratch".into(), tmpfs)]);
+        spec.shm_size = Some(Bytes::mib(8));
+        spec.network = NetworkMode::Host;
+        spec.cap_add = vec!["NET_ADMIN".into()];
+        spec.cap_drop = vec!["ALL".into()];
+        spec.no_new_privileges = true;
+        spec.seccomp = Seccomp::Unconfined;
+        let unlimited = Ulimit {
+            name: "core".into(),
+            soft: 0,
+            hard: u64::MAX,
+        };
+        spec.ulimits = vec![unlimited];
+        spec.masked_paths = Some(vec!["/proc/kcore".into()]);
+        spec.readonly_paths = Some(Vec::new());
+        spec.oom_score_adj = Some(100);
+        spec.auto_remove = true;
+        spec.tty_size = Some((24, 100));
+        spec
+    }
+
+    /// An inspection shows what was sent, so reading it gives what was asked for.
+    #[test]
+    fn what_is_sent_is_what_is_read() {
+        let spec = rich();
+        let sent = body(&spec).unwrap();
+        let inspected = json!({"Config": sent, "HostConfig": sent["HostConfig"]});
+        assert_eq!(asked(&inspected), spec);
+    }
+
+    #[test]
+    fn binds_and_what_the_api_cannot_say() {
+        let bind = BindMount {
+            source: "/a:b".into(),
+            target: "/c".into(),
+            read_only: true,
+        };
+        let mut spec = ContainerSpec::image("x");
+        spec.binds = vec![bind.clone()];
+        let sent = body(&spec).unwrap();
+        assert_eq!(
+            sent["HostConfig"]["Mounts"],
+            json!([{"Type": "bind", "Source": "/a:b", "Target": "/c", "ReadOnly": true}])
+        );
+        let shown = json!({"Mounts": [
+            {"Type": "bind", "Source": "/a:b", "Destination": "/c", "RW": false},
+            {"Type": "volume", "Source": "/v", "Destination": "/d", "RW": true},
+        ]});
+        assert_eq!(asked(&shown).binds, [bind]);
+        spec.user_namespace = true;
+        assert!(body(&spec).unwrap_err().is_unsupported());
+        let reset = ContainerSpec {
+            entrypoint: Some(Vec::new()),
+            ..ContainerSpec::image("x")
+        };
+        assert_eq!(body(&reset).unwrap()["Entrypoint"], json!([""]));
+    }
+
+    #[test]
+    fn nothing_is_asked_of_what_docker_leaves_out() {
+        assert_eq!(asked(&json!({})), ContainerSpec::default());
+        let nulls = json!({"Config": {"Cmd": null, "Env": null}, "HostConfig": {"Ulimits": null, "MaskedPaths": null}});
+        assert_eq!(asked(&nulls), ContainerSpec::default());
+        assert_eq!(bytes("64m"), Some(64 << 20));
+        assert_eq!(bytes("x"), None);
+    }
+}
