@@ -8,7 +8,7 @@ use super::exec::collect;
 use super::request::progress_and_deadline;
 use super::{Container, Engine, Verb};
 use crate::containers::{AttachOptions, ContainerSpec, RemoveOptions, SlowReader};
-use crate::error::{ObjectKind, Result};
+use crate::error::{Error, ObjectKind, Result};
 use crate::images::Pull;
 use crate::progress::{Progress, ProgressEvent};
 use crate::types::{ExitStatus, ImageSource};
@@ -91,31 +91,28 @@ impl RunBuilder {
     }
 
     async fn create(&self) -> Result<Container> {
-        let mut spec = self.spec.clone();
-        if !self.is_here().await? {
-            let pull = self
-                .engine
-                .pull(&spec.image)
-                .policy(self.pull)
-                .report_to(self.progress.clone());
-            let image = pull.platform_of(&spec).await?;
-            if ImageSource::is_on_disk(&spec.image) {
-                spec.image = image.id().to_string();
+        if !self.must_pull() {
+            match self.engine.create(self.spec.clone()).await {
+                Err(error) if self.pull != Pull::Never && is_missing_image(&error) => {}
+                made => return made,
             }
+        }
+        let mut spec = self.spec.clone();
+        let pull = self
+            .engine
+            .pull(&spec.image)
+            .policy(self.pull)
+            .report_to(self.progress.clone());
+        let image = pull.platform_of(&spec).await?;
+        if ImageSource::is_on_disk(&spec.image) {
+            spec.image = image.id().to_string();
         }
         self.engine.create(spec).await
     }
 
-    /// Whether the image needs no pull: it is here, under the name or id given, and that is enough.
-    async fn is_here(&self) -> Result<bool> {
-        if matches!(self.pull, Pull::Always | Pull::Newer) || ImageSource::is_on_disk(&self.spec.image) {
-            return Ok(false);
-        }
-        match self.engine.images().inspect(&self.spec.image).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_not_found() && self.pull != Pull::Never => Ok(false),
-            Err(error) => Err(error),
-        }
+    /// Whether the image is asked for elsewhere even if it is here, under the name or id given.
+    fn must_pull(&self) -> bool {
+        matches!(self.pull, Pull::Always | Pull::Newer) || ImageSource::is_on_disk(&self.spec.image)
     }
 
     async fn start(self) -> Result<Guard> {
@@ -123,6 +120,11 @@ impl RunBuilder {
         guard.container().start().await?;
         Ok(guard)
     }
+}
+
+/// Whether a container could not be made for want of its image.
+fn is_missing_image(error: &Error) -> bool {
+    error.is_not_found() && matches!(error.object(), Some((ObjectKind::Image, _)))
 }
 
 impl IntoFuture for RunBuilder {
