@@ -422,7 +422,8 @@ fn gone<T>(answer: Result<Result<T>, oneshot::error::RecvError>) -> Result<T> {
     answer.unwrap_or_else(|_| Err(closed()))
 }
 
-fn closed() -> Error {
+/// What becomes of work whose engine ends first.
+pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Cancelled, "the engine was closed while this was under way")
 }
 

@@ -170,7 +170,7 @@ impl Shared {
     }
 
     /// The slot of a container of ours that is known by its whole id; without a look at the records.
-    fn known_slot(&self, name: &str) -> Option<(ContainerId, Arc<Slot>)> {
+    pub(crate) fn known_slot(&self, name: &str) -> Option<(ContainerId, Arc<Slot>)> {
         let id: ContainerId = name.parse().ok()?;
         let slot = lock(&self.slots).get(&id).map(Arc::clone)?;
         Some((id, slot))

@@ -4,6 +4,8 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::time::Duration;
 
+use futures_util::future::try_join;
+
 use super::exec::collect;
 use super::request::progress_and_deadline;
 use super::{Container, Engine, Verb};
@@ -65,7 +67,11 @@ impl RunBuilder {
     ///
     /// # Cancel safety
     /// A dropped call ends and removes the container.
-    pub async fn output(self) -> Result<Output> {
+    pub async fn output(mut self) -> Result<Output> {
+        if let Some(limit) = self.deadline {
+            // The wait for the end is one of its verbs.
+            self.engine = self.engine.deadline(limit);
+        }
         let (engine, deadline, image) = (self.engine.clone(), self.deadline, self.spec.image.clone());
         engine
             .within(Verb::of("run", ObjectKind::Image, &image), deadline, self.output_now())
@@ -78,8 +84,7 @@ impl RunBuilder {
         let mut attached = guard.container().attach(AttachOptions::slow(SlowReader::Keep)).await?;
         drop(attached.input.take());
         guard.container().start().await?;
-        let (stdout, stderr) = collect(&mut attached).await?;
-        let exit = guard.container().wait().await?;
+        let ((stdout, stderr), exit) = try_join(collect(&mut attached), guard.container().wait()).await?;
         guard.container().remove(RemoveOptions::force()).await?;
         guard.disarm();
         Ok(Output {
