@@ -13,6 +13,7 @@ use crate::containers::{AttachOptions, ContainerSpec, RemoveOptions, SlowReader}
 use crate::error::{Error, ObjectKind, Result};
 use crate::images::Pull;
 use crate::progress::{Progress, ProgressEvent};
+use crate::sys::blocking::onto_pool;
 use crate::types::{ExitStatus, ImageSource};
 
 /// What a container wrote and how it ended, as [`std::process::Output`].
@@ -85,6 +86,8 @@ impl RunBuilder {
         drop(attached.input.take());
         guard.container().start().await?;
         let ((stdout, stderr), exit) = try_join(collect(&mut attached), guard.container().wait()).await?;
+        // The removal blocks, and then there is only the answer.
+        onto_pool().await;
         guard.container().remove(RemoveOptions::force()).await?;
         guard.disarm();
         Ok(Output {
