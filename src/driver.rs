@@ -26,7 +26,7 @@ use tracing::instrument::WithSubscriber as _;
 pub use self::abandon::Abandon;
 pub(crate) use self::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::blocking;
+use crate::sys::blocking::{self, Polled};
 
 /// How long the driver goes on for tails after the last handle went away.
 const LINGER: Duration = Duration::from_secs(10);
@@ -262,12 +262,16 @@ impl Spawner {
         Tail { wait, cancel }
     }
 
-    /// Polls work on a thread of the pool, which may be this one, and hands it to the driver when it has to wait.
+    /// Polls work on a thread of the pool, which may be this one, and hands it to the driver when it has to wait. From there
+    /// it comes back here if it asks for that.
     fn begin(&self, mut work: Work) {
         let spawner = self.clone();
         let poll = move || {
             if blocking::poll_once(work.as_mut()).is_pending() {
-                spawner.handle.spawn(work);
+                spawner.handle.clone().spawn(Roaming {
+                    work: Some(work),
+                    spawner,
+                });
             }
         };
         if blocking::may_block() {
@@ -347,6 +351,32 @@ impl Spawner {
     }
 }
 
+/// Work on the driver that goes back to the pool when it wants to ([`blocking::onto_pool`]).
+struct Roaming {
+    work: Option<Work>,
+    spawner: Spawner,
+}
+
+impl Future for Roaming {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Some(work) = &mut self.work else {
+            return Poll::Ready(());
+        };
+        match blocking::poll_movable(work.as_mut(), context) {
+            Polled::Ready(()) => Poll::Ready(()),
+            Polled::Pending => Poll::Pending,
+            Polled::Move => {
+                if let Some(work) = self.work.take() {
+                    self.spawner.begin(work);
+                }
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
 /// A channel's receiving end as a stream.
 pub(crate) struct Received<T>(pub(crate) mpsc::Receiver<T>);
 
@@ -422,7 +452,8 @@ fn gone<T>(answer: Result<Result<T>, oneshot::error::RecvError>) -> Result<T> {
     answer.unwrap_or_else(|_| Err(closed()))
 }
 
-fn closed() -> Error {
+/// What becomes of work whose engine ends first.
+pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Cancelled, "the engine was closed while this was under way")
 }
 

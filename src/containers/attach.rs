@@ -15,11 +15,9 @@ use crate::logs::{Chunk, Cut, LogEntries, LogEntry, LogQuery, Tee, TeeItem};
 
 impl Shared {
     pub(crate) async fn attach(&self, name: &str, options: AttachOptions) -> Result<Attached> {
-        let record = self.find(name).await?;
-        self.must_be_ours(&record, "attach to")?;
-        let record = self.read(&record.id).await?;
+        let (id, slot) = self.own_slot(name, "attach to").await?;
+        let record = self.read(&id).await?;
         decide(&record.id, record.state, Verb::Attach)?;
-        let slot = self.slot(&record.id);
         let tee = match record.state.is_alive() {
             true => slot.output(),
             false => slot.next_output(),

@@ -170,7 +170,7 @@ impl Shared {
     }
 
     /// The slot of a container of ours that is known by its whole id; without a look at the records.
-    fn known_slot(&self, name: &str) -> Option<(ContainerId, Arc<Slot>)> {
+    pub(crate) fn known_slot(&self, name: &str) -> Option<(ContainerId, Arc<Slot>)> {
         let id: ContainerId = name.parse().ok()?;
         let slot = lock(&self.slots).get(&id).map(Arc::clone)?;
         Some((id, slot))
@@ -367,12 +367,12 @@ impl ContainerManager for LocalContainers {
 
     async fn attach(&self, name: &str, options: AttachOptions) -> Result<Attached> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
-        // On the driver from the first: where the log is cut, the pumps, which run there, must stand still.
-        self.0
-            .parts
-            .spawner
-            .call(async move { shared.attach(&name, options).await })
-            .await
+        let attaching = async move { shared.attach(&name, options).await };
+        match options.logs {
+            // On the driver from the first: where the log is cut, the pumps, which run there, must stand still.
+            true => self.0.parts.spawner.call(attaching).await,
+            false => self.0.parts.spawner.call_blocking(attaching).await,
+        }
     }
 
     async fn resize(&self, name: &str, rows: u16, columns: u16) -> Result<()> {

@@ -64,7 +64,7 @@ impl Shared {
                 put(&lost, what);
             }
         };
-        let exit = run_to_end(&*task, pumps, &output).await;
+        run_to_end(&*task, pumps, &output).await;
         if let Some(feeding) = feeding {
             feeding.abort();
         }
@@ -75,7 +75,7 @@ impl Shared {
         }
         let ends = output.clone();
         let ended = begin_blocking(async move {
-            let id = record.id.clone();
+            let (id, exit) = (record.id.clone(), exit_of(&*task).await);
             // Readers come to the end only when it is told: whoever has read all finds a container that has ended.
             let (mut life, before) = (slot.life.subscribe(), slot.life.borrow().ends);
             let closing = async {
@@ -189,25 +189,29 @@ impl Shared {
     }
 }
 
-async fn run_to_end(task: &dyn Task, pumps: impl Future<Output = ()>, output: &Tee) -> Exit {
+async fn run_to_end(task: &dyn Task, pumps: impl Future<Output = ()>, output: &Tee) {
     tokio::pin!(pumps);
     let mut drained = false;
-    let exit = {
-        let wait = task.wait();
-        tokio::pin!(wait);
+    {
+        let ended = task.until_ended();
+        tokio::pin!(ended);
         loop {
             tokio::select! {
-                exit = &mut wait => break exit,
+                () = &mut ended => break,
                 () = &mut pumps, if !drained => drained = true,
             }
         }
-    };
+    }
     if !drained {
         // What the pipes hold is little: no reader may keep it from the log.
         output.release();
         let _ = tokio::time::timeout(DRAIN, &mut pumps).await;
     }
-    exit.unwrap_or_else(|error| {
+}
+
+/// How it ended. Blocks for the counters of its cgroup.
+async fn exit_of(task: &dyn Task) -> Exit {
+    task.wait().await.unwrap_or_else(|error| {
         tracing::warn!(error = error.report(), "the runtime lost a container");
         Exit::new(ExitStatus::signaled(9), None)
     })

@@ -113,22 +113,21 @@ pub(crate) fn stdio(spec: &ContainerSpec) -> StdioPlan {
 /// Whether a plan can be made of what is asked for.
 pub(crate) fn check(id: &ContainerId, spec: &ContainerSpec, image: &ImageDefaults) -> Result<()> {
     let capabilities = CapabilitySet::docker().tweak(&spec.cap_add, &spec.cap_drop)?;
-    planned(id, spec, image, capabilities, None).map(drop)
+    planned(id, spec, image, capabilities).map(drop)
 }
 
 /// The whole OCI spec. `root` is left out: the storage driver's mounts stand in its place.
 pub(crate) fn oci_spec(id: &ContainerId, spec: &ContainerSpec, image: &ImageDefaults) -> Result<Spec> {
     let capabilities = CapabilitySet::docker().tweak(&spec.cap_add, &spec.cap_drop)?;
-    planned(id, spec, image, capabilities, seccomp(spec, capabilities))
+    let mut planned = planned(id, spec, image, capabilities)?;
+    // Last: builders copy what they are given, and this is the largest part by far.
+    if let (Some(linux), Some(profile)) = (planned.linux_mut(), seccomp(spec, capabilities)) {
+        linux.set_seccomp(Some(profile));
+    }
+    Ok(planned)
 }
 
-fn planned(
-    id: &ContainerId,
-    spec: &ContainerSpec,
-    image: &ImageDefaults,
-    capabilities: CapabilitySet,
-    filter: Option<LinuxSeccomp>,
-) -> Result<Spec> {
+fn planned(id: &ContainerId, spec: &ContainerSpec, image: &ImageDefaults, capabilities: CapabilitySet) -> Result<Spec> {
     let hostname = hostname(spec, id);
     let process = process(spec, image, &hostname, capabilities)?;
     let mut mounts = defaults::mounts();
@@ -145,7 +144,7 @@ fn planned(
         .process(process)
         .hostname(hostname)
         .mounts(mounts)
-        .linux(linux(spec, filter)?);
+        .linux(linux(spec)?);
     if let Some(domain) = &spec.domainname {
         builder = builder.domainname(domain);
     }
@@ -292,20 +291,18 @@ pub(crate) fn bind_mount(source: &Path, target: &Path, read_only: bool) -> Resul
         .map_err(build_error)
 }
 
-fn linux(spec: &ContainerSpec, filter: Option<LinuxSeccomp>) -> Result<Linux> {
+fn linux(spec: &ContainerSpec) -> Result<Linux> {
     let text = |paths: &Option<Vec<PathBuf>>, default: fn() -> Vec<String>| match paths {
         Some(paths) => paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
         None => default(),
     };
-    let mut builder = LinuxBuilder::default()
+    LinuxBuilder::default()
         .namespaces(namespaces(spec)?)
         .resources(resources(&spec.limits)?)
         .masked_paths(text(&spec.masked_paths, defaults::masked_paths))
-        .readonly_paths(text(&spec.readonly_paths, defaults::readonly_paths));
-    if let Some(profile) = filter {
-        builder = builder.seccomp(profile);
-    }
-    builder.build().map_err(build_error)
+        .readonly_paths(text(&spec.readonly_paths, defaults::readonly_paths))
+        .build()
+        .map_err(build_error)
 }
 
 fn seccomp(spec: &ContainerSpec, capabilities: CapabilitySet) -> Option<LinuxSeccomp> {

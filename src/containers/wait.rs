@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::local::{Life, Shared, no_such};
+use super::local::{Life, Shared, Slot, no_such};
 use super::peer;
-use super::record::Record;
+use super::record::{ExitRecord, Record};
 use super::state::ContainerState;
 use super::{ContainerExit, Exiting, WaitCondition};
+use crate::driver::closed;
 use crate::error::Result;
 use crate::events::{Event, EventKind, History as _, RING};
 use crate::types::{ContainerId, ExitStatus};
@@ -27,11 +28,13 @@ enum Waiting {
         life: watch::Receiver<Life>,
         /// The end that counts is a later one than this.
         mark: u64,
-        record: Record,
+        id: ContainerId,
+        /// How it ended before, if it did.
+        exit: Option<ExitRecord>,
     },
     /// A container of another live process.
     Peer {
-        record: Record,
+        record: Box<Record>,
         process: Option<OwnedFd>,
         /// The newest event when the wait began.
         events: u64,
@@ -41,23 +44,33 @@ enum Waiting {
 impl Shared {
     /// Registers a waiter; what comes back waits.
     pub(crate) async fn wait(self: &Arc<Self>, name: &str, condition: WaitCondition) -> Result<Exiting> {
-        let record = self.find(name).await?;
-        let (shared, waiting) = (Arc::clone(self), self.register(record, condition).await?);
-        let until = async move { shared.until(waiting, condition).await };
-        Ok(Box::pin(self.parts.spawner.call(until)))
+        match self.registered(name, condition).await? {
+            Waiting::Over(exit) => Ok(Box::pin(std::future::ready(Ok(exit)))),
+            // It needs nothing of the driver: whoever waits is woken by whoever tells.
+            Waiting::Own { life, mark, id, exit } => Ok(Box::pin(until_own(life, mark, id, exit, condition))),
+            peer @ Waiting::Peer { .. } => {
+                let shared = Arc::clone(self);
+                let until = async move { shared.until(peer, condition).await };
+                Ok(Box::pin(self.parts.spawner.call(until)))
+            }
+        }
     }
 
     /// Waits until a container has run and ended.
     pub(crate) async fn until_exited(&self, name: &str) -> Result<ContainerExit> {
-        let record = self.find(name).await?;
-        let waiting = self.register(record, WaitCondition::Exited).await?;
+        let waiting = self.registered(name, WaitCondition::Exited).await?;
         self.until(waiting, WaitCondition::Exited).await
     }
 
     /// Nothing that happens to the container after this is missed.
-    async fn register(&self, record: Record, condition: WaitCondition) -> Result<Waiting> {
+    async fn registered(&self, name: &str, condition: WaitCondition) -> Result<Waiting> {
+        if let Some((id, slot)) = self.known_slot(name) {
+            return self.register_own(id, &slot, None, condition).await;
+        }
+        let record = self.find(name).await?;
         if self.is_ours(&record) {
-            return self.register_own(record, condition).await;
+            let slot = self.slot(&record.id);
+            return self.register_own(record.id, &slot, record.body.exit, condition).await;
         }
         if let Some(exit) = settled(&record, condition) {
             return Ok(Waiting::Over(exit));
@@ -65,20 +78,26 @@ impl Shared {
         let events = self.parts.store.call(|store| store.newest()).await?;
         Ok(Waiting::Peer {
             process: first_process(&record),
-            record,
+            record: Box::new(record),
             events,
         })
     }
 
-    async fn register_own(&self, record: Record, condition: WaitCondition) -> Result<Waiting> {
-        let slot = self.slot(&record.id);
+    /// `known` is how it ended, as far as its record was read before.
+    async fn register_own(
+        &self,
+        id: ContainerId,
+        slot: &Slot,
+        known: Option<ExitRecord>,
+        condition: WaitCondition,
+    ) -> Result<Waiting> {
         let life = slot.life.subscribe();
         // Before the record is read: an end that is told while it is read must count as one to come.
         let seen = *life.borrow();
-        let record = match self.read(&record.id).await {
+        let record = match self.read(&id).await {
             Err(error) if error.is_not_found() => {
-                self.forget(&record.id);
-                return match (condition, life.borrow().exit.or(record.body.exit)) {
+                self.forget(&id);
+                return match (condition, life.borrow().exit.or(known)) {
                     (WaitCondition::Exited | WaitCondition::NotRunning, Some(exit)) => Ok(Waiting::Over(exit.into())),
                     (WaitCondition::Removed, exit) => Ok(Waiting::Over(exit.map_or_else(never_ran, Into::into))),
                     _ => Err(error),
@@ -92,18 +111,19 @@ impl Shared {
         // An end is recorded a moment before it is told: one that the record shows has been seen here.
         let untold = record.state == ContainerState::Exited && seen.finished_ns != record.body.finished_ns;
         let mark = seen.ends + u64::from(untold);
-        Ok(Waiting::Own { life, mark, record })
+        let exit = record.body.exit;
+        Ok(Waiting::Own { life, mark, id, exit })
     }
 
     async fn until(&self, waiting: Waiting, condition: WaitCondition) -> Result<ContainerExit> {
         match waiting {
             Waiting::Over(exit) => Ok(exit),
-            Waiting::Own { life, mark, record } => until_own(life, mark, &record, condition).await,
+            Waiting::Own { life, mark, id, exit } => until_own(life, mark, id, exit, condition).await,
             Waiting::Peer {
                 record,
                 process,
                 events,
-            } => self.until_peer(record, process, events, condition).await,
+            } => self.until_peer(*record, process, events, condition).await,
         }
     }
 
@@ -190,13 +210,14 @@ fn unrecorded(life: &Life, condition: WaitCondition) -> Option<ContainerExit> {
 async fn until_own(
     mut life: watch::Receiver<Life>,
     mark: u64,
-    record: &Record,
+    id: ContainerId,
+    before: Option<ExitRecord>,
     condition: WaitCondition,
 ) -> Result<ContainerExit> {
     let over = |life: &Life| life.removed || (condition != WaitCondition::Removed && life.ends > mark);
-    let gone = || no_such(record.id.as_str());
-    let life = *life.wait_for(over).await.map_err(|_| gone())?;
-    let exit = life.exit.or(record.body.exit).map(ContainerExit::from);
+    let gone = || no_such(id.as_str());
+    let life = *life.wait_for(over).await.map_err(|_| closed())?;
+    let exit = life.exit.or(before).map(ContainerExit::from);
     match condition {
         WaitCondition::Removed => Ok(exit.unwrap_or_else(never_ran)),
         WaitCondition::NextExit if life.ends <= mark => Err(gone()),

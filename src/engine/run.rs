@@ -4,13 +4,16 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::time::Duration;
 
+use futures_util::future::try_join;
+
 use super::exec::collect;
 use super::request::progress_and_deadline;
 use super::{Container, Engine, Verb};
 use crate::containers::{AttachOptions, ContainerSpec, RemoveOptions, SlowReader};
-use crate::error::{ObjectKind, Result};
+use crate::error::{Error, ObjectKind, Result};
 use crate::images::Pull;
 use crate::progress::{Progress, ProgressEvent};
+use crate::sys::blocking::onto_pool;
 use crate::types::{ExitStatus, ImageSource};
 
 /// What a container wrote and how it ended, as [`std::process::Output`].
@@ -65,7 +68,11 @@ impl RunBuilder {
     ///
     /// # Cancel safety
     /// A dropped call ends and removes the container.
-    pub async fn output(self) -> Result<Output> {
+    pub async fn output(mut self) -> Result<Output> {
+        if let Some(limit) = self.deadline {
+            // The wait for the end is one of its verbs.
+            self.engine = self.engine.deadline(limit);
+        }
         let (engine, deadline, image) = (self.engine.clone(), self.deadline, self.spec.image.clone());
         engine
             .within(Verb::of("run", ObjectKind::Image, &image), deadline, self.output_now())
@@ -78,8 +85,9 @@ impl RunBuilder {
         let mut attached = guard.container().attach(AttachOptions::slow(SlowReader::Keep)).await?;
         drop(attached.input.take());
         guard.container().start().await?;
-        let (stdout, stderr) = collect(&mut attached).await?;
-        let exit = guard.container().wait().await?;
+        let ((stdout, stderr), exit) = try_join(collect(&mut attached), guard.container().wait()).await?;
+        // The removal blocks, and then there is only the answer.
+        onto_pool().await;
         guard.container().remove(RemoveOptions::force()).await?;
         guard.disarm();
         Ok(Output {
@@ -91,31 +99,28 @@ impl RunBuilder {
     }
 
     async fn create(&self) -> Result<Container> {
-        let mut spec = self.spec.clone();
-        if !self.is_here().await? {
-            let pull = self
-                .engine
-                .pull(&spec.image)
-                .policy(self.pull)
-                .report_to(self.progress.clone());
-            let image = pull.platform_of(&spec).await?;
-            if ImageSource::is_on_disk(&spec.image) {
-                spec.image = image.id().to_string();
+        if !self.must_pull() {
+            match self.engine.create(self.spec.clone()).await {
+                Err(error) if self.pull != Pull::Never && is_missing_image(&error) => {}
+                made => return made,
             }
+        }
+        let mut spec = self.spec.clone();
+        let pull = self
+            .engine
+            .pull(&spec.image)
+            .policy(self.pull)
+            .report_to(self.progress.clone());
+        let image = pull.platform_of(&spec).await?;
+        if ImageSource::is_on_disk(&spec.image) {
+            spec.image = image.id().to_string();
         }
         self.engine.create(spec).await
     }
 
-    /// Whether the image needs no pull: it is here, under the name or id given, and that is enough.
-    async fn is_here(&self) -> Result<bool> {
-        if matches!(self.pull, Pull::Always | Pull::Newer) || ImageSource::is_on_disk(&self.spec.image) {
-            return Ok(false);
-        }
-        match self.engine.images().inspect(&self.spec.image).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_not_found() && self.pull != Pull::Never => Ok(false),
-            Err(error) => Err(error),
-        }
+    /// Whether the image is asked for elsewhere even if it is here, under the name or id given.
+    fn must_pull(&self) -> bool {
+        matches!(self.pull, Pull::Always | Pull::Newer) || ImageSource::is_on_disk(&self.spec.image)
     }
 
     async fn start(self) -> Result<Guard> {
@@ -123,6 +128,11 @@ impl RunBuilder {
         guard.container().start().await?;
         Ok(guard)
     }
+}
+
+/// Whether a container could not be made for want of its image.
+fn is_missing_image(error: &Error) -> bool {
+    error.is_not_found() && matches!(error.object(), Some((ObjectKind::Image, _)))
 }
 
 impl IntoFuture for RunBuilder {

@@ -1,5 +1,11 @@
 //! `inspect`: everything about an image.
 
+use std::collections::HashMap;
+use std::fs::{File, Metadata};
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use super::local::{LocalImages, time_of};
 use super::manifest::MAX_CONFIG;
 use super::{ImageConfig, ImageInfo};
@@ -42,15 +48,56 @@ impl LocalImages {
     /// Reads a config from the content store, and checks that it is still what it was.
     pub(super) async fn read_config(&self, descriptor: &Descriptor) -> Result<ImageConfig> {
         let file = self.parts.content.open(&descriptor.digest).await?;
-        let digest = descriptor.digest;
-        let bytes = blocking(move || read_small(file, &digest)).await?;
-        ImageConfig::parse(&bytes)
+        let (digest, configs) = (descriptor.digest, Arc::clone(&self.configs));
+        blocking(move || configs.get(file, &digest)).await
     }
 }
 
-fn read_small(file: std::fs::File, digest: &Digest) -> Result<Vec<u8>> {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
+/// Configs that were read and checked, as long as their files are as they were.
+#[derive(Debug, Default)]
+pub(super) struct Configs(Mutex<HashMap<Digest, (Stamp, ImageConfig)>>);
+
+/// How many configs are kept at most.
+const KEPT: usize = 64;
+
+/// What no change of a file leaves as it was: device, inode, size, and when it was written or changed otherwise.
+type Stamp = [i64; 7];
+
+impl Configs {
+    fn get(&self, file: File, digest: &Digest) -> Result<ImageConfig> {
+        let meta = file
+            .metadata()
+            .map_err(|error| Error::os("look at an image's config", error))?;
+        let stamp = stamp(&meta);
+        let kept = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, config)) = kept().get(digest).filter(|(of, _)| *of == stamp) {
+            return Ok(config.clone());
+        }
+        let config = ImageConfig::parse(&read_small(file, meta.len(), digest)?)?;
+        let mut kept = kept();
+        if kept.len() >= KEPT {
+            kept.clear();
+        }
+        kept.insert(*digest, (stamp, config.clone()));
+        Ok(config)
+    }
+}
+
+fn stamp(meta: &Metadata) -> Stamp {
+    [
+        meta.dev().cast_signed(),
+        meta.ino().cast_signed(),
+        meta.size().cast_signed(),
+        meta.mtime(),
+        meta.mtime_nsec(),
+        meta.ctime(),
+        meta.ctime_nsec(),
+    ]
+}
+
+fn read_small(file: File, size: u64, digest: &Digest) -> Result<Vec<u8>> {
+    // One read for all of it, and one for the end.
+    let mut bytes = Vec::with_capacity(size.min(MAX_CONFIG) as usize + 1);
     file.take(MAX_CONFIG + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| Error::os("read an image's config", error))?;

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use tokio::runtime::Builder;
 
+use super::inspect::Configs;
 use super::{
     ArchiveFormat, ByteStream, Credentials, HistoryLine, ImageInfo, ImageManager, ImageSummary, ImportRequest, Loaded,
     PrunedImages, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
@@ -41,12 +42,16 @@ pub struct LocalImagesParts {
 #[derive(Debug, Clone)]
 pub struct LocalImages {
     pub(super) parts: Arc<LocalImagesParts>,
+    pub(super) configs: Arc<Configs>,
 }
 
 impl LocalImages {
     /// A manager over these parts.
     pub fn new(parts: LocalImagesParts) -> Self {
-        Self { parts: Arc::new(parts) }
+        Self {
+            parts: Arc::new(parts),
+            configs: Arc::default(),
+        }
     }
 
     /// Removes blobs and layers that belong to no image and that nobody is fetching: what pulls that were cut off have left

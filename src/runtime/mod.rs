@@ -147,6 +147,11 @@ pub trait Task: Debug + Send + Sync + 'static {
     /// Waits for the end. Any number of callers may wait, before and after it.
     async fn wait(&self) -> Result<Exit>;
 
+    /// Waits until [`Task::wait`] need not wait any more: for whoever must choose where it reads what it answers.
+    async fn until_ended(&self) {
+        let _ = self.wait().await;
+    }
+
     /// Sets the terminal's size in rows and columns.
     ///
     /// # Errors

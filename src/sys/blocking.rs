@@ -2,17 +2,24 @@
 //! several of the system calls that it is made for.
 
 use std::cell::Cell;
-#[cfg(any(feature = "engine", feature = "remote"))]
-use std::{
-    pin::Pin,
-    task::{Context, Poll, Waker},
-};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 use crate::error::{Error, Result};
 
 thread_local! {
     /// Whether this thread runs work that may block here and now.
     static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
+    /// Whether what this thread polls can be moved to the pool, and has asked for that.
+    static MOVABLE: Cell<Movable> = const { Cell::new(Movable::No) };
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Movable {
+    No,
+    Yes,
+    Asked,
 }
 
 /// Puts back whether this thread may block.
@@ -24,7 +31,16 @@ impl Drop for Back {
     }
 }
 
-/// Whether what runs now runs on a thread of the pool, by `poll_once`.
+/// Puts back whether what this thread polls can be moved.
+struct Unmovable(Movable);
+
+impl Drop for Unmovable {
+    fn drop(&mut self) {
+        MOVABLE.set(self.0);
+    }
+}
+
+/// Whether what runs now runs on a thread of the pool, by [`poll_once`].
 pub(crate) fn may_block() -> bool {
     MAY_BLOCK.get()
 }
@@ -48,17 +64,50 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
 
 /// Polls a future once, on a thread of the pool: what it blocks for it does here, up to the first time that it has to wait.
 /// Whoever gets it back polls it again with a waker.
-#[cfg(any(feature = "engine", feature = "remote"))]
 pub(crate) fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     let _back = Back(MAY_BLOCK.replace(true));
     future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// What became of a future that was polled with [`poll_movable`].
+pub(crate) enum Polled<T> {
+    Ready(T),
+    Pending,
+    /// It wants to be polled on a thread of the pool, with [`poll_once`].
+    Move,
+}
+
+/// Polls a future that can be moved to the pool, and sees whether it wants to be.
+pub(crate) fn poll_movable<F: Future + ?Sized>(future: Pin<&mut F>, context: &mut Context<'_>) -> Polled<F::Output> {
+    let _back = Unmovable(MOVABLE.replace(Movable::Yes));
+    match future.poll(context) {
+        Poll::Ready(output) => Polled::Ready(output),
+        Poll::Pending if MOVABLE.get() == Movable::Asked => Polled::Move,
+        Poll::Pending => Polled::Pending,
+    }
+}
+
+/// Goes on on a thread of the pool, if whoever polls this can bring that about: where several things that block follow each
+/// other, and nothing waits in between. Elsewhere it does nothing.
+pub(crate) async fn onto_pool() {
+    let mut asked = false;
+    poll_fn(|context| {
+        if asked || may_block() || MOVABLE.get() == Movable::No {
+            return Poll::Ready(());
+        }
+        asked = true;
+        MOVABLE.set(Movable::Asked);
+        // Whatever polls this in between looks again.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Runs a future on the pool up to the first time that it has to wait, and from there on here.
 ///
 /// # Cancel safety
 /// As the future's own, but for the part that runs on the pool: that goes on to where the future first waits.
-#[cfg(any(feature = "engine", feature = "remote"))]
 pub(crate) async fn begin_blocking<F>(future: F) -> Result<F::Output>
 where
     F: Future + Send + 'static,
@@ -87,6 +136,26 @@ mod tests {
 
     fn here() -> std::thread::ThreadId {
         std::thread::current().id()
+    }
+
+    #[tokio::test]
+    async fn only_what_can_be_moved_asks_for_it() {
+        // Nobody could move this.
+        onto_pool().await;
+        let mut context = Context::from_waker(Waker::noop());
+        let mut work = Box::pin(async {
+            let before = here();
+            onto_pool().await;
+            (before, here())
+        });
+        assert!(matches!(poll_movable(work.as_mut(), &mut context), Polled::Move));
+        assert!(MOVABLE.get() == Movable::No);
+        let moved = tokio::task::spawn_blocking(move || poll_once(work.as_mut())).await;
+        let Ok(Poll::Ready((before, after))) = moved else {
+            panic!("it waits for something");
+        };
+        assert_eq!(before, here());
+        assert_ne!(after, here());
     }
 
     #[tokio::test]

@@ -43,7 +43,8 @@ impl CgroupsRs {
     }
 
     fn make(&self, id: &ContainerId, settings: &[Setting]) -> Result<Vec<Made>> {
-        let _guard = self.shared.lock();
+        let mut parents = self.shared.lock();
+        *parents = true;
         let mut made: Vec<Made> = Vec::new();
         for part in self.shared.parts(id) {
             let asked = |name: &&String| settings.iter().any(|setting| setting.controller == **name);
@@ -74,7 +75,7 @@ impl CgroupsRs {
             }
             if let Err(error) = done {
                 let parts: Vec<Part> = made.into_iter().map(|made| made.part).collect();
-                let _ = self.shared.unmake_locked(&parts, Instant::now());
+                let _ = self.shared.unmake(&parts, Instant::now());
                 return Err(error.with_object(ObjectKind::Cgroup, id.as_str()));
             }
         }

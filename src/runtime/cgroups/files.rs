@@ -80,7 +80,7 @@ pub(crate) fn subtree(top: &Path) -> Vec<PathBuf> {
 
 /// Removes a cgroup and what was made inside it, waiting until `deadline` for dying processes.
 pub(crate) fn remove_tree(top: &Path, deadline: Instant) -> io::Result<()> {
-    let mut pause = Duration::from_micros(200);
+    let mut pause = Duration::from_micros(50);
     loop {
         match remove_once(top) {
             Err(error) if is_busy(&error) && Instant::now() < deadline => {

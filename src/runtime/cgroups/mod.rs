@@ -1,7 +1,8 @@
 //! Limits and accounting: the [`CgroupDriver`] seam and its backends.
 //!
 //! A driver serves one owner. All its cgroups lie in one parent, `longshore-<owner>`, each named by the container's id, so
-//! that whoever finds them can tell whose they are. The parent goes with the last of them.
+//! that whoever finds them can tell whose they are. The parent goes with the driver: made and removed with each container, it
+//! would cost as much as the container's own.
 //!
 //! All calls block for at most a few milliseconds, except [`Cgroup::remove`] and [`Cgroup::kill`], which wait (bounded) for
 //! processes to be gone; call them on the blocking pool.

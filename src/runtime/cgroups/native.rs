@@ -30,8 +30,19 @@ pub(crate) struct Shared {
     parent: String,
     pub(crate) places: Places,
     /// Held while parents come and go: a parent that has just been found must not be removed as empty by another thread.
-    /// Other processes stay away while the owner lives.
-    parents: Mutex<()>,
+    /// Other processes stay away while the owner lives. Whether any was made: then they go with this.
+    parents: Mutex<bool>,
+}
+
+impl Drop for Shared {
+    /// The zygote removes the parents too, unless it is dead: then nobody else does while the owner counts as alive.
+    fn drop(&mut self) {
+        if *self.lock() {
+            for parent in self.parents() {
+                let _ = files::remove_dir(&parent);
+            }
+        }
+    }
 }
 
 impl NativeCgroups {
@@ -103,11 +114,11 @@ impl Shared {
         Arc::new(Self {
             parent,
             places,
-            parents: Mutex::new(()),
+            parents: Mutex::new(false),
         })
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, bool> {
         self.parents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -190,7 +201,8 @@ impl Shared {
 
     /// Makes the directories: version 2 always, version 1 where a limit needs it.
     fn make(&self, id: &ContainerId, settings: &[Setting]) -> Result<Vec<Part>> {
-        let _guard = self.lock();
+        let mut parents = self.lock();
+        *parents = true;
         let mut made = Vec::new();
         let needed = |home: &Home| {
             settings
@@ -199,7 +211,7 @@ impl Shared {
         };
         for home in self.homes().filter(|home| home.v2 || needed(home)) {
             if let Err(error) = self.make_in(home, id, settings, &mut made) {
-                self.unmake_locked(&made, Instant::now()).ok();
+                self.unmake(&made, Instant::now()).ok();
                 return Err(error.with_object(ObjectKind::Cgroup, id.as_str()));
             }
         }
@@ -223,11 +235,7 @@ impl Shared {
         if wants_cpuset {
             inherit_cpuset(&home.dir, &part.parent)?;
         }
-        let done = mkdir(&part.dir, false);
-        if done.is_err() {
-            files::remove_dir(&part.parent).ok();
-            return done;
-        }
+        mkdir(&part.dir, false)?;
         made.push(part);
         let part = &made[made.len() - 1];
         if wants_cpuset {
@@ -243,7 +251,11 @@ impl Shared {
         let wanted = home
             .controllers
             .iter()
-            .filter(|name| USUAL.contains(&name.as_str()) || asked(name));
+            .filter(|name| USUAL.contains(&name.as_str()) || asked(name))
+            .collect::<Vec<_>>();
+        if wanted.is_empty() {
+            return Ok(());
+        }
         let below_home = files::words(&home.dir.join("cgroup.subtree_control"));
         let below_parent = files::words(&parent.join("cgroup.subtree_control"));
         for name in wanted {
@@ -300,30 +312,13 @@ impl Shared {
         parts
     }
 
-    /// Removes a container's directories, and the parents if they were the last.
+    /// Removes a container's directories. The parents stay for the next: a cgroup is among the dearest things of a start.
     pub(crate) fn unmake(&self, parts: &[Part], deadline: Instant) -> io::Result<()> {
         let mut failed = Ok(());
         for part in parts {
             failed = files::remove_tree(&part.dir, deadline).and(failed);
         }
-        let _guard = self.lock();
-        remove_parents(parts);
         failed
-    }
-
-    pub(crate) fn unmake_locked(&self, parts: &[Part], deadline: Instant) -> io::Result<()> {
-        let done = parts
-            .iter()
-            .try_for_each(|part| files::remove_tree(&part.dir, deadline));
-        remove_parents(parts);
-        done
-    }
-}
-
-/// Other containers keep a parent: that is no error.
-fn remove_parents(parts: &[Part]) {
-    for part in parts {
-        let _ = files::remove_dir(&part.parent);
     }
 }
 

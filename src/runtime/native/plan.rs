@@ -100,10 +100,17 @@ impl Plan {
         plan.streams(launch.stdio);
         plan.set_if(launch.init, flag::INIT);
         plan.names_of_host(spec, process)?;
-        let linux = spec.linux().clone().unwrap_or_default();
-        let own_network = plan.namespaces(&linux)?;
+        let default;
+        let linux = match spec.linux() {
+            Some(linux) => linux,
+            None => {
+                default = Linux::default();
+                &default
+            }
+        };
+        let own_network = plan.namespaces(linux)?;
         plan.mounts(launch, host, own_network)?;
-        plan.linux(&linux, host)?;
+        plan.linux(linux, host)?;
         plan.seccomp(seccomp)?;
         for directory in &launch.scratch {
             plan.clean_up(b's', directory)?;

@@ -140,12 +140,8 @@ impl Task for NativeTask {
     }
 
     async fn wait(&self) -> Result<Exit> {
-        let mut exit = self.exit.clone();
-        let raw = match exit.wait_for(Option::is_some).await {
-            Ok(raw) => raw.unwrap_or(libc::SIGKILL),
-            Err(_) => (*self.exit.borrow()).unwrap_or(libc::SIGKILL),
-        };
-        let status = status(raw);
+        self.until_ended().await;
+        let status = status((*self.exit.borrow()).unwrap_or(libc::SIGKILL));
         let cgroup = self.cgroup.clone();
         let ended = self.ended.get_or_try_init(|| async move {
             let kills = match cgroup {
@@ -155,6 +151,12 @@ impl Task for NativeTask {
             Ok::<_, Error>(Exit::new(status, kills.map(|kills| kills > 0)))
         });
         ended.await.copied()
+    }
+
+    async fn until_ended(&self) {
+        // A zygote that is gone tells nothing any more.
+        let mut exit = self.exit.clone();
+        let _ = exit.wait_for(Option::is_some).await;
     }
 
     async fn resize(&self, rows: u16, columns: u16) -> Result<()> {

@@ -32,6 +32,18 @@ pub(crate) fn tree(path: &Path) -> Result<()> {
     }
 }
 
+/// Deletes of overlay's scratch directory what the kernel makes there at a mount (a volatile one leaves a file in three
+/// directories within each other), if it holds nothing else: without a look at what there is. The rest is for [`tree`].
+pub(crate) fn scratch(work: &Path) {
+    let _ = fs::remove_file(work.join("work/incompat/volatile/dirty"));
+    for part in ["work/incompat/volatile", "work/incompat", "work", ""] {
+        match fs::remove_dir(work.join(part)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return,
+            _ => {}
+        }
+    }
+}
+
 fn clear(top: &Path, dir: &Path, depth: usize) -> io::Result<()> {
     let entries = match fs::read_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
@@ -83,6 +95,26 @@ fn unlock(dir: &Path, work: impl Fn() -> io::Result<()>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scratch_of_an_overlay_goes_if_it_is_as_the_kernel_makes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = dir.path().join("w");
+        for shape in ["w", "w/work", "w/work/incompat/volatile"] {
+            fs::create_dir_all(dir.path().join(shape)).unwrap();
+            if shape.ends_with("volatile") {
+                fs::write(dir.path().join(shape).join("dirty"), "").unwrap();
+            }
+            scratch(&work);
+            assert!(!work.exists(), "{shape}");
+        }
+        fs::create_dir_all(work.join("work/incompat/volatile")).unwrap();
+        fs::write(work.join("work/#1"), "").unwrap();
+        scratch(&work);
+        assert!(work.join("work/#1").exists());
+        tree(&work).unwrap();
+        assert!(!work.exists());
+    }
 
     #[test]
     fn deep_trees_go() {

@@ -421,9 +421,12 @@ impl Records {
         }
         // In place: nobody looks for it any more but by its key, which goes last.
         if let Some(record) = files::read(&claim.join("record"))?.and_then(|text| Record::parse(&text)) {
+            super::delete::scratch(&self.work(&record.tree));
             for path in self.trees_of(&record) {
                 self.delete(&path)?;
             }
+            // Mostly all that the claim holds.
+            found(fs::remove_file(claim.join("record"))).map_err(|e| Error::os("remove snapshot record", e))?;
         }
         super::delete::tree(&claim)?;
         Ok(Outcome::Done)
