@@ -26,6 +26,7 @@ pub fn container(info: &ContainerInfo) -> Value {
         "Mounts": info.spec.binds.iter().map(mount).collect::<Vec<_>>(),
         "Config": config(info),
         "Ownership": info.ownership,
+        "OwnershipMeaning": info.ownership_meaning(),
     })
 }
 

@@ -5,5 +5,5 @@ mod compile;
 mod profile;
 mod rules;
 
-pub use self::compile::{compile, compile_cached};
+pub use self::compile::{compile, compile_cached, squashed_cached};
 pub use self::profile::default_profile;
