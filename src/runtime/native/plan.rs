@@ -419,7 +419,9 @@ impl Plan {
             )));
         };
         let mut record = root_record(root)?;
-        record.attributes |= options::NO_DEV;
+        if !launch.privileged {
+            record.attributes |= options::NO_DEV;
+        }
         record.flags |= mount::ID_MAP;
         self.record(record)?;
         for mount in launch.spec.mounts().as_deref().unwrap_or(&[]) {
@@ -432,7 +434,7 @@ impl Plan {
             let foreign_network = !own_network && (host.bind_devices || self.has(flag::OWN_USERNS));
             let mut record = spec_record(mount, target, options, host, foreign_network)?;
             let is_dev = record.strings[0] == b"/dev" && record.kind == mount::FILESYSTEM;
-            if is_dev || !devices {
+            if !launch.privileged && (is_dev || !devices) {
                 no_devices(&mut record);
             }
             self.set_if(is_dev, flag::FILL_DEV);
@@ -701,7 +703,9 @@ fn spec_record(
         "sysfs" => Ok(filesystem(kind, Vec::new(), target)),
         "cgroup" | "cgroup2" if host.cgroup_v2 => {
             let mut record = filesystem("cgroup2", Vec::new(), target);
-            record.attributes |= options::READ_ONLY;
+            if !options.writable {
+                record.attributes |= options::READ_ONLY;
+            }
             Ok(record)
         }
         // Version 1 has a hierarchy per controller, none of which is a container's to see.
