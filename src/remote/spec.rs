@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::json::{flag, list, map, nonzero, objects, positive, text};
-use crate::containers::{BindMount, ContainerSpec, Limits, NetworkMode, Seccomp, SeccompProfile, Tmpfs, Ulimit};
+use crate::containers::{
+    BindMount, ContainerSpec, Limits, NamespaceMode, NetworkMode, Seccomp, SeccompProfile, Tmpfs, Ulimit,
+};
 use crate::error::{Error, ObjectKind, Result};
 use crate::types::Bytes;
 
@@ -69,7 +71,11 @@ fn host(spec: &ContainerSpec) -> Result<Value> {
     });
     let mut host = json!({
         "AutoRemove": spec.auto_remove,
-        "NetworkMode": network(&spec.network),
+        "NetworkMode": spec.network.to_string(),
+        "PidMode": word(&spec.pid_mode),
+        "IpcMode": word(&spec.ipc_mode),
+        "UTSMode": word(&spec.uts_mode),
+        "CgroupnsMode": word(&spec.cgroup_mode),
         "ReadonlyRootfs": spec.read_only,
         "Init": spec.init,
         "Privileged": spec.privileged,
@@ -130,10 +136,11 @@ pub(super) fn limits(limits: &Limits) -> Value {
     Value::Object(set.collect())
 }
 
-fn network(mode: &NetworkMode) -> &'static str {
+/// Docker has no word for a private namespace of some kinds.
+fn word(mode: &NamespaceMode) -> String {
     match mode {
-        NetworkMode::None => "none",
-        NetworkMode::Host => "host",
+        NamespaceMode::Private => String::new(),
+        mode => mode.to_string(),
     }
 }
 
@@ -202,6 +209,14 @@ pub(super) fn asked(info: &Value) -> ContainerSpec {
 fn take_host(host: &Value, spec: &mut ContainerSpec) {
     spec.auto_remove = flag(host, "AutoRemove");
     spec.network = mode(host["NetworkMode"].as_str().unwrap_or_default());
+    let mode = |key: &str| {
+        host[key]
+            .as_str()
+            .and_then(|word| word.parse().ok())
+            .unwrap_or_default()
+    };
+    (spec.pid_mode, spec.ipc_mode) = (mode("PidMode"), mode("IpcMode"));
+    (spec.uts_mode, spec.cgroup_mode) = (mode("UTSMode"), mode("CgroupnsMode"));
     spec.read_only = flag(host, "ReadonlyRootfs");
     spec.init = flag(host, "Init");
     spec.privileged = flag(host, "Privileged");
@@ -242,7 +257,10 @@ fn take_host(host: &Value, spec: &mut ContainerSpec) {
 pub(super) fn mode(word: &str) -> NetworkMode {
     match word {
         "host" => NetworkMode::Host,
-        _ => NetworkMode::None,
+        word => match word.strip_prefix("container:") {
+            Some(name) => NetworkMode::Container(name.to_owned()),
+            None => NetworkMode::None,
+        },
     }
 }
 

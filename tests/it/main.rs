@@ -26,6 +26,7 @@ mod kills;
 mod layout;
 mod life;
 mod longshored;
+mod namespaces;
 mod places;
 mod process;
 mod pull;
@@ -49,6 +50,7 @@ const GROUPS: &[frame::Group] = &[
     host::TESTS,
     places::TESTS,
     userns::TESTS,
+    namespaces::TESTS,
     process::TESTS,
     squash::TESTS,
     life::TESTS,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources};
 use tokio::io::Interest;
 use tokio::sync::oneshot;
 
@@ -18,7 +18,7 @@ use super::task::{Inside, NativeTask};
 use super::zygote::{self, ExitWatch, Reply, Zygote};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::cgroups::{Cgroup, CgroupDriver};
-use crate::runtime::{Launch, Started, StdioPlan, Task};
+use crate::runtime::{Launch, SharedNamespace, Started, StdioPlan, Task};
 use crate::sys::blocking::blocking;
 use crate::sys::socket::Received;
 use crate::sys::{pidfd, poll, socket};
@@ -58,6 +58,7 @@ struct Asked {
     stdio: Stdio,
     names: Names,
     namespaces: u32,
+    own_processes: bool,
     root: [u32; 2],
     cgroup: Option<Arc<dyn Cgroup>>,
     warnings: Vec<String>,
@@ -144,7 +145,19 @@ impl Job {
         let req = self.zygote.request();
         let exit = self.zygote.watch_exit(req);
         let reply = {
-            let (positions, fds) = ends.positions(cgroup.as_deref());
+            let (mut positions, mut fds) = ends.positions(cgroup.as_deref());
+            for shared in &launch.shared {
+                let (place, fd) = match shared {
+                    SharedNamespace::Of(LinuxNamespaceType::Pid, fd) => (0, fd),
+                    SharedNamespace::Of(LinuxNamespaceType::Ipc, fd) => (1, fd),
+                    SharedNamespace::Of(LinuxNamespaceType::Network, fd) => (2, fd),
+                    SharedNamespace::SharedMemory(fd) => (3, fd),
+                    // The plan has refused all others.
+                    _ => continue,
+                };
+                positions.shared[place] = fds.len() as u32;
+                fds.push(fd.as_fd());
+            }
             let blob = plan.clone().encode(positions);
             self.zygote.send_blocking(req, op::START, &blob, &fds)?
         };
@@ -160,6 +173,7 @@ impl Job {
             stdio,
             names,
             namespaces: plan.all_namespaces(),
+            own_processes: plan.own_processes(),
             root: plan.root(),
             cgroup,
             warnings,
@@ -197,6 +211,7 @@ impl Asked {
             exit: self.exit,
             host: self.host,
             namespaces: self.namespaces,
+            own_processes: self.own_processes,
             root: self.root,
         };
         match outcome.and_then(|setup| child.known(setup)) {
@@ -282,6 +297,7 @@ struct Child {
     exit: ExitWatch,
     host: Host,
     namespaces: u32,
+    own_processes: bool,
     root: [u32; 2],
 }
 
@@ -323,6 +339,7 @@ impl Child {
             Inside {
                 host: self.host,
                 namespaces: self.namespaces,
+                own_processes: self.own_processes,
                 root: self.root,
             },
         ));
