@@ -69,6 +69,22 @@ const GROUPS: &[frame::Group] = &[
     trouble::TESTS,
 ];
 
+/// Those that are run a second time, on a root which they share with others.
+const SHARING: &[frame::Group] = &[
+    host::TESTS,
+    userns::TESTS,
+    process::TESTS,
+    life::TESTS,
+    idle::TESTS,
+    exec::TESTS,
+    verbs::TESTS,
+    images::TESTS,
+    system::TESTS,
+    api::TESTS,
+    remote::TESTS,
+    trouble::TESTS,
+];
+
 const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo), ("pull-once", pull::role_pull)];
 
 fn main() {
@@ -92,12 +108,8 @@ fn main() {
     let _ = support::image::shared();
     faults::warm_up();
     let company = support::company::start(faults::fill).expect("company");
-    // With company, those that need no root of their own; else all.
-    let groups = if company.is_some() {
-        &[process::TESTS, life::TESTS][..]
-    } else {
-        GROUPS
-    };
+    // With company, those with tests that need no root of their own; else all.
+    let groups = if company.is_some() { SHARING } else { GROUPS };
     let conclusion = libtest_mimic::run(&Arguments::from_args(), frame::trials(groups));
     if let Some(company) = company
         && let Err(stop) = company.finish(faults::no_container_left)
