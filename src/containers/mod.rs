@@ -74,6 +74,8 @@ mod until;
 #[cfg(feature = "engine")]
 mod update;
 #[cfg(feature = "engine")]
+mod users;
+#[cfg(feature = "engine")]
 mod validate;
 mod views;
 #[cfg(feature = "engine")]
@@ -103,3 +105,4 @@ pub use self::views::{
     Attached, BlockStats, BoxStream, ContainerExit, ContainerInfo, ContainerSummary, CpuStats, Created, Exec, ExecInfo,
     Exiting, Input, MemoryStats, PidsStats, Pruned, Stats, Top,
 };
+pub use crate::runtime::native::seccomp::SeccompProfile;

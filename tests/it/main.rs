@@ -32,6 +32,7 @@ mod pull;
 mod remote;
 mod rows;
 mod same;
+mod squash;
 mod storage;
 mod support;
 mod system;
@@ -49,6 +50,7 @@ const GROUPS: &[frame::Group] = &[
     places::TESTS,
     userns::TESTS,
     process::TESTS,
+    squash::TESTS,
     life::TESTS,
     idle::TESTS,
     exec::TESTS,

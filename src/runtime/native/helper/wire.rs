@@ -161,10 +161,12 @@ pub(crate) enum Section {
     Cleanup,
     /// Of a container with a user namespace of its own: the texts of its `uid_map` and `gid_map`.
     IdMaps,
+    /// Where one id is mapped: the filter of a program that runs as root, in the place of [`Self::Seccomp`].
+    Squash,
 }
 
 /// How many sections there are.
-pub(crate) const SECTIONS: usize = 16;
+pub(crate) const SECTIONS: usize = 17;
 
 /// Positions in [`Section::Fixed`].
 pub(crate) mod field {
@@ -210,7 +212,6 @@ pub(crate) mod flag {
     pub(crate) const HAS_CAPS: u32 = 1 << 8;
     /// `/dev` is a tmpfs of the plan: fill it.
     pub(crate) const FILL_DEV: u32 = 1 << 9;
-    pub(crate) const HAS_SECCOMP: u32 = 1 << 10;
     /// All capabilities are wanted, that is those that the helper has.
     pub(crate) const ALL_CAPS: u32 = 1 << 13;
     /// The container has a user namespace of its own.
