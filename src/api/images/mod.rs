@@ -14,6 +14,7 @@ mod tag;
 
 #[cfg(test)]
 pub(super) use self::inspect::body as inspect_body;
+pub(super) use self::archive::reference;
 pub(super) use self::list::{add_usage, known, summary};
 pub(super) use self::manifests::manifest_of;
 use super::router::{Route, routes};

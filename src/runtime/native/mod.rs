@@ -8,6 +8,7 @@ mod options;
 mod plan;
 #[cfg(feature = "engine")]
 mod privileged;
+pub(crate) mod sight;
 pub mod seccomp;
 mod start;
 mod step;
