@@ -14,7 +14,12 @@ use crate::images::{ExtendRequest, RunConfig};
 use crate::types::ImageId;
 
 impl Shared {
-    pub(crate) async fn commit(self: &Arc<Self>, name: &str, options: CommitOptions, cancel: &Cancel) -> Result<ImageId> {
+    pub(crate) async fn commit(
+        self: &Arc<Self>,
+        name: &str,
+        options: CommitOptions,
+        cancel: &Cancel,
+    ) -> Result<ImageId> {
         let record = self.find(name).await?;
         self.must_be_ours(&record, Verb::Commit.as_str())?;
         let request = self.request(&record, &options).await?;
@@ -108,7 +113,12 @@ fn config_of(spec: &ContainerSpec, image: RunConfig) -> RunConfig {
             None => env.push(pair),
         }
     }
-    env.retain(|pair| !spec.env_remove.iter().any(|name| pair.split('=').next() == Some(name.as_str())));
+    env.retain(|pair| {
+        !spec
+            .env_remove
+            .iter()
+            .any(|name| pair.split('=').next() == Some(name.as_str()))
+    });
     config.env = (!env.is_empty()).then_some(env);
     if let Some(dir) = &spec.working_dir {
         config.working_dir = Some(dir.to_string_lossy().into_owned());
@@ -139,7 +149,7 @@ mod tests {
             ..RunConfig::default()
         };
         let mut spec = ContainerSpec::image("x").env("B", "new").env("D", "4").label("l", "v");
-        spec.env_remove = vec!["C".into()];
+        spec.env_remove = ["C".to_owned()].into();
         let config = config_of(&spec, image.clone());
         assert_eq!(config.env, words(&["A=1", "B=new", "D=4"]));
         assert_eq!((config.cmd, config.entrypoint), (words(&["old"]), words(&["/init"])));

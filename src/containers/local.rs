@@ -14,9 +14,9 @@ use super::record::{ExitRecord, Record};
 use super::stdin::Stdin;
 use super::stubs;
 use super::{
-    AttachOptions, Attached, BoxStream, CommitOptions, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created,
-    Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned, RemoveOptions, Stats, StatsOptions, StopOptions,
-    Top, WaitCondition,
+    AttachOptions, Attached, BoxStream, CommitOptions, ContainerInfo, ContainerManager, ContainerSpec,
+    ContainerSummary, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned, RemoveOptions, Stats,
+    StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::driver::Spawner;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -446,11 +446,7 @@ impl ContainerManager for LocalContainers {
 
     async fn diff(&self, name: &str) -> Result<Vec<Change>> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
-        self.0
-            .parts
-            .spawner
-            .call(async move { shared.diff(&name).await })
-            .await
+        self.0.parts.spawner.call(async move { shared.diff(&name).await }).await
     }
 
     async fn export(&self, name: &str) -> Result<ByteStream> {

@@ -4,14 +4,16 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 
-use super::options::{AttachOptions, CommitOptions, ExecSpec, ListOptions, RemoveOptions, StatsOptions, StopOptions, WaitCondition};
+use super::options::{
+    AttachOptions, CommitOptions, ExecSpec, ListOptions, RemoveOptions, StatsOptions, StopOptions, WaitCondition,
+};
 use super::spec::{ContainerSpec, Limits};
 use super::views::{
     Attached, BoxStream, ContainerInfo, ContainerSummary, Created, Exec, ExecInfo, Exiting, Pruned, Stats, Top,
 };
 use crate::error::{Error, Result};
-use crate::logs::{LogEntries, LogQuery};
 use crate::images::ByteStream;
+use crate::logs::{LogEntries, LogQuery};
 use crate::types::{Change, ExitStatus, Filter, ImageId, Outcome, Signal};
 
 /// What an engine can do with containers. Every verb has a default body that answers `Unsupported`, so that a new verb

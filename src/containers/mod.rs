@@ -91,7 +91,8 @@ pub(crate) use self::etc::FILES as ETC_FILES;
 pub(crate) use self::local::{LocalContainers, Parts};
 pub use self::manager::ContainerManager;
 pub use self::options::{
-    AttachOptions, CommitOptions, ExecSpec, ListOptions, RemoveOptions, SlowReader, StatsOptions, StopOptions, WaitCondition,
+    AttachOptions, CommitOptions, ExecSpec, ListOptions, RemoveOptions, SlowReader, StatsOptions, StopOptions,
+    WaitCondition,
 };
 #[cfg(feature = "remote")]
 pub(crate) use self::output::{chunks, reader};

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Engine, Image};
 use super::exec::ExecBuilder;
+use super::{Engine, Image};
 use crate::containers::{
-    AttachOptions, Attached, BoxStream, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, ExecSpec, Exiting, Limits,
-    RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
+    AttachOptions, Attached, BoxStream, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, ExecSpec,
+    Exiting, Limits, RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::error::Result;
-use crate::logs::{LogEntries, LogQuery};
 use crate::images::ByteStream;
+use crate::logs::{LogEntries, LogQuery};
 use crate::types::{Change, ContainerId, Outcome, Signal};
 
 /// A handle on a container. Cheap to clone; dropping it changes nothing, except that the last handle of an engine ends its

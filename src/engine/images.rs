@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use crate::driver::Spawner;
 use crate::error::Result;
 use crate::images::{
-    ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageInfo, ImageManager, ImageSummary, ImportRequest, Loaded,
-    PrunedImages, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
+    ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageInfo, ImageManager, ImageSummary,
+    ImportRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
 };
 use crate::progress::Progress;
 use crate::storage::snapshot::Snapshotter;

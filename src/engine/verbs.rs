@@ -13,16 +13,16 @@ use tracing::{Instrument as _, Span};
 
 use super::Managers;
 use crate::containers::{
-    AttachOptions, Attached, BoxStream, CommitOptions, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created,
-    Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned, RemoveOptions, Stats, StatsOptions, StopOptions,
-    Top, WaitCondition,
+    AttachOptions, Attached, BoxStream, CommitOptions, ContainerInfo, ContainerManager, ContainerSpec,
+    ContainerSummary, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned, RemoveOptions, Stats,
+    StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::driver::Clock;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::events::EventStream;
 use crate::images::{
-    ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageInfo, ImageManager, ImageSummary, ImportRequest, Loaded,
-    PrunedImages, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
+    ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageInfo, ImageManager, ImageSummary,
+    ImportRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
 };
 use crate::logs::{LogEntries, LogQuery};
 #[cfg(feature = "network")]

@@ -38,6 +38,7 @@ impl LocalImages {
         let layer = on_thread(layer, move |inflow| take(&Taker::new(content, holder)?, inflow)).await?;
         let new = (layer.digest != Digest::of(&[0; EMPTY])).then_some(layer);
         add_step(&mut config, request, new.as_ref(), SystemTime::now())?;
+        let config_chain = config.chain();
         let bytes = json_bytes(&config)?;
         let described = Descriptor::of(CONFIG, &bytes);
         let below = base.layers.iter().map(|layer| in_oci_words(&layer.descriptor));
@@ -48,6 +49,9 @@ impl LocalImages {
         let chosen = chosen_of(json_bytes(&manifest)?)?;
         let all = [&described, &chosen.blob.descriptor].into_iter().chain(&layers);
         nodes.extend(all.map(|descriptor| Node::blob(&descriptor.digest)));
+        let top = config_chain.map(|chain| Node::snapshot(&chain));
+        // From here on, so that nothing of it stays where this future is dropped.
+        held.add(nodes.iter().cloned().chain(top).collect());
         self.hold(&lease, nodes.clone()).await?;
         let config = ManifestBlob {
             descriptor: described,

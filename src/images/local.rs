@@ -8,8 +8,8 @@ use tokio::runtime::Builder;
 
 use super::inspect::Configs;
 use super::{
-    ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageInfo, ImageManager, ImageSummary, ImportRequest, Loaded,
-    PrunedImages, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
+    ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageInfo, ImageManager, ImageSummary,
+    ImportRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
 };
 use crate::error::{Error, Result};
 use crate::events::{Event, EventKind};

@@ -21,7 +21,11 @@ pub(crate) fn with_changes(mut config: RunConfig, instructions: &[String]) -> Re
 }
 
 fn first_word(instruction: &str) -> String {
-    instruction.split_whitespace().next().unwrap_or_default().to_ascii_uppercase()
+    instruction
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .to_ascii_uppercase()
 }
 
 /// Fills in what `over` does not say.

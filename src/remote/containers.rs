@@ -14,14 +14,14 @@ use super::json::{self, flag, list, required, stamp, text, text_or_empty};
 use super::pieces::{self, Lines};
 use super::{logs, spec, stats};
 use crate::containers::{
-    AttachOptions, Attached, BoxStream, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec, ContainerState,
-    ContainerSummary, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned, RemoveOptions, Stats,
-    StatsOptions, StopOptions, Top, WaitCondition,
+    AttachOptions, Attached, BoxStream, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec,
+    ContainerState, ContainerSummary, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned,
+    RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
-use crate::logs::{LogEntries, LogQuery};
 use crate::images::ByteStream;
-use crate::types::{Change, ChangeKind, ExitStatus, ImageId, Filter, Outcome, Signal};
+use crate::logs::{LogEntries, LogQuery};
+use crate::types::{Change, ChangeKind, ExitStatus, Filter, ImageId, Outcome, Signal};
 
 /// How often it is looked whether a command has ended: at first, and at most.
 const LOOK: Duration = Duration::from_millis(5);
@@ -264,7 +264,10 @@ impl ContainerManager for Containers {
         let said = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         ask = ask.with_some("author", said(&options.author));
         ask = ask.with_some("comment", said(&options.message));
-        ask = options.changes.iter().fold(ask, |ask, change| ask.with("changes", change));
+        ask = options
+            .changes
+            .iter()
+            .fold(ask, |ask, change| ask.with("changes", change));
         let config = serde_json::to_value(&options.config)
             .map_err(|error| Error::internal("a config that is no JSON").with_source(error))?;
         let client = self.0.clone();

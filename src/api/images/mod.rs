@@ -12,9 +12,9 @@ mod push;
 mod remove;
 mod tag;
 
+pub(super) use self::archive::reference;
 #[cfg(test)]
 pub(super) use self::inspect::body as inspect_body;
-pub(super) use self::archive::reference;
 pub(super) use self::list::{add_usage, known, summary};
 pub(super) use self::manifests::manifest_of;
 use super::router::{Route, routes};

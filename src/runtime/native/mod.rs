@@ -8,8 +8,8 @@ mod options;
 mod plan;
 #[cfg(feature = "engine")]
 mod privileged;
-pub(crate) mod sight;
 pub mod seccomp;
+pub(crate) mod sight;
 mod start;
 mod step;
 mod task;

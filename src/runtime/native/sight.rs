@@ -47,7 +47,12 @@ impl ZygoteSight {
         socket::send(socket.as_fd(), *request, &[fd])?;
         let mut reply = vec![0u8; REPLY];
         let received = socket::receive(socket.as_fd(), &mut reply)?;
-        let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "the process that looks at files for us has ended");
+        let gone = || {
+            io::Error::new(
+                io::ErrorKind::BrokenPipe,
+                "the process that looks at files for us has ended",
+            )
+        };
         let (head, value) = reply
             .get(..received.len)
             .and_then(|reply| reply.split_first_chunk::<4>())
@@ -73,7 +78,10 @@ impl ZygoteSight {
         self.maps.get_or_init(|| {
             let pid = self.runtime.info().map(|info| info.pid);
             let read = |file: &str| {
-                let text = pid.as_ref().ok().and_then(|pid| fs::read_to_string(format!("/proc/{pid}/{file}")).ok());
+                let text = pid
+                    .as_ref()
+                    .ok()
+                    .and_then(|pid| fs::read_to_string(format!("/proc/{pid}/{file}")).ok());
                 IdRange::parse_map(&text.unwrap_or_default())
             };
             [read("uid_map"), read("gid_map")]
@@ -111,7 +119,9 @@ fn head(kind: u32, flags: u32) -> [u8; look::HEAD] {
 
 /// What an id of the host is in a user namespace.
 fn inside(ranges: &[IdRange], id: u32) -> u32 {
-    let range = ranges.iter().find(|range| id >= range.outside && id - range.outside < range.count);
+    let range = ranges
+        .iter()
+        .find(|range| id >= range.outside && id - range.outside < range.count);
     range.map_or(NOBODY, |range| range.inside + (id - range.outside))
 }
 
@@ -122,6 +132,9 @@ mod tests {
     #[test]
     fn ids_go_back_through_the_map() {
         let map = IdRange::parse_map("0 1000 1\n1 100000 65536\n");
-        assert_eq!([1000, 100_000, 165_535, 0, 165_536].map(|id| inside(&map, id)), [0, 1, 65_536, NOBODY, NOBODY]);
+        assert_eq!(
+            [1000, 100_000, 165_535, 0, 165_536].map(|id| inside(&map, id)),
+            [0, 1, 65_536, NOBODY, NOBODY]
+        );
     }
 }
