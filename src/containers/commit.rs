@@ -105,20 +105,14 @@ fn config_of(spec: &ContainerSpec, image: RunConfig) -> RunConfig {
     if let Some(command) = &spec.command {
         config.cmd = Some(command.clone());
     }
-    let mut env = config.env.take().unwrap_or_default();
-    for (name, value) in &spec.env {
-        let pair = format!("{name}={value}");
-        match env.iter_mut().find(|old| old.split('=').next() == Some(name.as_str())) {
-            Some(old) => *old = pair,
-            None => env.push(pair),
-        }
-    }
-    env.retain(|pair| {
-        !spec
-            .env_remove
-            .iter()
-            .any(|name| pair.split('=').next() == Some(name.as_str()))
-    });
+    // The container's own first, as Docker has it.
+    let of_image = config.env.take().unwrap_or_default();
+    let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+    let kept = of_image
+        .into_iter()
+        .filter(|pair| !spec.env.contains_key(&name(pair)) && !spec.env_remove.contains(&name(pair)));
+    let own = spec.env.iter().map(|(name, value)| format!("{name}={value}"));
+    let env: Vec<String> = own.chain(kept).collect();
     config.env = (!env.is_empty()).then_some(env);
     if let Some(dir) = &spec.working_dir {
         config.working_dir = Some(dir.to_string_lossy().into_owned());
@@ -151,7 +145,7 @@ mod tests {
         let mut spec = ContainerSpec::image("x").env("B", "new").env("D", "4").label("l", "v");
         spec.env_remove = ["C".to_owned()].into();
         let config = config_of(&spec, image.clone());
-        assert_eq!(config.env, words(&["A=1", "B=new", "D=4"]));
+        assert_eq!(config.env, words(&["B=new", "D=4", "A=1"]));
         assert_eq!((config.cmd, config.entrypoint), (words(&["old"]), words(&["/init"])));
         assert_eq!((config.on_build, config.user.as_deref()), (None, Some("app")));
         let config = config_of(&ContainerSpec::image("x").entrypoint(["sh"]).user("0"), image);
