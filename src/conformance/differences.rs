@@ -331,6 +331,17 @@ impl Suite<'_> {
         self.from_nothing().await;
     }
 
+    pub(super) async fn list_of_changes(&self) -> Vec<Change> {
+        let chains = self.stack(&[base(), top()]).await;
+        let tree = self.writable("written", Some(&chains[1])).await;
+        change(&tree.path(), matches!(self.ownership, Ownership::Direct));
+        let changes = self.reader("written").await.changes().expect("changes");
+        drop(tree);
+        self.discard("written").await;
+        self.remove(&chains).await;
+        changes
+    }
+
     async fn put_on_parent(&self, parent: &ChainId, tar: &[u8], expect: &Tree) {
         let (chain, _) = self.layer(Some(parent), tar).await;
         let tree = self.writable("again", Some(&chain)).await;

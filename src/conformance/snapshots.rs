@@ -61,6 +61,24 @@ pub async fn snapshotter(snapshotter: &dyn Snapshotter, mounter: &dyn Mounter, o
     assert_eq!(snapshotter.active().await.expect("active"), Vec::<String>::new());
 }
 
+/// What a snapshotter tells of a writable snapshot after the suite's changes, by path: two backends must agree. Times are not
+/// among it, as those of a run are its own.
+///
+/// # Panics
+/// Where the snapshotter does not behave.
+pub async fn differences_of(
+    snapshotter: &dyn Snapshotter,
+    mounter: &dyn Mounter,
+    ownership: &Ownership,
+) -> Vec<crate::types::Change> {
+    let suite = Suite {
+        snapshotter,
+        mounter,
+        ownership,
+    };
+    suite.list_of_changes().await
+}
+
 impl Suite<'_> {
     /// Unpacks a layer on top of another.
     pub(super) async fn layer(&self, parent: Option<&ChainId>, tar: &[u8]) -> (ChainId, Applied) {

@@ -8,7 +8,7 @@ use super::record::Record;
 use super::spec::ContainerSpec;
 use super::state::{ContainerState, Verb, decide};
 use crate::driver::Cancel;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::merge::{merged, with_changes};
 use crate::images::{ExtendRequest, RunConfig};
 use crate::types::ImageId;
@@ -21,21 +21,24 @@ impl Shared {
         cancel: &Cancel,
     ) -> Result<ImageId> {
         let record = self.find(name).await?;
-        self.must_be_ours(&record, Verb::Commit.as_str())?;
         let request = self.request(&record, &options).await?;
-        let slot = self.slot(&record.id);
-        // Until it is read: a container that is removed, or started, meanwhile would be another one.
-        let _turn = slot.turn.lock().await;
+        // Until it is read: a container of ours that is removed, or started, meanwhile would be another one.
+        let slot = self.is_ours(&record).then(|| self.slot(&record.id));
+        let _turn = match &slot {
+            Some(slot) => Some(slot.turn.lock().await),
+            None => None,
+        };
         let mut record = self.read(&record.id).await?;
         decide(&record.id, record.state, Verb::Commit)?;
         cancel.check()?;
-        let frozen = match options.pause && record.state == ContainerState::Running {
-            true => self.freeze_to_read(&mut record, &slot).await?,
-            false => None,
+        let frozen = match (options.pause && record.state == ContainerState::Running, &slot) {
+            (false, _) => None,
+            (true, Some(slot)) => self.freeze_to_read(&mut record, slot).await?,
+            (true, None) => return Err(pause_is_the_owners(&record)),
         };
         let made = cancel.or(self.make_image(&record, request)).await;
-        if let Some(live) = frozen {
-            self.let_go_on(&mut record, &slot, &live).await?;
+        if let (Some(live), Some(slot)) = (frozen, &slot) {
+            self.let_go_on(&mut record, slot, &live).await?;
         }
         let image = made?;
         self.settle();
@@ -64,7 +67,7 @@ impl Shared {
         })
     }
 
-    async fn make_image(&self, record: &Record, request: ExtendRequest) -> Result<ImageId> {
+    async fn make_image(self: &Arc<Self>, record: &Record, request: ExtendRequest) -> Result<ImageId> {
         let layer = self.layer(record).await?;
         self.parts.images.extend(layer, request).await
     }
@@ -92,6 +95,15 @@ impl Shared {
         }
         self.record_state(record, ContainerState::Running, "unpause").await
     }
+}
+
+fn pause_is_the_owners(record: &Record) -> Error {
+    let message = format!(
+        "cannot commit container {} while it stands still: it runs in another process, which alone can pause it; commit it \
+         without a pause, or ask that process",
+        record.id.short()
+    );
+    Error::new(ErrorKind::Conflict, message).with_object(ObjectKind::Container, record.id.as_str())
 }
 
 /// What a container runs, in the words of an image. Triggers and the shell for builds are not a container's. Source: moby,

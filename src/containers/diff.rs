@@ -42,10 +42,11 @@ impl Shared {
         Ok(self.parts.spawner.stream(stream, 1))
     }
 
-    /// The layer that a container's changes make. Whoever reads it keeps the container from being removed.
-    pub(super) async fn layer(&self, record: &Record) -> Result<ByteStream> {
+    /// The layer that a container's changes make.
+    pub(super) async fn layer(self: &Arc<Self>, record: &Record) -> Result<ByteStream> {
         let reader = self.reader(record).await?;
-        let closing: Closing = Box::pin(async { Ok(()) });
+        let (shared, record) = (Arc::clone(self), record.clone());
+        let closing: Closing = Box::pin(async move { shared.must_be_there(&record, Verb::Commit).await });
         stream_of(move |out| reader.write_layer(out).map(drop), closing)
     }
 

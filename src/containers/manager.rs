@@ -234,7 +234,7 @@ pub trait ContainerManager: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// `NotFound`; `InvalidArgument` for a change that is not understood; `Conflict` while it is being removed, or if it
-    /// belongs to another process; `Unsupported` where it runs and there is no freezer to pause it with, or as `diff`;
+    /// is to be paused and runs in another process; `Unsupported` where it runs and there is no freezer to pause it with, or as `diff`;
     /// `NoSpace`, `Os`.
     ///
     /// # Cancel safety

@@ -33,6 +33,7 @@ tests! { "differences":
         g8_what_only_the_container_may_read,
         g8_a_hostile_tree_is_read_without_harm,
         e9_an_export_of_a_container_that_goes_fails,
+        d4_another_process_s_container,
         a9_a_dropped_diff_or_export,
         a9_a_dropped_commit,
     ]
@@ -475,6 +476,30 @@ async fn e9_an_export_of_a_container_that_goes_fails() -> Check {
         Some(Err(error)) => assert!(error.is_not_found(), "{}", error.report()),
         other => return fail(format!("it ended well: {:?}", other.map(|piece| piece.is_ok()))),
     }
+    Ok(())
+}
+
+/// From another engine on the same root: all but what needs its owner.
+async fn d4_another_process_s_container() -> Check {
+    let world = World::new().await?;
+    let spec = world.script("echo x > /x; sleep 100").stop_signal(Signal::KILL);
+    let container = world.started(spec).await?;
+    until_written(&container).await?;
+    let other = Engine::open(world.root.path()).await?;
+    let (all, id) = (other.containers(), container.id().as_str());
+    assert_eq!(listed(&all.diff(id).await?), ["A /x"]);
+    assert!(entries(&bytes_of(all.export(id).await?).await?)?.contains_key("x"));
+    let refused = all
+        .commit(id, CommitOptions::new())
+        .await
+        .expect_err("it cannot be paused from here");
+    assert_eq!(refused.kind(), &ErrorKind::Conflict);
+    let image = all.commit(id, CommitOptions::new().pause(false)).await?;
+    container.remove(FORCE).await?;
+    other
+        .images()
+        .remove(&image.to_string(), RemoveImageOptions::default())
+        .await?;
     Ok(())
 }
 
