@@ -106,7 +106,7 @@ impl Shared {
     }
 
     /// Puts layers that were unpacked on the disk, with nobody waiting.
-    fn settle(&self) {
+    pub(super) fn settle(&self) {
         let snapshotter = Arc::clone(&self.parts.snapshotter);
         self.parts.spawner.detach(async move {
             if let Err(error) = snapshotter.sync().await {

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use crate::driver::Spawner;
 use crate::error::Result;
 use crate::images::{
-    ArchiveFormat, ByteStream, Credentials, HistoryLine, ImageInfo, ImageManager, ImageSummary, ImportRequest, Loaded,
-    PrunedImages, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
+    ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageInfo, ImageManager, ImageSummary,
+    ImportRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
 };
 use crate::progress::Progress;
 use crate::storage::snapshot::Snapshotter;
@@ -115,6 +115,15 @@ impl ImageManager for DriverImages {
             .call(async move { inner.import(archive, request, progress).await })
             .await;
         self.settle_after(came)
+    }
+
+    async fn extend(&self, layer: ByteStream, request: ExtendRequest) -> Result<ImageId> {
+        let inner = Arc::clone(&self.inner);
+        let made = self
+            .spawner
+            .call(async move { inner.extend(layer, request).await })
+            .await;
+        self.settle_after(made)
     }
 
     async fn prune(&self, filter: Filter) -> Result<PrunedImages> {

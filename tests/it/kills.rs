@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use longshore::containers::CommitOptions;
 use longshore::images::RemoveImageOptions;
 use longshore::{ContainerSpec, Engine};
 
@@ -23,6 +24,7 @@ tests! { "kills":
         e9_kills_during_creates_leave_nothing,
         e9_kills_during_starts_leave_nothing,
         e9_kills_during_removals_leave_nothing,
+        d4_kills_during_commits_leave_complete_images,
         e9_a_blob_that_is_not_what_its_name_says_is_found,
     ]
 }
@@ -37,6 +39,9 @@ pub const ROLES: &[(&str, Role)] = &[
     }),
     ("start-forever", |arguments| {
         block_on(role(start_forever(&arguments[0])))
+    }),
+    ("commit-forever", |arguments| {
+        block_on(role(commit_forever(&arguments[0])))
     }),
     ("remove-forever", |arguments| {
         block_on(role(remove_forever(&arguments[0])))
@@ -70,6 +75,27 @@ async fn start_forever(root: &str) -> longshore::Result<()> {
     loop {
         engine.create(sleeper()).await?.start().await?;
     }
+}
+
+async fn commit_forever(root: &str) -> longshore::Result<()> {
+    let engine = Engine::open(root).await?;
+    let spec = ContainerSpec::image("busybox").command(["sh", "-c", "dd if=/dev/zero of=/x bs=64k count=16; sleep 60"]);
+    let container = engine.run(spec).await?;
+    let pause = container.pause().await.is_ok();
+    if pause {
+        container.unpause().await?;
+    }
+    println!("open");
+    for number in 0.. {
+        let options = CommitOptions::new()
+            .pause(pause)
+            .change(format!("LABEL number={number}"));
+        let image = container.commit(options.name("committed".parse()?)).await?;
+        if number % 2 == 0 {
+            image.remove(RemoveImageOptions::default().force(true)).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn remove_forever(root: &str) -> longshore::Result<()> {
@@ -202,6 +228,38 @@ fn e9_kills_during_removals_leave_nothing() -> Check {
         Duration::from_millis(60),
         0x5eed_0013,
     )
+}
+
+/// Whatever is listed runs; nothing else is left.
+fn d4_kills_during_commits_leave_complete_images() -> Check {
+    let root = filled_root()?;
+    let span = Duration::from_millis(120);
+    kill_again_and_again(root.path(), "commit-forever", &[], span, 0x5eed_0014)?;
+    block_on(async {
+        let engine = Engine::open(root.path()).await?;
+        for image in engine.images().list(Default::default()).await? {
+            let spec = ContainerSpec::image(image.id.to_string()).command(["true"]);
+            let output = engine.run(spec).output().await?;
+            assert!(output.status.success(), "{}: {}", image.id, output.status);
+            image_goes(&engine, &image.id.to_string()).await?;
+        }
+        engine.reconcile().await?;
+        assert!(engine.audit().await?.is_clean());
+        assert_eq!(
+            fs::read_dir(root.path().join("content/blobs/sha256"))?.count(),
+            0,
+            "blobs of no image"
+        );
+        Ok(())
+    })
+}
+
+async fn image_goes(engine: &Engine, id: &str) -> Check {
+    engine
+        .images()
+        .remove(id, RemoveImageOptions::default().force(true))
+        .await?;
+    Ok(())
 }
 
 /// The check above is worth something: it finds a blob that lost a byte.

@@ -14,6 +14,7 @@ mod api;
 mod cancel;
 mod cancel_more;
 mod daemon;
+mod differences;
 mod exec;
 mod faults;
 mod fixtures;
@@ -55,6 +56,7 @@ const GROUPS: &[frame::Group] = &[
     idle::TESTS,
     exec::TESTS,
     verbs::TESTS,
+    differences::TESTS,
     pull::TESTS,
     images::TESTS,
     faults::TESTS,
