@@ -224,7 +224,7 @@ pub(super) struct Nowhere;
 
 #[async_trait]
 impl BlobSource for Nowhere {
-    async fn open(&self, descriptor: &Descriptor) -> Result<BlobBytes> {
+    async fn open(&self, descriptor: &Descriptor, _offset: u64) -> Result<BlobBytes> {
         let digest = descriptor.digest.to_string();
         let message = format!("the blob {digest} came with the archive and is damaged or gone: load it again");
         Err(Error::new(ErrorKind::Corrupt, message).with_object(ObjectKind::Blob, digest))

@@ -128,8 +128,8 @@ impl Source {
 
 #[async_trait]
 impl BlobSource for Source {
-    async fn open(&self, descriptor: &Descriptor) -> Result<BlobStream> {
-        self.registry.blob(&self.repository, descriptor, 0).await
+    async fn open(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobStream> {
+        self.registry.blob(&self.repository, descriptor, offset).await
     }
 }
 

@@ -250,20 +250,52 @@ async fn a_blob_that_always_breaks_fails_after_bounded_tries() {
 }
 
 #[tokio::test]
-async fn another_part_than_asked_for_is_refused() {
+async fn c6_where_a_registry_gives_another_part_or_none_the_whole_is_read_again() {
     let bytes = some_bytes();
+    for status in [206, 416] {
+        let served = bytes.clone();
+        let mock = Mock::start(move |seen| match &seen.range {
+            None => Reply::ok(served.clone()).length(100_000),
+            Some(_) if status == 416 => Reply::new(416).header("content-range", "bytes */100000"),
+            Some(_) => Reply::ok(served[20_000..].to_vec())
+                .status(206)
+                .header("content-range", "bytes 20000-99999/100000"),
+        })
+        .await;
+        assert_eq!(
+            read(&registry(&mock), &blob_of(&bytes), 30_000).await.unwrap(),
+            bytes[30_000..]
+        );
+        assert_eq!(mock.seen().len(), 2);
+    }
+    // One that gives it even to who asks for the whole has had its chance.
     let served = bytes.clone();
-    let mock = by_turn(move |turn| match turn {
-        0 => Reply::ok(served[..30_000].to_vec()).length(100_000).end(End::Break),
-        _ => Reply::ok(served[20_000..].to_vec())
+    let stubborn = Mock::start(move |_| {
+        Reply::ok(served[20_000..].to_vec())
             .status(206)
-            .header("content-range", "bytes 20000-99999/100000"),
+            .header("content-range", "bytes 20000-99999/100000")
     })
     .await;
-    assert_eq!(
-        read(&registry(&mock), &blob_of(&bytes), 0).await.unwrap_err().kind(),
-        &ErrorKind::Unavailable
-    );
+    let error = read(&registry(&stubborn), &blob_of(&bytes), 30_000).await.unwrap_err();
+    assert_eq!((error.kind(), stubborn.seen().len()), (&ErrorKind::Unavailable, 2));
+}
+
+#[tokio::test]
+async fn c6_a_connection_may_break_anywhere() {
+    let bytes: Vec<u8> = some_bytes()[..3000].to_vec();
+    for position in [0, 1, 2, 1499, 1500, 2998, 2999] {
+        let (served, turn) = (bytes.clone(), AtomicU32::new(0));
+        let mock = Mock::start(move |seen| match turn.fetch_add(1, Ordering::SeqCst) {
+            0 => Reply::ok(served[..position].to_vec()).length(3000).end(End::Break),
+            _ => ranged(&served, seen.range.as_deref()),
+        })
+        .await;
+        assert_eq!(
+            read(&registry(&mock), &blob_of(&bytes), 0).await.unwrap(),
+            bytes,
+            "{position}"
+        );
+    }
 }
 
 #[tokio::test]
