@@ -18,6 +18,7 @@ use super::{ByteStream, ImageInfo, Loaded};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::progress::{Progress, ProgressEvent};
 use crate::storage::unpack::{BlobBytes, BlobSource};
+use crate::store::Node;
 use crate::types::{Descriptor, Platform, Reference};
 
 /// How much of a file is read at once.
@@ -111,6 +112,7 @@ impl LocalImages {
             action: "load",
         };
         let mut nodes = blobs_of(&image.chosen);
+        nodes.extend(image.chosen.index.iter().map(|index| Node::blob(&index.descriptor.digest)));
         let installed = self.install(&arrival, &lease, &mut nodes, progress).await;
         held.add(nodes);
         Ok(Loaded {
