@@ -167,7 +167,10 @@ impl ImageManager for Images {
     }
 
     async fn remove(&self, image: &str, options: RemoveImageOptions) -> Result<Vec<Removed>> {
-        let ask = Ask::delete(of(image, "")?).flag("force", options.force);
+        let platform = options.platform.as_ref().map(platform_json);
+        let ask = Ask::delete(of(image, "")?)
+            .flag("force", options.force)
+            .with_some("platforms", platform);
         let lines = self.0.json(ask).await?;
         Ok(removed(lines.as_array().map_or(&[], Vec::as_slice)))
     }

@@ -27,9 +27,11 @@ mod layout;
 mod life;
 mod longshored;
 mod places;
+mod platforms;
 mod process;
 mod pull;
 mod remote;
+mod resume;
 mod rows;
 mod same;
 mod storage;
@@ -60,6 +62,8 @@ const GROUPS: &[frame::Group] = &[
     system::TESTS,
     cancel::TESTS,
     cancel_more::TESTS,
+    resume::TESTS,
+    platforms::TESTS,
     api::TESTS,
     daemon::TESTS,
     same::TESTS,
