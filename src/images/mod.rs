@@ -56,6 +56,8 @@ mod pull;
 #[cfg(feature = "engine")]
 mod push;
 #[cfg(feature = "engine")]
+mod push_archive;
+#[cfg(feature = "engine")]
 mod remove;
 #[cfg(feature = "engine")]
 mod resolve;
@@ -340,6 +342,10 @@ pub struct HistoryLine {
 pub struct PushRequest {
     /// The image's name here, which says where it goes.
     pub name: Reference,
+    /// Where it goes instead: to another name in a registry, into an OCI layout on disk (which is made where there is none; a
+    /// name in it goes to this image), or into a new archive, in the place of a file of that name. On disk an image keeps
+    /// its name, unless another is given.
+    pub to: Option<ImageSource>,
     /// For which platform; `None` is every one that is here.
     pub platform: Option<Platform>,
     /// Who pushes.
@@ -351,9 +357,17 @@ impl PushRequest {
     pub fn new(name: Reference) -> Self {
         Self {
             name,
+            to: None,
             platform: None,
             credentials: None,
         }
+    }
+
+    /// Sends it elsewhere than its name says.
+    #[must_use]
+    pub fn to(mut self, to: ImageSource) -> Self {
+        self.to = Some(to);
+        self
     }
 
     /// Chooses a platform.
@@ -586,7 +600,8 @@ pub trait ImageManager: Debug + Send + Sync + 'static {
         Err(Error::unsupported_verb("images.history"))
     }
 
-    /// Sends an image to the registry that its name says. Blobs go as the very bytes they came as; those that the registry
+    /// Sends what a name stands for to the registry that it says, or to [`PushRequest::to`]; of several platforms all that are
+    /// here, with their index. Blobs go as the very bytes they came as; those that the registry
     /// has are not sent. Progress ends with exactly one of `Done` and `Failed`.
     ///
     /// # Errors

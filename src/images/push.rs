@@ -19,11 +19,12 @@ use super::pull::Ending;
 use super::{PushRequest, Pushed, lookup};
 use crate::error::{Error, Result};
 use crate::progress::{Progress, ProgressEvent};
+use crate::registry::layout::LayoutTarget;
 use crate::registry::{BlobStream, Credentials, ManifestBlob, ManifestKey, Registry, Upload, UploadSource};
 use crate::storage::content::ContentStore;
 use crate::storage::files::blocking;
 use crate::store::{ImageRecord, Lease, NamedImage, Node, Sign, Store};
-use crate::types::{Descriptor, Digest, Platform, Reference};
+use crate::types::{Descriptor, Digest, ImageSource, Platform, Reference};
 
 /// Blobs that are sent at a time.
 const AT_ONCE: usize = 4;
@@ -36,6 +37,7 @@ const TOLD: u64 = 256 << 10;
 struct Delivery<'a> {
     content: &'a Arc<dyn ContentStore>,
     registry: Arc<dyn Registry>,
+    /// Empty for a place on disk.
     repository: &'a str,
     /// Repositories of the same registry that are known to have had a blob.
     elsewhere: HashMap<Digest, String>,
@@ -56,7 +58,12 @@ impl LocalImages {
     }
 
     async fn push_named(&self, request: &PushRequest, progress: &Progress) -> Result<(Pushed, ImageRecord)> {
+        if let Some(ImageSource::DockerArchive { file, name }) = &request.to {
+            return self.push_archive(request, file, name.as_ref(), progress).await;
+        }
         let (name, platform, owner) = (request.name.clone(), request.platform.clone(), self.parts.owner.clone());
+        let target = target_of(request);
+        let place = target.clone();
         let (images, elsewhere, lease) = self
             .parts
             .store
@@ -66,23 +73,37 @@ impl LocalImages {
                     lease.add(nodes)?;
                     Ok(lease)
                 })?;
-                let elsewhere = elsewhere(store, &name, &images)?;
+                let elsewhere = match &place {
+                    Some(place) => elsewhere(store, place, &images)?,
+                    None => HashMap::new(),
+                };
                 Ok((images, elsewhere, lease))
             })
             .await?;
         let result = self.deliver(request, images, elsewhere, progress).await;
         self.parts.store.call(move |_| lease.release()).await?;
         let (pushed, whole) = result?;
-        self.name_pushed(request, &pushed, &whole).await;
+        if let Some(target) = &target {
+            self.name_pushed(target, &pushed, &whole).await;
+        }
         let first = whole.images.into_iter().next();
         let record = first.map(|one| one.record).ok_or_else(|| lookup::missing(&request.name.familiar()))?;
         self.tell("push", record.id, Some(&request.name)).await;
         Ok((pushed, record))
     }
 
+    async fn destination(&self, request: &PushRequest) -> Result<Arc<dyn Registry>> {
+        if let Some(ImageSource::OciLayout { dir, .. }) = &request.to {
+            return Ok(Arc::new(LayoutTarget::open(dir).await?));
+        }
+        let target = target_of(request).unwrap_or_else(|| request.name.clone());
+        let credentials = request.credentials.as_ref().unwrap_or(&Credentials::Anonymous);
+        self.parts.registries.open(target.host(), credentials).await
+    }
+
     /// The images now have a name by digest in that repository.
-    async fn name_pushed(&self, request: &PushRequest, pushed: &Pushed, whole: &Whole) {
-        let pinned = request.name.pinned(&pushed.manifest.digest);
+    async fn name_pushed(&self, target: &Reference, pushed: &Pushed, whole: &Whole) {
+        let pinned = target.pinned(&pushed.manifest.digest);
         let named = match &whole.index {
             None => {
                 let ids: Vec<_> = whole.images.iter().map(|one| one.record.id).collect();
@@ -109,8 +130,7 @@ impl LocalImages {
         elsewhere: HashMap<Digest, String>,
         progress: &Progress,
     ) -> Result<(Pushed, Whole)> {
-        let credentials = request.credentials.as_ref().unwrap_or(&Credentials::Anonymous);
-        let registry = self.parts.registries.open(request.name.host(), credentials).await?;
+        let registry = self.destination(request).await?;
         let whole = self
             .whole(images, request.platform.as_ref(), &request.name.familiar())
             .await?;
@@ -123,7 +143,8 @@ impl LocalImages {
         let Some(top) = manifests.pop() else {
             return Err(lookup::missing(&request.name.familiar()));
         };
-        let key = key_of(&request.name, &top)?;
+        let key = key_of(request, &top)?;
+        let target = target_of(request);
         let blobs = all_blobs(&whole.images);
         progress.report(ProgressEvent::Resolved {
             manifest: top.descriptor.digest,
@@ -133,7 +154,7 @@ impl LocalImages {
         let delivery = Delivery {
             content: &self.parts.content,
             registry,
-            repository: request.name.repository(),
+            repository: target.as_ref().map_or("", Reference::repository),
             elsewhere,
             progress,
         };
@@ -153,6 +174,15 @@ impl LocalImages {
             manifest: top.descriptor,
         };
         Ok((pushed, whole))
+    }
+}
+
+/// The name in a registry that the images go to; none where they go to a place on disk.
+fn target_of(request: &PushRequest) -> Option<Reference> {
+    match &request.to {
+        None => Some(request.name.clone()),
+        Some(ImageSource::Registry(name)) => Some(name.clone()),
+        Some(_) => None,
     }
 }
 
@@ -233,7 +263,14 @@ fn all_blobs(images: &[NamedImage]) -> Vec<Descriptor> {
     out
 }
 
-fn key_of(name: &Reference, manifest: &ManifestBlob) -> Result<ManifestKey> {
+fn key_of(request: &PushRequest, manifest: &ManifestBlob) -> Result<ManifestKey> {
+    let name = match (&request.to, target_of(request)) {
+        (Some(ImageSource::OciLayout { name, .. }), _) => {
+            let name = name.clone().unwrap_or_else(|| request.name.to_string());
+            return Ok(ManifestKey::Tag(name));
+        }
+        (_, target) => target.unwrap_or_else(|| request.name.clone()),
+    };
     match (name.digest(), name.tag()) {
         (Some(digest), _) if digest == manifest.descriptor.digest => Ok(ManifestKey::Digest(digest)),
         (Some(_), _) => Err(Error::invalid(format!(

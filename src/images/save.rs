@@ -25,7 +25,21 @@ struct Wanted {
     names: Vec<Reference>,
 }
 
+/// An archive about to be written.
+pub(super) struct Saving {
+    /// What stands for each of the things that were named: its index or manifest.
+    pub(super) tops: Vec<Descriptor>,
+    /// All images in it.
+    pub(super) records: Vec<ImageRecord>,
+    pub(super) stream: ByteStream,
+}
+
 impl Wanted {
+    fn top(&self) -> Option<Descriptor> {
+        let own = || self.images.first().map(|one| one.record.manifest.clone());
+        self.index.as_ref().map(|index| index.descriptor.clone()).or_else(own)
+    }
+
     fn ids(&self) -> Vec<ImageId> {
         self.images.iter().map(|one| one.record.id).collect()
     }
@@ -38,6 +52,17 @@ impl LocalImages {
         platform: Option<Platform>,
         format: ArchiveFormat,
     ) -> Result<ByteStream> {
+        Ok(self.saving(images, platform, format, None).await?.stream)
+    }
+
+    /// As `save`. With a name, that is the name of each in the archive.
+    pub(super) async fn saving(
+        &self,
+        images: &[String],
+        platform: Option<Platform>,
+        format: ArchiveFormat,
+        rename: Option<&Reference>,
+    ) -> Result<Saving> {
         if images.is_empty() {
             return Err(Error::invalid("no image to save: name one at least"));
         }
@@ -65,6 +90,9 @@ impl LocalImages {
             let images = std::mem::take(&mut one.images);
             let whole = self.whole(images, platform.as_ref(), "the image").await?;
             (one.images, one.index) = (whole.images, whole.index);
+            if let Some(name) = rename {
+                one.names = vec![name.clone()];
+            }
         }
         for one in &wanted {
             for id in one.ids() {
@@ -77,7 +105,11 @@ impl LocalImages {
             }
         }
         let items = items(&wanted, format)?;
-        stream(Arc::clone(&self.parts.content), items, lease)
+        Ok(Saving {
+            tops: wanted.iter().filter_map(Wanted::top).collect(),
+            records: wanted.iter().flat_map(|one| &one.images).map(|one| one.record.clone()).collect(),
+            stream: stream(Arc::clone(&self.parts.content), items, lease)?,
+        })
     }
 }
 

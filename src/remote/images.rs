@@ -184,6 +184,10 @@ impl ImageManager for Images {
     async fn push(&self, request: PushRequest, progress: Progress) -> Result<Pushed> {
         let name = &request.name;
         let pushed = async {
+            if request.to.is_some() {
+                let needs = "an engine in this process; or tag the image, or save it";
+                return Err(Error::unsupported("a push elsewhere than an image's name says", needs));
+            }
             let image = format!("images/{}/push", image_path(&name.familiar_repository()));
             let platform = request.platform.as_ref().map(platform_json);
             let ask = Ask::post(image)
