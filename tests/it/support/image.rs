@@ -149,7 +149,17 @@ pub fn write_layout(dir: &Path, layers: &[Files], config: &Value) -> Result<Layo
 
 /// A layout of layers that are packed already, each with the digest of its tar.
 pub fn write_packed(dir: &Path, layers: Vec<(String, Vec<u8>)>, config: &Value) -> Result<Layout, Stop> {
-    write_packed_for(dir, architecture(), layers, config)
+    write_packed_for(dir, architecture(), LAYER, layers, config)
+}
+
+/// As [`write_packed`], of layers of another media type.
+pub fn write_packed_as(
+    dir: &Path,
+    media_type: &str,
+    layers: Vec<(String, Vec<u8>)>,
+    config: &Value,
+) -> Result<Layout, Stop> {
+    write_packed_for(dir, architecture(), media_type, layers, config)
 }
 
 /// As [`write_layout`], for a processor in Go's words.
@@ -159,12 +169,13 @@ pub fn write_layout_for(dir: &Path, architecture: &str, layers: &[Files], config
         let tar = layer.tar()?;
         packed.push((digest(&tar), gzip(&tar)?));
     }
-    write_packed_for(dir, architecture, packed, config)
+    write_packed_for(dir, architecture, LAYER, packed, config)
 }
 
 fn write_packed_for(
     dir: &Path,
     architecture: &str,
+    media_type: &str,
     layers: Vec<(String, Vec<u8>)>,
     config: &Value,
 ) -> Result<Layout, Stop> {
@@ -185,7 +196,7 @@ fn write_packed_for(
     let manifest = serde_json::to_vec(&json!({
         "schemaVersion": 2, "mediaType": MANIFEST,
         "config": descriptor("application/vnd.oci.image.config.v1+json", &config_digest, config.len() as u64),
-        "layers": blobs.iter().map(|(digest, size)| descriptor(LAYER, digest, *size)).collect::<Vec<_>>(),
+        "layers": blobs.iter().map(|(digest, size)| descriptor(media_type, digest, *size)).collect::<Vec<_>>(),
     }))?;
     let digest = put(dir, &manifest)?;
     let mut entry = descriptor(MANIFEST, &digest, manifest.len() as u64);
