@@ -13,17 +13,24 @@ use crate::peers::docker::docker_command;
 use crate::peers::podman::podman;
 use crate::peers::{at_once, installed, runc, sh};
 use crate::pull;
+use crate::transfer;
 use crate::worker::{self, Worker};
 
 pub type Prepare = fn(&mut Host) -> Job;
 
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 13] = [
     "start",
     "start-parallel",
     "run-cli",
     "run-api",
     "pull-large",
     "pull-files",
+    "pull-zstd",
+    "pull-again",
+    "push-unchanged",
+    "save",
+    "load",
+    "list-images",
     "open",
 ];
 
@@ -35,6 +42,12 @@ pub fn by_name(name: &str) -> Option<Prepare> {
         "run-api" => Some(api::run_api),
         "pull-large" => Some(pull::large),
         "pull-files" => Some(pull::files),
+        "pull-zstd" => Some(pull::zstd),
+        "pull-again" => Some(transfer::pull_again),
+        "push-unchanged" => Some(transfer::push_unchanged),
+        "save" => Some(transfer::save),
+        "load" => Some(transfer::load),
+        "list-images" => Some(transfer::list_images),
         "open" => Some(open),
         _ => None,
     }

@@ -30,7 +30,7 @@ impl Shared {
             ));
         }
         self.name_peers(&mut spec).await?;
-        let image = cancel.or(self.parts.images.inspect(&spec.image)).await?;
+        let image = cancel.or(self.image_for(&spec)).await?;
         let record = self.new_record(spec, &image)?;
         plan::check(&record.id, &record.body.spec, &record.body.image)?;
         let _slot = self.slot(&record.id);
@@ -41,6 +41,21 @@ impl Shared {
         made.map(|()| Created {
             id: record.id,
             warnings: Vec::new(),
+        })
+    }
+
+    /// The image, for the platform if one is asked for.
+    async fn image_for(&self, spec: &ContainerSpec) -> Result<ImageInfo> {
+        let Some(platform) = &spec.platform else {
+            return self.parts.images.inspect(&spec.image).await;
+        };
+        let all = self.parts.images.variants(&spec.image).await?;
+        let here: Vec<String> = all.iter().map(|image| image.platform.to_string()).collect();
+        let fit = all.into_iter().find(|image| platform.accepts(&image.platform));
+        fit.ok_or_else(|| {
+            let (image, here) = (&spec.image, here.join(", "));
+            let message = format!("{image} is not here for {platform}; available platforms: {here}");
+            Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Image, image.clone())
         })
     }
 
@@ -107,7 +122,7 @@ impl Shared {
     }
 
     /// Puts layers that were unpacked on the disk, with nobody waiting.
-    fn settle(&self) {
+    pub(super) fn settle(&self) {
         let snapshotter = Arc::clone(&self.parts.snapshotter);
         self.parts.spawner.detach(async move {
             if let Err(error) = snapshotter.sync().await {

@@ -7,7 +7,11 @@
 #[cfg(feature = "engine")]
 mod attach;
 #[cfg(feature = "engine")]
+mod commit;
+#[cfg(feature = "engine")]
 mod create;
+#[cfg(feature = "engine")]
+mod diff;
 #[cfg(feature = "engine")]
 mod etc;
 #[cfg(feature = "engine")]
@@ -34,6 +38,8 @@ mod names;
 #[cfg(feature = "engine")]
 mod namespaces;
 mod options;
+#[cfg(feature = "engine")]
+mod outflow;
 #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 mod output;
 #[cfg(feature = "engine")]
@@ -89,7 +95,8 @@ pub(crate) use self::etc::FILES as ETC_FILES;
 pub(crate) use self::local::{LocalContainers, Parts};
 pub use self::manager::ContainerManager;
 pub use self::options::{
-    AttachOptions, ExecSpec, ListOptions, RemoveOptions, SlowReader, StatsOptions, StopOptions, WaitCondition,
+    AttachOptions, CommitOptions, ExecSpec, ListOptions, RemoveOptions, SlowReader, StatsOptions, StopOptions,
+    WaitCondition,
 };
 #[cfg(feature = "remote")]
 pub(crate) use self::output::{chunks, reader};

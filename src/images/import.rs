@@ -24,9 +24,9 @@ use crate::storage::layer::tar::{bad, read_error};
 use crate::store::Node;
 use crate::types::{Descriptor, DiffId, Digest, ImageId, MediaType, Platform};
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(super) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// The layer that came in.
 struct Layer {
@@ -167,17 +167,22 @@ fn config_of(request: &ImportRequest, run: RunConfig, diff_id: DiffId, now: Syst
     })
 }
 
-fn chosen_of(manifest: Vec<u8>) -> Result<Chosen> {
+pub(super) fn chosen_of(manifest: Vec<u8>) -> Result<Chosen> {
     let blob = ManifestBlob {
         descriptor: Descriptor::of(MANIFEST, &manifest),
         bytes: Bytes::from(manifest),
     };
     match manifest::parse(&blob)? {
-        Document::Image(manifest) => Ok(Chosen { blob, manifest }),
+        Document::Image(manifest) => Ok(Chosen {
+            blob,
+            manifest,
+            index: None,
+            platform: None,
+        }),
         Document::Index(_) => Err(Error::internal("a manifest that is an index")),
     }
 }
 
-fn json_bytes(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+pub(super) fn json_bytes(value: &impl serde::Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|error| Error::internal("JSON cannot be written").with_source(error))
 }

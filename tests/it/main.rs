@@ -14,6 +14,7 @@ mod api;
 mod cancel;
 mod cancel_more;
 mod daemon;
+mod differences;
 mod exec;
 mod faults;
 mod fixtures;
@@ -28,9 +29,11 @@ mod life;
 mod longshored;
 mod namespaces;
 mod places;
+mod platforms;
 mod process;
 mod pull;
 mod remote;
+mod resume;
 mod rows;
 mod same;
 mod squash;
@@ -57,6 +60,7 @@ const GROUPS: &[frame::Group] = &[
     idle::TESTS,
     exec::TESTS,
     verbs::TESTS,
+    differences::TESTS,
     pull::TESTS,
     images::TESTS,
     faults::TESTS,
@@ -64,12 +68,30 @@ const GROUPS: &[frame::Group] = &[
     system::TESTS,
     cancel::TESTS,
     cancel_more::TESTS,
+    resume::TESTS,
+    platforms::TESTS,
     api::TESTS,
     daemon::TESTS,
     same::TESTS,
     remote::TESTS,
     hostile::TESTS,
     storage::TESTS,
+    trouble::TESTS,
+];
+
+/// Those that are run a second time, on a root which they share with others.
+const SHARING: &[frame::Group] = &[
+    host::TESTS,
+    userns::TESTS,
+    process::TESTS,
+    life::TESTS,
+    idle::TESTS,
+    exec::TESTS,
+    verbs::TESTS,
+    images::TESTS,
+    system::TESTS,
+    api::TESTS,
+    remote::TESTS,
     trouble::TESTS,
 ];
 
@@ -96,12 +118,8 @@ fn main() {
     let _ = support::image::shared();
     faults::warm_up();
     let company = support::company::start(faults::fill).expect("company");
-    // With company, those that need no root of their own; else all.
-    let groups = if company.is_some() {
-        &[process::TESTS, life::TESTS][..]
-    } else {
-        GROUPS
-    };
+    // With company, those with tests that need no root of their own; else all.
+    let groups = if company.is_some() { SHARING } else { GROUPS };
     let conclusion = libtest_mimic::run(&Arguments::from_args(), frame::trials(groups));
     if let Some(company) = company
         && let Err(stop) = company.finish(faults::no_container_left)

@@ -50,6 +50,9 @@ pub enum Verb {
     /// Verbs about images
     #[command(subcommand)]
     Image(ImageVerb),
+    /// Verbs about indexes of images of several platforms
+    #[command(subcommand)]
+    Manifest(ManifestVerb),
     /// List images
     Images(commands::images::Args),
     /// Give an image another name
@@ -90,6 +93,12 @@ pub enum Verb {
     Top(commands::top::Args),
     /// Show what containers use
     Stats(commands::stats::Args),
+    /// Show what a container changed of its image's files
+    Diff(commands::diff::Args),
+    /// Write all that a container's root file system shows into an archive
+    Export(commands::export::Args),
+    /// Make an image of a container, with what it changed
+    Commit(commands::commit::Args),
     /// Wait until containers do not run, and print their exit codes
     Wait(commands::wait::Args),
     /// Verbs about containers
@@ -123,6 +132,20 @@ pub enum ImageVerb {
     Rm(commands::rmi::Args),
     /// Remove images that nobody uses
     Prune(commands::image_prune::Args),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ManifestVerb {
+    /// Make an index of images that are here
+    Create(commands::manifest::Create),
+    /// Say something else of an image of an index
+    Annotate(commands::manifest::Annotate),
+    /// Send an index with its images to a registry
+    Push(commands::push::Args),
+    /// Print an index as it is
+    Inspect(commands::manifest::Inspect),
+    /// Remove one or more indexes
+    Rm(commands::manifest::Rm),
 }
 
 #[derive(Debug, Subcommand)]

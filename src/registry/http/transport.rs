@@ -20,9 +20,6 @@ use crate::error::{Error, ErrorKind, ObjectKind, Result};
 pub(super) const MAX_REDIRECTS: usize = 8;
 /// An upload watches its own progress: the client would count the whole time until the response.
 const UNHURRIED: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
-/// HTTP/2 windows, in bytes: the defaults of 64 KiB hold a blob back on any line with a delay.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// A GET of something of a repository.
 pub(super) struct Call<'a> {
@@ -83,7 +80,7 @@ impl Transport {
         &self.options
     }
 
-    /// The response's head; its body is still to come.
+    /// The response's head; its body is still to come. That there is nothing from the offset on (416) is an answer, too.
     pub(super) async fn get(&self, call: &Call<'_>) -> Result<Response> {
         let base = self.base().await?;
         let url = (call.url)(base)?;
@@ -104,7 +101,7 @@ impl Transport {
                 }
             };
             let status = response.status();
-            if status.is_success() {
+            if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE && call.offset > 0 {
                 return Ok(response);
             }
             if status == StatusCode::UNAUTHORIZED && !answered && same_server(response.url(), base) {
@@ -173,9 +170,7 @@ fn client_builder(options: &HttpOptions, tls: rustls::ClientConfig) -> Result<Cl
         .referer(false)
         .no_proxy()
         .connect_timeout(options.connect_timeout)
-        .read_timeout(options.stall_timeout)
-        .http2_initial_stream_window_size(STREAM_WINDOW)
-        .http2_initial_connection_window_size(CONNECTION_WINDOW);
+        .read_timeout(options.stall_timeout);
     let Some(proxy) = &options.proxy else {
         return Ok(builder);
     };
