@@ -291,7 +291,7 @@ async fn h18_i1_namespaces_of_others() -> Check {
         served.world.image.id()
     );
     let missing = ask(&served.path, "POST", "/v1.44/containers/create", &missing).await?;
-    expect(&missing, "HTTP/1.1 404 ")?;
+    expect(&missing, "HTTP/1.1 400 ")?;
     assert!(missing.contains("No such container: nothere"), "{missing}");
     let of = format!("container:{first}");
     let host = serde_json::json!({"PidMode": of, "IpcMode": of, "UTSMode": "host", "CgroupnsMode": "host"});

@@ -86,6 +86,12 @@ pub(super) async fn create(mut call: Call) -> Answer {
                 Err(_) => Err(failure),
             }
         }
+        Err(error) if matches!(error.object(), Some((ObjectKind::Container, _))) && error.is_not_found() => {
+            // One whose namespace was to be shared: a mistake in what was sent.
+            let mut failure = Failure::from(error);
+            failure.status = StatusCode::BAD_REQUEST;
+            Err(failure)
+        }
         Err(error) if error.is_conflict() => Err(name_taken(&call, &name.unwrap_or_default(), error).await),
         Err(error) => Err(error.into()),
     }
