@@ -36,14 +36,28 @@ pub(crate) struct Filters {
     pub(crate) own: Option<Arc<[u8]>>,
     /// In its place for programs that run as root, where one id is mapped.
     pub(crate) squashed: Option<Arc<[u8]>>,
+    /// Some calls wait for an agent's answer.
+    pub(crate) listener: bool,
 }
 
 impl Filters {
     /// Compiles what a container needs.
     ///
     /// # Errors
-    /// As [`seccomp::compile`].
-    pub(crate) fn new(profile: Option<&LinuxSeccomp>, process: Option<&Process>, host: Host) -> Result<Self> {
+    /// As [`seccomp::compile`]; `Unsupported` for a profile that wants an agent where there is none.
+    pub(crate) fn new(
+        profile: Option<&LinuxSeccomp>,
+        process: Option<&Process>,
+        host: Host,
+        agent: bool,
+    ) -> Result<Self> {
+        let listener = profile.map(seccomp::notifies).transpose()?.unwrap_or(false);
+        if listener && !agent {
+            return Err(Error::unsupported(
+                "the seccomp action SCMP_ACT_NOTIFY",
+                "an engine that was opened with somebody who answers (EngineBuilder::seccomp_agent)",
+            ));
+        }
         let caps = process.and_then(|process| process.capabilities().as_ref());
         let bounding = caps.and_then(|caps| caps.bounding().as_ref());
         let caps = CapabilitySet::from_bits(bounding.map_or(0, capability_bits));
@@ -53,6 +67,7 @@ impl Filters {
                 true => Some(seccomp::squashed_cached(profile, &caps)?),
                 false => None,
             },
+            listener,
         })
     }
 }
@@ -203,6 +218,7 @@ impl Plan {
     }
 
     fn seccomp(&mut self, filters: Filters) -> Result<()> {
+        self.set_if(filters.listener, flag::LISTENER);
         for (section, filter) in [(Section::Seccomp, filters.own), (Section::Squash, filters.squashed)] {
             let Some(filter) = filter else { continue };
             if filter.is_empty() || filter.len() % 8 != 0 || filter.len() / 8 > usize::from(u16::MAX) {

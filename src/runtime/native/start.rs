@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::helper::wire::{RECORD, RECORD_TEXT, Record, Step, op};
 use super::idmap::ContainerIds;
 use super::plan::{FdPositions, Filters, Host, Names, Plan};
+use super::seccomp::agent;
 use super::step;
 use super::task::{Inside, NativeTask};
 use super::zygote::{self, ExitWatch, Reply, Zygote};
@@ -101,7 +102,12 @@ impl Job {
 
     fn plan(&self, launch: &Launch) -> Result<Plan> {
         let profile = launch.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-        let filters = Filters::new(profile, launch.spec.process().as_ref(), self.host)?;
+        let filters = Filters::new(
+            profile,
+            launch.spec.process().as_ref(),
+            self.host,
+            self.zygote.agent().is_some(),
+        )?;
         let mut plan = Plan::new(launch, self.host, filters)?;
         if let Some(ids) = &self.ids {
             plan.user_namespace(ids)?;
@@ -202,7 +208,7 @@ impl Asked {
                 return Err(error);
             }
         };
-        let outcome = outcome(self.status, &self.names, self.host).await;
+        let outcome = outcome(self.status, &self.names, self.host, (&self.zygote, &self.id)).await;
         let outcome = outcome.and_then(|setup| setup.ok_or_else(died_in_setup));
         let child = Child {
             zygote: self.zygote,
@@ -226,7 +232,12 @@ impl Asked {
 
 /// Reads records until the program has been executed (READY, then the socket closes) or a step has failed. The terminal's
 /// master comes on the way. `None`: neither came.
-pub(crate) async fn outcome(status: OwnedFd, names: &Names, host: Host) -> Result<Option<Setup>> {
+pub(crate) async fn outcome(
+    status: OwnedFd,
+    names: &Names,
+    host: Host,
+    (zygote, id): (&Zygote, &ContainerId),
+) -> Result<Option<Setup>> {
     let setup = |error: io::Error| Error::os("read the start's status", error);
     socket::set_nonblocking(status.as_fd()).map_err(setup)?;
     let status = poll::watch(status, Interest::READABLE).map_err(setup)?;
@@ -260,6 +271,11 @@ pub(crate) async fn outcome(status: OwnedFd, names: &Names, host: Host) -> Resul
         }
         if record.step == Step::Ready as u32 {
             ready = true;
+        } else if record.step == Step::Seccomp as u32 {
+            // At once: the next step may wait for an answer already.
+            if let (Some(listener), Some(agent)) = (fds.into_iter().next(), zygote.agent()) {
+                agent::serve(listener, agent, id.clone())?;
+            }
         } else if let Some(master) = fds.into_iter().next() {
             found.terminal = Some(master);
         }

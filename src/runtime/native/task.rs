@@ -202,6 +202,7 @@ impl Task for NativeTask {
         let os = |error| Error::os("keep the container's process", error);
         let job = exec::Job {
             zygote: Arc::clone(&self.zygote),
+            id: self.id.clone(),
             container: self.process.try_clone().map_err(os)?,
             cgroup: self.cgroup.clone(),
             inside: self.inside,

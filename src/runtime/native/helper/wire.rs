@@ -231,6 +231,8 @@ pub(crate) mod flag {
     pub(crate) const HAS_CAPS: u32 = 1 << 8;
     /// `/dev` is a tmpfs of the plan: fill it.
     pub(crate) const FILL_DEV: u32 = 1 << 9;
+    /// The filter has a listener, which goes to the owner.
+    pub(crate) const LISTENER: u32 = 1 << 14;
     /// The cgroup namespace is the zygote's.
     pub(crate) const HOST_CGROUP: u32 = 1 << 10;
     /// All capabilities are wanted, that is those that the helper has.
