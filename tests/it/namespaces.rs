@@ -237,7 +237,7 @@ async fn i1_another_container_s_network() -> Check {
         NetworkMode::Container(first.id().to_string()),
         "by its id, whatever it is called later"
     );
-    assert_eq!(sh(&second, "hostname").await?, "pier");
+    assert_eq!(sh(&second, "hostname; echo $HOSTNAME").await?, "pier\npier");
     assert_eq!(sh(&second, "ls /sys/class/net").await?, "lo");
     // What one listens on, the other reaches.
     sh(
