@@ -395,6 +395,30 @@ mod tests {
         spec
     }
 
+    #[test]
+    fn h10_h11_h18_what_keeps_it_apart_is_sent_and_read() {
+        let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#;
+        let mut spec = ContainerSpec::image("x").privileged(true);
+        spec.seccomp = Seccomp::Profile(SeccompProfile::parse(profile).unwrap());
+        spec.network = NetworkMode::Container("web".into());
+        spec.pid_mode = NamespaceMode::Container("web".into());
+        spec.ipc_mode = NamespaceMode::Shareable;
+        spec.uts_mode = NamespaceMode::Host;
+        spec.cgroup_mode = NamespaceMode::Host;
+        let sent = body(&spec).unwrap();
+        let host = &sent["HostConfig"];
+        assert_eq!(host["SecurityOpt"], json!([format!("seccomp={profile}")]));
+        assert_eq!(
+            (&host["PidMode"], &host["IpcMode"]),
+            (&json!("container:web"), &json!("shareable"))
+        );
+        let read = asked(&json!({"Config": sent, "HostConfig": host}));
+        assert!(read.privileged);
+        assert_eq!((read.seccomp, read.network), (spec.seccomp, spec.network));
+        assert_eq!((read.pid_mode, read.ipc_mode), (spec.pid_mode, spec.ipc_mode));
+        assert_eq!((read.uts_mode, read.cgroup_mode), (spec.uts_mode, spec.cgroup_mode));
+    }
+
     /// An inspection shows what was sent, so reading it gives what was asked for.
     #[test]
     fn what_is_sent_is_what_is_read() {

@@ -562,11 +562,28 @@ impl Plan {
         sysctls.sort();
         for (name, value) in sysctls {
             let path = sysctl_path(name)?;
+            self.sysctl_is_own(name)?;
             self.string(Section::Sysctls, path.as_bytes())?;
             self.string(Section::Sysctls, value.as_bytes())?;
             self.names.sysctls.push(name.clone());
         }
         Ok(())
+    }
+
+    /// What belongs to a namespace of the host is not a container's to change.
+    fn sysctl_is_own(&self, name: &str) -> Result<()> {
+        let first = name.split(['.', '/']).next().unwrap_or_default();
+        let (bit, whose) = match (first, name.replace('/', ".").as_str()) {
+            ("net", _) => (libc::CLONE_NEWNET, "network"),
+            (_, "kernel.hostname") => (libc::CLONE_NEWUTS, "UTS"),
+            _ => (libc::CLONE_NEWIPC, "IPC"),
+        };
+        if (self.words[field::NAMESPACES] | self.joined) & bit as u32 != 0 {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "sysctl {name:?} is not allowed in the {whose} namespace of the host"
+        )))
     }
 
     fn device(&mut self, device: &LinuxDevice, host: Host) -> Result<()> {
