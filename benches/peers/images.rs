@@ -41,6 +41,12 @@ pub fn files(dir: &Path) -> Result<Layout, String> {
     write(dir, vec![busybox.tar().map_err(text)?, many_files(50_000)?])
 }
 
+/// Busybox and 25,000 files.
+pub fn tree(dir: &Path) -> Result<Layout, String> {
+    let busybox = image::busybox_files().map_err(crate::host::stop)?;
+    write(dir, vec![busybox.tar().map_err(text)?, many_files(25_000)?])
+}
+
 fn write(dir: &Path, tars: Vec<Vec<u8>>) -> Result<Layout, String> {
     let blobs = std::thread::scope(|scope| {
         let packing: Vec<_> = tars.iter().map(|tar| scope.spawn(|| gzip(tar))).collect();

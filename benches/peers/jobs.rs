@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::api;
+use crate::changed;
 use crate::host::Host;
 use crate::limits;
 use crate::measure::{Contestant, Job, Run, timed};
@@ -17,13 +18,15 @@ use crate::worker::{self, Worker};
 
 pub type Prepare = fn(&mut Host) -> Job;
 
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 9] = [
     "start",
     "start-parallel",
     "run-cli",
     "run-api",
     "pull-large",
     "pull-files",
+    "diff",
+    "commit",
     "open",
 ];
 
@@ -35,6 +38,8 @@ pub fn by_name(name: &str) -> Option<Prepare> {
         "run-api" => Some(api::run_api),
         "pull-large" => Some(pull::large),
         "pull-files" => Some(pull::files),
+        "diff" => Some(changed::diff),
+        "commit" => Some(changed::commit),
         "open" => Some(open),
         _ => None,
     }
