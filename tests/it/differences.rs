@@ -13,7 +13,7 @@ use longshore::types::{Change, ChangeKind, Signal};
 use longshore::{Container, ContainerState, Engine, ErrorKind, RemoveOptions};
 
 use crate::cancel::{Drop, Scene, drop_value, each_drop, under};
-use crate::frame::{Check, Stop, fail};
+use crate::frame::{Check, Stop, fail, skip};
 use crate::support::image;
 use crate::support::root::TempRoot;
 use crate::support::world::{FORCE, World, source, text};
@@ -31,6 +31,7 @@ tests! { "differences":
         d4_commit_of_nothing_adds_no_layer,
         g8_in_every_state_and_on_vfs,
         g8_what_only_the_container_may_read,
+        g8_a_container_with_ids_of_its_own,
         g8_a_hostile_tree_is_read_without_harm,
         e9_an_export_of_a_container_that_goes_fails,
         d4_another_process_s_container,
@@ -426,6 +427,46 @@ async fn g8_what_only_the_container_may_read() -> Check {
         assert!(entries["tmp/d/link"].contains(&format!("{owner} Some(\"target\")")));
     }
     container.remove(FORCE).await?;
+    image.remove(RemoveImageOptions::default()).await?;
+    Ok(())
+}
+
+/// What the container calls 0 and 1234 is that in a layer, whatever it is on the host.
+async fn g8_a_container_with_ids_of_its_own() -> Check {
+    let world = World::new().await?;
+    if world.ownership().await? == "squashed" {
+        return skip("one id is mapped: there are no others to give");
+    }
+    let script = "echo a > /tmp/root && echo b > /tmp/app && chown app:app /tmp/app && chmod 600 /tmp/app /etc/secret";
+    let container = match world.engine.run(world.script(script).user_namespace(true)).await {
+        Err(error) if error.is_unsupported() => return skip(error.report()),
+        other => other?,
+    };
+    assert!(container.wait().await?.status.success());
+    assert_eq!(
+        listed(&container.diff().await?),
+        ["C /etc", "C /etc/secret", "C /tmp", "A /tmp/app", "A /tmp/root"]
+    );
+    let image = container.commit(CommitOptions::new()).await?;
+    let again = world
+        .engine
+        .create(longshore::ContainerSpec::image(image.id().to_string()))
+        .await?;
+    for container in [container, again] {
+        let entries = entries(&bytes_of(container.export().await?).await?)?;
+        for (path, owner) in [
+            ("tmp/root", "644 0:0"),
+            ("tmp/app", "600 1234:1234"),
+            ("etc/secret", "600 0:0"),
+        ] {
+            assert!(
+                entries[path].starts_with(&format!("Regular {owner} ")),
+                "{path}: {}",
+                entries[path]
+            );
+        }
+        container.remove(FORCE).await?;
+    }
     image.remove(RemoveImageOptions::default()).await?;
     Ok(())
 }
