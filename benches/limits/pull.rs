@@ -3,7 +3,7 @@
 //! the blobs on the disk at the end, the trees left to the kernel, as everybody leaves them. It checks the digests, and none of a tar's hostility; it keeps no records, sets no
 //! owners, and knows no more of tar than the images here need.
 //!
-//! The floor of the jobs `pull-large` and `pull-files`.
+//! The floor of the jobs `pull-large`, `pull-zstd` and `pull-files`.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -186,7 +186,7 @@ fn layer(from: SocketAddr, repository: &str, digest: &str, size: u64, dir: &Path
         hashed: 0,
     };
     let mut tar = Tar {
-        inflate: flate2::bufread::GzDecoder::new(&mut blob),
+        inflate: inflate(&mut blob)?,
         hasher: Sha256::new(),
         buffer: vec![0; CHUNK],
         start: 0,
@@ -200,6 +200,14 @@ fn layer(from: SocketAddr, repository: &str, digest: &str, size: u64, dir: &Path
         return Err(io::Error::other(format!("{digest} is damaged")));
     }
     Ok(())
+}
+
+/// gzip, or zstd.
+fn inflate<'a>(blob: &'a mut (impl BufRead + 'a)) -> io::Result<Box<dyn Read + 'a>> {
+    if blob.fill_buf()?.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        return Ok(Box::new(zstd::stream::read::Decoder::with_buffer(blob)?));
+    }
+    Ok(Box::new(flate2::bufread::GzDecoder::new(blob)))
 }
 
 fn unpack(tar: &mut Tar<impl Read>, dir: &Path, pool: &Pool) -> io::Result<()> {

@@ -59,7 +59,8 @@ fn job(host: &mut Host, verb: Verb) -> Job {
 }
 
 fn ours(host: &Host, image: &str, word: &str) -> Result<Run, String> {
-    let root = host.disk.dir.join("ours-changed");
+    // A root per job: the container of the job before is still there.
+    let root = host.disk.dir.join(format!("ours-{word}"));
     let mut worker = Worker::start("ours", &[&root.display().to_string(), "0"])?;
     worker.tell(&format!("changed {image}"))?;
     let word = word.to_owned();

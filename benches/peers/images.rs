@@ -19,6 +19,18 @@ use crate::support::image::{self, Layout};
 const LARGE_MB: [u64; 6] = [150, 80, 107, 187, 67, 49];
 
 pub fn large(dir: &Path) -> Result<Layout, String> {
+    write(dir, large_tars()?)
+}
+
+/// The same, with zstd at its usual level 3.
+pub fn large_zstd(dir: &Path) -> Result<Layout, String> {
+    const ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+    let pack = |tar: &[u8]| zstd::encode_all(tar, 3).map_err(text);
+    let layers = packed(&large_tars()?, pack)?;
+    image::write_packed_as(dir, ZSTD, layers, &serde_json::json!({ "Cmd": ["sh"] })).map_err(crate::host::stop)
+}
+
+fn large_tars() -> Result<Vec<Vec<u8>>, String> {
     let sample = sample(&LARGE_MB);
     let mut tars = Vec::new();
     let mut rest = sample.as_slice();
@@ -33,7 +45,7 @@ pub fn large(dir: &Path) -> Result<Layout, String> {
         rest = &rest[count..];
     }
     tars.push(changes(&sample)?);
-    write(dir, tars)
+    Ok(tars)
 }
 
 pub fn files(dir: &Path) -> Result<Layout, String> {
@@ -48,13 +60,22 @@ pub fn tree(dir: &Path) -> Result<Layout, String> {
 }
 
 fn write(dir: &Path, tars: Vec<Vec<u8>>) -> Result<Layout, String> {
+    let layers = packed(&tars, gzip)?;
+    image::write_packed(dir, layers, &serde_json::json!({ "Cmd": ["sh"] })).map_err(crate::host::stop)
+}
+
+/// Each with the digest of its tar.
+fn packed(
+    tars: &[Vec<u8>],
+    pack: impl Fn(&[u8]) -> Result<Vec<u8>, String> + Sync,
+) -> Result<Vec<(String, Vec<u8>)>, String> {
+    let pack = &pack;
     let blobs = std::thread::scope(|scope| {
-        let packing: Vec<_> = tars.iter().map(|tar| scope.spawn(|| gzip(tar))).collect();
+        let packing: Vec<_> = tars.iter().map(|tar| scope.spawn(move || pack(tar))).collect();
         let packed = packing.into_iter().map(|thread| thread.join().expect("no panic"));
         packed.collect::<Result<Vec<_>, _>>()
     })?;
-    let layers = tars.iter().map(|tar| image::digest(tar)).zip(blobs).collect();
-    image::write_packed(dir, layers, &serde_json::json!({ "Cmd": ["sh"] })).map_err(crate::host::stop)
+    Ok(tars.iter().map(|tar| image::digest(tar)).zip(blobs).collect())
 }
 
 fn gzip(tar: &[u8]) -> Result<Vec<u8>, String> {

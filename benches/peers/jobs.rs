@@ -14,11 +14,12 @@ use crate::peers::docker::docker_command;
 use crate::peers::podman::podman;
 use crate::peers::{at_once, installed, runc, sh};
 use crate::pull;
+use crate::transfer;
 use crate::worker::{self, Worker};
 
 pub type Prepare = fn(&mut Host) -> Job;
 
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 15] = [
     "start",
     "start-parallel",
     "run-cli",
@@ -27,6 +28,12 @@ pub const NAMES: [&str; 9] = [
     "pull-files",
     "diff",
     "commit",
+    "pull-zstd",
+    "pull-again",
+    "push-unchanged",
+    "save",
+    "load",
+    "list-images",
     "open",
 ];
 
@@ -40,6 +47,12 @@ pub fn by_name(name: &str) -> Option<Prepare> {
         "pull-files" => Some(pull::files),
         "diff" => Some(changed::diff),
         "commit" => Some(changed::commit),
+        "pull-zstd" => Some(pull::zstd),
+        "pull-again" => Some(transfer::pull_again),
+        "push-unchanged" => Some(transfer::push_unchanged),
+        "save" => Some(transfer::save),
+        "load" => Some(transfer::load),
+        "list-images" => Some(transfer::list_images),
         "open" => Some(open),
         _ => None,
     }

@@ -28,6 +28,7 @@ mod ours;
 mod page;
 mod peers;
 mod pull;
+mod transfer;
 mod worker;
 
 use measure::{Job, Row};

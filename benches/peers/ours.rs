@@ -1,10 +1,13 @@
 //! The crate itself, in a process of its own.
 
+use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt, stream};
 use longshore::containers::CommitOptions;
 use longshore::images::RemoveImageOptions;
+use longshore::types::Filter;
 use longshore::{ContainerSpec, Engine, Pull};
 
 use crate::changed::{NAME, SCRIPT};
@@ -58,6 +61,19 @@ async fn deed(engine: &Engine, words: &[&str]) -> longshore::Result<Duration> {
             engine.images().remove(&image.to_string(), options).await?;
             return Ok(time);
         }
+        ["tag", image, name] => {
+            engine.images().tag(image, &name.parse()?).await?;
+        }
+        ["push", name] => drop(engine.push(*name).await?),
+        ["save", image, file] => save(engine, image, Path::new(file)).await?,
+        ["load", file] => load(engine, Path::new(file)).await?,
+        ["list", count] => {
+            let found = engine.list_images(Filter::new()).await?.len();
+            if found != number(count) {
+                return Err(longshore::Error::internal(format!("{found} images are listed")));
+            }
+        }
+        ["fill-images", layouts] => fill_images(engine, Path::new(layouts)).await?,
         ["fill", layouts] => fill(engine, Path::new(layouts)).await?,
         ["open", root] => {
             let opened = Engine::open(*root).await?;
@@ -81,6 +97,41 @@ async fn changed(engine: &Engine, image: &str) -> longshore::Result<()> {
         return Ok(());
     }
     Err(longshore::Error::internal(format!("{status}, {changes} changes")))
+}
+
+/// Into a file, as `save -o` does.
+async fn save(engine: &Engine, image: &str, file: &Path) -> longshore::Result<()> {
+    let failed = |error| longshore::Error::os("write an archive", error);
+    let mut archive = engine.save([image]).await?;
+    let mut out = std::fs::File::create(file).map_err(failed)?;
+    while let Some(piece) = archive.next().await {
+        out.write_all(&piece?).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// From a file, as `load -i` does.
+async fn load(engine: &Engine, file: &Path) -> longshore::Result<()> {
+    let failed = |error| longshore::Error::os("read an archive", error);
+    let file = std::fs::File::open(file).map_err(failed)?;
+    let pieces = stream::try_unfold(file, move |mut file| async move {
+        let mut piece = vec![0; 1 << 20];
+        let length = file.read(&mut piece).map_err(failed)?;
+        piece.truncate(length);
+        Ok((length > 0).then(|| (bytes::Bytes::from(piece), file)))
+    });
+    engine.load(pieces.boxed()).await.map(drop)
+}
+
+/// An image of each layout, with a name of its own.
+async fn fill_images(engine: &Engine, layouts: &Path) -> longshore::Result<()> {
+    let failed = |error| longshore::Error::os("list the layouts", error);
+    for (number, entry) in std::fs::read_dir(layouts).map_err(failed)?.enumerate() {
+        let layout = entry.map_err(failed)?.path();
+        let image = engine.pull(format!("oci:{}", layout.display())).await?;
+        image.tag(&format!("held-{number}").parse()?).await?;
+    }
+    Ok(())
 }
 
 fn number(text: &str) -> usize {

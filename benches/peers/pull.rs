@@ -1,4 +1,4 @@
-//! The jobs `pull-large` and `pull-files`.
+//! The jobs `pull-large`, `pull-zstd` and `pull-files`.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -23,6 +23,34 @@ pub fn large(host: &mut Host) -> Job {
         "7 layers, 640 MB of a distribution's files",
         images::large,
     )
+}
+
+pub fn zstd(host: &mut Host) -> Job {
+    let mut job = pull(
+        host,
+        "zstd",
+        "7 layers, 640 MB of a distribution's files, packed with zstd",
+        images::large_zstd,
+    );
+    for contestant in &mut job.contestants {
+        // Graph drivers of Docker before 23 take no zstd.
+        if contestant.name == "docker pull" && docker_is_old() {
+            contestant.run = Err("this docker reads no zstd layers".to_owned());
+        }
+    }
+    job
+}
+
+fn docker_is_old() -> bool {
+    let version = std::process::Command::new("dockerd").arg("--version").output();
+    let text = version.map_or_else(
+        |_| String::new(),
+        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+    );
+    let major = text.split("version ").nth(1).and_then(|rest| rest.split('.').next());
+    major
+        .and_then(|major| major.parse::<u32>().ok())
+        .is_some_and(|major| major < 23)
 }
 
 pub fn files(host: &mut Host) -> Job {

@@ -29,7 +29,7 @@ impl Shared {
                 "a version of longshore with shims; use Lifetime::Bound for now",
             ));
         }
-        let image = cancel.or(self.parts.images.inspect(&spec.image)).await?;
+        let image = cancel.or(self.image_for(&spec)).await?;
         let record = self.new_record(spec, &image)?;
         plan::check(&record.id, &record.body.spec, &record.body.image)?;
         let _slot = self.slot(&record.id);
@@ -40,6 +40,21 @@ impl Shared {
         made.map(|()| Created {
             id: record.id,
             warnings: Vec::new(),
+        })
+    }
+
+    /// The image, for the platform if one is asked for.
+    async fn image_for(&self, spec: &ContainerSpec) -> Result<ImageInfo> {
+        let Some(platform) = &spec.platform else {
+            return self.parts.images.inspect(&spec.image).await;
+        };
+        let all = self.parts.images.variants(&spec.image).await?;
+        let here: Vec<String> = all.iter().map(|image| image.platform.to_string()).collect();
+        let fit = all.into_iter().find(|image| platform.accepts(&image.platform));
+        fit.ok_or_else(|| {
+            let (image, here) = (&spec.image, here.join(", "));
+            let message = format!("{image} is not here for {platform}; available platforms: {here}");
+            Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Image, image.clone())
         })
     }
 

@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use crate::driver::Spawner;
 use crate::error::Result;
 use crate::images::{
-    ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageInfo, ImageManager, ImageSummary,
-    ImportRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
+    ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageDocument, ImageInfo, ImageManager,
+    ImageSummary, ImportRequest, IndexRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed,
+    RemoveImageOptions, Removed,
 };
 use crate::progress::Progress;
 use crate::storage::snapshot::Snapshotter;
-use crate::types::{Filter, ImageId, Outcome, Platform, Reference};
+use crate::types::{Descriptor, Filter, ImageId, Outcome, Platform, Reference};
 
 /// Pieces of an archive that are read ahead of their reader.
 const AHEAD: usize = 4;
@@ -69,6 +70,21 @@ impl ImageManager for DriverImages {
         self.spawner
             .call_blocking(async move { inner.inspect(&image).await })
             .await
+    }
+
+    async fn variants(&self, image: &str) -> Result<Vec<ImageInfo>> {
+        let (inner, image) = (Arc::clone(&self.inner), image.to_owned());
+        self.spawner.call(async move { inner.variants(&image).await }).await
+    }
+
+    async fn document(&self, image: &str) -> Result<ImageDocument> {
+        let (inner, image) = (Arc::clone(&self.inner), image.to_owned());
+        self.spawner.call(async move { inner.document(&image).await }).await
+    }
+
+    async fn make_index(&self, request: IndexRequest) -> Result<Descriptor> {
+        let inner = Arc::clone(&self.inner);
+        self.spawner.call(async move { inner.make_index(request).await }).await
     }
 
     async fn tag(&self, image: &str, name: &Reference) -> Result<Outcome> {

@@ -21,6 +21,7 @@ type Answer<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 pub struct PushBuilder {
     engine: Engine,
     name: String,
+    to: Option<String>,
     platform: Option<Platform>,
     credentials: Option<Credentials>,
     progress: Progress,
@@ -32,11 +33,19 @@ impl PushBuilder {
         Self {
             engine,
             name,
+            to: None,
             platform: None,
             credentials: None,
             progress: Progress::default(),
             deadline: None,
         }
+    }
+
+    /// Where to, if not where its name says: `host/repository:tag`, `oci:DIR`, `oci:DIR:NAME`, `docker-archive:FILE` or
+    /// `docker-archive:FILE:NAME`. See [`PushRequest::to`].
+    pub fn to(mut self, place: impl Into<String>) -> Self {
+        self.to = Some(place.into());
+        self
     }
 
     /// Which platform's image to push. Default whatever is here.
@@ -53,6 +62,7 @@ impl PushBuilder {
 
     async fn push(self) -> Result<Pushed> {
         let mut request = PushRequest::new(self.name.parse()?);
+        request.to = self.to.map(|place| place.parse()).transpose()?;
         request.platform = self.platform;
         request.credentials = self.credentials;
         self.engine.images().push(request, self.progress).await

@@ -21,15 +21,16 @@ use crate::driver::Clock;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::events::EventStream;
 use crate::images::{
-    ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageInfo, ImageManager, ImageSummary,
-    ImportRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
+    ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageDocument, ImageInfo, ImageManager,
+    ImageSummary, ImportRequest, IndexRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed,
+    RemoveImageOptions, Removed,
 };
 use crate::logs::{LogEntries, LogQuery};
 #[cfg(feature = "network")]
 use crate::networks::{NetworkInfo, NetworkManager};
 use crate::progress::Progress;
 use crate::system::{DiskUsage, EventQuery, SystemInfo, SystemManager};
-use crate::types::{Change, ExitStatus, Filter, ImageId, Outcome, Platform, Reference, Signal};
+use crate::types::{Change, Descriptor, ExitStatus, Filter, ImageId, Outcome, Platform, Reference, Signal};
 
 /// A manager whose verbs are watched.
 #[derive(Debug)]
@@ -206,6 +207,9 @@ watched! { ImageManager "image" {
     fn login(registry: &str, credentials: Credentials) -> (), { registry = Registry registry };
     fn list(filter: Filter) -> Vec<ImageSummary>,;
     fn inspect(image: &str) -> ImageInfo, { image = Image image };
+    fn variants(image: &str) -> Vec<ImageInfo>, { image = Image image };
+    fn document(image: &str) -> ImageDocument, { image = Image image };
+    fn make_index(request: IndexRequest) -> Descriptor, { image = Image request.name };
     fn history(image: &str) -> Vec<HistoryLine>, { image = Image image };
     fn tag(image: &str, name: &Reference) -> Outcome, { image = Image image };
     fn remove(image: &str, options: RemoveImageOptions) -> Vec<Removed>, { image = Image image };

@@ -173,7 +173,12 @@ pub(super) fn chosen_of(manifest: Vec<u8>) -> Result<Chosen> {
         bytes: Bytes::from(manifest),
     };
     match manifest::parse(&blob)? {
-        Document::Image(manifest) => Ok(Chosen { blob, manifest }),
+        Document::Image(manifest) => Ok(Chosen {
+            blob,
+            manifest,
+            index: None,
+            platform: None,
+        }),
         Document::Index(_) => Err(Error::internal("a manifest that is an index")),
     }
 }

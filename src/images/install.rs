@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::progress::{Progress, ProgressEvent};
 use crate::registry::ManifestBlob;
 use crate::storage::unpack::{BlobSource, LayerRef};
-use crate::store::{ImageRecord, LayerRecord, Lease, Node, Store};
+use crate::store::{ImageRecord, LayerRecord, Lease, Node, Sign, Store};
 use crate::types::{Digest, ImageId, Platform, Reference};
 
 /// An image about to be here.
@@ -46,6 +46,9 @@ impl LocalImages {
         self.hold(lease, held.clone()).await?;
         progress.report(resolved(chosen));
         self.keep_manifest(&chosen.blob, lease).await?;
+        if let Some(index) = &chosen.index {
+            self.keep_manifest(index, lease).await?;
+        }
         let unpacker = &self.parts.unpacker;
         let source = || Arc::clone(&arrival.source);
         let config = unpacker
@@ -61,17 +64,24 @@ impl LocalImages {
         let unwanted = self.blobs_not_kept(&record).await?;
         unpacker.image_but(&layers, &unwanted, source(), progress).await?;
         record.size = self.size_of(&record).await?;
-        unpacker.sync(&blobs_of(&record)).await?;
+        let mut durable = blobs_of(&record);
+        durable.extend(chosen.index.iter().map(|index| index.descriptor.digest));
+        unpacker.sync(&durable).await?;
         let id = record.id;
         let names = arrival.names.to_vec();
+        let sign = chosen.index.as_ref().map(|index| Sign {
+            platform: chosen.platform.clone().unwrap_or_else(|| record.platform.clone()),
+            top: index.descriptor.digest,
+        });
         // Written even if the caller goes away now: until then nobody may take the blobs for unneeded.
         let kept = Arc::clone(lease);
         let write = move |store: &Store| {
-            let written = put(store, record, &names);
+            let written = put(store, record, &names, sign.as_ref());
             drop(kept);
             written
         };
-        let record = self.parts.store.call(write).await?;
+        let (record, freed) = self.parts.store.call(write).await?;
+        self.remove_unused(freed).await?;
         self.tell(arrival.action, id, arrival.names.first()).await;
         self.info_of(record).await
     }
@@ -129,25 +139,35 @@ impl LocalImages {
 
 /// Writes the record and points the names at it. An image that is here already stays as it is, with the blobs it came
 /// with: the same config means the same layers, however they were compressed elsewhere. Blocking.
-fn put(store: &Store, record: ImageRecord, names: &[Reference]) -> Result<ImageRecord> {
+///
+/// Returns indexes that nobody may need any more, too.
+fn put(
+    store: &Store,
+    record: ImageRecord,
+    names: &[Reference],
+    sign: Option<&Sign>,
+) -> Result<(ImageRecord, Vec<Node>)> {
     if let Some(old) = store.image(&record.id)?
-        && point_all(store, names, &record.id)?
+        && let Some(freed) = point_all(store, names, &record.id, sign)?
     {
-        return Ok(old);
+        return Ok((old, freed));
     }
-    store.put_image(&record, names)?;
-    Ok(record)
+    let sign = sign.cloned().unwrap_or_else(|| Sign::of(&record));
+    let names: Vec<(Reference, Sign)> = names.iter().map(|name| (name.clone(), sign.clone())).collect();
+    let freed = store.put_image_as(&record, &names)?;
+    Ok((record, freed))
 }
 
-/// Whether the image was there to point all the names at.
-fn point_all(store: &Store, names: &[Reference], id: &ImageId) -> Result<bool> {
+/// Points all the names at the image; nothing where it is not there.
+fn point_all(store: &Store, names: &[Reference], id: &ImageId, sign: Option<&Sign>) -> Result<Option<Vec<Node>>> {
+    let mut freed = Vec::new();
     for name in names {
-        match store.tag(name, id) {
-            Err(error) if error.is_not_found() => return Ok(false),
-            other => other?,
-        };
+        match store.tag_as(name, id, sign) {
+            Err(error) if error.is_not_found() => return Ok(None),
+            other => freed.extend(other?.1),
+        }
     }
-    Ok(true)
+    Ok(Some(freed))
 }
 
 fn record_of(chosen: &Chosen, config: &ImageConfig, layers: &[LayerRef]) -> ImageRecord {

@@ -18,6 +18,7 @@ use super::{ByteStream, ImageInfo, Loaded};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::progress::{Progress, ProgressEvent};
 use crate::storage::unpack::{BlobBytes, BlobSource};
+use crate::store::Node;
 use crate::types::{Descriptor, Platform, Reference};
 
 /// How much of a file is read at once.
@@ -111,6 +112,13 @@ impl LocalImages {
             action: "load",
         };
         let mut nodes = blobs_of(&image.chosen);
+        nodes.extend(
+            image
+                .chosen
+                .index
+                .iter()
+                .map(|index| Node::blob(&index.descriptor.digest)),
+        );
         let installed = self.install(&arrival, &lease, &mut nodes, progress).await;
         held.add(nodes);
         Ok(Loaded {
@@ -224,7 +232,7 @@ pub(super) struct Nowhere;
 
 #[async_trait]
 impl BlobSource for Nowhere {
-    async fn open(&self, descriptor: &Descriptor) -> Result<BlobBytes> {
+    async fn open(&self, descriptor: &Descriptor, _offset: u64) -> Result<BlobBytes> {
         let digest = descriptor.digest.to_string();
         let message = format!("the blob {digest} came with the archive and is damaged or gone: load it again");
         Err(Error::new(ErrorKind::Corrupt, message).with_object(ObjectKind::Blob, digest))

@@ -8,8 +8,9 @@ use tokio::runtime::Builder;
 
 use super::inspect::Configs;
 use super::{
-    ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageInfo, ImageManager, ImageSummary,
-    ImportRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
+    ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageDocument, ImageInfo, ImageManager,
+    ImageSummary, ImportRequest, IndexRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed,
+    RemoveImageOptions, Removed,
 };
 use crate::error::{Error, Result};
 use crate::events::{Event, EventKind};
@@ -19,7 +20,7 @@ use crate::storage::content::ContentStore;
 use crate::storage::snapshot::Snapshotter;
 use crate::storage::unpack::Unpacker;
 use crate::store::{Node, NodeKind, Store};
-use crate::types::{Digest, Filter, ImageId, Outcome, OwnerId, Platform, Reference};
+use crate::types::{Descriptor, Digest, Filter, ImageId, Outcome, OwnerId, Platform, Reference};
 
 /// What the engine hands the manager.
 #[derive(Debug, Clone)]
@@ -133,6 +134,18 @@ impl ImageManager for LocalImages {
 
     async fn inspect(&self, image: &str) -> Result<ImageInfo> {
         self.inspect_named(image).await
+    }
+
+    async fn variants(&self, image: &str) -> Result<Vec<ImageInfo>> {
+        self.variants_of(image).await
+    }
+
+    async fn document(&self, image: &str) -> Result<ImageDocument> {
+        self.document_of(image).await
+    }
+
+    async fn make_index(&self, request: IndexRequest) -> Result<Descriptor> {
+        self.index_of(request).await
     }
 
     async fn tag(&self, image: &str, name: &Reference) -> Result<Outcome> {

@@ -2,8 +2,8 @@
 
 use super::local::LocalImages;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
-use crate::store::{ImageRecord, Store};
-use crate::types::{ImageId, Reference};
+use crate::store::{ImageRecord, NamedImage, Sign, Store};
+use crate::types::{ImageId, Platform, Reference};
 
 /// An image, and the name it was found by, if by a name.
 #[derive(Debug, Clone)]
@@ -36,6 +36,54 @@ pub(super) fn find(store: &Store, text: &str) -> Result<Found> {
         (Some(_), false) => Err(ambiguous(text)),
         (None, _) => Err(missing(text)),
     }
+}
+
+/// All that a text names, one image for each platform, the best for this host first. Never empty. Blocking.
+pub(super) fn find_all(store: &Store, text: &str) -> Result<(Vec<NamedImage>, Option<Reference>)> {
+    let found = find(store, text)?;
+    let Some(name) = found.name else {
+        let sign = Sign::of(&found.record);
+        let record = found.record;
+        return Ok((vec![NamedImage { record, sign }], None));
+    };
+    let all = store.images_by_name(&name)?;
+    if all.is_empty() {
+        return Err(missing(text));
+    }
+    Ok((all, Some(name)))
+}
+
+/// Those for a platform, if one is asked for.
+///
+/// # Errors
+/// `NotFound` naming the platforms that are here.
+pub(super) fn fitting(all: Vec<NamedImage>, platform: Option<&Platform>, shown: &str) -> Result<Vec<NamedImage>> {
+    let Some(platform) = platform else { return Ok(all) };
+    let here: Vec<String> = all.iter().map(|one| one.sign.platform.to_string()).collect();
+    let mut fit = all;
+    fit.retain(|one| platform.accepts(&one.sign.platform));
+    if fit.is_empty() {
+        let here = here.join(", ");
+        let message = format!("{shown} is not here for {platform}; available platforms: {here}");
+        return Err(Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Image, shown));
+    }
+    Ok(fit)
+}
+
+/// Looks a name up for a platform, if one is asked for. Blocking.
+pub(super) fn by_name_for(store: &Store, name: &Reference, platform: Option<&Platform>) -> Result<Option<ImageRecord>> {
+    let Some(found) = by_name(store, name)? else {
+        return Ok(None);
+    };
+    let Some(platform) = platform else {
+        return Ok(Some(found.record));
+    };
+    let Some(name) = found.name else {
+        return Ok(Some(found.record).filter(|record| platform.accepts(&record.platform)));
+    };
+    let all = store.images_by_name(&name)?;
+    let fit = all.into_iter().find(|one| platform.accepts(&one.sign.platform));
+    Ok(fit.map(|one| one.record))
 }
 
 /// Looks a name up; of a name with tag and digest, the digest counts. Blocking.

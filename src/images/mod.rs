@@ -1,10 +1,12 @@
 //! Images: pull, push, list, inspect, tag, remove, history, save, load, import, extend, prune.
 //!
+//! A name stands for the images of one index, one for each platform that is here; pulling another platform of it adds one.
 //! An image is a record with names that point at it; its blobs are in the content store, its layers are snapshots. The
 //! record is written last, after everything it needs has reached the disk, so an image that is listed is complete, and a
 //! pull that fails or is dropped leaves no image. What it had fetched stays for the next attempt where trying again may
 //! help, and is removed where it will not.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::time::SystemTime;
@@ -29,6 +31,8 @@ mod extend;
 mod history;
 #[cfg(feature = "engine")]
 mod import;
+#[cfg(feature = "engine")]
+mod index;
 #[cfg(feature = "engine")]
 mod inspect;
 #[cfg(feature = "engine")]
@@ -55,6 +59,8 @@ mod prune;
 mod pull;
 #[cfg(feature = "engine")]
 mod push;
+#[cfg(feature = "engine")]
+mod push_archive;
 #[cfg(feature = "engine")]
 mod remove;
 #[cfg(feature = "engine")]
@@ -190,11 +196,13 @@ pub struct ImageSummary {
 }
 
 /// Options of [`ImageManager::remove`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RemoveImageOptions {
     /// Remove an image by id although it has several names; take the last name of an image although a container uses it.
     pub force: bool,
+    /// Only what the name stands for on this platform; `None` is all that it stands for.
+    pub platform: Option<Platform>,
 }
 
 impl RemoveImageOptions {
@@ -202,6 +210,102 @@ impl RemoveImageOptions {
     #[must_use]
     pub fn force(mut self, force: bool) -> Self {
         self.force = force;
+        self
+    }
+
+    /// Leaves what the name stands for on other platforms.
+    #[must_use]
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.platform = Some(platform);
+        self
+    }
+}
+
+/// The document that a name stands for: an image's manifest, or an index of several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImageDocument {
+    /// Its media type, digest and size.
+    pub descriptor: Descriptor,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// The manifests in it: those of an index, or the manifest itself.
+    pub manifests: Vec<ListedManifest>,
+}
+
+/// A manifest of an index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListedManifest {
+    /// The manifest, with the platform and the annotations that the index gives it.
+    pub descriptor: Descriptor,
+    /// The image, if it is here.
+    pub image: Option<ImageId>,
+}
+
+/// An image of an index to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IndexEntry {
+    /// The image, which is here. A name stands for its images of all platforms.
+    pub image: String,
+    /// What the index says that it runs on; `None` is what it says of itself.
+    pub platform: Option<Platform>,
+    /// Notes beside it in the index.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl IndexEntry {
+    /// An image as it is.
+    pub fn new(image: impl Into<String>) -> Self {
+        Self {
+            image: image.into(),
+            platform: None,
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    /// Says what it runs on.
+    #[must_use]
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.platform = Some(platform);
+        self
+    }
+
+    /// Adds a note.
+    #[must_use]
+    pub fn annotation(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.annotations.insert(key.into(), value.into());
+        self
+    }
+}
+
+/// An index to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IndexRequest {
+    /// Its name, with a tag.
+    pub name: Reference,
+    /// What is in it.
+    pub entries: Vec<IndexEntry>,
+    /// Notes on the whole.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl IndexRequest {
+    /// An index of these images.
+    pub fn new(name: Reference, entries: impl IntoIterator<Item = IndexEntry>) -> Self {
+        Self {
+            name,
+            entries: entries.into_iter().collect(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a note on the whole.
+    #[must_use]
+    pub fn annotation(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.annotations.insert(key.into(), value.into());
         self
     }
 }
@@ -242,6 +346,10 @@ pub struct HistoryLine {
 pub struct PushRequest {
     /// The image's name here, which says where it goes.
     pub name: Reference,
+    /// Where it goes instead: to another name in a registry, into an OCI layout on disk (which is made where there is none; a
+    /// name in it goes to this image), or into a new archive, in the place of a file of that name. On disk an image keeps
+    /// its name, unless another is given.
+    pub to: Option<ImageSource>,
     /// For which platform; `None` is every one that is here.
     pub platform: Option<Platform>,
     /// Who pushes.
@@ -253,9 +361,17 @@ impl PushRequest {
     pub fn new(name: Reference) -> Self {
         Self {
             name,
+            to: None,
             platform: None,
             credentials: None,
         }
+    }
+
+    /// Sends it elsewhere than its name says.
+    #[must_use]
+    pub fn to(mut self, to: ImageSource) -> Self {
+        self.to = Some(to);
+        self
     }
 
     /// Chooses a platform.
@@ -426,13 +542,45 @@ pub trait ImageManager: Debug + Send + Sync + 'static {
         Err(Error::unsupported_verb("images.list"))
     }
 
-    /// Everything about an image.
+    /// Everything about an image; of those that a name stands for on several platforms, the host's, or else the newest.
     ///
     /// # Errors
     /// `NotFound`; `InvalidArgument` where several ids begin like that.
     async fn inspect(&self, image: &str) -> Result<ImageInfo> {
         let _ = image;
         Err(Error::unsupported_verb("images.inspect"))
+    }
+
+    /// All images that a name stands for, one for each platform that is here; the one that [`ImageManager::inspect`] gives
+    /// comes first.
+    ///
+    /// # Errors
+    /// As [`ImageManager::inspect`].
+    async fn variants(&self, image: &str) -> Result<Vec<ImageInfo>> {
+        Ok(vec![self.inspect(image).await?])
+    }
+
+    /// The manifest of an image, or the index that its name stands for.
+    ///
+    /// # Errors
+    /// As [`ImageManager::inspect`]; `Corrupt` where it is damaged or gone.
+    async fn document(&self, image: &str) -> Result<ImageDocument> {
+        let _ = image;
+        Err(Error::unsupported_verb("images.document"))
+    }
+
+    /// Makes an index of images that are here, each for another platform, and gives it a name; pushing that name pushes the
+    /// index with all of them. Making it again with other entries replaces it.
+    ///
+    /// # Errors
+    /// `NotFound` for an image that is not here; `InvalidArgument` for a name without a tag, for none or too many entries,
+    /// and for two of one platform.
+    ///
+    /// # Cancel safety
+    /// Done whole or not at all.
+    async fn make_index(&self, request: IndexRequest) -> Result<Descriptor> {
+        let _ = request;
+        Err(Error::unsupported_verb("images.make_index"))
     }
 
     /// Points a name at an image; whatever image had the name loses it.
@@ -485,7 +633,8 @@ pub trait ImageManager: Debug + Send + Sync + 'static {
         Err(Error::unsupported_verb("images.history"))
     }
 
-    /// Sends an image to the registry that its name says. Blobs go as the very bytes they came as; those that the registry
+    /// Sends what a name stands for to the registry that it says, or to [`PushRequest::to`]; of several platforms all that are
+    /// here, with their index. Blobs go as the very bytes they came as; those that the registry
     /// has are not sent. Progress ends with exactly one of `Done` and `Failed`.
     ///
     /// # Errors

@@ -34,6 +34,10 @@ pub(super) struct Chosen {
     pub(super) blob: ManifestBlob,
     /// The manifest, read.
     pub(super) manifest: Manifest,
+    /// The index that it was chosen from, the outermost.
+    pub(super) index: Option<ManifestBlob>,
+    /// The platform that the index gives it.
+    pub(super) platform: Option<Platform>,
 }
 
 impl Origin {
@@ -81,11 +85,21 @@ impl Origin {
     /// The image for a platform.
     pub(super) async fn choose(&self, wanted: &Platform) -> Result<Chosen> {
         let mut blob = self.top.clone();
+        let (mut index, mut platform) = (None, None);
         for _ in 0..MAX_DEPTH {
             match manifest::parse(&blob)? {
-                Document::Image(manifest) => return Ok(Chosen { blob, manifest }),
+                Document::Image(manifest) => {
+                    return Ok(Chosen {
+                        blob,
+                        manifest,
+                        index,
+                        platform,
+                    });
+                }
                 Document::Index(entries) => {
                     let entry = choose(&entries, wanted, &self.shown)?;
+                    index = Some(self.top.clone());
+                    platform = entry.platform.clone();
                     blob = self.source.manifest(&ManifestKey::Digest(entry.digest)).await?;
                 }
             }
@@ -128,8 +142,8 @@ impl Source {
 
 #[async_trait]
 impl BlobSource for Source {
-    async fn open(&self, descriptor: &Descriptor) -> Result<BlobStream> {
-        self.registry.blob(&self.repository, descriptor, 0).await
+    async fn open(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobStream> {
+        self.registry.blob(&self.repository, descriptor, offset).await
     }
 }
 

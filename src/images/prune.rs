@@ -52,7 +52,9 @@ impl LocalImages {
     /// What everything an image needs takes on disk. What cannot be told is not counted.
     async fn sizes(&self, entry: &ImageEntry) -> Result<BTreeMap<Node, u64>> {
         let mut sizes = BTreeMap::new();
-        for node in entry.record.needs() {
+        let id = entry.record.id;
+        let indexes = self.parts.store.call(move |store| store.indexes_of(&id)).await?;
+        for node in entry.record.needs().into_iter().chain(indexes) {
             let digest: Digest = node.id.parse()?;
             let size = match node.kind {
                 NodeKind::Blob => self.parts.content.info(&digest).await?.map(|blob| blob.size),

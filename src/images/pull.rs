@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::install::Arrival;
 use super::local::LocalImages;
-use super::lookup::by_name;
+use super::lookup::by_name_for;
 use super::origin::{Chosen, Origin};
 use super::{ImageInfo, Pull, PullRequest};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -64,17 +64,23 @@ impl LocalImages {
 
     /// The image of that name, if it is here for the platform.
     async fn here(&self, name: &Reference, platform: Option<&Platform>) -> Result<Option<ImageRecord>> {
-        let name = name.clone();
-        let found = self.parts.store.call(move |store| by_name(store, &name)).await?;
-        let fits = |record: &ImageRecord| platform.is_none_or(|platform| platform.accepts(&record.platform));
-        Ok(found.map(|found| found.record).filter(fits))
+        let (name, platform) = (name.clone(), platform.cloned());
+        self.parts
+            .store
+            .call(move |store| by_name_for(store, &name, platform.as_ref()))
+            .await
     }
 
     async fn fetch(&self, origin: &Origin, platform: Option<&Platform>, progress: &Progress) -> Result<ImageInfo> {
-        let chosen = origin.choose(&platform.cloned().unwrap_or_else(Platform::host)).await?;
+        let mut chosen = origin.choose(&platform.cloned().unwrap_or_else(Platform::host)).await?;
+        if origin.names.is_empty() {
+            // Nobody would stand for it.
+            chosen.index = None;
+        }
         let owner = self.parts.owner.clone();
         let lease = Arc::new(self.parts.store.call(move |store| store.lease(&owner)).await?);
         let mut held = blobs_of(&chosen);
+        held.extend(chosen.index.iter().map(|index| Node::blob(&index.descriptor.digest)));
         let arrival = Arrival {
             chosen: &chosen,
             source: origin.blobs(),
@@ -85,7 +91,7 @@ impl LocalImages {
         };
         let result = self.install(&arrival, &lease, &mut held, progress).await;
         let left = match &result {
-            Ok(info) => unneeded(held, info),
+            Ok(info) => unneeded(held, info, &chosen),
             Err(error) if is_final(error) => held,
             Err(_) => Vec::new(),
         };
@@ -105,10 +111,11 @@ impl LocalImages {
 }
 
 /// What was held and is not needed, since the image was here with other blobs.
-fn unneeded(mut held: Vec<Node>, info: &ImageInfo) -> Vec<Node> {
+fn unneeded(mut held: Vec<Node>, info: &ImageInfo, chosen: &Chosen) -> Vec<Node> {
     let blobs = [&info.manifest.digest, &info.id]
         .into_iter()
-        .chain(info.layers.iter().map(|layer| &layer.descriptor.digest));
+        .chain(info.layers.iter().map(|layer| &layer.descriptor.digest))
+        .chain(chosen.index.iter().map(|index| &index.descriptor.digest));
     let needed: HashSet<Node> = blobs.map(Node::blob).collect();
     held.retain(|node| node.kind == NodeKind::Blob && !needed.contains(node));
     held

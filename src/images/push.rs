@@ -1,4 +1,4 @@
-//! `push`: an image to the registry that its name says.
+//! `push`: what a name stands for, to the registry that it says.
 //!
 //! Blobs go first, several at a time, then the manifest, so that a registry never has a manifest without its blobs. They go
 //! as the very bytes they came as, so the digests stay, and a registry that has them is told nothing but the manifest.
@@ -12,19 +12,19 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use super::index::Whole;
 use super::local::LocalImages;
 use super::lookup::by_name;
 use super::pull::Ending;
 use super::{PushRequest, Pushed, lookup};
-use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::error::{Error, Result};
 use crate::progress::{Progress, ProgressEvent};
-use crate::registry::{
-    BlobStream, Credentials, MAX_MANIFEST, ManifestBlob, ManifestKey, Registry, Upload, UploadSource,
-};
+use crate::registry::layout::LayoutTarget;
+use crate::registry::{BlobStream, Credentials, ManifestBlob, ManifestKey, Registry, Upload, UploadSource};
 use crate::storage::content::ContentStore;
 use crate::storage::files::blocking;
-use crate::store::{ImageRecord, Lease, Node, Store};
-use crate::types::{Descriptor, Digest, Platform, Reference};
+use crate::store::{ImageRecord, Lease, NamedImage, Node, Sign, Store};
+use crate::types::{Descriptor, Digest, ImageSource, Platform, Reference};
 
 /// Blobs that are sent at a time.
 const AT_ONCE: usize = 4;
@@ -37,6 +37,7 @@ const TOLD: u64 = 256 << 10;
 struct Delivery<'a> {
     content: &'a Arc<dyn ContentStore>,
     registry: Arc<dyn Registry>,
+    /// Empty for a place on disk.
     repository: &'a str,
     /// Repositories of the same registry that are known to have had a blob.
     elsewhere: HashMap<Digest, String>,
@@ -57,56 +58,105 @@ impl LocalImages {
     }
 
     async fn push_named(&self, request: &PushRequest, progress: &Progress) -> Result<(Pushed, ImageRecord)> {
+        if let Some(ImageSource::DockerArchive { file, name }) = &request.to {
+            return self.push_archive(request, file, name.as_ref(), progress).await;
+        }
         let (name, platform, owner) = (request.name.clone(), request.platform.clone(), self.parts.owner.clone());
-        let (record, elsewhere, lease) = self
+        let target = target_of(request);
+        let place = target.clone();
+        let (images, elsewhere, lease) = self
             .parts
             .store
             .call(move |store| {
-                let (record, lease) = held(store, &name, platform.as_ref(), |nodes| {
+                let (images, lease) = held(store, &name, platform.as_ref(), |nodes| {
                     let lease = store.lease(&owner)?;
                     lease.add(nodes)?;
                     Ok(lease)
                 })?;
-                let elsewhere = elsewhere(store, &name, &record)?;
-                Ok((record, elsewhere, lease))
+                let elsewhere = match &place {
+                    Some(place) => elsewhere(store, place, &images)?,
+                    None => HashMap::new(),
+                };
+                Ok((images, elsewhere, lease))
             })
             .await?;
-        let result = self.deliver(request, &record, elsewhere, progress).await;
+        let result = self.deliver(request, images, elsewhere, progress).await;
         self.parts.store.call(move |_| lease.release()).await?;
-        let pushed = result?;
-        // The image now has a name by digest in that repository.
-        let (pinned, id) = (request.name.pinned(&pushed.manifest.digest), record.id);
-        let named = self.parts.store.call(move |store| store.tag(&pinned, &id)).await;
-        if let Err(error) = named
-            .map(drop)
-            .or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
-        {
-            tracing::warn!(error = %error.report(), "the pushed image got no name by digest");
+        let (pushed, whole) = result?;
+        if let Some(target) = &target {
+            self.name_pushed(target, &pushed, &whole).await;
         }
+        let first = whole.images.into_iter().next();
+        let record = first
+            .map(|one| one.record)
+            .ok_or_else(|| lookup::missing(&request.name.familiar()))?;
         self.tell("push", record.id, Some(&request.name)).await;
         Ok((pushed, record))
+    }
+
+    async fn destination(&self, request: &PushRequest) -> Result<Arc<dyn Registry>> {
+        if let Some(ImageSource::OciLayout { dir, .. }) = &request.to {
+            return Ok(Arc::new(LayoutTarget::open(dir).await?));
+        }
+        let target = target_of(request).unwrap_or_else(|| request.name.clone());
+        let credentials = request.credentials.as_ref().unwrap_or(&Credentials::Anonymous);
+        self.parts.registries.open(target.host(), credentials).await
+    }
+
+    /// The images now have a name by digest in that repository.
+    async fn name_pushed(&self, target: &Reference, pushed: &Pushed, whole: &Whole) {
+        let pinned = target.pinned(&pushed.manifest.digest);
+        let named = match &whole.index {
+            None => {
+                let ids: Vec<_> = whole.images.iter().map(|one| one.record.id).collect();
+                let tag = move |store: &Store| ids.iter().try_for_each(|id| store.tag(&pinned, id).map(drop));
+                self.parts.store.call(tag).await
+            }
+            Some(index) => {
+                let copy = Whole {
+                    images: whole.images.clone(),
+                    index: Some(index.clone()),
+                };
+                self.name_index(&pinned, copy).await
+            }
+        };
+        if let Err(error) = named.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) }) {
+            tracing::warn!(error = %error.report(), "the pushed image got no name by digest");
+        }
     }
 
     async fn deliver(
         &self,
         request: &PushRequest,
-        record: &ImageRecord,
+        images: Vec<NamedImage>,
         elsewhere: HashMap<Digest, String>,
         progress: &Progress,
-    ) -> Result<Pushed> {
-        let credentials = request.credentials.as_ref().unwrap_or(&Credentials::Anonymous);
-        let registry = self.parts.registries.open(request.name.host(), credentials).await?;
-        let manifest = self.manifest_of(record).await?;
-        let blobs = blobs(record);
+    ) -> Result<(Pushed, Whole)> {
+        let registry = self.destination(request).await?;
+        let whole = self
+            .whole(images, request.platform.as_ref(), &request.name.familiar())
+            .await?;
+        let mut manifests = Vec::new();
+        for one in &whole.images {
+            manifests.push(self.kept_manifest(&one.record.manifest).await?);
+        }
+        // The name goes to what comes last.
+        manifests.extend(whole.index.clone());
+        let Some(top) = manifests.pop() else {
+            return Err(lookup::missing(&request.name.familiar()));
+        };
+        let key = key_of(request, &top)?;
+        let target = target_of(request);
+        let blobs = all_blobs(&whole.images);
         progress.report(ProgressEvent::Resolved {
-            manifest: manifest.descriptor.digest,
-            layers: record.layers.len(),
+            manifest: top.descriptor.digest,
+            layers: whole.images.iter().map(|one| one.record.layers.len()).sum(),
             total_bytes: blobs.iter().fold(0u64, |sum, blob| sum.saturating_add(blob.size)),
         });
         let delivery = Delivery {
             content: &self.parts.content,
             registry,
-            repository: request.name.repository(),
+            repository: target.as_ref().map_or("", Reference::repository),
             elsewhere,
             progress,
         };
@@ -114,67 +164,63 @@ impl LocalImages {
             .map(|blob| delivery.blob(blob))
             .buffer_unordered(AT_ONCE);
         sent.try_collect::<()>().await?;
-        let key = key_of(&request.name, &manifest)?;
-        delivery
-            .registry
-            .put_manifest(delivery.repository, &key, &manifest)
-            .await?;
-        Ok(Pushed {
-            manifest: manifest.descriptor,
-        })
-    }
-
-    /// The manifest as it came, or as it was made here.
-    async fn manifest_of(&self, record: &ImageRecord) -> Result<ManifestBlob> {
-        let digest = record.manifest.digest;
-        let file = self.parts.content.open(&digest).await?;
-        let bytes = blocking(move || {
-            let mut bytes = Vec::new();
-            file.take(MAX_MANIFEST + 1)
-                .read_to_end(&mut bytes)
-                .map_err(|error| Error::os("read a manifest", error))?;
-            Ok(bytes)
-        })
-        .await?;
-        if Digest::of(&bytes) != digest {
-            let message = format!(
-                "the manifest {} in the content store is damaged: pull the image again",
-                digest.short()
-            );
-            return Err(Error::new(ErrorKind::Corrupt, message).with_object(ObjectKind::Manifest, digest.to_string()));
+        for manifest in &manifests {
+            let key = ManifestKey::Digest(manifest.descriptor.digest);
+            delivery
+                .registry
+                .put_manifest(delivery.repository, &key, manifest)
+                .await?;
         }
-        Ok(ManifestBlob {
-            descriptor: record.manifest.clone(),
-            bytes: bytes.into(),
-        })
+        delivery.registry.put_manifest(delivery.repository, &key, &top).await?;
+        let pushed = Pushed {
+            manifest: top.descriptor,
+        };
+        Ok((pushed, whole))
     }
 }
 
-/// Looks the image up and leases its blobs; looks again, since it may have gone in between. Blocking.
+/// The name in a registry that the images go to; none where they go to a place on disk.
+fn target_of(request: &PushRequest) -> Option<Reference> {
+    match &request.to {
+        None => Some(request.name.clone()),
+        Some(ImageSource::Registry(name)) => Some(name.clone()),
+        Some(_) => None,
+    }
+}
+
+/// Looks the images up and leases their blobs; looks again, since they may have gone in between. Blocking.
 fn held(
     store: &Store,
     name: &Reference,
     platform: Option<&Platform>,
     lease: impl FnOnce(&[Node]) -> Result<Lease>,
-) -> Result<(ImageRecord, Lease)> {
+) -> Result<(Vec<NamedImage>, Lease)> {
     let missing = || lookup::missing(&name.familiar());
-    let record = by_name(store, name)?.ok_or_else(missing)?.record;
-    if let Some(platform) = platform.filter(|platform| !platform.accepts(&record.platform)) {
-        let message = format!(
-            "{} is not here for {platform}; available platforms: {}",
-            name.familiar(),
-            record.platform
-        );
-        return Err(Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Image, name.familiar()));
+    let found = by_name(store, name)?.ok_or_else(missing)?;
+    let all = match found.name {
+        Some(name) => store.images_by_name(&name)?,
+        None => {
+            let sign = Sign::of(&found.record);
+            let record = found.record;
+            vec![NamedImage { record, sign }]
+        }
+    };
+    let images = lookup::fitting(all, platform, &name.familiar())?;
+    let mut nodes = Vec::new();
+    for one in &images {
+        nodes.extend(one.record.needs());
+        nodes.push(Node::blob(&one.sign.top));
     }
-    let lease = lease(&record.needs())?;
-    store.image(&record.id)?.ok_or_else(missing)?;
-    Ok((record, lease))
+    let lease = lease(&nodes)?;
+    for one in &images {
+        store.image(&one.record.id)?.ok_or_else(missing)?;
+    }
+    Ok((images, lease))
 }
 
 /// For each blob another repository of the same registry that some image here says has it. Blocking.
-fn elsewhere(store: &Store, name: &Reference, record: &ImageRecord) -> Result<HashMap<Digest, String>> {
-    let wanted: Vec<Digest> = blobs(record).iter().map(|blob| blob.digest).collect();
+fn elsewhere(store: &Store, name: &Reference, images: &[NamedImage]) -> Result<HashMap<Digest, String>> {
+    let wanted: Vec<Digest> = all_blobs(images).iter().map(|blob| blob.digest).collect();
     let mut out = HashMap::new();
     for entry in store.images()? {
         // A name by digest is given by a pull or a push, so the registry had it; a tag may never have been there.
@@ -208,7 +254,25 @@ fn blobs(record: &ImageRecord) -> Vec<Descriptor> {
     out
 }
 
-fn key_of(name: &Reference, manifest: &ManifestBlob) -> Result<ManifestKey> {
+/// What goes to the registry for several images, each once.
+fn all_blobs(images: &[NamedImage]) -> Vec<Descriptor> {
+    let mut out: Vec<Descriptor> = Vec::new();
+    for blob in images.iter().flat_map(|one| blobs(&one.record)) {
+        if !out.iter().any(|known| known.digest == blob.digest) {
+            out.push(blob);
+        }
+    }
+    out
+}
+
+fn key_of(request: &PushRequest, manifest: &ManifestBlob) -> Result<ManifestKey> {
+    let name = match (&request.to, target_of(request)) {
+        (Some(ImageSource::OciLayout { name, .. }), _) => {
+            let name = name.clone().unwrap_or_else(|| request.name.to_string());
+            return Ok(ManifestKey::Tag(name));
+        }
+        (_, target) => target.unwrap_or_else(|| request.name.clone()),
+    };
     match (name.digest(), name.tag()) {
         (Some(digest), _) if digest == manifest.descriptor.digest => Ok(ManifestKey::Digest(digest)),
         (Some(_), _) => Err(Error::invalid(format!(

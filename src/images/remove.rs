@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::local::{LocalImages, LocalImagesParts, remove_unreferenced};
-use super::lookup::{Found, find};
+use super::lookup::{find_all, fitting};
 use super::{RemoveImageOptions, Removed};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::store::{Node, NodeKind, Store};
@@ -28,49 +28,63 @@ impl LocalImages {
     pub(super) async fn remove_named(&self, image: &str, options: RemoveImageOptions) -> Result<Vec<Removed>> {
         let (image, parts) = (image.to_owned(), Arc::clone(&self.parts));
         // One blocking piece of work, which a caller that goes away does not cut off.
-        let done = self
+        let all = self
             .parts
             .store
-            .call(move |store| remove(store, &parts, &image, options))
+            .call(move |store| remove(store, &parts, &image, &options))
             .await?;
-        for name in &done.untagged {
-            self.tell("untag", done.id, Some(name)).await;
+        let mut out = Vec::new();
+        for done in all {
+            for name in done.untagged {
+                self.tell("untag", done.id, Some(&name)).await;
+                let untagged = Removed::Untagged(name);
+                if !out.contains(&untagged) {
+                    out.push(untagged);
+                }
+            }
+            if done.deleted {
+                self.tell("delete", done.id, None).await;
+                out.push(Removed::Deleted(done.id));
+            }
+            let layers = done.freed.iter().filter(|node| node.kind == NodeKind::Snapshot);
+            out.extend(
+                layers
+                    .filter_map(|node| node.id.parse::<Digest>().ok())
+                    .map(Removed::DeletedLayer),
+            );
         }
-        let mut out: Vec<Removed> = done.untagged.into_iter().map(Removed::Untagged).collect();
-        if done.deleted {
-            self.tell("delete", done.id, None).await;
-            out.push(Removed::Deleted(done.id));
-        }
-        let layers = done.freed.iter().filter(|node| node.kind == NodeKind::Snapshot);
-        out.extend(
-            layers
-                .filter_map(|node| node.id.parse::<Digest>().ok())
-                .map(Removed::DeletedLayer),
-        );
         Ok(out)
     }
 }
 
-fn remove(store: &Store, parts: &LocalImagesParts, image: &str, options: RemoveImageOptions) -> Result<Done> {
-    let Found { record, name } = find(store, image)?;
-    let names = store.image_names(&record.id)?;
-    let user = store.holders(&Node::image(&record.id))?.into_iter().next();
-    let plan = plan(image, &names, name.as_ref(), user.as_ref(), options.force)?;
-    for name in &plan.untag {
-        store.untag(name)?;
+/// One image for each platform that the name stands for. Each is looked at before any is touched.
+fn remove(store: &Store, parts: &LocalImagesParts, image: &str, options: &RemoveImageOptions) -> Result<Vec<Done>> {
+    let (all, name) = find_all(store, image)?;
+    let mut plans = Vec::new();
+    for one in fitting(all, options.platform.as_ref(), image)? {
+        let id = one.record.id;
+        let names = store.image_names(&id)?;
+        let user = store.holders(&Node::image(&id))?.into_iter().next();
+        let plan = plan(image, &names, name.as_ref(), user.as_ref(), options.force)?;
+        plans.push((id, plan));
     }
-    let free = if plan.delete {
-        delete(store, &record.id, options.force)?
-    } else {
-        None
-    };
-    let deleted = free.is_some();
-    let freed = free.map(|nodes| remove_unreferenced(store, parts, nodes)).transpose()?;
+    let do_it = |(id, plan)| do_one(store, parts, id, plan, options.force);
+    plans.into_iter().map(do_it).collect()
+}
+
+fn do_one(store: &Store, parts: &LocalImagesParts, id: ImageId, plan: Plan, force: bool) -> Result<Done> {
+    let mut free = Vec::new();
+    for name in &plan.untag {
+        free.extend(store.untag_from(name, Some(&id))?.1);
+    }
+    let needs = if plan.delete { delete(store, &id, force)? } else { None };
+    let deleted = needs.is_some();
+    free.extend(needs.unwrap_or_default());
     Ok(Done {
-        id: record.id,
+        id,
         untagged: plan.untag,
         deleted,
-        freed: freed.unwrap_or_default(),
+        freed: remove_unreferenced(store, parts, free)?,
     })
 }
 

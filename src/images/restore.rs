@@ -76,7 +76,7 @@ struct Nowhere {
 
 #[async_trait]
 impl BlobSource for Nowhere {
-    async fn open(&self, descriptor: &Descriptor) -> Result<BlobBytes> {
+    async fn open(&self, descriptor: &Descriptor, _offset: u64) -> Result<BlobBytes> {
         let message = format!(
             "a layer of the image {} is lost, and its blob {} is missing or damaged; pull the image again",
             self.image, descriptor.digest

@@ -1,24 +1,48 @@
 //! `save`: images as one archive.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::archive::{FULL_NAME, Item, stream};
+use super::index::INDEX;
 use super::local::LocalImages;
-use super::lookup::find;
+use super::lookup::{find_all, fitting};
 use super::{ArchiveFormat, ByteStream};
-use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::error::{Error, ObjectKind, Result};
+use crate::registry::ManifestBlob;
 use crate::registry::layout::REF_NAME;
-use crate::store::{ImageRecord, Node, Store};
+use crate::store::{ImageRecord, NamedImage, Node, Store};
 use crate::types::{Descriptor, ImageId, Platform, Reference};
 
-/// An image to save, with the names it keeps.
+/// What to save, with the names it keeps.
 #[derive(Debug)]
 struct Wanted {
-    record: ImageRecord,
+    images: Vec<NamedImage>,
+    /// The index of the images, where there are several.
+    index: Option<ManifestBlob>,
     names: Vec<Reference>,
+}
+
+/// An archive about to be written.
+pub(super) struct Saving {
+    /// What stands for each of the things that were named: its index or manifest.
+    pub(super) tops: Vec<Descriptor>,
+    /// All images in it.
+    pub(super) records: Vec<ImageRecord>,
+    pub(super) stream: ByteStream,
+}
+
+impl Wanted {
+    fn top(&self) -> Option<Descriptor> {
+        let own = || self.images.first().map(|one| one.record.manifest.clone());
+        self.index.as_ref().map(|index| index.descriptor.clone()).or_else(own)
+    }
+
+    fn ids(&self) -> Vec<ImageId> {
+        self.images.iter().map(|one| one.record.id).collect()
+    }
 }
 
 impl LocalImages {
@@ -28,41 +52,70 @@ impl LocalImages {
         platform: Option<Platform>,
         format: ArchiveFormat,
     ) -> Result<ByteStream> {
+        Ok(self.saving(images, platform, format, None).await?.stream)
+    }
+
+    /// As `save`. With a name, that is the name of each in the archive.
+    pub(super) async fn saving(
+        &self,
+        images: &[String],
+        platform: Option<Platform>,
+        format: ArchiveFormat,
+        rename: Option<&Reference>,
+    ) -> Result<Saving> {
         if images.is_empty() {
             return Err(Error::invalid("no image to save: name one at least"));
         }
         let (images, owner) = (images.to_vec(), self.parts.owner.clone());
-        let (wanted, lease) = self
+        let wished = platform.clone();
+        let (mut wanted, lease) = self
             .parts
             .store
             .call(move |store| {
-                let wanted = wanted(store, &images, platform.as_ref())?;
+                let wanted = wanted(store, &images, wished.as_ref())?;
                 let lease = store.lease(&owner)?;
-                lease.add(
-                    &wanted
-                        .iter()
-                        .flat_map(|image| blobs(&image.record))
-                        .map(|blob| Node::blob(&blob.digest))
-                        .collect::<Vec<_>>(),
-                )?;
+                let all = || wanted.iter().flat_map(|one| &one.images);
+                let tops = all().map(|one| Node::blob(&one.sign.top));
+                let blobs = all()
+                    .flat_map(|one| blobs(&one.record))
+                    .map(|blob| Node::blob(&blob.digest));
+                lease.add(&blobs.chain(tops).collect::<Vec<_>>())?;
                 // Leased first, and then looked for once more: an image that is still here cannot lose its blobs now.
-                for image in &wanted {
+                for image in all() {
                     let gone = || Error::not_found(ObjectKind::Image, image.record.id.to_string());
                     store.image(&image.record.id)?.ok_or_else(gone)?;
                 }
                 Ok((wanted, lease))
             })
             .await?;
-        for image in &wanted {
-            if image.names.is_empty() {
-                self.tell("save", image.record.id, None).await;
+        for one in &mut wanted {
+            let images = std::mem::take(&mut one.images);
+            let whole = self.whole(images, platform.as_ref(), "the image").await?;
+            (one.images, one.index) = (whole.images, whole.index);
+            if let Some(name) = rename {
+                one.names = vec![name.clone()];
             }
-            for name in &image.names {
-                self.tell("save", image.record.id, Some(name)).await;
+        }
+        for one in &wanted {
+            for id in one.ids() {
+                if one.names.is_empty() {
+                    self.tell("save", id, None).await;
+                }
+                for name in &one.names {
+                    self.tell("save", id, Some(name)).await;
+                }
             }
         }
         let items = items(&wanted, format)?;
-        stream(Arc::clone(&self.parts.content), items, lease)
+        Ok(Saving {
+            tops: wanted.iter().filter_map(Wanted::top).collect(),
+            records: wanted
+                .iter()
+                .flat_map(|one| &one.images)
+                .map(|one| one.record.clone())
+                .collect(),
+            stream: stream(Arc::clone(&self.parts.content), items, lease)?,
+        })
     }
 }
 
@@ -70,18 +123,19 @@ impl LocalImages {
 fn wanted(store: &Store, images: &[String], platform: Option<&Platform>) -> Result<Vec<Wanted>> {
     let mut out: Vec<Wanted> = Vec::new();
     for text in images {
-        for (record, name) in named(store, text)? {
-            if let Some(platform) = platform.filter(|platform| !platform.accepts(&record.platform)) {
-                let message = format!(
-                    "{text} is not here for {platform}; available platforms: {}",
-                    record.platform
-                );
-                return Err(Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Image, text.clone()));
-            }
-            let at = out.iter().position(|other| other.record.id == record.id);
+        for (all, name) in named(store, text)? {
+            let images = fitting(all, platform, text)?;
+            let ids = |images: &[NamedImage]| {
+                images
+                    .iter()
+                    .map(|one| (one.record.id, one.sign.top))
+                    .collect::<Vec<_>>()
+            };
+            let at = out.iter().position(|other| ids(&other.images) == ids(&images));
             let at = at.unwrap_or_else(|| {
                 out.push(Wanted {
-                    record,
+                    images,
+                    index: None,
                     names: Vec::new(),
                 });
                 out.len() - 1
@@ -96,23 +150,30 @@ fn wanted(store: &Store, images: &[String], platform: Option<&Platform>) -> Resu
 }
 
 /// What a text names. A repository without a tag means all its tags, as in Docker.
-fn named(store: &Store, text: &str) -> Result<Vec<(ImageRecord, Option<Reference>)>> {
+fn named(store: &Store, text: &str) -> Result<Vec<(Vec<NamedImage>, Option<Reference>)>> {
     if let Some(repository) = repository_of(text) {
-        let same = |name: &&Reference| {
+        let same = |name: &Reference| {
             name.host() == repository.host() && name.repository() == repository.repository() && name.tag().is_some()
         };
+        let names: BTreeSet<String> = store
+            .images()?
+            .iter()
+            .flat_map(|entry| &entry.tags)
+            .filter(|name| same(name))
+            .map(ToString::to_string)
+            .collect();
         let mut all = Vec::new();
-        for entry in store.images()? {
-            let names: Vec<Reference> = entry.tags.iter().filter(same).cloned().collect();
-            all.extend(names.into_iter().map(|name| (entry.record.clone(), Some(name))));
+        for name in names {
+            let name: Reference = name.parse()?;
+            all.push((store.images_by_name(&name)?, Some(name)));
         }
+        all.retain(|(images, _)| !images.is_empty());
         if !all.is_empty() {
             return Ok(all);
         }
     }
-    let found = find(store, text)?;
-    let name = found.name.filter(|name| name.digest().is_none());
-    Ok(vec![(found.record, name)])
+    let (all, name) = find_all(store, text)?;
+    Ok(vec![(all, name.filter(|name| name.digest().is_none()))])
 }
 
 /// The repository, where the text names nothing but one.
@@ -139,27 +200,40 @@ fn items(wanted: &[Wanted], format: ArchiveFormat) -> Result<Vec<Item>> {
     }
     items.extend([Item::Dir("blobs/"), Item::Dir("blobs/sha256/")]);
     let mut seen = HashSet::new();
-    let all = wanted.iter().flat_map(|image| blobs(&image.record));
-    items.extend(all.filter(|blob| seen.insert(blob.digest)).map(Item::Blob));
+    for one in wanted {
+        let blobs = one.images.iter().flat_map(|image| blobs(&image.record));
+        items.extend(blobs.filter(|blob| seen.insert(blob.digest)).map(Item::Blob));
+        if let Some(index) = one.index.as_ref().filter(|index| seen.insert(index.descriptor.digest)) {
+            items.push(Item::Bytes(index.descriptor.clone(), index.bytes.clone()));
+        }
+    }
     Ok(items)
 }
 
 fn index(wanted: &[Wanted], format: ArchiveFormat) -> Value {
     let mut entries: Vec<Descriptor> = Vec::new();
-    for image in wanted {
-        let mut entry = image.record.manifest.clone();
-        entry.platform = Some(image.record.platform.clone());
-        entry.annotations.clear();
-        if image.names.is_empty() {
-            entries.push(entry.clone());
+    for one in wanted {
+        let mut tops = Vec::new();
+        match &one.index {
+            Some(index) => tops.push(index.descriptor.clone()),
+            None => tops.extend(one.images.iter().map(|image| Descriptor {
+                platform: Some(image.sign.platform.clone()),
+                ..image.record.manifest.clone()
+            })),
         }
-        for name in &image.names {
-            let mut entry = entry.clone();
-            entry.annotations = annotations(name, format);
-            entries.push(entry);
+        for mut entry in tops {
+            entry.annotations.clear();
+            if one.names.is_empty() {
+                entries.push(entry.clone());
+            }
+            for name in &one.names {
+                let mut entry = entry.clone();
+                entry.annotations = annotations(name, format);
+                entries.push(entry);
+            }
         }
     }
-    json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries })
+    json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries })
 }
 
 /// Docker writes the tag under the specification's key; podman and skopeo, which read layouts by it, the name.
@@ -171,30 +245,36 @@ fn annotations(name: &Reference, format: ArchiveFormat) -> BTreeMap<String, Stri
     BTreeMap::from([(FULL_NAME.to_owned(), name.to_string()), (REF_NAME.to_owned(), short)])
 }
 
+/// What this form can say: one image has the names, the best for this host; those of other platforms have none.
 fn docker_manifest(wanted: &[Wanted]) -> Value {
     let path = |blob: &Descriptor| format!("blobs/sha256/{}", blob.digest.hex());
-    let entry = |image: &Wanted| {
-        let layers: Vec<String> = image
-            .record
-            .layers
-            .iter()
-            .map(|layer| path(&layer.descriptor))
-            .collect();
-        let tags: Vec<String> = image.names.iter().map(Reference::familiar).collect();
+    let entry = |image: &ImageRecord, names: &[Reference]| {
+        let layers: Vec<String> = image.layers.iter().map(|layer| path(&layer.descriptor)).collect();
+        let tags: Vec<String> = names.iter().map(Reference::familiar).collect();
         let tags = if tags.is_empty() { Value::Null } else { json!(tags) };
-        json!({ "Config": path(&image.record.config), "RepoTags": tags, "Layers": layers })
+        json!({ "Config": path(&image.config), "RepoTags": tags, "Layers": layers })
     };
-    wanted.iter().map(entry).collect()
+    let mut entries = Vec::new();
+    for one in wanted {
+        for (number, image) in one.images.iter().enumerate() {
+            let names: &[Reference] = if number == 0 { &one.names } else { &[] };
+            entries.push(entry(&image.record, names));
+        }
+    }
+    Value::Array(entries)
 }
 
 /// What Docker before 1.10 read, and every Docker still writes: the topmost layer by repository and tag.
 fn repositories(wanted: &[Wanted]) -> Value {
     let mut out: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    for image in wanted {
-        let top = |id: &ImageId| image.record.chain_ids().last().unwrap_or(id).hex();
-        for name in &image.names {
+    for one in wanted {
+        let Some(image) = one.images.first().map(|one| &one.record) else {
+            continue;
+        };
+        for name in &one.names {
             let tags = out.entry(name.familiar_repository()).or_default();
-            tags.insert(name.tag().unwrap_or("latest").to_owned(), top(&image.record.id));
+            let top = image.chain_ids().last().unwrap_or(&image.id).hex();
+            tags.insert(name.tag().unwrap_or("latest").to_owned(), top);
         }
     }
     json!(out)

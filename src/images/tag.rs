@@ -13,14 +13,21 @@ impl LocalImages {
             )));
         }
         let (image, target) = (image.to_owned(), name.clone());
-        let (id, outcome) = self
+        let (id, outcome, freed) = self
             .parts
             .store
             .call(move |store| {
-                let id = find(store, &image)?.record.id;
-                Ok((id, store.tag(&target, &id)?))
+                let found = find(store, &image)?;
+                let id = found.record.id;
+                let (outcome, freed) = match &found.name {
+                    // All platforms come along.
+                    Some(name) => store.tag_like(&target, name)?,
+                    None => store.tag_as(&target, &id, None)?,
+                };
+                Ok((id, outcome, freed))
             })
             .await?;
+        self.remove_unused(freed).await?;
         if outcome == Outcome::Done {
             self.tell("tag", id, Some(name)).await;
         }

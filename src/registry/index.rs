@@ -29,6 +29,27 @@ pub(crate) fn entries(bytes: &[u8]) -> Result<Vec<Descriptor>> {
         .collect())
 }
 
+/// How many entries there are, of whatever kind.
+///
+/// # Errors
+/// As [`entries`].
+pub(crate) fn count(bytes: &[u8]) -> Result<usize> {
+    let index: Index =
+        serde_json::from_slice(bytes).map_err(|error| bad("it is not an image index").with_source(error))?;
+    Ok(index.manifests.len())
+}
+
+/// The media type that a document gives itself.
+pub(crate) fn media_type(bytes: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed {
+        media_type: String,
+    }
+    let typed: Typed = serde_json::from_slice(bytes).ok()?;
+    Some(typed.media_type).filter(|text| is_index(text))
+}
+
 /// Whether a media type is that of an index or manifest list.
 pub(crate) fn is_index(media_type: &str) -> bool {
     matches!(

@@ -167,7 +167,10 @@ impl ImageManager for Images {
     }
 
     async fn remove(&self, image: &str, options: RemoveImageOptions) -> Result<Vec<Removed>> {
-        let ask = Ask::delete(of(image, "")?).flag("force", options.force);
+        let platform = options.platform.as_ref().map(platform_json);
+        let ask = Ask::delete(of(image, "")?)
+            .flag("force", options.force)
+            .with_some("platforms", platform);
         let lines = self.0.json(ask).await?;
         Ok(removed(lines.as_array().map_or(&[], Vec::as_slice)))
     }
@@ -181,6 +184,10 @@ impl ImageManager for Images {
     async fn push(&self, request: PushRequest, progress: Progress) -> Result<Pushed> {
         let name = &request.name;
         let pushed = async {
+            if request.to.is_some() {
+                let needs = "an engine in this process; or tag the image, or save it";
+                return Err(Error::unsupported("a push elsewhere than an image's name says", needs));
+            }
             let image = format!("images/{}/push", image_path(&name.familiar_repository()));
             let platform = request.platform.as_ref().map(platform_json);
             let ask = Ask::post(image)

@@ -353,6 +353,81 @@ fn images_and_names() {
 }
 
 #[test]
+fn d7_a_name_stands_for_the_platforms_of_one_index() {
+    let (_dir, root) = root();
+    let store = Store::open(&root).unwrap();
+    let on = |platform: &str, text: &str| {
+        let mut image = image(text);
+        image.platform = platform.parse().unwrap();
+        image
+    };
+    let sign = |platform: &str, top: &str| Sign {
+        platform: platform.parse().unwrap(),
+        top: Digest::of(top.as_bytes()),
+    };
+    let host = Platform::host().to_string();
+    let (first, second) = (on("linux/mips", "first"), on(&host, "second"));
+    let app = name("app:1");
+    for (image, platform) in [(&first, "linux/mips"), (&second, host.as_str())] {
+        store
+            .put_image_as(image, &[(app.clone(), sign(platform, "index"))])
+            .unwrap();
+    }
+    let ids = |name: &Reference| -> Vec<_> {
+        let all = store.images_by_name(name).unwrap();
+        all.into_iter().map(|one| one.record.id).collect()
+    };
+    assert_eq!(ids(&app), [second.id, first.id], "the host's first");
+    // The name holds the index; a copy of the name does, too.
+    let index = Node::blob(&Digest::of(b"index"));
+    let copy = name("copy:1");
+    assert_eq!(store.tag_like(&copy, &app).unwrap().0, Outcome::Done);
+    assert_eq!(store.tag_like(&copy, &app).unwrap().0, Outcome::Already);
+    assert_eq!(store.holders(&index).unwrap(), [Node::name(&app), Node::name(&copy)]);
+    // Another index takes the place of the first, on all platforms.
+    let newer = on("linux/mips", "newer");
+    let freed = store
+        .put_image_as(&newer, &[(app.clone(), sign("linux/mips", "another"))])
+        .unwrap();
+    assert_eq!(freed, [index.clone()]);
+    assert_eq!(ids(&app), [newer.id]);
+    // One platform goes, then the other, then the index.
+    assert_eq!(
+        store.untag_from(&copy, Some(&first.id)).unwrap(),
+        (Outcome::Done, Vec::new())
+    );
+    assert_eq!(ids(&copy), [second.id]);
+    let freed = store.delete_image(&second.id).unwrap();
+    assert!(freed.contains(&index) && ids(&copy).is_empty());
+    assert!(store.holders(&index).unwrap().is_empty());
+    assert!(store.unreferenced(&freed).unwrap().contains(&index));
+}
+
+#[test]
+fn names_of_the_first_version_are_taken_over() {
+    let (_dir, root) = root();
+    let record = image("old");
+    let old = rusqlite::Connection::open(root.store_db()).unwrap();
+    old.pragma_update(None, "journal_mode", "wal").unwrap();
+    old.execute_batch(include_str!("db/migrations/store/0001_init.sql"))
+        .unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    let body = serde_json::to_string(&record).unwrap();
+    let id = record.id.to_string();
+    old.execute("INSERT INTO images VALUES (?1, ?2)", [&id, &body]).unwrap();
+    let app = name("app:1");
+    old.execute("INSERT INTO image_names VALUES (?1, ?2, 0)", [&app.to_string(), &id])
+        .unwrap();
+    old.close().unwrap();
+    let store = Store::open(&root).unwrap();
+    let [found] = &store.images_by_name(&app).unwrap()[..] else {
+        panic!("one image")
+    };
+    assert_eq!((&found.record, &found.sign), (&record, &Sign::of(&record)));
+    assert_eq!(store.tag(&app, &record.id).unwrap(), Outcome::Already);
+}
+
+#[test]
 fn an_image_in_use_stays() {
     let (_dir, root) = root();
     let store = Store::open(&root).unwrap();

@@ -26,6 +26,7 @@ tests! { "images":
     kernel_async [
         a8_push_and_load_tell_what_they_do,
         c13_an_archive_is_a_source,
+        c13_layouts_and_archives_are_destinations,
         c13_an_archive_that_cannot_be_one_is_refused,
         c3_the_second_push_sends_no_blob,
         c3_another_repository_mounts_the_blobs,
@@ -130,6 +131,56 @@ async fn a8_push_and_load_tell_what_they_do() -> Check {
     let (events, hear) = heard();
     fresh.load(read_from(&archive)?).progress(hear).await?;
     added_up(&events);
+    Ok(())
+}
+
+async fn c13_layouts_and_archives_are_destinations() -> Check {
+    let world = World::new().await?;
+    tag(&world.engine, &world.image.id().to_string(), "out/busybox:1").await?;
+    let dir = scratch::fresh("destination");
+    let (layout, archive) = (dir.path().join("layout"), dir.path().join("image.tar"));
+    let (layout, archive) = (layout.display().to_string(), archive.display().to_string());
+    let whole = image::shared()?.total_bytes()?;
+    for expected in [(whole, 0), (0, whole)] {
+        let (events, hear) = heard();
+        let pushed = world
+            .engine
+            .push("out/busybox:1")
+            .to(format!("oci:{layout}"))
+            .progress(hear)
+            .await?;
+        assert_eq!(pushed.manifest.digest.to_string(), image::shared()?.manifest);
+        assert_eq!(added_up(&events), expected);
+    }
+    world
+        .engine
+        .push("out/busybox:1")
+        .to(format!("oci:{layout}:other"))
+        .await?;
+    let written = fs::read_dir(&layout)?.count();
+    assert_eq!(written, 3, "blobs, index and oci-layout alone");
+    world
+        .engine
+        .push("out/busybox:1")
+        .to(format!("docker-archive:{archive}:in/archive:2"))
+        .await?;
+    assert_eq!(fs::read_dir(dir.path())?.count(), 2, "nothing half-written is left");
+    let (fresh, _root) = engine().await?;
+    // The name that it had came along; and the name that it was given.
+    fresh.pull(format!("oci:{layout}:docker.io/out/busybox:1")).await?;
+    runs(&fresh, "out/busybox:1").await?;
+    let (fresh, _root) = engine().await?;
+    fresh.pull(format!("oci:{layout}:other")).await?;
+    fresh.pull(format!("docker-archive:{archive}")).await?;
+    runs(&fresh, "in/archive:2").await?;
+    command("skopeo", &["inspect", "--raw", &format!("oci:{layout}:other")])?;
+    command("skopeo", &["inspect", &format!("docker-archive:{archive}")])?;
+    let error = world
+        .engine
+        .push("nobody:1")
+        .to(format!("docker-archive:{archive}"))
+        .await;
+    assert!(error.is_err_and(|error| error.is_not_found()));
     Ok(())
 }
 

@@ -5,22 +5,29 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use longshore::containers::CommitOptions;
 use longshore::images::RemoveImageOptions;
+use longshore::types::{Filter, Outcome};
 use longshore::{ContainerSpec, Engine};
+use serde_json::json;
 
 use crate::faults::{Random, fill, filled_root, kills, no_container_left, role};
 use crate::frame::{Check, Stop, block_on, fail};
 use crate::support::embedder::{Embedder, Role};
-use crate::support::image;
+use crate::support::image::{self, Files, Layout};
 use crate::support::leaks::Snapshot;
+use crate::support::registry::{Options, Registry};
 use crate::support::root::TempRoot;
+use crate::support::scratch;
 use crate::support::world::{FORCE, source};
 use crate::tests;
 
 tests! { "kills":
     kernel [
         d6_kills_during_pulls_leave_complete_images,
+        d6_kills_of_four_at_once_lose_nothing_that_was_reported,
         e9_kills_during_creates_leave_nothing,
         e9_kills_during_starts_leave_nothing,
         e9_kills_during_removals_leave_nothing,
@@ -33,6 +40,18 @@ tests! { "kills":
 pub const ROLES: &[(&str, Role)] = &[
     ("pull-forever", |arguments| {
         block_on(role(pull_forever(&arguments[0], &arguments[1])))
+    }),
+    ("keep-pulls", |arguments| {
+        block_on(role(keep_pulls(&arguments[0], &arguments[1], &arguments[2])))
+    }),
+    ("keep-loads", |arguments| {
+        block_on(role(keep_loads(&arguments[0], &arguments[1])))
+    }),
+    ("keep-pushes", |arguments| {
+        block_on(role(keep_pushes(&arguments[0], &arguments[1], &arguments[2])))
+    }),
+    ("prune-forever", |arguments| {
+        block_on(role(prune_forever(&arguments[0], &arguments[1])))
     }),
     ("create-forever", |arguments| {
         block_on(role(create_forever(&arguments[0])))
@@ -54,6 +73,68 @@ async fn pull_forever(root: &str, source: &str) -> longshore::Result<()> {
     loop {
         let image = engine.pull(source).await?;
         image.remove(RemoveImageOptions::default().force(true)).await?;
+    }
+}
+
+/// A name that nobody else gives.
+fn mark(what: &str, number: usize) -> String {
+    format!("{what}-{}:{number}", std::process::id())
+}
+
+/// Has an image under a name of its own, and says so. Another one comes and goes.
+async fn keep_pulls(root: &str, kept: &str, other: &str) -> longshore::Result<()> {
+    let engine = Engine::open(root).await?;
+    println!("open");
+    for number in 0.. {
+        let name = mark("pulled", number);
+        engine.pull(kept).await?.tag(&name.parse()?).await?;
+        println!("kept {name}");
+        engine.pull(other).await?;
+        // Somebody else may have removed it, or be using it.
+        let _ = engine.images().remove(other, RemoveImageOptions::default()).await;
+    }
+    Ok(())
+}
+
+async fn keep_loads(root: &str, archive: &str) -> longshore::Result<()> {
+    let engine = Engine::open(root).await?;
+    println!("open");
+    for number in 0.. {
+        let bytes = fs::read(archive).map_err(|error| longshore::Error::os("read the archive", error))?;
+        let pieces: Vec<_> = bytes.chunks(50_000).map(|piece| Ok(piece.to_vec().into())).collect();
+        let loaded = engine.load(stream::iter(pieces).boxed()).await?;
+        let name = mark("loaded", number);
+        engine.images().tag(&loaded[0].id.to_string(), &name.parse()?).await?;
+        println!("kept {name}");
+    }
+    Ok(())
+}
+
+async fn keep_pushes(root: &str, source: &str, registry: &str) -> longshore::Result<()> {
+    let engine = Engine::open(root).await?;
+    println!("open");
+    for number in 0.. {
+        let name = format!("{registry}/{}", mark("pushed", number));
+        engine.pull(source).await?.tag(&name.parse()?).await?;
+        engine.push(name.as_str()).await?;
+        println!("pushed {name}");
+        let _ = engine.images().remove(&name, RemoveImageOptions::default()).await;
+    }
+    Ok(())
+}
+
+/// Images without a name come, and go with a prune.
+async fn prune_forever(root: &str, layout: &str) -> longshore::Result<()> {
+    let engine = Engine::open(root).await?;
+    println!("open");
+    loop {
+        let image = engine.pull(layout).await?;
+        let name = "passing:1".parse()?;
+        // Whoever prunes at the same time may be first.
+        if image.tag(&name).await.is_ok() {
+            let _ = engine.images().remove("passing:1", RemoveImageOptions::default()).await;
+        }
+        engine.prune_images(Filter::new()).await?;
     }
 }
 
@@ -195,6 +276,105 @@ fn d6_kills_during_pulls_leave_complete_images() -> Check {
     // Nothing is in the way of another pull.
     fill(root.path())?;
     no_container_left(root.path())
+}
+
+/// An image of one small layer, so that loops turn quickly.
+fn small(dir: &Path, text: &str) -> Result<Layout, Stop> {
+    let files = Files::new().file("text", 0o644, text.repeat(20_000));
+    image::write_layout(dir, &[files], &json!({ "Cmd": ["text"] }))
+}
+
+fn archive_of(layout: &Layout, file: &Path) -> Check {
+    let root = TempRoot::new();
+    block_on(async {
+        let engine = Engine::open(root.path()).await?;
+        let image = engine.pull(source(layout)).await?;
+        image.tag(&"archived:1".parse()?).await?;
+        let pieces: Vec<Bytes> = engine.save(["archived:1"]).await?.try_collect().await?;
+        Ok(fs::write(file, pieces.concat())?)
+    })
+}
+
+/// Every image that is listed is whole: its blobs hash to their names, its layers are unpacked. Every name that was said to
+/// be kept is there.
+fn whole_and_kept(root: &Path, kept: &[String]) -> Check {
+    block_on(async {
+        let engine = Engine::open(root).await?;
+        for image in engine.list_images(Filter::new()).await? {
+            let id = image.id.to_string();
+            // Saving reads and checks every blob.
+            let saved: Result<Vec<Bytes>, _> = engine.save([id.as_str()]).await?.try_collect().await;
+            saved?;
+            assert_eq!(
+                engine.images().restore(&id).await?,
+                Outcome::Already,
+                "{id} lost a layer"
+            );
+        }
+        for name in kept {
+            engine.image(name.as_str()).await?;
+        }
+        Ok(())
+    })
+}
+
+fn d6_kills_of_four_at_once_lose_nothing_that_was_reported() -> Check {
+    let dir = scratch::fresh("four");
+    let [one, two, three, four] =
+        ["one ", "two ", "three ", "four "].map(|text| small(&dir.path().join(text.trim()), text));
+    let (one, two, three, four) = (one?, two?, three?, four?);
+    let registry = Registry::with(Options::default(), &[(&one, "kept", "1"), (&two, "other", "1")])?;
+    let archive = dir.path().join("archive.tar");
+    archive_of(&three, &archive)?;
+    let root = TempRoot::new();
+    let (kept, other, push_from) = (
+        registry.reference("kept:1"),
+        registry.reference("other:1"),
+        source(&one),
+    );
+    let (addr, passing) = (registry.addr.to_string(), source(&four));
+    let (place, archive) = (root.path().display().to_string(), archive.display().to_string());
+    let roles: [(&str, Vec<&str>); 4] = [
+        ("keep-pulls", vec![&place, &kept, &other]),
+        ("keep-loads", vec![&place, &archive]),
+        ("keep-pushes", vec![&place, &push_from, &addr]),
+        ("prune-forever", vec![&place, &passing]),
+    ];
+    let mut random = Random(0x5eed_0040);
+    let (mut names, mut pushed) = (Vec::new(), Vec::new());
+    for round in 0..kills().div_ceil(4) {
+        let mut embedders = Vec::new();
+        for (role, arguments) in &roles {
+            embedders.push(Embedder::start(role, arguments)?);
+        }
+        for embedder in &embedders {
+            let line = embedder.line(Duration::from_secs(20))?;
+            assert_eq!(line, "open", "round {round}");
+        }
+        for embedder in &mut embedders {
+            std::thread::sleep(Duration::from_micros(random.below(120_000)));
+            embedder.kill()?;
+        }
+        for line in embedders.iter().flat_map(Embedder::rest) {
+            match line.split_once(' ') {
+                Some(("kept", name)) => names.push(name.to_owned()),
+                Some(("pushed", name)) => pushed.push(name.to_owned()),
+                _ => return fail(format!("round {round}: {line}")),
+            }
+        }
+        whole_and_kept(root.path(), &names)?;
+        blobs_are_what_they_say(root.path())?;
+    }
+    assert!(!names.is_empty(), "no kill came after anything was done");
+    clean(root.path())?;
+    let fresh = TempRoot::new();
+    block_on(async {
+        let engine = Engine::open(fresh.path()).await?;
+        for name in &pushed {
+            engine.pull(name.as_str()).await?;
+        }
+        Ok(())
+    })
 }
 
 fn e9_kills_during_creates_leave_nothing() -> Check {

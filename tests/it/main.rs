@@ -28,9 +28,11 @@ mod layout;
 mod life;
 mod longshored;
 mod places;
+mod platforms;
 mod process;
 mod pull;
 mod remote;
+mod resume;
 mod rows;
 mod same;
 mod squash;
@@ -64,6 +66,8 @@ const GROUPS: &[frame::Group] = &[
     system::TESTS,
     cancel::TESTS,
     cancel_more::TESTS,
+    resume::TESTS,
+    platforms::TESTS,
     api::TESTS,
     daemon::TESTS,
     same::TESTS,

@@ -41,6 +41,8 @@ tests! { "pull":
         c8_always_asks_and_a_digest_is_final,
         e9_layers_are_settled_in_the_background,
         e9_what_was_not_settled_is_unpacked_anew,
+        c11_zstd_gzip_and_plain_layers_are_the_same,
+        c11_foreign_layers_stay_where_they_came_from,
         c13_a_layout_needs_no_network,
         d1_the_last_tag_takes_the_blobs_along,
         e8_a_layer_cannot_leave_its_root,
@@ -421,6 +423,68 @@ fn blobs(root: &Path) -> Result<BTreeSet<String>, Stop> {
         names.insert(entry?.file_name().to_string_lossy().into_owned());
     }
     Ok(names)
+}
+
+/// One image packed in three ways has the same layers, whichever came first.
+async fn c11_zstd_gzip_and_plain_layers_are_the_same() -> Check {
+    let dir = scratch::fresh("twins");
+    let tar = image::busybox_files()?.file("twin", 0o640, "the same").tar()?;
+    let plain = "application/vnd.oci.image.layer.v1.tar";
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, &tar)?;
+    let packed = [
+        ("zstd", format!("{plain}+zstd"), zstd::encode_all(&tar[..], 3)?),
+        ("gzip", format!("{plain}+gzip"), gzip.finish()?),
+        ("plain", plain.to_owned(), tar.clone()),
+    ];
+    let mut seen = Vec::new();
+    for (name, media_type, blob) in packed {
+        let config = json!({ "Cmd": ["sh"], "Env": ["PATH=/bin"], "Labels": { "packed": name } });
+        let layers = vec![(image::digest(&tar), blob)];
+        let layout = image::write_packed_as(&dir.path().join(name), &media_type, layers, &config)?;
+        let registry = serve(&layout)?;
+        let (engine, _root) = engine().await?;
+        let image = engine.pull(registry.reference("busybox:1")).await?;
+        let info = image.inspect().await?;
+        let spec =
+            ContainerSpec::image(image.id().to_string()).command(["sh", "-c", "ls -lR /bin /etc /twin; cat /twin"]);
+        let listing = engine.run(spec).output().await?;
+        assert!(listing.status.success());
+        // Bytes come back as they were packed.
+        assert_eq!(info.layers[0].descriptor.media_type.0, media_type);
+        seen.push((info.chain, info.layers[0].diff_id, listing.stdout));
+    }
+    assert!(seen.windows(2).all(|pair| pair[0] == pair[1]));
+    Ok(())
+}
+
+/// A layer that may not be distributed comes from the registry if that has it, and does not go out with a push.
+async fn c11_foreign_layers_stay_where_they_came_from() -> Check {
+    let dir = scratch::fresh("foreign");
+    let tar = image::busybox_files()?.tar()?;
+    let media_type = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+    let config = json!({ "Cmd": ["sh"], "Env": ["PATH=/bin"] });
+    let layers = vec![(image::digest(&tar), tar)];
+    let layout = image::write_packed_as(dir.path(), media_type, layers, &config)?;
+    let registry = serve(&layout)?;
+    let (engine, _root) = engine().await?;
+    let name = registry.reference("busybox:1");
+    engine.pull(&name).await?;
+    runs(&engine, &name).await?;
+    let other = registry.reference("elsewhere:1");
+    engine.images().tag(&name, &other.parse()?).await?;
+    let before = registry.blobs_received();
+    // A registry may insist on having all blobs.
+    match engine.push(&other).await {
+        Ok(_) => {}
+        Err(error) => assert!(
+            matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::NotFound),
+            "{}",
+            error.report()
+        ),
+    }
+    assert!(registry.blobs_received() - before <= 1, "the config alone");
+    Ok(())
 }
 
 async fn e8_a_layer_cannot_leave_its_root() -> Check {

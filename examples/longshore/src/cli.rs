@@ -50,6 +50,9 @@ pub enum Verb {
     /// Verbs about images
     #[command(subcommand)]
     Image(ImageVerb),
+    /// Verbs about indexes of images of several platforms
+    #[command(subcommand)]
+    Manifest(ManifestVerb),
     /// List images
     Images(commands::images::Args),
     /// Give an image another name
@@ -129,6 +132,20 @@ pub enum ImageVerb {
     Rm(commands::rmi::Args),
     /// Remove images that nobody uses
     Prune(commands::image_prune::Args),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ManifestVerb {
+    /// Make an index of images that are here
+    Create(commands::manifest::Create),
+    /// Say something else of an image of an index
+    Annotate(commands::manifest::Annotate),
+    /// Send an index with its images to a registry
+    Push(commands::push::Args),
+    /// Print an index as it is
+    Inspect(commands::manifest::Inspect),
+    /// Remove one or more indexes
+    Rm(commands::manifest::Rm),
 }
 
 #[derive(Debug, Subcommand)]

@@ -43,15 +43,16 @@ async fn save(call: &Call, names: Vec<String>) -> Answer {
 
 /// `linux/amd64`, or since 1.48 the same in JSON.
 pub(super) fn platform(query: &Query) -> Result<Option<Platform>, Failure> {
-    let Some(text) = query.get("platform") else {
-        return Ok(None);
-    };
+    query.get("platform").map(platform_of).transpose()
+}
+
+/// A platform in either form.
+pub(super) fn platform_of(text: &str) -> Result<Platform, Failure> {
     if !text.starts_with('{') {
-        return Ok(Some(text.parse()?));
+        return Ok(text.parse()?);
     }
     let read = serde_json::from_str(text).and_then(fold::read::<Platform>);
-    read.map(Some)
-        .map_err(|error| Failure::bad(format!("invalid platform: {error}")))
+    read.map_err(|error| Failure::bad(format!("invalid platform: {error}")))
 }
 
 pub(super) async fn load(mut call: Call) -> Answer {

@@ -24,15 +24,15 @@ pub(super) async fn inspect(call: Call) -> Answer {
         let message = "conflicting options: manifests and platform options cannot both be set";
         return Err(Failure::bad(message));
     }
-    let image = call.engine.images().inspect(call.name()).await?;
-    if let Some(platform) = platform.filter(|platform| !platform.accepts(&image.platform)) {
-        return Err(other_platform(call.name(), &platform));
-    }
+    let image = match platform {
+        None => call.engine.images().inspect(call.name()).await?,
+        Some(platform) => for_platform(&call, &platform).await?,
+    };
     let driver = call.engine.system().info().await.map(|info| info.storage_driver);
     let mut value = body(&image, &driver.unwrap_or_default());
     if with_manifests {
         let containers = list::containers(&call).await?.unwrap_or_default();
-        value["Manifests"] = manifests::summaries(&image, &list::users(&containers, &image.id));
+        value["Manifests"] = manifests::of(&call, &image, &containers).await?;
     }
     // Nobody says when it was made: Go's time without a value, and since 1.44 nothing.
     if image.config.created.is_none()
@@ -43,6 +43,13 @@ pub(super) async fn inspect(call: Call) -> Answer {
     }
     fields::fit(Shape::Image, call.version, &mut value);
     Ok(reply::ok(&value))
+}
+
+/// What the name stands for on a platform.
+pub(super) async fn for_platform(call: &Call, platform: &Platform) -> Result<ImageInfo, Failure> {
+    let all = call.engine.images().variants(call.name()).await?;
+    let fit = all.into_iter().find(|image| platform.accepts(&image.platform));
+    fit.ok_or_else(|| other_platform(call.name(), platform))
 }
 
 /// It is here, but not for that.

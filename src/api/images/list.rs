@@ -54,7 +54,7 @@ pub(super) async fn list(call: Call) -> Answer {
             value["Containers"] = json!(users.len());
         }
         if with_manifests {
-            value["Manifests"] = manifests::summaries(&info, &users.unwrap_or_default());
+            value["Manifests"] = manifests::of(&call, &info, containers.as_deref().unwrap_or_default()).await?;
         }
         lines.push(in_version(value, call.version));
     }

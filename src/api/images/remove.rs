@@ -3,20 +3,24 @@
 use serde_json::{Value, json};
 
 use super::super::call::Call;
-use super::super::error::Failure;
 use super::super::reply;
 use super::super::router::Answer;
+use super::archive;
 use crate::images::{RemoveImageOptions, Removed};
 
 pub(super) async fn remove(call: Call) -> Answer {
-    if call.query.get("platforms").is_some() {
-        return Err(Failure::option(
-            "platforms",
-            "a version of longshore that removes single platforms",
-        ));
-    }
     let options = RemoveImageOptions::default().force(call.query.flag("force"));
-    let removed = call.engine.images().remove(call.name(), options).await?;
+    let images = call.engine.images();
+    let platforms = call.query.all("platforms").map(archive::platform_of);
+    let platforms = platforms.collect::<Result<Vec<_>, _>>()?;
+    let mut removed = Vec::new();
+    for platform in &platforms {
+        let options = options.clone().platform(platform.clone());
+        removed.extend(images.remove(call.name(), options).await?);
+    }
+    if platforms.is_empty() {
+        removed = images.remove(call.name(), options).await?;
+    }
     Ok(reply::ok(&Value::Array(removed.iter().map(body).collect())))
 }
 

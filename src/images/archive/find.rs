@@ -13,6 +13,7 @@ use super::take::Taker;
 use super::{FULL_NAME, MAX_IMAGES};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::config::MAX_LAYERS;
+use crate::images::index::{INDEX, index_blob};
 use crate::images::manifest::{self, Document, MAX_CONFIG};
 use crate::images::origin::Chosen;
 use crate::images::resolve::choose;
@@ -154,16 +155,20 @@ impl Archive<'_> {
         }
         let mut found: Vec<Found> = Vec::new();
         for group in groups(entries) {
-            let entry = self.one_of(&group, platform)?;
-            let chosen = self.descend(entry, platform)?;
-            let mut names = names_of(&group);
-            names.extend(self.names_beside(docker, &chosen.manifest.config.digest)?);
-            match found
-                .iter_mut()
-                .find(|other| other.chosen.blob.descriptor.digest == chosen.blob.descriptor.digest)
-            {
-                Some(other) => other.names.extend(names),
-                None => found.push(Found { chosen, names }),
+            for chosen in self.of_group(&group, platform)? {
+                let mut names = names_of(&group);
+                if chosen.index.is_none() {
+                    names.extend(self.names_beside(docker, &chosen.manifest.config.digest)?);
+                }
+                let same = |other: &&mut Found| {
+                    let top = |chosen: &Chosen| chosen.index.as_ref().map(|index| index.descriptor.digest);
+                    other.chosen.blob.descriptor.digest == chosen.blob.descriptor.digest
+                        && top(&other.chosen) == top(&chosen)
+                };
+                match found.iter_mut().find(same) {
+                    Some(other) => other.names.extend(names),
+                    None => found.push(Found { chosen, names }),
+                }
             }
         }
         for image in &mut found {
@@ -173,20 +178,53 @@ impl Archive<'_> {
         Ok(found)
     }
 
+    /// The images of an entry, or of entries that differ in platform: the one for a platform, if one is asked for, and
+    /// otherwise all that the archive has. Where those are several, the index of them comes along.
+    fn of_group(&self, group: &[Descriptor], platform: Option<&Platform>) -> Result<Vec<Chosen>> {
+        let top = match group {
+            [only] if index::is_index(&only.media_type.0) => Some(self.manifest(only)?),
+            _ => None,
+        };
+        let mut entries = match &top {
+            Some(top) => index::entries(&top.bytes)?,
+            None => group.to_vec(),
+        };
+        entries.retain(|entry| self.has(entry));
+        let several = entries.len() > 1 && entries.iter().all(|entry| entry.platform.is_some());
+        if platform.is_some() || !several {
+            let entry = self.one_of(group, platform)?;
+            let mut chosen = self.descend(entry, platform)?;
+            if let Some(top) = top {
+                let same = |entry: &&Descriptor| entry.digest == chosen.blob.descriptor.digest;
+                chosen.platform = entries.iter().find(same).and_then(|entry| entry.platform.clone());
+                chosen.index = Some(top);
+            }
+            return Ok(vec![chosen]);
+        }
+        let top = match top {
+            Some(top) => top,
+            None => index_blob(&json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": bare(&entries) }))?,
+        };
+        let mut all = Vec::new();
+        for entry in entries.iter().filter(|entry| is_of_an_image(entry)) {
+            let mut chosen = self.descend(entry.clone(), entry.platform.as_ref())?;
+            (chosen.index, chosen.platform) = (Some(top.clone()), entry.platform.clone());
+            all.push(chosen);
+        }
+        Ok(all)
+    }
+
+    fn has(&self, entry: &Descriptor) -> bool {
+        let stored = self.contents.blob(&entry.digest);
+        stored.is_some_and(|stored| stored.size == entry.size)
+    }
+
     /// The entry for a platform, of those that the archive has. What it has for one platform alone is taken as it is,
     /// unless a platform is asked for.
     fn one_of(&self, entries: &[Descriptor], platform: Option<&Platform>) -> Result<Descriptor> {
         let shown = entries.iter().flat_map(|entry| entry.annotations.get(FULL_NAME)).next();
         let shown = shown.map_or("the image in the archive", String::as_str);
-        let present: Vec<Descriptor> = entries
-            .iter()
-            .filter(|entry| {
-                self.contents
-                    .blob(&entry.digest)
-                    .is_some_and(|stored| stored.size == entry.size)
-            })
-            .cloned()
-            .collect();
+        let present: Vec<Descriptor> = entries.iter().filter(|entry| self.has(entry)).cloned().collect();
         if present.is_empty() && !entries.is_empty() {
             return Err(lacking(&entries[0].digest));
         }
@@ -202,7 +240,12 @@ impl Archive<'_> {
             let blob = self.manifest(&entry)?;
             match manifest::parse(&blob)? {
                 Document::Image(manifest) => {
-                    let chosen = Chosen { blob, manifest };
+                    let chosen = Chosen {
+                        blob,
+                        manifest,
+                        index: None,
+                        platform: None,
+                    };
                     self.check_complete(&chosen)?;
                     return Ok(chosen);
                 }
@@ -253,6 +296,20 @@ impl Archive<'_> {
     }
 }
 
+/// Attestations are listed beside images, for a platform that there is not. Source: BuildKit, attestation-storage.md.
+fn is_of_an_image(entry: &Descriptor) -> bool {
+    entry.platform.as_ref().is_none_or(|platform| platform.os != "unknown")
+}
+
+/// Entries without what a layout notes beside them.
+fn bare(entries: &[Descriptor]) -> Vec<Descriptor> {
+    let bare = |entry: &Descriptor| Descriptor {
+        annotations: Default::default(),
+        ..entry.clone()
+    };
+    entries.iter().map(bare).collect()
+}
+
 /// Entries of one name that differ in platform are one image; every other entry is one for itself.
 fn groups(entries: Vec<Descriptor>) -> Vec<Vec<Descriptor>> {
     let name = |entry: &Descriptor| {
@@ -298,7 +355,12 @@ fn tags_of(entry: &DockerEntry) -> Result<Vec<Reference>> {
 
 fn image(blob: ManifestBlob) -> Result<Option<Chosen>> {
     Ok(match manifest::parse(&blob)? {
-        Document::Image(manifest) => Some(Chosen { blob, manifest }),
+        Document::Image(manifest) => Some(Chosen {
+            blob,
+            manifest,
+            index: None,
+            platform: None,
+        }),
         Document::Index(_) => None,
     })
 }

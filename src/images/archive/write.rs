@@ -27,6 +27,8 @@ pub(in crate::images) enum Item {
     File(&'static str, Vec<u8>),
     /// A blob of the content store, as it is.
     Blob(Descriptor),
+    /// A blob that is in memory.
+    Bytes(Descriptor, Bytes),
 }
 
 /// What is still to come.
@@ -66,6 +68,12 @@ pub(in crate::images) fn stream<G: Send + 'static>(
                 parts.push_back(Part::Bytes(header(path, size, false)?));
                 parts.push_back(Part::Bytes(bytes.into()));
                 parts.extend(padding(size).map(Part::Bytes));
+            }
+            Item::Bytes(blob, bytes) => {
+                let path = format!("blobs/sha256/{}", blob.digest.hex());
+                parts.push_back(Part::Bytes(header(&path, blob.size, false)?));
+                parts.push_back(Part::Bytes(bytes));
+                parts.extend(padding(blob.size).map(Part::Bytes));
             }
             Item::Blob(blob) => {
                 let path = format!("blobs/sha256/{}", blob.digest.hex());

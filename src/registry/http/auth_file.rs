@@ -292,6 +292,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn l5_a_helper_is_asked_with_get_and_the_host_and_its_secret_is_shown_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("docker-credential-noted");
+        let noted = dir.path().join("noted");
+        let script = format!(
+            "#!/bin/sh\n{{ echo \"$@\"; cat; }} >{}\necho '{{\"Username\":\"u\",\"Secret\":\"hunter2\"}}'\n",
+            noted.display()
+        );
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        for text in [
+            r#"{"credHelpers":{"host:5000":"noted"},"credsStore":"other"}"#,
+            r#"{"credsStore":"noted"}"#,
+        ] {
+            let file = AuthFile::parse(text.as_bytes()).unwrap().helpers_in(dir.path());
+            let credentials = asked(&file, "host:5000").await;
+            assert_eq!(credentials, Credentials::password("u", "hunter2"));
+            assert_eq!(std::fs::read_to_string(&noted).unwrap(), "get\nhost:5000");
+            let options = crate::registry::http::HttpOptions::new().credentials(credentials.clone());
+            let shown = format!("{credentials:?} {file:?} {options:?}");
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+
+    #[tokio::test]
     async fn c2_helpers_are_asked_where_they_may() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, script: &str| {

@@ -38,6 +38,7 @@ pub(super) async fn open(
         size: descriptor.size,
         position: offset,
         resumes_left: registry.transport.options().resumes,
+        ranges: true,
         subject: Subject {
             kind: ObjectKind::Blob,
             name: format!("{}/{repository}@{}", registry.host, descriptor.digest),
@@ -60,6 +61,8 @@ struct Reader {
     size: u64,
     position: u64,
     resumes_left: u32,
+    /// Whether the registry is asked for parts: not after it gave a part that nobody asked for, or none.
+    ranges: bool,
     subject: Subject,
     body: Option<Body>,
 }
@@ -112,13 +115,28 @@ impl Reader {
             url: &url,
             scope: &scope,
             accept: None,
-            offset: self.position,
+            offset: if self.ranges { self.position } else { 0 },
             subject: &self.subject,
         };
-        let response = self.transport.get(&call).await?;
+        let mut response = self.transport.get(&call).await?;
+        if !self.is_part(&response) {
+            tracing::debug!(blob = %self.digest, status = %response.status(), "no use asking for parts here");
+            self.ranges = false;
+            let call = Call { offset: 0, ..call };
+            response = self.transport.get(&call).await?;
+        }
         let skip = self.check(&response)?;
         self.body = Some(skipping(response, skip));
         Ok(())
+    }
+
+    /// Whether a response can be what was asked for: the whole, or the part from where we are.
+    fn is_part(&self, response: &Response) -> bool {
+        match response.status() {
+            StatusCode::RANGE_NOT_SATISFIABLE => false,
+            StatusCode::PARTIAL_CONTENT => range_of(response).is_some_and(|(first, _)| first == self.position),
+            _ => true,
+        }
     }
 
     /// How many bytes of the body are known already.
@@ -131,12 +149,7 @@ impl Reader {
                 _ => Ok(self.position),
             };
         }
-        let range = response
-            .headers()
-            .get(CONTENT_RANGE)
-            .and_then(|value| value.to_str().ok())
-            .and_then(content_range);
-        match range {
+        match range_of(response) {
             Some((first, total)) if first == self.position && total.is_none_or(|total| total == self.size) => Ok(0),
             Some((first, _)) if first == self.position => Err(self.wrong_size("a different number of")),
             _ => Err(self.subject.error(
@@ -172,6 +185,11 @@ fn skipping(response: Response, mut skip: u64) -> Body {
         Ok(chunk.split_off(cut as usize))
     });
     body.boxed()
+}
+
+fn range_of(response: &Response) -> Option<(u64, Option<u64>)> {
+    let value = response.headers().get(CONTENT_RANGE)?;
+    content_range(value.to_str().ok()?)
 }
 
 /// `bytes 100-199/200`: the first byte, and the whole if it is known.

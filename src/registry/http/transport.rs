@@ -80,7 +80,7 @@ impl Transport {
         &self.options
     }
 
-    /// The response's head; its body is still to come.
+    /// The response's head; its body is still to come. That there is nothing from the offset on (416) is an answer, too.
     pub(super) async fn get(&self, call: &Call<'_>) -> Result<Response> {
         let base = self.base().await?;
         let url = (call.url)(base)?;
@@ -101,7 +101,7 @@ impl Transport {
                 }
             };
             let status = response.status();
-            if status.is_success() {
+            if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE && call.offset > 0 {
                 return Ok(response);
             }
             if status == StatusCode::UNAUTHORIZED && !answered && same_server(response.url(), base) {

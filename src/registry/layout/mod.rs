@@ -22,11 +22,13 @@ use crate::sys::blocking::blocking;
 use crate::types::{Descriptor, Digest, MediaType};
 
 mod dir;
+mod target;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
+pub use self::target::LayoutTarget;
 pub use self::writer::{Compression, LayoutWriter, NewLayer};
 
 /// The annotation that names an image in a layout.

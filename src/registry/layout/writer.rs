@@ -154,6 +154,16 @@ impl LayoutWriter {
         self.put_manifest(name, MANIFEST, &json_bytes(&manifest)?, Some(platform))
     }
 
+    /// Gives a name to what is in the layout, and to nothing else.
+    pub(super) fn name(&self, name: &str, mut entry: Descriptor) -> Result<()> {
+        entry.annotations.insert(REF_NAME.to_owned(), name.to_owned());
+        let old = fs::read(self.dir.join("index.json")).map_err(|error| Error::os("read the layout's index", error))?;
+        let mut entries = crate::registry::index::entries(&old)?;
+        entries.retain(|old| old.annotations.get(REF_NAME).map(String::as_str) != Some(name));
+        entries.push(entry);
+        self.write_index(&entries)
+    }
+
     fn write_index(&self, entries: &[Descriptor]) -> Result<()> {
         let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries });
         self.replace("index.json", &json_bytes(&index)?)
@@ -168,7 +178,7 @@ impl LayoutWriter {
         written.map_err(|error| Error::os("write to the image layout", error))
     }
 
-    fn temporary(&self) -> PathBuf {
+    pub(super) fn temporary(&self) -> PathBuf {
         self.dir.join(format!(".new-{}", ContainerId::random().short()))
     }
 }

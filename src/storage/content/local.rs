@@ -1,10 +1,18 @@
 //! Blobs as plain files: `blobs/sha256/<hex>`, written as `ingest/<owner>-<random>` and renamed into place.
+//!
+//! What may be worth going on with, the layer of a pull, is written as `partial/<hex>` instead, by whoever holds the flock(2)
+//! on that file. It belongs to no owner: whoever pulls next reads it back and asks for the rest. Nobody else ever reads it,
+//! and what was not touched for a day is swept.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 
 use super::{BlobInfo, ContentStore, Ingest};
 use crate::error::{Error, ObjectKind, Result};
@@ -14,6 +22,10 @@ use crate::types::{Digest, Hasher, Outcome};
 
 /// The kernel is told to write out a blob in pieces of so many bytes.
 const WRITE_OUT: u64 = 4 << 20;
+/// An attempt that ends with fewer bytes leaves nothing: another request costs as much as fetching them again.
+const WORTH: u64 = 128 << 10;
+/// How long the rest of a blob is waited for.
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// When blobs reach the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,6 +44,7 @@ pub enum Durability {
 pub struct LocalContent {
     blobs: PathBuf,
     ingest: PathBuf,
+    partial: PathBuf,
     owner: String,
     durability: Durability,
 }
@@ -48,11 +61,13 @@ impl LocalContent {
         let store = Self {
             blobs: dir.join("blobs/sha256"),
             ingest: dir.join("ingest"),
+            partial: dir.join("partial"),
             owner,
             durability: Durability::default(),
         };
         files::make_dirs(&store.blobs)?;
         files::make_dirs(&store.ingest)?;
+        files::make_dirs(&store.partial)?;
         Ok(store)
     }
 
@@ -63,7 +78,7 @@ impl LocalContent {
         self
     }
 
-    /// Removes unfinished files whose owner is dead; returns how many. Blocking.
+    /// Removes unfinished files whose owner is dead, and those that nobody went on with for a day; returns how many. Blocking.
     ///
     /// # Errors
     /// `Os` if the directory cannot be listed or a file cannot be removed.
@@ -76,6 +91,20 @@ impl LocalContent {
             }
             let gone = found(fs::remove_file(self.ingest.join(&name)));
             removed += usize::from(gone.map_err(|e| Error::os(format!("remove {name}"), e))?.is_some());
+        }
+        Ok(removed + self.sweep_partial(SystemTime::now())?)
+    }
+
+    fn sweep_partial(&self, now: SystemTime) -> Result<usize> {
+        let mut removed = 0;
+        for name in files::names(&self.partial)? {
+            let path = self.partial.join(name);
+            let touched = fs::metadata(&path).and_then(|metadata| metadata.modified());
+            let Some(touched) = found(touched).map_err(|e| Error::os("stat unfinished blob", e))? else {
+                continue;
+            };
+            let old = now.duration_since(touched).is_ok_and(|age| age >= PATIENCE);
+            removed += usize::from(old && drop_partial(&path)?);
         }
         Ok(removed)
     }
@@ -91,19 +120,80 @@ impl LocalContent {
             .create_new(true)
             .open(&path)
             .map_err(|e| Error::os("make ingest file", e))?;
-        let (blobs, durability) = (self.blobs.clone(), self.durability);
-        Ok(LocalIngest {
+        Ok(self.written_to(Sink::Own(file), path, expected, size))
+    }
+
+    /// Takes up what was left of a blob. Where somebody else is at it, a file of one's own is begun.
+    fn take_up(&self, digest: Digest, size: u64) -> Result<LocalIngest> {
+        let path = self.partial.join(digest.hex());
+        let Some(file) = lock_partial(&path, true)? else {
+            return self.begin(Some(digest), Some(size));
+        };
+        let failed = |e| Error::os("look at an unfinished blob", e);
+        let mut left = file.metadata().map_err(failed)?.len();
+        if left > size {
+            file.set_len(0).map_err(failed)?;
+            left = 0;
+        }
+        let mut ingest = self.written_to(Sink::Partial(file), path, Some(digest), Some(size));
+        (ingest.left, ingest.begun) = (left, left);
+        Ok(ingest)
+    }
+
+    fn written_to(&self, file: Sink, path: PathBuf, expected: Option<Digest>, size: Option<u64>) -> LocalIngest {
+        LocalIngest {
             file,
             path,
-            blobs,
+            blobs: self.blobs.clone(),
             hasher: Hasher::default(),
+            left: 0,
             written: 0,
             begun: 0,
+            refused: false,
+            published: false,
             expected,
             size,
-            durability,
-        })
+            durability: self.durability,
+        }
     }
+}
+
+/// Opens a partial file for oneself; none where somebody else has it, or where it is not there and is not to be made.
+fn lock_partial(path: &Path, make: bool) -> Result<Option<Flock<File>>> {
+    let failed = |e| Error::os("open an unfinished blob", e);
+    loop {
+        let opened = File::options()
+            .read(true)
+            .write(true)
+            .create(make)
+            .truncate(false)
+            .open(path);
+        let Some(file) = found(opened).map_err(failed)? else {
+            return Ok(None);
+        };
+        let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => file,
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((_, Errno::EINTR)) => continue,
+            Err((_, errno)) => return Err(Error::os("lock an unfinished blob", errno)),
+        };
+        // Whoever had it may have made a blob of it, or removed it, since it was opened.
+        let there = found(fs::metadata(path))
+            .map_err(failed)?
+            .map(|metadata| metadata.ino());
+        if there == Some(file.metadata().map_err(failed)?.ino()) {
+            return Ok(Some(file));
+        }
+    }
+}
+
+/// Whether there was one that nobody had, and that is gone now.
+fn drop_partial(path: &Path) -> Result<bool> {
+    let Some(_held) = lock_partial(path, false)? else {
+        return Ok(false);
+    };
+    let gone = found(fs::remove_file(path)).map_err(|e| Error::os("remove an unfinished blob", e))?;
+    Ok(gone.is_some())
 }
 
 fn sync_dir(dir: &Path) -> Result<()> {
@@ -111,22 +201,57 @@ fn sync_dir(dir: &Path) -> Result<()> {
     dir.sync_all().map_err(|e| Error::os("fsync blobs", e))
 }
 
+/// Where an ingest writes.
+#[derive(Debug)]
+enum Sink {
+    /// A file that goes with the ingest.
+    Own(File),
+    /// A file that others may go on with.
+    Partial(Flock<File>),
+}
+
+impl std::ops::Deref for Sink {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        match self {
+            Self::Own(file) => file,
+            Self::Partial(file) => file,
+        }
+    }
+}
+
 /// A blob being written to its temporary file.
 #[derive(Debug)]
 struct LocalIngest {
-    file: File,
+    file: Sink,
     path: PathBuf,
     blobs: PathBuf,
     hasher: Hasher,
+    /// Bytes of an earlier attempt, behind those that were read back.
+    left: u64,
     written: u64,
     /// How much of that the kernel was told to write out.
     begun: u64,
+    /// Whether what is there is of no use: wrong, or on a disk that is full.
+    refused: bool,
+    published: bool,
     expected: Option<Digest>,
     size: Option<u64>,
     durability: Durability,
 }
 
 impl LocalIngest {
+    fn add(&mut self, bytes: &[u8]) -> Result<()> {
+        super::check_room(self.expected.as_ref(), self.size, self.written, bytes.len())?;
+        (&*self.file).write_all(bytes).map_err(|e| Error::os("write blob", e))
+    }
+
+    /// Whether somebody may go on with it later.
+    fn is_of_use(&self) -> bool {
+        matches!(self.file, Sink::Partial(_)) && !self.refused && self.written.saturating_add(self.left) >= WORTH
+    }
+
     fn publish(&self, digest: &Digest) -> Result<()> {
         let target = self.blobs.join(digest.hex());
         if self.durability == Durability::EachBlob {
@@ -143,13 +268,20 @@ impl LocalIngest {
 
 impl Ingest for LocalIngest {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        super::check_room(self.expected.as_ref(), self.size, self.written, bytes.len())?;
-        self.file.write_all(bytes).map_err(|e| Error::os("write blob", e))?;
+        if self.left > 0 {
+            return Err(Error::internal(
+                "a blob was gone on with before what is there was read back",
+            ));
+        }
+        if let Err(error) = self.add(bytes) {
+            self.refused = true;
+            return Err(error);
+        }
         self.hasher.update(bytes);
         self.written += bytes.len() as u64;
         if self.written - self.begun >= WRITE_OUT {
             // Only begins it. Where the file system cannot, the sync at the end does all the work.
-            let _ = writeback::begin(&self.file, self.begun, self.written - self.begun);
+            let _ = writeback::begin(&*self.file, self.begun, self.written - self.begun);
             self.begun = self.written;
         }
         Ok(())
@@ -159,10 +291,31 @@ impl Ingest for LocalIngest {
         Some(self.hasher.clone().finish())
     }
 
+    fn left(&self) -> u64 {
+        self.left
+    }
+
+    fn read_back(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let failed = |e| Error::os("read an unfinished blob back", e);
+        let length = (&*self.file).read(&mut buffer[..most]).map_err(failed)?;
+        if length == 0 && most > 0 {
+            self.refused = true;
+            return Err(failed(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.hasher.update(&buffer[..length]);
+        self.left -= length as u64;
+        self.written += length as u64;
+        Ok(length)
+    }
+
     fn commit(mut self: Box<Self>) -> Result<BlobInfo> {
         let digest = std::mem::take(&mut self.hasher).finish();
+        // What does not hash to its name now never will.
+        self.refused = true;
         super::check_whole(self.expected.as_ref(), self.size, &digest, self.written)?;
         self.publish(&digest)?;
+        self.published = true;
         Ok(BlobInfo {
             digest,
             size: self.written,
@@ -172,7 +325,11 @@ impl Ingest for LocalIngest {
 
 impl Drop for LocalIngest {
     fn drop(&mut self) {
-        // After a commit the name is gone already; after a kill the sweeper finds it by its owner.
+        // After a commit the name is another's, if it is there at all.
+        if self.published || self.is_of_use() {
+            return;
+        }
+        // After a kill the sweeper finds it. A partial file is locked until its descriptor goes: nobody else has the name.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -205,9 +362,20 @@ impl ContentStore for LocalContent {
         blocking(move || Ok(Box::new(store.begin(digest, size)?) as Box<dyn Ingest>)).await
     }
 
+    async fn resume(&self, digest: &Digest, size: u64) -> Result<Box<dyn Ingest>> {
+        let (store, digest) = (self.clone(), *digest);
+        blocking(move || Ok(Box::new(store.take_up(digest, size)?) as Box<dyn Ingest>)).await
+    }
+
+    async fn forget(&self, digest: &Digest) -> Result<()> {
+        let path = self.partial.join(digest.hex());
+        blocking(move || drop_partial(&path).map(drop)).await
+    }
+
     async fn remove(&self, digest: &Digest) -> Result<Outcome> {
-        let path = self.path(digest);
+        let (path, partial) = (self.path(digest), self.partial.join(digest.hex()));
         blocking(move || {
+            drop_partial(&partial)?;
             let gone = found(fs::remove_file(path)).map_err(|e| Error::os("remove blob", e))?;
             Ok(if gone.is_some() {
                 Outcome::Done
@@ -280,6 +448,94 @@ mod tests {
         assert_eq!(mine.sweep(&|owner| owner == "me").unwrap(), 1);
         assert_eq!(mine.sweep(&|owner| owner == "me").unwrap(), 0);
         assert_eq!(fs::read_dir(dir.path().join("ingest")).unwrap().count(), 1);
+    }
+
+    fn piece() -> Vec<u8> {
+        (0..200_000u32).map(|n| (n % 253) as u8).collect()
+    }
+
+    /// An attempt that gets so far.
+    fn attempt(store: &LocalContent, bytes: &[u8], far: usize) -> Box<LocalIngest> {
+        let mut ingest = Box::new(store.take_up(Digest::of(bytes), bytes.len() as u64).unwrap());
+        read_all_back(&mut ingest);
+        let from = ingest.written as usize;
+        ingest.write(&bytes[from..far]).unwrap();
+        ingest
+    }
+
+    fn read_all_back(ingest: &mut LocalIngest) -> u64 {
+        let mut buffer = [0; 1000];
+        let mut total = 0;
+        while ingest.left() > 0 {
+            total += ingest.read_back(&mut buffer).unwrap() as u64;
+        }
+        assert_eq!(ingest.read_back(&mut buffer).unwrap(), 0);
+        total
+    }
+
+    #[test]
+    fn c6_what_was_cut_off_is_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mine, theirs) = (
+            LocalContent::open(dir.path(), "me").unwrap(),
+            LocalContent::open(dir.path(), "them").unwrap(),
+        );
+        let bytes = piece();
+        drop(attempt(&mine, &bytes, 150_000));
+        // Whoever comes next, in whatever process, begins there. Nobody can skip the part that must be hashed.
+        let mut next = Box::new(theirs.take_up(Digest::of(&bytes), 200_000).unwrap());
+        assert_eq!(next.left(), 150_000);
+        assert!(next.write(b"x").is_err());
+        assert_eq!(read_all_back(&mut next), 150_000);
+        // While it is at it, nobody else reads or removes its file.
+        assert_eq!(mine.take_up(Digest::of(&bytes), 200_000).unwrap().left(), 0);
+        assert!(!drop_partial(&theirs.partial.join(Digest::of(&bytes).hex())).unwrap());
+        next.write(&bytes[150_000..]).unwrap();
+        assert_eq!(next.commit().unwrap().digest, Digest::of(&bytes));
+        assert!(fs::read(mine.path(&Digest::of(&bytes))).unwrap() == bytes);
+        assert_eq!(fs::read_dir(&mine.partial).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn c6_what_is_of_no_use_is_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalContent::open(dir.path(), "me").unwrap();
+        let bytes = piece();
+        let count = || fs::read_dir(&store.partial).unwrap().count();
+        drop(attempt(&store, &bytes, 1000));
+        assert_eq!(count(), 0, "too little");
+        let mut long = attempt(&store, &bytes, 200_000);
+        assert!(long.write(b"more").is_err());
+        drop(long);
+        assert_eq!(count(), 0, "too long");
+        let mut wrong = Box::new(store.take_up(Digest::of(&bytes), 200_000).unwrap());
+        wrong.write(&vec![7; 200_000]).unwrap();
+        assert_eq!(wrong.commit().unwrap_err().kind(), &ErrorKind::DigestMismatch);
+        assert_eq!(count(), 0, "other bytes");
+        // Longer than the blob can be: not even looked at.
+        fs::write(store.partial.join(Digest::of(&bytes).hex()), vec![0; 300_000]).unwrap();
+        assert_eq!(store.take_up(Digest::of(&bytes), 200_000).unwrap().left(), 0);
+    }
+
+    #[tokio::test]
+    async fn c6_what_nobody_goes_on_with_is_swept_in_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalContent::open(dir.path(), "me").unwrap();
+        let bytes = piece();
+        drop(attempt(&store, &bytes, 150_000));
+        let (now, count) = (SystemTime::now(), || fs::read_dir(&store.partial).unwrap().count());
+        assert_eq!(store.sweep_partial(now).unwrap(), 0);
+        let busy = attempt(&store, &bytes, 160_000);
+        assert_eq!(store.sweep_partial(now + 2 * PATIENCE).unwrap(), 0, "somebody is at it");
+        drop(busy);
+        assert_eq!(store.sweep_partial(now + 2 * PATIENCE).unwrap(), 1);
+        drop(attempt(&store, &bytes, 150_000));
+        store.forget(&Digest::of(&bytes)).await.unwrap();
+        assert_eq!(count(), 0);
+        drop(attempt(&store, &bytes, 150_000));
+        store.remove(&Digest::of(&bytes)).await.unwrap();
+        assert_eq!(count(), 0);
+        assert!(store.list().await.unwrap().is_empty());
     }
 
     #[test]

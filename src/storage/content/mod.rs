@@ -34,6 +34,22 @@ pub trait Ingest: Debug + Send {
         None
     }
 
+    /// How many bytes an earlier attempt left that were not read back yet. They come first: as long as there are any,
+    /// nothing is written.
+    fn left(&self) -> u64 {
+        0
+    }
+
+    /// Reads the next of the bytes that an earlier attempt left; from then on they count as written. Nothing is read once
+    /// none are left.
+    ///
+    /// # Errors
+    /// `Os`, also where they are gone.
+    fn read_back(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let _ = buffer;
+        Ok(0)
+    }
+
     /// Makes the blob visible under its digest. Finding it there already is success.
     ///
     /// # Errors
@@ -56,7 +72,20 @@ pub trait ContentStore: Debug + Send + Sync + 'static {
     /// Begins to write a blob that must turn out to have this digest and size, where they are known.
     async fn ingest(&self, digest: Option<&Digest>, size: Option<u64>) -> Result<Box<dyn Ingest>>;
 
-    /// Removes a blob.
+    /// As [`ContentStore::ingest`], going on where an attempt that was cut off (a broken connection, a dropped pull, a
+    /// killed process) ended, if the store kept what that had written. Dropped before its commit it may be kept in turn.
+    /// The kept bytes are no more than a hope: the digest at the end tells, and [`ContentStore::forget`] gives them up.
+    async fn resume(&self, digest: &Digest, size: u64) -> Result<Box<dyn Ingest>> {
+        self.ingest(Some(digest), Some(size)).await
+    }
+
+    /// Gives up what attempts at a blob that were cut off have left, unless somebody goes on with it right now.
+    async fn forget(&self, digest: &Digest) -> Result<()> {
+        let _ = digest;
+        Ok(())
+    }
+
+    /// Removes a blob, and what unfinished attempts at it have left.
     async fn remove(&self, digest: &Digest) -> Result<Outcome>;
 
     /// All blobs, in no order.

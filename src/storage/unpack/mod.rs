@@ -46,8 +46,8 @@ pub type BlobBytes = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send + 'static>>
 /// Where bytes of missing blobs come from.
 #[async_trait]
 pub trait BlobSource: Debug + Send + Sync + 'static {
-    /// Opens a blob's bytes from its start.
-    async fn open(&self, descriptor: &Descriptor) -> Result<BlobBytes>;
+    /// Opens a blob's bytes from an offset, which is at most its size.
+    async fn open(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobBytes>;
 }
 
 /// Puts blobs into the content store and layers into snapshots. Cheap to clone.
@@ -214,7 +214,7 @@ impl Unpacker {
         source: Arc<dyn BlobSource>,
         progress: &Progress,
     ) -> Result<Vec<u8>> {
-        let mut stream = source.open(descriptor).await?;
+        let mut stream = source.open(descriptor, 0).await?;
         let mut ingest = self
             .shared
             .content
@@ -410,13 +410,19 @@ impl Job {
         if self.shared.has_blob(blob).await? {
             return self.exists();
         }
-        let kept = blob.clone();
-        let keep = move |mut reader: BlobReader| {
-            reader.drain()?;
-            reader.commit(&kept)
-        };
-        let stream = unless(stopped, self.source.open(blob)).await?;
-        self.receive(stream, stop, stopped, keep).await
+        loop {
+            let kept = blob.clone();
+            let keep = move |mut reader: BlobReader| {
+                reader.drain()?;
+                reader.commit(&kept)
+            };
+            let (received, resumed) = self.receive(stop, stopped, keep).await?;
+            if received.as_ref().is_err_and(is_wrong) && resumed {
+                self.shared.content.forget(&blob.digest).await?;
+                continue;
+            }
+            return received;
+        }
     }
 
     async fn unpack(&mut self, key: &SnapshotKey, stop: &Stop, stopped: &mut watch::Receiver<bool>) -> Result<()> {
@@ -477,10 +483,17 @@ impl Job {
             self.shared.content.remove(&blob.digest).await?;
             self.shared.snapshotter.discard(key).await?;
         }
-        let stream = unless(stopped, self.source.open(&blob)).await?;
-        let target = self.shared.snapshotter.begin_layer(key, self.parent.as_ref()).await?;
-        let work = self.work(target.clone());
-        let applied = self.receive(stream, stop, stopped, work).await;
+        let (target, applied) = loop {
+            let target = self.shared.snapshotter.begin_layer(key, self.parent.as_ref()).await?;
+            let work = self.work(target.clone());
+            let (applied, resumed) = self.receive(stop, stopped, work).await?;
+            if !(resumed && applied.as_ref().is_err_and(is_wrong)) {
+                break (target, applied);
+            }
+            // What an earlier attempt left was damaged, or the registry had other bytes then.
+            self.shared.content.forget(&blob.digest).await?;
+            self.shared.snapshotter.discard(key).await?;
+        };
         drop(permit);
         if applied.as_ref().is_err_and(blames_the_layer) {
             // As announced, and of no use to anyone.
@@ -489,29 +502,31 @@ impl Job {
         Ok((target, applied?))
     }
 
-    /// Has a worker take a blob's bytes while they arrive.
+    /// Has a worker take a blob's bytes while they arrive: first those that an earlier attempt left, if any, and the rest
+    /// from the source. Says whether there were any.
     async fn receive<T: Send + 'static>(
         &self,
-        stream: BlobBytes,
         stop: &Stop,
         stopped: &mut watch::Receiver<bool>,
         work: impl FnOnce(BlobReader) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    ) -> Result<(Result<T>, bool)> {
         let blob = &self.layer.descriptor;
-        let ingest = self.shared.content.ingest(Some(&blob.digest), Some(blob.size)).await?;
+        let ingest = self.shared.content.resume(&blob.digest, blob.size).await?;
+        let left = ingest.left();
+        let stream = unless(stopped, self.source.open(blob, left)).await?;
         let (sender, chunks) = mpsc::channel(CHUNKS);
         let teller = Teller::new(self.progress.clone(), blob);
         let reader = BlobReader::network(chunks, ingest, teller, stop.clone());
         let feeding = async {
             // Dropping the sender ends the worker's wait; it then finds that it was stopped.
             let fed = async {
-                feed(stream, blob, sender).await;
+                feed(stream, blob, left, sender).await;
                 Ok(())
             };
             let _ = unless(stopped, fed).await;
         };
         let (worked, ()) = futures_util::join!(blocking(move || work(reader)), feeding);
-        worked
+        Ok((worked, left > 0))
     }
 
     fn work(&self, target: LayerTarget) -> impl FnOnce(BlobReader) -> Result<Applied> + Send + 'static {
@@ -558,6 +573,10 @@ fn work(mut reader: BlobReader, target: &LayerTarget, layer: &LayerRef, shared: 
         tracing::info!(layer = %layer.descriptor.digest, devices, xattrs, "left out what this user cannot make");
     }
     Ok(applied)
+}
+
+fn is_wrong(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::DigestMismatch)
 }
 
 fn blames_the_layer(error: &Error) -> bool {

@@ -16,6 +16,8 @@ use crate::types::{Descriptor, Digest, Hasher};
 
 /// Progress is told at least this many bytes apart.
 const TOLD: u64 = 256 << 10;
+/// How much of what an earlier attempt left is read at a time.
+const READ_BACK: usize = 256 << 10;
 
 /// Said to workers whose caller went away.
 #[derive(Debug, Clone, Default)]
@@ -178,6 +180,14 @@ impl BufRead for BlobReader {
             } => {
                 while piece.is_empty() {
                     stop.check().map_err(io::Error::other)?;
+                    if ingest.left() > 0 {
+                        let mut back = vec![0; READ_BACK];
+                        let length = ingest.read_back(&mut back).map_err(io::Error::other)?;
+                        back.truncate(length);
+                        teller.add(length as u64);
+                        *piece = back.into();
+                        continue;
+                    }
                     let Some(next) = chunks.blocking_recv() else {
                         stop.check().map_err(io::Error::other)?;
                         break;
@@ -211,10 +221,16 @@ impl BufRead for BlobReader {
     }
 }
 
-/// Takes a stream's bytes, at most as many as announced, and hands them on. Ends with an error if they are too few.
-pub(super) async fn feed(mut stream: super::BlobBytes, blob: &Descriptor, chunks: mpsc::Sender<Result<Bytes>>) {
+/// Takes the bytes of a blob from an offset on, at most as many as announced, and hands them on. Ends with an error if they
+/// are too few.
+pub(super) async fn feed(
+    mut stream: super::BlobBytes,
+    blob: &Descriptor,
+    offset: u64,
+    chunks: mpsc::Sender<Result<Bytes>>,
+) {
     use futures_util::StreamExt;
-    let mut taken = 0u64;
+    let mut taken = offset;
     loop {
         let next = tokio::select! {
             next = stream.next() => next,

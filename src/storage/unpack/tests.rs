@@ -23,15 +23,22 @@ struct Source {
     /// Wait before each chunk.
     slow: Option<Duration>,
     chunk: usize,
+    /// Where each reader began.
+    offsets: Mutex<Vec<u64>>,
+    /// The next reader gets no more than this, and an error.
+    breaks_after: Mutex<Option<usize>>,
 }
 
 #[async_trait]
 impl BlobSource for Source {
-    async fn open(&self, descriptor: &Descriptor) -> Result<BlobBytes> {
+    async fn open(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobBytes> {
         self.opened.fetch_add(1, Ordering::SeqCst);
+        self.offsets.lock().unwrap().push(offset);
         let bytes = self.blobs.lock().unwrap().get(&descriptor.digest).cloned();
         let bytes =
             Bytes::from(bytes.ok_or_else(|| Error::not_found(ObjectKind::Blob, descriptor.digest.to_string()))?);
+        let bytes = bytes.slice(usize::try_from(offset).unwrap()..);
+        let breaks = self.breaks_after.lock().unwrap().take();
         let (chunk, slow) = (self.chunk.max(1000), self.slow);
         let reading = Reading::new(&self.reading);
         let pieces = futures_util::stream::unfold((bytes, reading), move |(mut rest, reading)| async move {
@@ -41,6 +48,11 @@ impl BlobSource for Source {
             let piece = rest.split_to(chunk.min(rest.len()));
             (!piece.is_empty()).then_some((Ok(piece), (rest, reading)))
         });
+        if let Some(after) = breaks {
+            let broken = Err(Error::new(ErrorKind::Unavailable, "the connection broke"));
+            let end = futures_util::stream::once(async move { broken });
+            return Ok(Box::pin(pieces.take(after.div_ceil(chunk)).chain(end)));
+        }
         Ok(Box::pin(pieces))
     }
 }
@@ -476,4 +488,118 @@ async fn a_missing_blob_is_fetched_though_its_layer_is_here() {
     assert_eq!(error.kind(), &ErrorKind::DigestMismatch);
     assert_eq!(bench.content.info(&digest).await.unwrap(), None);
     bench.assert_nothing_half_made().await;
+}
+
+/// A layer that does not compress, so that its blob is worth going on with.
+fn noise() -> (Vec<u8>, Vec<u8>) {
+    let mut state = 1u64;
+    let bytes: Vec<u8> = (0..600_000)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (state >> 56) as u8
+        })
+        .collect();
+    let tar = LayerBuilder::new().file("noise", &bytes).build();
+    let packed = gzip(&tar);
+    (tar, packed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c6_a_pull_goes_on_where_the_last_one_ended() {
+    let bench = Bench::new(Source {
+        chunk: 10_000,
+        ..Source::default()
+    });
+    let (tar, packed) = noise();
+    let size = packed.len() as u64;
+    let layer = bench.layer(&tar, packed);
+    let partial = bench.dir.path().join("partial");
+    *bench.source.breaks_after.lock().unwrap() = Some(400_000);
+    let progress = Progress::default();
+    let error = bench
+        .unpacker()
+        .image(std::slice::from_ref(&layer), bench.source.clone(), &progress)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Unavailable);
+    assert_eq!(count(&partial), 1);
+    assert!(bench.content.list().await.unwrap().is_empty());
+    let told = Arc::new(Mutex::new(0));
+    let sum = Arc::clone(&told);
+    let progress = Progress::new(move |event| {
+        if let ProgressEvent::Downloaded { bytes, .. } = event {
+            *sum.lock().unwrap() += bytes;
+        }
+    });
+    bench
+        .unpacker()
+        .image(std::slice::from_ref(&layer), bench.source.clone(), &progress)
+        .await
+        .unwrap();
+    assert_eq!(*bench.source.offsets.lock().unwrap(), [0, 400_000]);
+    assert_eq!(*told.lock().unwrap(), size, "progress adds up to the whole");
+    assert_eq!(count(&partial), 0);
+    assert_eq!(bench.content.list().await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c6_what_was_left_and_is_damaged_is_fetched_anew() {
+    let (tar, packed) = noise();
+    // As a power failure may leave it: zeros at the end, other bytes in front, everything there but wrong, the whole.
+    let mut rotten = packed[..400_000].to_vec();
+    rotten[300_000..].fill(0);
+    let mut changed = packed[..400_000].to_vec();
+    changed[2] ^= 0xff;
+    let mut all = packed.clone();
+    all[500_000] ^= 1;
+    for (left, opened) in [(rotten, 2), (changed, 2), (all, 2), (packed.clone(), 1)] {
+        let bench = Bench::new(Source::default());
+        let layer = bench.layer(&tar, packed.clone());
+        let file = bench.dir.path().join("partial").join(layer.descriptor.digest.hex());
+        std::fs::write(&file, &left).unwrap();
+        let image = bench
+            .unpacker()
+            .image(std::slice::from_ref(&layer), bench.source.clone(), &Progress::default())
+            .await;
+        image.unwrap();
+        let offsets = bench.source.offsets.lock().unwrap().clone();
+        assert_eq!(offsets.len(), opened, "{offsets:?}");
+        assert_eq!(offsets[0], left.len() as u64);
+        assert!(!file.exists() && bench.snapshotter.active().await.unwrap().is_empty());
+        assert_eq!(bench.content.list().await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c6_a_dropped_pull_leaves_what_the_next_one_goes_on_with() {
+    let bench = Bench::new(Source {
+        chunk: 20_000,
+        slow: Some(Duration::from_millis(10)),
+        ..Source::default()
+    });
+    let (tar, packed) = noise();
+    let layer = bench.layer(&tar, packed);
+    let file = bench.dir.path().join("partial").join(layer.descriptor.digest.hex());
+    let unpacker = bench.unpacker();
+    let layers = [layer];
+    let progress = Progress::default();
+    let pull = unpacker.image(&layers, bench.source.clone(), &progress);
+    let enough = async {
+        while std::fs::metadata(&file).map_or(0, |file| file.len()) < 200_000 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        _ = pull => panic!("too fast"),
+        () = enough => {}
+    }
+    bench
+        .unpacker()
+        .image(&layers, bench.source.clone(), &progress)
+        .await
+        .unwrap();
+    let offsets = bench.source.offsets.lock().unwrap().clone();
+    assert!(offsets.len() == 2 && offsets[1] >= 200_000, "{offsets:?}");
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Store;
 use super::containers::parse;
 use super::error::bad_value;
-use super::refs::{self, Node};
+use super::refs::{self, Node, NodeKind};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::types::{ChainId, Descriptor, DiffId, Digest, ImageId, Outcome, Platform, Reference};
 
@@ -66,6 +66,34 @@ impl ImageRecord {
     }
 }
 
+/// What a name stands for on one platform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sign {
+    /// The platform, as the index says, or failing that the image.
+    pub platform: Platform,
+    /// The digest of the index, or where there is none, of the image's own manifest.
+    pub top: Digest,
+}
+
+impl Sign {
+    /// An image alone, without an index.
+    pub fn of(record: &ImageRecord) -> Self {
+        Self {
+            platform: record.platform.clone(),
+            top: record.manifest.digest,
+        }
+    }
+}
+
+/// An image that a name points at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedImage {
+    /// The image.
+    pub record: ImageRecord,
+    /// For what the name stands here.
+    pub sign: Sign,
+}
+
 /// An image with the names that point at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageEntry {
@@ -78,12 +106,23 @@ pub struct ImageEntry {
 }
 
 impl Store {
-    /// Records a complete image and points names at it, in one durable transaction. A name that pointed at another image
-    /// moves, and may leave that one dangling. Blocking.
+    /// Records a complete image and points names at it, and at nothing else, in one durable transaction. A name that pointed
+    /// at another image moves, and may leave that one dangling. Blocking.
     ///
     /// # Errors
     /// Those of the database.
     pub fn put_image(&self, record: &ImageRecord, names: &[Reference]) -> Result<()> {
+        let sign = Sign::of(record);
+        let names: Vec<(Reference, Sign)> = names.iter().map(|name| (name.clone(), sign.clone())).collect();
+        self.put_image_as(record, &names).map(drop)
+    }
+
+    /// As [`Store::put_image`], for names that may stand for images of other platforms, too: those of the same index stay.
+    /// Returns indexes that no name here stands for any more: candidates for [`Store::remove_unreferenced`]. Blocking.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn put_image_as(&self, record: &ImageRecord, names: &[(Reference, Sign)]) -> Result<Vec<Node>> {
         let body = serde_json::to_string(record)
             .map_err(|error| Error::internal("an image record without JSON").with_source(error))?;
         let holder = Node::image(&record.id);
@@ -96,10 +135,11 @@ impl Store {
             for target in record.needs() {
                 refs::add(store, &holder, &target)?;
             }
-            for name in names {
-                point(store, name, &record.id)?;
+            let mut freed = Vec::new();
+            for (name, sign) in names {
+                freed.extend(point(store, name, &record.id, sign)?.1);
             }
-            Ok(())
+            Ok(freed)
         })
     }
 
@@ -108,22 +148,48 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub fn image(&self, id: &ImageId) -> Result<Option<ImageRecord>> {
-        self.inner.store.read(|store| {
-            let mut query = store.prepare_cached("SELECT body FROM images WHERE id = ?1")?;
-            query.query_row([id.to_string()], record_of).optional()
-        })
+        self.inner.store.read(|store| image_in(store, id))
     }
 
-    /// The image that a name points at. Blocking.
+    /// The image that a name points at; of several platforms the host's, or else the newest. Blocking.
     ///
     /// # Errors
     /// Those of the database.
     pub fn image_by_name(&self, name: &Reference) -> Result<Option<ImageRecord>> {
-        let sql = "SELECT i.body FROM image_names n JOIN images i ON i.id = n.image WHERE n.name = ?1";
-        self.inner.store.read(|store| {
+        let mut all = self.images_by_name(name)?;
+        Ok((!all.is_empty()).then(|| all.swap_remove(0).record))
+    }
+
+    /// The images that a name points at, one for each platform: the host's first, then the newest. Blocking.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn images_by_name(&self, name: &Reference) -> Result<Vec<NamedImage>> {
+        let sql =
+            "SELECT i.body, n.platform, n.top FROM image_names n JOIN images i ON i.id = n.image WHERE n.name = ?1";
+        let mut all = self.inner.store.read(|store| {
             let mut query = store.prepare_cached(sql)?;
-            query.query_row([name.to_string()], record_of).optional()
-        })
+            let rows = query.query_map([name.to_string()], |row| {
+                let (platform, top) = (parse(row, 1)?, parse(row, 2)?);
+                let sign = Sign { platform, top };
+                Ok(NamedImage {
+                    record: record_of(row)?,
+                    sign,
+                })
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        if all.len() > 1 {
+            let host = Platform::host();
+            all.sort_by_key(|one| {
+                let record = &one.record;
+                (
+                    !host.accepts(&one.sign.platform),
+                    Reverse((record.pulled_at_ns, record.id)),
+                )
+            });
+        }
+        Ok(all)
     }
 
     /// Images whose id begins with these hex digits (`sha256:` before them is allowed), at most two: enough to see that a
@@ -181,30 +247,113 @@ impl Store {
         self.inner.store.read(|store| names_of(store, id))
     }
 
-    /// Points a name at an image. Blocking.
+    /// The indexes that names of an image stand for. Blocking.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn indexes_of(&self, id: &ImageId) -> Result<Vec<Node>> {
+        self.inner.store.read(|store| {
+            let own = image_in(store, id)?.map(|record| record.manifest.digest.to_string());
+            let mut query = store.prepare("SELECT DISTINCT top FROM image_names WHERE image = ?1")?;
+            let tops = query.query_map([id.to_string()], |row| row.get::<_, String>(0))?;
+            let tops = tops.collect::<rusqlite::Result<Vec<_>>>()?;
+            let indexes = tops.into_iter().filter(|top| Some(top) != own.as_ref());
+            Ok(indexes.map(|top| Node::new(NodeKind::Blob, top)).collect())
+        })
+    }
+
+    /// Points a name at an image, and at nothing else. Blocking.
     ///
     /// # Errors
     /// `NotFound` without such an image.
     pub fn tag(&self, name: &Reference, id: &ImageId) -> Result<Outcome> {
+        self.tag_as(name, id, None).map(|(outcome, _)| outcome)
+    }
+
+    /// As [`Store::tag`], for a name that may stand for images of other platforms, too: those of the same index stay.
+    /// Returns indexes as [`Store::put_image_as`] does. Blocking.
+    ///
+    /// # Errors
+    /// `NotFound` without such an image.
+    pub fn tag_as(&self, name: &Reference, id: &ImageId, sign: Option<&Sign>) -> Result<(Outcome, Vec<Node>)> {
         self.inner.store.write(|store| {
-            if !image_is_here(store, id)? {
+            let Some(record) = image_in(store, id)? else {
                 return Err(Error::not_found(ObjectKind::Image, id.to_string()).into());
-            }
-            let changed = point(store, name, id)?;
-            Ok(if changed { Outcome::Done } else { Outcome::Already })
+            };
+            let own = Sign::of(&record);
+            let (changed, freed) = point(store, name, id, sign.unwrap_or(&own))?;
+            Ok((done(changed), freed))
         })
     }
 
-    /// Takes a name away; the image stays. Blocking.
+    /// Points a name at several images, each for its platform, and at nothing else. Returns indexes as
+    /// [`Store::put_image_as`] does. Blocking.
+    ///
+    /// # Errors
+    /// `NotFound` without one of the images.
+    pub fn tag_all(&self, name: &Reference, images: &[(ImageId, Sign)]) -> Result<Vec<Node>> {
+        self.inner.store.write(|store| {
+            let before = rows_of(store, name)?;
+            store.execute("DELETE FROM image_names WHERE name = ?1", [name.to_string()])?;
+            for (id, sign) in images {
+                if !image_is_here(store, id)? {
+                    return Err(Error::not_found(ObjectKind::Image, id.to_string()).into());
+                }
+                let row = NameRow {
+                    platform: sign.platform.to_string(),
+                    image: id.to_string(),
+                    top: sign.top.to_string(),
+                };
+                insert(store, name, &row)?;
+            }
+            Ok(settle(store, name, &before)?)
+        })
+    }
+
+    /// Has a name stand for exactly what another one stands for, on every platform. Returns indexes as
+    /// [`Store::put_image_as`] does. Blocking.
+    ///
+    /// # Errors
+    /// `NotFound` where the other name stands for nothing.
+    pub fn tag_like(&self, name: &Reference, other: &Reference) -> Result<(Outcome, Vec<Node>)> {
+        self.inner.store.write(|store| {
+            let wanted = rows_of(store, other)?;
+            if wanted.is_empty() {
+                return Err(Error::not_found(ObjectKind::Image, other.familiar()).into());
+            }
+            let before = rows_of(store, name)?;
+            if before == wanted {
+                return Ok((Outcome::Already, Vec::new()));
+            }
+            store.execute("DELETE FROM image_names WHERE name = ?1", [name.to_string()])?;
+            for row in &wanted {
+                insert(store, name, row)?;
+            }
+            Ok((Outcome::Done, settle(store, name, &before)?))
+        })
+    }
+
+    /// Takes a name away; the images stay. Blocking.
     ///
     /// # Errors
     /// Those of the database.
     pub fn untag(&self, name: &Reference) -> Result<Outcome> {
-        let removed = self
-            .inner
-            .store
-            .write(|store| Ok(store.execute("DELETE FROM image_names WHERE name = ?1", [name.to_string()])?))?;
-        Ok(if removed > 0 { Outcome::Done } else { Outcome::Already })
+        self.untag_from(name, None).map(|(outcome, _)| outcome)
+    }
+
+    /// Takes a name away from one image, or from all that it stands for. Returns indexes as [`Store::put_image_as`] does.
+    /// Blocking.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn untag_from(&self, name: &Reference, id: Option<&ImageId>) -> Result<(Outcome, Vec<Node>)> {
+        self.inner.store.write(|store| {
+            let before = rows_of(store, name)?;
+            let id = id.map(ToString::to_string);
+            let sql = "DELETE FROM image_names WHERE name = ?1 AND (?2 IS NULL OR image = ?2)";
+            let removed = store.execute(sql, params![name.to_string(), id])?;
+            Ok((done(removed > 0), settle(store, name, &before)?))
+        })
     }
 
     /// Deletes an image's record, its names and its edges, and returns what it needed: candidates for
@@ -227,9 +376,21 @@ impl Store {
                 refs::refuse_held(database, &node, |holder| in_use(id, holder))?;
             }
             refs::remove_all_of(store, &node)?;
-            store.execute("DELETE FROM image_names WHERE image = ?1", [&text])?;
+            let mut free = record.needs();
+            for name in names_of(store, id)? {
+                let before = rows_of(store, &name)?;
+                let sql = "DELETE FROM image_names WHERE name = ?1 AND image = ?2";
+                store.execute(sql, params![name.to_string(), text])?;
+                let freed = settle(store, &name, &before)?;
+                free.extend(
+                    freed
+                        .into_iter()
+                        .filter(|node| *node != Node::blob(&record.manifest.digest)),
+                );
+            }
+
             store.execute("DELETE FROM images WHERE id = ?1", [&text])?;
-            Ok(record.needs())
+            Ok(free)
         })
     }
 }
@@ -240,11 +401,86 @@ fn in_use(id: &ImageId, holder: &Node) -> Error {
     Error::new(ErrorKind::Conflict, message).with_object(ObjectKind::Image, id.to_string())
 }
 
-/// Points a name at an image; whether that changed anything.
-fn point(store: &Connection, name: &Reference, id: &ImageId) -> rusqlite::Result<bool> {
-    const SQL: &str = "INSERT INTO image_names (name, image, by_digest) VALUES (?1, ?2, ?3)
-                       ON CONFLICT (name) DO UPDATE SET image = excluded.image WHERE image <> excluded.image";
-    Ok(store.execute(SQL, params![name.to_string(), id.to_string(), name.digest().is_some()])? > 0)
+/// A row of a name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct NameRow {
+    platform: String,
+    image: String,
+    top: String,
+}
+
+fn rows_of(store: &Connection, name: &Reference) -> rusqlite::Result<Vec<NameRow>> {
+    let mut query =
+        store.prepare_cached("SELECT platform, image, top FROM image_names WHERE name = ?1 ORDER BY platform")?;
+    let rows = query.query_map([name.to_string()], |row| {
+        Ok(NameRow {
+            platform: row.get(0)?,
+            image: row.get(1)?,
+            top: row.get(2)?,
+        })
+    })?;
+    rows.collect()
+}
+
+fn insert(store: &Connection, name: &Reference, row: &NameRow) -> rusqlite::Result<()> {
+    const SQL: &str =
+        "INSERT OR REPLACE INTO image_names (name, platform, image, top, by_digest) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let NameRow { platform, image, top } = row;
+    let by_digest = name.digest().is_some();
+    store
+        .prepare_cached(SQL)?
+        .execute(params![name.to_string(), platform, image, top, by_digest])?;
+    Ok(())
+}
+
+/// Points a name at an image for one platform, and away from whatever is of another index. Whether that changed anything,
+/// and indexes that the name stands for no longer.
+fn point(store: &Connection, name: &Reference, id: &ImageId, sign: &Sign) -> rusqlite::Result<(bool, Vec<Node>)> {
+    let row = NameRow {
+        platform: sign.platform.to_string(),
+        image: id.to_string(),
+        top: sign.top.to_string(),
+    };
+    let before = rows_of(store, name)?;
+    let others = before.iter().any(|other| other.top != row.top);
+    if before.contains(&row) && !others {
+        return Ok((false, Vec::new()));
+    }
+    let sql = "DELETE FROM image_names WHERE name = ?1 AND (top <> ?2 OR image = ?3)";
+    store.execute(sql, params![name.to_string(), row.top, row.image])?;
+    insert(store, name, &row)?;
+    Ok((true, settle(store, name, &before)?))
+}
+
+/// A name holds the index that it stands for; an image's own manifest is held by the image. Returns indexes that it held
+/// before.
+fn settle(store: &Connection, name: &Reference, before: &[NameRow]) -> rusqlite::Result<Vec<Node>> {
+    let holder = Node::name(name);
+    refs::remove_all_of(store, &holder)?;
+    let now = rows_of(store, name)?;
+    for row in &now {
+        let id = row.image.parse().map_err(|error| bad_value(1, error))?;
+        let own = image_in(store, &id)?.map(|record| record.manifest.digest.to_string());
+        if own.as_ref() != Some(&row.top) {
+            refs::add(store, &holder, &Node::new(NodeKind::Blob, row.top.clone()))?;
+        }
+    }
+    let mut freed: Vec<Node> = before
+        .iter()
+        .filter(|row| now.iter().all(|other| other.top != row.top))
+        .map(|row| Node::new(NodeKind::Blob, row.top.clone()))
+        .collect();
+    freed.dedup();
+    Ok(freed)
+}
+
+fn done(changed: bool) -> Outcome {
+    if changed { Outcome::Done } else { Outcome::Already }
+}
+
+fn image_in(store: &Connection, id: &ImageId) -> rusqlite::Result<Option<ImageRecord>> {
+    let mut query = store.prepare_cached("SELECT body FROM images WHERE id = ?1")?;
+    query.query_row([id.to_string()], record_of).optional()
 }
 
 pub(super) fn image_is_here(store: &Connection, id: &ImageId) -> rusqlite::Result<bool> {
@@ -264,7 +500,7 @@ fn all_records(store: &Connection) -> rusqlite::Result<Vec<ImageRecord>> {
 }
 
 fn all_names(store: &Connection) -> rusqlite::Result<HashMap<ImageId, Vec<Reference>>> {
-    let mut statement = store.prepare("SELECT image, name FROM image_names ORDER BY name")?;
+    let mut statement = store.prepare("SELECT DISTINCT image, name FROM image_names ORDER BY name")?;
     let rows = statement.query_map([], |row| Ok((parse::<ImageId>(row, 0)?, parse::<Reference>(row, 1)?)))?;
     let mut names: HashMap<ImageId, Vec<Reference>> = HashMap::new();
     for row in rows {
@@ -275,7 +511,7 @@ fn all_names(store: &Connection) -> rusqlite::Result<HashMap<ImageId, Vec<Refere
 }
 
 fn names_of(store: &Connection, id: &ImageId) -> rusqlite::Result<Vec<Reference>> {
-    let mut statement = store.prepare_cached("SELECT name FROM image_names WHERE image = ?1 ORDER BY name")?;
+    let mut statement = store.prepare_cached("SELECT DISTINCT name FROM image_names WHERE image = ?1 ORDER BY name")?;
     let rows = statement.query_map([id.to_string()], |row| parse(row, 0))?;
     rows.collect()
 }

@@ -21,7 +21,10 @@ const BUSY: Duration = Duration::from_secs(30);
 const STATEMENTS: usize = 64;
 
 /// Numbered files, in order. A migration is never edited once it was released.
-const STORE_MIGRATIONS: [&str; 1] = [include_str!("migrations/store/0001_init.sql")];
+const STORE_MIGRATIONS: [&str; 2] = [
+    include_str!("migrations/store/0001_init.sql"),
+    include_str!("migrations/store/0002_platforms.sql"),
+];
 const RUN_MIGRATIONS: [&str; 1] = [include_str!("migrations/run/0001_init.sql")];
 
 struct Schema {

@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 use super::error::bad_value;
 use super::{Failure, Store};
 use crate::error::{Error, Result};
-use crate::types::{ContainerId, Digest};
+use crate::types::{ContainerId, Digest, Reference};
 
 /// What a node of the graph is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,6 +15,8 @@ use crate::types::{ContainerId, Digest};
 pub enum NodeKind {
     /// An image, by id.
     Image,
+    /// A name of an image.
+    Name,
     /// A container, by id.
     Container,
     /// A blob of the content store, by digest.
@@ -32,6 +34,7 @@ impl NodeKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Image => "image",
+            Self::Name => "name",
             Self::Container => "container",
             Self::Blob => "blob",
             Self::Snapshot => "snapshot",
@@ -43,6 +46,7 @@ impl NodeKind {
     fn parse(word: &str) -> Option<Self> {
         let all = [
             Self::Image,
+            Self::Name,
             Self::Container,
             Self::Blob,
             Self::Snapshot,
@@ -71,6 +75,11 @@ impl Node {
     /// An image.
     pub fn image(id: &Digest) -> Self {
         Self::new(NodeKind::Image, id.to_string())
+    }
+
+    /// A name of an image.
+    pub fn name(name: &Reference) -> Self {
+        Self::new(NodeKind::Name, name.to_string())
     }
 
     /// A container.

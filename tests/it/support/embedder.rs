@@ -56,6 +56,12 @@ impl Embedder {
         }
     }
 
+    /// Everything that a role said and nobody asked for yet, once it has ended.
+    pub fn rest(&self) -> Vec<String> {
+        let patience = Duration::from_secs(5);
+        std::iter::from_fn(|| self.lines.recv_timeout(patience).ok()).collect()
+    }
+
     /// SIGKILL, and waits for the end of the process itself.
     pub fn kill(&mut self) -> Result<(), Stop> {
         self.child.kill()?;

@@ -11,7 +11,7 @@ use super::http;
 use crate::frame::{Stop, fail, skip};
 
 /// An OCI layout on disk with one image in it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Layout {
     pub dir: PathBuf,
     /// `sha256:…` of the manifest.
@@ -157,6 +157,36 @@ pub fn write_layout(dir: &Path, layers: &[Files], config: &Value) -> Result<Layo
 
 /// A layout of layers that are packed already, each with the digest of its tar.
 pub fn write_packed(dir: &Path, layers: Vec<(String, Vec<u8>)>, config: &Value) -> Result<Layout, Stop> {
+    write_packed_for(dir, architecture(), LAYER, layers, config)
+}
+
+/// As [`write_packed`], of layers of another media type.
+pub fn write_packed_as(
+    dir: &Path,
+    media_type: &str,
+    layers: Vec<(String, Vec<u8>)>,
+    config: &Value,
+) -> Result<Layout, Stop> {
+    write_packed_for(dir, architecture(), media_type, layers, config)
+}
+
+/// As [`write_layout`], for a processor in Go's words.
+pub fn write_layout_for(dir: &Path, architecture: &str, layers: &[Files], config: &Value) -> Result<Layout, Stop> {
+    let mut packed = Vec::new();
+    for layer in layers {
+        let tar = layer.tar()?;
+        packed.push((digest(&tar), gzip(&tar)?));
+    }
+    write_packed_for(dir, architecture, LAYER, packed, config)
+}
+
+fn write_packed_for(
+    dir: &Path,
+    architecture: &str,
+    media_type: &str,
+    layers: Vec<(String, Vec<u8>)>,
+    config: &Value,
+) -> Result<Layout, Stop> {
     fs::create_dir_all(dir.join("blobs/sha256"))?;
     let mut diff_ids = Vec::new();
     let mut blobs = Vec::new();
@@ -165,7 +195,7 @@ pub fn write_packed(dir: &Path, layers: Vec<(String, Vec<u8>)>, config: &Value) 
         blobs.push((put(dir, &blob)?, blob.len() as u64));
     }
     let config = json!({
-        "architecture": architecture(), "os": "linux", "config": config, "created": "2024-01-01T00:00:00Z",
+        "architecture": architecture, "os": "linux", "config": config, "created": "2024-01-01T00:00:00Z",
         "rootfs": { "type": "layers", "diff_ids": diff_ids },
         "history": diff_ids.iter().map(|_| json!({ "created": "2024-01-01T00:00:00Z", "created_by": "test" })).collect::<Vec<_>>(),
     });
@@ -174,12 +204,12 @@ pub fn write_packed(dir: &Path, layers: Vec<(String, Vec<u8>)>, config: &Value) 
     let manifest = serde_json::to_vec(&json!({
         "schemaVersion": 2, "mediaType": MANIFEST,
         "config": descriptor("application/vnd.oci.image.config.v1+json", &config_digest, config.len() as u64),
-        "layers": blobs.iter().map(|(digest, size)| descriptor(LAYER, digest, *size)).collect::<Vec<_>>(),
+        "layers": blobs.iter().map(|(digest, size)| descriptor(media_type, digest, *size)).collect::<Vec<_>>(),
     }))?;
     let digest = put(dir, &manifest)?;
     let mut entry = descriptor(MANIFEST, &digest, manifest.len() as u64);
     entry["annotations"] = json!({ "org.opencontainers.image.ref.name": "latest" });
-    entry["platform"] = json!({ "architecture": architecture(), "os": "linux" });
+    entry["platform"] = json!({ "architecture": architecture, "os": "linux" });
     let index =
         json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry] });
     fs::write(dir.join("index.json"), serde_json::to_vec(&index)?)?;

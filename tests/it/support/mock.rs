@@ -15,6 +15,7 @@ pub struct Asked {
     pub path: String,
     pub query: String,
     pub authorization: Option<String>,
+    pub range: Option<String>,
 }
 
 /// What is answered.
@@ -23,6 +24,8 @@ pub struct Reply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
+    /// How much of the body is sent; then nothing more comes, until the client goes away.
+    pub stalls_after: Option<usize>,
 }
 
 impl Reply {
@@ -31,7 +34,13 @@ impl Reply {
             status,
             headers: vec![("Content-Type".into(), kind.into())],
             body: body.into(),
+            stalls_after: None,
         }
+    }
+
+    pub fn stalls_after(mut self, bytes: usize) -> Self {
+        self.stalls_after = Some(bytes);
+        self
     }
 
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -118,6 +127,7 @@ fn talk(stream: TcpStream, seen: &Mutex<Vec<Asked>>, answer: &Answer) -> io::Res
         path: path.to_owned(),
         query: query.to_owned(),
         authorization: header("authorization"),
+        range: header("range"),
     };
     let reply = answer(&asked);
     seen.lock().expect("not poisoned").push(asked);
@@ -131,9 +141,15 @@ fn send(mut stream: TcpStream, verb: &str, reply: &Reply) -> io::Result<()> {
     }
     head.push_str(&format!("Content-Length: {}\r\n\r\n", reply.body.len()));
     stream.write_all(head.as_bytes())?;
-    if verb != "HEAD" {
-        stream.write_all(&reply.body)?;
+    if verb == "HEAD" {
+        return Ok(());
     }
+    let Some(stop) = reply.stalls_after else {
+        return stream.write_all(&reply.body);
+    };
+    stream.write_all(&reply.body[..stop])?;
+    // Ends with the client, or with its patience.
+    let _ = stream.read(&mut [0]);
     Ok(())
 }
 

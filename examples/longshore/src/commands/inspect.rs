@@ -1,6 +1,6 @@
 //! `inspect`: everything about containers and images, as a JSON array in Docker's field names.
 
-use longshore::Engine;
+use longshore::{Engine, Platform};
 use serde_json::Value;
 
 use super::say;
@@ -14,6 +14,9 @@ pub struct Args {
     /// What the names are names of [default: containers first, then images]
     #[arg(long = "type", value_name = "KIND", value_parser = ["container", "image"])]
     kind: Option<String>,
+    /// Of an image's platforms this one
+    #[arg(long)]
+    platform: Option<Platform>,
     /// Names or ids
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
@@ -25,7 +28,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let mut code = 0;
     let mut found = Vec::new();
     for name in &args.names {
-        match look_up(&engine, name, args.kind.as_deref()).await {
+        match look_up(&engine, name, args.kind.as_deref(), args.platform.as_ref()).await {
             Ok(value) => found.push(value),
             Err(error) => {
                 code = 1;
@@ -37,7 +40,23 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     Ok(code)
 }
 
-async fn look_up(engine: &Engine, name: &str, kind: Option<&str>) -> longshore::Result<Value> {
+async fn look_up(
+    engine: &Engine,
+    name: &str,
+    kind: Option<&str>,
+    platform: Option<&Platform>,
+) -> longshore::Result<Value> {
+    if let Some(platform) = platform {
+        let mut all = engine.images().variants(name).await?;
+        all.retain(|image| platform.accepts(&image.platform));
+        let none = || {
+            longshore::Error::new(
+                longshore::ErrorKind::NotFound,
+                format!("{name} is not here for {platform}"),
+            )
+        };
+        return Ok(inspection::image(all.first().ok_or_else(none)?));
+    }
     if kind != Some("image") {
         match engine.containers().inspect(name).await {
             Ok(info) => return Ok(inspection::container(&info)),

@@ -18,6 +18,7 @@ pub mod kill;
 pub mod load;
 pub mod login;
 pub mod logs;
+pub mod manifest;
 pub mod pause;
 pub mod ps;
 pub mod pull;
@@ -40,7 +41,7 @@ use std::io::{self, Write as _};
 
 use longshore::Filter;
 
-use crate::cli::{Cli, ContainerVerb, ImageVerb, SystemVerb, Verb};
+use crate::cli::{Cli, ContainerVerb, ImageVerb, ManifestVerb, SystemVerb, Verb};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options;
@@ -51,7 +52,13 @@ pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
     match cli.verb {
         Verb::Run(args) => run::run(&context, *args).await,
         Verb::Pull(args) | Verb::Image(ImageVerb::Pull(args)) => pull::run(&context, args).await,
-        Verb::Push(args) | Verb::Image(ImageVerb::Push(args)) => push::run(&context, args).await,
+        Verb::Push(args) | Verb::Image(ImageVerb::Push(args)) | Verb::Manifest(ManifestVerb::Push(args)) => {
+            push::run(&context, args).await
+        }
+        Verb::Manifest(ManifestVerb::Create(args)) => manifest::create(&context, args).await,
+        Verb::Manifest(ManifestVerb::Annotate(args)) => manifest::annotate(&context, args).await,
+        Verb::Manifest(ManifestVerb::Inspect(args)) => manifest::inspect(&context, args).await,
+        Verb::Manifest(ManifestVerb::Rm(args)) => manifest::rm(&context, args).await,
         Verb::Save(args) | Verb::Image(ImageVerb::Save(args)) => save::run(&context, args).await,
         Verb::Load(args) | Verb::Image(ImageVerb::Load(args)) => load::run(&context, args).await,
         Verb::Import(args) | Verb::Image(ImageVerb::Import(args)) => import::run(&context, args).await,

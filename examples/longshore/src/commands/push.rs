@@ -21,13 +21,18 @@ pub struct Args {
     /// The image's name, which says where it goes
     #[arg(value_name = "NAME")]
     name: Reference,
+    /// Where to instead: a name in a registry, oci:DIR[:NAME], docker-archive:FILE[:NAME]
+    #[arg(value_name = "DESTINATION")]
+    to: Option<String>,
 }
 
 /// Pushes an image.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let engine = context.engine().await?;
     let name = args.name;
-    if !args.quiet {
+    if let Some(place) = args.to.as_ref().filter(|_| !args.quiet) {
+        say(&format!("The push goes to {place}"))?;
+    } else if !args.quiet {
         say(&format!(
             "The push refers to repository [{}/{}]",
             name.host(),
@@ -42,6 +47,9 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
             let _ = say(&line);
         }
     });
+    if let Some(place) = args.to {
+        push = push.to(place);
+    }
     if let Some(platform) = args.platform {
         push = push.platform(platform);
     }

@@ -1,5 +1,6 @@
 //! `rmi`: removes images.
 
+use longshore::Platform;
 use longshore::images::{RemoveImageOptions, Removed};
 
 use super::say;
@@ -12,6 +13,9 @@ pub struct Args {
     /// Take all its names away, even while a container uses it
     #[arg(short, long)]
     force: bool,
+    /// Leave what the name stands for on other platforms
+    #[arg(long)]
+    platform: Option<Platform>,
     /// Names or ids
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
@@ -22,7 +26,8 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let engine = context.engine().await?;
     let mut code = 0;
     for name in &args.images {
-        let options = RemoveImageOptions::default().force(args.force);
+        let mut options = RemoveImageOptions::default().force(args.force);
+        options.platform.clone_from(&args.platform);
         match engine.images().remove(name, options).await {
             Ok(removed) => removed.iter().try_for_each(|one| say(&line(one)))?,
             Err(error) => {

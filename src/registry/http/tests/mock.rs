@@ -26,6 +26,7 @@ pub(super) struct Seen {
     pub(super) authorization: Option<String>,
     pub(super) range: Option<String>,
     pub(super) accept: Option<String>,
+    pub(super) host: Option<String>,
     pub(super) body: String,
 }
 
@@ -37,6 +38,8 @@ pub(super) enum End {
     Stall,
     /// Repeats the body for ever.
     Never,
+    /// A tenth of the body at a time, a rest after each.
+    Drip,
 }
 
 pub(super) struct Reply {
@@ -99,6 +102,15 @@ impl Reply {
                     Err(io::Error::other("told to break"))
                 }))
                 .boxed(),
+            End::Drip => {
+                let size = body.len().div_ceil(10).max(1);
+                let pieces: Vec<Bytes> = body.chunks(size).map(Bytes::copy_from_slice).collect();
+                let rested = |piece| async move {
+                    tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+                    Ok(Frame::data(piece))
+                };
+                stream::iter(pieces).then(rested).boxed()
+            }
             End::Stall => data(body).chain(stream::pending()).boxed(),
             End::Never => stream::repeat_with(move || Ok(Frame::data(body.clone()))).boxed(),
         }
@@ -191,6 +203,7 @@ async fn answer(
         authorization: text("authorization"),
         range: text("range"),
         accept: text("accept"),
+        host: text("host"),
         body: String::from_utf8_lossy(&body).into_owned(),
     };
     log.lock().unwrap().push(seen.clone());

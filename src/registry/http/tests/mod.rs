@@ -137,7 +137,7 @@ async fn what_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn a_busy_registry_is_asked_again() {
+async fn c7_a_busy_registry_is_asked_again() {
     let mock = by_turn(|turn| match turn {
         0 => Reply::new(503),
         1 => Reply::new(429).header("retry-after", "0"),
@@ -150,7 +150,7 @@ async fn a_busy_registry_is_asked_again() {
 }
 
 #[tokio::test]
-async fn patience_ends() {
+async fn c7_patience_ends_with_the_time_to_come_back() {
     let busy = Mock::start(|_| Reply::new(503)).await;
     let error = registry(&busy).manifest("app", &tag("1")).await.unwrap_err();
     assert_eq!((error.kind(), busy.seen().len()), (&ErrorKind::Unavailable, 4));
@@ -170,6 +170,31 @@ async fn patience_ends() {
     let wait = at.duration_since(SystemTime::now()).unwrap();
     assert!(wait > Duration::from_secs(3500) && wait <= Duration::from_secs(3600));
     assert_eq!(later.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn c7_who_says_when_is_not_asked_before() {
+    let mock = by_turn(|turn| match turn {
+        0 => Reply::new(429).header("retry-after", "1"),
+        _ => Reply::ok("{}"),
+    })
+    .await;
+    let begun = std::time::Instant::now();
+    registry(&mock).manifest("app", &tag("1")).await.unwrap();
+    // A least time, which no load can shorten.
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    assert_eq!(mock.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn c7_a_slow_drip_is_no_stall() {
+    let bytes = some_bytes()[..3000].to_vec();
+    let served = bytes.clone();
+    // Every piece in time, all together much longer than the registry may be silent.
+    let mock = Mock::start(move |_| Reply::ok(served.clone()).length(3000).end(End::Drip)).await;
+    let begun = std::time::Instant::now();
+    assert_eq!(read(&registry(&mock), &blob_of(&bytes), 0).await.unwrap(), bytes);
+    assert!(begun.elapsed() > fast().stall_timeout);
 }
 
 #[tokio::test]
@@ -250,20 +275,52 @@ async fn a_blob_that_always_breaks_fails_after_bounded_tries() {
 }
 
 #[tokio::test]
-async fn another_part_than_asked_for_is_refused() {
+async fn c6_where_a_registry_gives_another_part_or_none_the_whole_is_read_again() {
     let bytes = some_bytes();
+    for status in [206, 416] {
+        let served = bytes.clone();
+        let mock = Mock::start(move |seen| match &seen.range {
+            None => Reply::ok(served.clone()).length(100_000),
+            Some(_) if status == 416 => Reply::new(416).header("content-range", "bytes */100000"),
+            Some(_) => Reply::ok(served[20_000..].to_vec())
+                .status(206)
+                .header("content-range", "bytes 20000-99999/100000"),
+        })
+        .await;
+        assert_eq!(
+            read(&registry(&mock), &blob_of(&bytes), 30_000).await.unwrap(),
+            bytes[30_000..]
+        );
+        assert_eq!(mock.seen().len(), 2);
+    }
+    // One that gives it even to who asks for the whole has had its chance.
     let served = bytes.clone();
-    let mock = by_turn(move |turn| match turn {
-        0 => Reply::ok(served[..30_000].to_vec()).length(100_000).end(End::Break),
-        _ => Reply::ok(served[20_000..].to_vec())
+    let stubborn = Mock::start(move |_| {
+        Reply::ok(served[20_000..].to_vec())
             .status(206)
-            .header("content-range", "bytes 20000-99999/100000"),
+            .header("content-range", "bytes 20000-99999/100000")
     })
     .await;
-    assert_eq!(
-        read(&registry(&mock), &blob_of(&bytes), 0).await.unwrap_err().kind(),
-        &ErrorKind::Unavailable
-    );
+    let error = read(&registry(&stubborn), &blob_of(&bytes), 30_000).await.unwrap_err();
+    assert_eq!((error.kind(), stubborn.seen().len()), (&ErrorKind::Unavailable, 2));
+}
+
+#[tokio::test]
+async fn c6_a_connection_may_break_anywhere() {
+    let bytes: Vec<u8> = some_bytes()[..3000].to_vec();
+    for position in [0, 1, 2, 1499, 1500, 2998, 2999] {
+        let (served, turn) = (bytes.clone(), AtomicU32::new(0));
+        let mock = Mock::start(move |seen| match turn.fetch_add(1, Ordering::SeqCst) {
+            0 => Reply::ok(served[..position].to_vec()).length(3000).end(End::Break),
+            _ => ranged(&served, seen.range.as_deref()),
+        })
+        .await;
+        assert_eq!(
+            read(&registry(&mock), &blob_of(&bytes), 0).await.unwrap(),
+            bytes,
+            "{position}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -285,7 +342,7 @@ async fn a_blob_of_another_size_is_refused() {
 }
 
 #[tokio::test]
-async fn silence_is_a_timeout() {
+async fn c7_silence_is_a_timeout() {
     let bytes = some_bytes();
     let served = bytes.clone();
     let mock = Mock::start(move |_| Reply::ok(served[..1000].to_vec()).length(100_000).end(End::Stall)).await;
@@ -331,6 +388,30 @@ async fn redirects_lose_the_sign_in_and_keep_the_range() {
         (seen[0].authorization.as_deref(), seen[0].range.as_deref()),
         (None, Some("bytes=10-"))
     );
+}
+
+#[tokio::test]
+async fn c2_a_token_that_runs_out_in_the_middle_is_fetched_anew() {
+    let bytes = some_bytes();
+    let (served, turn) = (bytes.clone(), AtomicU32::new(0));
+    let mock = Mock::start(move |seen| {
+        if seen.path == "/token" {
+            let number = turn.fetch_add(1, Ordering::SeqCst);
+            return Reply::ok(format!(r#"{{"token":"t{number}"}}"#));
+        }
+        let host = seen.host.clone().unwrap_or_default();
+        let asks = format!(r#"Bearer realm="http://{host}/token",service="r",scope="repository:app:pull""#);
+        match (seen.authorization.as_deref(), &seen.range) {
+            (Some("Bearer t0"), None) => Reply::ok(served[..30_000].to_vec()).length(100_000).end(End::Break),
+            // From now on the first token is too old.
+            (Some("Bearer t1"), range) => ranged(&served, range.as_deref()),
+            _ => Reply::new(401).header("www-authenticate", asks),
+        }
+    })
+    .await;
+    assert_eq!(read(&registry(&mock), &blob_of(&bytes), 0).await.unwrap(), bytes);
+    assert_eq!(mock.count("/token"), 2);
+    assert_eq!(mock.seen().last().unwrap().range.as_deref(), Some("bytes=30000-"));
 }
 
 #[tokio::test]

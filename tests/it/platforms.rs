@@ -1,0 +1,294 @@
+//! One name for images of several platforms: held, chosen, sent and removed by platform; indexes that are made here.
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use longshore::images::{ArchiveFormat, IndexEntry, IndexRequest, RemoveImageOptions};
+use longshore::types::{Filter, Reference};
+use longshore::{ContainerSpec, Engine, ErrorKind, Platform};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::frame::{Check, Stop};
+use crate::support::image::{self, Layout, MANIFEST, busybox_files};
+use crate::support::mock::{Mock, Reply, image_reply};
+use crate::support::registry::Registry;
+use crate::support::root::TempRoot;
+use crate::support::scratch;
+use crate::support::world::{source, text};
+use crate::tests;
+
+tests! { "platforms":
+    kernel_async [
+        d7_the_second_platform_comes_without_the_first,
+        d7_a_platform_is_removed_alone,
+        d7_all_platforms_are_pushed_and_saved,
+        d8_an_index_of_two_tags_is_pushed,
+        d8_what_makes_no_index_is_refused,
+    ]
+}
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Another processor, in whose name the host's programs run.
+const OTHER: &str = "mips64le";
+
+/// Busybox for this host and, by its label, for another one. Each says which it is.
+struct Two {
+    _dir: TempDir,
+    host: Layout,
+    other: Layout,
+}
+
+impl Two {
+    fn make() -> Result<Self, Stop> {
+        let dir = scratch::fresh("platforms");
+        let of = |name: &str, architecture: &str| {
+            let files = busybox_files()?.file("which", 0o644, name);
+            let config = json!({ "Cmd": ["cat", "/which"], "Env": ["PATH=/bin"] });
+            image::write_layout_for(&dir.path().join(name), architecture, &[files], &config)
+        };
+        let (host, other) = (of("host", image::architecture())?, of("other", OTHER)?);
+        Ok(Self { _dir: dir, host, other })
+    }
+
+    fn index(&self) -> String {
+        let entry = |layout: &Layout, architecture: &str| {
+            let size = layout.blob(&layout.manifest).map_or(0, |bytes| bytes.len());
+            json!({
+                "mediaType": MANIFEST, "digest": layout.manifest, "size": size,
+                "platform": { "architecture": architecture, "os": "linux" },
+            })
+        };
+        let manifests = [entry(&self.host, image::architecture()), entry(&self.other, OTHER)];
+        json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests }).to_string()
+    }
+
+    /// A registry that has both under one tag.
+    fn serve(self) -> Result<Mock, Stop> {
+        let index = self.index();
+        // In one piece: the directory must live as long as the registry.
+        let both = std::sync::Arc::new(self);
+        Ok(Mock::serve(move |asked| {
+            if asked.path.ends_with("/manifests/1") {
+                return Reply::new(200, INDEX, index.clone());
+            }
+            let last = asked.path.rsplit('/').next().unwrap_or_default();
+            let layout = match both.other.blob(last).is_ok() {
+                true => &both.other,
+                false => &both.host,
+            };
+            image_reply(layout, asked)
+        })?)
+    }
+}
+
+async fn engine() -> Result<(Engine, TempRoot), Stop> {
+    let root = TempRoot::new();
+    Ok((Engine::open(root.path()).await?, root))
+}
+
+fn other() -> Result<Platform, Stop> {
+    Ok(format!("linux/{OTHER}").parse()?)
+}
+
+async fn says(engine: &Engine, image: &str, platform: Option<Platform>) -> Result<String, Stop> {
+    let mut spec = ContainerSpec::image(image);
+    spec.platform = platform;
+    let output = engine.run(spec).pull(longshore::Pull::Never).output().await?;
+    Ok(text(&output.stdout))
+}
+
+async fn d7_the_second_platform_comes_without_the_first() -> Check {
+    let two = Two::make()?;
+    let (host_layer, other_layer) = (two.host.layers[0].0.clone(), two.other.layers[0].0.clone());
+    let mock = two.serve()?;
+    let name = mock.reference("app:1");
+    let fetched = |digest: &str| mock.asked().iter().filter(|asked| asked.path.ends_with(digest)).count();
+    let (engine, _root) = engine().await?;
+    let first = engine.pull(&name).await?;
+    assert_eq!((fetched(&host_layer), fetched(&other_layer)), (1, 0));
+    let missing = says(&engine, &name, Some(other()?)).await;
+    assert!(matches!(missing, Err(Stop::Fail(reason)) if reason.contains("is not here for")));
+    let second = engine.pull(&name).platform(other()?).await?;
+    assert_eq!((fetched(&host_layer), fetched(&other_layer)), (1, 1));
+    // Each is there under the one name: listed, told apart, run.
+    assert_ne!(first.id(), second.id());
+    let listed = engine.list_images(Filter::new().with("reference", &name)).await?;
+    assert_eq!(listed.len(), 2);
+    assert!(
+        listed
+            .iter()
+            .all(|line| line.tags.len() == 1 && line.digests.len() == 1)
+    );
+    let variants = engine.images().variants(&name).await?;
+    assert_eq!((variants[0].id, variants[1].id), (*first.id(), *second.id()));
+    assert_eq!(engine.images().inspect(&name).await?.id, *first.id());
+    assert_eq!(says(&engine, &name, None).await?, "host");
+    assert_eq!(says(&engine, &name, Some(other()?)).await?, "other");
+    let document = engine.images().document(&name).await?;
+    assert_eq!(document.descriptor.media_type.0, INDEX);
+    assert!(document.manifests.iter().all(|entry| entry.image.is_some()));
+    // A pull of what is here asks nobody for a blob; another tag takes all platforms along.
+    engine.pull(&name).platform(other()?).await?;
+    assert_eq!((fetched(&host_layer), fetched(&other_layer)), (1, 1));
+    let copy: Reference = "copy:1".parse()?;
+    engine.images().tag(&name, &copy).await?;
+    assert_eq!(engine.images().variants("copy:1").await?.len(), 2);
+    Ok(())
+}
+
+async fn d7_a_platform_is_removed_alone() -> Check {
+    let mock = Two::make()?.serve()?;
+    let name = mock.reference("app:1");
+    let (engine, root) = engine().await?;
+    engine.pull(&name).await?;
+    let second = engine.pull(&name).platform(other()?).await?;
+    let wrong = RemoveImageOptions::default().platform("linux/riscv64".parse()?);
+    let error = engine
+        .images()
+        .remove(&name, wrong)
+        .await
+        .expect_err("no such platform");
+    assert!(
+        error.is_not_found() && error.report().contains(OTHER),
+        "{}",
+        error.report()
+    );
+    let only = RemoveImageOptions::default().platform(other()?);
+    let removed = engine.images().remove(&name, only).await?;
+    assert!(
+        removed.contains(&longshore::images::Removed::Deleted(*second.id())),
+        "{removed:?}"
+    );
+    assert!(second.inspect().await.is_err());
+    assert_eq!(says(&engine, &name, None).await?, "host");
+    // What is left goes with the name, the index too.
+    engine.pull(&name).platform(other()?).await?;
+    engine.images().remove(&name, RemoveImageOptions::default()).await?;
+    assert!(engine.list_images(Filter::new()).await?.is_empty());
+    let blobs = std::fs::read_dir(root.path().join("content/blobs/sha256"))?.count();
+    assert_eq!(blobs, 0, "blobs of nobody");
+    Ok(())
+}
+
+async fn d7_all_platforms_are_pushed_and_saved() -> Check {
+    let mock = Two::make()?.serve()?;
+    let name = mock.reference("app:1");
+    let (engine, _root) = engine().await?;
+    engine.pull(&name).await?;
+    engine.pull(&name).platform(other()?).await?;
+    let whole = engine.images().document(&name).await?;
+    let registry = Registry::plain()?;
+    let there: Reference = registry.reference("both/app:1").parse()?;
+    engine.images().tag(&name, &there).await?;
+    let pushed = engine.push(there.to_string()).await?;
+    assert_eq!(pushed.manifest.digest, whole.descriptor.digest, "the index as it came");
+    // One platform alone goes by its own manifest.
+    let alone: Reference = registry.reference("one/app:1").parse()?;
+    engine.images().tag(&name, &alone).await?;
+    let one = engine.push(alone.to_string()).platform(other()?).await?;
+    assert_eq!(one.manifest.digest, whole.manifests[1].descriptor.digest);
+    let (fresh, _fresh_root) = self::engine().await?;
+    fresh.pull(there.to_string()).platform(other()?).await?;
+    fresh.pull(there.to_string()).await?;
+    assert_eq!(says(&fresh, &there.to_string(), Some(other()?)).await?, "other");
+    assert_eq!(says(&fresh, &there.to_string(), None).await?, "host");
+    for format in [ArchiveFormat::Docker, ArchiveFormat::Oci] {
+        let archive: Vec<Bytes> = engine.save([name.as_str()]).format(format).await?.try_collect().await?;
+        let (last, _last_root) = self::engine().await?;
+        let pieces = archive.clone().into_iter().map(Ok);
+        let loaded = last.load(stream::iter(pieces).boxed()).await?;
+        assert_eq!(loaded.len(), 2, "{format:?}: {loaded:?}");
+        assert_eq!(says(&last, &name, Some(other()?)).await?, "other");
+        assert_eq!(says(&last, &name, None).await?, "host");
+        let document = last.images().document(&name).await?;
+        assert_eq!(document.descriptor.digest, whole.descriptor.digest);
+        // And of the same archive one platform alone.
+        let (last, _last_root) = self::engine().await?;
+        let pieces = archive.into_iter().map(Ok);
+        last.load(stream::iter(pieces).boxed()).platform(other()?).await?;
+        assert_eq!(last.images().variants(&name).await?.len(), 1);
+        assert_eq!(says(&last, &name, None).await?, "other");
+    }
+    Ok(())
+}
+
+async fn d8_an_index_of_two_tags_is_pushed() -> Check {
+    let two = Two::make()?;
+    let (engine, _root) = engine().await?;
+    for (layout, tag) in [(&two.host, "app:host"), (&two.other, "app:other")] {
+        let image = engine.pull(source(layout)).platform(layout_platform(layout)?).await?;
+        image.tag(&tag.parse()?).await?;
+    }
+    let registry = Registry::plain()?;
+    let name: Reference = registry.reference("made/app:1").parse()?;
+    let entries = ["app:host", "app:other"].map(IndexEntry::new);
+    let request = IndexRequest::new(name.clone(), entries).annotation("org.example.note", "both");
+    let made = engine.images().make_index(request).await?;
+    // Said again otherwise: another index in the place of the first.
+    let entries = [
+        IndexEntry::new("app:host"),
+        IndexEntry::new("app:other")
+            .platform(format!("linux/{OTHER}/v2").parse()?)
+            .annotation("org.example.of", "the other"),
+    ];
+    let again = engine
+        .images()
+        .make_index(IndexRequest::new(name.clone(), entries))
+        .await?;
+    assert_ne!(made.digest, again.digest);
+    let pushed = engine.push(name.to_string()).await?;
+    assert_eq!(pushed.manifest.digest, again.digest);
+    let (fresh, _fresh_root) = self::engine().await?;
+    fresh.pull(name.to_string()).await?;
+    let document = fresh.images().document(&name.to_string()).await?;
+    assert_eq!(document.descriptor.digest, again.digest);
+    let digests: Vec<_> = document
+        .manifests
+        .iter()
+        .map(|entry| entry.descriptor.digest.to_string())
+        .collect();
+    assert_eq!(digests, [two.host.manifest.clone(), two.other.manifest.clone()]);
+    assert_eq!(
+        document.manifests[1].descriptor.annotations["org.example.of"],
+        "the other"
+    );
+    assert!(document.manifests[0].image.is_some() && document.manifests[1].image.is_none());
+    assert_eq!(says(&fresh, &name.to_string(), None).await?, "host");
+    // The index goes, its images stay under the names that they had.
+    engine
+        .images()
+        .remove(&name.to_string(), RemoveImageOptions::default())
+        .await?;
+    assert_eq!(says(&engine, "app:host", None).await?, "host");
+    assert_eq!(engine.list_images(Filter::new()).await?.len(), 2);
+    Ok(())
+}
+
+/// What a layout says that it is for.
+fn layout_platform(layout: &Layout) -> Result<Platform, Stop> {
+    let config: serde_json::Value = serde_json::from_slice(&layout.blob(&layout.config)?)?;
+    let architecture = config["architecture"].as_str().unwrap_or_default();
+    Ok(format!("linux/{architecture}").parse()?)
+}
+
+async fn d8_what_makes_no_index_is_refused() -> Check {
+    let two = Two::make()?;
+    let (engine, _root) = engine().await?;
+    engine.pull(source(&two.host)).await?.tag(&"app:host".parse()?).await?;
+    let made = |name: &str, entries: Vec<IndexEntry>| {
+        let name: Result<Reference, _> = name.parse();
+        let engine = engine.clone();
+        async move { engine.images().make_index(IndexRequest::new(name?, entries)).await }
+    };
+    let twice = vec![IndexEntry::new("app:host"), IndexEntry::new("app:host")];
+    for (name, entries, kind) in [
+        ("list:1", Vec::new(), ErrorKind::InvalidArgument),
+        ("list:1", twice, ErrorKind::InvalidArgument),
+        ("list:1", vec![IndexEntry::new("nobody")], ErrorKind::NotFound),
+    ] {
+        let error = made(name, entries).await.expect_err("no index");
+        assert_eq!(error.kind(), &kind, "{}", error.report());
+    }
+    assert!(engine.images().inspect("list:1").await.is_err());
+    Ok(())
+}
