@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, stream};
 use longshore::containers::CommitOptions;
 use longshore::events::EventItem;
 use longshore::images::{ByteStream, RemoveImageOptions};
-use longshore::types::{Change, ChangeKind, Signal};
+use longshore::types::{Change, ChangeKind, IdRange, Signal};
 use longshore::{Container, ContainerState, Engine, ErrorKind, RemoveOptions};
 
 use crate::cancel::{Drop, Scene, drop_value, each_drop, under};
@@ -433,7 +433,11 @@ async fn g8_what_only_the_container_may_read() -> Check {
 
 /// What the container calls 0 and 1234 is that in a layer, whatever it is on the host.
 async fn g8_a_container_with_ids_of_its_own() -> Check {
-    let world = World::new().await?;
+    let root = TempRoot::new();
+    let ids = IdRange::new(0, 1_900_000, 65_536);
+    let engine = Engine::builder(root.path()).container_ids(ids).open().await?;
+    let image = engine.pull(source(image::shared()?)).await?;
+    let world = World { engine, image, root };
     if world.ownership().await? == "squashed" {
         return skip("one id is mapped: there are no others to give");
     }
