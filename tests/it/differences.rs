@@ -34,6 +34,7 @@ tests! { "differences":
         g8_a_container_with_ids_of_its_own,
         g8_a_hostile_tree_is_read_without_harm,
         e9_an_export_of_a_container_that_goes_fails,
+        e9_an_export_of_an_engine_that_goes_fails,
         d4_another_process_s_container,
         a9_a_dropped_diff_or_export,
         a9_a_dropped_commit,
@@ -522,6 +523,36 @@ async fn e9_an_export_of_a_container_that_goes_fails() -> Check {
         other => return fail(format!("it ended well: {:?}", other.map(|piece| piece.is_ok()))),
     }
     Ok(())
+}
+
+async fn e9_an_export_of_an_engine_that_goes_fails() -> Check {
+    let world = World::new().await?;
+    let container = ran(
+        &world.engine,
+        &world,
+        "dd if=/dev/zero of=/big bs=1M count=32 2>/dev/null",
+    )
+    .await?;
+    let mut stream = container.export().await?;
+    assert!(stream.next().await.is_some_and(|piece| piece.is_ok()));
+    let World { engine, image, root } = world;
+    std::mem::drop((container, image, engine));
+    // Until it has cleared up behind itself.
+    for _ in 0..1500 {
+        if std::fs::read_dir(root.path().join("containers"))?.count() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut last = None;
+    while let Some(piece) = stream.next().await {
+        last = Some(piece);
+    }
+    std::mem::drop(root);
+    match last {
+        Some(Err(_)) => Ok(()),
+        other => fail(format!("it ended well: {:?}", other.map(|piece| piece.is_ok()))),
+    }
 }
 
 /// From another engine on the same root: all but what needs its owner.
