@@ -328,7 +328,7 @@ impl Suite<'_> {
         self.discard("pristine").await;
         self.discard("written").await;
         self.remove(&chains).await;
-        self.from_nothing().await;
+        self.without_a_layer_below().await;
     }
 
     pub(super) async fn list_of_changes(&self) -> Vec<Change> {
@@ -366,7 +366,7 @@ impl Suite<'_> {
     }
 
     /// What is hostile beyond what a layer can say is left out or refused, and reading never hangs.
-    async fn from_nothing(&self) {
+    async fn without_a_layer_below(&self) {
         let tree = self.writable("nothing", None).await;
         let root = tree.path();
         fs::write(root.join("f"), b"").expect("write");
