@@ -14,6 +14,7 @@ mod api;
 mod cancel;
 mod cancel_more;
 mod daemon;
+mod doctor;
 mod exec;
 mod faults;
 mod fixtures;
@@ -63,6 +64,7 @@ const GROUPS: &[frame::Group] = &[
     cancel::TESTS,
     cancel_more::TESTS,
     resume::TESTS,
+    doctor::TESTS,
     platforms::TESTS,
     api::TESTS,
     daemon::TESTS,

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod container_prune;
 pub mod df;
+pub mod doctor;
 pub mod events;
 pub mod exec;
 pub mod history;
@@ -85,6 +86,7 @@ pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Stats(args) => stats::run(&context, args).await,
         Verb::Wait(args) => wait::run(&context, args).await,
         Verb::Container(ContainerVerb::Prune(args)) => container_prune::run(&context, args).await,
+        Verb::System(SystemVerb::Doctor(args)) => doctor::run(&context, args).await,
         Verb::System(SystemVerb::Df(args)) => df::run(&context, args).await,
     }
 }
