@@ -6,6 +6,8 @@ use std::process::Command;
 
 /// The helper's directory, from the package's root.
 const SOURCE: &str = "src/runtime/native/helper";
+/// Nobody unwinds the helper's stack, and the tables for that, which `core` brings along, are a fifth of it.
+const SCRIPT: &str = "SECTIONS { /DISCARD/ : { *(.eh_frame) *(.eh_frame.*) } } INSERT AFTER .text;\n";
 /// Set to `rust-lld` or `cc`, the helper is linked with that or not at all. Without it: whichever works, in that order.
 const LINKER: &str = "LONGSHORE_HELPER_LINKER";
 
@@ -117,7 +119,9 @@ fn compile(linker: &Linker, out: &Path) -> Result<(), String> {
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("RUSTFLAGS")
         .env_remove("RUSTC_WORKSPACE_WRAPPER");
-    link_arguments(linker, &mut command);
+    let script = out.with_extension("ld");
+    std::fs::write(&script, SCRIPT).map_err(|error| format!("write {}: {error}", script.display()))?;
+    link_arguments(linker, &script, &mut command);
     command
         .arg("-o")
         .arg(out)
@@ -129,7 +133,7 @@ fn compile(linker: &Linker, out: &Path) -> Result<(), String> {
     Err(String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-fn link_arguments(linker: &Linker, command: &mut Command) {
+fn link_arguments(linker: &Linker, script: &Path, command: &mut Command) {
     const PLAIN: [&str; 7] = [
         "-static",
         "--build-id=none",
@@ -148,6 +152,7 @@ fn link_arguments(linker: &Linker, command: &mut Command) {
             for argument in PLAIN.iter().chain(&["--no-rosegment"]) {
                 command.arg("-C").arg(format!("link-arg={argument}"));
             }
+            command.arg("-C").arg(format!("link-arg=--script={}", script.display()));
         }
         Linker::Cc => {
             command.args([
@@ -161,6 +166,9 @@ fn link_arguments(linker: &Linker, command: &mut Command) {
             for argument in &PLAIN[1..6] {
                 command.arg("-C").arg(format!("link-arg=-Wl,{argument}"));
             }
+            command
+                .arg("-C")
+                .arg(format!("link-arg=-Wl,--script={}", script.display()));
         }
     }
 }

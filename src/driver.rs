@@ -179,6 +179,10 @@ impl Spawner {
         deadline: Option<Duration>,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Call<T> {
+        self.call_boxed(deadline, Box::pin(work))
+    }
+
+    fn call_boxed<T: Send + 'static>(&self, deadline: Option<Duration>, work: Answering<T>) -> Call<T> {
         let work = work.in_current_span().with_current_subscriber();
         let (answer, wait) = oneshot::channel();
         if let Err(error) = self.check_fork() {
@@ -186,14 +190,14 @@ impl Spawner {
             return Call { wait, abort: None };
         }
         let work = self.abandonable(within(deadline, work));
-        let task = self.handle.spawn(async move {
+        let task = self.spawn(Box::pin(async move {
             if let Some(result) = work.await {
                 let _ = answer.send(result);
             }
-        });
+        }));
         Call {
             wait,
-            abort: Some(task.abort_handle()),
+            abort: Some(task),
         }
     }
 
@@ -203,6 +207,10 @@ impl Spawner {
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Call<T> {
+        self.call_blocking_boxed(Box::pin(work))
+    }
+
+    fn call_blocking_boxed<T: Send + 'static>(&self, work: Answering<T>) -> Call<T> {
         let work = work.in_current_span().with_current_subscriber();
         let (mut answer, wait) = oneshot::channel();
         if let Err(error) = self.check_fork() {
@@ -234,8 +242,14 @@ impl Spawner {
         U: FnOnce(T) -> V + Send + 'static,
         V: Future<Output = ()> + Send + 'static,
     {
-        let (sender, wait) = oneshot::channel();
+        let spawner = self.clone();
         let cancel = Cancel::default();
+        let work = Box::pin(work(cancel.clone()));
+        self.tail_boxed(work, cancel, Box::new(move |value| spawner.detach(undo(value))))
+    }
+
+    fn tail_boxed<T: Send + 'static>(&self, work: Answering<T>, cancel: Cancel, undo: Undo<T>) -> Tail<T> {
+        let (sender, wait) = oneshot::channel();
         if let Err(error) = self.check_fork() {
             let _ = sender.send(Answer {
                 result: Some(Err(error)),
@@ -243,9 +257,7 @@ impl Spawner {
             });
             return Tail { wait, cancel };
         }
-        let work = work(cancel.clone()).in_current_span().with_current_subscriber();
-        let spawner = self.clone();
-        let undo: Undo<T> = Box::new(move |value| spawner.detach(undo(value)));
+        let work = work.in_current_span().with_current_subscriber();
         let work = self.tellable(work, cancel.clone());
         let guard = self.guard();
         self.begin(Box::pin(async move {
@@ -268,7 +280,8 @@ impl Spawner {
         let spawner = self.clone();
         let poll = move || {
             if blocking::poll_once(work.as_mut()).is_pending() {
-                spawner.handle.clone().spawn(Roaming {
+                let handle = spawner.handle.clone();
+                handle.spawn(Roaming {
                     work: Some(work),
                     spawner,
                 });
@@ -278,6 +291,11 @@ impl Spawner {
             return poll();
         }
         self.handle.spawn_blocking(poll);
+    }
+
+    /// Work of one type only: what tokio makes of each type that it spawns is five kilobytes of code.
+    fn spawn(&self, work: Work) -> AbortHandle {
+        self.handle.spawn(work).abort_handle()
     }
 
     fn guard(&self) -> TailGuard {
@@ -316,15 +334,15 @@ impl Spawner {
     /// Runs work that nobody waits for and that must not be cut off.
     pub(crate) fn detach(&self, work: impl Future<Output = ()> + Send + 'static) {
         let guard = self.guard();
-        self.handle.spawn(async move {
+        self.spawn(Box::pin(async move {
             let _guard = guard;
             work.await;
-        });
+        }));
     }
 
     /// Runs work that ends with the driver.
     pub(crate) fn background(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
-        self.handle.spawn(work).abort_handle()
+        self.spawn(Box::pin(work))
     }
 
     /// Moves a stream onto the driver; what comes back can be read on any executor. At most `ahead` items wait.
@@ -334,7 +352,7 @@ impl Spawner {
         ahead: usize,
     ) -> Pin<Box<dyn Stream<Item = T> + Send>> {
         let (sender, receiver) = mpsc::channel(ahead);
-        self.handle.spawn(async move {
+        self.spawn(Box::pin(async move {
             use futures_util::StreamExt as _;
             loop {
                 let item = tokio::select! {
@@ -346,7 +364,7 @@ impl Spawner {
                     break;
                 }
             }
-        });
+        }));
         Box::pin(Received(receiver))
     }
 }
@@ -410,6 +428,9 @@ impl<T> Drop for Call<T> {
         }
     }
 }
+
+/// Work of whatever kind with its answer: what is wrapped around it is made once for each kind of answer.
+type Answering<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
 type Undo<T> = Box<dyn FnOnce(T) + Send>;
 

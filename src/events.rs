@@ -277,8 +277,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&dyn History) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let history = history.clone();
-    let done = tokio::task::spawn_blocking(move || work(&*history)).await;
-    done.map_err(|error| Error::internal("reading events did not end").with_source(error))?
+    crate::sys::blocking::blocking(move || work(&*history)).await
 }
 
 struct Follower {

@@ -133,7 +133,7 @@ pub mod types;
 pub use self::containers::{
     AttachOptions, Attached, BindMount, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec, ContainerState,
     ContainerSummary, ExecInfo, ExecSpec, Lifetime, Limits, ListOptions, NetworkMode, RemoveOptions, Seccomp,
-    SlowReader, Stats, StatsOptions, StopOptions, Tmpfs, Top, WaitCondition,
+    SeccompProfile, SlowReader, Stats, StatsOptions, StopOptions, Tmpfs, Top, WaitCondition,
 };
 #[cfg(feature = "engine")]
 pub use self::engine::EngineBuilder;

@@ -43,9 +43,14 @@ pub fn zstd(host: &mut Host) -> Job {
 
 fn docker_is_old() -> bool {
     let version = std::process::Command::new("dockerd").arg("--version").output();
-    let text = version.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let text = version.map_or_else(
+        |_| String::new(),
+        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+    );
     let major = text.split("version ").nth(1).and_then(|rest| rest.split('.').next());
-    major.and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major < 23)
+    major
+        .and_then(|major| major.parse::<u32>().ok())
+        .is_some_and(|major| major < 23)
 }
 
 pub fn files(host: &mut Host) -> Job {

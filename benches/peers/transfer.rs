@@ -42,19 +42,27 @@ fn large(host: &Host) -> Result<Layout, String> {
 pub fn pull_again(host: &mut Host) -> Job {
     let image = host.reference("busybox");
     let line = format!("pull {image}");
-    let ours = ours(&host.dir("ours-again"), &line).map(|mut worker| -> Run {
-        Box::new(move || worker.tell(&line))
-    });
+    let ours = ours(&host.dir("ours-again"), &line).map(|mut worker| -> Run { Box::new(move || worker.tell(&line)) });
     let mut contestants = vec![Contestant::maybe("longshore", ours)];
-    let docker = host.docker.as_ref().map_err(Clone::clone).map(|docker| docker.socket.clone());
-    contestants.push(Contestant::maybe("docker pull", docker.map(|socket| -> Run {
-        let image = image.clone();
-        Box::new(move || timed(|| sh(&mut docker_command(&socket, &["pull", "--quiet", &image]))))
-    })));
-    contestants.push(Contestant::maybe("podman pull", installed("podman").map(|()| -> Run {
-        let (dir, image) = (host.disk.dir.clone(), image.clone());
-        Box::new(move || timed(|| sh(&mut podman(&dir, &["pull", "--quiet", "--tls-verify=false", &image]))))
-    })));
+    let docker = host
+        .docker
+        .as_ref()
+        .map_err(Clone::clone)
+        .map(|docker| docker.socket.clone());
+    contestants.push(Contestant::maybe(
+        "docker pull",
+        docker.map(|socket| -> Run {
+            let image = image.clone();
+            Box::new(move || timed(|| sh(&mut docker_command(&socket, &["pull", "--quiet", &image]))))
+        }),
+    ));
+    contestants.push(Contestant::maybe(
+        "podman pull",
+        installed("podman").map(|()| -> Run {
+            let (dir, image) = (host.disk.dir.clone(), image.clone());
+            Box::new(move || timed(|| sh(&mut podman(&dir, &["pull", "--quiet", "--tls-verify=false", &image]))))
+        }),
+    ));
     let about = "pull busybox, which is there: ours in-process, the others as whole clients".to_owned();
     Job {
         pause: Duration::from_millis(60),
@@ -73,7 +81,11 @@ pub fn push_unchanged(host: &mut Host) -> Job {
             Contestant::maybe("podman push", podman_push(host)),
         ],
     };
-    job(format!("push {LARGE}, as they were pulled, to an empty registry"), 3, contestants)
+    job(
+        format!("push {LARGE}, as they were pulled, to an empty registry"),
+        3,
+        contestants,
+    )
 }
 
 fn empty() -> Result<(Registry, String), String> {
@@ -119,7 +131,12 @@ fn podman_push(host: &Host) -> Result<Run, String> {
     sh(&mut podman(&dir, &["pull", "--quiet", "--tls-verify=false", &image]))?;
     Ok(Box::new(move || {
         let (_registry, name) = empty()?;
-        timed(|| sh(&mut podman(&dir, &["push", "--quiet", "--tls-verify=false", &image, &name])))
+        timed(|| {
+            sh(&mut podman(
+                &dir,
+                &["push", "--quiet", "--tls-verify=false", &image, &name],
+            ))
+        })
     }))
 }
 
@@ -164,7 +181,11 @@ pub fn load(host: &mut Host) -> Job {
             Contestant::maybe("podman load", podman_load(host, &file)),
         ],
     };
-    job(format!("load {LARGE}, from a file, into an empty store"), 3, contestants)
+    job(
+        format!("load {LARGE}, from a file, into an empty store"),
+        3,
+        contestants,
+    )
 }
 
 fn archive(host: &Host) -> Result<PathBuf, String> {
@@ -211,7 +232,11 @@ fn docker_load(host: &Host, file: &Path) -> Result<Run, String> {
 
 fn podman_load(host: &Host, file: &Path) -> Result<Run, String> {
     installed("podman")?;
-    let (dir, file, image) = (host.disk.dir.clone(), file.display().to_string(), host.reference("large"));
+    let (dir, file, image) = (
+        host.disk.dir.clone(),
+        file.display().to_string(),
+        host.reference("large"),
+    );
     Ok(Box::new(move || {
         let time = timed(|| sh(&mut podman(&dir, &["load", "--quiet", "-i", &file])))?;
         sh(&mut podman(&dir, &["rmi", &image]))?;
@@ -230,6 +255,10 @@ pub fn list_images(host: &mut Host) -> Job {
     Job {
         pause: Duration::from_millis(20),
         between: Box::new(|| {}),
-        ..job(format!("list {HELD} images that share nothing"), 30, vec![Contestant::maybe("longshore", ours)])
+        ..job(
+            format!("list {HELD} images that share nothing"),
+            30,
+            vec![Contestant::maybe("longshore", ours)],
+        )
     }
 }

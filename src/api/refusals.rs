@@ -56,15 +56,12 @@ pub(super) const ROUTES: &[Route] = routes! {
     POST "build/cancel" => build;
     POST "session" => build_kit;
     POST "grpc" => build_kit;
-    POST "commit" => commit;
     GET "images/search" => search;
     GET "images/{name*}/attestations" => attestations;
     GET "distribution/{name*}/json" => distribution;
     HEAD "containers/{id}/archive" => archive;
     GET "containers/{id}/archive" => archive;
     PUT "containers/{id}/archive" => archive;
-    GET "containers/{id}/changes" => changes;
-    GET "containers/{id}/export" => export;
     GET "containers/{id}/attach/ws" => websocket;
     GET "containers/{id}/checkpoints" => checkpoints;
     POST "containers/{id}/checkpoints" => checkpoints;
@@ -120,10 +117,6 @@ async fn build_kit(_call: Call) -> Answer {
     )
 }
 
-async fn commit(_call: Call) -> Answer {
-    later("committing containers", "a version of longshore that has it")
-}
-
 async fn search(_call: Call) -> Answer {
     later("searching registries", "the registry's own search")
 }
@@ -144,17 +137,6 @@ async fn archive(_call: Call) -> Answer {
         "copying files from and to containers",
         "a version of longshore that has it; bind a directory of the host",
     )
-}
-
-async fn changes(_call: Call) -> Answer {
-    later(
-        "listing the changes of a container",
-        "a version of longshore that has it",
-    )
-}
-
-async fn export(_call: Call) -> Answer {
-    later("exporting containers", "a version of longshore that has it")
 }
 
 async fn websocket(_call: Call) -> Answer {

@@ -1,5 +1,6 @@
 //! Suites that every backend of a seam passes, embedders' own included, and tiny images made in code.
 
+mod differences;
 pub mod layers;
 pub mod registry;
 pub mod snapshots;

@@ -32,10 +32,10 @@ pub trait MountedTree: Debug + Send {
 
 /// One run of the suite.
 #[derive(Debug)]
-struct Suite<'a> {
-    snapshotter: &'a dyn Snapshotter,
-    mounter: &'a dyn Mounter,
-    ownership: &'a Ownership,
+pub(super) struct Suite<'a> {
+    pub(super) snapshotter: &'a dyn Snapshotter,
+    pub(super) mounter: &'a dyn Mounter,
+    pub(super) ownership: &'a Ownership,
 }
 
 /// What every snapshotter does. It has no snapshots before and after.
@@ -53,6 +53,7 @@ pub async fn snapshotter(snapshotter: &dyn Snapshotter, mounter: &dyn Mounter, o
     suite.hides_all().await;
     suite.keeps_metadata().await;
     suite.writes().await;
+    suite.tells_differences().await;
     suite.many_layers().await;
     suite.commits_once().await;
     suite.forgets().await;
@@ -60,9 +61,27 @@ pub async fn snapshotter(snapshotter: &dyn Snapshotter, mounter: &dyn Mounter, o
     assert_eq!(snapshotter.active().await.expect("active"), Vec::<String>::new());
 }
 
+/// What a snapshotter tells of a writable snapshot after the suite's changes, by path: two backends must agree. Times are not
+/// among it, as those of a run are its own.
+///
+/// # Panics
+/// Where the snapshotter does not behave.
+pub async fn differences_of(
+    snapshotter: &dyn Snapshotter,
+    mounter: &dyn Mounter,
+    ownership: &Ownership,
+) -> Vec<crate::types::Change> {
+    let suite = Suite {
+        snapshotter,
+        mounter,
+        ownership,
+    };
+    suite.list_of_changes().await
+}
+
 impl Suite<'_> {
     /// Unpacks a layer on top of another.
-    async fn layer(&self, parent: Option<&ChainId>, tar: &[u8]) -> (ChainId, Applied) {
+    pub(super) async fn layer(&self, parent: Option<&ChainId>, tar: &[u8]) -> (ChainId, Applied) {
         let chain = Digest::chain(parent, &Digest::of(tar));
         let key = format!("unpack-suite-{}", chain.short());
         let target = self.snapshotter.begin_layer(&key, parent).await.expect("begin_layer");
@@ -85,7 +104,7 @@ impl Suite<'_> {
         (chain, applied)
     }
 
-    async fn stack(&self, layers: &[Vec<u8>]) -> Vec<ChainId> {
+    pub(super) async fn stack(&self, layers: &[Vec<u8>]) -> Vec<ChainId> {
         let mut chains: Vec<ChainId> = Vec::new();
         for tar in layers {
             let (chain, _) = self.layer(chains.last(), tar).await;
@@ -99,7 +118,7 @@ impl Suite<'_> {
         self.mounter.mount(&mounts).await.expect("mount view")
     }
 
-    async fn remove(&self, chains: &[ChainId]) {
+    pub(super) async fn remove(&self, chains: &[ChainId]) {
         for chain in chains.iter().rev() {
             assert_eq!(self.snapshotter.remove(chain).await.expect("remove"), Outcome::Done);
             assert_eq!(

@@ -8,12 +8,13 @@ use super::record::{Body, Record, now_ns};
 use super::spec::Lifetime;
 use super::state::ContainerState;
 use super::validate::validate;
-use super::{ContainerSpec, Created, names};
+use super::{ContainerSpec, Created, names, users};
 use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::ImageInfo;
 use crate::storage::snapshot::WritableOptions;
 use crate::store::{ContainerRow, Insert};
+use crate::sys::blocking::blocking;
 use crate::types::{ContainerId, ContainerName};
 
 /// How often a name is tried again after a dead owner's container was swept out of its way.
@@ -104,11 +105,23 @@ impl Shared {
             }
             made => drop(made?),
         }
+        cancel.check()?;
+        self.check_users(record).await?;
         cancel.check()
     }
 
+    /// A name that the image has not is refused now, where that can be told, and not only at the start.
+    async fn check_users(&self, record: &Record) -> Result<()> {
+        let (spec, image) = (record.body.spec.clone(), record.body.image.clone());
+        if !users::are_named(&spec, &image) {
+            return Ok(());
+        }
+        let rootfs = self.parts.snapshotter.mounts(&record.snapshot_key()).await?;
+        blocking(move || users::check(&spec, &image, &rootfs)).await
+    }
+
     /// Puts layers that were unpacked on the disk, with nobody waiting.
-    fn settle(&self) {
+    pub(super) fn settle(&self) {
         let snapshotter = Arc::clone(&self.parts.snapshotter);
         self.parts.spawner.detach(async move {
             if let Err(error) = snapshotter.sync().await {

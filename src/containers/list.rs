@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use regex::{Regex, RegexBuilder};
+use regex_lite::{Regex, RegexBuilder};
 
 use super::local::Shared;
 use super::record::{Record, time_of};

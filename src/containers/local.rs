@@ -14,18 +14,20 @@ use super::record::{ExitRecord, Record};
 use super::stdin::Stdin;
 use super::stubs;
 use super::{
-    AttachOptions, Attached, BoxStream, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created,
-    Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned, RemoveOptions, Stats, StatsOptions, StopOptions,
-    Top, WaitCondition,
+    AttachOptions, Attached, BoxStream, CommitOptions, ContainerInfo, ContainerManager, ContainerSpec,
+    ContainerSummary, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned, RemoveOptions, Stats,
+    StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::driver::Spawner;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
-use crate::images::ImageManager;
+use crate::images::{ByteStream, ImageManager};
 use crate::logs::{LogDriver, LogEntries, LogQuery, Tee};
+use crate::runtime::native::NativeRuntime;
 use crate::runtime::{Runtime, Task};
+use crate::storage::ownership::Ownership;
 use crate::storage::snapshot::Snapshotter;
 use crate::store::{Owners, Store};
-use crate::types::{ContainerId, ContainerName, ExitStatus, Filter, Outcome, OwnerId, Signal};
+use crate::types::{Change, ContainerId, ContainerName, ExitStatus, Filter, ImageId, Outcome, OwnerId, Signal};
 
 /// What the engine hands the manager.
 #[derive(Debug, Clone)]
@@ -42,6 +44,10 @@ pub(crate) struct Parts {
     pub(crate) dir: PathBuf,
     /// `direct`, `mapped` or `squashed`.
     pub(crate) ownership: &'static str,
+    /// How the owners of files are kept in layers.
+    pub(crate) layers: Ownership,
+    /// Where an ordinary user's files may belong to other ids: who sees them.
+    pub(crate) native: Option<Arc<NativeRuntime>>,
 }
 
 /// Containers of this process, on one root.
@@ -435,6 +441,26 @@ impl ContainerManager for LocalContainers {
     async fn prune(&self, filter: Filter) -> Result<Pruned> {
         let shared = Arc::clone(&self.0);
         let work = |_| async move { shared.prune(&filter).await };
+        self.0.parts.spawner.tail(work, |_| async {}).await
+    }
+
+    async fn diff(&self, name: &str) -> Result<Vec<Change>> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        self.0.parts.spawner.call(async move { shared.diff(&name).await }).await
+    }
+
+    async fn export(&self, name: &str) -> Result<ByteStream> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.export(&name).await })
+            .await
+    }
+
+    async fn commit(&self, name: &str, options: CommitOptions) -> Result<ImageId> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        let work = |cancel| async move { shared.commit(&name, options, &cancel).await };
         self.0.parts.spawner.tail(work, |_| async {}).await
     }
 

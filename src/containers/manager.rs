@@ -4,14 +4,17 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 
-use super::options::{AttachOptions, ExecSpec, ListOptions, RemoveOptions, StatsOptions, StopOptions, WaitCondition};
+use super::options::{
+    AttachOptions, CommitOptions, ExecSpec, ListOptions, RemoveOptions, StatsOptions, StopOptions, WaitCondition,
+};
 use super::spec::{ContainerSpec, Limits};
 use super::views::{
     Attached, BoxStream, ContainerInfo, ContainerSummary, Created, Exec, ExecInfo, Exiting, Pruned, Stats, Top,
 };
 use crate::error::{Error, Result};
+use crate::images::ByteStream;
 use crate::logs::{LogEntries, LogQuery};
-use crate::types::{ExitStatus, Filter, Outcome, Signal};
+use crate::types::{Change, ExitStatus, Filter, ImageId, Outcome, Signal};
 
 /// What an engine can do with containers. Every verb has a default body that answers `Unsupported`, so that a new verb
 /// breaks no implementation. `name` is a name, an id, or an unambiguous prefix of an id.
@@ -202,6 +205,42 @@ pub trait ContainerManager: Debug + Send + Sync + 'static {
     /// What was removed stays removed.
     async fn prune(&self, _filter: Filter) -> Result<Pruned> {
         Err(Error::unsupported_verb("container prune"))
+    }
+
+    /// What differs from its image, by path: of a container in any state. What was mounted into it is not looked at. A
+    /// directory in which something changed counts as changed, and stands before it.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidState` for directories deeper than a layer can hold, `Unsupported` from a storage driver that
+    /// cannot tell.
+    async fn diff(&self, _name: &str) -> Result<Vec<Change>> {
+        Err(Error::unsupported_verb("container diff"))
+    }
+
+    /// All that its root file system shows, as an uncompressed tar: of a container in any state. Of what was mounted into
+    /// it there are the places alone. A container that runs goes on, so files may be caught half written.
+    ///
+    /// # Errors
+    /// As `diff`; in the stream: `Os`, and `NotFound` if it is removed meanwhile.
+    ///
+    /// # Cancel safety
+    /// Nothing changes. Dropping the stream ends the reading.
+    async fn export(&self, _name: &str) -> Result<ByteStream> {
+        Err(Error::unsupported_verb("container export"))
+    }
+
+    /// Makes an image of it: that of the container, with what it changed as one layer more. If nothing is changed, there
+    /// is no further layer. The image's config is the container's, with the changes that are asked for.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for a change that is not understood; `Conflict` while it is being removed, or if it
+    /// is to be paused and runs in another process; `Unsupported` where it runs and there is no freezer to pause it with, or as `diff`;
+    /// `NoSpace`, `Os`.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves an image or none, and a container that goes on.
+    async fn commit(&self, _name: &str, _options: CommitOptions) -> Result<ImageId> {
+        Err(Error::unsupported_verb("container commit"))
     }
 
     /// Prepares a command in a running container.

@@ -7,7 +7,11 @@
 #[cfg(feature = "engine")]
 mod attach;
 #[cfg(feature = "engine")]
+mod commit;
+#[cfg(feature = "engine")]
 mod create;
+#[cfg(feature = "engine")]
+mod diff;
 #[cfg(feature = "engine")]
 mod etc;
 #[cfg(feature = "engine")]
@@ -32,6 +36,8 @@ mod monitor;
 #[cfg(feature = "engine")]
 mod names;
 mod options;
+#[cfg(feature = "engine")]
+mod outflow;
 #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 mod output;
 #[cfg(feature = "engine")]
@@ -74,6 +80,8 @@ mod until;
 #[cfg(feature = "engine")]
 mod update;
 #[cfg(feature = "engine")]
+mod users;
+#[cfg(feature = "engine")]
 mod validate;
 mod views;
 #[cfg(feature = "engine")]
@@ -85,7 +93,8 @@ pub(crate) use self::etc::FILES as ETC_FILES;
 pub(crate) use self::local::{LocalContainers, Parts};
 pub use self::manager::ContainerManager;
 pub use self::options::{
-    AttachOptions, ExecSpec, ListOptions, RemoveOptions, SlowReader, StatsOptions, StopOptions, WaitCondition,
+    AttachOptions, CommitOptions, ExecSpec, ListOptions, RemoveOptions, SlowReader, StatsOptions, StopOptions,
+    WaitCondition,
 };
 #[cfg(feature = "remote")]
 pub(crate) use self::output::{chunks, reader};
@@ -103,3 +112,4 @@ pub use self::views::{
     Attached, BlockStats, BoxStream, ContainerExit, ContainerInfo, ContainerSummary, CpuStats, Created, Exec, ExecInfo,
     Exiting, Input, MemoryStats, PidsStats, Pruned, Stats, Top,
 };
+pub use crate::runtime::native::seccomp::SeccompProfile;

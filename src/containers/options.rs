@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::types::{Filter, Signal};
+use crate::images::RunConfig;
+use crate::types::{Filter, Reference, Signal};
 
 /// What becomes of output that an attached reader does not take in time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,6 +33,80 @@ impl AttachOptions {
     /// What becomes of output that the reader does not take in time; the rest by default.
     pub const fn slow(slow: SlowReader) -> Self {
         Self { slow, logs: false }
+    }
+}
+
+/// What `commit` may be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CommitOptions {
+    /// The image's name; none without.
+    pub name: Option<Reference>,
+    /// Who made it.
+    pub author: String,
+    /// A remark in its history.
+    pub message: String,
+    /// Dockerfile instructions for its config, as in an import.
+    pub changes: Vec<String>,
+    /// Whether a running container stands still while it is read. Default true: otherwise files may be caught half
+    /// written.
+    pub pause: bool,
+    /// What its containers run; what this does not say, and all of it where it is `None`, is as in the container.
+    pub config: Option<RunConfig>,
+}
+
+impl Default for CommitOptions {
+    fn default() -> Self {
+        Self {
+            name: None,
+            author: String::new(),
+            message: String::new(),
+            changes: Vec::new(),
+            pause: true,
+            config: None,
+        }
+    }
+}
+
+impl CommitOptions {
+    /// An image without a name, of a container that stands still.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Names the image.
+    #[must_use]
+    pub fn name(mut self, name: Reference) -> Self {
+        self.name = Some(name);
+        self
+    }
+
+    /// Says who made it.
+    #[must_use]
+    pub fn author(mut self, author: impl Into<String>) -> Self {
+        self.author = author.into();
+        self
+    }
+
+    /// Leaves a remark in its history.
+    #[must_use]
+    pub fn message(mut self, message: impl Into<String>) -> Self {
+        self.message = message.into();
+        self
+    }
+
+    /// Adds a Dockerfile instruction for its config.
+    #[must_use]
+    pub fn change(mut self, instruction: impl Into<String>) -> Self {
+        self.changes.push(instruction.into());
+        self
+    }
+
+    /// Whether a running container stands still while it is read.
+    #[must_use]
+    pub fn pause(mut self, pause: bool) -> Self {
+        self.pause = pause;
+        self
     }
 }
 

@@ -110,18 +110,24 @@ pub(crate) fn stdio(spec: &ContainerSpec) -> StdioPlan {
     }
 }
 
+/// Docker's set, changed as asked for; a privileged container has all, whatever is asked for.
+pub(crate) fn capabilities(spec: &ContainerSpec) -> Result<CapabilitySet> {
+    let asked = CapabilitySet::docker().tweak(&spec.cap_add, &spec.cap_drop)?;
+    Ok(if spec.privileged { CapabilitySet::ALL } else { asked })
+}
+
 /// Whether a plan can be made of what is asked for.
 pub(crate) fn check(id: &ContainerId, spec: &ContainerSpec, image: &ImageDefaults) -> Result<()> {
-    let capabilities = CapabilitySet::docker().tweak(&spec.cap_add, &spec.cap_drop)?;
-    planned(id, spec, image, capabilities).map(drop)
+    planned(id, spec, image, capabilities(spec)?).map(drop)
 }
 
 /// The whole OCI spec. `root` is left out: the storage driver's mounts stand in its place.
 pub(crate) fn oci_spec(id: &ContainerId, spec: &ContainerSpec, image: &ImageDefaults) -> Result<Spec> {
-    let capabilities = CapabilitySet::docker().tweak(&spec.cap_add, &spec.cap_drop)?;
+    let capabilities = capabilities(spec)?;
     let mut planned = planned(id, spec, image, capabilities)?;
+    let profile = seccomp(spec, capabilities)?;
     // Last: builders copy what they are given, and this is the largest part by far.
-    if let (Some(linux), Some(profile)) = (planned.linux_mut(), seccomp(spec, capabilities)) {
+    if let (Some(linux), Some(profile)) = (planned.linux_mut(), profile) {
         linux.set_seccomp(Some(profile));
     }
     Ok(planned)
@@ -131,6 +137,9 @@ fn planned(id: &ContainerId, spec: &ContainerSpec, image: &ImageDefaults, capabi
     let hostname = hostname(spec, id);
     let process = process(spec, image, &hostname, capabilities)?;
     let mut mounts = defaults::mounts();
+    if spec.privileged {
+        mounts.iter_mut().for_each(make_writable);
+    }
     if let Some(size) = spec.shm_size {
         replace_mount(&mut mounts, defaults::shm_mount(size.get()));
     }
@@ -225,13 +234,17 @@ pub(crate) fn exec(
     spec.tty = exec.tty;
     spec.tty_size = exec.tty_size;
     spec.open_stdin = exec.stdin;
-    let own = CapabilitySet::docker().tweak(&spec.cap_add, &spec.cap_drop)?;
+    let own = self::capabilities(container)?;
     let capabilities = if exec.privileged { CapabilitySet::ALL } else { own };
+    let seccomp = match exec.privileged {
+        true => None,
+        false => seccomp(container, own)?,
+    };
     Ok(ExecLaunch {
         process: process(&spec, image, &hostname(container, id), capabilities)?,
         user: exec.user.clone().or_else(|| user(container, image)),
         extra_groups: container.groups.clone(),
-        seccomp: seccomp(container, own).filter(|_| !exec.privileged),
+        seccomp,
         stdio: stdio(&spec),
     })
 }
@@ -255,6 +268,14 @@ fn rlimit(limit: &super::spec::Ulimit) -> Result<PosixRlimit> {
         .hard(limit.hard)
         .build()
         .map_err(build_error)
+}
+
+/// The kernel's own file systems are read-only for who is not privileged.
+fn make_writable(mount: &mut Mount) {
+    let words = mount.options().iter().flatten();
+    let words = words.map(|word| if word == "ro" { "rw".to_owned() } else { word.clone() });
+    let words: Vec<String> = words.collect();
+    mount.set_options(Some(words));
 }
 
 fn replace_mount(mounts: &mut Vec<Mount>, mount: Mount) {
@@ -293,6 +314,7 @@ pub(crate) fn bind_mount(source: &Path, target: &Path, read_only: bool) -> Resul
 
 fn linux(spec: &ContainerSpec) -> Result<Linux> {
     let text = |paths: &Option<Vec<PathBuf>>, default: fn() -> Vec<String>| match paths {
+        None if spec.privileged => Vec::new(),
         Some(paths) => paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
         None => default(),
     };
@@ -305,12 +327,14 @@ fn linux(spec: &ContainerSpec) -> Result<Linux> {
         .map_err(build_error)
 }
 
-fn seccomp(spec: &ContainerSpec, capabilities: CapabilitySet) -> Option<LinuxSeccomp> {
-    match &spec.seccomp {
+fn seccomp(spec: &ContainerSpec, capabilities: CapabilitySet) -> Result<Option<LinuxSeccomp>> {
+    Ok(match &spec.seccomp {
+        Seccomp::Default if spec.privileged => None,
         Seccomp::Default => Some(crate::runtime::native::seccomp::default_profile(&capabilities)),
         Seccomp::Unconfined => None,
         Seccomp::Custom(profile) => Some(profile.as_ref().clone()),
-    }
+        Seccomp::Profile(profile) => Some(profile.resolve(&capabilities)?),
+    })
 }
 
 fn namespaces(spec: &ContainerSpec) -> Result<Vec<oci_spec::runtime::LinuxNamespace>> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use oci_spec::runtime::LinuxSeccomp;
 use serde::{Deserialize, Serialize};
 
+use crate::runtime::native::seccomp::SeccompProfile;
 use crate::types::{Bytes, Platform, Signal};
 
 /// How long a container lives.
@@ -42,6 +43,8 @@ pub enum Seccomp {
     Unconfined,
     /// A profile in the OCI form.
     Custom(Box<LinuxSeccomp>),
+    /// A profile in Docker's form.
+    Profile(SeccompProfile),
 }
 
 /// A directory or file of the host to show in the container.
@@ -187,6 +190,12 @@ pub struct ContainerSpec {
     pub cap_add: Vec<String>,
     /// Capabilities to take away: `CHOWN`, `ALL`.
     pub cap_drop: Vec<String>,
+    /// Whether it is kept from next to nothing: all capabilities, no seccomp profile but one of its own, no masked and no
+    /// read-only paths, a writable `/sys` and cgroup, device nodes that work, and the host's devices. For an ordinary
+    /// user that is within his own rights: capabilities hold in the engine's user namespace alone, and of the
+    /// host's devices there are those that he may open. Not together with `user_namespace`.
+    #[serde(default)]
+    pub privileged: bool,
     /// Whether setuid programs gain nothing. Default false, as Docker.
     pub no_new_privileges: bool,
     /// System calls.
@@ -355,6 +364,8 @@ setters! {
     shm_size: Bytes => |spec, value| spec.shm_size = Some(value);
     /// Chooses the network.
     network: NetworkMode => |spec, value| spec.network = value;
+    /// Keeps it from next to nothing.
+    privileged: bool => |spec, value| spec.privileged = value;
     /// Lets setuid programs gain nothing.
     no_new_privileges: bool => |spec, value| spec.no_new_privileges = value;
     /// Chooses the seccomp profile.

@@ -14,7 +14,7 @@ use super::stubs;
 use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::logs::{LogSink, LogStream};
-use crate::runtime::{Launch, Started};
+use crate::runtime::{Launch, Started, devices};
 use crate::sys::blocking::blocking;
 use crate::types::{ExitStatus, Outcome, Signal};
 
@@ -112,6 +112,7 @@ impl Shared {
             init: spec.init,
             scratch,
             best_effort_limits: spec.limits.best_effort,
+            privileged: spec.privileged,
         })
     }
 
@@ -126,6 +127,12 @@ impl Shared {
             mounts.push(plan::bind_mount(&file, &place, false)?);
         }
         planned.set_mounts(Some(mounts));
+        if let Some(linux) = planned.linux_mut().as_mut().filter(|_| spec.privileged) {
+            // In a user namespace no node can be made, and a bind of one that the caller may not open is of no use.
+            let ours = self.parts.ownership == "direct";
+            let all = devices::of_host(!ours).map_err(|error| Error::os("look at the host's devices", error))?;
+            linux.set_devices(Some(all));
+        }
         Ok(planned)
     }
 

@@ -80,6 +80,9 @@ pub(crate) enum Verb {
     Top,
     Rename,
     Update,
+    Diff,
+    Export,
+    Commit,
     Remove,
     RemoveForce,
 }
@@ -98,6 +101,9 @@ impl Verb {
             Self::Top => "list the processes of",
             Self::Rename => "rename",
             Self::Update => "update",
+            Self::Diff => "list the changes of",
+            Self::Export => "export",
+            Self::Commit => "commit",
             Self::Remove | Self::RemoveForce => "remove",
         }
     }
@@ -148,10 +154,18 @@ pub(crate) const fn step(state: ContainerState, verb: Verb) -> Move {
     match (state, verb) {
         (S::Starting, _) => Wait,
         (S::Removing, Verb::Remove | Verb::RemoveForce) => Wait,
-        (S::Removing, Verb::Start | Verb::Stop | Verb::Attach | Verb::Rename | Verb::Update) => {
-            Refuse(Refusal::BeingRemoved)
-        }
-        (_, Verb::Rename | Verb::Update) => Go,
+        (
+            S::Removing,
+            Verb::Start
+            | Verb::Stop
+            | Verb::Attach
+            | Verb::Rename
+            | Verb::Update
+            | Verb::Diff
+            | Verb::Export
+            | Verb::Commit,
+        ) => Refuse(Refusal::BeingRemoved),
+        (_, Verb::Rename | Verb::Update | Verb::Diff | Verb::Export | Verb::Commit) => Go,
         (S::Created | S::Exited, Verb::Start | Verb::Attach | Verb::Remove | Verb::RemoveForce) => Go,
         (S::Created | S::Exited, Verb::Stop) => Already,
         (S::Running, Verb::Start) => Already,
@@ -241,6 +255,9 @@ mod tests {
             (Verb::Top, [gone, Go, Go, gone, gone]),
             (Verb::Rename, [Go, Go, Go, Go, going]),
             (Verb::Update, [Go, Go, Go, Go, going]),
+            (Verb::Diff, [Go, Go, Go, Go, going]),
+            (Verb::Export, [Go, Go, Go, Go, going]),
+            (Verb::Commit, [Go, Go, Go, Go, going]),
             (Verb::Remove, [Go, Refuse(Running), Refuse(Paused), Go, Wait]),
             (Verb::RemoveForce, [Go, KillFirst, KillFirst, Go, Wait]),
         ];

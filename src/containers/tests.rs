@@ -191,6 +191,8 @@ fn on_runtime(path: &Path, runtime: Arc<dyn Runtime>) -> Bench {
         logs: Arc::new(LocalDriver::new(LocalOptions::default())),
         dir: root.containers(),
         ownership: "direct",
+        layers: crate::storage::ownership::Ownership::Direct,
+        native: None,
     };
     let containers = LocalContainers::new(parts);
     Bench {

@@ -43,6 +43,12 @@ pub(crate) fn validate(spec: &ContainerSpec) -> Result<()> {
         no_nul("annotation", name)?;
         no_nul("annotation", value)?;
     }
+    if spec.privileged && spec.user_namespace {
+        return Err(option(
+            "privileged",
+            "it goes with no user namespace of the container's own",
+        ));
+    }
     CapabilitySet::docker().tweak(&spec.cap_add, &spec.cap_drop)?;
     if let Some(score) = spec.oom_score_adj
         && !(-1000..=1000).contains(&score)

@@ -147,7 +147,7 @@ pub struct ContainerInfo {
     pub exit: Option<ContainerExit>,
     /// Why it did not start, or what of its output was lost.
     pub error: Option<String>,
-    /// How owners of its files are kept: `direct`, `mapped` or `squashed`.
+    /// How owners of its files are kept: `direct`, `mapped` or `squashed`. [`Self::ownership_meaning`] says it in words.
     pub ownership: String,
     /// While it runs: how its user ids relate to the host's. Empty: they are the host's.
     pub uid_map: Vec<IdRange>,
@@ -155,6 +155,21 @@ pub struct ContainerInfo {
     pub gid_map: Vec<IdRange>,
     /// Execs of it that this process started and that have not been forgotten.
     pub execs: Vec<String>,
+}
+
+impl ContainerInfo {
+    /// What [`Self::ownership`] means for programs in the container, in a sentence.
+    pub fn ownership_meaning(&self) -> &'static str {
+        match self.ownership.as_str() {
+            "direct" => "ids in the container are the host's",
+            "mapped" => "ids in the container come from the caller's ranges",
+            "squashed" => {
+                "one id is mapped: every file has that owner, whatever the image says; for root in the container, chown and \
+                 changes of user or group succeed without effect; another user is the same id under its name"
+            }
+            _ => "not known",
+        }
+    }
 }
 
 /// The end of a container, waited for. It is registered: an end after the call that gave this is not missed.

@@ -320,6 +320,8 @@ impl EngineBuilder {
             logs: Arc::clone(&logs),
             dir: root.containers(),
             ownership: ownership_name(&ownership),
+            layers: ownership.clone(),
+            native: native.uses_user_namespace().then(|| Arc::clone(&native)),
         });
         let system = LocalSystem::new(SystemParts {
             spawner,

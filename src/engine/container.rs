@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use super::Engine;
 use super::exec::ExecBuilder;
+use super::{Engine, Image};
 use crate::containers::{
-    AttachOptions, Attached, BoxStream, ContainerExit, ContainerInfo, ContainerManager, ExecSpec, Exiting, Limits,
-    RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
+    AttachOptions, Attached, BoxStream, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, ExecSpec,
+    Exiting, Limits, RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::error::Result;
+use crate::images::ByteStream;
 use crate::logs::{LogEntries, LogQuery};
-use crate::types::{ContainerId, Outcome, Signal};
+use crate::types::{Change, ContainerId, Outcome, Signal};
 
 /// A handle on a container. Cheap to clone; dropping it changes nothing, except that the last handle of an engine ends its
 /// containers.
@@ -168,6 +169,34 @@ impl Container {
     /// As [`ContainerManager::stats`].
     pub async fn stats(&self, options: StatsOptions) -> Result<BoxStream<Result<Stats>>> {
         self.engine.containers().stats(self.id.as_str(), options).await
+    }
+
+    /// What differs from its image, by path.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::diff`].
+    pub async fn diff(&self) -> Result<Vec<Change>> {
+        self.engine.containers().diff(self.id.as_str()).await
+    }
+
+    /// All that its root file system shows, as an uncompressed tar.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::export`].
+    pub async fn export(&self) -> Result<ByteStream> {
+        self.engine.containers().export(self.id.as_str()).await
+    }
+
+    /// Makes an image of it, which is paused meanwhile.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::commit`].
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn commit(&self, options: CommitOptions) -> Result<Image> {
+        let id = self.engine.containers().commit(self.id.as_str(), options).await?;
+        self.engine.image(&id.to_string()).await
     }
 
     /// Removes it.

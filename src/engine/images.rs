@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use crate::driver::Spawner;
 use crate::error::Result;
 use crate::images::{
-    ArchiveFormat, ByteStream, Credentials, HistoryLine, ImageDocument, ImageInfo, ImageManager, ImageSummary,
-    ImportRequest, IndexRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
+    ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageDocument, ImageInfo, ImageManager,
+    ImageSummary, ImportRequest, IndexRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed,
+    RemoveImageOptions, Removed,
 };
 use crate::progress::Progress;
 use crate::storage::snapshot::Snapshotter;
@@ -130,6 +131,15 @@ impl ImageManager for DriverImages {
             .call(async move { inner.import(archive, request, progress).await })
             .await;
         self.settle_after(came)
+    }
+
+    async fn extend(&self, layer: ByteStream, request: ExtendRequest) -> Result<ImageId> {
+        let inner = Arc::clone(&self.inner);
+        let made = self
+            .spawner
+            .call(async move { inner.extend(layer, request).await })
+            .await;
+        self.settle_after(made)
     }
 
     async fn prune(&self, filter: Filter) -> Result<PrunedImages> {

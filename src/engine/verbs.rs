@@ -13,23 +13,24 @@ use tracing::{Instrument as _, Span};
 
 use super::Managers;
 use crate::containers::{
-    AttachOptions, Attached, BoxStream, ContainerInfo, ContainerManager, ContainerSpec, ContainerSummary, Created,
-    Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned, RemoveOptions, Stats, StatsOptions, StopOptions,
-    Top, WaitCondition,
+    AttachOptions, Attached, BoxStream, CommitOptions, ContainerInfo, ContainerManager, ContainerSpec,
+    ContainerSummary, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned, RemoveOptions, Stats,
+    StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::driver::Clock;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::events::EventStream;
 use crate::images::{
-    ArchiveFormat, ByteStream, Credentials, HistoryLine, ImageDocument, ImageInfo, ImageManager, ImageSummary,
-    ImportRequest, IndexRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
+    ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageDocument, ImageInfo, ImageManager,
+    ImageSummary, ImportRequest, IndexRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed,
+    RemoveImageOptions, Removed,
 };
 use crate::logs::{LogEntries, LogQuery};
 #[cfg(feature = "network")]
 use crate::networks::{NetworkInfo, NetworkManager};
 use crate::progress::Progress;
 use crate::system::{DiskUsage, EventQuery, SystemInfo, SystemManager};
-use crate::types::{Descriptor, ExitStatus, Filter, ImageId, Outcome, Platform, Reference, Signal};
+use crate::types::{Change, Descriptor, ExitStatus, Filter, ImageId, Outcome, Platform, Reference, Signal};
 
 /// A manager whose verbs are watched.
 #[derive(Debug)]
@@ -159,6 +160,9 @@ watched! { ContainerManager "container" {
     fn stats(name: &str, options: StatsOptions) -> BoxStream<Result<Stats>>, { container = Container name };
     fn list(options: ListOptions) -> Vec<ContainerSummary>,;
     fn prune(filter: Filter) -> Pruned,;
+    fn diff(name: &str) -> Vec<Change>, { container = Container name };
+    fn export(name: &str) -> ByteStream, { container = Container name };
+    fn commit(name: &str, options: CommitOptions) -> ImageId, { container = Container name };
     fn logs(name: &str, query: LogQuery) -> LogEntries, { container = Container name };
     fn attach(name: &str, options: AttachOptions) -> Attached, { container = Container name };
     fn resize(name: &str, rows: u16, columns: u16) -> (), { container = Container name };
@@ -214,6 +218,7 @@ watched! { ImageManager "image" {
         { image = Image images.join(" ") };
     fn load(archive: ByteStream, platform: Option<Platform>, progress: Progress) -> Vec<Loaded>,;
     fn import(archive: ByteStream, request: ImportRequest, progress: Progress) -> ImageId,;
+    fn extend(layer: ByteStream, request: ExtendRequest) -> ImageId, { image = Image request.base };
     fn prune(filter: Filter) -> PrunedImages,;
 }}
 

@@ -134,6 +134,9 @@ pub struct HistoryEntry {
     /// When (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
+    /// Who did it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
     /// What was done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_by: Option<String>,

@@ -24,9 +24,9 @@ use crate::storage::layer::tar::{bad, read_error};
 use crate::store::Node;
 use crate::types::{Descriptor, DiffId, Digest, ImageId, MediaType, Platform};
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(super) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// The layer that came in.
 struct Layer {
@@ -167,7 +167,7 @@ fn config_of(request: &ImportRequest, run: RunConfig, diff_id: DiffId, now: Syst
     })
 }
 
-fn chosen_of(manifest: Vec<u8>) -> Result<Chosen> {
+pub(super) fn chosen_of(manifest: Vec<u8>) -> Result<Chosen> {
     let blob = ManifestBlob {
         descriptor: Descriptor::of(MANIFEST, &manifest),
         bytes: Bytes::from(manifest),
@@ -183,6 +183,6 @@ fn chosen_of(manifest: Vec<u8>) -> Result<Chosen> {
     }
 }
 
-fn json_bytes(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+pub(super) fn json_bytes(value: &impl serde::Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|error| Error::internal("JSON cannot be written").with_source(error))
 }

@@ -137,7 +137,12 @@ impl LocalImages {
 
     /// What goes out for these images of one name: the index as it came, where all that it lists is here and no single
     /// platform is asked for; else one of those that are here.
-    pub(super) async fn whole(&self, images: Vec<NamedImage>, platform: Option<&Platform>, shown: &str) -> Result<Whole> {
+    pub(super) async fn whole(
+        &self,
+        images: Vec<NamedImage>,
+        platform: Option<&Platform>,
+        shown: &str,
+    ) -> Result<Whole> {
         let images = fitting(images, platform, shown)?;
         let index = match images.as_slice() {
             [first, ..] if platform.is_none() && first.sign.top != first.record.manifest.digest => {
@@ -236,7 +241,10 @@ fn images_of(store: &Store, entries: &[IndexEntry]) -> Result<Vec<(NamedImage, I
             }
             let platform = &image.sign.platform;
             if images.iter().any(|(other, _)| other.sign.platform == *platform) {
-                let message = format!("an index cannot hold two images for {platform}: {} is the second", entry.image);
+                let message = format!(
+                    "an index cannot hold two images for {platform}: {} is the second",
+                    entry.image
+                );
                 return Err(Error::invalid(message).with_object(ObjectKind::Image, entry.image.clone()));
             }
             images.push((image, entry.clone()));

@@ -112,7 +112,13 @@ impl LocalImages {
             action: "load",
         };
         let mut nodes = blobs_of(&image.chosen);
-        nodes.extend(image.chosen.index.iter().map(|index| Node::blob(&index.descriptor.digest)));
+        nodes.extend(
+            image
+                .chosen
+                .index
+                .iter()
+                .map(|index| Node::blob(&index.descriptor.digest)),
+        );
         let installed = self.install(&arrival, &lease, &mut nodes, progress).await;
         held.add(nodes);
         Ok(Loaded {

@@ -8,9 +8,9 @@ use tokio::runtime::Builder;
 
 use super::inspect::Configs;
 use super::{
-    ArchiveFormat, ByteStream, Credentials, HistoryLine, ImageDocument, ImageInfo, ImageManager, ImageSummary,
-    ImportRequest, IndexRequest, Loaded,
-    PrunedImages, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed,
+    ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageDocument, ImageInfo, ImageManager,
+    ImageSummary, ImportRequest, IndexRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed,
+    RemoveImageOptions, Removed,
 };
 use crate::error::{Error, Result};
 use crate::events::{Event, EventKind};
@@ -174,6 +174,10 @@ impl ImageManager for LocalImages {
 
     async fn import(&self, archive: ByteStream, request: ImportRequest, progress: Progress) -> Result<ImageId> {
         self.import_and_tell(archive, request, progress).await
+    }
+
+    async fn extend(&self, layer: ByteStream, request: ExtendRequest) -> Result<ImageId> {
+        self.extend_image(layer, request).await
     }
 
     async fn prune(&self, filter: Filter) -> Result<PrunedImages> {

@@ -1,4 +1,4 @@
-//! Images: pull, push, list, inspect, tag, remove, history, save, load, import, prune.
+//! Images: pull, push, list, inspect, tag, remove, history, save, load, import, extend, prune.
 //!
 //! A name stands for the images of one index, one for each platform that is here; pulling another platform of it adds one.
 //! An image is a record with names that point at it; its blobs are in the content store, its layers are snapshots. The
@@ -28,6 +28,8 @@ pub(crate) mod changes;
 #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 mod config;
 #[cfg(feature = "engine")]
+mod extend;
+#[cfg(feature = "engine")]
 mod history;
 #[cfg(feature = "engine")]
 mod import;
@@ -49,6 +51,8 @@ mod login;
 mod lookup;
 #[cfg(feature = "engine")]
 mod manifest;
+#[cfg(feature = "engine")]
+pub(crate) mod merge;
 #[cfg(feature = "engine")]
 mod origin;
 #[cfg(feature = "engine")]
@@ -416,6 +420,35 @@ pub struct Loaded {
     pub tags: Vec<Reference>,
 }
 
+/// What becomes of an image and a layer more.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct ExtendRequest {
+    /// The image below: its id or name.
+    pub base: String,
+    /// The new image's name; none without.
+    pub name: Option<Reference>,
+    /// What containers of it run; nothing is taken over from the image below.
+    pub config: RunConfig,
+    /// Who made it.
+    pub author: String,
+    /// A remark in its history.
+    pub message: String,
+    /// What made the layer, for its history.
+    pub created_by: String,
+}
+
+impl ExtendRequest {
+    /// Over that image, without a name.
+    pub fn new(base: impl Into<String>, config: RunConfig) -> Self {
+        Self {
+            base: base.into(),
+            config,
+            ..Self::default()
+        }
+    }
+}
+
 /// What becomes of the root file system of an `import`.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -666,6 +699,19 @@ pub trait ImageManager: Debug + Send + Sync + 'static {
     async fn import(&self, archive: ByteStream, request: ImportRequest, progress: Progress) -> Result<ImageId> {
         let _ = (archive, request, progress);
         Err(Error::unsupported_verb("images.import"))
+    }
+
+    /// Makes an image of another one and a layer more: an uncompressed tar with whiteouts. Without anything in it, no layer
+    /// is added.
+    ///
+    /// # Errors
+    /// `NotFound` for the image below; `UnsafeArchive`, `NoSpace`, `ReadOnly`, `Os`.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves no image.
+    async fn extend(&self, layer: ByteStream, request: ExtendRequest) -> Result<ImageId> {
+        let _ = (layer, request);
+        Err(Error::unsupported_verb("images.extend"))
     }
 
     /// Removes images that no container uses: without filters those without a name. Filters: `dangling`, `until`, `label`,

@@ -87,7 +87,9 @@ impl LocalImages {
             self.name_pushed(target, &pushed, &whole).await;
         }
         let first = whole.images.into_iter().next();
-        let record = first.map(|one| one.record).ok_or_else(|| lookup::missing(&request.name.familiar()))?;
+        let record = first
+            .map(|one| one.record)
+            .ok_or_else(|| lookup::missing(&request.name.familiar()))?;
         self.tell("push", record.id, Some(&request.name)).await;
         Ok((pushed, record))
     }

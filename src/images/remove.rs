@@ -58,12 +58,7 @@ impl LocalImages {
 }
 
 /// One image for each platform that the name stands for. Each is looked at before any is touched.
-fn remove(
-    store: &Store,
-    parts: &LocalImagesParts,
-    image: &str,
-    options: &RemoveImageOptions,
-) -> Result<Vec<Done>> {
+fn remove(store: &Store, parts: &LocalImagesParts, image: &str, options: &RemoveImageOptions) -> Result<Vec<Done>> {
     let (all, name) = find_all(store, image)?;
     let mut plans = Vec::new();
     for one in fitting(all, options.platform.as_ref(), image)? {

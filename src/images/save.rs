@@ -76,7 +76,9 @@ impl LocalImages {
                 let lease = store.lease(&owner)?;
                 let all = || wanted.iter().flat_map(|one| &one.images);
                 let tops = all().map(|one| Node::blob(&one.sign.top));
-                let blobs = all().flat_map(|one| blobs(&one.record)).map(|blob| Node::blob(&blob.digest));
+                let blobs = all()
+                    .flat_map(|one| blobs(&one.record))
+                    .map(|blob| Node::blob(&blob.digest));
                 lease.add(&blobs.chain(tops).collect::<Vec<_>>())?;
                 // Leased first, and then looked for once more: an image that is still here cannot lose its blobs now.
                 for image in all() {
@@ -107,7 +109,11 @@ impl LocalImages {
         let items = items(&wanted, format)?;
         Ok(Saving {
             tops: wanted.iter().filter_map(Wanted::top).collect(),
-            records: wanted.iter().flat_map(|one| &one.images).map(|one| one.record.clone()).collect(),
+            records: wanted
+                .iter()
+                .flat_map(|one| &one.images)
+                .map(|one| one.record.clone())
+                .collect(),
             stream: stream(Arc::clone(&self.parts.content), items, lease)?,
         })
     }
@@ -119,7 +125,12 @@ fn wanted(store: &Store, images: &[String], platform: Option<&Platform>) -> Resu
     for text in images {
         for (all, name) in named(store, text)? {
             let images = fitting(all, platform, text)?;
-            let ids = |images: &[NamedImage]| images.iter().map(|one| (one.record.id, one.sign.top)).collect::<Vec<_>>();
+            let ids = |images: &[NamedImage]| {
+                images
+                    .iter()
+                    .map(|one| (one.record.id, one.sign.top))
+                    .collect::<Vec<_>>()
+            };
             let at = out.iter().position(|other| ids(&other.images) == ids(&images));
             let at = at.unwrap_or_else(|| {
                 out.push(Wanted {

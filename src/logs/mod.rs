@@ -39,7 +39,7 @@ pub use self::local::{LocalDriver, LocalOptions};
 #[cfg(feature = "engine")]
 pub use self::none::NoneDriver;
 #[cfg(feature = "engine")]
-pub use self::pump::{Overflow, PumpOptions, PumpReport, finish, pump, pump_all, relay};
+pub use self::pump::{Overflow, PumpOptions, PumpReport, finish, pump_all, relay};
 pub use self::tee::{Chunk, Cut, Tee, TeeItem, TeeReader};
 
 /// Which of a container's streams.
@@ -57,7 +57,9 @@ pub enum LogStream {
 pub struct LogEntry {
     /// Where it was printed.
     pub stream: LogStream,
-    /// When it was read, in nanoseconds since the epoch.
+    /// When it was read, in nanoseconds since the epoch. Between a start of the container and its end every entry has a time
+    /// later than the one before, some nanoseconds if need be: who has read up to an entry goes on with
+    /// [`LogQuery::since_ns`] one greater.
     pub time_ns: i64,
     /// The raw bytes, with the newline.
     pub bytes: Bytes,

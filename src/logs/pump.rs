@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::task::JoinHandle;
+use tokio::sync::Notify;
 
 use super::lines::Splitter;
 use super::{LogEntry, LogSink, LogStream, Tee};
@@ -66,14 +66,6 @@ pub struct PumpReport {
     pub first_error: Option<Error>,
 }
 
-impl PumpReport {
-    fn merge(&mut self, other: Self) {
-        self.bytes += other.bytes;
-        self.lost_entries += other.lost_entries;
-        self.first_error = self.first_error.take().or(other.first_error);
-    }
-}
-
 /// Pumps all streams of a container to their ends. Neither sink nor tee is closed: see [`finish`]. A sink that fails is counted, never a reason
 /// to stop reading: the container goes on.
 ///
@@ -88,15 +80,18 @@ pub async fn pump_all(
     tee: Tee,
     options: PumpOptions,
 ) -> Result<PumpReport> {
-    let pumps = streams
-        .into_iter()
-        .map(|(fd, stream)| pump(fd, stream, sink.clone(), tee.clone(), options));
-    let reports = futures_util::future::join_all(pumps).await;
-    let mut total = PumpReport::default();
-    for report in reports {
-        total.merge(report?);
-    }
-    Ok(total)
+    let queue = Queue::new(options, tee);
+    let read = async {
+        let streams = streams.into_iter().map(|(fd, stream)| read_all(fd, stream, &queue));
+        let outcomes = futures_util::future::join_all(streams).await;
+        queue.end();
+        outcomes.into_iter().sum::<Result<u64>>()
+    };
+    let (bytes, report) = futures_util::join!(read, write_all(&queue, sink));
+    Ok(PumpReport {
+        bytes: bytes?,
+        ..report
+    })
 }
 
 /// Closes tee and sink: attached readers and followers of the log come to their ends.
@@ -111,61 +106,48 @@ pub async fn finish(sink: Arc<dyn LogSink>, tee: &Tee) -> Result<()> {
     blocking(move || sink.close()).await
 }
 
-/// Pumps one stream to its end. Neither sink nor tee is closed.
-///
-/// # Errors
-/// `Os` where the descriptor cannot be watched, or reading fails.
-///
-/// # Cancel safety
-/// As [`pump_all`].
-pub async fn pump(
-    fd: OwnedFd,
-    stream: LogStream,
-    sink: Arc<dyn LogSink>,
-    tee: Tee,
-    options: PumpOptions,
-) -> Result<PumpReport> {
+/// Reads one stream to its end, and says how many bytes it was.
+async fn read_all(fd: OwnedFd, stream: LogStream, queue: &Queue) -> Result<u64> {
     let fd = watch(fd)?;
+    let tee = &queue.tee;
     let mut lines = Splitter::default();
-    let mut feed = Feed::new(sink, options, tee.clone());
-    let mut begun_at = None;
-    let outcome = loop {
+    let (mut total, mut begun_at) = (0, None);
+    loop {
         let chunk = tokio::select! {
             biased;
-            () = feed.room() => continue,
-            chunk = read_with_room(&fd, &tee), if !feed.must_wait() => chunk,
+            chunk = queue.read(&fd) => chunk.map_err(|error| Error::os("read a container's output", error))?,
             () = linger(begun_at), if begun_at.is_some() => {
                 begun_at = None;
-                if let Some(bytes) = lines.flush() {
-                    feed.push(LogEntry { stream, time_ns: tee.entry_time(), bytes });
-                    tee.begun(stream, &[]);
-                }
+                queue.flush(stream, &mut lines);
                 continue;
             }
         };
-        match chunk {
-            Ok(chunk) if chunk.is_empty() => break Ok(()),
-            Ok(chunk) => {
-                feed.report.bytes += chunk.len() as u64;
-                tee.write(stream, &chunk);
-                let time_ns = tee.entry_time();
-                begun_at = (chunk.last() != Some(&b'\n')).then(|| tokio::time::Instant::now() + LINGER);
-                lines.push(chunk, |bytes| feed.push(LogEntry { stream, time_ns, bytes }));
-                tee.begun(stream, lines.begun());
-            }
-            Err(error) => break Err(Error::os("read a container's output", error)),
+        if chunk.is_empty() {
+            queue.flush(stream, &mut lines);
+            return Ok(total);
         }
-    };
-    if let Some(bytes) = lines.flush() {
-        feed.push(LogEntry {
-            stream,
-            time_ns: tee.entry_time(),
-            bytes,
-        });
-        tee.begun(stream, &[]);
+        total += chunk.len() as u64;
+        tee.write(stream, &chunk);
+        begun_at = (chunk.last() != Some(&b'\n')).then(|| tokio::time::Instant::now() + LINGER);
+        queue.push(stream, |each| lines.push(chunk, each));
+        tee.begun(stream, lines.begun());
     }
-    let report = feed.finish().await;
-    outcome.map(|()| report)
+}
+
+/// Writes what the streams put into the queue, a batch at a time, until they have ended.
+async fn write_all(queue: &Queue, sink: Arc<dyn LogSink>) -> PumpReport {
+    let mut report = PumpReport::default();
+    while let Some(batch) = queue.batch().await {
+        let (entries, sink) = (batch.len(), sink.clone());
+        let done = blocking(move || sink.write(&batch)).await;
+        queue.tee.took(entries);
+        if let Err(error) = done {
+            report.lost_entries += entries as u64;
+            report.first_error.get_or_insert(error);
+        }
+    }
+    report.lost_entries += queue.lock().lost;
+    report
 }
 
 /// Reads a stream to its end for a tee alone: nothing is logged. The tee is not closed.
@@ -248,85 +230,103 @@ fn read_once(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Entries on their way to the sink: one batch is being written, the next is filling.
-struct Feed {
-    sink: Arc<dyn LogSink>,
+/// Entries on their way to the sink, of all streams in the order in which they were read.
+struct Queue {
     options: PumpOptions,
     tee: Tee,
-    pending: Vec<LogEntry>,
-    pending_bytes: usize,
-    writing: Option<(usize, JoinHandle<Result<()>>)>,
-    report: PumpReport,
+    waiting: Mutex<Waiting>,
+    filled: Notify,
+    drained: Notify,
 }
 
-impl Feed {
-    fn new(sink: Arc<dyn LogSink>, options: PumpOptions, tee: Tee) -> Self {
+#[derive(Default)]
+struct Waiting {
+    entries: Vec<LogEntry>,
+    bytes: usize,
+    /// Entries that found no room.
+    lost: u64,
+    ended: bool,
+}
+
+impl Queue {
+    fn new(options: PumpOptions, tee: Tee) -> Self {
         Self {
-            sink,
             options,
             tee,
-            pending: Vec::new(),
-            pending_bytes: 0,
-            writing: None,
-            report: PumpReport::default(),
+            waiting: Mutex::default(),
+            filled: Notify::new(),
+            drained: Notify::new(),
         }
     }
 
-    fn is_full(&self) -> bool {
-        self.pending_bytes >= self.options.buffer_bytes
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next bytes of a stream, once there is room for them here and no reader holds them up.
+    async fn read(&self, fd: &AsyncFd<OwnedFd>) -> io::Result<Bytes> {
+        loop {
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
+            if !self.must_wait() {
+                return read_with_room(fd, &self.tee).await;
+            }
+            drained.await;
+        }
     }
 
     fn must_wait(&self) -> bool {
-        self.options.overflow == Overflow::Wait && self.is_full()
+        self.options.overflow == Overflow::Wait && self.lock().bytes >= self.options.buffer_bytes
     }
 
-    fn push(&mut self, entry: LogEntry) {
-        if self.options.overflow == Overflow::Drop && self.is_full() {
-            self.report.lost_entries += 1;
-            return;
-        }
-        self.pending_bytes += entry.bytes.len();
-        self.pending.push(entry);
-        self.tee.pushed();
-    }
-
-    /// Ends when a batch is written or handed over; never, while there is nothing to do.
-    async fn room(&mut self) {
-        if self.writing.is_none() {
-            if self.pending.is_empty() {
-                return std::future::pending().await;
+    /// Puts in the pieces that are handed out one by one.
+    fn push(&self, stream: LogStream, pieces: impl FnOnce(&mut dyn FnMut(Bytes))) {
+        let mut waiting = self.lock();
+        let mut time_ns = self.tee.entry_time();
+        pieces(&mut |bytes| {
+            if self.options.overflow == Overflow::Drop && waiting.bytes >= self.options.buffer_bytes {
+                waiting.lost += 1;
+                return;
             }
-            self.hand_over();
-        }
-        if let Some((entries, write)) = &mut self.writing {
-            let (entries, done) = (*entries, write.await);
-            self.writing = None;
-            self.count(
-                entries,
-                done.unwrap_or_else(|error| Err(Error::internal(format!("writing a log did not end: {error}")))),
-            );
+            waiting.bytes += bytes.len();
+            waiting.entries.push(LogEntry { stream, time_ns, bytes });
+            time_ns += 1;
+            self.tee.pushed();
+        });
+        self.tee.times_taken(time_ns);
+        self.filled.notify_one();
+    }
+
+    /// Puts in the beginning of a line whose end does not come, or not soon.
+    fn flush(&self, stream: LogStream, lines: &mut Splitter) {
+        if let Some(bytes) = lines.flush() {
+            self.push(stream, |each| each(bytes));
+            self.tee.begun(stream, &[]);
         }
     }
 
-    fn hand_over(&mut self) {
-        let batch = std::mem::take(&mut self.pending);
-        self.pending_bytes = 0;
-        let (entries, sink) = (batch.len(), self.sink.clone());
-        self.writing = Some((entries, tokio::task::spawn_blocking(move || sink.write(&batch))));
+    /// Nothing more is put in.
+    fn end(&self) {
+        self.lock().ended = true;
+        self.filled.notify_one();
     }
 
-    fn count(&mut self, entries: usize, done: Result<()>) {
-        self.tee.took(entries);
-        if let Err(error) = done {
-            self.report.lost_entries += entries as u64;
-            self.report.first_error.get_or_insert(error);
+    /// All that waits; none at the end.
+    async fn batch(&self) -> Option<Vec<LogEntry>> {
+        loop {
+            {
+                let mut waiting = self.lock();
+                if !waiting.entries.is_empty() {
+                    waiting.bytes = 0;
+                    self.drained.notify_waiters();
+                    return Some(std::mem::take(&mut waiting.entries));
+                }
+                if waiting.ended {
+                    return None;
+                }
+            }
+            self.filled.notified().await;
         }
-    }
-
-    async fn finish(mut self) -> PumpReport {
-        while self.writing.is_some() || !self.pending.is_empty() {
-            self.room().await;
-        }
-        self.report
     }
 }

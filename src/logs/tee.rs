@@ -196,9 +196,18 @@ impl Tee {
         self.lock().closed
     }
 
-    /// The time of an entry that is made now.
+    /// The time of an entry that is made now: later than all before, so that a reader can go on after the last it has.
     pub(crate) fn entry_time(&self) -> i64 {
-        now_ns().max(self.lock().floor_ns)
+        let mut inner = self.lock();
+        let time_ns = now_ns().max(inner.floor_ns);
+        inner.floor_ns = time_ns + 1;
+        time_ns
+    }
+
+    /// Times up to this, which follow one of [`Tee::entry_time`], are taken.
+    pub(crate) fn times_taken(&self, until_ns: i64) {
+        let mut inner = self.lock();
+        inner.floor_ns = inner.floor_ns.max(until_ns);
     }
 
     /// An entry is on its way to the log.

@@ -312,6 +312,7 @@ async fn the_pump_loses_nothing() {
 #[derive(Debug, Default)]
 struct Slow {
     taken: Mutex<usize>,
+    times: Mutex<Vec<i64>>,
     fail: bool,
 }
 
@@ -322,6 +323,8 @@ impl LogSink for Slow {
             return Err(Error::new(crate::ErrorKind::NoSpace, "full"));
         }
         *self.taken.lock().unwrap() += entries.len();
+        let times = entries.iter().map(|entry| entry.time_ns);
+        self.times.lock().unwrap().extend(times);
         Ok(())
     }
 
@@ -338,9 +341,8 @@ async fn pump_lines(sink: Arc<Slow>, overflow: Overflow) -> PumpReport {
         buffer_bytes: 100_000,
         overflow,
     };
-    let report = pump(reader.into(), LogStream::Stdout, sink, Tee::new(), options)
-        .await
-        .unwrap();
+    let streams = vec![(reader.into(), LogStream::Stdout)];
+    let report = pump_all(streams, sink, Tee::new(), options).await.unwrap();
     thread.join().unwrap();
     report
 }
@@ -367,14 +369,34 @@ async fn a_slow_sink_makes_wait_or_loses_what_is_counted() {
 }
 
 #[tokio::test]
+async fn entries_of_all_streams_come_in_the_order_of_their_times_and_none_twice() {
+    let (stdout, mut to_stdout) = std::io::pipe().unwrap();
+    let (stderr, mut to_stderr) = std::io::pipe().unwrap();
+    let writer = std::thread::spawn(move || {
+        for _ in 0..20 {
+            to_stdout.write_all(&b"much\n".repeat(30_000)).unwrap();
+            to_stderr.write_all(b"one\n").unwrap();
+        }
+    });
+    let streams = vec![(stdout.into(), LogStream::Stdout), (stderr.into(), LogStream::Stderr)];
+    let sink = Arc::new(Slow::default());
+    pump_all(streams, sink.clone(), Tee::new(), PumpOptions::default())
+        .await
+        .unwrap();
+    writer.join().unwrap();
+    let times = sink.times.lock().unwrap();
+    assert_eq!(times.len(), 20 * 30_001);
+    assert!(times.is_sorted_by(|one, next| one < next));
+}
+
+#[tokio::test]
 async fn a_prompt_without_a_newline_shows_up() {
     let (_dir, target) = target();
     let driver = LocalDriver::default();
     let (reader, mut writer) = std::io::pipe().unwrap();
     let sink = driver.open(&target).unwrap();
-    let pumping = tokio::spawn(pump(
-        reader.into(),
-        LogStream::Stdout,
+    let pumping = tokio::spawn(pump_all(
+        vec![(reader.into(), LogStream::Stdout)],
         sink,
         Tee::new(),
         PumpOptions::default(),

@@ -14,13 +14,14 @@ use super::json::{self, flag, list, required, stamp, text, text_or_empty};
 use super::pieces::{self, Lines};
 use super::{logs, spec, stats};
 use crate::containers::{
-    AttachOptions, Attached, BoxStream, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec, ContainerState,
-    ContainerSummary, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned, RemoveOptions, Stats,
-    StatsOptions, StopOptions, Top, WaitCondition,
+    AttachOptions, Attached, BoxStream, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec,
+    ContainerState, ContainerSummary, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned,
+    RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::images::ByteStream;
 use crate::logs::{LogEntries, LogQuery};
-use crate::types::{ExitStatus, Filter, Outcome, Signal};
+use crate::types::{Change, ChangeKind, ExitStatus, Filter, ImageId, Outcome, Signal};
 
 /// How often it is looked whether a command has ended: at first, and at most.
 const LOOK: Duration = Duration::from_millis(5);
@@ -58,6 +59,18 @@ fn stopping(ask: Ask, options: StopOptions) -> Ask {
     let whole = |length: Duration| length.as_secs() + u64::from(length.subsec_nanos() > 0);
     ask.with_some("t", options.timeout.map(whole))
         .with_some("signal", options.signal)
+}
+
+/// A line of `changes`. Source: moby, `api/types/container`, `FilesystemChange`.
+fn change(told: &Value) -> Result<Change> {
+    let kind = match told["Kind"].as_u64() {
+        Some(0) => ChangeKind::Modified,
+        Some(1) => ChangeKind::Added,
+        Some(2) => ChangeKind::Deleted,
+        _ => return Err(nonsense("a change of no known kind")),
+    };
+    let path = required::<String>(told, "Path")?.into();
+    Ok(Change { path, kind })
 }
 
 /// The API tells a code alone: 137 may be a signal's or a program's own.
@@ -227,6 +240,39 @@ impl ContainerManager for Containers {
             titles: list(&top, "Titles").unwrap_or_default(),
             processes: rows.collect(),
         })
+    }
+
+    async fn diff(&self, name: &str) -> Result<Vec<Change>> {
+        let told = self.0.json(Ask::get(of(name, "/changes")?)).await?;
+        let changes = told.as_array().into_iter().flatten().map(change);
+        changes.collect()
+    }
+
+    async fn export(&self, name: &str) -> Result<ByteStream> {
+        let answer = self.0.send(Ask::get(of(name, "/export")?)).await?;
+        Ok(pieces::bytes(self.0.clone(), answer))
+    }
+
+    async fn commit(&self, name: &str, options: CommitOptions) -> Result<ImageId> {
+        if name.is_empty() {
+            return Err(Error::not_found(ObjectKind::Container, name));
+        }
+        let mut ask = Ask::post("commit").with("container", name).with("pause", options.pause);
+        if let Some(reference) = &options.name {
+            ask = super::images::named(ask, "repo", "tag", reference);
+        }
+        let said = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        ask = ask.with_some("author", said(&options.author));
+        ask = ask.with_some("comment", said(&options.message));
+        ask = options
+            .changes
+            .iter()
+            .fold(ask, |ask, change| ask.with("changes", change));
+        let config = serde_json::to_value(&options.config)
+            .map_err(|error| Error::internal("a config that is no JSON").with_source(error))?;
+        let client = self.0.clone();
+        let made = client.json(ask.json(&config)).await?;
+        required(&made, "Id")
     }
 
     async fn stats(&self, name: &str, options: StatsOptions) -> Result<BoxStream<Result<Stats>>> {

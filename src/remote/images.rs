@@ -32,7 +32,7 @@ fn of(image: &str, verb: &str) -> Result<String> {
 }
 
 /// Adds a repository and what stands behind its colon or `@`, under two names.
-fn named(ask: Ask, repository: &str, tag: &str, name: &Reference) -> Ask {
+pub(super) fn named(ask: Ask, repository: &str, tag: &str, name: &Reference) -> Ask {
     let behind = name.digest().map(|digest| digest.to_string());
     let behind = behind.or_else(|| name.tag().map(str::to_owned));
     ask.with(repository, name.familiar_repository()).with_some(tag, behind)

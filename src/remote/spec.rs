@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::json::{flag, list, map, nonzero, objects, positive, text};
-use crate::containers::{BindMount, ContainerSpec, Limits, NetworkMode, Seccomp, Tmpfs, Ulimit};
+use crate::containers::{BindMount, ContainerSpec, Limits, NetworkMode, Seccomp, SeccompProfile, Tmpfs, Ulimit};
 use crate::error::{Error, ObjectKind, Result};
 use crate::types::Bytes;
 
@@ -72,6 +72,7 @@ fn host(spec: &ContainerSpec) -> Result<Value> {
         "NetworkMode": network(&spec.network),
         "ReadonlyRootfs": spec.read_only,
         "Init": spec.init,
+        "Privileged": spec.privileged,
         "CapAdd": spec.cap_add,
         "CapDrop": spec.cap_drop,
         "GroupAdd": spec.groups,
@@ -155,6 +156,7 @@ fn security(spec: &ContainerSpec) -> Result<Vec<String>> {
     match &spec.seccomp {
         Seccomp::Default => {}
         Seccomp::Unconfined => options.push("seccomp=unconfined".to_owned()),
+        Seccomp::Profile(profile) => options.push(format!("seccomp={}", profile.text())),
         Seccomp::Custom(_) => {
             let needs =
                 "an engine in this process: Docker's profiles have a form of their own, which OCI's cannot be put into";
@@ -202,6 +204,7 @@ fn take_host(host: &Value, spec: &mut ContainerSpec) {
     spec.network = mode(host["NetworkMode"].as_str().unwrap_or_default());
     spec.read_only = flag(host, "ReadonlyRootfs");
     spec.init = flag(host, "Init");
+    spec.privileged = flag(host, "Privileged");
     spec.cap_add = list(host, "CapAdd").unwrap_or_default();
     spec.cap_drop = list(host, "CapDrop").unwrap_or_default();
     spec.groups = list(host, "GroupAdd").unwrap_or_default();
@@ -221,7 +224,12 @@ fn take_host(host: &Value, spec: &mut ContainerSpec) {
         match option.as_str() {
             "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true" => spec.no_new_privileges = true,
             "seccomp=unconfined" | "seccomp:unconfined" => spec.seccomp = Seccomp::Unconfined,
-            _ => {}
+            other => {
+                let profile = other.strip_prefix("seccomp=").map(SeccompProfile::parse);
+                if let Some(Ok(profile)) = profile {
+                    spec.seccomp = Seccomp::Profile(profile);
+                }
+            }
         }
     }
     let size: Vec<u64> = objects(host, "ConsoleSize").filter_map(Value::as_u64).collect();

@@ -3,6 +3,7 @@
 pub mod caps;
 pub mod cgroups;
 pub mod defaults;
+pub mod devices;
 #[cfg(any(test, feature = "conformance"))]
 pub mod fake;
 pub mod native;
@@ -50,6 +51,8 @@ pub struct Launch {
     pub scratch: Vec<PathBuf>,
     /// Limits are dropped with a warning where the host cannot set them, instead of refused.
     pub best_effort_limits: bool,
+    /// Device nodes work wherever the container makes or finds them; otherwise nothing that it can write to holds one.
+    pub privileged: bool,
 }
 
 /// A started container: its handle, and the caller's ends of its streams.

@@ -16,6 +16,7 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{Mutex as Queue, OwnedMutexGuard};
 
 use crate::error::{Error, Result};
+use crate::sys::blocking::blocking;
 use crate::types::Digest;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -66,8 +67,7 @@ impl Locks {
         let mut pause = FIRST_PAUSE;
         loop {
             let trial = path.clone();
-            let taken = tokio::task::spawn_blocking(move || take(&trial)).await;
-            let taken = taken.map_err(|error| Error::internal("taking a lock did not end").with_source(error))??;
+            let taken = blocking(move || take(&trial)).await?;
             if let Some(file) = taken {
                 return Ok(LockGuard {
                     path,

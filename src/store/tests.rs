@@ -369,7 +369,9 @@ fn d7_a_name_stands_for_the_platforms_of_one_index() {
     let (first, second) = (on("linux/mips", "first"), on(&host, "second"));
     let app = name("app:1");
     for (image, platform) in [(&first, "linux/mips"), (&second, host.as_str())] {
-        store.put_image_as(image, &[(app.clone(), sign(platform, "index"))]).unwrap();
+        store
+            .put_image_as(image, &[(app.clone(), sign(platform, "index"))])
+            .unwrap();
     }
     let ids = |name: &Reference| -> Vec<_> {
         let all = store.images_by_name(name).unwrap();
@@ -390,7 +392,10 @@ fn d7_a_name_stands_for_the_platforms_of_one_index() {
     assert_eq!(freed, [index.clone()]);
     assert_eq!(ids(&app), [newer.id]);
     // One platform goes, then the other, then the index.
-    assert_eq!(store.untag_from(&copy, Some(&first.id)).unwrap(), (Outcome::Done, Vec::new()));
+    assert_eq!(
+        store.untag_from(&copy, Some(&first.id)).unwrap(),
+        (Outcome::Done, Vec::new())
+    );
     assert_eq!(ids(&copy), [second.id]);
     let freed = store.delete_image(&second.id).unwrap();
     assert!(freed.contains(&index) && ids(&copy).is_empty());
@@ -404,7 +409,8 @@ fn names_of_the_first_version_are_taken_over() {
     let record = image("old");
     let old = rusqlite::Connection::open(root.store_db()).unwrap();
     old.pragma_update(None, "journal_mode", "wal").unwrap();
-    old.execute_batch(include_str!("db/migrations/store/0001_init.sql")).unwrap();
+    old.execute_batch(include_str!("db/migrations/store/0001_init.sql"))
+        .unwrap();
     old.pragma_update(None, "user_version", 1).unwrap();
     let body = serde_json::to_string(&record).unwrap();
     let id = record.id.to_string();

@@ -6,6 +6,8 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use tokio::sync::oneshot;
+
 use crate::error::{Error, Result};
 
 thread_local! {
@@ -58,8 +60,17 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
         let _back = Back(MAY_BLOCK.replace(false));
         return work();
     }
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Error::internal("a worker of the blocking pool ended early").with_source(error))?
+    let (answer, answered) = oneshot::channel();
+    on_pool(Box::new(move || {
+        let _ = answer.send(work());
+    }));
+    let ended = |error| Error::internal("a worker of the blocking pool ended early").with_source(error);
+    answered.await.map_err(ended)?
+}
+
+/// Work of one type only: what tokio makes of each type that it spawns is five kilobytes of code.
+fn on_pool(work: Box<dyn FnOnce() + Send>) {
+    tokio::task::spawn_blocking(work);
 }
 
 /// Polls a future once, on a thread of the pool: what it blocks for it does here, up to the first time that it has to wait.

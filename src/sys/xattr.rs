@@ -67,6 +67,16 @@ pub(crate) fn list_link(path: &Path) -> io::Result<Vec<CString>> {
     Ok(split(names))
 }
 
+/// The names of an open file's attributes.
+pub(crate) fn list(fd: impl AsFd) -> io::Result<Vec<CString>> {
+    let fd = fd.as_fd().as_raw_fd();
+    let names = read(|buffer| {
+        // SAFETY: pointer and length describe one live, writable slice.
+        unsafe { libc::flistxattr(fd, buffer.as_mut_ptr().cast(), buffer.len()) }
+    })?;
+    Ok(split(names))
+}
+
 /// Calls with a small buffer, and once more with the largest if that was not enough.
 fn read(call: impl Fn(&mut [u8]) -> isize) -> io::Result<Option<Vec<u8>>> {
     for size in [1024, MAX] {

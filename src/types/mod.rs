@@ -1,6 +1,7 @@
 //! Plain values that every piece agrees on: ids, digests, references, platforms, sizes, mounts. No I/O.
 
 mod bytes;
+mod change;
 mod descriptor;
 mod digest;
 mod exit;
@@ -15,6 +16,7 @@ mod reference;
 mod signal;
 
 pub use self::bytes::Bytes;
+pub use self::change::{Change, ChangeKind};
 pub use self::descriptor::{Descriptor, LayerRef, MediaType};
 pub use self::digest::{ChainId, DiffId, Digest, Hasher};
 pub use self::exit::ExitStatus;

@@ -2,12 +2,12 @@
 # What the docker CLI lets its user see: one step after the other, each with its exit code and its output, ids and times
 # made alike, so that the transcripts of two servers can be compared.
 #
-#   tests/clients/cli.sh DOCKER HOST IMAGE SCRATCH
+#   tests/clients/cli.sh DOCKER HOST IMAGE SCRATCH OTHER
 #
 # DOCKER is the client's program, HOST the server (unix:///…), IMAGE the name of a busybox image in a registry that the
-# server can pull from and push to, SCRATCH a directory of the caller's.
+# server can pull from and push to, SCRATCH a directory of the caller's, OTHER another server that takes images over.
 set -u
-DOCKER=$1 HOST=$2 IMAGE=$3 SCRATCH=$4
+DOCKER=$1 HOST=$2 IMAGE=$3 SCRATCH=$4 OTHER=$5
 REPOSITORY=${IMAGE%:*}
 export DOCKER_CONFIG=$SCRATCH/config DOCKER_CLI_HINTS=false
 mkdir -p "$DOCKER_CONFIG"
@@ -173,6 +173,31 @@ step "logs -f" sh_ "$DD id=\$(docker run -d --network none $IMAGE sh -c 'for i i
 step "attach" sh_ "$DD id=\$(docker run -d --network none $IMAGE sh -c 'sleep 1; echo late; exit 6'); docker attach \$id; echo \$?; docker rm \$id >/dev/null"
 step "many at once" sh_ "$DD for i in 1 2 3 4 5 6 7 8; do docker run --rm --network none $IMAGE echo \$i & done | sort; wait"
 step "container prune" sh_ "$DD docker run --network none --name old $IMAGE true; docker container prune -f --filter label=none; docker container prune -f | grep -c 'Deleted\\|Total'; docker ps -aq"
+
+### what a container changed
+d run --network none --name changed -e KEY=value -w /tmp "$IMAGE" sh -c 'echo new > /etc/new; echo changed >> /etc/passwd; rm /etc/group
+    rm -r /root; mkdir -p /d/e/f; echo deep > /d/e/f/g; ln -s new /etc/link; mkfifo /d/fifo; chmod 700 /tmp; ln /etc/new /d/second
+    chown 12:34 /d/e; chmod 4711 /d/e' >/dev/null 2>&1
+unordered "diff" d diff changed
+step "diff of nothing" d diff nothere
+step "diff of what was only created" sh_ "$DD id=\$(docker create --network none $IMAGE); docker diff \$id; docker rm \$id >/dev/null"
+step "export" sh_ "$DD docker export changed | tar -tv --numeric-owner | sed -E 's/ +/ /g' | cut -d' ' -f1,2,6- | grep -E ' (d/|etc/(new|link|group|passwd)|root|tmp)' | grep -v ' etc/passwd-' | sort -k3"
+step "export into a file" sh_ "$DD docker export -o $SCRATCH/exported.tar changed && tar -xOf $SCRATCH/exported.tar d/e/f/g"
+step "export of nothing" d export -o "$SCRATCH/none.tar" nothere
+step "commit" d commit -a 'Ann <ann@example.org>' -m 'a remark' -c 'ENV MORE=1' -c 'CMD ["cat","/d/e/f/g"]' changed changed:1
+step "the committed image" d inspect --format '{{.Author}}|{{.Comment}}|{{json .Config.Cmd}}|{{json .Config.Env}}|{{.Config.WorkingDir}}|{{json .Config.Entrypoint}}|{{len .RootFS.Layers}}' changed:1
+step "history of the committed image" d history --no-trunc --format '{{.CreatedBy}}|{{.Comment}}' changed:1
+step "the committed image runs" b changed:1
+step "what is in it" b changed:1 sh -c 'ls -ldn /d/e /d/fifo /etc/link | cut -c1-10; stat -c "%a %u %g %h %n" /d/e /d/second /etc/new; ls /etc/group /root; tail -n 1 /etc/passwd'
+step "import of the export" sh_ "$DD docker import -c 'CMD [\"cat\",\"/etc/new\"]' $SCRATCH/exported.tar flat:1 >/dev/null && docker run --rm --network none flat:1"
+step "the other engine runs it" sh_ "$DD docker save -o $SCRATCH/committed.tar changed:1 && $DOCKER --host $OTHER load -q -i $SCRATCH/committed.tar && $DOCKER --host $OTHER run --rm --network none changed:1; $DOCKER --host $OTHER rmi changed:1 >/dev/null"
+step "commit of nothing" d commit nothere
+step "commit with a change that is none" d commit -c 'RUN make' changed
+step "commit with a name that is none" d commit changed UPPER:case
+step "commit of a container that runs" sh_ "$DD id=\$(docker run -d --network none $IMAGE sh -c 'echo x > /x; sleep 60'); sleep 0.5; docker commit \$id running:1; docker inspect --format '{{.State.Status}}' \$id; docker run --rm --network none running:1 cat /x; docker rm -f \$id >/dev/null; docker rmi running:1 >/dev/null"
+step "commit without a name" sh_ "$DD id=\$(docker commit changed); docker inspect --format '{{json .RepoTags}}' \$id; docker rmi \$id | grep -c Deleted"
+step "events of it" sh_ "$DD since=\$(date +%s.%N); docker export -o $SCRATCH/again.tar changed; docker commit -m said changed changed:2 >/dev/null; sleep 1; docker events --since \$since --until \$(date +%s.%N) --filter type=container --filter container=changed --format '{{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.comment}} {{.Actor.Attributes.imageRef}}'"
+step "rm of it" sh_ "$DD docker rm changed && docker rmi changed:1 changed:2 flat:1 >/dev/null"
 
 ### events
 step "events" sh_ "$DD since=\$(date +%s.%N); docker run --rm --network none --name ev $IMAGE true; sleep 1; docker events --since \$since --until \$(date +%s.%N) --filter type=container --format '{{.Action}} {{.Actor.Attributes.name}}'"

@@ -19,6 +19,8 @@ tests! { "api":
         b6_a_wait_answers_before_the_container_starts,
         p38_a_container_that_cannot_start_is_removed_if_it_was_to_be,
         p38_a_start_that_failed_is_told_as_docker_tells_it,
+        h2_a_user_that_the_image_has_not_is_refused_at_create,
+        h10_h11_privileged_containers_and_profiles,
     ]
 }
 
@@ -62,10 +64,11 @@ impl Served {
     }
 
     async fn create_with(&self, more: &str, auto_remove: bool) -> Result<String, Stop> {
-        let body = format!(
-            r#"{{"Image": "{}", {more}, "HostConfig": {{"NetworkMode": "none", "AutoRemove": {auto_remove}}}}}"#,
-            self.world.image.id()
-        );
+        let mut body: serde_json::Value = serde_json::from_str(&format!("{{{more}}}"))?;
+        body["Image"] = self.world.image.id().to_string().into();
+        body["HostConfig"]["NetworkMode"] = "none".into();
+        body["HostConfig"]["AutoRemove"] = auto_remove.into();
+        let body = body.to_string();
         let answer = ask(&self.path, "POST", "/v1.44/containers/create", &body).await?;
         match answer
             .split_once("\"Id\":\"")
@@ -175,7 +178,8 @@ async fn p38_a_start_that_failed_is_told_as_docker_tells_it() -> Check {
         (r#""Cmd": ["/nope"]"#, "HTTP/1.1 400 ", "/nope", 127),
         (r#""Cmd": ["/etc"]"#, "HTTP/1.1 400 ", "/etc", 126),
         (
-            r#""Cmd": ["true"], "User": "nosuch""#,
+            // A file of the host over the image's; without it, create says so.
+            r#""Cmd": ["true"], "User": "nosuch", "HostConfig": {"Binds": ["/etc/os-release:/etc/passwd:ro"]}"#,
             "HTTP/1.1 500 ",
             "unable to find user nosuch: no matching entries in passwd file",
             128,
@@ -194,5 +198,79 @@ async fn p38_a_start_that_failed_is_told_as_docker_tells_it() -> Check {
         let removed = ask(&served.path, "DELETE", &format!("/containers/{id}"), "").await?;
         expect(&removed, "HTTP/1.1 204 ")?;
     }
+    served.end().await
+}
+
+async fn h2_a_user_that_the_image_has_not_is_refused_at_create() -> Check {
+    let served = Served::new().await?;
+    let body = format!(r#"{{"Image": "{}", "User": "nosuch"}}"#, served.world.image.id());
+    let refused = ask(&served.path, "POST", "/v1.44/containers/create", &body).await?;
+    expect(&refused, "HTTP/1.1 500 ")?;
+    assert!(
+        refused.contains("unable to find user nosuch: no matching entries in passwd file"),
+        "{refused}"
+    );
+    served.end().await
+}
+
+/// What a container of these options says, and how it is inspected.
+async fn shown(served: &Served, host: &str, script: &str) -> Result<(String, String), Stop> {
+    let more = format!(
+        r#""Cmd": ["sh", "-c", {}], "HostConfig": {host}"#,
+        serde_json::json!(script)
+    );
+    let id = served.create_with(&more, false).await?;
+    expect(
+        &ask(&served.path, "POST", &format!("/containers/{id}/start"), "").await?,
+        "HTTP/1.1 204 ",
+    )?;
+    ask(&served.path, "POST", &format!("/containers/{id}/wait"), "").await?;
+    let logs = ask(
+        &served.path,
+        "GET",
+        &format!("/containers/{id}/logs?stdout=1&stderr=1"),
+        "",
+    )
+    .await?;
+    let inspected = ask(&served.path, "GET", &format!("/v1.44/containers/{id}/json"), "").await?;
+    expect(
+        &ask(&served.path, "DELETE", &format!("/containers/{id}"), "").await?,
+        "HTTP/1.1 204 ",
+    )?;
+    Ok((logs, inspected))
+}
+
+async fn h10_h11_privileged_containers_and_profiles() -> Check {
+    let served = Served::new().await?;
+    let (logs, inspected) = shown(
+        &served,
+        r#"{"Privileged": true}"#,
+        "mount -t tmpfs none /home && echo mounted",
+    )
+    .await?;
+    assert!(logs.contains("mounted"), "{logs}");
+    for part in [
+        r#""Privileged":true"#,
+        r#""SecurityOpt":["label=disable"]"#,
+        r#""MaskedPaths":null"#,
+    ] {
+        assert!(inspected.contains(part), "{part}: {inspected}");
+    }
+    let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":28}]}"#;
+    let options = serde_json::json!({"SecurityOpt": [format!("seccomp={profile}"), "no-new-privileges:true"]});
+    let (logs, inspected) = shown(
+        &served,
+        &options.to_string(),
+        "mkdir /tmp/x; grep NoNewPrivs /proc/self/status",
+    )
+    .await?;
+    assert!(
+        logs.contains("No space left") && logs.contains("NoNewPrivs:\t1"),
+        "{logs}"
+    );
+    assert!(
+        inspected.contains("SCMP_ACT_ERRNO") && inspected.contains("no-new-privileges"),
+        "{inspected}"
+    );
     served.end().await
 }

@@ -143,14 +143,27 @@ async fn c13_layouts_and_archives_are_destinations() -> Check {
     let whole = image::shared()?.total_bytes()?;
     for expected in [(whole, 0), (0, whole)] {
         let (events, hear) = heard();
-        let pushed = world.engine.push("out/busybox:1").to(format!("oci:{layout}")).progress(hear).await?;
+        let pushed = world
+            .engine
+            .push("out/busybox:1")
+            .to(format!("oci:{layout}"))
+            .progress(hear)
+            .await?;
         assert_eq!(pushed.manifest.digest.to_string(), image::shared()?.manifest);
         assert_eq!(added_up(&events), expected);
     }
-    world.engine.push("out/busybox:1").to(format!("oci:{layout}:other")).await?;
+    world
+        .engine
+        .push("out/busybox:1")
+        .to(format!("oci:{layout}:other"))
+        .await?;
     let written = fs::read_dir(&layout)?.count();
     assert_eq!(written, 3, "blobs, index and oci-layout alone");
-    world.engine.push("out/busybox:1").to(format!("docker-archive:{archive}:in/archive:2")).await?;
+    world
+        .engine
+        .push("out/busybox:1")
+        .to(format!("docker-archive:{archive}:in/archive:2"))
+        .await?;
     assert_eq!(fs::read_dir(dir.path())?.count(), 2, "nothing half-written is left");
     let (fresh, _root) = engine().await?;
     // The name that it had came along; and the name that it was given.
@@ -162,7 +175,11 @@ async fn c13_layouts_and_archives_are_destinations() -> Check {
     runs(&fresh, "in/archive:2").await?;
     command("skopeo", &["inspect", "--raw", &format!("oci:{layout}:other")])?;
     command("skopeo", &["inspect", &format!("docker-archive:{archive}")])?;
-    let error = world.engine.push("nobody:1").to(format!("docker-archive:{archive}")).await;
+    let error = world
+        .engine
+        .push("nobody:1")
+        .to(format!("docker-archive:{archive}"))
+        .await;
     assert!(error.is_err_and(|error| error.is_not_found()));
     Ok(())
 }

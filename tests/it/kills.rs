@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use longshore::containers::CommitOptions;
 use longshore::images::RemoveImageOptions;
 use longshore::types::{Filter, Outcome};
 use longshore::{ContainerSpec, Engine};
@@ -30,6 +31,7 @@ tests! { "kills":
         e9_kills_during_creates_leave_nothing,
         e9_kills_during_starts_leave_nothing,
         e9_kills_during_removals_leave_nothing,
+        d4_kills_during_commits_leave_complete_images,
         e9_a_blob_that_is_not_what_its_name_says_is_found,
     ]
 }
@@ -56,6 +58,9 @@ pub const ROLES: &[(&str, Role)] = &[
     }),
     ("start-forever", |arguments| {
         block_on(role(start_forever(&arguments[0])))
+    }),
+    ("commit-forever", |arguments| {
+        block_on(role(commit_forever(&arguments[0])))
     }),
     ("remove-forever", |arguments| {
         block_on(role(remove_forever(&arguments[0])))
@@ -151,6 +156,27 @@ async fn start_forever(root: &str) -> longshore::Result<()> {
     loop {
         engine.create(sleeper()).await?.start().await?;
     }
+}
+
+async fn commit_forever(root: &str) -> longshore::Result<()> {
+    let engine = Engine::open(root).await?;
+    let spec = ContainerSpec::image("busybox").command(["sh", "-c", "dd if=/dev/zero of=/x bs=64k count=16; sleep 60"]);
+    let container = engine.run(spec).await?;
+    let pause = container.pause().await.is_ok();
+    if pause {
+        container.unpause().await?;
+    }
+    println!("open");
+    for number in 0.. {
+        let options = CommitOptions::new()
+            .pause(pause)
+            .change(format!("LABEL number={number}"));
+        let image = container.commit(options.name("committed".parse()?)).await?;
+        if number % 2 == 0 {
+            image.remove(RemoveImageOptions::default().force(true)).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn remove_forever(root: &str) -> longshore::Result<()> {
@@ -279,7 +305,11 @@ fn whole_and_kept(root: &Path, kept: &[String]) -> Check {
             // Saving reads and checks every blob.
             let saved: Result<Vec<Bytes>, _> = engine.save([id.as_str()]).await?.try_collect().await;
             saved?;
-            assert_eq!(engine.images().restore(&id).await?, Outcome::Already, "{id} lost a layer");
+            assert_eq!(
+                engine.images().restore(&id).await?,
+                Outcome::Already,
+                "{id} lost a layer"
+            );
         }
         for name in kept {
             engine.image(name.as_str()).await?;
@@ -290,14 +320,18 @@ fn whole_and_kept(root: &Path, kept: &[String]) -> Check {
 
 fn d6_kills_of_four_at_once_lose_nothing_that_was_reported() -> Check {
     let dir = scratch::fresh("four");
-    let [one, two, three, four] = ["one ", "two ", "three ", "four "]
-        .map(|text| small(&dir.path().join(text.trim()), text));
+    let [one, two, three, four] =
+        ["one ", "two ", "three ", "four "].map(|text| small(&dir.path().join(text.trim()), text));
     let (one, two, three, four) = (one?, two?, three?, four?);
     let registry = Registry::with(Options::default(), &[(&one, "kept", "1"), (&two, "other", "1")])?;
     let archive = dir.path().join("archive.tar");
     archive_of(&three, &archive)?;
     let root = TempRoot::new();
-    let (kept, other, push_from) = (registry.reference("kept:1"), registry.reference("other:1"), source(&one));
+    let (kept, other, push_from) = (
+        registry.reference("kept:1"),
+        registry.reference("other:1"),
+        source(&one),
+    );
     let (addr, passing) = (registry.addr.to_string(), source(&four));
     let (place, archive) = (root.path().display().to_string(), archive.display().to_string());
     let roles: [(&str, Vec<&str>); 4] = [
@@ -374,6 +408,38 @@ fn e9_kills_during_removals_leave_nothing() -> Check {
         Duration::from_millis(60),
         0x5eed_0013,
     )
+}
+
+/// Whatever is listed runs; nothing else is left.
+fn d4_kills_during_commits_leave_complete_images() -> Check {
+    let root = filled_root()?;
+    let span = Duration::from_millis(120);
+    kill_again_and_again(root.path(), "commit-forever", &[], span, 0x5eed_0014)?;
+    block_on(async {
+        let engine = Engine::open(root.path()).await?;
+        for image in engine.images().list(Default::default()).await? {
+            let spec = ContainerSpec::image(image.id.to_string()).command(["true"]);
+            let output = engine.run(spec).output().await?;
+            assert!(output.status.success(), "{}: {}", image.id, output.status);
+            image_goes(&engine, &image.id.to_string()).await?;
+        }
+        engine.reconcile().await?;
+        assert!(engine.audit().await?.is_clean());
+        assert_eq!(
+            fs::read_dir(root.path().join("content/blobs/sha256"))?.count(),
+            0,
+            "blobs of no image"
+        );
+        Ok(())
+    })
+}
+
+async fn image_goes(engine: &Engine, id: &str) -> Check {
+    engine
+        .images()
+        .remove(id, RemoveImageOptions::default().force(true))
+        .await?;
+    Ok(())
 }
 
 /// The check above is worth something: it finds a blob that lost a byte.

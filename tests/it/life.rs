@@ -25,6 +25,7 @@ tests! { "life":
         g2_a_waiter_misses_nothing,
         g2_a_kill_for_memory_is_told_with_its_signal,
         g5_followed_logs_are_what_was_written,
+        g5_a_reader_goes_on_with_another_engine,
         g5_logs_by_stream_tail_and_time,
         h4_stop_sends_the_containers_signal,
         h4_stop_sends_the_images_signal_and_kills_after_the_timeout,
@@ -210,6 +211,50 @@ async fn read_logs(container: &Container, query: LogQuery) -> Result<Vec<u8>, St
         bytes.extend_from_slice(&entry?.bytes);
     }
     Ok(bytes)
+}
+
+/// So many lines that the log is rotated while it is read.
+async fn g5_a_reader_goes_on_with_another_engine() -> Check {
+    const LINES: usize = 1_500_000;
+    let world = World::new().await?;
+    let container = world
+        .started(world.script(&format!("seq {LINES}; echo end >&2")))
+        .await?;
+    let id = container.id().to_string();
+    let mut query = LogQuery {
+        follow: true,
+        ..LogQuery::default()
+    };
+    let (mut read, mut ended, mut readers) = (Vec::new(), false, 0);
+    while !ended {
+        let reader = longshore::Engine::open(world.root.path()).await?;
+        let mut entries = reader.container(&id).await?.logs(query.clone()).await?;
+        readers += 1;
+        // Each has a part, the last one whatever there is.
+        let share = if readers < 5 { LINES / 5 } else { usize::MAX };
+        for _ in 0..share {
+            let Some(entry) = entries.next().await else {
+                ended = true;
+                break;
+            };
+            let entry = entry?;
+            assert!(query.since_ns.is_none_or(|since| entry.time_ns >= since));
+            query.since_ns = Some(entry.time_ns + 1);
+            if entry.stream == LogStream::Stdout {
+                read.extend_from_slice(&entry.bytes);
+            }
+        }
+    }
+    assert_eq!(readers, 5);
+    let expected = (1..=LINES).map(|line| format!("{line}\n")).collect::<String>();
+    assert!(
+        read == expected.as_bytes(),
+        "{} bytes of {}",
+        read.len(),
+        expected.len()
+    );
+    container.remove(FORCE).await?;
+    Ok(())
 }
 
 async fn g5_logs_by_stream_tail_and_time() -> Check {

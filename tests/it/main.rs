@@ -15,6 +15,7 @@ mod cancel;
 mod cancel_more;
 mod daemon;
 mod doctor;
+mod differences;
 mod exec;
 mod faults;
 mod fixtures;
@@ -35,6 +36,7 @@ mod remote;
 mod resume;
 mod rows;
 mod same;
+mod squash;
 mod storage;
 mod support;
 mod system;
@@ -52,10 +54,12 @@ const GROUPS: &[frame::Group] = &[
     places::TESTS,
     userns::TESTS,
     process::TESTS,
+    squash::TESTS,
     life::TESTS,
     idle::TESTS,
     exec::TESTS,
     verbs::TESTS,
+    differences::TESTS,
     pull::TESTS,
     images::TESTS,
     faults::TESTS,
@@ -72,6 +76,22 @@ const GROUPS: &[frame::Group] = &[
     remote::TESTS,
     hostile::TESTS,
     storage::TESTS,
+    trouble::TESTS,
+];
+
+/// Those that are run a second time, on a root which they share with others.
+const SHARING: &[frame::Group] = &[
+    host::TESTS,
+    userns::TESTS,
+    process::TESTS,
+    life::TESTS,
+    idle::TESTS,
+    exec::TESTS,
+    verbs::TESTS,
+    images::TESTS,
+    system::TESTS,
+    api::TESTS,
+    remote::TESTS,
     trouble::TESTS,
 ];
 
@@ -98,12 +118,8 @@ fn main() {
     let _ = support::image::shared();
     faults::warm_up();
     let company = support::company::start(faults::fill).expect("company");
-    // With company, those that need no root of their own; else all.
-    let groups = if company.is_some() {
-        &[process::TESTS, life::TESTS][..]
-    } else {
-        GROUPS
-    };
+    // With company, those with tests that need no root of their own; else all.
+    let groups = if company.is_some() { SHARING } else { GROUPS };
     let conclusion = libtest_mimic::run(&Arguments::from_args(), frame::trials(groups));
     if let Some(company) = company
         && let Err(stop) = company.finish(faults::no_container_left)

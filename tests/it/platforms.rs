@@ -47,11 +47,7 @@ impl Two {
             image::write_layout_for(&dir.path().join(name), architecture, &[files], &config)
         };
         let (host, other) = (of("host", image::architecture())?, of("other", OTHER)?);
-        Ok(Self {
-            _dir: dir,
-            host,
-            other,
-        })
+        Ok(Self { _dir: dir, host, other })
     }
 
     fn index(&self) -> String {
@@ -118,7 +114,11 @@ async fn d7_the_second_platform_comes_without_the_first() -> Check {
     assert_ne!(first.id(), second.id());
     let listed = engine.list_images(Filter::new().with("reference", &name)).await?;
     assert_eq!(listed.len(), 2);
-    assert!(listed.iter().all(|line| line.tags.len() == 1 && line.digests.len() == 1));
+    assert!(
+        listed
+            .iter()
+            .all(|line| line.tags.len() == 1 && line.digests.len() == 1)
+    );
     let variants = engine.images().variants(&name).await?;
     assert_eq!((variants[0].id, variants[1].id), (*first.id(), *second.id()));
     assert_eq!(engine.images().inspect(&name).await?.id, *first.id());
@@ -143,11 +143,22 @@ async fn d7_a_platform_is_removed_alone() -> Check {
     engine.pull(&name).await?;
     let second = engine.pull(&name).platform(other()?).await?;
     let wrong = RemoveImageOptions::default().platform("linux/riscv64".parse()?);
-    let error = engine.images().remove(&name, wrong).await.expect_err("no such platform");
-    assert!(error.is_not_found() && error.report().contains(OTHER), "{}", error.report());
+    let error = engine
+        .images()
+        .remove(&name, wrong)
+        .await
+        .expect_err("no such platform");
+    assert!(
+        error.is_not_found() && error.report().contains(OTHER),
+        "{}",
+        error.report()
+    );
     let only = RemoveImageOptions::default().platform(other()?);
     let removed = engine.images().remove(&name, only).await?;
-    assert!(removed.contains(&longshore::images::Removed::Deleted(*second.id())), "{removed:?}");
+    assert!(
+        removed.contains(&longshore::images::Removed::Deleted(*second.id())),
+        "{removed:?}"
+    );
     assert!(second.inspect().await.is_err());
     assert_eq!(says(&engine, &name, None).await?, "host");
     // What is left goes with the name, the index too.
@@ -220,7 +231,10 @@ async fn d8_an_index_of_two_tags_is_pushed() -> Check {
             .platform(format!("linux/{OTHER}/v2").parse()?)
             .annotation("org.example.of", "the other"),
     ];
-    let again = engine.images().make_index(IndexRequest::new(name.clone(), entries)).await?;
+    let again = engine
+        .images()
+        .make_index(IndexRequest::new(name.clone(), entries))
+        .await?;
     assert_ne!(made.digest, again.digest);
     let pushed = engine.push(name.to_string()).await?;
     assert_eq!(pushed.manifest.digest, again.digest);
@@ -228,13 +242,23 @@ async fn d8_an_index_of_two_tags_is_pushed() -> Check {
     fresh.pull(name.to_string()).await?;
     let document = fresh.images().document(&name.to_string()).await?;
     assert_eq!(document.descriptor.digest, again.digest);
-    let digests: Vec<_> = document.manifests.iter().map(|entry| entry.descriptor.digest.to_string()).collect();
+    let digests: Vec<_> = document
+        .manifests
+        .iter()
+        .map(|entry| entry.descriptor.digest.to_string())
+        .collect();
     assert_eq!(digests, [two.host.manifest.clone(), two.other.manifest.clone()]);
-    assert_eq!(document.manifests[1].descriptor.annotations["org.example.of"], "the other");
+    assert_eq!(
+        document.manifests[1].descriptor.annotations["org.example.of"],
+        "the other"
+    );
     assert!(document.manifests[0].image.is_some() && document.manifests[1].image.is_none());
     assert_eq!(says(&fresh, &name.to_string(), None).await?, "host");
     // The index goes, its images stay under the names that they had.
-    engine.images().remove(&name.to_string(), RemoveImageOptions::default()).await?;
+    engine
+        .images()
+        .remove(&name.to_string(), RemoveImageOptions::default())
+        .await?;
     assert_eq!(says(&engine, "app:host", None).await?, "host");
     assert_eq!(engine.list_images(Filter::new()).await?.len(), 2);
     Ok(())

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use longshore::{
-    Bytes, ContainerSpec, ContainerState, ErrorKind, NetworkMode, ObjectKind, Seccomp, Tmpfs, WaitCondition,
+    Bytes, ContainerSpec, ContainerState, ErrorKind, ExecSpec, NetworkMode, ObjectKind, Seccomp, SeccompProfile, Tmpfs,
+    WaitCondition,
 };
 use serde_json::json;
 
@@ -22,12 +23,16 @@ tests! { "process":
         h1_host_and_domain_names,
         h2_users_and_groups_are_looked_up_in_the_image,
         h2_an_unknown_user_or_group_is_named,
+        h2_an_unknown_user_is_refused_at_create,
         h2_an_unknown_user_is_refused_at_start_as_with_docker,
         g4_a_start_that_failed_has_docker_s_exit_code,
         h4_init_reaps_orphans,
         h6_ulimits,
         h10_capabilities,
+        h10_privileged_containers,
+        h10_devices_of_a_privileged_container,
         h11_seccomp,
+        h11_a_profile_in_docker_s_form,
         h11_the_default_profile_denies_keyrings_and_lets_programs_work,
         h13_a_read_only_root,
         h13_tmpfs_and_shm_have_their_size,
@@ -40,7 +45,6 @@ tests! { "process":
         a_signal_is_told_from_a_code,
         what_cannot_be_executed_says_why,
         k4_the_ids_of_a_range,
-        k3_a_single_id_is_squashed_and_says_so,
     ]
 }
 
@@ -135,23 +139,32 @@ async fn h1_host_and_domain_names() -> Check {
 
 async fn h2_users_and_groups_are_looked_up_in_the_image() -> Check {
     let world = World::new().await?;
-    if world.ownership().await? == "squashed" {
-        return skip("there is one id only");
-    }
+    let single = world.ownership().await? == "squashed";
     let id = |user: &str| world.says(world.script("id -u; id -g; id -G; echo $HOME").user(user));
-    assert_eq!(id("app").await?, "1234\n1234\n1234 2345\n/home");
+    // One id has one group: those that the image's file lists beside it cannot be had.
+    let groups = if single { "1234" } else { "1234 2345" };
+    assert_eq!(id("app").await?, format!("1234\n1234\n{groups}\n/home"));
     assert_eq!(
         id("1234:2345").await?.lines().take(2).collect::<Vec<_>>(),
         ["1234", "2345"]
     );
     assert_eq!(id("77").await?.lines().take(2).collect::<Vec<_>>(), ["77", "0"]);
     let added = world
-        .says(world.script("id -G").user("app").group("77").group("root"))
-        .await?;
-    assert_eq!(
-        added.split(' ').collect::<BTreeSet<_>>(),
-        BTreeSet::from(["1234", "77", "0", "2345"])
-    );
+        .engine
+        .run(world.script("id -G").user("app").group("77").group("root"))
+        .output()
+        .await;
+    if single {
+        let error = added.expect_err("groups that were asked for");
+        assert!(error.is_unsupported(), "{}", error.report());
+        let error = world.output(world.script("id").user("0:77")).await;
+        assert!(error.is_err(), "root of another group");
+    } else {
+        assert_eq!(
+            text(&added?.stdout).split(' ').collect::<BTreeSet<_>>(),
+            BTreeSet::from(["1234", "77", "0", "2345"])
+        );
+    }
     let unknown = world
         .engine
         .run(world.script("id").user("nobody-here"))
@@ -166,13 +179,37 @@ async fn h2_users_and_groups_are_looked_up_in_the_image() -> Check {
     Ok(())
 }
 
-/// Who is known is in files of the container, which may still change between its creation and its start.
+/// An image's files are looked at when a container of it is made.
+async fn h2_an_unknown_user_is_refused_at_create() -> Check {
+    let world = World::new().await?;
+    let create = |spec: ContainerSpec| world.engine.create(spec);
+    for (spec, name) in [
+        (world.spec().user("no-such-user"), "no-such-user"),
+        (world.spec().user("app:no-such-group"), "app:no-such-group"),
+        (world.spec().group("no-such-group"), "no-such-group"),
+    ] {
+        let error = create(spec).await.expect_err("there is no such user");
+        assert_eq!(error.kind(), &ErrorKind::NotFound, "{}", error.report());
+        assert_eq!(error.object(), Some((ObjectKind::User, name)));
+    }
+    assert!(
+        world.containers().await?.is_empty(),
+        "nothing is left of what was refused"
+    );
+    for known in ["app", "app:extra", "4242:4243"] {
+        create(world.spec().user(known)).await?.remove(FORCE).await?;
+    }
+    Ok(())
+}
+
+/// Other files may be shown over the image's, and then the start says who is known.
 async fn h2_an_unknown_user_is_refused_at_start_as_with_docker() -> Check {
     let world = World::new().await?;
-    let container = world
-        .engine
-        .create(world.spec().command(["true"]).user("no-such-user"))
-        .await?;
+    let dir = scratch::fresh("passwd");
+    let file = dir.path().join("passwd");
+    fs::write(&file, "root:x:0:0::/:/bin/sh\n")?;
+    let spec = world.spec().command(["true"]).user("no-such-user");
+    let container = world.engine.create(spec.bind_read_only(&file, "/etc/passwd")).await?;
     let error = container.start().await.expect_err("there is no such user");
     assert_eq!(error.kind(), &ErrorKind::NotFound, "{}", error.report());
     assert_eq!(error.object(), Some((ObjectKind::User, "no-such-user")));
@@ -309,7 +346,13 @@ async fn h11_seccomp() -> Check {
     let world = World::new().await?;
     let mode = || world.script("grep Seccomp: /proc/self/status | tail -c 2");
     assert_eq!(world.says(mode()).await?, "2");
-    assert_eq!(world.says(mode().seccomp(Seccomp::Unconfined)).await?, "0");
+    // With one mapped id there is a filter still, which denies nothing.
+    let none = if world.ownership().await? == "squashed" {
+        "2"
+    } else {
+        "0"
+    };
+    assert_eq!(world.says(mode().seccomp(Seccomp::Unconfined)).await?, none);
     let denied = world.output(world.script("unshare -U true")).await?;
     assert!(
         !denied.status.success() && text(&denied.stderr).contains("not permitted"),
@@ -322,6 +365,117 @@ async fn h11_seccomp() -> Check {
     let custom = Seccomp::Custom(Box::new(serde_json::from_value(profile)?));
     let refused = world.output(world.script("mkdir /tmp/x").seccomp(custom)).await?;
     assert!(text(&refused.stderr).contains("No space left"), "{refused:?}");
+    Ok(())
+}
+
+/// Docker's form, whose conditions depend on the container; a command in it has the same.
+async fn h11_a_profile_in_docker_s_form() -> Check {
+    let world = World::new().await?;
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [
+            { "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28, "excludes": { "caps": ["CAP_SYS_TIME"] } },
+            { "names": ["rmdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28, "includes": { "arches": ["s390x"] } },
+        ],
+    });
+    let profile = || SeccompProfile::parse(profile.to_string()).map(Seccomp::Profile);
+    let script = "mkdir /tmp/x 2>&1; busybox rmdir /home && echo removed";
+    let said = world.says(world.script(script).seccomp(profile()?)).await?;
+    assert!(said.contains("No space left") && said.contains("removed"), "{said}");
+    let able = world.script(script).seccomp(profile()?).cap_add("SYS_TIME");
+    assert_eq!(world.says(able).await?, "removed");
+    let container = world
+        .started(world.spec().command(["sleep", "1000"]).seccomp(profile()?))
+        .await?;
+    let refused = container.exec(ExecSpec::new(["mkdir", "/tmp/y"])).output().await?;
+    assert!(text(&refused.stderr).contains("No space left"), "{refused:?}");
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+/// What of the host's capabilities root of a container can have: all that this kernel knows.
+fn all_capabilities() -> Result<String, Stop> {
+    let last: u32 = fs::read_to_string("/proc/sys/kernel/cap_last_cap")?.trim().parse()?;
+    // Root may have given some away; an ordinary user has all in a namespace of his own.
+    let bounding = fs::read_to_string("/proc/self/status")?;
+    let bounding = bounding.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    let bounding = u64::from_str_radix(bounding.unwrap_or("").trim(), 16)?;
+    let all = u64::MAX >> (63 - last);
+    let all = if nix::unistd::geteuid().is_root() {
+        all & bounding
+    } else {
+        all
+    };
+    Ok(format!("{all:016x}"))
+}
+
+async fn h10_privileged_containers() -> Check {
+    let world = World::new().await?;
+    let show = "grep CapEff /proc/self/status | tr -d '\\t' | tail -c 17";
+    let all = all_capabilities()?;
+    assert_eq!(world.says(world.script(show).privileged(true)).await?, all);
+    // As Docker has it: what is added or dropped changes nothing.
+    let dropped = world.script(show).privileged(true).cap_drop("ALL");
+    assert_eq!(world.says(dropped).await?, all);
+    let seccomp = if world.ownership().await? == "squashed" {
+        "2"
+    } else {
+        "0"
+    };
+    let free = "grep Seccomp: /proc/self/status | tail -c 2; grep -c ' /proc/' /proc/self/mountinfo; \
+                grep ' /sys ' /proc/self/mountinfo | cut -d ' ' -f 6 | cut -d , -f 1; mount -t tmpfs none /home && touch /home/x && ls /home";
+    let said = world.says(world.script(free).privileged(true)).await?;
+    assert_eq!(said, format!("{seccomp}\n0\nrw\nx"));
+    let container = world
+        .started(world.spec().command(["sleep", "1000"]).privileged(true))
+        .await?;
+    let exec = container.exec(ExecSpec::new(["sh", "-c", show])).output().await?;
+    assert_eq!(text(&exec.stdout), all, "a command has what its container has");
+    assert!(container.inspect().await?.spec.privileged);
+    container.remove(FORCE).await?;
+    let nested = world.spec().privileged(true).user_namespace(true);
+    let refused = world.engine.create(nested).await.expect_err("both");
+    assert_eq!(refused.kind(), &ErrorKind::InvalidArgument);
+    Ok(())
+}
+
+async fn h10_devices_of_a_privileged_container() -> Check {
+    let world = World::new().await?;
+    let root = world.ownership().await? == "direct";
+    let usual = ["null", "zero", "full", "tty", "urandom", "random", "console", "ptmx"];
+    let of_host: BTreeSet<String> = fs::read_dir("/dev")?
+        .flatten()
+        .filter(|entry| {
+            use std::os::unix::fs::FileTypeExt as _;
+            let kind = entry.file_type();
+            let usable = root
+                || nix::unistd::access(
+                    &entry.path(),
+                    nix::unistd::AccessFlags::R_OK | nix::unistd::AccessFlags::W_OK,
+                )
+                .is_ok();
+            usable && kind.is_ok_and(|kind| kind.is_char_device() || kind.is_block_device())
+        })
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| !usual.contains(&name.as_str()))
+        .collect();
+    let list = "for d in /dev/*; do [ -L $d ] && continue; [ -b $d ] || [ -c $d ] && echo ${d#/dev/}; done; true";
+    let nodes = |said: String| -> BTreeSet<String> {
+        let names = said.lines().map(str::to_owned);
+        names.filter(|name| !usual.contains(&name.as_str())).collect()
+    };
+    assert_eq!(nodes(world.says(world.script(list).privileged(true)).await?), of_host);
+    assert!(nodes(world.says(world.script(list)).await?).is_empty());
+    // A node that the container makes works where it is root's own.
+    let made = "busybox mknod /tmp/zero c 1 5 2>/dev/null && head -c 3 /tmp/zero | wc -c";
+    let output = world.output(world.script(made).privileged(true)).await?;
+    assert_eq!(text(&output.stdout), if root { "3" } else { "" }, "{output:?}");
+    let denied = world.output(world.script(made)).await?;
+    assert_ne!(
+        text(&denied.stdout),
+        "3",
+        "a node of a container that is not privileged"
+    );
     Ok(())
 }
 
@@ -604,17 +758,5 @@ async fn k4_the_ids_of_a_range() -> Check {
         "{outside} on the host, not within {ranges:?}"
     );
     container.remove(FORCE).await?;
-    Ok(())
-}
-
-async fn k3_a_single_id_is_squashed_and_says_so() -> Check {
-    let world = World::new().await?;
-    if world.ownership().await? != "squashed" {
-        return skip("this user has more than one id");
-    }
-    assert_eq!(
-        world.says(world.script("id -u; touch /home/x && echo wrote")).await?,
-        "0\nwrote"
-    );
     Ok(())
 }

@@ -446,7 +446,8 @@ async fn c11_zstd_gzip_and_plain_layers_are_the_same() -> Check {
         let (engine, _root) = engine().await?;
         let image = engine.pull(registry.reference("busybox:1")).await?;
         let info = image.inspect().await?;
-        let spec = ContainerSpec::image(image.id().to_string()).command(["sh", "-c", "ls -lR /bin /etc /twin; cat /twin"]);
+        let spec =
+            ContainerSpec::image(image.id().to_string()).command(["sh", "-c", "ls -lR /bin /etc /twin; cat /twin"]);
         let listing = engine.run(spec).output().await?;
         assert!(listing.status.success());
         // Bytes come back as they were packed.
@@ -476,7 +477,11 @@ async fn c11_foreign_layers_stay_where_they_came_from() -> Check {
     // A registry may insist on having all blobs.
     match engine.push(&other).await {
         Ok(_) => {}
-        Err(error) => assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::NotFound), "{}", error.report()),
+        Err(error) => assert!(
+            matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::NotFound),
+            "{}",
+            error.report()
+        ),
     }
     assert!(registry.blobs_received() - before <= 1, "the config alone");
     Ok(())

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use longshore::containers::BoxStream;
-use longshore::images::RemoveImageOptions;
+use longshore::containers::{BoxStream, CommitOptions};
+use longshore::images::{RemoveImageOptions, RunConfig};
 use longshore::logs::{LogStream, TeeItem};
 use longshore::remote::ClientTls;
 use longshore::types::Filter;
@@ -42,8 +42,56 @@ tests! { "remote":
         g3_commands_over_the_api,
         g4_logs_and_streams_over_the_api,
         c1_a_pull_over_the_api,
+        g8_differences_over_the_api,
         g12_events_and_usage_over_the_api,
     ]
+}
+
+async fn g8_differences_over_the_api() -> Check {
+    let pair = Pair::new().await?;
+    let container = pair
+        .world
+        .engine
+        .run(pair.world.script("echo x > /x; rm /etc/group"))
+        .await?;
+    container.wait().await?;
+    let (near, far) = (&container, pair.far.containers());
+    let id = near.id().as_str();
+    assert_eq!(far.diff(id).await?, near.diff().await?);
+    let mut sizes = Vec::new();
+    for mut stream in [far.export(id).await?, near.export().await?] {
+        let mut all = Vec::new();
+        while let Some(piece) = stream.next().await {
+            all.extend_from_slice(&piece?);
+        }
+        sizes.push(all);
+    }
+    assert!(sizes[0] == sizes[1], "the same archive");
+    let mut options = CommitOptions::new()
+        .name("far:1".parse()?)
+        .author("Ann")
+        .message("m")
+        .change("ENV A=\"b c\"");
+    options.config = Some(RunConfig::default());
+    let image = far.commit(id, options).await?;
+    let info = pair.far.image("far:1").await?.inspect().await?;
+    assert_eq!(info.id, image);
+    let here = pair.world.engine.image("far:1").await?.inspect().await?;
+    assert_eq!(here.config.author.as_deref(), Some("Ann"));
+    assert!(here.config.config.env.unwrap_or_default().contains(&"A=b c".to_owned()));
+    for missing in ["nothere", ""] {
+        let errors = [
+            far.diff(missing).await.expect_err("diff"),
+            far.export(missing).await.map(drop).expect_err("export"),
+            far.commit(missing, CommitOptions::new()).await.expect_err("commit"),
+        ];
+        for error in errors {
+            assert!(error.is_not_found(), "{missing:?}: {}", error.report());
+        }
+    }
+    container.remove(FORCE).await?;
+    pair.far.images().remove("far:1", RemoveImageOptions::default()).await?;
+    pair.end().await
 }
 
 /// An engine in this process, a server over it, and an engine over the server.
@@ -56,7 +104,15 @@ struct Pair {
 
 impl Pair {
     async fn new() -> Result<Self, Stop> {
-        let world = World::new().await?;
+        Self::on(World::new().await?).await
+    }
+
+    /// With a root of its own in any case.
+    async fn alone() -> Result<Self, Stop> {
+        Self::on(World::alone().await?).await
+    }
+
+    async fn on(world: World) -> Result<Self, Stop> {
         let path: PathBuf = world.root.path().join(format!("remote-{}.sock", std::process::id()));
         let (stop, stopped) = oneshot::channel::<()>();
         let server = api::Server::new(world.engine.clone())
@@ -341,7 +397,7 @@ async fn a7_the_same_kind_over_the_api() -> Check {
 }
 
 async fn a12_the_same_lists_over_the_api() -> Check {
-    let pair = Pair::new().await?;
+    let pair = Pair::alone().await?;
     let spec = pair.world.spec();
     let ended = pair
         .world
@@ -490,12 +546,17 @@ async fn g3_commands_over_the_api() -> Check {
         .await?
         .id()
         .to_string();
+    // Where one id is mapped, there is no other user.
+    let user = match pair.world.ownership().await?.as_str() {
+        "squashed" => "0",
+        _ => "7",
+    };
     let mut said = Vec::new();
     for engine in pair.both() {
         let container = engine.container(&id).await?;
         let spec = ExecSpec::new(["sh", "-c", "echo $A; id -u; pwd; echo err >&2; exit 5"]);
         let output = container
-            .exec(spec.env("A", "1").user("7").working_dir("/tmp"))
+            .exec(spec.env("A", "1").user(user).working_dir("/tmp"))
             .output()
             .await?;
         assert_eq!(output.status.code(), 5);
@@ -621,7 +682,7 @@ async fn g4_logs_and_streams_over_the_api() -> Check {
 
 async fn c1_a_pull_over_the_api() -> Check {
     let registry = Registry::with(Options::default(), &[(image::shared()?, "busybox", "1")])?;
-    let pair = Pair::new().await?;
+    let pair = Pair::alone().await?;
     let name = registry.reference("busybox:1");
     let events: Arc<Mutex<Vec<ProgressEvent>>> = Arc::default();
     let seen = Arc::clone(&events);
@@ -680,7 +741,7 @@ async fn c1_a_pull_over_the_api() -> Check {
 }
 
 async fn g12_events_and_usage_over_the_api() -> Check {
-    let pair = Pair::new().await?;
+    let pair = Pair::alone().await?;
     let mut query = EventQuery::default();
     query.filter = Filter::new().with("type", "container");
     let (near, far) = (

@@ -1,9 +1,9 @@
 //! Pulls that are cut off, and what the next one asks for.
 
 use std::fs;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use longshore::types::Filter;
@@ -78,7 +78,11 @@ impl Staller {
             let first = seen.is_empty();
             seen.push(request.range.clone());
             let kind = "application/octet-stream";
-            let from = request.range.as_deref().and_then(first_byte).filter(|_| ranges != Ranges::Ignored);
+            let from = request
+                .range
+                .as_deref()
+                .and_then(first_byte)
+                .filter(|_| ranges != Ranges::Ignored);
             let whole = Reply::new(200, kind, bytes.clone());
             match from {
                 _ if first => {
@@ -160,7 +164,10 @@ fn killed(staller: &Staller, root: &TempRoot) -> Check {
 fn pulled(staller: &Staller, root: &TempRoot) -> Check {
     block_on(async {
         let engine = Engine::open(root.path()).await?;
-        assert!(engine.list_images(Filter::new()).await?.is_empty(), "half an image is none");
+        assert!(
+            engine.list_images(Filter::new()).await?.is_empty(),
+            "half an image is none"
+        );
         // What clears up leaves it: it is no remains of the dead.
         engine.reconcile().await?;
         let audit = engine.audit().await?;
@@ -224,6 +231,9 @@ fn c6_a_registry_that_changed_its_mind_is_read_again() -> Check {
     killed(&staller, &root)?;
     pulled(&staller, &root)?;
     let ranges = staller.ranges();
-    assert!(ranges.len() == 3 && ranges[1].is_some() && ranges[2].is_none(), "{ranges:?}");
+    assert!(
+        ranges.len() == 3 && ranges[1].is_some() && ranges[2].is_none(),
+        "{ranges:?}"
+    );
     Ok(())
 }

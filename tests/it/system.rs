@@ -39,7 +39,7 @@ tests! { "system":
 }
 
 async fn k1_info_is_true() -> Check {
-    let world = World::new().await?;
+    let world = World::alone().await?;
     let created = world.engine.create(world.spec()).await?;
     let running = world.started(world.script("sleep 100")).await?;
     let info = world.engine.system().info().await?;
@@ -65,7 +65,7 @@ async fn k1_info_is_true() -> Check {
 }
 
 async fn k1_disk_usage_is_what_du_says() -> Check {
-    let world = World::new().await?;
+    let world = World::alone().await?;
     if world.ownership().await? == "mapped" {
         return skip("with several ids in the user namespace, du cannot look into directories of the others");
     }
@@ -434,7 +434,7 @@ fn finds(found: &[longshore::system::Finding], expected: &[(FindingKind, String)
 
 /// An engine that was killed together with its helper: nobody cleaned up, and nobody has met its remains.
 async fn n10_audit_clears_up_after_the_dead_and_says_so() -> Check {
-    let world = World::new().await?;
+    let world = World::alone().await?;
     let running = world.started(world.script("sleep 100")).await?;
     let path = world.root.path().to_str().expect("UTF-8");
     let mut dead = Embedder::start("two-containers", &[path, world.image.id().to_string().as_str()])?;

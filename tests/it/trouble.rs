@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use longshore::containers::CommitOptions;
 use longshore::images::RemoveImageOptions;
 use longshore::logs::LogQuery;
 use longshore::types::Filter;
@@ -27,6 +28,7 @@ tests! { "trouble":
         no_space_while_pulling_in_memory,
         no_space_while_pulling_on_ext4,
         no_space_while_creating_and_starting,
+        d4_no_space_while_committing,
         no_space_for_the_log,
         a_read_only_root,
         a_root_of_a_newer_version,
@@ -290,6 +292,43 @@ async fn no_space_while_creating_and_starting() -> Check {
     }
     println!("{refused} refused");
     assert!(refused > 0);
+    Ok(())
+}
+
+async fn d4_no_space_while_committing() -> Check {
+    let disk = Disk::tmpfs(32 << 20)?;
+    let engine = Engine::open(disk.path().join("root")).await?;
+    let image = engine.pull(source(image::shared()?)).await?.id().to_string();
+    let script = "dd if=/dev/zero of=/x bs=64k count=16 2>/dev/null; mkdir /d; for i in 1 2 3 4 5 6 7 8; do echo $i > /d/$i; done";
+    let container = engine
+        .run(ContainerSpec::image(&image).command(["sh", "-c", script]))
+        .await?;
+    assert!(container.wait().await?.status.success());
+    let mut refused = 0;
+    for free in [0, 8, 64, 512, 1024, 1100, 1536, 2048, 2100, 2200, 3000] {
+        disk.leave(free * KIB)?;
+        let made = container.commit(CommitOptions::new()).await;
+        disk.give_back()?;
+        match made {
+            Ok(made) => drop(made.remove(RemoveImageOptions::default()).await?),
+            Err(error) => {
+                assert_eq!(error.kind(), &ErrorKind::NoSpace, "{free} KiB free: {}", error.report());
+                refused += 1;
+            }
+        }
+        assert_eq!(
+            engine.images().list(Filter::default()).await?.len(),
+            1,
+            "{free} KiB free: an image is half made"
+        );
+        let made = container.commit(CommitOptions::new()).await?;
+        made.remove(RemoveImageOptions::default()).await?;
+    }
+    println!("{refused} refused");
+    assert!(refused > 0);
+    container.remove(FORCE).await?;
+    engine.reconcile().await?;
+    assert!(engine.audit().await?.is_clean());
     Ok(())
 }
 

@@ -93,6 +93,12 @@ pub enum Verb {
     Top(commands::top::Args),
     /// Show what containers use
     Stats(commands::stats::Args),
+    /// Show what a container changed of its image's files
+    Diff(commands::diff::Args),
+    /// Write all that a container's root file system shows into an archive
+    Export(commands::export::Args),
+    /// Make an image of a container, with what it changed
+    Commit(commands::commit::Args),
     /// Wait until containers do not run, and print their exit codes
     Wait(commands::wait::Args),
     /// Verbs about containers

@@ -26,6 +26,7 @@ pub fn container(info: &ContainerInfo) -> Value {
         "Mounts": info.spec.binds.iter().map(mount).collect::<Vec<_>>(),
         "Config": config(info),
         "Ownership": info.ownership,
+        "OwnershipMeaning": info.ownership_meaning(),
     })
 }
 
@@ -110,6 +111,7 @@ fn host_config(spec: &ContainerSpec) -> Value {
         "Binds": spec.binds.iter().map(bind).collect::<Vec<_>>(),
         "NetworkMode": match spec.network { NetworkMode::Host => "host", _ => "none" },
         "AutoRemove": spec.auto_remove,
+        "Privileged": spec.privileged,
         "CapAdd": spec.cap_add,
         "CapDrop": spec.cap_drop,
         "GroupAdd": spec.groups,
@@ -146,13 +148,14 @@ fn mount(bind: &BindMount) -> Value {
     })
 }
 
-fn security(spec: &ContainerSpec) -> Vec<&'static str> {
-    let seccomp = match spec.seccomp {
-        Seccomp::Unconfined => Some("seccomp=unconfined"),
-        Seccomp::Custom(_) => Some("seccomp=custom"),
+fn security(spec: &ContainerSpec) -> Vec<String> {
+    let seccomp = match &spec.seccomp {
+        Seccomp::Unconfined => Some("seccomp=unconfined".to_owned()),
+        Seccomp::Custom(_) => Some("seccomp=custom".to_owned()),
+        Seccomp::Profile(profile) => Some(format!("seccomp={}", profile.text())),
         _ => None,
     };
-    let nothing_new = spec.no_new_privileges.then_some("no-new-privileges");
+    let nothing_new = spec.no_new_privileges.then(|| "no-new-privileges".to_owned());
     seccomp.into_iter().chain(nothing_new).collect()
 }
 

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use longshore::containers::Ulimit;
-use longshore::{BindMount, Bytes, NetworkMode, Seccomp, Tmpfs};
-use serde_json::Value;
+use longshore::{BindMount, Bytes, NetworkMode, Seccomp, SeccompProfile, Tmpfs};
 
 /// Capabilities, say, or limits: a name with an optional value behind `=`.
 pub type Pair = (String, Option<String>);
@@ -182,6 +181,8 @@ pub enum SecurityOption {
     Seccomp(Seccomp),
     /// Whether setuid programs gain nothing.
     NoNewPrivileges(bool),
+    /// What is so anyway.
+    Nothing,
 }
 
 /// `seccomp=unconfined`, `seccomp=FILE` or `no-new-privileges[=true|false]`; `:` in place of the first `=` is taken too.
@@ -196,37 +197,20 @@ pub fn security(text: &str) -> Result<SecurityOption, String> {
         ("seccomp", Some(file)) => seccomp_file(Path::new(file)).map(SecurityOption::Seccomp),
         ("no-new-privileges", None | Some("true")) => Ok(SecurityOption::NoNewPrivileges(true)),
         ("no-new-privileges", Some("false")) => Ok(SecurityOption::NoNewPrivileges(false)),
+        // Nothing of them is in force.
+        ("apparmor", Some("unconfined")) | ("label", Some("disable")) => Ok(SecurityOption::Nothing),
         _ => Err(format!(
             "unknown or unsupported security option {text:?} (seccomp=unconfined, seccomp=FILE, no-new-privileges)"
         )),
     }
 }
 
+/// A profile in Docker's form, or in that of the OCI runtime specification.
 fn seccomp_file(path: &Path) -> Result<Seccomp, String> {
     let bad = |error: &dyn std::fmt::Display| format!("seccomp profile {}: {error}", path.display());
-    let text = std::fs::read(path).map_err(|error| bad(&error))?;
-    seccomp_profile(&text).map_err(|error| bad(&error))
-}
-
-/// A profile in the form of the OCI runtime specification, or in Docker's where that says the same. Docker's conditions
-/// (`includes`, `excludes`) are refused: to drop one would allow what it forbids.
-fn seccomp_profile(text: &[u8]) -> Result<Seccomp, String> {
-    let profile: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    let rules = profile
-        .get("syscalls")
-        .and_then(Value::as_array)
-        .map_or(&[][..], Vec::as_slice);
-    let empty = |value: &Value| value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
-    let conditional = |rule: &Value| {
-        ["includes", "excludes"]
-            .iter()
-            .any(|key| rule.get(key).is_some_and(|value| !empty(value)))
-    };
-    if rules.iter().any(conditional) {
-        return Err("conditions (includes, excludes) are not supported; write out the rules that apply".into());
-    }
-    let profile = serde_json::from_value(profile).map_err(|error| error.to_string())?;
-    Ok(Seccomp::Custom(Box::new(profile)))
+    let text = std::fs::read_to_string(path).map_err(|error| bad(&error))?;
+    let profile = SeccompProfile::parse(text).map_err(|error| bad(&error))?;
+    Ok(Seccomp::Profile(profile))
 }
 
 #[cfg(test)]
@@ -334,17 +318,6 @@ mod tests {
         for bad in ["apparmor=x", "seccomp", "seccomp=/does/not/exist", ""] {
             assert!(security(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn h11_profiles_without_conditions_are_taken() {
-        let plain = br#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW","includes":{}}]}"#;
-        assert!(matches!(seccomp_profile(plain), Ok(Seccomp::Custom(_))));
-        let conditional =
-            br#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["bpf"],"action":"SCMP_ACT_ALLOW","includes":{"caps":["CAP_BPF"]}}]}"#;
-        assert!(seccomp_profile(conditional).unwrap_err().contains("conditions"));
-        assert!(seccomp_profile(b"{}").is_err());
-        assert!(seccomp_profile(b"no").is_err());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::super::object::{Object, OneOrMany};
 use super::super::reply;
 use super::super::router::Answer;
 use super::{limits, mounts};
-use crate::containers::{ContainerSpec, NetworkMode, Seccomp, Ulimit};
+use crate::containers::{ContainerSpec, NetworkMode, Seccomp, SeccompProfile, Ulimit};
 use crate::error::{Error, ErrorKind, ObjectKind};
 use crate::types::{Bytes, Platform};
 
@@ -29,10 +29,6 @@ const NO_VOLUMES: &str = "a version of longshore with volumes; bind a directory 
 const REFUSED: &[(&str, &str)] = &[("Volumes", NO_VOLUMES), ("MacAddress", NO_NETWORKS)];
 
 pub(super) const REFUSED_OF_HOST: &[(&str, &str)] = &[
-    (
-        "Privileged",
-        "a version of longshore with devices; add single capabilities",
-    ),
     ("Devices", LATER),
     ("DeviceRequests", LATER),
     ("DeviceCgroupRules", LATER),
@@ -226,6 +222,7 @@ fn take_isolation(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Fai
     spec.annotations = host.take_or_default("Annotations")?;
     spec.init = host.take_or_default("Init")?;
     spec.read_only = host.take_or_default("ReadonlyRootfs")?;
+    spec.privileged = host.take_or_default("Privileged")?;
     spec.cap_add = host.take_or_default::<OneOrMany>("CapAdd")?.0;
     spec.cap_drop = host.take_or_default::<OneOrMany>("CapDrop")?.0;
     spec.groups = host.take_or_default("GroupAdd")?;
@@ -322,32 +319,57 @@ fn ulimits(host: &mut Object) -> Result<Vec<Ulimit>, Failure> {
 /// Source: moby, `daemon/daemon_unix.go`, `parseSecurityOpt`; the client sends a seccomp profile as its text.
 fn security(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Failure> {
     for option in host.take_or_default::<Vec<String>>("SecurityOpt")? {
+        if option == "no-new-privileges" {
+            spec.no_new_privileges = true;
+            continue;
+        }
         // `=` is today's, `:` was yesterday's.
-        let (name, value) = option
-            .split_once('=')
-            .or_else(|| option.split_once(':'))
-            .unwrap_or((&option, ""));
+        let parts = option.split_once('=').or_else(|| option.split_once(':'));
+        let Some((name, value)) = parts else {
+            return Err(Failure::bad(format!("invalid --security-opt 1: {option:?}")));
+        };
+        let bad = || Failure::bad(format!("invalid --security-opt 2: {option:?}"));
         match (name, value) {
-            ("no-new-privileges", "" | "true") => spec.no_new_privileges = true,
-            ("no-new-privileges", "false") => spec.no_new_privileges = false,
+            ("no-new-privileges", value) => spec.no_new_privileges = go_bool(value).ok_or_else(bad)?,
             ("seccomp", "unconfined") => spec.seccomp = Seccomp::Unconfined,
-            ("seccomp", "builtin") => spec.seccomp = Seccomp::Default,
+            ("seccomp", "builtin" | "") => spec.seccomp = Seccomp::Default,
             ("seccomp", profile) => {
-                return Err(match serde_json::from_str::<Value>(profile) {
-                    Ok(_) => Failure::option("SecurityOpt seccomp with a profile", LATER),
-                    Err(error) => host.bad("SecurityOpt", format!("the seccomp profile is no JSON: {error}")),
-                });
+                let parsed = SeccompProfile::parse(profile);
+                spec.seccomp = Seccomp::Profile(parsed.map_err(|error| {
+                    let message = format!("Decoding seccomp profile failed: {error}");
+                    Failure::from(error).say(message)
+                })?);
             }
-            // Nothing of it is in force anyway.
+            // As Docker has it on a host without them: what is asked for says nothing. Where one is in force, nothing of it is
+            // ours to set.
             ("apparmor", "unconfined") | ("label", "disable") => {}
+            ("apparmor", _) if !confines("/sys/module/apparmor/parameters/enabled", "Y") => {}
+            ("label", _) if !confines("/sys/fs/selinux/enforce", "1") => {}
+            ("apparmor" | "label", _) => {
+                return Err(Failure::option(&format!("HostConfig.SecurityOpt {name:?}"), LATER));
+            }
             ("systempaths", "unconfined") => {
                 spec.masked_paths = Some(Vec::new());
                 spec.readonly_paths = Some(Vec::new());
             }
-            _ => return Err(Failure::option(&format!("HostConfig.SecurityOpt {name:?}"), LATER)),
+            _ => return Err(bad()),
         }
     }
     Ok(())
+}
+
+/// Go's `strconv.ParseBool`.
+fn go_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether a security module of this host says so.
+fn confines(file: &str, yes: &str) -> bool {
+    std::fs::read_to_string(file).is_ok_and(|text| text.trim() == yes)
 }
 
 /// Namespaces: a container has its own, and can have no other's.

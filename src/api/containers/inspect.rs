@@ -170,6 +170,7 @@ fn host_config(info: &ContainerInfo) -> Value {
         "NetworkMode": list::network(&spec.network),
         "AutoRemove": spec.auto_remove,
         "ConsoleSize": [rows, columns],
+        "Privileged": spec.privileged,
         "CapAdd": none_if_empty(&spec.cap_add),
         "CapDrop": none_if_empty(&spec.cap_drop),
         "GroupAdd": none_if_empty(&spec.groups),
@@ -192,8 +193,8 @@ fn host_config(info: &ContainerInfo) -> Value {
         "MemorySwap": limits.memory_swap.unwrap_or(0),
         "PidsLimit": limits.pids,
         "Ulimits": none_if_no(ulimits(spec)),
-        "MaskedPaths": paths(spec.masked_paths.as_deref(), defaults::masked_paths),
-        "ReadonlyPaths": paths(spec.readonly_paths.as_deref(), defaults::readonly_paths),
+        "MaskedPaths": paths(spec, spec.masked_paths.as_deref(), defaults::masked_paths),
+        "ReadonlyPaths": paths(spec, spec.readonly_paths.as_deref(), defaults::readonly_paths),
     });
     if let (Value::Object(host), Value::Object(unset)) = (&mut host, unset()) {
         host.extend(unset);
@@ -238,7 +239,7 @@ fn unset() -> Value {
         "BlkioDeviceWriteIOps",
         "Devices",
     ];
-    const FLAGS: &[&str] = &["Privileged", "PublishAllPorts"];
+    const FLAGS: &[&str] = &["PublishAllPorts"];
     const ZEROS: &[&str] = &[
         "BlkioWeight",
         "CpuCount",
@@ -270,9 +271,13 @@ fn unset() -> Value {
     host
 }
 
-/// Paths that were asked for, or those that are in force where nobody asks.
-fn paths(asked: Option<&[PathBuf]>, usual: fn() -> Vec<String>) -> Value {
-    asked.map_or_else(|| json!(usual()), |paths| json!(paths))
+/// Paths that were asked for, or those that are in force where nobody asks: none for who is privileged.
+fn paths(spec: &ContainerSpec, asked: Option<&[PathBuf]>, usual: fn() -> Vec<String>) -> Value {
+    match asked {
+        Some(paths) => json!(paths),
+        None if spec.privileged => Value::Null,
+        None => json!(usual()),
+    }
 }
 
 fn none_if_no(list: Vec<Value>) -> Value {
@@ -297,8 +302,14 @@ fn security(spec: &ContainerSpec) -> Value {
     if spec.no_new_privileges {
         options.push("no-new-privileges".to_owned());
     }
-    if spec.seccomp == Seccomp::Unconfined {
-        options.push("seccomp=unconfined".to_owned());
+    match &spec.seccomp {
+        Seccomp::Unconfined => options.push("seccomp=unconfined".to_owned()),
+        Seccomp::Profile(profile) => options.push(format!("seccomp={}", profile.text())),
+        Seccomp::Default | Seccomp::Custom(_) => {}
+    }
+    if spec.privileged {
+        // As Docker adds it.
+        options.push("label=disable".to_owned());
     }
     none_if_empty(&options)
 }

@@ -1,7 +1,9 @@
 //! Containers: one verb, one file.
 
 mod attach;
+mod commit;
 mod create;
+mod diff;
 mod inspect;
 mod limits;
 mod list;
@@ -30,6 +32,9 @@ pub(super) const ROUTES: &[Route] = routes! {
     GET "containers/json" => list::list;
     POST "containers/create" => create::create;
     POST "containers/prune" => prune::prune;
+    POST "commit" => commit::commit;
+    GET "containers/{id}/changes" => diff::changes;
+    GET "containers/{id}/export" => diff::export;
     GET "containers/{id}/json" => inspect::inspect;
     POST "containers/{id}/start" => start::start;
     POST "containers/{id}/stop" => stop::stop;

@@ -73,6 +73,6 @@ pub(super) async fn load(mut call: Call) -> Answer {
 }
 
 /// A name in a query that may be none.
-pub(super) fn reference(query: &Query, name: &str, tag: Option<&str>) -> Result<Option<Reference>, Failure> {
+pub(in crate::api) fn reference(query: &Query, name: &str, tag: Option<&str>) -> Result<Option<Reference>, Failure> {
     query.get(name).map(|text| super::tag::named(text, tag)).transpose()
 }

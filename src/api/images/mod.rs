@@ -12,6 +12,7 @@ mod push;
 mod remove;
 mod tag;
 
+pub(super) use self::archive::reference;
 #[cfg(test)]
 pub(super) use self::inspect::body as inspect_body;
 pub(super) use self::list::{add_usage, known, summary};

@@ -20,9 +20,6 @@ use crate::error::{Error, ErrorKind, ObjectKind, Result};
 pub(super) const MAX_REDIRECTS: usize = 8;
 /// An upload watches its own progress: the client would count the whole time until the response.
 const UNHURRIED: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
-/// HTTP/2 windows, in bytes: the defaults of 64 KiB hold a blob back on any line with a delay.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// A GET of something of a repository.
 pub(super) struct Call<'a> {
@@ -173,9 +170,7 @@ fn client_builder(options: &HttpOptions, tls: rustls::ClientConfig) -> Result<Cl
         .referer(false)
         .no_proxy()
         .connect_timeout(options.connect_timeout)
-        .read_timeout(options.stall_timeout)
-        .http2_initial_stream_window_size(STREAM_WINDOW)
-        .http2_initial_connection_window_size(CONNECTION_WINDOW);
+        .read_timeout(options.stall_timeout);
     let Some(proxy) = &options.proxy else {
         return Ok(builder);
     };

@@ -13,12 +13,12 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::task::spawn_blocking;
 
 use self::dir::LayoutDir;
 use super::index;
 use super::{BlobStream, MAX_MANIFEST, ManifestBlob, ManifestKey, Registry};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::sys::blocking::blocking;
 use crate::types::{Descriptor, Digest, MediaType};
 
 mod dir;
@@ -97,12 +97,6 @@ impl Registry for LayoutRegistry {
         let digest = descriptor.digest;
         Ok(stream::try_unfold(file, move |file| read_chunk(file, digest)).boxed())
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    spawn_blocking(work)
-        .await
-        .map_err(|error| Error::internal("reading an image layout ended early").with_source(error))?
 }
 
 #[derive(Deserialize)]

@@ -8,8 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::helper::wire::op;
-use super::plan::Plan;
-use super::seccomp;
+use super::plan::{Filters, Plan};
 use super::start::{self, Ends};
 use super::task::{self, Inside};
 use super::zygote::{self, ExitWatch, Zygote};
@@ -45,9 +44,9 @@ impl Job {
     }
 
     async fn run(self, exec: ExecLaunch) -> Result<ExecStarted> {
-        let filter = exec.seccomp.as_ref().map(seccomp::compile_cached).transpose()?;
-        let filter = filter.map(|filter| filter.to_vec());
-        let mut plan = Plan::exec(&exec, self.inside.host, self.inside.namespaces, filter)?;
+        let host = self.inside.host;
+        let filters = Filters::new(exec.seccomp.as_ref(), Some(&exec.process), host)?;
+        let mut plan = Plan::exec(&exec, host, self.inside.namespaces, filters)?;
         plan.set_root(self.inside.root);
         let ends = ends(exec.stdio)?;
         let names = plan.names.clone();

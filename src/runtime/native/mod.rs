@@ -9,6 +9,7 @@ mod plan;
 #[cfg(feature = "engine")]
 mod privileged;
 pub mod seccomp;
+pub(crate) mod sight;
 mod start;
 mod step;
 mod task;

@@ -22,6 +22,8 @@ pub(crate) struct Options {
     /// `MOUNT_ATTR_…` to set.
     pub(crate) attributes: u32,
     pub(crate) bind: bool,
+    /// The caller wants to write there, in so many words.
+    pub(crate) writable: bool,
     /// The caller wants devices to work there, in so many words.
     pub(crate) devices: bool,
     pub(crate) recursive: bool,
@@ -41,6 +43,9 @@ impl Options {
     fn word(&mut self, word: &str, host: Host) -> Result<()> {
         if let "dev" | "nodev" = word {
             self.devices = word == "dev";
+        }
+        if let "ro" | "rro" | "rw" = word {
+            self.writable = word == "rw";
         }
         let (set, clear) = match word {
             "ro" | "rro" => (READ_ONLY, 0),

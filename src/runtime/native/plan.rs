@@ -3,12 +3,16 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
+use std::sync::Arc;
 
-use oci_spec::runtime::{Capabilities, Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{
+    Capabilities, Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, LinuxSeccomp, Process, Spec,
+};
 
 use super::helper::wire::{NO_FD, SECTIONS, Section, field, flag, mount};
 use super::idmap::ContainerIds;
 use super::options::{self, Options};
+use super::seccomp;
 use crate::error::{Error, Result};
 use crate::runtime::caps::CapabilitySet;
 use crate::runtime::{ExecLaunch, Launch, StdioPlan};
@@ -23,6 +27,34 @@ pub(crate) struct Host {
     pub(crate) single_id: bool,
     /// `/sys/fs/cgroup` is of version 2.
     pub(crate) cgroup_v2: bool,
+}
+
+/// What stands between a container's programs and the kernel, compiled.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Filters {
+    /// Of the profile, if there is one.
+    pub(crate) own: Option<Arc<[u8]>>,
+    /// In its place for programs that run as root, where one id is mapped.
+    pub(crate) squashed: Option<Arc<[u8]>>,
+}
+
+impl Filters {
+    /// Compiles what a container needs.
+    ///
+    /// # Errors
+    /// As [`seccomp::compile`].
+    pub(crate) fn new(profile: Option<&LinuxSeccomp>, process: Option<&Process>, host: Host) -> Result<Self> {
+        let caps = process.and_then(|process| process.capabilities().as_ref());
+        let bounding = caps.and_then(|caps| caps.bounding().as_ref());
+        let caps = CapabilitySet::from_bits(bounding.map_or(0, capability_bits));
+        Ok(Self {
+            own: profile.map(seccomp::compile_cached).transpose()?,
+            squashed: match host.single_id {
+                true => Some(seccomp::squashed_cached(profile, &caps)?),
+                false => None,
+            },
+        })
+    }
 }
 
 /// Positions of the descriptors that travel with a plan.
@@ -81,7 +113,7 @@ impl Plan {
     ///
     /// # Errors
     /// `InvalidArgument` for values that can never work, `Unsupported` for what this runtime does not do.
-    pub(crate) fn new(launch: &Launch, host: Host, seccomp: Option<Vec<u8>>) -> Result<Self> {
+    pub(crate) fn new(launch: &Launch, host: Host, filters: Filters) -> Result<Self> {
         let mut plan = Self {
             sections: std::array::from_fn(|_| Vec::new()),
             words: [0; field::COUNT],
@@ -111,7 +143,7 @@ impl Plan {
         let own_network = plan.namespaces(linux)?;
         plan.mounts(launch, host, own_network)?;
         plan.linux(linux, host)?;
-        plan.seccomp(seccomp)?;
+        plan.seccomp(filters)?;
         for directory in &launch.scratch {
             plan.clean_up(b's', directory)?;
         }
@@ -122,7 +154,7 @@ impl Plan {
     ///
     /// # Errors
     /// As [`Plan::new`].
-    pub(crate) fn exec(exec: &ExecLaunch, host: Host, namespaces: u32, seccomp: Option<Vec<u8>>) -> Result<Self> {
+    pub(crate) fn exec(exec: &ExecLaunch, host: Host, namespaces: u32, filters: Filters) -> Result<Self> {
         let mut plan = Self {
             sections: std::array::from_fn(|_| Vec::new()),
             words: [0; field::COUNT],
@@ -135,7 +167,7 @@ impl Plan {
         plan.user(exec.user.as_ref(), &exec.extra_groups, &exec.process)?;
         plan.streams(exec.stdio);
         plan.names_of_host(&Spec::default(), &exec.process)?;
-        plan.seccomp(seccomp)?;
+        plan.seccomp(filters)?;
         Ok(plan)
     }
 
@@ -153,13 +185,14 @@ impl Plan {
         self.words[field::NAMESPACES] | (libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP) as u32
     }
 
-    fn seccomp(&mut self, filter: Option<Vec<u8>>) -> Result<()> {
-        let Some(filter) = filter else { return Ok(()) };
-        if filter.is_empty() || filter.len() % 8 != 0 || filter.len() / 8 > usize::from(u16::MAX) {
-            return Err(Error::internal("the seccomp compiler made no valid filter"));
+    fn seccomp(&mut self, filters: Filters) -> Result<()> {
+        for (section, filter) in [(Section::Seccomp, filters.own), (Section::Squash, filters.squashed)] {
+            let Some(filter) = filter else { continue };
+            if filter.is_empty() || filter.len() % 8 != 0 || filter.len() / 8 > usize::from(u16::MAX) {
+                return Err(Error::internal("the seccomp compiler made no valid filter"));
+            }
+            self.sections[section as usize] = filter.to_vec();
         }
-        self.set_if(true, flag::HAS_SECCOMP);
-        self.sections[Section::Seccomp as usize] = filter;
         Ok(())
     }
 
@@ -386,7 +419,9 @@ impl Plan {
             )));
         };
         let mut record = root_record(root)?;
-        record.attributes |= options::NO_DEV;
+        if !launch.privileged {
+            record.attributes |= options::NO_DEV;
+        }
         record.flags |= mount::ID_MAP;
         self.record(record)?;
         for mount in launch.spec.mounts().as_deref().unwrap_or(&[]) {
@@ -399,7 +434,7 @@ impl Plan {
             let foreign_network = !own_network && (host.bind_devices || self.has(flag::OWN_USERNS));
             let mut record = spec_record(mount, target, options, host, foreign_network)?;
             let is_dev = record.strings[0] == b"/dev" && record.kind == mount::FILESYSTEM;
-            if is_dev || !devices {
+            if !launch.privileged && (is_dev || !devices) {
                 no_devices(&mut record);
             }
             self.set_if(is_dev, flag::FILL_DEV);
@@ -668,7 +703,9 @@ fn spec_record(
         "sysfs" => Ok(filesystem(kind, Vec::new(), target)),
         "cgroup" | "cgroup2" if host.cgroup_v2 => {
             let mut record = filesystem("cgroup2", Vec::new(), target);
-            record.attributes |= options::READ_ONLY;
+            if !options.writable {
+                record.attributes |= options::READ_ONLY;
+            }
             Ok(record)
         }
         // Version 1 has a hierarchy per controller, none of which is a container's to see.

@@ -12,10 +12,10 @@ use tokio::sync::oneshot;
 
 use super::helper::wire::{RECORD, RECORD_TEXT, Record, Step, op};
 use super::idmap::ContainerIds;
-use super::plan::{FdPositions, Host, Names, Plan};
+use super::plan::{FdPositions, Filters, Host, Names, Plan};
+use super::step;
 use super::task::{Inside, NativeTask};
 use super::zygote::{self, ExitWatch, Reply, Zygote};
-use super::{seccomp, step};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::cgroups::{Cgroup, CgroupDriver};
 use crate::runtime::{Launch, Started, StdioPlan, Task};
@@ -100,11 +100,8 @@ impl Job {
 
     fn plan(&self, launch: &Launch) -> Result<Plan> {
         let profile = launch.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-        let filter = profile
-            .map(seccomp::compile_cached)
-            .transpose()?
-            .map(|filter| filter.to_vec());
-        let mut plan = Plan::new(launch, self.host, filter)?;
+        let filters = Filters::new(profile, launch.spec.process().as_ref(), self.host)?;
+        let mut plan = Plan::new(launch, self.host, filters)?;
         if let Some(ids) = &self.ids {
             plan.user_namespace(ids)?;
         }

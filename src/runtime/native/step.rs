@@ -37,6 +37,25 @@ pub(crate) fn error(record: &Record, text: &[u8], names: &Names, host: super::pl
             .with_object(ObjectKind::User, &names.ids)
             .with_step(words);
     }
+    if is(Step::Groups) && host.single_id {
+        return Error::unsupported(
+            "groups beside the user's own with a single mapped id",
+            "a range of ids for this user in /etc/subuid and /etc/subgid, and newuidmap(1), newgidmap(1)",
+        )
+        .with_object(ObjectKind::Option, "groups")
+        .with_source(error)
+        .with_step(words);
+    }
+    if is(Step::IdMaps) && host.single_id {
+        return Error::unsupported(
+            format!("running as user {} with a single mapped id", names.ids),
+            "a user namespace inside the engine's (max_user_namespaces, or a security module, forbids it), or a range of ids for \
+             this user in /etc/subuid and /etc/subgid",
+        )
+        .with_object(ObjectKind::User, &names.ids)
+        .with_source(error)
+        .with_step(words);
+    }
     if (is(Step::Mount) || is(Step::Proc)) && record.errno == libc::EPERM && host.bind_devices {
         return Error::unsupported(
             format!("mounting {}", subject.as_deref().unwrap_or("proc")),

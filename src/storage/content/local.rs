@@ -162,7 +162,12 @@ impl LocalContent {
 fn lock_partial(path: &Path, make: bool) -> Result<Option<Flock<File>>> {
     let failed = |e| Error::os("open an unfinished blob", e);
     loop {
-        let opened = File::options().read(true).write(true).create(make).truncate(false).open(path);
+        let opened = File::options()
+            .read(true)
+            .write(true)
+            .create(make)
+            .truncate(false)
+            .open(path);
         let Some(file) = found(opened).map_err(failed)? else {
             return Ok(None);
         };
@@ -173,7 +178,9 @@ fn lock_partial(path: &Path, make: bool) -> Result<Option<Flock<File>>> {
             Err((_, errno)) => return Err(Error::os("lock an unfinished blob", errno)),
         };
         // Whoever had it may have made a blob of it, or removed it, since it was opened.
-        let there = found(fs::metadata(path)).map_err(failed)?.map(|metadata| metadata.ino());
+        let there = found(fs::metadata(path))
+            .map_err(failed)?
+            .map(|metadata| metadata.ino());
         if there == Some(file.metadata().map_err(failed)?.ino()) {
             return Ok(Some(file));
         }
@@ -237,9 +244,7 @@ struct LocalIngest {
 impl LocalIngest {
     fn add(&mut self, bytes: &[u8]) -> Result<()> {
         super::check_room(self.expected.as_ref(), self.size, self.written, bytes.len())?;
-        (&*self.file)
-            .write_all(bytes)
-            .map_err(|e| Error::os("write blob", e))
+        (&*self.file).write_all(bytes).map_err(|e| Error::os("write blob", e))
     }
 
     /// Whether somebody may go on with it later.
@@ -264,7 +269,9 @@ impl LocalIngest {
 impl Ingest for LocalIngest {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         if self.left > 0 {
-            return Err(Error::internal("a blob was gone on with before what is there was read back"));
+            return Err(Error::internal(
+                "a blob was gone on with before what is there was read back",
+            ));
         }
         if let Err(error) = self.add(bytes) {
             self.refused = true;

@@ -3,6 +3,8 @@
 //! [`apply`] writes a layer out. What it does not trust: paths (resolved inside the target by the kernel, whatever symlinks
 //! the layer made before), sizes (bounded by [`Limits`]), headers (one parser, one decision where the next one is), and
 //! the media type (bytes are sniffed).
+//!
+//! [`LayerReader`] is the way back: what a container wrote, as a list of changes or as a layer.
 
 mod apply;
 mod crew;
@@ -11,6 +13,7 @@ mod limits;
 mod name;
 mod notes;
 mod pax;
+mod read;
 pub(crate) mod tar;
 #[cfg(test)]
 mod tests;
@@ -21,4 +24,5 @@ pub(crate) use self::apply::{OPAQUE_TRUSTED, OPAQUE_USER, OWNER_XATTR, apply_wit
 pub(crate) use self::crew::Processors;
 pub use self::limits::Limits;
 pub(crate) use self::notes::Notes;
+pub use self::read::{LayerReader, Sight};
 pub(crate) use self::tree::Tree;

@@ -47,6 +47,35 @@ pub enum LayerTarget {
     },
 }
 
+/// How what was written to a writable snapshot is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LayerSource {
+    /// A directory that holds the changes alone, with overlay's marks (see [`LayerTarget::Overlay`]). Overlay's other ways
+    /// to say what changed do not occur: mounts are made without `redirect_dir` and `metacopy`, and whiteouts that are
+    /// attributes only count below a layer that is marked for them, which none is.
+    Overlay {
+        /// Where the changes are.
+        upper: PathBuf,
+        /// The layers that it stands on, the topmost first.
+        lower: Vec<PathBuf>,
+        /// Whether marks are kept in `user.*`.
+        user_xattr: bool,
+    },
+    /// A directory that shows the whole tree: it is compared with the tree that it began as.
+    Merged {
+        /// Where the whole tree is.
+        dir: PathBuf,
+        /// The tree that it began as, if there was any.
+        parent: Option<PathBuf>,
+        /// Owners and modes of `parent` that are kept in a file beside it.
+        owners: Option<PathBuf>,
+        /// When the backend had made the copy, on the clock of its file system: the content of a file that was not touched
+        /// since need not be compared. Without it every file is.
+        untouched: Option<std::time::SystemTime>,
+    },
+}
+
 /// What a snapshot takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -105,6 +134,17 @@ pub trait Snapshotter: Debug + Send + Sync + 'static {
 
     /// Mounts of an existing writable snapshot.
     async fn mounts(&self, key: &SnapshotKey) -> Result<Vec<Mount>>;
+
+    /// How to read what was written to a writable snapshot, mounted or not.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unsupported` from a backend that cannot say.
+    async fn source(&self, _key: &SnapshotKey) -> Result<LayerSource> {
+        Err(crate::error::Error::unsupported(
+            "the difference of a writable layer",
+            "a storage driver that can tell it: overlayfs or vfs",
+        ))
+    }
 
     /// Mounts that show a stack, read-only.
     async fn view(&self, chain: &ChainId) -> Result<Vec<Mount>>;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::records::{Record, Records, copy_root};
 use super::usage::usage_of;
-use super::{LayerTarget, SnapshotKey, Snapshotter, Usage, WritableOptions};
+use super::{LayerSource, LayerTarget, SnapshotKey, Snapshotter, Usage, WritableOptions};
 use crate::error::{Error, Result};
 use crate::storage::files::{blocking, make_dirs};
 use crate::storage::layer::{OPAQUE_TRUSTED, OPAQUE_USER};
@@ -229,6 +229,19 @@ impl Snapshotter for Overlayfs {
                 forget_volatile(&this.records.work(&record.tree))?;
             }
             Ok(vec![this.mount(&record)])
+        })
+        .await
+    }
+
+    async fn source(&self, key: &SnapshotKey) -> Result<LayerSource> {
+        let key = key.clone();
+        self.with(move |this| {
+            let record = this.records.active(&key)?;
+            Ok(LayerSource::Overlay {
+                upper: this.records.tree(&record.tree),
+                lower: this.trees(&record.below),
+                user_xattr: this.user_xattr,
+            })
         })
         .await
     }

@@ -5,6 +5,7 @@
 //! l/<n>          a tree: a layer, or the writable directory of a container. Short names: they stand in mount options
 //! w/<n>          overlay's scratch directory beside a writable l/<n>; o/<n>: vfs' table of owners
 //! k/<key>/record an active snapshot; the directory itself is the claim on the key
+//! k/<key>/filled made when a writable copy (vfs) was whole: its time tells which files were touched since
 //! c/<chain hex>  a committed snapshot: k/<key>/record, renamed
 //! p/<chain hex>  committed and not known to be on the disk: what the next sync is for
 //! s/<boot id>    until when, in that boot, everything that was committed is known to be on the disk
@@ -285,6 +286,20 @@ impl Records {
             set_other_mode(&tree, &made, 0o755)?;
             return Ok(record);
         }
+    }
+
+    /// Notes that everything the snapshot began with is in its tree, by the time of a file.
+    pub(crate) fn mark_filled(&self, key: &SnapshotKey) -> Result<()> {
+        fs::write(self.claim(key).join("filled"), "").map_err(|e| Error::os("mark snapshot", e))
+    }
+
+    /// When that was, on the file system's clock.
+    pub(crate) fn filled(&self, key: &SnapshotKey) -> Result<Option<std::time::SystemTime>> {
+        let there =
+            found(fs::metadata(self.claim(key).join("filled"))).map_err(|e| Error::os("stat snapshot mark", e))?;
+        there
+            .map(|there| there.modified().map_err(|e| Error::os("stat snapshot mark", e)))
+            .transpose()
     }
 
     /// An active snapshot.

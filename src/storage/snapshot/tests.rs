@@ -268,3 +268,25 @@ async fn vfs_copies_get_their_owners_and_modes() {
     vfs.discard(&"w".to_owned()).await.unwrap();
     assert_eq!(vfs.remove(&chain).await.unwrap(), Outcome::Done);
 }
+
+/// The same layer, written to in the same way, is told of in the same words, and makes the same layer: whatever the backend.
+#[tokio::test]
+async fn e4_overlayfs_and_vfs_tell_the_same() {
+    if !may_mount("e4_overlayfs_and_vfs_tell_the_same") {
+        return;
+    }
+    let (user_xattr, ownership) = match is_root() {
+        true => (false, Ownership::Direct),
+        false => (true, Ownership::Squashed),
+    };
+    let mut told = Vec::new();
+    for name in ["overlayfs", "vfs"] {
+        let dir = tempfile::tempdir_in("/tmp").unwrap();
+        let snapshotter: Box<dyn Snapshotter> = match name {
+            "overlayfs" => Box::new(Overlayfs::open(dir.path(), user_xattr, ownership.clone()).unwrap()),
+            _ => Box::new(Vfs::open(dir.path(), ownership.clone()).unwrap()),
+        };
+        told.push(snapshots::differences_of(&*snapshotter, &Root, &ownership).await);
+    }
+    assert_eq!(told[0], told[1]);
+}

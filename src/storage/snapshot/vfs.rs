@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use super::records::{Record, Records};
 use super::usage::usage_of;
-use super::{LayerTarget, SnapshotKey, Snapshotter, Usage, WritableOptions, copy};
+use super::{LayerSource, LayerTarget, SnapshotKey, Snapshotter, Usage, WritableOptions, copy};
 use crate::error::{Error, Result};
 use crate::storage::files::{blocking, found};
 use crate::storage::layer::Notes;
@@ -68,6 +68,13 @@ impl Vfs {
             Some(under) => self.fill(&under.tree, &record),
             None => Ok(()),
         };
+        let filled = filled.and_then(|()| {
+            if writable {
+                self.records.mark_filled(key)
+            } else {
+                Ok(())
+            }
+        });
         if filled.is_err() {
             let _ = self.records.discard(key);
         }
@@ -156,6 +163,22 @@ impl Snapshotter for Vfs {
                 this.records.tree(&this.records.active(&key)?.tree),
                 false,
             )])
+        })
+        .await
+    }
+
+    async fn source(&self, key: &SnapshotKey) -> Result<LayerSource> {
+        let key = key.clone();
+        self.with(move |this| {
+            let record = this.records.active(&key)?;
+            let under = record.parent.map(|parent| this.records.get(&parent)).transpose()?;
+            let owners = under.as_ref().filter(|_| !this.direct());
+            Ok(LayerSource::Merged {
+                dir: this.records.tree(&record.tree),
+                parent: under.as_ref().map(|under| this.records.tree(&under.tree)),
+                owners: owners.map(|under| this.records.owners(&under.tree)),
+                untouched: this.records.filled(&key)?,
+            })
         })
         .await
     }

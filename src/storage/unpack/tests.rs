@@ -495,7 +495,9 @@ fn noise() -> (Vec<u8>, Vec<u8>) {
     let mut state = 1u64;
     let bytes: Vec<u8> = (0..600_000)
         .map(|_| {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             (state >> 56) as u8
         })
         .collect();
@@ -593,7 +595,11 @@ async fn c6_a_dropped_pull_leaves_what_the_next_one_goes_on_with() {
         _ = pull => panic!("too fast"),
         () = enough => {}
     }
-    bench.unpacker().image(&layers, bench.source.clone(), &progress).await.unwrap();
+    bench
+        .unpacker()
+        .image(&layers, bench.source.clone(), &progress)
+        .await
+        .unwrap();
     let offsets = bench.source.offsets.lock().unwrap().clone();
     assert!(offsets.len() == 2 && offsets[1] >= 200_000, "{offsets:?}");
 }

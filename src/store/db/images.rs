@@ -165,7 +165,8 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub fn images_by_name(&self, name: &Reference) -> Result<Vec<NamedImage>> {
-        let sql = "SELECT i.body, n.platform, n.top FROM image_names n JOIN images i ON i.id = n.image WHERE n.name = ?1";
+        let sql =
+            "SELECT i.body, n.platform, n.top FROM image_names n JOIN images i ON i.id = n.image WHERE n.name = ?1";
         let mut all = self.inner.store.read(|store| {
             let mut query = store.prepare_cached(sql)?;
             let rows = query.query_map([name.to_string()], |row| {
@@ -182,7 +183,10 @@ impl Store {
             let host = Platform::host();
             all.sort_by_key(|one| {
                 let record = &one.record;
-                (!host.accepts(&one.sign.platform), Reverse((record.pulled_at_ns, record.id)))
+                (
+                    !host.accepts(&one.sign.platform),
+                    Reverse((record.pulled_at_ns, record.id)),
+                )
             });
         }
         Ok(all)
@@ -378,7 +382,11 @@ impl Store {
                 let sql = "DELETE FROM image_names WHERE name = ?1 AND image = ?2";
                 store.execute(sql, params![name.to_string(), text])?;
                 let freed = settle(store, &name, &before)?;
-                free.extend(freed.into_iter().filter(|node| *node != Node::blob(&record.manifest.digest)));
+                free.extend(
+                    freed
+                        .into_iter()
+                        .filter(|node| *node != Node::blob(&record.manifest.digest)),
+                );
             }
 
             store.execute("DELETE FROM images WHERE id = ?1", [&text])?;

@@ -28,7 +28,7 @@ pub struct Files(Vec<(String, Entry)>);
 
 #[derive(Debug)]
 enum Entry {
-    Dir(u32),
+    Dir(u32, u64),
     File(u32, Vec<u8>),
     Link(String),
     HardLink(String),
@@ -40,7 +40,13 @@ impl Files {
     }
 
     pub fn dir(mut self, path: impl Into<String>, mode: u32) -> Self {
-        self.0.push((path.into(), Entry::Dir(mode)));
+        self.0.push((path.into(), Entry::Dir(mode, 0)));
+        self
+    }
+
+    /// A directory of a user and of the group with the same number.
+    pub fn owned_dir(mut self, path: impl Into<String>, mode: u32, owner: u64) -> Self {
+        self.0.push((path.into(), Entry::Dir(mode, owner)));
         self
     }
 
@@ -68,7 +74,9 @@ impl Files {
             header.set_uid(0);
             header.set_gid(0);
             match entry {
-                Entry::Dir(mode) => {
+                Entry::Dir(mode, owner) => {
+                    header.set_uid(*owner);
+                    header.set_gid(*owner);
                     header.set_entry_type(tar::EntryType::Directory);
                     header.set_mode(*mode);
                     header.set_size(0);

@@ -28,6 +28,11 @@ impl World {
                 root: TempRoot::shared(shared),
             });
         }
+        Self::alone().await
+    }
+
+    /// A root of its own with company, too: for what counts all that is in it.
+    pub async fn alone() -> Result<Self, Stop> {
         let root = TempRoot::new();
         let engine = Engine::open(root.path()).await?;
         let image = engine.pull(source(image::shared()?)).await?;

@@ -49,7 +49,12 @@ async fn look_up(
     if let Some(platform) = platform {
         let mut all = engine.images().variants(name).await?;
         all.retain(|image| platform.accepts(&image.platform));
-        let none = || longshore::Error::new(longshore::ErrorKind::NotFound, format!("{name} is not here for {platform}"));
+        let none = || {
+            longshore::Error::new(
+                longshore::ErrorKind::NotFound,
+                format!("{name} is not here for {platform}"),
+            )
+        };
         return Ok(inspection::image(all.first().ok_or_else(none)?));
     }
     if kind != Some("image") {

@@ -152,7 +152,10 @@ fn annotations(document: &ImageDocument) -> BTreeMap<String, String> {
 
 async fn position(engine: &Engine, document: &ImageDocument, text: &str) -> longshore::Result<usize> {
     let manifests = &document.manifests;
-    if let Some(at) = manifests.iter().position(|one| one.descriptor.digest.to_string() == text) {
+    if let Some(at) = manifests
+        .iter()
+        .position(|one| one.descriptor.digest.to_string() == text)
+    {
         return Ok(at);
     }
     let image = engine.images().inspect(text).await?;

@@ -1,11 +1,14 @@
 //! The verbs, one file each: its options as `Args`, its work as `run`.
 
 pub mod attach;
+pub mod commit;
 pub mod container_prune;
 pub mod df;
+pub mod diff;
 pub mod doctor;
 pub mod events;
 pub mod exec;
+pub mod export;
 pub mod history;
 pub mod image_prune;
 pub mod images;
@@ -84,6 +87,9 @@ pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Update(args) => update::run(&context, args).await,
         Verb::Top(args) => top::run(&context, args).await,
         Verb::Stats(args) => stats::run(&context, args).await,
+        Verb::Diff(args) => diff::run(&context, args).await,
+        Verb::Export(args) => export::run(&context, args).await,
+        Verb::Commit(args) => commit::run(&context, args).await,
         Verb::Wait(args) => wait::run(&context, args).await,
         Verb::Container(ContainerVerb::Prune(args)) => container_prune::run(&context, args).await,
         Verb::System(SystemVerb::Doctor(args)) => doctor::run(&context, args).await,

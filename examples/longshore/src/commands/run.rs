@@ -99,6 +99,9 @@ pub struct Args {
     /// How readily the kernel kills it for memory, -1000 to 1000
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     oom_score_adj: Option<i32>,
+    /// Keep it from next to nothing: all capabilities, no seccomp profile, the host's devices
+    #[arg(long)]
+    privileged: bool,
     /// Add a capability, or ALL
     #[arg(long, value_name = "NAME")]
     cap_add: Vec<String>,
@@ -265,12 +268,14 @@ fn limits(args: &Args, spec: &mut ContainerSpec) {
 }
 
 fn security(args: &Args, spec: &mut ContainerSpec) {
+    spec.privileged = args.privileged;
     spec.cap_add = args.cap_add.clone();
     spec.cap_drop = args.cap_drop.clone();
     for option in &args.security_opt {
         match option {
             SecurityOption::Seccomp(seccomp) => spec.seccomp = seccomp.clone(),
             SecurityOption::NoNewPrivileges(on) => spec.no_new_privileges = *on,
+            SecurityOption::Nothing => {}
         }
     }
 }

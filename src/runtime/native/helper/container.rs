@@ -107,12 +107,9 @@ fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
     names(plan)?;
     sysctls(proc, plan)?;
     limits(proc, plan, status)?;
-    if proc >= 0 {
-        sys::close(proc);
-    }
     // Old kernels and filters around us may lack keyrings; then there is none to inherit either.
     let _ = sys::new_session_keyring();
-    let identity = user::resolve(plan)?;
+    let identity = user::resolve(plan, proc)?;
     make_working_directory(plan)?;
     own_streams(&streams, &identity)?;
     sys::umask(plan.field(field::UMASK));
@@ -152,7 +149,8 @@ fn network(context: &Context<'_>) -> Sys<()> {
 /// Needed for some plans only.
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn private_proc(plan: &Plan<'_>) -> Sys<i32> {
-    if plan.section(Section::Sysctls).is_empty() && !plan.has(flag::HAS_OOM_SCORE_ADJ) {
+    let squashed = plan.has(flag::SINGLE_ID) && user::may_be_another(plan);
+    if plan.section(Section::Sysctls).is_empty() && !plan.has(flag::HAS_OOM_SCORE_ADJ) && !squashed {
         return Ok(-1);
     }
     mounts::private_proc()

@@ -6,7 +6,7 @@ use crate::container::{Context, Streams};
 use crate::fail::{Done, Fail, at};
 use crate::message;
 use crate::sys::{self, AT_FDCWD, Shared, Sys};
-use crate::user::Identity;
+use crate::user::{self, Identity};
 use crate::wire::{Plan, RECORD_TEXT, Record, Section, Step, aux, flag};
 
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\0";
@@ -24,10 +24,10 @@ pub(crate) fn become_program(
     let plan = &context.plan;
     // Docker lets a user work in a directory that only root could enter.
     let entered = sys::chdir(plan.text(0)).is_ok();
-    let filter_first = plan.has(flag::HAS_SECCOMP) && !plan.has(flag::NO_NEW_PRIVILEGES);
+    let filter_first = has_filter(plan, identity) && !plan.has(flag::NO_NEW_PRIVILEGES);
     drop_privileges(plan, identity, filter_first)?;
     if plan.has(flag::INIT) {
-        crate::init::split(plan)?;
+        crate::init::split(plan, identity)?;
     }
     execute(plan, streams, identity, status, (entered, filter_first))
 }
@@ -44,7 +44,7 @@ pub(crate) fn become_sibling(
 ) -> Done<Infallible> {
     let plan = &context.plan;
     let entered = sys::chdir(plan.text(0)).is_ok();
-    let filter_first = plan.has(flag::HAS_SECCOMP) && !plan.has(flag::NO_NEW_PRIVILEGES);
+    let filter_first = has_filter(plan, identity) && !plan.has(flag::NO_NEW_PRIVILEGES);
     at(Step::Clone, told.keep_from_children())?;
     drop_privileges(plan, identity, filter_first)?;
     if at(Step::Clone, sys::fork_sibling(told.address()))? != 0 {
@@ -79,8 +79,8 @@ fn execute(
         aux: 0,
     };
     at(Step::Exec, message::send(status, &ready.encode(), &[], None))?;
-    if plan.has(flag::HAS_SECCOMP) && !filter_first {
-        at(Step::Seccomp, sys::seccomp_filter(plan.section(Section::Seccomp)))?;
+    if has_filter(plan, identity) && !filter_first {
+        at(Step::Seccomp, sys::seccomp_filter(filter(plan, identity)))?;
     }
     let errno = sys::execve(program.path(), program.argv, program.env);
     Err(diagnose(program.path(), errno))
@@ -94,12 +94,25 @@ fn no_new_privileges() -> Done {
 
 /// No new privileges, and the filter, for the pid 1 that does not execute the program.
 #[unsafe(link_section = "lhchild")]
-pub(crate) fn lock_down(plan: &Plan<'_>) -> Done {
+pub(crate) fn lock_down(plan: &Plan<'_>, identity: &Identity) -> Done {
     no_new_privileges()?;
-    if plan.has(flag::HAS_SECCOMP) {
-        at(Step::Seccomp, sys::seccomp_filter(plan.section(Section::Seccomp)))?;
+    if has_filter(plan, identity) {
+        at(Step::Seccomp, sys::seccomp_filter(filter(plan, identity)))?;
     }
     Ok(())
+}
+
+/// The program's filter. Where one id is mapped, root's is another: it answers changes of owners and ids, which mean nothing
+/// there. A user's is not, since those are refused to users everywhere.
+#[unsafe(link_section = "lhchild")]
+fn filter<'a>(plan: &Plan<'a>, identity: &Identity) -> &'a [u8] {
+    let squashed = plan.has(flag::SINGLE_ID) && identity.is_root();
+    plan.section(if squashed { Section::Squash } else { Section::Seccomp })
+}
+
+#[unsafe(link_section = "lhchild")]
+fn has_filter(plan: &Plan<'_>, identity: &Identity) -> bool {
+    !filter(plan, identity).is_empty()
 }
 
 /// A session of its own, with the terminal if there is one.
@@ -119,13 +132,20 @@ fn session(streams: &Streams) -> Done {
 #[unsafe(link_section = "lhchild")]
 fn drop_privileges(plan: &Plan<'_>, identity: &Identity, filter_first: bool) -> Done {
     const PR_SET_KEEPCAPS: usize = 8;
+    let single = plan.has(flag::SINGLE_ID);
+    if single && !identity.is_root() {
+        user::rename(plan, identity)?;
+    }
+    if identity.proc >= 0 {
+        sys::close(identity.proc);
+    }
     if plan.has(flag::HAS_CAPS) {
         drop_bounding(plan.caps(0))?;
     }
     if filter_first {
-        at(Step::Seccomp, sys::seccomp_filter(plan.section(Section::Seccomp)))?;
+        at(Step::Seccomp, sys::seccomp_filter(filter(plan, identity)))?;
     }
-    if !(plan.has(flag::SINGLE_ID) && identity.groups().iter().all(|gid| *gid == identity.gid)) {
+    if !(single && identity.one_group()) {
         at(Step::Groups, sys::setgroups(identity.groups()))?;
     }
     at(Step::Capabilities, sys::prctl(PR_SET_KEEPCAPS, 1, 0))?;

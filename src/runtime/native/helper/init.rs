@@ -4,6 +4,7 @@
 use crate::exec;
 use crate::fail::{Done, at};
 use crate::sys;
+use crate::user::Identity;
 use crate::wire::{Plan, Step, flag};
 
 const SIGCHLD: usize = 17;
@@ -11,7 +12,7 @@ const SIGCHLD: usize = 17;
 /// Returns in the program's process; pid 1 stays here, under the same filter as the program: it must be no way around it
 /// for a program that may trace it.
 #[unsafe(link_section = "lhchild")]
-pub(crate) fn split(plan: &Plan<'_>) -> Done {
+pub(crate) fn split(plan: &Plan<'_>, identity: &Identity) -> Done {
     sys::set_mask(u64::MAX);
     let child = at(Step::Init, sys::fork())?;
     if child == 0 {
@@ -21,7 +22,7 @@ pub(crate) fn split(plan: &Plan<'_>) -> Done {
     // The status socket must have one holder; the rest is none of our business.
     let _ = sys::close_range(0, false);
     let _ = sys::chdir(b"/\0");
-    if plan.has(flag::NO_NEW_PRIVILEGES) && exec::lock_down(plan).is_err() {
+    if plan.has(flag::NO_NEW_PRIVILEGES) && exec::lock_down(plan, identity).is_err() {
         sys::exit(125);
     }
     tend(child)

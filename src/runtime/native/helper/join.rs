@@ -31,10 +31,7 @@ fn lead(context: &Context<'_>, status: i32, told: &Shared) -> Done<Infallible> {
     join_cgroups(context)?;
     let proc = at(Step::Proc, private_proc(plan))?;
     limits(proc, plan, status)?;
-    // Nothing of the host's may be open inside (CVE-2016-9962, CVE-2024-21626).
-    if proc >= 0 {
-        sys::close(proc);
-    }
+    // Nothing of the host's may be open inside (CVE-2016-9962, CVE-2024-21626). The proc goes before the command is started.
     if let Some(cgroup) = context.fd(field::FD_CGROUP) {
         sys::close(cgroup);
     }
@@ -45,7 +42,7 @@ fn lead(context: &Context<'_>, status: i32, told: &Shared) -> Done<Infallible> {
     // A session keyring of its own, or none where there are none.
     let _ = sys::new_session_keyring();
     let streams = streams(context, status)?;
-    let identity = user::resolve(plan)?;
+    let identity = user::resolve(plan, proc)?;
     own_streams(&streams, &identity)?;
     sys::umask(plan.field(field::UMASK));
     exec::become_sibling(context, &streams, &identity, status, told)

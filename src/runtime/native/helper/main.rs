@@ -16,6 +16,7 @@ mod fail;
 mod init;
 mod join;
 mod ledger;
+mod look;
 mod message;
 mod mounts;
 mod netns;

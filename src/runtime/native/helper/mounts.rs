@@ -99,6 +99,8 @@ fn overlay(record: &MountRecord<'_>) -> Sys<i32> {
     // What these turn off may be compiled out, or off already.
     let _ = sys::fsconfig_set(context, b"index\0", Some(b"off\0"));
     let _ = sys::fsconfig_set(context, b"metacopy\0", Some(b"off\0"));
+    // A renamed directory would only be known by an attribute, in a layer that others read.
+    let _ = sys::fsconfig_set(context, b"redirect_dir\0", Some(b"nofollow\0"));
     match finish(context, u64::from(record.attributes)) {
         // Before Linux 6.5, options are but collected, and refused now.
         Err(sys::EINVAL) => overlay_by_mount(record),
@@ -134,7 +136,7 @@ fn overlay_by_mount(record: &MountRecord<'_>) -> Sys<i32> {
     sys::unshare(sys::CLONE_NEWNS)?;
     sys::make_private()?;
     let mut options = Text::new();
-    options.add(b"index=off,metacopy=off")?;
+    options.add(b"index=off,metacopy=off,redirect_dir=nofollow")?;
     if record.flags & mount::USER_XATTR != 0 {
         options.add(b",userxattr")?;
     }

@@ -197,6 +197,13 @@ pub(crate) fn fsetxattr(file: i32, name: &[u8], value: &[u8]) -> Sys {
     call(nr::FSETXATTR, [fd(file), text(name), ptr(value), value.len(), 0, 0])
 }
 
+pub(crate) fn fgetxattr(file: i32, name: &[u8], into: &mut [u8]) -> Sys {
+    call(
+        nr::FGETXATTR,
+        [fd(file), text(name), into.as_mut_ptr() as usize, into.len(), 0, 0],
+    )
+}
+
 /// Reads directory entries; 0 at the end.
 pub(crate) fn getdents(dir: i32, into: &mut [u8]) -> Sys {
     call(

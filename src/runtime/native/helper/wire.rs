@@ -18,6 +18,17 @@ pub(crate) const LARGEST: usize = 8 * 1024 * 1024;
 /// Most descriptors in one message (`SCM_MAX_FD` is 253).
 pub(crate) const MOST_FDS: usize = 64;
 
+/// What the process that looks at files is asked, with the descriptor that it is about: two words and a text that ends with
+/// NUL. It answers with an errno, and the value or a descriptor.
+pub(crate) mod look {
+    /// Bytes before the text.
+    pub(crate) const HEAD: usize = 8;
+    /// Open a path beneath the directory; the second word are the flags.
+    pub(crate) const OPEN: u32 = 1;
+    /// The value of an extended attribute.
+    pub(crate) const ATTRIBUTE: u32 = 2;
+}
+
 /// Requests and events.
 pub(crate) mod op {
     /// First message: the id map is written (flag [`super::FLAG_USERNS`] if there is a user namespace). Reply: READY.
@@ -42,6 +53,8 @@ pub(crate) mod op {
     /// Run a command in a running container. Reply: STARTED with the pidfd (none if it has ended already), or FAILED.
     /// Later, after STARTED: EXITED.
     pub(crate) const EXEC: u16 = 9;
+    /// Look at files for the owner, over the socket that comes along: see [`super::look`]. Reply: DONE once it is there.
+    pub(crate) const LOOK: u16 = 17;
     /// A container was cloned.
     pub(crate) const STARTED: u16 = 64;
     /// A request was done.
@@ -161,10 +174,12 @@ pub(crate) enum Section {
     Cleanup,
     /// Of a container with a user namespace of its own: the texts of its `uid_map` and `gid_map`.
     IdMaps,
+    /// Where one id is mapped: the filter of a program that runs as root, in the place of [`Self::Seccomp`].
+    Squash,
 }
 
 /// How many sections there are.
-pub(crate) const SECTIONS: usize = 16;
+pub(crate) const SECTIONS: usize = 17;
 
 /// Positions in [`Section::Fixed`].
 pub(crate) mod field {
@@ -210,7 +225,6 @@ pub(crate) mod flag {
     pub(crate) const HAS_CAPS: u32 = 1 << 8;
     /// `/dev` is a tmpfs of the plan: fill it.
     pub(crate) const FILL_DEV: u32 = 1 << 9;
-    pub(crate) const HAS_SECCOMP: u32 = 1 << 10;
     /// All capabilities are wanted, that is those that the helper has.
     pub(crate) const ALL_CAPS: u32 = 1 << 13;
     /// The container has a user namespace of its own.

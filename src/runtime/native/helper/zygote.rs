@@ -9,7 +9,7 @@ use crate::sys::{self, CloneArgs, PollFd, Shared, Sys};
 use crate::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op};
 use crate::netns::Networks;
 use crate::wire::{NO_FD, Step, flag};
-use crate::{join, outfit, remove, slim, worker};
+use crate::{join, look, outfit, remove, slim, worker};
 
 /// Descriptors that the owner put there.
 const CONTROL: i32 = 3;
@@ -302,6 +302,7 @@ impl Zygote {
             op::SCRATCH => answer(req, self.ledger.add(SCRATCH, 0, req, blob)),
             op::CHOWN => answer(req, worker::change_owners(blob, fds)),
             op::REMOVE => self.work(req, || answer(req, worker::remove_trees(blob))),
+            op::LOOK => self.look(req, fds),
             op::SIGNAL => self.work(req, || answer(req, worker::signal_all(blob, fds))),
             op::MOUNT => self.work(req, || match worker::mount(blob) {
                 Ok(tree) => {
@@ -327,6 +328,28 @@ impl Zygote {
                     let _ = sys::kill(pid, SIGKILL);
                     refuse(req, Step::Privileged, sys::ENOMEM);
                 }
+            }
+            Err(errno) => refuse(req, Step::Privileged, errno),
+        }
+    }
+
+    /// Looks at files in a child, as long as its socket is open: it keeps nothing else of the zygote's.
+    fn look(&mut self, req: u64, fds: &Fds) {
+        let Some(socket) = fds.get(0) else {
+            return refuse(req, Step::Privileged, sys::EBADMSG);
+        };
+        match sys::fork() {
+            Ok(0) => {
+                self.leave();
+                sys::close(self.slim);
+                look::serve(socket)
+            }
+            Ok(pid) => {
+                let noted = self.ledger.add(WORKER, pid, req, &[]);
+                if noted.is_err() {
+                    let _ = sys::kill(pid, SIGKILL);
+                }
+                answer(req, noted);
             }
             Err(errno) => refuse(req, Step::Privileged, errno),
         }

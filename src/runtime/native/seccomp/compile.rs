@@ -10,11 +10,12 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompOperator};
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompOperator};
 
 use super::bpf::{self, Insn, branch, plain};
 use super::rules::{Call, Comparison, NO_SUCH_CALL, Rules};
 use crate::error::{Error, Result};
+use crate::runtime::caps::CapabilitySet;
 
 /// `SECCOMP_RET_KILL_PROCESS`.
 const KILL_PROCESS: u32 = 0x8000_0000;
@@ -37,9 +38,30 @@ const MOST_INSTRUCTIONS: usize = 4096;
 /// # Errors
 /// `InvalidArgument` for a profile that cannot work, `Unsupported` for the action `SCMP_ACT_NOTIFY`.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>> {
-    let rules = Rules::of(profile)?;
-    let mut program = head();
-    program.extend(search(&ranges(&rules)));
+    assemble(&Rules::of(profile)?, KILL_PROCESS)
+}
+
+/// A profile, or none, for root of a container where one id is mapped: what would change an owner or an id, and cannot,
+/// succeeds without an effect, if root has the capability for it among `caps`. Without a profile, calls by another entry
+/// are let through as they are.
+///
+/// # Errors
+/// As [`compile`].
+fn compile_squashed(profile: Option<&LinuxSeccomp>, caps: &CapabilitySet) -> Result<Vec<u8>> {
+    let mut rules = profile.map_or_else(|| Ok(Rules::none()), Rules::of)?;
+    rules.squash(caps);
+    assemble(
+        &rules,
+        match profile {
+            Some(_) => KILL_PROCESS,
+            None => LinuxSeccompAction::ScmpActAllow.as_u32(None),
+        },
+    )
+}
+
+fn assemble(rules: &Rules, foreign: u32) -> Result<Vec<u8>> {
+    let mut program = head(foreign);
+    program.extend(search(&ranges(rules)));
     if program.len() > MOST_INSTRUCTIONS {
         let message = format!(
             "seccomp: the profile needs {} instructions, the kernel takes {MOST_INSTRUCTIONS}",
@@ -50,8 +72,10 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>> {
     Ok(bpf::bytes(&program))
 }
 
+/// A profile, and the capabilities of the root for whom it is squashed.
+type Wanted = (Option<LinuxSeccomp>, Option<CapabilitySet>);
 /// Profiles that were compiled last, with their programs.
-static CACHE: Mutex<VecDeque<(LinuxSeccomp, Arc<[u8]>)>> = Mutex::new(VecDeque::new());
+static CACHE: Mutex<VecDeque<(Wanted, Arc<[u8]>)>> = Mutex::new(VecDeque::new());
 const CACHED: usize = 16;
 
 /// As [`compile`], remembering the last few profiles: an engine starts many containers with few of them.
@@ -59,33 +83,51 @@ const CACHED: usize = 16;
 /// # Errors
 /// As [`compile`].
 pub fn compile_cached(profile: &LinuxSeccomp) -> Result<Arc<[u8]>> {
-    let known = |cache: &VecDeque<(LinuxSeccomp, Arc<[u8]>)>| {
+    cached(Some(profile), None)
+}
+
+/// For root of a container where one id is mapped: what would change an owner or an id, and cannot, succeeds without an
+/// effect, as far as the profile, if there is one, allows the call and root has the capability for it among `caps`.
+///
+/// # Errors
+/// As [`compile`].
+pub fn squashed_cached(profile: Option<&LinuxSeccomp>, caps: &CapabilitySet) -> Result<Arc<[u8]>> {
+    cached(profile, Some(caps))
+}
+
+fn cached(profile: Option<&LinuxSeccomp>, squash: Option<&CapabilitySet>) -> Result<Arc<[u8]>> {
+    let known = |cache: &VecDeque<(Wanted, Arc<[u8]>)>| {
         cache
             .iter()
-            .find(|(cached, _)| cached == profile)
+            .find(|((known, caps), _)| known.as_ref() == profile && caps.as_ref() == squash)
             .map(|(_, program)| Arc::clone(program))
     };
     if let Some(program) = known(&CACHE.lock().unwrap_or_else(PoisonError::into_inner)) {
         return Ok(program);
     }
-    let program: Arc<[u8]> = compile(profile)?.into();
+    let program: Arc<[u8]> = match (profile, squash) {
+        (profile, Some(caps)) => compile_squashed(profile, caps)?,
+        (Some(profile), None) => compile(profile)?,
+        (None, None) => assemble(&Rules::none(), LinuxSeccompAction::ScmpActAllow.as_u32(None))?,
+    }
+    .into();
     let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
-    cache.push_front((profile.clone(), Arc::clone(&program)));
+    cache.push_front(((profile.cloned(), squash.copied()), Arc::clone(&program)));
     cache.truncate(CACHED);
     Ok(program)
 }
 
-/// Checks the architecture and leaves the call's number in the accumulator.
-fn head() -> Vec<Insn> {
+/// Checks the architecture and leaves the call's number in the accumulator. Calls by another entry are answered as `foreign`.
+fn head(foreign: u32) -> Vec<Insn> {
     vec![
         plain(bpf::LOAD, bpf::ARCH),
         branch(bpf::JUMP_EQ, NATIVE, 1, 0),
-        plain(bpf::RETURN, KILL_PROCESS),
+        plain(bpf::RETURN, foreign),
         plain(bpf::LOAD, bpf::NUMBER),
         branch(bpf::JUMP_GE, X32_BIT, 0, 2),
         // -1 is no call of x32: programs and tracers use it for "none".
         branch(bpf::JUMP_EQ, u32::MAX, 1, 0),
-        plain(bpf::RETURN, KILL_PROCESS),
+        plain(bpf::RETURN, foreign),
     ]
 }
 
@@ -178,7 +220,7 @@ enum To {
 /// Answers if all comparisons hold, and runs past its own end if not.
 fn rule_code(comparisons: &[Comparison], action: u32) -> Vec<Insn> {
     let steps: Vec<_> = comparisons.iter().map(comparison_code).collect();
-    // At most 6 comparisons of 5 instructions each: all distances fit a byte.
+    // At most 6 comparisons of a profile and 2 of ours, of 5 instructions each: all distances fit a byte.
     let total: usize = steps.iter().map(Vec::len).sum::<usize>() + 1;
     let mut out = Vec::with_capacity(total);
     for step in steps {
@@ -263,6 +305,7 @@ mod tests {
     };
     use syscalls::Sysno;
 
+    use super::super::rules::NOTHING_DONE;
     use super::super::{default_profile, rules};
     use super::*;
     use crate::runtime::caps::CapabilitySet;
@@ -516,6 +559,96 @@ mod tests {
         assert!(kinds[0].is_unsupported());
         assert_eq!(kinds[1].kind(), &crate::ErrorKind::InvalidArgument);
         assert_eq!(kinds[2].kind(), &crate::ErrorKind::InvalidArgument);
+    }
+
+    #[test]
+    fn k3_owners_and_ids_are_squashed_where_the_profile_lets_them_be_changed() {
+        const ALLOW: u32 = 0x7fff_0000;
+        const MINUS: u64 = 0xffff_ffff;
+        let number = |name: &str| rules::number(name).unwrap();
+        let docker = CapabilitySet::docker();
+        let profile = default_profile(&docker);
+        for program in [
+            compile_squashed(Some(&profile), &docker).unwrap(),
+            compile_squashed(None, &docker).unwrap(),
+        ] {
+            let fchownat = |uid: u64, gid: u64| run(&program, number("fchownat"), [3, 8, uid, gid, 0, 0]);
+            // To the one id there is, and "as it is", in 32 bits or sign-extended: the kernel's to answer.
+            for id in [
+                (0, 0),
+                (0, MINUS),
+                (MINUS, 0),
+                (MINUS, MINUS),
+                (u64::MAX, 0),
+                (1 << 32, 0),
+            ] {
+                assert_eq!(fchownat(id.0, id.1), ALLOW, "{id:x?}");
+            }
+            for id in [(101, 0), (0, 101), (101, MINUS), (MINUS, 101), (1 << 32 | 7, 0)] {
+                assert_eq!(fchownat(id.0, id.1), NOTHING_DONE, "{id:x?}");
+            }
+            for name in [
+                "setuid",
+                "setreuid",
+                "setresuid",
+                "setgid",
+                "setregid",
+                "setresgid",
+                "setgroups",
+            ] {
+                assert_eq!(run(&program, number(name), [101; 6]), NOTHING_DONE, "{name}");
+            }
+            for name in ["setfsuid", "capset", "read", "fchmodat"] {
+                assert_eq!(run(&program, number(name), [101; 6]), ALLOW, "{name}");
+            }
+        }
+        // Whoever gave the capability away sees that.
+        let without = docker.tweak::<&str, _>(&[], &["CHOWN", "SETGID"]).unwrap();
+        let program = compile_squashed(Some(&default_profile(&without)), &without).unwrap();
+        for (name, answer) in [("fchownat", ALLOW), ("setgroups", ALLOW), ("setuid", NOTHING_DONE)] {
+            assert_eq!(run(&program, number(name), [101; 6]), answer, "{name}");
+        }
+    }
+
+    #[test]
+    fn k3_what_a_profile_denies_stays_denied() {
+        use LinuxSeccompOperator as Op;
+        const DENIED: u32 = 0x0005_0001;
+        const ALLOW: u32 = 0x7fff_0000;
+        let rules = vec![
+            rule("fchownat", Action::ScmpActAllow, &[(4, Op::ScmpCmpEq, 0, 0)]),
+            rule("setuid", Action::ScmpActErrno, &[]),
+            rule("setgid", Action::ScmpActErrno, &[(0, Op::ScmpCmpEq, 7, 0)]),
+            rule("setgid", Action::ScmpActAllow, &[]),
+        ];
+        let squashed = compile_squashed(Some(&profile(Action::ScmpActErrno, rules)), &CapabilitySet::ALL).unwrap();
+        let call = |name: &str, args| run(&squashed, rules::number(name).unwrap(), args);
+        assert_eq!(call("fchownat", [3, 8, 5, 5, 0, 0]), NOTHING_DONE);
+        assert_eq!(call("fchownat", [3, 8, 0, 0, 0, 0]), ALLOW);
+        assert_eq!(call("fchownat", [3, 8, 0, 0, 1, 0]), DENIED);
+        assert_eq!(call("fchownat", [3, 8, 5, 5, 1, 0]), DENIED);
+        assert_eq!(call("setuid", [5; 6]), DENIED);
+        assert_eq!(call("setgid", [7; 6]), DENIED);
+        assert_eq!(call("setgid", [8; 6]), NOTHING_DONE);
+        // Not named, and the default denies.
+        assert_eq!(call("fchown", [5; 6]), DENIED);
+    }
+
+    #[test]
+    fn k3_without_a_profile_other_entries_stay_open() {
+        let program = compile_squashed(None, &CapabilitySet::ALL).unwrap();
+        let write = rules::number("write").unwrap();
+        assert_eq!(
+            bpf::run(&program, &data(0x4000_0003, write, [0; 6])).unwrap(),
+            0x7fff_0000
+        );
+        let profile = default_profile(&CapabilitySet::ALL);
+        let program = compile_squashed(Some(&profile), &CapabilitySet::ALL).unwrap();
+        assert_eq!(
+            bpf::run(&program, &data(0x4000_0003, write, [0; 6])).unwrap(),
+            KILL_PROCESS
+        );
+        assert!(program.len() < 400 * 8, "{} instructions", program.len() / 8);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 mod bpf;
 mod compile;
+mod docker;
 mod profile;
 mod rules;
 
-pub use self::compile::{compile, compile_cached};
+pub use self::compile::{compile, compile_cached, squashed_cached};
+pub use self::docker::SeccompProfile;
 pub use self::profile::default_profile;

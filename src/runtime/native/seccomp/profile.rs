@@ -65,9 +65,9 @@ enum Operator {
 }
 
 #[cfg(target_arch = "x86_64")]
-const NATIVE: (&str, Arch) = ("amd64", Arch::ScmpArchX86_64);
+pub(super) const NATIVE: (&str, Arch) = ("amd64", Arch::ScmpArchX86_64);
 #[cfg(target_arch = "aarch64")]
-const NATIVE: (&str, Arch) = ("arm64", Arch::ScmpArchAarch64);
+pub(super) const NATIVE: (&str, Arch) = ("arm64", Arch::ScmpArchAarch64);
 
 /// Docker's default profile for a container with this bounding set, on this architecture and kernel.
 ///
@@ -85,7 +85,7 @@ pub fn default_profile(caps: &CapabilitySet) -> LinuxSeccomp {
 }
 
 /// The kernel's version, which does not change under a running program.
-static KERNEL: LazyLock<(u32, u32)> = LazyLock::new(|| {
+pub(super) static KERNEL: LazyLock<(u32, u32)> = LazyLock::new(|| {
     let release = nix::sys::utsname::uname().ok();
     let release = release.as_ref().and_then(|name| name.release().to_str());
     version(release.unwrap_or_default())
@@ -157,7 +157,7 @@ impl Argument {
 }
 
 /// The first two numbers of a kernel release (`6.1.0-18-amd64`).
-fn version(release: &str) -> (u32, u32) {
+pub(super) fn version(release: &str) -> (u32, u32) {
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
         .map(|part| part.parse().unwrap_or(0));

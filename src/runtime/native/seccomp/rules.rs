@@ -10,7 +10,10 @@ use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, Linux
 use syscalls::Sysno;
 
 use crate::error::{Error, Result};
+use crate::runtime::caps::CapabilitySet;
 
+/// `SECCOMP_RET_ERRNO` with no error: the call is not made, and says that it was.
+pub(super) const NOTHING_DONE: u32 = 0x0005_0000;
 /// `SECCOMP_RET_ERRNO | ENOSYS`.
 pub(super) const NO_SUCH_CALL: u32 = 0x0005_0000 | libc::ENOSYS as u32;
 
@@ -22,6 +25,28 @@ pub(super) struct Rules {
     /// Calls from this number on are answered with `ENOSYS`.
     pub(super) unknown_from: Option<u32>,
 }
+
+const CHOWN: CapabilitySet = CapabilitySet::from_bits(1);
+const SETGID: CapabilitySet = CapabilitySet::from_bits(1 << 6);
+const SETUID: CapabilitySet = CapabilitySet::from_bits(1 << 7);
+
+/// Calls that change owners or ids: the capability that they take, and where their arguments are ids of a file's new owner.
+///
+/// `setfsuid` and `setfsgid` are not among them: they never fail, and who wants to know asks for the id afterwards. Nor are
+/// `capset`, which does what it says, and `mknod`, which no user namespace lets make a device.
+const OWNERS_AND_IDS: &[(&str, CapabilitySet, &[u32])] = &[
+    ("chown", CHOWN, &[1, 2]),
+    ("lchown", CHOWN, &[1, 2]),
+    ("fchown", CHOWN, &[1, 2]),
+    ("fchownat", CHOWN, &[2, 3]),
+    ("setuid", SETUID, &[]),
+    ("setreuid", SETUID, &[]),
+    ("setresuid", SETUID, &[]),
+    ("setgid", SETGID, &[]),
+    ("setregid", SETGID, &[]),
+    ("setresgid", SETGID, &[]),
+    ("setgroups", SETGID, &[]),
+];
 
 /// What to do with one call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,6 +89,49 @@ impl Rules {
         Ok(rules)
     }
 
+    /// Everything is allowed.
+    pub(super) fn none() -> Self {
+        Self {
+            calls: BTreeMap::new(),
+            default: LinuxSeccompAction::ScmpActAllow.as_u32(None),
+            unknown_from: None,
+        }
+    }
+
+    /// Answers with success, and does nothing, where root would change an owner or an id with one of `caps` and there is one
+    /// id only. What is denied stays denied, and what can mean something is left to the kernel: a change of owner to root.
+    pub(super) fn squash(&mut self, caps: &CapabilitySet) {
+        for (name, cap, ids) in OWNERS_AND_IDS {
+            if let Some(number) = number(name).filter(|_| caps.contains(*cap)) {
+                self.squash_call(number, &real(ids));
+            }
+        }
+    }
+
+    fn squash_call(&mut self, number: u32, real: &[Vec<Comparison>]) {
+        let call = self.calls.get(&number).cloned().unwrap_or_default();
+        let mut squashed = Call::default();
+        for (when, action) in call.conditional {
+            if passes(action) {
+                let both = real.iter().map(|real| ([when.as_slice(), real].concat(), action));
+                squashed.conditional.extend(both);
+                squashed.conditional.push((when, NOTHING_DONE));
+            } else {
+                squashed.conditional.push((when, action));
+            }
+        }
+        let otherwise = call.otherwise.unwrap_or(self.default);
+        if passes(otherwise) {
+            squashed
+                .conditional
+                .extend(real.iter().map(|real| (real.clone(), otherwise)));
+            squashed.otherwise = Some(NOTHING_DONE);
+        } else {
+            squashed.otherwise = Some(otherwise);
+        }
+        self.calls.insert(number, squashed);
+    }
+
     fn add(&mut self, syscall: &LinuxSyscall) -> Result<()> {
         let action = answer(syscall.action(), syscall.errno_ret())?;
         for name in syscall.names() {
@@ -85,6 +153,36 @@ impl Rules {
         }
         Ok(())
     }
+}
+
+/// Whether the call is made.
+fn passes(action: u32) -> bool {
+    [LinuxSeccompAction::ScmpActAllow, LinuxSeccompAction::ScmpActLog]
+        .iter()
+        .any(|passing| passing.as_u32(None) == action)
+}
+
+/// Each argument is either 0, which is root, or -1, which leaves it as it is.
+fn real(ids: &[u32]) -> Vec<Vec<Comparison>> {
+    let mut all: Vec<Vec<Comparison>> = match ids {
+        [] => return Vec::new(),
+        _ => vec![Vec::new()],
+    };
+    for index in ids {
+        let is = |value: u32| Comparison {
+            index: *index,
+            op: LinuxSeccompOperator::ScmpCmpEq,
+            value: u64::from(value),
+            masked: 0,
+            // `uid_t` and `gid_t` have 32 bits.
+            narrow: true,
+        };
+        all = all
+            .iter()
+            .flat_map(|known| [0, u32::MAX].map(|value| [known.as_slice(), &[is(value)]].concat()))
+            .collect();
+    }
+    all
 }
 
 /// The number of a call on this architecture.

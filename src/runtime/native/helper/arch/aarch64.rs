@@ -72,6 +72,7 @@ pub(crate) mod nr {
     pub(crate) const CHROOT: usize = 51;
     pub(crate) const STATX: usize = 291;
     pub(crate) const FSETXATTR: usize = 7;
+    pub(crate) const FGETXATTR: usize = 10;
     pub(crate) const GETCWD: usize = 17;
     pub(crate) const DUP3: usize = 24;
     pub(crate) const FCNTL: usize = 25;

@@ -111,6 +111,7 @@ pub(crate) mod nr {
     pub(crate) const SETHOSTNAME: usize = 170;
     pub(crate) const SETDOMAINNAME: usize = 171;
     pub(crate) const FSETXATTR: usize = 190;
+    pub(crate) const FGETXATTR: usize = 193;
     pub(crate) const GETDENTS64: usize = 217;
     pub(crate) const KEYCTL: usize = 250;
     pub(crate) const EXIT_GROUP: usize = 231;

@@ -1,0 +1,75 @@
+//! `diff` and `export`: what a container wrote, and all that it shows. Read from its layers, mounted or not, so that they
+//! need no process of the container, and work on containers of other processes too.
+
+use std::sync::Arc;
+
+use super::etc;
+use super::local::{Shared, no_such};
+use super::outflow::{Closing, stream_of};
+use super::record::Record;
+use super::state::{ContainerState, Refusal, Verb, refuse};
+use crate::error::Result;
+use crate::images::ByteStream;
+use crate::runtime::native::sight::ZygoteSight;
+use crate::storage::layer::{LayerReader, Sight};
+use crate::sys::blocking::blocking;
+use crate::types::Change;
+
+/// Made by the runtime where an image lacks them: no change of the container's.
+const PLACES: [&str; 4] = ["/dev", "/proc", "/sys", "/etc"];
+
+impl Shared {
+    pub(crate) async fn diff(&self, name: &str) -> Result<Vec<Change>> {
+        let record = self.find(name).await?;
+        let reader = self.reader(&record).await?;
+        let changes = blocking(move || reader.changes()).await?;
+        self.must_be_there(&record, Verb::Diff).await?;
+        Ok(changes)
+    }
+
+    pub(crate) async fn export(self: &Arc<Self>, name: &str) -> Result<ByteStream> {
+        let record = self.find(name).await?;
+        self.must_be_there(&record, Verb::Export).await?;
+        let reader = self.reader(&record).await?;
+        let shared = Arc::clone(self);
+        let closing = async move {
+            // A container that is removed meanwhile has lost files that should be in the archive.
+            shared.must_be_there(&record, Verb::Export).await?;
+            shared.tell(shared.event(&record, "export")).await;
+            Ok(())
+        };
+        let stream = stream_of(move |out| reader.write_tree(out), Box::pin(closing))?;
+        Ok(self.parts.spawner.stream(stream, 1))
+    }
+
+    /// The layer that a container's changes make.
+    pub(super) async fn layer(self: &Arc<Self>, record: &Record) -> Result<ByteStream> {
+        let reader = self.reader(record).await?;
+        let (shared, record) = (Arc::clone(self), record.clone());
+        let closing: Closing = Box::pin(async move { shared.must_be_there(&record, Verb::Commit).await });
+        stream_of(move |out| reader.write_layer(out).map(drop), closing)
+    }
+
+    async fn reader(&self, record: &Record) -> Result<LayerReader> {
+        let source = self.parts.snapshotter.source(&record.snapshot_key()).await;
+        let source = source.map_err(|error| match error.is_not_found() {
+            true => no_such(record.id.as_str()).with_source(error),
+            false => error,
+        })?;
+        let (ownership, native) = (self.parts.layers.clone(), self.parts.native.clone());
+        let sight = native.map(|native| Arc::new(ZygoteSight::new(native)) as Arc<dyn Sight>);
+        blocking(move || {
+            let places: Vec<&str> = PLACES.into_iter().chain(etc::FILES.map(|(_, place)| place)).collect();
+            Ok(LayerReader::open(&source, &ownership, sight)?.without(&places))
+        })
+        .await
+    }
+
+    async fn must_be_there(&self, record: &Record, verb: Verb) -> Result<()> {
+        let now = self.read(&record.id).await?;
+        if now.state == ContainerState::Removing {
+            return Err(refuse(&record.id, now.state, verb, Refusal::BeingRemoved));
+        }
+        Ok(())
+    }
+}

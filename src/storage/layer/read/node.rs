@@ -1,0 +1,100 @@
+//! What is known of a file without opening it.
+
+use nix::sys::stat::{FileStat, SFlag, major, minor};
+
+/// Extended attributes, sorted by name.
+pub(super) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Types of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Type {
+    File,
+    Directory,
+    Symlink,
+    Fifo,
+    Character,
+    Block,
+    Socket,
+}
+
+/// An inode, with ids as the container has them once its attributes were read.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub(super) kind: Type,
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) size: u64,
+    pub(super) blocks: u64,
+    pub(super) mtime: (i64, i64),
+    pub(super) ctime: (i64, i64),
+    pub(super) device: (u64, u64),
+    pub(super) links: u64,
+    /// Device and inode number.
+    pub(super) identity: (u64, u64),
+}
+
+impl Node {
+    pub(super) fn of(stat: &FileStat) -> Self {
+        let kind = match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFDIR => Type::Directory,
+            SFlag::S_IFLNK => Type::Symlink,
+            SFlag::S_IFIFO => Type::Fifo,
+            SFlag::S_IFCHR => Type::Character,
+            SFlag::S_IFBLK => Type::Block,
+            SFlag::S_IFSOCK => Type::Socket,
+            _ => Type::File,
+        };
+        Self {
+            kind,
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            blocks: u64::try_from(stat.st_blocks).unwrap_or(0),
+            mtime: (stat.st_mtime, stat.st_mtime_nsec),
+            ctime: (stat.st_ctime, stat.st_ctime_nsec),
+            device: (major(stat.st_rdev), minor(stat.st_rdev)),
+            links: stat.st_nlink as u64,
+            identity: (stat.st_dev, stat.st_ino),
+        }
+    }
+
+    pub(super) fn is_dir(&self) -> bool {
+        self.kind == Type::Directory
+    }
+
+    pub(super) fn is_file(&self) -> bool {
+        self.kind == Type::File
+    }
+
+    /// What overlay hides a name with.
+    pub(super) fn is_whiteout(&self) -> bool {
+        self.kind == Type::Character && self.device == (0, 0)
+    }
+
+    /// Whether it may have other names.
+    pub(super) fn is_linked(&self) -> bool {
+        self.links > 1 && !self.is_dir()
+    }
+
+    /// Whether this is still the same thing, to open it.
+    pub(super) fn is_still(&self, now: &Self) -> bool {
+        self.identity == now.identity && self.kind == now.kind
+    }
+
+    /// Whether it looks the same, but for attributes, content, other names and the time of a directory.
+    pub(super) fn looks_like(&self, other: &Self) -> bool {
+        let own = |node: &Self| (node.kind, node.mode, node.uid, node.gid);
+        let device = |node: &Self| match node.kind {
+            Type::Character | Type::Block => Some(node.device),
+            _ => None,
+        };
+        let content = |node: &Self| match node.kind {
+            Type::Directory => None,
+            Type::File => Some((node.size, node.mtime)),
+            _ => Some((0, node.mtime)),
+        };
+        own(self) == own(other) && device(self) == device(other) && content(self) == content(other)
+    }
+}
