@@ -14,6 +14,7 @@ mod api;
 mod cancel;
 mod cancel_more;
 mod daemon;
+mod doctor;
 mod differences;
 mod exec;
 mod faults;
@@ -69,6 +70,7 @@ const GROUPS: &[frame::Group] = &[
     cancel::TESTS,
     cancel_more::TESTS,
     resume::TESTS,
+    doctor::TESTS,
     platforms::TESTS,
     api::TESTS,
     daemon::TESTS,
