@@ -41,7 +41,7 @@ use crate::images::{ByteStream, ImageManager, ImageSummary, PrunedImages};
 use crate::networks::NetworkManager;
 use crate::probe::Probe;
 #[cfg(feature = "engine")]
-use crate::system::{Audit, LocalSystem, Reconciled};
+use crate::system::{Audit, Diagnosis, LocalSystem, Reconciled};
 use crate::system::{EventQuery, SystemManager};
 use crate::types::Filter;
 
@@ -254,6 +254,36 @@ impl Engine {
         let (span, verb) = (tracing::info_span!("engine.audit"), Verb::of_engine("engine.audit"));
         let system = &self.local("audit")?.system;
         self.watch.run(verb, span, system.audit()).await
+    }
+
+    /// Reads everything that images stand on: every blob is hashed, every layer compared with what its blob says. With `fix`
+    /// what is damaged or missing is fetched again, where the image has a name in a registry; unpacked anew; and where
+    /// neither can be, an image that cannot be read is removed. What running containers stand on is not touched. It takes
+    /// as long as unpacking all images. For a root that cannot be opened see [`Engine::repair`].
+    ///
+    /// # Errors
+    /// `Unsupported` for an engine that is not in-process; those of the records and of the disk.
+    ///
+    /// # Cancel safety
+    /// What was repaired stays repaired.
+    #[cfg(feature = "engine")]
+    pub async fn doctor(&self, fix: bool) -> Result<Diagnosis> {
+        let (span, verb) = (tracing::info_span!("engine.doctor"), Verb::of_engine("engine.doctor"));
+        let system = &self.local("doctor")?.system;
+        self.watch.run(verb, span, system.doctor(fix)).await
+    }
+
+    /// Makes a root that lost a file of its own, or has it damaged, one that can be opened: the file that says its version,
+    /// the recorded choices of backends, the databases. A database that cannot be read is put aside, beside itself, and a new
+    /// one is made; what it recorded of images is found again by [`Engine::doctor`]. Says what was done. Blocking.
+    ///
+    /// # Errors
+    /// - `InvalidArgument` for a directory that is no root
+    /// - `Conflict` while an engine has it open
+    /// - `Denied`, `ReadOnly`, `NewerVersion`, `Os`
+    #[cfg(feature = "engine")]
+    pub fn repair(root: impl AsRef<std::path::Path>) -> Result<Vec<String>> {
+        crate::store::repair(root.as_ref())
     }
 
     /// Makes callers of this engine go away at an await of a test's choice, to show that nothing is left then.

@@ -20,6 +20,8 @@ use crate::progress::Progress;
 use crate::types::{ChainId, Descriptor, Filter, ImageId, ImageSource, LayerRef, Outcome, Platform, Reference};
 
 #[cfg(feature = "engine")]
+mod adopt;
+#[cfg(feature = "engine")]
 mod archive;
 #[cfg(feature = "engine")]
 pub(crate) mod changes;

@@ -169,7 +169,11 @@ impl Root {
             Some(recorded) => recorded,
             None => {
                 create_atomically(&self.backend_file(seam), name.as_bytes())?;
-                self.backend(seam)?.unwrap_or_default()
+                let chosen = self.backend(seam)?.unwrap_or_default();
+                // What is chosen cannot be told from what it made, so it is kept twice.
+                let copy = self.content().join(format!("{BACKEND}{seam}"));
+                create_atomically(&copy, chosen.as_bytes())?;
+                chosen
             }
         };
         if recorded == name {
@@ -180,6 +184,53 @@ impl Root {
             self.path.display()
         );
         Err(Error::new(ErrorKind::Conflict, message).with_object(ObjectKind::Backend, name))
+    }
+
+    /// Writes recorded choices again that are missing, from their copies; and copies that are missing. Returns which choices.
+    pub(super) fn repair_backends(&self) -> Result<Vec<String>> {
+        let (root, copies) = (self.path().to_owned(), self.content());
+        let mut written = Vec::new();
+        for (from, to, lost) in [(&copies, &root, true), (&root, &copies, false)] {
+            for name in file_names(from)? {
+                if !name.starts_with(BACKEND) || to.join(&name).exists() {
+                    continue;
+                }
+                let text = fs::read(from.join(&name)).map_err(|error| Error::os("read a recorded backend", error))?;
+                create_atomically(&to.join(&name), &text)?;
+                if lost {
+                    written.push(name.trim_start_matches(BACKEND).to_owned());
+                }
+            }
+        }
+        Ok(written)
+    }
+
+    fn lost_records_file(&self) -> PathBuf {
+        self.content().join("lost-records")
+    }
+
+    /// Notes that images must be found by what their blobs say.
+    pub(super) fn note_lost_records(&self) -> Result<()> {
+        create_atomically(&self.lost_records_file(), b"the records of images were lost\n")
+    }
+
+    /// Whether that was noted, and not done yet.
+    ///
+    /// # Errors
+    /// `Os`.
+    pub fn lacks_records(&self) -> Result<bool> {
+        Ok(read_if_there(&self.lost_records_file())?.is_some())
+    }
+
+    /// Notes that it is done.
+    ///
+    /// # Errors
+    /// `Os`.
+    pub fn has_records(&self) -> Result<()> {
+        match fs::remove_file(self.lost_records_file()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::os("remove a note", error)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether any backend was recorded: then an engine was open here.
@@ -201,6 +252,33 @@ impl Root {
     fn backend_file(&self, seam: &str) -> PathBuf {
         self.path.join(format!("{BACKEND}{seam}"))
     }
+}
+
+/// Writes the file that says the version, where it is missing or makes no sense in what is a root by all else. Whether it was.
+pub(super) fn repair_version(path: &Path) -> Result<bool> {
+    let file = path.join(VERSION_FILE);
+    if let Some(text) = read_if_there(&file)? {
+        match accept_version(path, &text) {
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt) => {}
+            other => return other.map(|()| false),
+        }
+    }
+    if DIRECTORIES.iter().any(|name| !path.join(name).is_dir()) {
+        let message = format!("{} is not an engine's root directory", path.display());
+        return Err(Error::invalid(message));
+    }
+    let metadata = fs::metadata(path).map_err(|error| Error::os("look at the root directory", error))?;
+    refuse_other_user(path, metadata.uid())?;
+    match fs::remove_file(&file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::os("remove the version file", error)),
+        _ => {}
+    }
+    create_atomically(&file, version_text().as_bytes())?;
+    Ok(true)
+}
+
+fn version_text() -> String {
+    format!("longshore root\nversion {VERSION}\nuid {}\n", geteuid().as_raw())
 }
 
 fn open(path: &Path) -> Result<Root> {
@@ -324,8 +402,7 @@ fn check_version(path: &Path) -> Result<()> {
     }
     fs::set_permissions(path, fs::Permissions::from_mode(0o700))
         .map_err(|error| Error::os("make the root directory private", error))?;
-    let text = format!("longshore root\nversion {VERSION}\nuid {}\n", geteuid().as_raw());
-    create_atomically(&file, text.as_bytes())?;
+    create_atomically(&file, version_text().as_bytes())?;
     match read_if_there(&file)? {
         Some(text) => accept_version(path, &text),
         None => {
@@ -362,6 +439,15 @@ fn accept_version(path: &Path, text: &str) -> Result<()> {
         return Err(Error::new(ErrorKind::NewerVersion, message));
     }
     refuse_other_user(path, field("uid")?)
+}
+
+fn file_names(dir: &Path) -> Result<Vec<String>> {
+    let failed = |error| Error::os(format!("list {}", dir.display()), error);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        names.extend(entry.map_err(failed)?.file_name().into_string().ok());
+    }
+    Ok(names)
 }
 
 fn read_if_there(path: &Path) -> Result<Option<String>> {

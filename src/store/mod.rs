@@ -7,7 +7,7 @@
 //! <root>/store.db         records that survive power loss: images, detached containers, and their edges
 //! <root>/run.db           records that die with the boot: bound containers, leases, recent events
 //! <root>/run.boot         boot id that `run.db` belongs to
-//! <root>/content/         blobs        <root>/snapshots/   layers and writable layers
+//! <root>/content/         blobs, and copies of `backend.<seam>`        <root>/snapshots/   layers and writable layers
 //! <root>/containers/      a directory per container: logs and other files
 //! <root>/stubs/           empty places for mounts, below every overlay
 //! <root>/owners/<id>/     one per engine: `lock` is held as long as the owner lives
@@ -22,6 +22,7 @@ pub mod db;
 mod layout;
 mod locks;
 mod owners;
+mod repair;
 #[cfg(test)]
 mod tests;
 
@@ -33,3 +34,4 @@ pub use self::db::refs::{Node, NodeKind};
 pub use self::layout::Root;
 pub use self::locks::{LockGuard, Locks};
 pub use self::owners::{DeadOwner, Owner, Owners};
+pub(crate) use self::repair::repair;

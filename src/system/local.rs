@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Audit, DiskUsage, EventQuery, Reconciled, SystemInfo, SystemManager};
+use super::{Audit, Diagnosis, DiskUsage, EventQuery, Reconciled, SystemInfo, SystemManager};
 use crate::containers::LocalContainers;
 use crate::driver::Spawner;
 use crate::error::Result;
@@ -68,6 +68,12 @@ impl LocalSystem {
     pub(crate) async fn audit(&self) -> Result<Audit> {
         let parts = Arc::clone(&self.0);
         self.0.spawner.call(async move { parts.audit().await }).await
+    }
+
+    /// Reads everything that images stand on.
+    pub(crate) async fn doctor(&self, fix: bool) -> Result<Diagnosis> {
+        let parts = Arc::clone(&self.0);
+        self.0.spawner.call(async move { parts.doctor(fix).await }).await
     }
 
     /// What an engine does by itself after it was opened: no caller waits for it.

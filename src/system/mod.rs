@@ -4,6 +4,8 @@
 #[cfg(feature = "engine")]
 mod audit;
 #[cfg(feature = "engine")]
+mod doctor;
+#[cfg(feature = "engine")]
 mod events;
 #[cfg(feature = "engine")]
 mod info;
@@ -17,6 +19,8 @@ mod usage;
 
 #[cfg(feature = "engine")]
 pub use self::audit::{Audit, Finding, FindingKind};
+#[cfg(feature = "engine")]
+pub use self::doctor::Diagnosis;
 #[cfg(feature = "engine")]
 pub(crate) use self::local::{LocalSystem, Parts};
 pub use self::manager::{

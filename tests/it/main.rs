@@ -14,6 +14,7 @@ mod api;
 mod cancel;
 mod cancel_more;
 mod daemon;
+mod doctor;
 mod differences;
 mod exec;
 mod faults;
@@ -27,6 +28,7 @@ mod kills;
 mod layout;
 mod life;
 mod longshored;
+mod namespaces;
 mod places;
 mod platforms;
 mod process;
@@ -52,6 +54,7 @@ const GROUPS: &[frame::Group] = &[
     host::TESTS,
     places::TESTS,
     userns::TESTS,
+    namespaces::TESTS,
     process::TESTS,
     squash::TESTS,
     life::TESTS,
@@ -67,6 +70,7 @@ const GROUPS: &[frame::Group] = &[
     cancel::TESTS,
     cancel_more::TESTS,
     resume::TESTS,
+    doctor::TESTS,
     platforms::TESTS,
     api::TESTS,
     daemon::TESTS,

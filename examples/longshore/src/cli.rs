@@ -156,6 +156,8 @@ pub enum ContainerVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum SystemVerb {
+    /// Look for damaged or missing files of images, and repair them
+    Doctor(commands::doctor::Args),
     /// Show what images and containers take on disk
     Df(commands::df::Args),
     /// Show what this engine is and what this host offers

@@ -26,13 +26,17 @@ impl Context {
         }
     }
 
-    /// Opens the engine.
-    pub async fn engine(&self) -> Result<Engine, Failure> {
-        let root = match &self.root {
+    /// The root directory.
+    pub fn root(&self) -> Result<PathBuf, Failure> {
+        Ok(match &self.root {
             Some(root) => std::path::absolute(root)?,
             None => Engine::default_root()?,
-        };
-        let mut builder = Engine::builder(root);
+        })
+    }
+
+    /// Opens the engine.
+    pub async fn engine(&self) -> Result<Engine, Failure> {
+        let mut builder = Engine::builder(self.root()?);
         if let Some(credentials) = auth::load()? {
             let registries = HttpRegistries::default().with_credentials(Arc::new(credentials));
             builder = builder.registries(Arc::new(registries));

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::types::{ChainId, Mount, Outcome};
 
 /// Name of a snapshot that is being written: an unpack in progress, or a container's writable layer.
@@ -158,6 +158,13 @@ pub trait Snapshotter: Debug + Send + Sync + 'static {
 
     /// Removes a committed snapshot. The caller knows that nothing stands on it.
     async fn remove(&self, chain: &ChainId) -> Result<Outcome>;
+
+    /// Takes the trust away from a committed snapshot whose files were found damaged: it does not [exist](Self::exists) until
+    /// it is unpacked anew, in the place of what is there. Nobody may have it mounted.
+    async fn distrust(&self, chain: &ChainId) -> Result<Outcome> {
+        let _ = chain;
+        Err(Error::unsupported_verb("snapshotter.distrust"))
+    }
 
     /// What an active snapshot takes.
     async fn usage(&self, key: &SnapshotKey) -> Result<Usage>;

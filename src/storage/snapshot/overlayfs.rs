@@ -266,6 +266,11 @@ impl Snapshotter for Overlayfs {
         self.with(move |this| this.records.remove(&chain)).await
     }
 
+    async fn distrust(&self, chain: &ChainId) -> Result<Outcome> {
+        let chain = *chain;
+        self.with(move |this| this.records.distrust(&chain)).await
+    }
+
     async fn usage(&self, key: &SnapshotKey) -> Result<Usage> {
         let key = key.clone();
         self.with(move |this| usage_of(&this.records.tree(&this.records.active(&key)?.tree)))

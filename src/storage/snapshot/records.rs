@@ -460,6 +460,21 @@ impl Records {
         Ok(Outcome::Done)
     }
 
+    /// Has a committed snapshot not count any more: as if the power had gone before it was on the disk.
+    pub(crate) fn distrust(&self, chain: &ChainId) -> Result<Outcome> {
+        let _alone = self.alone("replace.lock")?;
+        let Some(mut record) = self.find(chain)? else {
+            return Ok(Outcome::Already);
+        };
+        // No boot has this name, so nothing of it is ever settled.
+        record.committed = Some(Moment {
+            boot: "damaged".to_owned(),
+            ns: u64::MAX,
+        });
+        files::replace(&self.committed(chain), &record.text())?;
+        Ok(Outcome::Done)
+    }
+
     fn finish_removal(&self, moved: &Path) -> Result<()> {
         let Some(bytes) = read_bytes(moved)? else {
             return Ok(());

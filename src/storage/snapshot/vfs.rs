@@ -209,6 +209,11 @@ impl Snapshotter for Vfs {
         self.with(move |this| this.records.remove(&chain)).await
     }
 
+    async fn distrust(&self, chain: &ChainId) -> Result<Outcome> {
+        let chain = *chain;
+        self.with(move |this| this.records.distrust(&chain)).await
+    }
+
     /// The whole copy, parents included: that is what it takes on this backend, unless blocks are shared.
     async fn usage(&self, key: &SnapshotKey) -> Result<Usage> {
         let key = key.clone();

@@ -9,6 +9,7 @@
 //! taken from the chain to the blob to the worker's permit, and a layer waits for its parent only after it gave its permit
 //! back: so whoever waits, waits for someone who can go on.
 
+mod compare;
 mod implied;
 mod lock;
 mod source;
@@ -186,6 +187,34 @@ impl Unpacker {
     /// The kernel may write them out all the same.
     pub async fn sync(&self, blobs: &[Digest]) -> Result<()> {
         self.shared.content.sync(blobs).await
+    }
+
+    /// Compares a layer that is here with what its blob says: unpacks that once more, beside it. The first path that differs.
+    ///
+    /// # Errors
+    /// `NotFound` without the blob or the layer, `DigestMismatch` where the blob is damaged; as [`Unpacker::image`].
+    ///
+    /// # Cancel safety
+    /// What was unpacked for it is left to the sweeper.
+    pub async fn compare(&self, layer: &LayerRef, parent: Option<&ChainId>) -> Result<Option<PathBuf>> {
+        let shared = &self.shared;
+        let chain = Digest::chain(parent, &layer.diff_id);
+        let _held = shared.lock("chain", &chain).await?;
+        let key: SnapshotKey = format!("unpack-{}-{}", shared.owner, random_name(16)?);
+        let job = Job {
+            shared: shared.clone(),
+            layer: layer.clone(),
+            blob_wanted: false,
+            chain,
+            parent: parent.copied(),
+            parent_ready: None,
+            done: watch::channel(false).0,
+            source: Arc::new(NoSource),
+            progress: Progress::default(),
+        };
+        let compared = job.compare(&key).await;
+        shared.snapshotter.discard(&key).await?;
+        compared
     }
 
     async fn small_blob(&self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>> {
@@ -529,6 +558,20 @@ impl Job {
         Ok((worked, left > 0))
     }
 
+    async fn compare(&self, key: &SnapshotKey) -> Result<Option<PathBuf>> {
+        let file = self.shared.content.open(&self.layer.descriptor.digest).await?;
+        let target = self.shared.snapshotter.begin_layer(key, self.parent.as_ref()).await?;
+        let (reader, work) = (BlobReader::store(file, Stop::default()), self.work(target.clone()));
+        let applied = blocking(move || work(reader)).await?;
+        self.dress_implied(&target, &applied).await?;
+        let view = self.shared.snapshotter.view(&self.chain).await?;
+        let Some(there) = implied::trees_of(&view).into_iter().next() else {
+            return Ok(None);
+        };
+        let (LayerTarget::Overlay { dir, .. } | LayerTarget::Merged { dir, .. }) = target;
+        blocking(move || compare::difference(&there, &dir)).await
+    }
+
     fn work(&self, target: LayerTarget) -> impl FnOnce(BlobReader) -> Result<Applied> + Send + 'static {
         let (shared, layer) = (self.shared.clone(), self.layer.clone());
         move |reader| work(reader, &target, &layer, &shared)
@@ -544,6 +587,17 @@ impl Job {
             Ok(reader.commit(&blob).is_ok())
         })
         .await
+    }
+}
+
+/// Where nothing is to be fetched.
+#[derive(Debug)]
+struct NoSource;
+
+#[async_trait]
+impl BlobSource for NoSource {
+    async fn open(&self, descriptor: &Descriptor, _offset: u64) -> Result<BlobBytes> {
+        Err(Error::not_found(ObjectKind::Blob, descriptor.digest.to_string()))
     }
 }
 

@@ -12,6 +12,8 @@ pub mod leases;
 mod open;
 pub mod refs;
 
+pub(super) use self::open::make_anew;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -50,6 +50,21 @@ pub(super) fn open_store(root: &Root) -> Result<Connection> {
     open(root, &root.store_db(), &STORE)
 }
 
+/// Makes an empty database, where the one that was there is lost.
+pub(in crate::store) fn make_anew(root: &Root) -> Result<()> {
+    let path = root.store_db();
+    let named = |error| from_sqlite(&path, error);
+    let mut connection = connect(&path, &STORE).map_err(named)?;
+    let _lock = lock(root, STORE.lock)?;
+    connection.pragma_update(None, "journal_mode", "wal").map_err(named)?;
+    migrate(&mut connection, &path, &STORE)?;
+    // The tables must be in the file itself: a shell with a journal is taken for a lost database.
+    connection
+        .pragma_update(None, "wal_checkpoint", "truncate")
+        .map_err(named)?;
+    connection.close().map_err(|(_, error)| named(error))
+}
+
 /// A root that was in use has a database with something in it: an empty one would be filled anew, and whatever it recorded
 /// be lost without a word. SQLite must not open such a file: it would throw the journal beside it away.
 fn refuse_lost_file(root: &Root) -> Result<()> {

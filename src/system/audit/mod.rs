@@ -104,7 +104,7 @@ impl fmt::Display for FindingKind {
 }
 
 impl Finding {
-    fn new(kind: FindingKind, object: impl Into<String>, what: impl Into<String>) -> Self {
+    pub(super) fn new(kind: FindingKind, object: impl Into<String>, what: impl Into<String>) -> Self {
         Self {
             kind,
             object: object.into(),

@@ -5,6 +5,7 @@ pub mod commit;
 pub mod container_prune;
 pub mod df;
 pub mod diff;
+pub mod doctor;
 pub mod events;
 pub mod exec;
 pub mod export;
@@ -91,6 +92,7 @@ pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Commit(args) => commit::run(&context, args).await,
         Verb::Wait(args) => wait::run(&context, args).await,
         Verb::Container(ContainerVerb::Prune(args)) => container_prune::run(&context, args).await,
+        Verb::System(SystemVerb::Doctor(args)) => doctor::run(&context, args).await,
         Verb::System(SystemVerb::Df(args)) => df::run(&context, args).await,
     }
 }
