@@ -239,7 +239,7 @@ fn change(root: &Path, direct: bool) {
             &at("device"),
             nix::sys::stat::SFlag::S_IFBLK,
             nix::sys::stat::Mode::from_bits_truncate(0o640),
-            nix::sys::stat::makedev(259, 1_000_000),
+            nix::sys::stat::makedev(259, 200_000),
         )
         .expect("mknod");
     }
