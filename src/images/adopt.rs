@@ -61,7 +61,9 @@ impl LocalImages {
             return Ok(None);
         }
         let text: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let stated = text["mediaType"].as_str().unwrap_or("application/vnd.oci.image.manifest.v1+json");
+        let stated = text["mediaType"]
+            .as_str()
+            .unwrap_or("application/vnd.oci.image.manifest.v1+json");
         let blob = ManifestBlob {
             descriptor: Descriptor::of(stated, &bytes),
             bytes: bytes.into(),

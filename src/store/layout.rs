@@ -270,7 +270,9 @@ pub(super) fn repair_version(path: &Path) -> Result<bool> {
     let metadata = fs::metadata(path).map_err(|error| Error::os("look at the root directory", error))?;
     refuse_other_user(path, metadata.uid())?;
     match fs::remove_file(&file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::os("remove the version file", error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::os("remove the version file", error));
+        }
         _ => {}
     }
     create_atomically(&file, version_text().as_bytes())?;

@@ -33,10 +33,14 @@ fn repair_root(path: &Path) -> Result<Vec<String>> {
     let Err(error) = Store::open(&root) else {
         return Ok(done);
     };
-    if !matches!(error.kind(), ErrorKind::Corrupt) {
+    if is_of_the_host(&error) {
         return Err(error);
     }
     refuse_in_use(&root)?;
+    // An index of a journal that is not there keeps the database from being read.
+    if !root.path().join("store.db-wal").exists() {
+        remove(&root.path().join("store.db-shm"))?;
+    }
     // What dies with the boot anyway; nobody is there whose it could be.
     for name in ["run.db", "run.db-wal", "run.db-shm", "run.boot"] {
         remove(&root.path().join(name))?;
@@ -48,7 +52,9 @@ fn repair_root(path: &Path) -> Result<Vec<String>> {
         let aside = put_aside(&root)?;
         root.note_lost_records()?;
         db::make_anew(&root)?;
-        let kept = aside.map_or_else(String::new, |aside| format!(", and what was there put aside as {}", aside.display()));
+        let kept = aside.map_or_else(String::new, |aside| {
+            format!(", and what was there put aside as {}", aside.display())
+        });
         done.push(format!("the database of records was made anew{kept}"));
     } else {
         done.push("the database of this boot was made anew".to_owned());
@@ -56,11 +62,20 @@ fn repair_root(path: &Path) -> Result<Vec<String>> {
     Ok(done)
 }
 
+/// What no repair of a file changes.
+fn is_of_the_host(error: &Error) -> bool {
+    use ErrorKind::{Denied, NewerVersion, NoSpace, ReadOnly};
+    matches!(error.kind(), Denied | NewerVersion | NoSpace | ReadOnly)
+}
+
 fn refuse_in_use(root: &Root) -> Result<()> {
     let begun = Instant::now();
     while is_in_use(root)? {
         if begun.elapsed() > LINGER {
-            let message = format!("the root {} is open in an engine: end that first", root.path().display());
+            let message = format!(
+                "the root {} is open in an engine: end that first",
+                root.path().display()
+            );
             return Err(Error::new(ErrorKind::Conflict, message));
         }
         std::thread::sleep(Duration::from_millis(10));

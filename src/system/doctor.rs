@@ -88,7 +88,9 @@ impl Parts {
         self.fetch(entry).await;
         let still = self.bad_blobs(record).await?;
         let is_bad = |blob: &Digest| still.iter().any(|(other, _)| other == blob);
-        found.repaired.extend(bad.iter().filter(|(blob, _)| !is_bad(blob)).map(finding));
+        found
+            .repaired
+            .extend(bad.iter().filter(|(blob, _)| !is_bad(blob)).map(finding));
         if !is_bad(&record.config.digest) {
             // It runs; it cannot be pushed or saved.
             found.left.extend(still.iter().map(finding));
@@ -98,7 +100,9 @@ impl Parts {
         match self.images.remove(&record.id.to_string(), options).await {
             Ok(_) => {
                 let what = "it could be neither read nor fetched, and was removed; pull it again";
-                found.repaired.push(Finding::new(FindingKind::Image, record.id.short(), what));
+                found
+                    .repaired
+                    .push(Finding::new(FindingKind::Image, record.id.short(), what));
             }
             Err(error) if error.is_conflict() => found.left.extend(still.iter().map(finding)),
             Err(error) => return Err(error),
@@ -201,9 +205,7 @@ impl Parts {
     async fn user_of(&self, chain: &Digest) -> Result<Option<ImageId>> {
         let rows = self.store.call(|store| store.containers()).await?;
         let records = rows.into_iter().map(Record::from_row).collect::<Result<Vec<_>>>()?;
-        let runs = |record: &&Record| {
-            matches!(record.state, ContainerState::Running | ContainerState::Paused)
-        };
+        let runs = |record: &&Record| matches!(record.state, ContainerState::Running | ContainerState::Paused);
         for record in records.iter().filter(runs) {
             let id = record.body.image_id;
             let image = self.store.call(move |store| store.image(&id)).await?;
@@ -234,7 +236,9 @@ fn hash(mut file: std::fs::File) -> Result<Digest> {
     use std::io::Read as _;
     let (mut hasher, mut buffer) = (Hasher::default(), vec![0; 256 << 10]);
     loop {
-        let length = file.read(&mut buffer).map_err(|error| Error::os("read a blob", error))?;
+        let length = file
+            .read(&mut buffer)
+            .map_err(|error| Error::os("read a blob", error))?;
         if length == 0 {
             return Ok(hasher.finish());
         }

@@ -83,7 +83,11 @@ fn k9_whichever_file_is_lost_the_store_can_be_used() -> Check {
     let all = files(root.path())?.len();
     drop(root);
     // All of them where time is no matter; else so many.
-    let wanted = if std::env::var_os("LONGSHORE_KILL_LOOPS").is_some() { 4 * kills() } else { 12 };
+    let wanted = if std::env::var_os("LONGSHORE_KILL_LOOPS").is_some() {
+        4 * kills()
+    } else {
+        12
+    };
     for number in (0..all).step_by((all / wanted).max(1)) {
         let root = TempRoot::new();
         fill(root.path())?;
@@ -94,7 +98,16 @@ fn k9_whichever_file_is_lost_the_store_can_be_used() -> Check {
         usable(root.path(), &shown)?;
     }
     // Those that a root cannot be opened without.
-    for name in ["version", "store.db", "store.db-wal", "backend.snapshotter", "backend.ownership", "run.db", "run.boot", "id"] {
+    for name in [
+        "version",
+        "store.db",
+        "store.db-wal",
+        "backend.snapshotter",
+        "backend.ownership",
+        "run.db",
+        "run.boot",
+        "id",
+    ] {
         let root = TempRoot::new();
         fill(root.path())?;
         let _ = fs::remove_file(root.path().join(name));
@@ -127,14 +140,22 @@ fn k9_damaged_files_are_found_and_repaired() -> Check {
         engine.doctor(true).await?;
         engine.pull(source(image::shared()?)).await?;
         let found = engine.doctor(false).await?;
-        assert!(found.left.len() == 1 && found.left[0].what.contains("etc/secret"), "{found:?}");
+        assert!(
+            found.left.len() == 1 && found.left[0].what.contains("etc/secret"),
+            "{found:?}"
+        );
         let fixed = engine.doctor(true).await?;
         assert_eq!((fixed.repaired.len(), fixed.left.len()), (1, 0), "{fixed:?}");
         assert!(engine.doctor(false).await?.is_healthy());
-        let output = engine.run(ContainerSpec::image("busybox").command(["cat", "/etc/secret"])).output().await?;
+        let output = engine
+            .run(ContainerSpec::image("busybox").command(["cat", "/etc/secret"]))
+            .output()
+            .await?;
         assert_eq!(text(&output.stdout), "the tide table");
         // What a running container stands on stays as it is.
-        let container = engine.run(ContainerSpec::image("busybox").command(["sleep", "60"])).await?;
+        let container = engine
+            .run(ContainerSpec::image("busybox").command(["sleep", "60"]))
+            .await?;
         spoil(&named("etc/passwd")?)?;
         let found = engine.doctor(true).await?;
         assert_eq!((found.repaired.len(), found.left.len()), (0, 1), "{found:?}");
@@ -167,7 +188,10 @@ fn k9_what_is_open_is_not_repaired() -> Check {
 }
 
 async fn k9_a_blob_is_fetched_again() -> Check {
-    let registry = Registry::with(crate::support::registry::Options::default(), &[(image::shared()?, "busybox", "1")])?;
+    let registry = Registry::with(
+        crate::support::registry::Options::default(),
+        &[(image::shared()?, "busybox", "1")],
+    )?;
     let root = TempRoot::new();
     let engine = Engine::open(root.path()).await?;
     let name = registry.reference("busybox:1");
@@ -179,7 +203,10 @@ async fn k9_a_blob_is_fetched_again() -> Check {
         assert_eq!((found.repaired.len(), found.left.len()), (1, 0), "{digest}: {found:?}");
         assert!(engine.doctor(false).await?.is_healthy());
     }
-    let output = engine.run(ContainerSpec::image(&name).command(["cat", "/etc/secret"])).output().await?;
+    let output = engine
+        .run(ContainerSpec::image(&name).command(["cat", "/etc/secret"]))
+        .output()
+        .await?;
     assert_eq!(text(&output.stdout), "the tide table");
     Ok(())
 }

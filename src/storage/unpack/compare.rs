@@ -112,9 +112,13 @@ mod tests {
         tree(&model);
         type Change = fn(&Path);
         let changes: [(&str, Change); 6] = [
-            ("etc/deep/file", |tree| fs::remove_file(tree.join("etc/deep/file")).unwrap()),
+            ("etc/deep/file", |tree| {
+                fs::remove_file(tree.join("etc/deep/file")).unwrap()
+            }),
             ("etc/passwd", |tree| fs::write(tree.join("etc/passwd"), "toor").unwrap()),
-            ("etc/deep/file", |tree| fs::write(tree.join("etc/deep/file"), vec![7; 299_999]).unwrap()),
+            ("etc/deep/file", |tree| {
+                fs::write(tree.join("etc/deep/file"), vec![7; 299_999]).unwrap()
+            }),
             ("etc/more", |tree| fs::write(tree.join("etc/more"), "").unwrap()),
             ("etc/link", |tree| {
                 fs::remove_file(tree.join("etc/link")).unwrap();

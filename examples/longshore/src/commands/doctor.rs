@@ -25,7 +25,10 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let engine = context.engine().await?;
     let found = engine.doctor(args.fix).await?;
     let line = |how: &str, finding: &Finding| say(&format!("{how}: {finding}"));
-    found.repaired.iter().try_for_each(|finding| line("repaired", finding))?;
+    found
+        .repaired
+        .iter()
+        .try_for_each(|finding| line("repaired", finding))?;
     found.left.iter().try_for_each(|finding| line("damaged", finding))?;
     if found.is_healthy() {
         say("Everything is whole.")?;
