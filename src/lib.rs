@@ -131,9 +131,8 @@ pub mod types;
 
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::containers::{
-    AttachOptions, Attached, BindMount, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec, ContainerState,
-    ContainerSummary, ExecInfo, ExecSpec, Lifetime, Limits, ListOptions, NetworkMode, RemoveOptions, Seccomp,
-    SeccompProfile, SlowReader, Stats, StatsOptions, StopOptions, Tmpfs, Top, WaitCondition,
+    AttachOptions, Attached, BindMount, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec, ContainerState, ContainerSummary, ExecInfo, ExecSpec, Lifetime, Limits, ListOptions, NamespaceMode, NetworkMode, RemoveOptions,
+    Seccomp, SeccompProfile, SlowReader, Stats, StatsOptions, StopOptions, Tmpfs, Top, WaitCondition,
 };
 #[cfg(feature = "engine")]
 pub use self::engine::EngineBuilder;
@@ -147,4 +146,6 @@ pub use self::logs::LogQuery;
 pub use self::progress::{Progress, ProgressEvent};
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::system::{DiskUsage, EventQuery, SystemInfo, SystemManager};
-pub use self::types::{Bytes, ContainerId, Digest, ExitStatus, Filter, ImageId, Outcome, Platform, Reference, Signal};
+pub use self::types::{
+    Bytes, Change, ChangeKind, ContainerId, Digest, ExitStatus, Filter, ImageId, Outcome, Platform, Reference, Signal,
+};

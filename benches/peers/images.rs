@@ -53,6 +53,12 @@ pub fn files(dir: &Path) -> Result<Layout, String> {
     write(dir, vec![busybox.tar().map_err(text)?, many_files(50_000)?])
 }
 
+/// Busybox and 25,000 files.
+pub fn tree(dir: &Path) -> Result<Layout, String> {
+    let busybox = image::busybox_files().map_err(crate::host::stop)?;
+    write(dir, vec![busybox.tar().map_err(text)?, many_files(25_000)?])
+}
+
 fn write(dir: &Path, tars: Vec<Vec<u8>>) -> Result<Layout, String> {
     let layers = packed(&tars, gzip)?;
     image::write_packed(dir, layers, &serde_json::json!({ "Cmd": ["sh"] })).map_err(crate::host::stop)

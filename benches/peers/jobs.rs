@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::api;
+use crate::changed;
 use crate::host::Host;
 use crate::limits;
 use crate::measure::{Contestant, Job, Run, timed};
@@ -18,13 +19,15 @@ use crate::worker::{self, Worker};
 
 pub type Prepare = fn(&mut Host) -> Job;
 
-pub const NAMES: [&str; 13] = [
+pub const NAMES: [&str; 15] = [
     "start",
     "start-parallel",
     "run-cli",
     "run-api",
     "pull-large",
     "pull-files",
+    "diff",
+    "commit",
     "pull-zstd",
     "pull-again",
     "push-unchanged",
@@ -42,6 +45,8 @@ pub fn by_name(name: &str) -> Option<Prepare> {
         "run-api" => Some(api::run_api),
         "pull-large" => Some(pull::large),
         "pull-files" => Some(pull::files),
+        "diff" => Some(changed::diff),
+        "commit" => Some(changed::commit),
         "pull-zstd" => Some(pull::zstd),
         "pull-again" => Some(transfer::pull_again),
         "push-unchanged" => Some(transfer::push_unchanged),

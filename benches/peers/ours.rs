@@ -5,9 +5,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
+use longshore::containers::CommitOptions;
+use longshore::images::RemoveImageOptions;
 use longshore::types::Filter;
 use longshore::{ContainerSpec, Engine, Pull};
 
+use crate::changed::{NAME, SCRIPT};
 use crate::worker::Deed;
 
 /// Opens an engine on `root`, in a process that holds so many megabytes of touched memory beside it.
@@ -48,6 +51,16 @@ async fn deed(engine: &Engine, words: &[&str]) -> longshore::Result<Duration> {
             std::fs::write(file, seen).map_err(|error| longshore::Error::os("write what is mounted", error))?;
         }
         ["pull", image] => drop(engine.pull(*image).await?),
+        ["changed", image] => changed(engine, image).await?,
+        ["diff"] => drop(engine.containers().diff(NAME).await?),
+        ["commit"] => {
+            let options = CommitOptions::new().name(NAME.parse()?);
+            let image = engine.containers().commit(NAME, options).await?;
+            let time = begin.elapsed();
+            let options = RemoveImageOptions::default().force(true);
+            engine.images().remove(&image.to_string(), options).await?;
+            return Ok(time);
+        }
         ["tag", image, name] => {
             engine.images().tag(image, &name.parse()?).await?;
         }
@@ -71,6 +84,19 @@ async fn deed(engine: &Engine, words: &[&str]) -> longshore::Result<Duration> {
         _ => return Err(longshore::Error::invalid("no such deed")),
     }
     Ok(begin.elapsed())
+}
+
+/// A container that has changed files of its image.
+async fn changed(engine: &Engine, image: &str) -> longshore::Result<()> {
+    have(engine, image).await?;
+    let spec = ContainerSpec::image(image).name(NAME).command(["sh", "-c", SCRIPT]);
+    let status = engine.run(spec).pull(Pull::Never).await?.wait().await?.status;
+    let changes = engine.containers().diff(NAME).await?.len();
+    // The files, the directories above the changed ones, and the new one.
+    if status.success() && changes >= 100 {
+        return Ok(());
+    }
+    Err(longshore::Error::internal(format!("{status}, {changes} changes")))
 }
 
 /// Into a file, as `save -o` does.

@@ -239,7 +239,7 @@ fn change(root: &Path, direct: bool) {
             &at("device"),
             nix::sys::stat::SFlag::S_IFBLK,
             nix::sys::stat::Mode::from_bits_truncate(0o640),
-            nix::sys::stat::makedev(259, 1_000_000),
+            nix::sys::stat::makedev(259, 200_000),
         )
         .expect("mknod");
     }
@@ -328,7 +328,7 @@ impl Suite<'_> {
         self.discard("pristine").await;
         self.discard("written").await;
         self.remove(&chains).await;
-        self.from_nothing().await;
+        self.without_a_layer_below().await;
     }
 
     pub(super) async fn list_of_changes(&self) -> Vec<Change> {
@@ -366,7 +366,7 @@ impl Suite<'_> {
     }
 
     /// What is hostile beyond what a layer can say is left out or refused, and reading never hangs.
-    async fn from_nothing(&self) {
+    async fn without_a_layer_below(&self) {
         let tree = self.writable("nothing", None).await;
         let root = tree.path();
         fs::write(root.join("f"), b"").expect("write");

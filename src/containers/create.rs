@@ -21,7 +21,7 @@ use crate::types::{ContainerId, ContainerName};
 const NAME_TRIES: usize = 8;
 
 impl Shared {
-    pub(crate) async fn create(self: &Arc<Self>, spec: ContainerSpec, cancel: &Cancel) -> Result<Created> {
+    pub(crate) async fn create(self: &Arc<Self>, mut spec: ContainerSpec, cancel: &Cancel) -> Result<Created> {
         validate(&spec)?;
         if spec.lifetime == Lifetime::Detached {
             return Err(Error::unsupported(
@@ -29,6 +29,7 @@ impl Shared {
                 "a version of longshore with shims; use Lifetime::Bound for now",
             ));
         }
+        self.name_peers(&mut spec).await?;
         let image = cancel.or(self.image_for(&spec)).await?;
         let record = self.new_record(spec, &image)?;
         plan::check(&record.id, &record.body.spec, &record.body.image)?;

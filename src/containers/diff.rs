@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::etc;
 use super::local::{Shared, no_such};
-use super::outflow::{Closing, stream_of};
+use super::outflow::{Closing, on_driver, stream_of};
 use super::record::Record;
 use super::state::{ContainerState, Refusal, Verb, refuse};
 use crate::error::Result;
@@ -39,7 +39,7 @@ impl Shared {
             Ok(())
         };
         let stream = stream_of(move |out| reader.write_tree(out), Box::pin(closing))?;
-        Ok(self.parts.spawner.stream(stream, 1))
+        Ok(on_driver(&self.parts.spawner, stream))
     }
 
     /// The layer that a container's changes make.

@@ -47,7 +47,7 @@ fn put(path: &Path, text: &str) -> std::io::Result<()> {
 fn content(name: &str, spec: &ContainerSpec, hostname: &str) -> String {
     let of_host = || match spec.network {
         NetworkMode::Host => std::fs::read_to_string(Path::new("/etc").join(name)).ok(),
-        NetworkMode::None => None,
+        NetworkMode::None | NetworkMode::Container(_) => None,
     };
     match name {
         "hostname" => format!("{hostname}\n"),

@@ -59,7 +59,12 @@ impl Shared {
         decide(&record.id, record.state, Verb::Exec)?;
         let live = self.slot(&record.id).live();
         let live = live.ok_or_else(|| refuse(&record.id, ContainerState::Exited, Verb::Exec, Refusal::NotRunning))?;
-        let launch = plan::exec(&record.id, &record.body.spec, &record.body.image, &slot.spec)?;
+        let mut spec = record.body.spec.clone();
+        // It may be gone by now, and this container runs all the same.
+        if let Ok(Some(name)) = self.hostname_of_peer(&spec).await {
+            spec.hostname = Some(name);
+        }
+        let launch = plan::exec(&record.id, &spec, &record.body.image, &slot.spec)?;
         let started = cancel.or(live.task.exec(launch)).await?;
         let (task, tee) = (Arc::clone(&started.task), Tee::new());
         let output = attach::chunks(attach::reader(&tee, options.slow));

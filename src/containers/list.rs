@@ -7,7 +7,7 @@ use regex_lite::{Regex, RegexBuilder};
 use super::local::Shared;
 use super::record::{Record, time_of};
 use super::state::ContainerState;
-use super::{ContainerSummary, ListOptions, NetworkMode};
+use super::{ContainerSummary, ListOptions};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::types::{Filter, ImageId};
 
@@ -198,10 +198,7 @@ impl Wanted<'_> {
             Some((name, value)) => labels.get(name).is_some_and(|known| known == value),
             None => labels.contains_key(wanted),
         };
-        let network = match spec.network {
-            NetworkMode::None => "none",
-            NetworkMode::Host => "host",
-        };
+        let network = spec.network.to_string();
         let mounted = |value: &str| {
             let is = |path: &std::path::Path| path == std::path::Path::new(value);
             spec.binds.iter().any(|bind| is(&bind.source) || is(&bind.target))

@@ -35,6 +35,8 @@ mod manager;
 mod monitor;
 #[cfg(feature = "engine")]
 mod names;
+#[cfg(feature = "engine")]
+mod namespaces;
 mod options;
 #[cfg(feature = "engine")]
 mod outflow;
@@ -104,7 +106,7 @@ pub(crate) use self::peer::identify;
 pub(crate) use self::record::Record;
 #[cfg(feature = "engine")]
 pub(crate) use self::remove::patiently;
-pub use self::spec::{BindMount, ContainerSpec, Lifetime, Limits, NetworkMode, Seccomp, Tmpfs, Ulimit};
+pub use self::spec::{BindMount, ContainerSpec, Lifetime, Limits, NamespaceMode, NetworkMode, Seccomp, Tmpfs, Ulimit};
 pub use self::state::ContainerState;
 #[cfg(feature = "remote")]
 pub(crate) use self::stdin::Stdin;

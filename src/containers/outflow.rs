@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 
+use crate::driver::{Spawner, closed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::images::ByteStream;
 
@@ -67,6 +68,21 @@ pub(super) fn stream_of(
         }
     });
     Ok(pieces.boxed())
+}
+
+/// The same bytes by way of the driver, so that any executor can take them. Where the driver ends first, the stream ends with
+/// an error: what came of the archive must not pass for all of it.
+pub(super) fn on_driver(spawner: &Spawner, stream: ByteStream) -> ByteStream {
+    let marked = stream.map(Some).chain(stream::once(async { None }));
+    let moved = spawner.stream(Box::pin(marked), 1);
+    let pieces = stream::try_unfold(moved, |mut moved| async move {
+        match moved.next().await {
+            Some(Some(piece)) => Ok(Some((piece?, moved))),
+            Some(None) => Ok(None),
+            None => Err(closed()),
+        }
+    });
+    pieces.boxed()
 }
 
 impl Outflow {

@@ -15,7 +15,7 @@ use oci_spec::runtime::{
 use serde::{Deserialize, Serialize};
 
 use super::options::ExecSpec;
-use super::spec::{ContainerSpec, Limits, NetworkMode, Seccomp, Tmpfs};
+use super::spec::{ContainerSpec, Limits, NamespaceMode, NetworkMode, Seccomp, Tmpfs};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::runtime::caps::CapabilitySet;
 use crate::runtime::{ExecLaunch, StdioPlan, defaults};
@@ -99,7 +99,16 @@ pub(crate) fn user(spec: &ContainerSpec, image: &ImageDefaults) -> Option<String
 
 /// The container's host name.
 pub(crate) fn hostname(spec: &ContainerSpec, id: &ContainerId) -> String {
+    if spec.uts_mode == NamespaceMode::Host {
+        return host_name().unwrap_or_else(|| id.short().to_owned());
+    }
     spec.hostname.clone().unwrap_or_else(|| id.short().to_owned())
+}
+
+/// The host's name.
+fn host_name() -> Option<String> {
+    let names = nix::sys::utsname::uname().ok()?;
+    names.nodename().to_str().map(str::to_owned)
 }
 
 /// Standard streams of the first process.
@@ -140,7 +149,11 @@ fn planned(id: &ContainerId, spec: &ContainerSpec, image: &ImageDefaults, capabi
     if spec.privileged {
         mounts.iter_mut().for_each(make_writable);
     }
-    if let Some(size) = spec.shm_size {
+    if spec.ipc_mode == NamespaceMode::Host {
+        let place = Path::new("/dev/shm");
+        replace_mount(&mut mounts, bind_mount(place, place, false)?);
+    }
+    if let Some(size) = spec.shm_size.filter(|_| spec.ipc_mode != NamespaceMode::Host) {
         replace_mount(&mut mounts, defaults::shm_mount(size.get()));
     }
     for (path, options) in &spec.tmpfs {
@@ -162,6 +175,10 @@ fn planned(id: &ContainerId, spec: &ContainerSpec, image: &ImageDefaults, capabi
         builder = builder.annotations(annotations.collect::<HashMap<_, _>>());
     }
     let mut planned = builder.build().map_err(build_error)?;
+    if spec.uts_mode == NamespaceMode::Host {
+        // Not the container's to set.
+        planned.set_hostname(None).set_domainname(None);
+    }
     planned.set_root(None);
     Ok(planned)
 }
@@ -340,7 +357,7 @@ fn seccomp(spec: &ContainerSpec, capabilities: CapabilitySet) -> Result<Option<L
 fn namespaces(spec: &ContainerSpec) -> Result<Vec<oci_spec::runtime::LinuxNamespace>> {
     use LinuxNamespaceType as Ns;
     let mut kinds = vec![Ns::Mount, Ns::Pid, Ns::Ipc, Ns::Uts, Ns::Cgroup];
-    if spec.network != NetworkMode::Host {
+    if spec.network == NetworkMode::None {
         kinds.push(Ns::Network);
     }
     if spec.user_namespace {

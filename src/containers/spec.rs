@@ -1,12 +1,15 @@
 //! What a caller asks of a container: every option with its default.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use oci_spec::runtime::LinuxSeccomp;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::runtime::native::seccomp::SeccompProfile;
 use crate::types::{Bytes, Platform, Signal};
 
@@ -30,6 +33,63 @@ pub enum NetworkMode {
     None,
     /// The host's network.
     Host,
+    /// That of another container, by name or id: the same interfaces, addresses and ports.
+    Container(String),
+}
+
+impl fmt::Display for NetworkMode {
+    /// In Docker's words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Host => f.write_str("host"),
+            Self::Container(name) => write!(f, "container:{name}"),
+        }
+    }
+}
+
+/// Whose namespace of a kind a container is in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum NamespaceMode {
+    /// Its own.
+    #[default]
+    Private,
+    /// Its own, and other containers may join it. Of IPC alone; the others can be joined anyway.
+    Shareable,
+    /// The host's.
+    Host,
+    /// That of another container, by name or id.
+    Container(String),
+}
+
+impl fmt::Display for NamespaceMode {
+    /// In Docker's words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Private => f.write_str("private"),
+            Self::Shareable => f.write_str("shareable"),
+            Self::Host => f.write_str("host"),
+            Self::Container(name) => write!(f, "container:{name}"),
+        }
+    }
+}
+
+impl FromStr for NamespaceMode {
+    type Err = Error;
+
+    /// Docker's words: `private` or nothing, `shareable`, `host`, `container:NAME`.
+    fn from_str(text: &str) -> Result<Self> {
+        match (text, text.strip_prefix("container:")) {
+            ("" | "private", _) => Ok(Self::Private),
+            ("shareable", _) => Ok(Self::Shareable),
+            ("host", _) => Ok(Self::Host),
+            (_, Some(name)) if !name.is_empty() => Ok(Self::Container(name.to_owned())),
+            _ => Err(Error::invalid(format!(
+                "invalid namespace {text:?}: private, shareable, host or container:NAME"
+            ))),
+        }
+    }
 }
 
 /// Which system calls a container may make.
@@ -186,6 +246,18 @@ pub struct ContainerSpec {
     pub shm_size: Option<Bytes>,
     /// The network.
     pub network: NetworkMode,
+    /// Which processes it sees: its own, or those of another container too. The host's are `Unsupported` so far.
+    #[serde(default)]
+    pub pid_mode: NamespaceMode,
+    /// Whose System V IPC, POSIX message queues and `/dev/shm` it uses.
+    #[serde(default)]
+    pub ipc_mode: NamespaceMode,
+    /// Whose host name it has: its own, or the host's.
+    #[serde(default)]
+    pub uts_mode: NamespaceMode,
+    /// What it takes for the root of the cgroups: its own, or the host's.
+    #[serde(default)]
+    pub cgroup_mode: NamespaceMode,
     /// Capabilities to add to Docker's default fourteen: `NET_ADMIN`, `ALL`.
     pub cap_add: Vec<String>,
     /// Capabilities to take away: `CHOWN`, `ALL`.
@@ -364,6 +436,14 @@ setters! {
     shm_size: Bytes => |spec, value| spec.shm_size = Some(value);
     /// Chooses the network.
     network: NetworkMode => |spec, value| spec.network = value;
+    /// Chooses whose processes it sees.
+    pid_mode: NamespaceMode => |spec, value| spec.pid_mode = value;
+    /// Chooses whose IPC it uses.
+    ipc_mode: NamespaceMode => |spec, value| spec.ipc_mode = value;
+    /// Chooses whose host name it has.
+    uts_mode: NamespaceMode => |spec, value| spec.uts_mode = value;
+    /// Chooses what it takes for the root of the cgroups.
+    cgroup_mode: NamespaceMode => |spec, value| spec.cgroup_mode = value;
     /// Keeps it from next to nothing.
     privileged: bool => |spec, value| spec.privileged = value;
     /// Lets setuid programs gain nothing.

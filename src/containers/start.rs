@@ -1,5 +1,6 @@
 //! `start`: mounts from the storage driver, the process from the runtime, pumps and a monitor on the driver.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::etc;
@@ -9,6 +10,7 @@ use super::monitor::Streams;
 use super::peer;
 use super::plan;
 use super::record::{ExitRecord, Record, now_ns};
+use super::spec::NamespaceMode;
 use super::state::{ContainerState, Move, Verb, decide};
 use super::stubs;
 use crate::driver::Cancel;
@@ -89,8 +91,14 @@ impl Shared {
     async fn launch(self: &Arc<Self>, record: &Record) -> Result<Launch> {
         let key = record.snapshot_key();
         let rootfs = self.parts.snapshotter.mounts(&key).await?;
-        let (shared, record) = (Arc::clone(self), record.clone());
-        blocking(move || shared.launch_of(&record, rootfs)).await
+        let namespaces = self.shared_namespaces(&record.body.spec).await?;
+        let (shared, mut record) = (Arc::clone(self), record.clone());
+        if let Some(name) = self.hostname_of_peer(&record.body.spec).await? {
+            record.body.spec.hostname = Some(name);
+        }
+        let mut launch = blocking(move || shared.launch_of(&record, rootfs)).await?;
+        launch.shared = namespaces;
+        Ok(launch)
     }
 
     /// Blocking.
@@ -112,6 +120,7 @@ impl Shared {
             init: spec.init,
             scratch,
             best_effort_limits: spec.limits.best_effort,
+            shared: Vec::new(),
             privileged: spec.privileged,
         })
     }
@@ -125,6 +134,14 @@ impl Shared {
         let mut mounts = planned.mounts().clone().unwrap_or_default();
         for (file, place) in files {
             mounts.push(plan::bind_mount(&file, &place, false)?);
+        }
+        if spec.ipc_mode == NamespaceMode::Host && self.parts.ownership != "direct" {
+            // Only whoever owns an IPC namespace may mount its message queues.
+            let queues = Path::new("/dev/mqueue");
+            mounts.retain(|mount| mount.destination() != queues);
+            if queues.is_dir() {
+                mounts.push(plan::bind_mount(queues, queues, false)?);
+            }
         }
         planned.set_mounts(Some(mounts));
         if let Some(linux) = planned.linux_mut().as_mut().filter(|_| spec.privileged) {

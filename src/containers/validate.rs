@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 
 use super::options::ExecSpec;
-use super::spec::{ContainerSpec, Limits, Ulimit};
+use super::spec::{ContainerSpec, Limits, NamespaceMode, NetworkMode, Ulimit};
 use crate::error::{Error, ObjectKind, Result};
 use crate::runtime::caps::CapabilitySet;
 use crate::types::{Bytes, ContainerName};
@@ -34,6 +34,7 @@ pub(crate) fn validate(spec: &ContainerSpec) -> Result<()> {
         check_hostname(host)?;
     }
     check_paths(spec)?;
+    check_namespaces(spec)?;
     check_limits(&spec.limits)?;
     spec.ulimits.iter().try_for_each(check_ulimit)?;
     for (name, value) in &spec.annotations {
@@ -109,6 +110,45 @@ fn check_hostname(host: &str) -> Result<()> {
         "hostname",
         format!("{host:?} (1 to {MAX_HOSTNAME} letters, digits, '-', '.')"),
     ))
+}
+
+/// Docker's rules, in its words where it has some. Source: moby, `daemon/container.go` and `runconfig`.
+fn check_namespaces(spec: &ContainerSpec) -> Result<()> {
+    use NamespaceMode::{Container, Host, Private, Shareable};
+    let conflict = |what: &str, mode: &str| option("namespaces", format!("conflicting options: {what} and the {mode}"));
+    let named = spec.hostname.is_some() || spec.domainname.is_some();
+    if named && spec.uts_mode == Host {
+        return Err(conflict("hostname", "UTS mode"));
+    }
+    if spec.hostname.is_some() && matches!(spec.network, NetworkMode::Container(_)) {
+        return Err(conflict("hostname", "network mode"));
+    }
+    let known = matches!(spec.uts_mode, Private | Host)
+        && matches!(spec.cgroup_mode, Private | Host)
+        && spec.pid_mode != Shareable;
+    if !known {
+        return Err(option(
+            "namespaces",
+            "UTS and cgroup namespaces are private or the host's, and shareable is a word of IPC alone",
+        ));
+    }
+    let modes = [&spec.pid_mode, &spec.ipc_mode, &spec.uts_mode, &spec.cgroup_mode];
+    let shared = modes.iter().any(|mode| matches!(mode, Host | Container(_)));
+    if spec.user_namespace && (shared || matches!(spec.network, NetworkMode::Container(_))) {
+        return Err(option(
+            "namespaces",
+            "a user namespace of the container's own goes with no shared ones",
+        ));
+    }
+    if spec.pid_mode == Host {
+        return Err(Error::unsupported(
+            "the host's pid namespace",
+            "a container that outlives its engine (Lifetime::Detached), which is not there yet: one that is bound to it lives in \
+             a pid namespace of the engine's",
+        )
+        .with_object(ObjectKind::Option, "pid_mode"));
+    }
+    Ok(())
 }
 
 fn check_paths(spec: &ContainerSpec) -> Result<()> {

@@ -17,6 +17,7 @@ use crate::logs::{LocalDriver, LocalOptions, LogDriver};
 use crate::registry::RegistryProvider;
 use crate::runtime::Runtime;
 use crate::runtime::cgroups::{CgroupDriver, NativeCgroups};
+use crate::runtime::native::seccomp::SeccompAgent;
 use crate::runtime::native::{IdMapping, NativeOptions, NativeRuntime};
 use crate::storage::content::local::LocalContent;
 use crate::storage::ownership::{Ownership, Privileged};
@@ -86,6 +87,7 @@ pub struct EngineBuilder {
     runtime: Option<Arc<dyn Runtime>>,
     cgroups: Option<Arc<dyn CgroupDriver>>,
     container_ids: Option<IdRange>,
+    seccomp_agent: Option<Arc<dyn SeccompAgent>>,
     registries: Option<Arc<dyn RegistryProvider>>,
     logs: Option<Arc<dyn LogDriver>>,
     lifetime: Lifetime,
@@ -113,6 +115,7 @@ impl EngineBuilder {
             runtime: None,
             cgroups: None,
             container_ids: None,
+            seccomp_agent: None,
             registries: None,
             logs: None,
             lifetime: Lifetime::Bound,
@@ -155,6 +158,13 @@ impl EngineBuilder {
     /// ranges in `/etc/subuid` and `/etc/subgid`. An ordinary user's containers have the ids of the engine.
     pub fn container_ids(mut self, ids: IdRange) -> Self {
         self.container_ids = Some(ids);
+        self
+    }
+
+    /// Who answers the system calls that seccomp profiles hand out (`SCMP_ACT_NOTIFY`). Without it, such a profile is an error of
+    /// the start. [`SeccompAgent`] says what it may decide, and what not.
+    pub fn seccomp_agent(mut self, agent: Arc<dyn SeccompAgent>) -> Self {
+        self.seccomp_agent = Some(agent);
         self
     }
 
@@ -293,7 +303,12 @@ impl EngineBuilder {
             .clone()
             .unwrap_or_else(|| Arc::new(NativeCgroups::new(owner.id())));
         let native = Arc::clone(begun.get_or_init({
-            let native = Arc::new(native(&owner, Arc::clone(&cgroups), self.container_ids)?);
+            let native = Arc::new(native(
+                &owner,
+                Arc::clone(&cgroups),
+                self.container_ids,
+                self.seccomp_agent.clone(),
+            )?);
             || native
         }));
         let ownership = choose_ownership(&root, &native)?;
@@ -424,11 +439,17 @@ impl EngineBuilder {
 }
 
 /// The zygote keeps the owner's lock until it has cleaned up.
-fn native(owner: &Owner, cgroups: Arc<dyn CgroupDriver>, container_ids: Option<IdRange>) -> Result<NativeRuntime> {
+fn native(
+    owner: &Owner,
+    cgroups: Arc<dyn CgroupDriver>,
+    container_ids: Option<IdRange>,
+    seccomp_agent: Option<Arc<dyn SeccompAgent>>,
+) -> Result<NativeRuntime> {
     let options = NativeOptions {
         owner_lock: Some(owner.dup_lock()?),
         cgroups: Some(cgroups),
         container_ids,
+        seccomp_agent,
         ..NativeOptions::default()
     };
     Ok(NativeRuntime::new(options))

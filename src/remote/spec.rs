@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::json::{flag, list, map, nonzero, objects, positive, text};
-use crate::containers::{BindMount, ContainerSpec, Limits, NetworkMode, Seccomp, SeccompProfile, Tmpfs, Ulimit};
+use crate::containers::{
+    BindMount, ContainerSpec, Limits, NamespaceMode, NetworkMode, Seccomp, SeccompProfile, Tmpfs, Ulimit,
+};
 use crate::error::{Error, ObjectKind, Result};
 use crate::types::Bytes;
 
@@ -69,7 +71,11 @@ fn host(spec: &ContainerSpec) -> Result<Value> {
     });
     let mut host = json!({
         "AutoRemove": spec.auto_remove,
-        "NetworkMode": network(&spec.network),
+        "NetworkMode": spec.network.to_string(),
+        "PidMode": word(&spec.pid_mode),
+        "IpcMode": word(&spec.ipc_mode),
+        "UTSMode": word(&spec.uts_mode),
+        "CgroupnsMode": word(&spec.cgroup_mode),
         "ReadonlyRootfs": spec.read_only,
         "Init": spec.init,
         "Privileged": spec.privileged,
@@ -130,10 +136,11 @@ pub(super) fn limits(limits: &Limits) -> Value {
     Value::Object(set.collect())
 }
 
-fn network(mode: &NetworkMode) -> &'static str {
+/// Docker has no word for a private namespace of some kinds.
+fn word(mode: &NamespaceMode) -> String {
     match mode {
-        NetworkMode::None => "none",
-        NetworkMode::Host => "host",
+        NamespaceMode::Private => String::new(),
+        mode => mode.to_string(),
     }
 }
 
@@ -202,6 +209,14 @@ pub(super) fn asked(info: &Value) -> ContainerSpec {
 fn take_host(host: &Value, spec: &mut ContainerSpec) {
     spec.auto_remove = flag(host, "AutoRemove");
     spec.network = mode(host["NetworkMode"].as_str().unwrap_or_default());
+    let mode = |key: &str| {
+        host[key]
+            .as_str()
+            .and_then(|word| word.parse().ok())
+            .unwrap_or_default()
+    };
+    (spec.pid_mode, spec.ipc_mode) = (mode("PidMode"), mode("IpcMode"));
+    (spec.uts_mode, spec.cgroup_mode) = (mode("UTSMode"), mode("CgroupnsMode"));
     spec.read_only = flag(host, "ReadonlyRootfs");
     spec.init = flag(host, "Init");
     spec.privileged = flag(host, "Privileged");
@@ -242,7 +257,10 @@ fn take_host(host: &Value, spec: &mut ContainerSpec) {
 pub(super) fn mode(word: &str) -> NetworkMode {
     match word {
         "host" => NetworkMode::Host,
-        _ => NetworkMode::None,
+        word => match word.strip_prefix("container:") {
+            Some(name) => NetworkMode::Container(name.to_owned()),
+            None => NetworkMode::None,
+        },
     }
 }
 
@@ -375,6 +393,30 @@ mod tests {
         spec.auto_remove = true;
         spec.tty_size = Some((24, 100));
         spec
+    }
+
+    #[test]
+    fn h10_h11_h18_what_keeps_it_apart_is_sent_and_read() {
+        let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#;
+        let mut spec = ContainerSpec::image("x").privileged(true);
+        spec.seccomp = Seccomp::Profile(SeccompProfile::parse(profile).unwrap());
+        spec.network = NetworkMode::Container("web".into());
+        spec.pid_mode = NamespaceMode::Container("web".into());
+        spec.ipc_mode = NamespaceMode::Shareable;
+        spec.uts_mode = NamespaceMode::Host;
+        spec.cgroup_mode = NamespaceMode::Host;
+        let sent = body(&spec).unwrap();
+        let host = &sent["HostConfig"];
+        assert_eq!(host["SecurityOpt"], json!([format!("seccomp={profile}")]));
+        assert_eq!(
+            (&host["PidMode"], &host["IpcMode"]),
+            (&json!("container:web"), &json!("shareable"))
+        );
+        let read = asked(&json!({"Config": sent, "HostConfig": host}));
+        assert!(read.privileged);
+        assert_eq!((read.seccomp, read.network), (spec.seccomp, spec.network));
+        assert_eq!((read.pid_mode, read.ipc_mode), (spec.pid_mode, spec.ipc_mode));
+        assert_eq!((read.uts_mode, read.cgroup_mode), (spec.uts_mode, spec.cgroup_mode));
     }
 
     /// An inspection shows what was sent, so reading it gives what was asked for.

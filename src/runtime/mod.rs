@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, LinuxSeccomp, Process, Spec};
 
 use crate::error::{Error, Result};
 use crate::types::{ContainerId, ExitStatus, Mount, Signal};
@@ -26,6 +26,18 @@ pub struct StdioPlan {
     pub stdin: bool,
     /// A terminal of so many rows and columns instead of pipes.
     pub terminal: Option<(u16, u16)>,
+}
+
+/// A namespace that a container does not have for itself.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum SharedNamespace {
+    /// The host's: the one that this process is in.
+    Host(LinuxNamespaceType),
+    /// An open one, of a container of the same runtime that runs.
+    Of(LinuxNamespaceType, Arc<OwnedFd>),
+    /// `/dev/shm` is that of the container whose mount namespace this is.
+    SharedMemory(Arc<OwnedFd>),
 }
 
 /// A container to start.
@@ -51,6 +63,8 @@ pub struct Launch {
     pub scratch: Vec<PathBuf>,
     /// Limits are dropped with a warning where the host cannot set them, instead of refused.
     pub best_effort_limits: bool,
+    /// Namespaces that are not its own; those that `spec` lists otherwise are.
+    pub shared: Vec<SharedNamespace>,
     /// Device nodes work wherever the container makes or finds them; otherwise nothing that it can write to holds one.
     pub privileged: bool,
 }

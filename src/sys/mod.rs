@@ -11,6 +11,7 @@ pub(crate) mod poll;
 pub(crate) mod random;
 #[cfg(feature = "engine")]
 pub(crate) mod reflink;
+pub(crate) mod seccomp;
 pub(crate) mod socket;
 pub(crate) mod spawn;
 pub(crate) mod terminal;

@@ -177,20 +177,20 @@ step "container prune" sh_ "$DD docker run --network none --name old $IMAGE true
 ### what a container changed
 d run --network none --name changed -e KEY=value -w /tmp "$IMAGE" sh -c 'echo new > /etc/new; echo changed >> /etc/passwd; rm /etc/group
     rm -r /root; mkdir -p /d/e/f; echo deep > /d/e/f/g; ln -s new /etc/link; mkfifo /d/fifo; chmod 700 /tmp; ln /etc/new /d/second
-    chown 12:34 /d/e; chmod 4711 /d/e' >/dev/null 2>&1
+    chown 12:34 /d/e; chmod 4711 /d/e; echo head > /sparse; truncate -s 5M /sparse; echo tail >> /sparse' >/dev/null 2>&1
 unordered "diff" d diff changed
 step "diff of nothing" d diff nothere
 step "diff of what was only created" sh_ "$DD id=\$(docker create --network none $IMAGE); docker diff \$id; docker rm \$id >/dev/null"
 step "export" sh_ "$DD docker export changed | tar -tv --numeric-owner | sed -E 's/ +/ /g' | cut -d' ' -f1,2,6- | grep -E ' (d/|etc/(new|link|group|passwd)|root|tmp)' | grep -v ' etc/passwd-' | sort -k3"
-step "export into a file" sh_ "$DD docker export -o $SCRATCH/exported.tar changed && tar -xOf $SCRATCH/exported.tar d/e/f/g"
+step "export into a file" sh_ "$DD docker export -o $SCRATCH/exported.tar changed && tar -xOf $SCRATCH/exported.tar d/e/f/g && tar -xOf $SCRATCH/exported.tar sparse | md5sum"
 step "export of nothing" d export -o "$SCRATCH/none.tar" nothere
 step "commit" d commit -a 'Ann <ann@example.org>' -m 'a remark' -c 'ENV MORE=1' -c 'CMD ["cat","/d/e/f/g"]' changed changed:1
 step "the committed image" d inspect --format '{{.Author}}|{{.Comment}}|{{json .Config.Cmd}}|{{json .Config.Env}}|{{.Config.WorkingDir}}|{{json .Config.Entrypoint}}|{{len .RootFS.Layers}}' changed:1
 step "history of the committed image" d history --no-trunc --format '{{.CreatedBy}}|{{.Comment}}' changed:1
 step "the committed image runs" b changed:1
-step "what is in it" b changed:1 sh -c 'ls -ldn /d/e /d/fifo /etc/link | cut -c1-10; stat -c "%a %u %g %h %n" /d/e /d/second /etc/new; ls /etc/group /root; tail -n 1 /etc/passwd'
+step "what is in it" b changed:1 sh -c 'ls -ldn /d/e /d/fifo /etc/link | cut -c1-10; stat -c "%a %u %g %h %n" /d/e /d/second /etc/new; ls /etc/group /root; tail -n 1 /etc/passwd; md5sum /sparse'
 step "import of the export" sh_ "$DD docker import -c 'CMD [\"cat\",\"/etc/new\"]' $SCRATCH/exported.tar flat:1 >/dev/null && docker run --rm --network none flat:1"
-step "the other engine runs it" sh_ "$DD docker save -o $SCRATCH/committed.tar changed:1 && $DOCKER --host $OTHER load -q -i $SCRATCH/committed.tar && $DOCKER --host $OTHER run --rm --network none changed:1; $DOCKER --host $OTHER rmi changed:1 >/dev/null"
+step "the other engine runs it" sh_ "$DD docker save -o $SCRATCH/committed.tar changed:1 && $DOCKER --host $OTHER load -q -i $SCRATCH/committed.tar && $DOCKER --host $OTHER run --rm --network none changed:1; $DOCKER --host $OTHER run --rm --network none changed:1 md5sum /sparse; $DOCKER --host $OTHER rmi changed:1 >/dev/null"
 step "commit of nothing" d commit nothere
 step "commit with a change that is none" d commit -c 'RUN make' changed
 step "commit with a name that is none" d commit changed UPPER:case

@@ -125,6 +125,24 @@ def _():
     return client.api.create_container("nothere:1", ["true"])
 
 
+@step("what a container changed")
+def _():
+    container = client.containers.create(IMAGE, ["sh", "-c", "echo x > /new; rm /etc/group; mkdir /d"], **NONE)
+    before = container.diff()
+    container.start()
+    container.wait()
+    changes = sorted((change["Path"], change["Kind"]) for change in container.diff())
+    archive = tarfile.open(fileobj=io.BytesIO(b"".join(container.export())))
+    there = [name.lstrip("./") in {entry.name.lstrip("./") for entry in archive} for name in ("new", "d", "etc/group")]
+    image = container.commit("committed", "py", message="said", author="Ann", changes="ENV A=b", conf={"Cmd": ["cat", "/new"]})
+    config = image.attrs["Config"]
+    seen = [image.tags, image.attrs["Author"], image.attrs["Comment"], config["Cmd"], "A=b" in config["Env"], len(image.attrs["RootFS"]["Layers"])]
+    out = client.containers.run("committed:py", remove=True, **NONE)
+    container.remove()
+    client.images.remove("committed:py")
+    return before, changes, there, seen, out
+
+
 @step("a container's life")
 def _():
     seen = []

@@ -21,6 +21,7 @@ tests! { "api":
         p38_a_start_that_failed_is_told_as_docker_tells_it,
         h2_a_user_that_the_image_has_not_is_refused_at_create,
         h10_h11_privileged_containers_and_profiles,
+        h18_i1_namespaces_of_others,
     ]
 }
 
@@ -272,5 +273,58 @@ async fn h10_h11_privileged_containers_and_profiles() -> Check {
         inspected.contains("SCMP_ACT_ERRNO") && inspected.contains("no-new-privileges"),
         "{inspected}"
     );
+    served.end().await
+}
+
+async fn h18_i1_namespaces_of_others() -> Check {
+    let served = Served::new().await?;
+    let first = served
+        .create_with(
+            r#""Cmd": ["sleep", "1000"], "HostConfig": {"IpcMode": "shareable"}"#,
+            false,
+        )
+        .await?;
+    let path = &served.path;
+    let post = |target: String| async move { ask(path, "POST", &target, "").await };
+    let missing = format!(
+        r#"{{"Image": "{}", "HostConfig": {{"PidMode": "container:nothere"}}}}"#,
+        served.world.image.id()
+    );
+    let missing = ask(&served.path, "POST", "/v1.44/containers/create", &missing).await?;
+    expect(&missing, "HTTP/1.1 400 ")?;
+    assert!(missing.contains("No such container: nothere"), "{missing}");
+    let of = format!("container:{first}");
+    let host = serde_json::json!({"PidMode": of, "IpcMode": of, "UTSMode": "host", "CgroupnsMode": "host"});
+    let early = served
+        .create_with(&format!(r#""Cmd": ["true"], "HostConfig": {host}"#), false)
+        .await?;
+    let early_start = post(format!("/containers/{early}/start")).await?;
+    expect(&early_start, "HTTP/1.1 409 ")?;
+    assert!(early_start.contains("of a non running container"), "{early_start}");
+    expect(&post(format!("/containers/{first}/start")).await?, "HTTP/1.1 204 ")?;
+    expect(&post(format!("/containers/{early}/start")).await?, "HTTP/1.1 204 ")?;
+    expect(&post(format!("/containers/{early}/wait")).await?, "HTTP/1.1 200 ")?;
+    let inspected = ask(&served.path, "GET", &format!("/v1.44/containers/{early}/json"), "").await?;
+    for part in ["PidMode", "IpcMode"] {
+        assert!(
+            inspected.contains(&format!(r#""{part}":"{of}""#)),
+            "{part}: {inspected}"
+        );
+    }
+    assert!(
+        inspected.contains(r#""UTSMode":"host""#) && inspected.contains(r#""CgroupnsMode":"host""#),
+        "{inspected}"
+    );
+    let id = served.world.image.id();
+    let body = format!(r#"{{"Image": "{id}", "Cmd": ["true"], "HostConfig": {{"NetworkMode": "{of}"}}}}"#);
+    let network = ask(&served.path, "POST", "/v1.44/containers/create?name=beside", &body).await?;
+    expect(&network, "HTTP/1.1 201 ")?;
+    let inspected = ask(&served.path, "GET", "/v1.44/containers/beside/json", "").await?;
+    assert!(inspected.contains(&format!(r#""NetworkMode":"{of}""#)), "{inspected}");
+    assert!(inspected.contains(r#""Networks":{}"#), "{inspected}");
+    for id in ["beside", &early, &first] {
+        let removed = ask(&served.path, "DELETE", &format!("/containers/{id}?force=1"), "").await?;
+        expect(&removed, "HTTP/1.1 204 ")?;
+    }
     served.end().await
 }

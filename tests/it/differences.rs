@@ -9,11 +9,11 @@ use futures_util::{StreamExt as _, stream};
 use longshore::containers::CommitOptions;
 use longshore::events::EventItem;
 use longshore::images::{ByteStream, RemoveImageOptions};
-use longshore::types::{Change, ChangeKind, Signal};
+use longshore::types::{Change, ChangeKind, IdRange, Signal};
 use longshore::{Container, ContainerState, Engine, ErrorKind, RemoveOptions};
 
 use crate::cancel::{Drop, Scene, drop_value, each_drop, under};
-use crate::frame::{Check, Stop, fail};
+use crate::frame::{Check, Stop, fail, skip};
 use crate::support::image;
 use crate::support::root::TempRoot;
 use crate::support::world::{FORCE, World, source, text};
@@ -31,8 +31,10 @@ tests! { "differences":
         d4_commit_of_nothing_adds_no_layer,
         g8_in_every_state_and_on_vfs,
         g8_what_only_the_container_may_read,
+        g8_a_container_with_ids_of_its_own,
         g8_a_hostile_tree_is_read_without_harm,
         e9_an_export_of_a_container_that_goes_fails,
+        e9_an_export_of_an_engine_that_goes_fails,
         d4_another_process_s_container,
         a9_a_dropped_diff_or_export,
         a9_a_dropped_commit,
@@ -430,6 +432,50 @@ async fn g8_what_only_the_container_may_read() -> Check {
     Ok(())
 }
 
+/// What the container calls 0 and 1234 is that in a layer, whatever it is on the host.
+async fn g8_a_container_with_ids_of_its_own() -> Check {
+    let root = TempRoot::new();
+    let ids = IdRange::new(0, 1_900_000, 65_536);
+    let engine = Engine::builder(root.path()).container_ids(ids).open().await?;
+    let image = engine.pull(source(image::shared()?)).await?;
+    let world = World { engine, image, root };
+    if world.ownership().await? == "squashed" {
+        return skip("one id is mapped: there are no others to give");
+    }
+    let script = "echo a > /tmp/root && echo b > /tmp/app && chown app:app /tmp/app && chmod 600 /tmp/app /etc/secret";
+    let container = match world.engine.run(world.script(script).user_namespace(true)).await {
+        Err(error) if error.is_unsupported() => return skip(error.report()),
+        other => other?,
+    };
+    assert!(container.wait().await?.status.success());
+    assert_eq!(
+        listed(&container.diff().await?),
+        ["C /etc", "C /etc/secret", "C /tmp", "A /tmp/app", "A /tmp/root"]
+    );
+    let image = container.commit(CommitOptions::new()).await?;
+    let again = world
+        .engine
+        .create(longshore::ContainerSpec::image(image.id().to_string()))
+        .await?;
+    for container in [container, again] {
+        let entries = entries(&bytes_of(container.export().await?).await?)?;
+        for (path, owner) in [
+            ("tmp/root", "644 0:0"),
+            ("tmp/app", "600 1234:1234"),
+            ("etc/secret", "600 0:0"),
+        ] {
+            assert!(
+                entries[path].starts_with(&format!("Regular {owner} ")),
+                "{path}: {}",
+                entries[path]
+            );
+        }
+        container.remove(FORCE).await?;
+    }
+    image.remove(RemoveImageOptions::default()).await?;
+    Ok(())
+}
+
 /// Names and files that break readers, swapped all the time while they are read.
 async fn g8_a_hostile_tree_is_read_without_harm() -> Check {
     let world = World::new().await?;
@@ -477,6 +523,36 @@ async fn e9_an_export_of_a_container_that_goes_fails() -> Check {
         other => return fail(format!("it ended well: {:?}", other.map(|piece| piece.is_ok()))),
     }
     Ok(())
+}
+
+async fn e9_an_export_of_an_engine_that_goes_fails() -> Check {
+    let world = World::new().await?;
+    let container = ran(
+        &world.engine,
+        &world,
+        "dd if=/dev/zero of=/big bs=1M count=32 2>/dev/null",
+    )
+    .await?;
+    let mut stream = container.export().await?;
+    assert!(stream.next().await.is_some_and(|piece| piece.is_ok()));
+    let World { engine, image, root } = world;
+    std::mem::drop((container, image, engine));
+    // Until it has cleared up behind itself.
+    for _ in 0..1500 {
+        if std::fs::read_dir(root.path().join("containers"))?.count() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut last = None;
+    while let Some(piece) = stream.next().await {
+        last = Some(piece);
+    }
+    std::mem::drop(root);
+    match last {
+        Some(Err(_)) => Ok(()),
+        other => fail(format!("it ended well: {:?}", other.map(|piece| piece.is_ok()))),
+    }
 }
 
 /// From another engine on the same root: all but what needs its owner.

@@ -28,6 +28,7 @@ mod kills;
 mod layout;
 mod life;
 mod longshored;
+mod namespaces;
 mod places;
 mod platforms;
 mod process;
@@ -53,6 +54,7 @@ const GROUPS: &[frame::Group] = &[
     host::TESTS,
     places::TESTS,
     userns::TESTS,
+    namespaces::TESTS,
     process::TESTS,
     squash::TESTS,
     life::TESTS,

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::sync::{Arc, Mutex};
 
+use longshore::runtime::native::seccomp::{SeccompAgent, SeccompAnswer, SeccompCall};
 use longshore::{
-    Bytes, ContainerSpec, ContainerState, ErrorKind, ExecSpec, NetworkMode, ObjectKind, Seccomp, SeccompProfile, Tmpfs,
-    WaitCondition,
+    Bytes, ContainerSpec, ContainerState, Engine, ErrorKind, ExecSpec, NetworkMode, ObjectKind, Seccomp,
+    SeccompProfile, Tmpfs, WaitCondition,
 };
 use serde_json::json;
 
@@ -33,6 +35,7 @@ tests! { "process":
         h10_devices_of_a_privileged_container,
         h11_seccomp,
         h11_a_profile_in_docker_s_form,
+        h11_calls_that_the_embedder_answers,
         h11_the_default_profile_denies_keyrings_and_lets_programs_work,
         h13_a_read_only_root,
         h13_tmpfs_and_shm_have_their_size,
@@ -390,6 +393,86 @@ async fn h11_a_profile_in_docker_s_form() -> Check {
     let refused = container.exec(ExecSpec::new(["mkdir", "/tmp/y"])).output().await?;
     assert!(text(&refused.stderr).contains("No space left"), "{refused:?}");
     container.remove(FORCE).await?;
+    Ok(())
+}
+
+/// Refuses one call, makes an answer up for another, and lets others through.
+#[derive(Debug, Default)]
+struct Doorman(Mutex<Vec<(String, String)>>);
+
+impl SeccompAgent for Doorman {
+    fn answer(&self, call: &SeccompCall) -> SeccompAnswer {
+        let program = fs::read_to_string(format!("/proc/{}/comm", call.pid)).unwrap_or_default();
+        // Only now it is known that this was the caller's.
+        assert!(call.is_waiting());
+        let name = call.name.unwrap_or_default().to_owned();
+        self.0
+            .lock()
+            .expect("unpoisoned")
+            .push((name.clone(), program.trim().to_owned()));
+        match name.as_str() {
+            "rmdir" => SeccompAnswer::Errno(nix::libc::ENOSPC),
+            "getuid" => SeccompAnswer::Value(4321),
+            "sync" => panic!("a mistake of the agent's"),
+            _ => SeccompAnswer::Continue,
+        }
+    }
+}
+
+async fn h11_calls_that_the_embedder_answers() -> Check {
+    let world = World::new().await?;
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{ "names": ["mkdir", "mkdirat", "rmdir", "getuid", "sync"], "action": "SCMP_ACT_NOTIFY" }],
+    });
+    let profile = || SeccompProfile::parse(profile.to_string()).map(Seccomp::Profile);
+    let script = "mkdir /tmp/open && busybox rmdir /tmp/open 2>&1; ls /tmp; id -ru; sync; echo on";
+    let lonely = world
+        .engine
+        .run(world.script(script).seccomp(profile()?))
+        .output()
+        .await;
+    let error = lonely.expect_err("nobody answers");
+    assert!(
+        error.is_unsupported() && error.report().contains("seccomp_agent"),
+        "{}",
+        error.report()
+    );
+    let agent = Arc::new(Doorman::default());
+    let answering: Arc<dyn SeccompAgent> = Arc::<Doorman>::clone(&agent);
+    let engine = Engine::builder(world.root.path())
+        .seccomp_agent(answering)
+        .open()
+        .await?;
+    for (new_privileges, init) in [(true, false), (false, false), (false, true), (true, true)] {
+        let spec = world
+            .script(script)
+            .seccomp(profile()?)
+            .no_new_privileges(!new_privileges);
+        let output = engine.run(spec.init(init)).output().await?;
+        let said = text(&output.stdout);
+        assert!(
+            said.contains("No space left") && said.ends_with("open\n4321\non"),
+            "{said}: {output:?}"
+        );
+    }
+    let container = engine
+        .run(world.spec().command(["sleep", "1000"]).seccomp(profile()?))
+        .await?;
+    let exec = container.exec(ExecSpec::new(["id", "-ru"])).output().await?;
+    assert_eq!(text(&exec.stdout), "4321", "{exec:?}");
+    container.remove(FORCE).await?;
+    let calls = agent.0.lock().expect("unpoisoned").clone();
+    assert!(calls.contains(&("getuid".to_owned(), "id".to_owned())), "{calls:?}");
+    assert!(
+        calls
+            .iter()
+            .any(|(name, program)| name.starts_with("mkdir") && program == "mkdir"),
+        "{calls:?}"
+    );
+    let unheard =
+        json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{ "name": "sendmsg", "action": "SCMP_ACT_NOTIFY" }] });
+    assert!(SeccompProfile::parse(unheard.to_string()).is_err());
     Ok(())
 }
 

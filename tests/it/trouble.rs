@@ -13,6 +13,7 @@ use longshore::{
 };
 
 use crate::frame::{Check, Stop, fail};
+use crate::support::company;
 use crate::support::disk::Disk;
 use crate::support::image;
 use crate::support::root::TempRoot;
@@ -103,7 +104,8 @@ async fn nothing_half_made(engine: &Engine) -> Check {
     };
     let start = std::time::Instant::now();
     loop {
-        let left = engine.list(all.clone()).await?;
+        let mut left = engine.list(all.clone()).await?;
+        left.retain(|container| !container.labels.contains_key(company::LABEL));
         if left.is_empty() {
             break;
         }

@@ -2,7 +2,7 @@
 
 use longshore::containers::Ulimit;
 use longshore::images::ImageInfo;
-use longshore::{BindMount, ContainerInfo, ContainerSpec, ContainerState, NetworkMode, Reference, Seccomp, Tmpfs};
+use longshore::{BindMount, ContainerInfo, ContainerSpec, ContainerState, Reference, Seccomp, Tmpfs};
 use serde_json::{Map, Value, json};
 
 use crate::human::{timestamp, timestamp_or_never};
@@ -109,7 +109,11 @@ fn host_config(spec: &ContainerSpec) -> Value {
     let bytes = |size: Option<longshore::Bytes>| size.map_or(0, longshore::Bytes::get);
     json!({
         "Binds": spec.binds.iter().map(bind).collect::<Vec<_>>(),
-        "NetworkMode": match spec.network { NetworkMode::Host => "host", _ => "none" },
+        "NetworkMode": spec.network.to_string(),
+        "PidMode": spec.pid_mode.to_string(),
+        "IpcMode": spec.ipc_mode.to_string(),
+        "UTSMode": spec.uts_mode.to_string(),
+        "CgroupnsMode": spec.cgroup_mode.to_string(),
         "AutoRemove": spec.auto_remove,
         "Privileged": spec.privileged,
         "CapAdd": spec.cap_add,

@@ -161,7 +161,12 @@ pub fn network(text: &str) -> Result<NetworkMode, String> {
     match text {
         "none" => Ok(NetworkMode::None),
         "host" => Ok(NetworkMode::Host),
-        other => Err(format!("network {other:?} is not there yet (none or host)")),
+        other => match other.strip_prefix("container:") {
+            Some(name) if !name.is_empty() => Ok(NetworkMode::Container(name.to_owned())),
+            _ => Err(format!(
+                "network {other:?} is not there yet (none, host or container:NAME)"
+            )),
+        },
     }
 }
 

@@ -17,7 +17,7 @@ use super::super::object::{Object, OneOrMany};
 use super::super::reply;
 use super::super::router::Answer;
 use super::{limits, mounts};
-use crate::containers::{ContainerSpec, NetworkMode, Seccomp, SeccompProfile, Ulimit};
+use crate::containers::{ContainerSpec, NamespaceMode, NetworkMode, Seccomp, SeccompProfile, Ulimit};
 use crate::error::{Error, ErrorKind, ObjectKind};
 use crate::types::{Bytes, Platform};
 
@@ -85,6 +85,12 @@ pub(super) async fn create(mut call: Call) -> Answer {
                 Ok(name) => Err(failure.say(format!("No such image: {}", name.familiar()))),
                 Err(_) => Err(failure),
             }
+        }
+        Err(error) if matches!(error.object(), Some((ObjectKind::Container, _))) && error.is_not_found() => {
+            // One whose namespace was to be shared: a mistake in what was sent.
+            let mut failure = Failure::from(error);
+            failure.status = StatusCode::BAD_REQUEST;
+            Err(failure)
         }
         Err(error) if error.is_conflict() => Err(name_taken(&call, &name.unwrap_or_default(), error).await),
         Err(error) => Err(error.into()),
@@ -233,7 +239,7 @@ fn take_isolation(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Fai
     spec.tty_size = console(host)?;
     spec.ulimits = ulimits(host)?;
     security(host, spec)?;
-    namespaces(host)?;
+    namespaces(host, spec)?;
     take_restart(host)?;
     let log: LogConfig = host.take_or_default("LogConfig")?;
     let plain = log.config.is_none_or(|options| options.is_empty());
@@ -372,26 +378,34 @@ fn confines(file: &str, yes: &str) -> bool {
     std::fs::read_to_string(file).is_ok_and(|text| text.trim() == yes)
 }
 
-/// Namespaces: a container has its own, and can have no other's.
-fn namespaces(host: &mut Object) -> Result<(), Failure> {
-    for (key, own) in [
-        ("PidMode", &["private"][..]),
-        ("IpcMode", &["private", "shareable"]),
-        ("UTSMode", &["private"]),
-        ("CgroupnsMode", &["private"]),
-        // Docker's word for no user namespace of its own, the default.
-        ("UsernsMode", &["host"]),
-    ] {
-        let asked = host.text(key)?;
-        if let Some(asked) = asked.filter(|asked| !own.contains(&asked.as_str())) {
-            let option = format!("HostConfig.{key} {asked:?}");
-            return Err(Failure::option(
-                &option,
-                "a version of longshore that shares namespaces",
-            ));
+/// Whose namespaces it has. Source: moby, `api/types/container/hostconfig.go` and `runconfig/hostconfig_unix.go`.
+fn namespaces(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Failure> {
+    let mut mode = |key: &str, words: &[&str]| -> Result<NamespaceMode, Failure> {
+        let asked = host.text(key)?.unwrap_or_default();
+        let known =
+            asked.is_empty() || words.contains(&asked.as_str()) || (words.contains(&"container:") && named(&asked));
+        match known {
+            true => Ok(asked.parse()?),
+            false => Err(Failure::bad(format!(
+                "invalid {} mode: {asked}",
+                key.trim_end_matches("Mode")
+            ))),
         }
+    };
+    spec.pid_mode = mode("PidMode", &["private", "host", "container:"])?;
+    spec.ipc_mode = mode("IpcMode", &["private", "shareable", "host", "container:"])?;
+    spec.uts_mode = mode("UTSMode", &["private", "host"])?;
+    spec.cgroup_mode = mode("CgroupnsMode", &["private", "host"])?;
+    // Docker's word for no user namespace of its own, the default.
+    match host.text("UsernsMode")?.as_deref() {
+        None | Some("" | "host") => Ok(()),
+        Some(other) => Err(Failure::bad(format!("invalid userns mode: {other}"))),
     }
-    Ok(())
+}
+
+/// Whether another container is named.
+fn named(mode: &str) -> bool {
+    mode.strip_prefix("container:").is_some_and(|name| !name.is_empty())
 }
 
 /// The network. There is no bridge yet: where Docker would take one by itself, the container has loopback alone, and the
@@ -410,6 +424,7 @@ fn network(config: &mut Object, host: &mut Object, warnings: &mut Vec<String>) -
     match known(&mode)? {
         "none" => Ok(NetworkMode::None),
         "host" => Ok(NetworkMode::Host),
+        other if named(other) => Ok(NetworkMode::Container(other["container:".len()..].to_owned())),
         _ => {
             warnings.push(format!(
                 "there is no bridge network yet: with the network mode {mode:?} the container has loopback alone; choose \
@@ -424,13 +439,7 @@ fn network(config: &mut Object, host: &mut Object, warnings: &mut Vec<String>) -
 fn known(name: &str) -> Result<&str, Failure> {
     match name {
         "none" | "host" | "default" | "bridge" => Ok(name),
-        _ if name.starts_with("container:") => {
-            let option = format!("HostConfig.NetworkMode {name:?}");
-            Err(Failure::option(
-                &option,
-                "a version of longshore that shares namespaces",
-            ))
-        }
+        _ if named(name) => Ok(name),
         _ => {
             let message = format!("network {name} not found");
             Err(Error::new(ErrorKind::NotFound, message)

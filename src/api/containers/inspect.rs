@@ -11,7 +11,7 @@ use super::super::reply;
 use super::super::router::Answer;
 use super::super::times;
 use super::{list, mounts};
-use crate::containers::{ContainerInfo, ContainerSpec, ContainerState, Seccomp};
+use crate::containers::{ContainerInfo, ContainerSpec, ContainerState, NamespaceMode, NetworkMode, Seccomp};
 use crate::images::{ImageInfo, RunConfig};
 use crate::runtime::defaults;
 
@@ -65,7 +65,7 @@ pub(in crate::api) fn body(info: &ContainerInfo, image: Option<&ImageInfo>, stor
         "Storage": {"RootFS": {"Snapshot": {"Name": storage}}},
         "Mounts": mounts::shown(&info.spec.binds),
         "Config": config(info, &defaults),
-        "NetworkSettings": network_settings(list::network(&info.spec.network)),
+        "NetworkSettings": network_settings(&info.spec.network),
     });
     if let Some(image) = image {
         value["ImageManifestDescriptor"] = images::manifest_of(image);
@@ -167,7 +167,11 @@ fn host_config(info: &ContainerInfo) -> Value {
     let binds = mounts::as_binds(spec);
     let mut host = json!({
         "Binds": if binds.is_empty() { Value::Null } else { json!(binds) },
-        "NetworkMode": list::network(&spec.network),
+        "NetworkMode": spec.network.to_string(),
+        "PidMode": mode(&spec.pid_mode, ""),
+        "IpcMode": mode(&spec.ipc_mode, "private"),
+        "UTSMode": mode(&spec.uts_mode, ""),
+        "CgroupnsMode": mode(&spec.cgroup_mode, "private"),
         "AutoRemove": spec.auto_remove,
         "ConsoleSize": [rows, columns],
         "Privileged": spec.privileged,
@@ -211,14 +215,20 @@ fn host_config(info: &ContainerInfo) -> Value {
     host
 }
 
+/// A namespace that is the container's own is written in different ways.
+fn mode(mode: &NamespaceMode, own: &str) -> String {
+    match mode {
+        NamespaceMode::Private => own.to_owned(),
+        mode => mode.to_string(),
+    }
+}
+
 /// Options that the engine does not have yet, as they are when nobody sets them.
 fn unset() -> Value {
     const TEXTS: &[&str] = &[
         "ContainerIDFile",
         "VolumeDriver",
         "Cgroup",
-        "PidMode",
-        "UTSMode",
         "UsernsMode",
         "Isolation",
         "CgroupParent",
@@ -254,8 +264,6 @@ fn unset() -> Value {
         "LogConfig": {"Type": "json-file", "Config": {}},
         "PortBindings": {},
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
-        "CgroupnsMode": "private",
-        "IpcMode": "private",
         "Runtime": "native",
     });
     for (names, value) in [
@@ -323,13 +331,13 @@ pub(super) fn endpoint() -> Value {
     })
 }
 
-fn network_settings(mode: &str) -> Value {
+fn network_settings(mode: &NetworkMode) -> Value {
     json!({
         "SandboxID": "", "SandboxKey": "", "Ports": {},
         "Bridge": "", "HairpinMode": false, "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0,
         "SecondaryIPAddresses": null, "SecondaryIPv6Addresses": null,
         "EndpointID": "", "Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "IPAddress": "",
         "IPPrefixLen": 0, "IPv6Gateway": "", "MacAddress": "",
-        "Networks": {mode: endpoint()},
+        "Networks": list::networks(mode),
     })
 }

@@ -104,17 +104,17 @@ pub(in crate::api) fn summary(line: &ContainerSummary) -> Value {
         "Labels": line.labels,
         "State": line.state.as_str(),
         "Status": line.status,
-        "HostConfig": {"NetworkMode": network(&line.network)},
+        "HostConfig": {"NetworkMode": line.network.to_string()},
         "Health": {"Status": "none", "FailingStreak": 0},
-        "NetworkSettings": {"Networks": {network(&line.network): endpoint()}},
+        "NetworkSettings": {"Networks": networks(&line.network)},
         "Mounts": mounts::shown(&line.binds),
     })
 }
 
-/// Docker's word for a network.
-pub(in crate::api) fn network(mode: &NetworkMode) -> &'static str {
+/// The networks that a container is in itself: none where it is in another's.
+pub(super) fn networks(mode: &NetworkMode) -> Value {
     match mode {
-        NetworkMode::None => "none",
-        NetworkMode::Host => "host",
+        NetworkMode::Container(_) => json!({}),
+        mode => json!({mode.to_string(): endpoint()}),
     }
 }

@@ -16,12 +16,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::cgroups::Cgroup;
 use crate::runtime::{ExecLaunch, ExecStarted, ExecTask, StdioPlan};
 use crate::sys::pidfd;
-use crate::types::{ExitStatus, Signal};
+use crate::types::{ContainerId, ExitStatus, Signal};
 
 /// What a command needs to know of its container.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) zygote: Arc<Zygote>,
+    /// The container's.
+    pub(crate) id: ContainerId,
     /// The container's first process.
     pub(crate) container: OwnedFd,
     pub(crate) cgroup: Option<Arc<dyn Cgroup>>,
@@ -45,7 +47,12 @@ impl Job {
 
     async fn run(self, exec: ExecLaunch) -> Result<ExecStarted> {
         let host = self.inside.host;
-        let filters = Filters::new(exec.seccomp.as_ref(), Some(&exec.process), host)?;
+        let filters = Filters::new(
+            exec.seccomp.as_ref(),
+            Some(&exec.process),
+            host,
+            self.zygote.agent().is_some(),
+        )?;
         let mut plan = Plan::exec(&exec, host, self.inside.namespaces, filters)?;
         plan.set_root(self.inside.root);
         let ends = ends(exec.stdio)?;
@@ -60,7 +67,7 @@ impl Job {
         };
         let reply = reply.inspect_err(|_| self.zygote.unwatch_exit(req))?;
         let (status, stdio) = ends.split();
-        let outcome = start::outcome(status, &names, self.inside.host).await;
+        let outcome = start::outcome(status, &names, host, (&self.zygote, &self.id)).await;
         let reply = reply.await.map_err(|_| zygote::gone()).and_then(zygote::check);
         let process = match reply.and_then(|reply| reply.descriptor_if_any("take the command's process")) {
             Ok(process) => process,

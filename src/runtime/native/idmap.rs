@@ -135,7 +135,7 @@ pub(crate) fn write(pid: u32) -> Result<(IdMapping, Option<String>)> {
     Ok((
         IdMapping::Single,
         Some(format!(
-            "one id is mapped, so that only root exists in containers: {why}"
+            "one id is mapped, so that changes of owners and users in containers succeed without effect: {why}"
         )),
     ))
 }

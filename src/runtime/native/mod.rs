@@ -9,6 +9,7 @@ mod plan;
 #[cfg(feature = "engine")]
 mod privileged;
 pub mod seccomp;
+#[cfg(feature = "engine")]
 pub(crate) mod sight;
 mod start;
 mod step;
@@ -47,6 +48,8 @@ pub struct NativeOptions {
     /// Ids for containers that want a user namespace of their own, users and groups alike. Without it, root takes its
     /// ranges in `/etc/subuid` and `/etc/subgid`. An ordinary user has the ids of the engine's user namespace, always.
     pub container_ids: Option<IdRange>,
+    /// Who answers the calls that seccomp profiles hand out (`SCMP_ACT_NOTIFY`). Without it, such a profile is `Unsupported`.
+    pub seccomp_agent: Option<Arc<dyn seccomp::SeccompAgent>>,
 }
 
 /// Starts containers with the helper's zygote, which is spawned at the first use.
@@ -193,6 +196,7 @@ impl Shared {
             userns: self.userns,
             bind_devices: self.bind_devices(),
             clean_up: &self.owner_directories()?,
+            agent: self.options.seccomp_agent.as_ref(),
         })?);
         *slot = Some(Arc::clone(&zygote));
         Ok(zygote)

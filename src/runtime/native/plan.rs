@@ -15,7 +15,7 @@ use super::options::{self, Options};
 use super::seccomp;
 use crate::error::{Error, Result};
 use crate::runtime::caps::CapabilitySet;
-use crate::runtime::{ExecLaunch, Launch, StdioPlan};
+use crate::runtime::{ExecLaunch, Launch, SharedNamespace, StdioPlan};
 use crate::types::{Mount, MountSource};
 
 /// What of the host matters to a plan.
@@ -36,14 +36,28 @@ pub(crate) struct Filters {
     pub(crate) own: Option<Arc<[u8]>>,
     /// In its place for programs that run as root, where one id is mapped.
     pub(crate) squashed: Option<Arc<[u8]>>,
+    /// Some calls wait for an agent's answer.
+    pub(crate) listener: bool,
 }
 
 impl Filters {
     /// Compiles what a container needs.
     ///
     /// # Errors
-    /// As [`seccomp::compile`].
-    pub(crate) fn new(profile: Option<&LinuxSeccomp>, process: Option<&Process>, host: Host) -> Result<Self> {
+    /// As [`seccomp::compile`]; `Unsupported` for a profile that wants an agent where there is none.
+    pub(crate) fn new(
+        profile: Option<&LinuxSeccomp>,
+        process: Option<&Process>,
+        host: Host,
+        agent: bool,
+    ) -> Result<Self> {
+        let listener = profile.map(seccomp::notifies).transpose()?.unwrap_or(false);
+        if listener && !agent {
+            return Err(Error::unsupported(
+                "the seccomp action SCMP_ACT_NOTIFY",
+                "an engine that was opened with somebody who answers (EngineBuilder::seccomp_agent)",
+            ));
+        }
         let caps = process.and_then(|process| process.capabilities().as_ref());
         let bounding = caps.and_then(|caps| caps.bounding().as_ref());
         let caps = CapabilitySet::from_bits(bounding.map_or(0, capability_bits));
@@ -53,6 +67,7 @@ impl Filters {
                 true => Some(seccomp::squashed_cached(profile, &caps)?),
                 false => None,
             },
+            listener,
         })
     }
 }
@@ -68,6 +83,7 @@ pub(crate) struct FdPositions {
     pub(crate) v1_first: u32,
     pub(crate) v1_count: u32,
     pub(crate) target: u32,
+    pub(crate) shared: [u32; 4],
 }
 
 impl Default for FdPositions {
@@ -81,6 +97,7 @@ impl Default for FdPositions {
             v1_first: 0,
             v1_count: 0,
             target: NO_FD,
+            shared: [NO_FD; 4],
         }
     }
 }
@@ -90,6 +107,8 @@ impl Default for FdPositions {
 pub(crate) struct Plan {
     sections: [Vec<u8>; SECTIONS],
     words: [u32; field::COUNT],
+    /// Namespaces of other containers, as flags of clone(2).
+    joined: u32,
     pub(crate) names: Names,
 }
 
@@ -117,6 +136,7 @@ impl Plan {
         let mut plan = Self {
             sections: std::array::from_fn(|_| Vec::new()),
             words: [0; field::COUNT],
+            joined: 0,
             names: Names::default(),
         };
         plan.words[field::FLAGS] = flag::HAS_CAPS;
@@ -141,6 +161,7 @@ impl Plan {
             }
         };
         let own_network = plan.namespaces(linux)?;
+        let own_network = plan.share(&launch.shared)? || own_network;
         plan.mounts(launch, host, own_network)?;
         plan.linux(linux, host)?;
         plan.seccomp(filters)?;
@@ -158,6 +179,7 @@ impl Plan {
         let mut plan = Self {
             sections: std::array::from_fn(|_| Vec::new()),
             words: [0; field::COUNT],
+            joined: 0,
             names: Names::default(),
         };
         plan.words[field::FLAGS] = flag::HAS_CAPS;
@@ -182,10 +204,21 @@ impl Plan {
 
     /// The namespaces that a container of this plan lives in.
     pub(crate) fn all_namespaces(&self) -> u32 {
-        self.words[field::NAMESPACES] | (libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP) as u32
+        let cgroup = if self.has(flag::HOST_CGROUP) {
+            0
+        } else {
+            libc::CLONE_NEWCGROUP
+        };
+        self.words[field::NAMESPACES] | self.joined | (libc::CLONE_NEWNS | cgroup) as u32
+    }
+
+    /// Whether its processes are in a namespace that ends with it.
+    pub(crate) fn own_processes(&self) -> bool {
+        self.joined & libc::CLONE_NEWPID as u32 == 0
     }
 
     fn seccomp(&mut self, filters: Filters) -> Result<()> {
+        self.set_if(filters.listener, flag::LISTENER);
         for (section, filter) in [(Section::Seccomp, filters.own), (Section::Squash, filters.squashed)] {
             let Some(filter) = filter else { continue };
             if filter.is_empty() || filter.len() % 8 != 0 || filter.len() / 8 > usize::from(u16::MAX) {
@@ -214,6 +247,9 @@ impl Plan {
         self.words[field::FD_V1_FIRST] = fds.v1_first;
         self.words[field::V1_COUNT] = fds.v1_count;
         self.words[field::FD_TARGET] = fds.target;
+        for (word, fd) in (field::FD_JOIN_PID..).zip(fds.shared) {
+            self.words[word] = fd;
+        }
         for word in self.words {
             self.sections[Section::Fixed as usize].extend_from_slice(&word.to_ne_bytes());
         }
@@ -411,6 +447,50 @@ impl Plan {
         Ok(own_network)
     }
 
+    /// Takes out what is not the container's own; whether its network is another container's.
+    fn share(&mut self, shared: &[SharedNamespace]) -> Result<bool> {
+        if !shared.is_empty() && self.has(flag::OWN_USERNS) {
+            return Err(Error::unsupported(
+                "sharing namespaces from within a user namespace of the container's own",
+                "a container in the engine's user namespace",
+            ));
+        }
+        let mut network = false;
+        for namespace in shared {
+            let (kind, host) = match namespace {
+                SharedNamespace::Host(kind) => (*kind, true),
+                SharedNamespace::Of(kind, _) => (*kind, false),
+                SharedNamespace::SharedMemory(_) => continue,
+            };
+            let bit = match (kind, host) {
+                (LinuxNamespaceType::Cgroup, true) => {
+                    self.set_if(true, flag::HOST_CGROUP);
+                    continue;
+                }
+                (LinuxNamespaceType::Pid, false) => libc::CLONE_NEWPID,
+                (LinuxNamespaceType::Ipc, _) => libc::CLONE_NEWIPC,
+                (LinuxNamespaceType::Uts, true) => libc::CLONE_NEWUTS,
+                (LinuxNamespaceType::Network, _) => libc::CLONE_NEWNET,
+                (LinuxNamespaceType::Pid, true) => {
+                    return Err(Error::unsupported(
+                        "the host's pid namespace",
+                        "a container that is not bound to its engine, whose helper has a pid namespace of its own",
+                    ));
+                }
+                (kind, _) => {
+                    return Err(Error::unsupported(
+                        format!("sharing a namespace of kind {kind}"),
+                        "one of the kinds pid, ipc, uts, network and cgroup",
+                    ));
+                }
+            } as u32;
+            self.words[field::NAMESPACES] &= !bit;
+            self.joined |= if host { 0 } else { bit };
+            network |= !host && kind == LinuxNamespaceType::Network;
+        }
+        Ok(network)
+    }
+
     fn mounts(&mut self, launch: &Launch, host: Host, own_network: bool) -> Result<()> {
         let [root] = launch.rootfs.as_slice() else {
             return Err(Error::invalid(format!(
@@ -429,10 +509,25 @@ impl Plan {
             if target == b"/" {
                 return Err(Error::invalid("a mount on / itself"));
             }
+            let memory = |one: &SharedNamespace| matches!(one, SharedNamespace::SharedMemory(_));
+            if target == b"/dev/shm" && launch.shared.iter().any(memory) {
+                self.record(RecordParts {
+                    kind: mount::SHARED_MEMORY,
+                    attributes: 0,
+                    flags: mount::STRICT,
+                    strings: vec![target],
+                })?;
+                continue;
+            }
             let options = Options::parse(mount.options().as_deref().unwrap_or(&[]), host)?;
             let devices = options.devices;
             let foreign_network = !own_network && (host.bind_devices || self.has(flag::OWN_USERNS));
-            let mut record = spec_record(mount, target, options, host, foreign_network)?;
+            let foreign_cgroup = self.has(flag::HOST_CGROUP) && host.bind_devices;
+            let foreign = Foreign {
+                network: foreign_network,
+                cgroup: foreign_cgroup,
+            };
+            let mut record = spec_record(mount, target, options, host, foreign)?;
             let is_dev = record.strings[0] == b"/dev" && record.kind == mount::FILESYSTEM;
             if !launch.privileged && (is_dev || !devices) {
                 no_devices(&mut record);
@@ -467,11 +562,28 @@ impl Plan {
         sysctls.sort();
         for (name, value) in sysctls {
             let path = sysctl_path(name)?;
+            self.sysctl_is_own(name)?;
             self.string(Section::Sysctls, path.as_bytes())?;
             self.string(Section::Sysctls, value.as_bytes())?;
             self.names.sysctls.push(name.clone());
         }
         Ok(())
+    }
+
+    /// What belongs to a namespace of the host is not a container's to change.
+    fn sysctl_is_own(&self, name: &str) -> Result<()> {
+        let first = name.split(['.', '/']).next().unwrap_or_default();
+        let (bit, whose) = match (first, name.replace('/', ".").as_str()) {
+            ("net", _) => (libc::CLONE_NEWNET, "network"),
+            (_, "kernel.hostname") => (libc::CLONE_NEWUTS, "UTS"),
+            _ => (libc::CLONE_NEWIPC, "IPC"),
+        };
+        if (self.words[field::NAMESPACES] | self.joined) & bit as u32 != 0 {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "sysctl {name:?} is not allowed in the {whose} namespace of the host"
+        )))
     }
 
     fn device(&mut self, device: &LinuxDevice, host: Host) -> Result<()> {
@@ -652,13 +764,20 @@ fn no_devices(record: &mut RecordParts) {
     }
 }
 
+/// Namespaces that the helper's user namespace does not own: what shows them cannot be made, but only bound from the host.
+#[derive(Debug, Clone, Copy)]
+struct Foreign {
+    network: bool,
+    cgroup: bool,
+}
+
 /// The record of a mount of the spec.
 fn spec_record(
     spec: &oci_spec::runtime::Mount,
     target: Vec<u8>,
     options: Options,
     host: Host,
-    foreign_network: bool,
+    foreign: Foreign,
 ) -> Result<RecordParts> {
     let kind = spec.typ().as_deref().unwrap_or("bind");
     let source = spec.source().as_deref();
@@ -699,8 +818,13 @@ fn spec_record(
         "proc" | "mqueue" => Ok(filesystem(kind, Vec::new(), target)),
         "tmpfs" | "devpts" => Ok(filesystem(kind, options.data, target)),
         // Shows the network namespace of its maker, which must belong to the maker's user namespace.
-        "sysfs" if foreign_network => Ok(bind(b"/sys".to_vec(), true, attributes | options::READ_ONLY, target)),
+        "sysfs" if foreign.network => Ok(bind(b"/sys".to_vec(), true, attributes | options::READ_ONLY, target)),
         "sysfs" => Ok(filesystem(kind, Vec::new(), target)),
+        // So does this: the cgroup namespace of its maker.
+        "cgroup" | "cgroup2" if host.cgroup_v2 && foreign.cgroup => {
+            let read_only = attributes | options::READ_ONLY;
+            Ok(bind(b"/sys/fs/cgroup".to_vec(), true, read_only, target))
+        }
         "cgroup" | "cgroup2" if host.cgroup_v2 => {
             let mut record = filesystem("cgroup2", Vec::new(), target);
             if !options.writable {

@@ -6,19 +6,20 @@ use std::sync::Arc;
 
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources};
 use tokio::io::Interest;
 use tokio::sync::oneshot;
 
 use super::helper::wire::{RECORD, RECORD_TEXT, Record, Step, op};
 use super::idmap::ContainerIds;
 use super::plan::{FdPositions, Filters, Host, Names, Plan};
+use super::seccomp::agent;
 use super::step;
 use super::task::{Inside, NativeTask};
 use super::zygote::{self, ExitWatch, Reply, Zygote};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::cgroups::{Cgroup, CgroupDriver};
-use crate::runtime::{Launch, Started, StdioPlan, Task};
+use crate::runtime::{Launch, SharedNamespace, Started, StdioPlan, Task};
 use crate::sys::blocking::blocking;
 use crate::sys::socket::Received;
 use crate::sys::{pidfd, poll, socket};
@@ -58,6 +59,7 @@ struct Asked {
     stdio: Stdio,
     names: Names,
     namespaces: u32,
+    own_processes: bool,
     root: [u32; 2],
     cgroup: Option<Arc<dyn Cgroup>>,
     warnings: Vec<String>,
@@ -100,7 +102,12 @@ impl Job {
 
     fn plan(&self, launch: &Launch) -> Result<Plan> {
         let profile = launch.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-        let filters = Filters::new(profile, launch.spec.process().as_ref(), self.host)?;
+        let filters = Filters::new(
+            profile,
+            launch.spec.process().as_ref(),
+            self.host,
+            self.zygote.agent().is_some(),
+        )?;
         let mut plan = Plan::new(launch, self.host, filters)?;
         if let Some(ids) = &self.ids {
             plan.user_namespace(ids)?;
@@ -144,7 +151,19 @@ impl Job {
         let req = self.zygote.request();
         let exit = self.zygote.watch_exit(req);
         let reply = {
-            let (positions, fds) = ends.positions(cgroup.as_deref());
+            let (mut positions, mut fds) = ends.positions(cgroup.as_deref());
+            for shared in &launch.shared {
+                let (place, fd) = match shared {
+                    SharedNamespace::Of(LinuxNamespaceType::Pid, fd) => (0, fd),
+                    SharedNamespace::Of(LinuxNamespaceType::Ipc, fd) => (1, fd),
+                    SharedNamespace::Of(LinuxNamespaceType::Network, fd) => (2, fd),
+                    SharedNamespace::SharedMemory(fd) => (3, fd),
+                    // The plan has refused all others.
+                    _ => continue,
+                };
+                positions.shared[place] = fds.len() as u32;
+                fds.push(fd.as_fd());
+            }
             let blob = plan.clone().encode(positions);
             self.zygote.send_blocking(req, op::START, &blob, &fds)?
         };
@@ -160,6 +179,7 @@ impl Job {
             stdio,
             names,
             namespaces: plan.all_namespaces(),
+            own_processes: plan.own_processes(),
             root: plan.root(),
             cgroup,
             warnings,
@@ -188,7 +208,7 @@ impl Asked {
                 return Err(error);
             }
         };
-        let outcome = outcome(self.status, &self.names, self.host).await;
+        let outcome = outcome(self.status, &self.names, self.host, (&self.zygote, &self.id)).await;
         let outcome = outcome.and_then(|setup| setup.ok_or_else(died_in_setup));
         let child = Child {
             zygote: self.zygote,
@@ -197,6 +217,7 @@ impl Asked {
             exit: self.exit,
             host: self.host,
             namespaces: self.namespaces,
+            own_processes: self.own_processes,
             root: self.root,
         };
         match outcome.and_then(|setup| child.known(setup)) {
@@ -211,7 +232,12 @@ impl Asked {
 
 /// Reads records until the program has been executed (READY, then the socket closes) or a step has failed. The terminal's
 /// master comes on the way. `None`: neither came.
-pub(crate) async fn outcome(status: OwnedFd, names: &Names, host: Host) -> Result<Option<Setup>> {
+pub(crate) async fn outcome(
+    status: OwnedFd,
+    names: &Names,
+    host: Host,
+    (zygote, id): (&Zygote, &ContainerId),
+) -> Result<Option<Setup>> {
     let setup = |error: io::Error| Error::os("read the start's status", error);
     socket::set_nonblocking(status.as_fd()).map_err(setup)?;
     let status = poll::watch(status, Interest::READABLE).map_err(setup)?;
@@ -245,6 +271,11 @@ pub(crate) async fn outcome(status: OwnedFd, names: &Names, host: Host) -> Resul
         }
         if record.step == Step::Ready as u32 {
             ready = true;
+        } else if record.step == Step::Seccomp as u32 {
+            // At once: the next step may wait for an answer already.
+            if let (Some(listener), Some(agent)) = (fds.into_iter().next(), zygote.agent()) {
+                agent::serve(listener, agent, id.clone())?;
+            }
         } else if let Some(master) = fds.into_iter().next() {
             found.terminal = Some(master);
         }
@@ -282,6 +313,7 @@ struct Child {
     exit: ExitWatch,
     host: Host,
     namespaces: u32,
+    own_processes: bool,
     root: [u32; 2],
 }
 
@@ -323,6 +355,7 @@ impl Child {
             Inside {
                 host: self.host,
                 namespaces: self.namespaces,
+                own_processes: self.own_processes,
                 root: self.root,
             },
         ));

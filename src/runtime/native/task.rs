@@ -42,6 +42,8 @@ pub(crate) struct Inside {
     pub(crate) host: Host,
     /// The container's namespaces, as flags of clone(2).
     pub(crate) namespaces: u32,
+    /// Its processes are in a pid namespace that ends with the first of them.
+    pub(crate) own_processes: bool,
     /// Its root's user and group as the zygote knows them.
     pub(crate) root: [u32; 2],
 }
@@ -105,6 +107,25 @@ impl NativeTask {
         blocking(move || cgroup.freeze(frozen)).await
     }
 
+    /// In another container's pid namespace: what is in the cgroup is the container's, and everything else there is not.
+    async fn send_group(&self, signal: Signal) -> Result<()> {
+        if signal == Signal::KILL {
+            self.kill_group().await;
+        }
+        match self.send(signal) {
+            // Killed with the others.
+            Err(error) if signal == Signal::KILL && error.kind() == &ErrorKind::InvalidState => Ok(()),
+            sent => sent,
+        }
+    }
+
+    async fn kill_group(&self) {
+        let Some(cgroup) = self.cgroup.clone() else { return };
+        if let Err(error) = blocking(move || cgroup.kill()).await {
+            tracing::warn!(container = %self.id, error = error.report(), "processes in another's pid namespace may stay");
+        }
+    }
+
     /// Every process of the pid namespace. The others first: an end of the first process is the end of all.
     async fn send_all(&self, signal: Signal) -> Result<()> {
         let number = signal.number().to_ne_bytes();
@@ -132,6 +153,9 @@ impl Task for NativeTask {
         if self.has_ended() {
             return Err(self.not_running());
         }
+        if all && !self.inside.own_processes {
+            return self.send_group(signal).await;
+        }
         // The death of pid 1 is the death of its whole pid namespace.
         if all && signal != Signal::KILL {
             return self.send_all(signal).await;
@@ -142,6 +166,10 @@ impl Task for NativeTask {
     async fn wait(&self) -> Result<Exit> {
         self.until_ended().await;
         let status = status((*self.exit.borrow()).unwrap_or(libc::SIGKILL));
+        if !self.inside.own_processes && self.ended.get().is_none() {
+            // No namespace ends with the first process.
+            self.kill_group().await;
+        }
         let cgroup = self.cgroup.clone();
         let ended = self.ended.get_or_try_init(|| async move {
             let kills = match cgroup {
@@ -174,6 +202,7 @@ impl Task for NativeTask {
         let os = |error| Error::os("keep the container's process", error);
         let job = exec::Job {
             zygote: Arc::clone(&self.zygote),
+            id: self.id.clone(),
             container: self.process.try_clone().map_err(os)?,
             cgroup: self.cgroup.clone(),
             inside: self.inside,

@@ -14,6 +14,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::helper::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, op, u32_at};
 use super::idmap::{self, IdMapping};
+use super::seccomp::SeccompAgent;
 use super::step;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::socket::Received;
@@ -65,6 +66,7 @@ pub(crate) struct Zygote {
     mapping: IdMapping,
     warning: Option<String>,
     pid: u32,
+    agent: Option<Arc<dyn SeccompAgent>>,
 }
 
 #[derive(Debug)]
@@ -181,6 +183,8 @@ pub(crate) struct ZygoteOptions<'a> {
     pub(crate) bind_devices: bool,
     /// A list of directories to remove at the end, as in [`Section::Cleanup`](super::helper::wire::Section::Cleanup).
     pub(crate) clean_up: &'a [u8],
+    /// Who answers calls that a seccomp profile hands out.
+    pub(crate) agent: Option<&'a Arc<dyn SeccompAgent>>,
 }
 
 /// A zygote that has been spawned and mapped, before its socket is in a reactor.
@@ -221,7 +225,13 @@ impl Zygote {
             mapping: spawned.mapping,
             warning: spawned.warning,
             pid,
+            agent: options.agent.cloned(),
         })
+    }
+
+    /// Who answers calls that a seccomp profile hands out.
+    pub(crate) fn agent(&self) -> Option<Arc<dyn SeccompAgent>> {
+        self.agent.clone()
     }
 
     pub(crate) fn mapping(&self) -> IdMapping {

@@ -11,7 +11,7 @@ use super::http;
 use crate::frame::{Stop, fail, skip};
 
 /// An OCI layout on disk with one image in it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Layout {
     pub dir: PathBuf,
     /// `sha256:…` of the manifest.

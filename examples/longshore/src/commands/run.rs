@@ -8,8 +8,8 @@ use clap::ArgAction;
 use longshore::containers::Ulimit;
 use longshore::types::ImageSource;
 use longshore::{
-    BindMount, Bytes, Container, ContainerSpec, Engine, NetworkMode, ObjectKind, Platform, Pull, RemoveOptions, Signal,
-    Tmpfs,
+    BindMount, Bytes, Container, ContainerSpec, Engine, NamespaceMode, NetworkMode, ObjectKind, Platform, Pull,
+    RemoveOptions, Signal, Tmpfs,
 };
 
 use crate::context::Context;
@@ -76,9 +76,21 @@ pub struct Args {
     /// Annotation for the runtime
     #[arg(long, value_name = "KEY[=VALUE]", value_parser = options::pair)]
     annotation: Vec<Pair>,
-    /// Network: none or host
+    /// Network: none, host or container:NAME
     #[arg(long, visible_alias = "net", value_name = "NETWORK", default_value = "none", value_parser = options::network)]
     network: NetworkMode,
+    /// Processes it sees: its own, or container:NAME
+    #[arg(long, value_name = "MODE")]
+    pid: Option<NamespaceMode>,
+    /// IPC: private, shareable, host or container:NAME
+    #[arg(long, value_name = "MODE")]
+    ipc: Option<NamespaceMode>,
+    /// Host name: its own, or that of the host
+    #[arg(long, value_name = "MODE")]
+    uts: Option<NamespaceMode>,
+    /// What it takes for the root of the cgroups: private or host
+    #[arg(long, value_name = "MODE")]
+    cgroupns: Option<NamespaceMode>,
     /// Make the root file system read-only
     #[arg(long)]
     read_only: bool,
@@ -240,6 +252,9 @@ fn spec(args: &Args) -> Result<ContainerSpec, Failure> {
     spec.labels = pairs(&args.label);
     spec.annotations = pairs(&args.annotation);
     spec.network = args.network.clone();
+    let mode = |asked: &Option<NamespaceMode>| asked.clone().unwrap_or_default();
+    (spec.pid_mode, spec.ipc_mode) = (mode(&args.pid), mode(&args.ipc));
+    (spec.uts_mode, spec.cgroup_mode) = (mode(&args.uts), mode(&args.cgroupns));
     spec.tty = args.tty;
     spec.tty_size = args.tty.then(terminal::window_size).flatten();
     spec.open_stdin = args.interactive;
@@ -392,6 +407,23 @@ mod tests {
         assert!(spec.no_new_privileges && spec.read_only && spec.init && spec.binds[0].read_only);
         assert!(spec.tmpfs.contains_key(std::path::Path::new("/tmp")));
         assert_eq!(spec.network, NetworkMode::Host);
+    }
+
+    #[test]
+    fn h18_i1_namespaces() {
+        let spec =
+            spec_of("--pid container:a --ipc shareable --uts host --cgroupns host --network container:b busybox");
+        assert_eq!(spec.pid_mode, NamespaceMode::Container("a".into()));
+        assert_eq!(
+            (spec.ipc_mode, spec.uts_mode, spec.cgroup_mode),
+            (NamespaceMode::Shareable, NamespaceMode::Host, NamespaceMode::Host)
+        );
+        assert_eq!(spec.network, NetworkMode::Container("b".into()));
+        assert_eq!(spec_of("busybox").pid_mode, NamespaceMode::Private);
+        assert!(spec_of("--privileged busybox").privileged);
+        for bad in ["--pid container: busybox", "--ipc mine busybox"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -62,7 +62,11 @@ fn the_network_that_is_not_there_yet() {
     );
     let endpoint = of(json!({"Image": "a", "NetworkingConfig": {"EndpointsConfig": {"web": {}}}}));
     assert_eq!(endpoint.unwrap_err().status, 404);
-    assert_eq!(with("container:x").unwrap_err().status, 400);
+    assert_eq!(
+        with("container:x").unwrap().0.network,
+        NetworkMode::Container("x".into())
+    );
+    assert_eq!(with("container:").unwrap_err().status, 404);
 }
 
 #[test]
@@ -73,7 +77,6 @@ fn what_there_is_not_is_refused_by_name() {
         ("RestartPolicy", json!({"Name": "always"})),
         ("LogConfig", json!({"Type": "syslog"})),
         ("LogConfig", json!({"Type": "json-file", "Config": {"max-size": "1m"}})),
-        ("PidMode", json!("host")),
         ("Sysctls", json!({"net.core.somaxconn": "1"})),
         ("BlkioWeight", json!(60)),
         ("Runtime", json!("kata")),
@@ -158,6 +161,22 @@ fn options_that_say_the_same_in_other_words() {
         host(json!({"SecurityOpt": ["seccomp:unconfined"]})).seccomp,
         Seccomp::Unconfined
     );
+    let shared =
+        host(json!({"PidMode": "container:a", "IpcMode": "shareable", "UTSMode": "host", "CgroupnsMode": "host"}));
+    assert_eq!(shared.pid_mode, NamespaceMode::Container("a".into()));
+    assert_eq!(
+        (shared.ipc_mode, shared.uts_mode, shared.cgroup_mode),
+        (NamespaceMode::Shareable, NamespaceMode::Host, NamespaceMode::Host)
+    );
+    for (key, bad) in [
+        ("PidMode", "shareable"),
+        ("UTSMode", "container:a"),
+        ("IpcMode", "container:"),
+        ("UsernsMode", "x"),
+    ] {
+        let refused = of(json!({"Image": "a", "HostConfig": {key: bad}})).unwrap_err();
+        assert_eq!(refused.status, 400, "{key}");
+    }
     assert!(host(json!({"Privileged": true})).privileged);
     let limit = &host(json!({"Ulimits": [{"Name": "nofile", "Soft": 5, "Hard": -1}]})).ulimits[0];
     assert_eq!((limit.soft, limit.hard), (5, u64::MAX));

@@ -78,11 +78,14 @@ fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
         outfit::become_root(outfit)?;
     }
     join_cgroups(context)?;
-    at(Step::CgroupNamespace, sys::unshare(sys::CLONE_NEWCGROUP))?;
+    if !plan.has(flag::HOST_CGROUP) {
+        at(Step::CgroupNamespace, sys::unshare(sys::CLONE_NEWCGROUP))?;
+    }
+    let memory = at(Step::Join, join_others(context))?;
     at(Step::Loopback, network(context))?;
     let proc = at(Step::Proc, private_proc(plan))?;
     let mut trees = [-1; MOST_MOUNTS];
-    make_mounts(context, &mut trees)?;
+    make_mounts(context, memory, &mut trees)?;
     let devices = match context.outfit {
         None => {
             at(
@@ -132,9 +135,61 @@ pub(crate) fn join_cgroups(context: &Context<'_>) -> Done {
     Ok(())
 }
 
+/// Enters namespaces of other containers, but for that of processes, in which this process was made. Returns the tree of
+/// their `/dev/shm`, or -1.
+#[unsafe(link_section = "lhchild")]
+fn join_others(context: &Context<'_>) -> Sys<i32> {
+    if let Some(processes) = context.fd(field::FD_JOIN_PID) {
+        sys::close(processes);
+    }
+    if let Some(ipc) = context.fd(field::FD_JOIN_IPC) {
+        sys::setns(ipc, sys::CLONE_NEWIPC)?;
+        sys::close(ipc);
+    }
+    let Some(mounts) = context.fd(field::FD_JOIN_SHM) else { return Ok(-1) };
+    let tree = shared_memory(mounts)?;
+    sys::close(mounts);
+    Ok(tree)
+}
+
+/// A mount can be copied only from within its own namespace, from which this process would not come back: a child goes there.
+#[unsafe(link_section = "lhchild")]
+fn shared_memory(mounts: i32) -> Sys<i32> {
+    let [ours, theirs] = sys::socket_pair()?;
+    let child = sys::fork()?;
+    if child == 0 {
+        let sent = copy_of_shm(mounts).and_then(|tree| message::send(theirs, b"t", &[], Some(tree)));
+        sys::exit(sent.err().unwrap_or(0));
+    }
+    sys::close(theirs);
+    let mut fds = Fds::none();
+    let received = message::receive(ours, &mut [0u8; 1], &mut fds);
+    sys::close(ours);
+    let (_, status) = sys::wait(child, false)?;
+    match (status >> 8 & 0xff, received) {
+        (0, Ok(1..)) => fds.get(0).ok_or(sys::EBADMSG),
+        (0, _) => Err(sys::EPROTO),
+        (errno, _) => Err(errno),
+    }
+}
+
+/// Whatever the other container has put there, it is its own.
+#[unsafe(link_section = "lhchild")]
+fn copy_of_shm(mounts: i32) -> Sys<i32> {
+    sys::setns(mounts, sys::CLONE_NEWNS)?;
+    let root = sys::openat(AT_FDCWD, b"/\0", sys::O_PATH | sys::O_DIRECTORY, 0)?;
+    let place = path::open(root, b"/dev/shm\0", true)?;
+    sys::open_tree(place, b"\0", false)
+}
+
 /// Enters the network that was made ahead, or brings up the one that came with the process.
 #[unsafe(link_section = "lhchild")]
 fn network(context: &Context<'_>) -> Sys<()> {
+    if let Some(other) = context.fd(field::FD_JOIN_NET) {
+        sys::setns(other, sys::CLONE_NEWNET)?;
+        sys::close(other);
+        return Ok(());
+    }
     if let Some(network) = context.network {
         sys::setns(network, sys::CLONE_NEWNET)?;
         sys::close(network);
@@ -157,12 +212,13 @@ pub(crate) fn private_proc(plan: &Plan<'_>) -> Sys<i32> {
 }
 
 #[unsafe(link_section = "lhchild")]
-fn make_mounts(context: &Context<'_>, trees: &mut [i32; MOST_MOUNTS]) -> Done {
+fn make_mounts(context: &Context<'_>, memory: i32, trees: &mut [i32; MOST_MOUNTS]) -> Done {
     let mut slots = trees.iter_mut();
     for (index, record) in context.plan.mounts().enumerate() {
         let step = if index == 0 { Step::RootMount } else { Step::Mount };
         let slot = slots.next().ok_or(Fail::new(step, sys::EINVAL).index(index))?;
         *slot = match context.outfit {
+            None if record.kind == mount::SHARED_MEMORY => memory,
             Some(_) if index == 0 => -1,
             Some(outfit) if outfit::provides(&record) => outfit::receive(outfit)?,
             _ => at_index(step, index, mounts::make(&record))?,

@@ -25,9 +25,9 @@ pub(crate) fn become_program(
     // Docker lets a user work in a directory that only root could enter.
     let entered = sys::chdir(plan.text(0)).is_ok();
     let filter_first = has_filter(plan, identity) && !plan.has(flag::NO_NEW_PRIVILEGES);
-    drop_privileges(plan, identity, filter_first)?;
+    drop_privileges(plan, identity, filter_first, status)?;
     if plan.has(flag::INIT) {
-        crate::init::split(plan, identity)?;
+        crate::init::split(plan, identity, status)?;
     }
     execute(plan, streams, identity, status, (entered, filter_first))
 }
@@ -46,7 +46,7 @@ pub(crate) fn become_sibling(
     let entered = sys::chdir(plan.text(0)).is_ok();
     let filter_first = has_filter(plan, identity) && !plan.has(flag::NO_NEW_PRIVILEGES);
     at(Step::Clone, told.keep_from_children())?;
-    drop_privileges(plan, identity, filter_first)?;
+    drop_privileges(plan, identity, filter_first, status)?;
     if at(Step::Clone, sys::fork_sibling(told.address()))? != 0 {
         sys::exit(0);
     }
@@ -78,9 +78,14 @@ fn execute(
         errno: 0,
         aux: 0,
     };
+    // A listener is served from the moment that its owner has it, so that it goes first.
+    let late = has_filter(plan, identity) && !filter_first;
+    if late && plan.has(flag::LISTENER) {
+        load_filter(plan, identity, status)?;
+    }
     at(Step::Exec, message::send(status, &ready.encode(), &[], None))?;
-    if has_filter(plan, identity) && !filter_first {
-        at(Step::Seccomp, sys::seccomp_filter(filter(plan, identity)))?;
+    if late && !plan.has(flag::LISTENER) {
+        load_filter(plan, identity, status)?;
     }
     let errno = sys::execve(program.path(), program.argv, program.env);
     Err(diagnose(program.path(), errno))
@@ -94,11 +99,32 @@ fn no_new_privileges() -> Done {
 
 /// No new privileges, and the filter, for the pid 1 that does not execute the program.
 #[unsafe(link_section = "lhchild")]
-pub(crate) fn lock_down(plan: &Plan<'_>, identity: &Identity) -> Done {
+pub(crate) fn lock_down(plan: &Plan<'_>, identity: &Identity, status: i32) -> Done {
     no_new_privileges()?;
     if has_filter(plan, identity) {
-        at(Step::Seccomp, sys::seccomp_filter(filter(plan, identity)))?;
+        load_filter(plan, identity, status)?;
     }
+    Ok(())
+}
+
+/// Loads the program's filter; its listener, if it has one, goes to the owner.
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
+fn load_filter(plan: &Plan<'_>, identity: &Identity, status: i32) -> Done {
+    let listens = plan.has(flag::LISTENER);
+    let loaded = at(Step::Seccomp, sys::seccomp_filter(filter(plan, identity), listens))?;
+    if !listens {
+        return Ok(());
+    }
+    let record = Record {
+        step: Step::Seccomp as u32,
+        index: 0,
+        errno: 0,
+        aux: 0,
+    };
+    let listener = loaded as i32;
+    at(Step::Seccomp, message::send(status, &record.encode(), &[], Some(listener)))?;
+    sys::close(listener);
     Ok(())
 }
 
@@ -130,7 +156,7 @@ fn session(streams: &Streams) -> Done {
 /// before the capabilities go.
 #[inline(never)]
 #[unsafe(link_section = "lhchild")]
-fn drop_privileges(plan: &Plan<'_>, identity: &Identity, filter_first: bool) -> Done {
+fn drop_privileges(plan: &Plan<'_>, identity: &Identity, filter_first: bool, status: i32) -> Done {
     const PR_SET_KEEPCAPS: usize = 8;
     let single = plan.has(flag::SINGLE_ID);
     if single && !identity.is_root() {
@@ -143,7 +169,7 @@ fn drop_privileges(plan: &Plan<'_>, identity: &Identity, filter_first: bool) -> 
         drop_bounding(plan.caps(0))?;
     }
     if filter_first {
-        at(Step::Seccomp, sys::seccomp_filter(filter(plan, identity)))?;
+        load_filter(plan, identity, status)?;
     }
     if !(single && identity.one_group()) {
         at(Step::Groups, sys::setgroups(identity.groups()))?;

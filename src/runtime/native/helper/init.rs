@@ -12,19 +12,19 @@ const SIGCHLD: usize = 17;
 /// Returns in the program's process; pid 1 stays here, under the same filter as the program: it must be no way around it
 /// for a program that may trace it.
 #[unsafe(link_section = "lhchild")]
-pub(crate) fn split(plan: &Plan<'_>, identity: &Identity) -> Done {
+pub(crate) fn split(plan: &Plan<'_>, identity: &Identity, status: i32) -> Done {
     sys::set_mask(u64::MAX);
     let child = at(Step::Init, sys::fork())?;
     if child == 0 {
         sys::set_mask(0);
         return Ok(());
     }
+    if plan.has(flag::NO_NEW_PRIVILEGES) && exec::lock_down(plan, identity, status).is_err() {
+        sys::exit(125);
+    }
     // The status socket must have one holder; the rest is none of our business.
     let _ = sys::close_range(0, false);
     let _ = sys::chdir(b"/\0");
-    if plan.has(flag::NO_NEW_PRIVILEGES) && exec::lock_down(plan, identity).is_err() {
-        sys::exit(125);
-    }
     tend(child)
 }
 

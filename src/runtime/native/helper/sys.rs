@@ -47,6 +47,7 @@ pub(crate) const RESOLVE_BENEATH: u64 = 8;
 pub(crate) const RESOLVE_IN_ROOT: u64 = 0x10;
 
 pub(crate) const CLONE_NEWNS: u64 = 0x0002_0000;
+pub(crate) const CLONE_NEWIPC: u64 = 0x0800_0000;
 pub(crate) const CLONE_NEWPID: u64 = 0x2000_0000;
 pub(crate) const CLONE_NEWCGROUP: u64 = 0x0200_0000;
 pub(crate) const CLONE_NEWUSER: u64 = 0x1000_0000;
@@ -473,7 +474,9 @@ pub(crate) fn getrlimit(resource: u32) -> Sys<(u64, u64)> {
 }
 
 /// Loads a filter of `count` instructions at `program`.
-pub(crate) fn seccomp_filter(program: &[u8]) -> Sys {
+/// Loads a filter; with `listener`, the result is a descriptor of its notifications, which closes on exec.
+pub(crate) fn seccomp_filter(program: &[u8], listener: bool) -> Sys {
+    const NEW_LISTENER: usize = 1 << 3;
     #[repr(C)]
     struct Program {
         count: u16,
@@ -483,7 +486,8 @@ pub(crate) fn seccomp_filter(program: &[u8]) -> Sys {
         count: (program.len() / 8) as u16,
         filter: ptr(program),
     };
-    call(nr::SECCOMP, [1, 0, &raw const program as usize, 0, 0, 0])
+    let flags = if listener { NEW_LISTENER } else { 0 };
+    call(nr::SECCOMP, [1, flags, &raw const program as usize, 0, 0, 0])
 }
 
 /// Executes; returns only on failure.

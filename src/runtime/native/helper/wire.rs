@@ -206,7 +206,13 @@ pub(crate) mod field {
     pub(crate) const ROOT_GID: usize = 26;
     /// Of a command in a running container: the pidfd of the container's first process.
     pub(crate) const FD_TARGET: usize = 27;
-    pub(crate) const COUNT: usize = 28;
+    /// Namespaces of other containers to join: of processes, of System V IPC, the network, and the mounts whose `/dev/shm` is
+    /// shown.
+    pub(crate) const FD_JOIN_PID: usize = 28;
+    pub(crate) const FD_JOIN_IPC: usize = 29;
+    pub(crate) const FD_JOIN_NET: usize = 30;
+    pub(crate) const FD_JOIN_SHM: usize = 31;
+    pub(crate) const COUNT: usize = 32;
 }
 
 /// Bits of [`field::FLAGS`].
@@ -225,6 +231,10 @@ pub(crate) mod flag {
     pub(crate) const HAS_CAPS: u32 = 1 << 8;
     /// `/dev` is a tmpfs of the plan: fill it.
     pub(crate) const FILL_DEV: u32 = 1 << 9;
+    /// The filter has a listener, which goes to the owner.
+    pub(crate) const LISTENER: u32 = 1 << 14;
+    /// The cgroup namespace is the zygote's.
+    pub(crate) const HOST_CGROUP: u32 = 1 << 10;
     /// All capabilities are wanted, that is those that the helper has.
     pub(crate) const ALL_CAPS: u32 = 1 << 13;
     /// The container has a user namespace of its own.
@@ -241,6 +251,9 @@ pub(crate) mod mount {
     pub(crate) const OVERLAY: u32 = 2;
     /// Strings: target, type, source, options as `key=value` or `flag`.
     pub(crate) const FILESYSTEM: u32 = 3;
+
+    /// Strings: target. `/dev/shm` of the container whose IPC is shared.
+    pub(crate) const SHARED_MEMORY: u32 = 4;
 
     /// Overlay keeps its attributes in `user.*`.
     pub(crate) const USER_XATTR: u32 = 1;

@@ -372,8 +372,12 @@ impl Zygote {
             args.cgroup = cgroup as u64;
         }
         let outfit = outfit::Line::new(plan.has(flag::OWN_USERNS))?;
+        let joined = fds.get(plan.field(field::FD_JOIN_PID)).map(Pids::join).transpose()?;
         let network = self.networks.take(&mut args.flags);
         let cloned = sys::clone3(&args);
+        if let Some(own) = joined {
+            own.back(cloned == Ok(0));
+        }
         if cloned.is_err() {
             outfit.close();
             if let Some(network) = network {
@@ -508,6 +512,29 @@ impl Zygote {
             }
         }
         all
+    }
+}
+
+/// The zygote's own namespace of processes, while its next child is made in another: in one below, of a container that
+/// runs. The child is the zygote's all the same.
+struct Pids(i32);
+
+impl Pids {
+    fn join(other: i32) -> Done<Self> {
+        let own = at(Step::Join, sys::pidfd_open(sys::getpid()))?;
+        let joined = sys::setns(other, sys::CLONE_NEWPID);
+        if joined.is_err() {
+            sys::close(own);
+        }
+        at(Step::Join, joined).map(|_| Self(own))
+    }
+
+    fn back(self, in_child: bool) {
+        if !in_child && sys::setns(self.0, sys::CLONE_NEWPID).is_err() {
+            // Nothing could be started any more: the owner sees that this is the end.
+            sys::hang_up(CONTROL);
+        }
+        sys::close(self.0);
     }
 }
 

@@ -14,6 +14,8 @@ use crate::runtime::caps::CapabilitySet;
 
 /// `SECCOMP_RET_ERRNO` with no error: the call is not made, and says that it was.
 pub(super) const NOTHING_DONE: u32 = 0x0005_0000;
+/// `SECCOMP_RET_USER_NOTIF`.
+const NOTIFY: u32 = 0x7fc0_0000;
 /// `SECCOMP_RET_ERRNO | ENOSYS`.
 pub(super) const NO_SUCH_CALL: u32 = 0x0005_0000 | libc::ENOSYS as u32;
 
@@ -87,6 +89,24 @@ impl Rules {
         // permitted", as it would from the default.
         rules.unknown_from = rules.calls.keys().next_back().filter(|_| denies).map(|last| last + 1);
         Ok(rules)
+    }
+
+    /// Whether there are calls that wait for an agent's answer.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if that by which the agent gets its descriptor is among them.
+    pub(super) fn notify(&self) -> Result<bool> {
+        let may = |call: &Call| {
+            let mut actions = call.conditional.iter().map(|(_, action)| *action).chain(call.otherwise);
+            actions.any(|action| action == NOTIFY) || (call.otherwise.is_none() && self.default == NOTIFY)
+        };
+        let sendmsg = number("sendmsg").and_then(|number| self.calls.get(&number));
+        if sendmsg.map_or(self.default == NOTIFY, may) {
+            return Err(Error::invalid(
+                "seccomp: sendmsg cannot wait for an answer (SCMP_ACT_NOTIFY): whoever answers is told with it",
+            ));
+        }
+        Ok(self.default == NOTIFY || self.calls.values().any(may))
     }
 
     /// Everything is allowed.
@@ -226,10 +246,7 @@ fn answer(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32> {
     /// `MAX_ERRNO` of the kernel; a larger one would be cut to it.
     const LAST_ERRNO: u32 = 4095;
     match (action, errno) {
-        (LinuxSeccompAction::ScmpActNotify, _) => Err(Error::unsupported(
-            "the seccomp action SCMP_ACT_NOTIFY",
-            "a runtime with a seccomp agent",
-        )),
+        (LinuxSeccompAction::ScmpActNotify, _) => Ok(NOTIFY),
         (LinuxSeccompAction::ScmpActErrno, Some(errno)) if errno > LAST_ERRNO => {
             Err(Error::invalid(format!("seccomp: {errno} is not an errno")))
         }

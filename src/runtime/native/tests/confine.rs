@@ -275,3 +275,34 @@ async fn a_limit_above_the_hosts_is_lowered_with_a_warning() {
         "{warnings:?} {wanted}"
     );
 }
+
+#[tokio::test]
+async fn h18_a_sysctl_of_a_namespace_of_the_hosts_is_refused() {
+    use oci_spec::runtime::LinuxNamespaceType;
+
+    use crate::runtime::SharedNamespace;
+    let root = root();
+    let with = |own_network: bool, name: &str, shared: Vec<SharedNamespace>| {
+        let mut launch = launch(root.path(), &["sh", "-c", ":"]);
+        launch.spec = spec(&["sh", "-c", ":"], own_network);
+        let linux = launch.spec.linux_mut().as_mut().unwrap();
+        linux.set_sysctl(Some([(name.to_owned(), "1".to_owned())].into()));
+        launch.shared = shared;
+        launch
+    };
+    let host = |kind| vec![SharedNamespace::Host(kind)];
+    for launch in [
+        with(true, "kernel.shm_rmid_forced", host(LinuxNamespaceType::Ipc)),
+        with(true, "kernel/hostname", host(LinuxNamespaceType::Uts)),
+        with(false, "net.ipv4.ip_forward", Vec::new()),
+    ] {
+        let error = run(launch).await.err().unwrap();
+        assert_eq!(error.kind(), &crate::ErrorKind::InvalidArgument, "{}", error.report());
+        assert!(error.to_string().contains("of the host"), "{error}");
+    }
+    let own = with(true, "kernel.shm_rmid_forced", Vec::new());
+    assert_eq!(run(own).await.unwrap().code, 0);
+    let others = vec![SharedNamespace::Host(LinuxNamespaceType::Pid)];
+    let error = run(with(true, "net.ipv4.ip_forward", others)).await.err().unwrap();
+    assert!(error.is_unsupported(), "{}", error.report());
+}

@@ -143,6 +143,7 @@ fn launch(root: &Path, args: &[&str]) -> Launch {
         init: false,
         scratch: Vec::new(),
         best_effort_limits: false,
+        shared: Vec::new(),
         privileged: false,
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Node {
     pub(super) mtime: (i64, i64),
     pub(super) ctime: (i64, i64),
     pub(super) device: (u64, u64),
-    pub(super) links: u64,
+    pub(super) links: libc::nlink_t,
     /// Device and inode number.
     pub(super) identity: (u64, u64),
 }
@@ -55,7 +55,7 @@ impl Node {
             mtime: (stat.st_mtime, stat.st_mtime_nsec),
             ctime: (stat.st_ctime, stat.st_ctime_nsec),
             device: (major(stat.st_rdev), minor(stat.st_rdev)),
-            links: stat.st_nlink as u64,
+            links: stat.st_nlink,
             identity: (stat.st_dev, stat.st_ino),
         }
     }
