@@ -142,7 +142,7 @@ fn podman_push(host: &Host) -> Result<Run, String> {
 
 pub fn save(host: &mut Host) -> Job {
     let file = |name: &str| host.dir("archives").join(name).display().to_string();
-    let (image, made) = (host.reference("large"), large(host));
+    let (image, made) = (host.reference("large"), large(host).map(drop));
     let ours = made.clone().and_then(|_| {
         let mut worker = ours(&host.dir("ours-save"), &format!("pull {image}"))?;
         let line = format!("save {image} {}", file("ours.tar"));

@@ -32,7 +32,12 @@ fn files(root: &Path) -> Result<Vec<PathBuf>, Stop> {
     let mut found = Vec::new();
     let mut waiting = vec![root.to_owned()];
     while let Some(dir) = waiting.pop() {
-        for entry in fs::read_dir(&dir)? {
+        let entries = match fs::read_dir(&dir) {
+            // Overlay's own directories are nobody's to read.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => continue,
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
                 waiting.push(entry.path());
