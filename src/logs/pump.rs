@@ -131,6 +131,10 @@ async fn read_all(fd: OwnedFd, stream: LogStream, queue: &Queue) -> Result<u64> 
         begun_at = (chunk.last() != Some(&b'\n')).then(|| tokio::time::Instant::now() + LINGER);
         queue.push(stream, |each| lines.push(chunk, each));
         tee.begun(stream, lines.begun());
+        if queue.is_idle() {
+            // What is there goes to the sink at once: the smaller a batch is, the more of it fits on a disk that is almost full.
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -245,6 +249,8 @@ struct Waiting {
     bytes: usize,
     /// Entries that found no room.
     lost: u64,
+    /// Whether the sink has a batch.
+    writing: bool,
     ended: bool,
 }
 
@@ -278,6 +284,10 @@ impl Queue {
 
     fn must_wait(&self) -> bool {
         self.options.overflow == Overflow::Wait && self.lock().bytes >= self.options.buffer_bytes
+    }
+
+    fn is_idle(&self) -> bool {
+        !self.lock().writing
     }
 
     /// Puts in the pieces that are handed out one by one.
@@ -317,7 +327,8 @@ impl Queue {
         loop {
             {
                 let mut waiting = self.lock();
-                if !waiting.entries.is_empty() {
+                waiting.writing = !waiting.entries.is_empty();
+                if waiting.writing {
                     waiting.bytes = 0;
                     self.drained.notify_waiters();
                     return Some(std::mem::take(&mut waiting.entries));

@@ -3,12 +3,14 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use longshore::types::Filter;
 use longshore::{ContainerSpec, Engine, ErrorKind};
 
-use crate::faults::{fill, filled_root, kills};
+use crate::faults::{kills, role};
 use crate::frame::{Check, Stop, block_on, fail};
+use crate::support::embedder::{Embedder, Role};
 use crate::support::image;
 use crate::support::registry::Registry;
 use crate::support::root::TempRoot;
@@ -25,6 +27,35 @@ tests! { "doctor":
     kernel_async [
         k9_a_blob_is_fetched_again,
     ]
+}
+
+/// What this binary does as a child.
+pub const ROLES: &[(&str, Role)] = &[("fill", |arguments| block_on(role(fill(&arguments[0], &arguments[1]))))];
+
+async fn fill(root: &str, source: &str) -> longshore::Result<()> {
+    let engine = Engine::open(root).await?;
+    let image = engine.pull(source).await?;
+    image.tag(&"busybox".parse()?).await?;
+    println!("filled");
+    Ok(())
+}
+
+/// A root with an image, from a process that is gone: SQLite maps a file of the root, and that must not be cut off while a
+/// connection of this process is on its way out.
+fn filled(root: &Path) -> Check {
+    let child = Embedder::start("fill", &[&root.display().to_string(), &source(image::shared()?)])?;
+    let line = child.line(Duration::from_secs(60))?;
+    if line != "filled" {
+        return fail(line);
+    }
+    child.finish()?;
+    Ok(())
+}
+
+fn filled_root() -> Result<TempRoot, Stop> {
+    let root = TempRoot::new();
+    filled(root.path())?;
+    Ok(root)
 }
 
 /// Every file and symbolic link below a directory, in an order that is the same for all roots that were filled the same way.
@@ -95,7 +126,7 @@ fn k9_whichever_file_is_lost_the_store_can_be_used() -> Check {
     };
     for number in (0..all).step_by((all / wanted).max(1)) {
         let root = TempRoot::new();
-        fill(root.path())?;
+        filled(root.path())?;
         let files = files(root.path())?;
         let Some(lost) = files.get(number) else { continue };
         let shown = lost.strip_prefix(root.path())?.display().to_string();
@@ -114,7 +145,7 @@ fn k9_whichever_file_is_lost_the_store_can_be_used() -> Check {
         "id",
     ] {
         let root = TempRoot::new();
-        fill(root.path())?;
+        filled(root.path())?;
         let _ = fs::remove_file(root.path().join(name));
         usable(root.path(), name)?;
     }

@@ -109,6 +109,7 @@ fn main() {
         .chain(hostile::ROLES)
         .chain(idle::ROLES)
         .chain(system::ROLES)
+        .chain(doctor::ROLES)
         .copied()
         .collect();
     if let Some(code) = support::embedder::run_role(&roles) {
