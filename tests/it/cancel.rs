@@ -156,8 +156,9 @@ fn files(root: &Path) -> BTreeSet<String> {
     for (part, depth) in [("content", 3), ("snapshots", 3), ("containers", 2), ("owners", 1)] {
         walk(&root.join(part), depth, &mut names);
     }
-    let settled = root.join("snapshots/s").display().to_string();
-    names.retain(|name| !name.starts_with(&settled));
+    // What waits to be safe on the disk, and what is.
+    let settling = ["snapshots/p/", "snapshots/s"].map(|part| root.join(part).display().to_string());
+    names.retain(|name| !settling.iter().any(|part| name.starts_with(part)));
     names
 }
 
