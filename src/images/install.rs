@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use super::local::{LocalImages, now_ns};
 use super::manifest;
 use super::origin::Chosen;
@@ -13,9 +15,9 @@ use super::{ImageConfig, ImageInfo};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::progress::{Progress, ProgressEvent};
 use crate::registry::ManifestBlob;
-use crate::storage::unpack::{BlobSource, LayerRef};
+use crate::storage::unpack::{BlobBytes, BlobSource, LayerRef};
 use crate::store::{ImageRecord, LayerRecord, Lease, Node, Sign, Store};
-use crate::types::{Digest, ImageId, Platform, Reference};
+use crate::types::{Descriptor, Digest, ImageId, Platform, Reference};
 
 /// An image about to be here.
 pub(super) struct Arrival<'a> {
@@ -31,6 +33,21 @@ pub(super) struct Arrival<'a> {
     pub(super) platform: Option<&'a Platform>,
     /// The verb, for the event.
     pub(super) action: &'static str,
+}
+
+/// A source that holds a lease. Whoever unpacks has it to its end, also where the caller went away before: what it puts in
+/// place is then seen by whoever waits for the lease, and taken away again.
+#[derive(Debug)]
+struct Leased {
+    source: Arc<dyn BlobSource>,
+    _lease: Arc<Lease>,
+}
+
+#[async_trait]
+impl BlobSource for Leased {
+    async fn open(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobBytes> {
+        self.source.open(descriptor, offset).await
+    }
 }
 
 impl LocalImages {
@@ -50,7 +67,12 @@ impl LocalImages {
             self.keep_manifest(index, lease).await?;
         }
         let unpacker = &self.parts.unpacker;
-        let source = || Arc::clone(&arrival.source);
+        let source = || -> Arc<dyn BlobSource> {
+            Arc::new(Leased {
+                source: Arc::clone(&arrival.source),
+                _lease: Arc::clone(lease),
+            })
+        };
         let config = unpacker
             .blob(&chosen.manifest.config, source(), manifest::MAX_CONFIG, progress)
             .await?;

@@ -168,10 +168,17 @@ fn pulled(staller: &Staller, root: &TempRoot) -> Check {
             engine.list_images(Filter::new()).await?.is_empty(),
             "half an image is none"
         );
-        // What clears up leaves it: it is no remains of the dead.
-        engine.reconcile().await?;
-        let audit = engine.audit().await?;
-        assert!(audit.is_clean(), "{:?}", audit.findings);
+        // What clears up leaves it: it is no remains of the dead. The engine before may be on its way out still.
+        let start = std::time::Instant::now();
+        loop {
+            engine.reconcile().await?;
+            let audit = engine.audit().await?;
+            if audit.is_clean() {
+                break;
+            }
+            assert!(start.elapsed() < Duration::from_secs(10), "{:?}", audit.findings);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         engine.pull(staller.name()).await?;
         let spec = ContainerSpec::image(staller.name()).command(["stat", "-c", "%s", "/noise"]);
         let output = engine.run(spec).output().await?;
