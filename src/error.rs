@@ -50,6 +50,8 @@ pub enum ErrorKind {
     Cancelled,
     /// The disk, a quota or a table is full.
     NoSpace,
+    /// No subnet or no address is left to give out.
+    IpamExhausted,
     /// The root directory cannot be written.
     ReadOnly,
     /// The program to run does not exist in the container (exit code 127 in Docker's terms).
@@ -83,6 +85,7 @@ impl ErrorKind {
             Self::Timeout => "timeout",
             Self::Cancelled => "cancelled",
             Self::NoSpace => "no_space",
+            Self::IpamExhausted => "ipam_exhausted",
             Self::ReadOnly => "read_only",
             Self::CommandNotFound => "command_not_found",
             Self::CommandNotExecutable => "command_not_executable",

@@ -30,6 +30,7 @@ impl Shared {
             ));
         }
         self.name_peers(&mut spec).await?;
+        self.name_networks(&mut spec).await?;
         let image = cancel.or(self.image_for(&spec)).await?;
         let record = self.new_record(spec, &image)?;
         plan::check(&record.id, &record.body.spec, &record.body.image)?;
@@ -75,6 +76,8 @@ impl Shared {
             finished_ns: None,
             exit: None,
             error: None,
+            endpoints: Vec::new(),
+            ports: Vec::new(),
         };
         let owner = Some(self.parts.owner.clone());
         Ok(Record {
@@ -199,5 +202,6 @@ fn defaults_of(image: &ImageInfo) -> ImageDefaults {
         user: config.user.clone(),
         labels: config.labels.clone().unwrap_or_default(),
         stop_signal: config.stop_signal.clone(),
+        exposed: config.exposed_ports.iter().flatten().cloned().collect(),
     }
 }

@@ -17,6 +17,7 @@ impl Shared {
 fn info(record: Record, ownership: &str, execs: Vec<String>) -> ContainerInfo {
     let (command, labels) = (record.command(), record.labels());
     let running = record.state.is_alive();
+    let exposed = super::connect::exposed(&record.body.spec, &record.body.image);
     let body = record.body;
     let pid = body.process.filter(|_| running).map(|process| process.pid);
     // Only where there is a user namespace: the container's own, or that of an ordinary user's engine.
@@ -29,6 +30,9 @@ fn info(record: Record, ownership: &str, execs: Vec<String>) -> ContainerInfo {
         spec: body.spec,
         command,
         labels,
+        endpoints: body.endpoints,
+        ports: body.ports,
+        exposed,
         state: record.state,
         pid,
         created: time_of(record.created_ns),

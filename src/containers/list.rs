@@ -231,6 +231,8 @@ fn summary(record: &Record, now: SystemTime) -> ContainerSummary {
         status: status(record, now),
         labels: record.labels(),
         network: record.body.spec.network.clone(),
+        endpoints: record.body.endpoints.clone(),
+        ports: record.body.ports.clone(),
         binds: record.body.spec.binds.clone(),
     }
 }

@@ -27,7 +27,9 @@ use crate::runtime::{Runtime, Task};
 use crate::storage::ownership::Ownership;
 use crate::storage::snapshot::Snapshotter;
 use crate::store::{Owners, Store};
-use crate::types::{Change, ContainerId, ContainerName, ExitStatus, Filter, ImageId, Outcome, OwnerId, Signal};
+use crate::types::{
+    Change, ContainerId, ContainerName, EndpointSpec, ExitStatus, Filter, ImageId, Outcome, OwnerId, Signal,
+};
 
 /// What the engine hands the manager.
 #[derive(Debug, Clone)]
@@ -38,6 +40,8 @@ pub(crate) struct Parts {
     pub(crate) owner: OwnerId,
     pub(crate) images: Arc<dyn ImageManager>,
     pub(crate) snapshotter: Arc<dyn Snapshotter>,
+    #[cfg(feature = "network")]
+    pub(crate) networks: crate::networks::LocalNetworks,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) logs: Arc<dyn LogDriver>,
     /// Holds a directory per container.
@@ -436,6 +440,18 @@ impl ContainerManager for LocalContainers {
             .spawner
             .call(async move { shared.stats(&name, options).await })
             .await
+    }
+
+    async fn connect(&self, name: &str, network: &str, endpoint: EndpointSpec) -> Result<()> {
+        let (shared, name, network) = (Arc::clone(&self.0), name.to_owned(), network.to_owned());
+        let work = |_| async move { shared.connect(&name, &network, endpoint).await };
+        self.0.parts.spawner.tail(work, |()| async {}).await
+    }
+
+    async fn disconnect(&self, name: &str, network: &str) -> Result<Outcome> {
+        let (shared, name, network) = (Arc::clone(&self.0), name.to_owned(), network.to_owned());
+        let work = |_| async move { shared.disconnect(&name, &network).await };
+        self.0.parts.spawner.tail(work, |_| async {}).await
     }
 
     async fn prune(&self, filter: Filter) -> Result<Pruned> {

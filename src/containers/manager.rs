@@ -14,7 +14,7 @@ use super::views::{
 use crate::error::{Error, Result};
 use crate::images::ByteStream;
 use crate::logs::{LogEntries, LogQuery};
-use crate::types::{Change, ExitStatus, Filter, ImageId, Outcome, Signal};
+use crate::types::{Change, EndpointSpec, ExitStatus, Filter, ImageId, Outcome, Signal};
 
 /// What an engine can do with containers. Every verb has a default body that answers `Unsupported`, so that a new verb
 /// breaks no implementation. `name` is a name, an id, or an unambiguous prefix of an id.
@@ -194,6 +194,29 @@ pub trait ContainerManager: Debug + Send + Sync + 'static {
     /// `NotFound`.
     async fn stats(&self, _name: &str, _options: StatsOptions) -> Result<BoxStream<Result<Stats>>> {
         Err(Error::unsupported_verb("container stats"))
+    }
+
+    /// Puts it on one more network: at once if it runs, else from its next start on.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` if it is on it already, for an address in use, and of a container that shares a network;
+    /// `InvalidArgument` for an address that the network has not; `IpamExhausted`.
+    ///
+    /// # Cancel safety
+    /// A dropped call goes on to its end.
+    async fn connect(&self, _name: &str, _network: &str, _endpoint: EndpointSpec) -> Result<()> {
+        Err(Error::unsupported_verb("container connect"))
+    }
+
+    /// Takes it out of a network.
+    ///
+    /// # Errors
+    /// `NotFound`, also if it is not on it; `Conflict` of a container that shares a network.
+    ///
+    /// # Cancel safety
+    /// A dropped call goes on to its end.
+    async fn disconnect(&self, _name: &str, _network: &str) -> Result<Outcome> {
+        Err(Error::unsupported_verb("container disconnect"))
     }
 
     /// Removes containers that do not run. Filters: `until`, `label`, `label!`.

@@ -9,6 +9,8 @@ mod attach;
 #[cfg(feature = "engine")]
 mod commit;
 #[cfg(feature = "engine")]
+mod connect;
+#[cfg(feature = "engine")]
 mod create;
 #[cfg(feature = "engine")]
 mod diff;
@@ -77,8 +79,6 @@ mod sweep;
 mod tests;
 #[cfg(feature = "engine")]
 mod top;
-#[cfg(feature = "engine")]
-mod until;
 #[cfg(feature = "engine")]
 mod update;
 #[cfg(feature = "engine")]

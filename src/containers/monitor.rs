@@ -109,6 +109,7 @@ impl Shared {
         if let Err(error) = task.remove().await {
             tracing::warn!(container = %record.id, error = error.report(), "the runtime could not let go of a container");
         }
+        self.leave_networks(&record.id).await;
         self.record_end(record, slot, exit).await
     }
 
@@ -135,6 +136,8 @@ impl Shared {
         let (finished, exit) = (Some(now_ns()), Some(ExitRecord::from(exit)));
         let mut pause = RETRY;
         loop {
+            record.body.endpoints.clear();
+            record.body.ports.clear();
             record.body.finished_ns = finished;
             record.body.exit = exit;
             // What of its output was lost.

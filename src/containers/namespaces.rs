@@ -92,7 +92,9 @@ impl Shared {
             let peer = self.peer(name, NETWORK.1).await?;
             match peer.body.spec.network {
                 // What it shares is the host's, or another's, and so is this one's.
-                NetworkMode::None => shared.push(SharedNamespace::Of(NETWORK.0, open(&peer, NETWORK.2).await?)),
+                NetworkMode::None | NetworkMode::Named(_) => {
+                    shared.push(SharedNamespace::Of(NETWORK.0, open(&peer, NETWORK.2).await?))
+                }
                 NetworkMode::Host => {}
                 NetworkMode::Container(_) => {
                     let message = format!("cannot join network of container {}: it has another's itself", peer.id);

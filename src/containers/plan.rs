@@ -31,6 +31,9 @@ pub(crate) struct ImageDefaults {
     pub(crate) user: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) stop_signal: Option<String>,
+    /// Ports that its programs listen at, as written.
+    #[serde(default)]
+    pub(crate) exposed: Vec<String>,
 }
 
 const DEFAULT_SIZE: (u16, u16) = (24, 80);

@@ -2,11 +2,10 @@
 
 use super::local::Shared;
 use super::record::{Record, now_ns};
-use super::until;
 use super::{Pruned, RemoveOptions};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::events::{Event, EventKind};
-use crate::types::Filter;
+use crate::types::{Filter, until};
 
 const KNOWN_FILTERS: [&str; 3] = ["until", "label", "label!"];
 

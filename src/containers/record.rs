@@ -10,7 +10,7 @@ use super::spec::ContainerSpec;
 use super::state::ContainerState;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::store::ContainerRow;
-use crate::types::{ChainId, ContainerId, ContainerName, ExitStatus, ImageId, OwnerId};
+use crate::types::{ChainId, ContainerId, ContainerName, Endpoint, ExitStatus, ImageId, OwnerId, PublishedPort};
 
 /// A container as recorded.
 #[derive(Debug, Clone)]
@@ -40,6 +40,12 @@ pub(crate) struct Body {
     pub(crate) exit: Option<ExitRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
+    /// Its places in networks, while it runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) endpoints: Vec<Endpoint>,
+    /// Its published ports, while it runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ports: Vec<PublishedPort>,
 }
 
 /// A process that cannot be mistaken for another with the same pid.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::runtime::native::seccomp::SeccompProfile;
-use crate::types::{Bytes, Platform, Signal};
+use crate::types::{Bytes, EndpointSpec, Platform, Port, PortBinding, Signal};
 
 /// How long a container lives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,26 @@ pub enum NetworkMode {
     Host,
     /// That of another container, by name or id: the same interfaces, addresses and ports.
     Container(String),
+    /// A network of the engine: `bridge`, or one that was made, by name or id. There may be more in
+    /// [`ContainerSpec::endpoints`].
+    Named(String),
+}
+
+impl FromStr for NetworkMode {
+    type Err = Error;
+
+    /// Docker's words: `none`, `host`, `container:NAME`, or the name of a network.
+    fn from_str(text: &str) -> Result<Self> {
+        match (text, text.strip_prefix("container:")) {
+            ("none", _) => Ok(Self::None),
+            ("host", _) => Ok(Self::Host),
+            (_, Some(name)) if !name.is_empty() => Ok(Self::Container(name.to_owned())),
+            ("", _) | (_, Some(_)) => Err(Error::invalid(format!(
+                "invalid network {text:?}: none, host, container:NAME or the name of a network"
+            ))),
+            (name, None) => Ok(Self::Named(name.to_owned())),
+        }
+    }
 }
 
 impl fmt::Display for NetworkMode {
@@ -44,6 +65,7 @@ impl fmt::Display for NetworkMode {
             Self::None => f.write_str("none"),
             Self::Host => f.write_str("host"),
             Self::Container(name) => write!(f, "container:{name}"),
+            Self::Named(name) => f.write_str(name),
         }
     }
 }
@@ -246,6 +268,33 @@ pub struct ContainerSpec {
     pub shm_size: Option<Bytes>,
     /// The network.
     pub network: NetworkMode,
+    /// Its places in networks, by name: that of `network`, if something is to be said of it, and more networks.
+    #[serde(default)]
+    pub endpoints: BTreeMap<String, EndpointSpec>,
+    /// Ports at which the host answers for it.
+    #[serde(default)]
+    pub ports: Vec<PortBinding>,
+    /// Whether every exposed port, of the image and of `expose`, is published at a free port of the host.
+    #[serde(default)]
+    pub publish_all: bool,
+    /// Ports that it says to listen at, besides the image's.
+    #[serde(default)]
+    pub expose: BTreeSet<Port>,
+    /// Resolvers for what is not in its networks; default the host's.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
+    /// Domains in which short names are looked for; default the host's.
+    #[serde(default)]
+    pub dns_search: Vec<String>,
+    /// Options of resolv.conf(5).
+    #[serde(default)]
+    pub dns_options: Vec<String>,
+    /// Lines for `/etc/hosts`: `NAME:ADDRESS`, where the address may be `host-gateway`, at which the host answers.
+    #[serde(default)]
+    pub extra_hosts: Vec<String>,
+    /// Ports of the host's loopback that it reaches at its gateway, which `host-gateway` stands for.
+    #[serde(default)]
+    pub host_ports: BTreeSet<u16>,
     /// Which processes it sees: its own, or those of another container too. The host's are `Unsupported` so far.
     #[serde(default)]
     pub pid_mode: NamespaceMode,
@@ -398,6 +447,35 @@ impl ContainerSpec {
             soft,
             hard,
         });
+        self
+    }
+
+    /// Puts it on one more network, or says more of its place in one.
+    #[must_use]
+    pub fn endpoint(mut self, network: impl Into<String>, endpoint: EndpointSpec) -> Self {
+        self.endpoints.insert(network.into(), endpoint);
+        self
+    }
+
+    /// Publishes a port of the container at a port of the host; 0: the kernel chooses a free one, which `inspect` tells as
+    /// soon as it has started.
+    #[must_use]
+    pub fn publish(mut self, port: Port, host_port: u16) -> Self {
+        self.ports.push(PortBinding::new(port, host_port));
+        self
+    }
+
+    /// Adds a line to its `/etc/hosts`: an address, or `host-gateway`.
+    #[must_use]
+    pub fn extra_host(mut self, name: impl fmt::Display, address: impl fmt::Display) -> Self {
+        self.extra_hosts.push(format!("{name}:{address}"));
+        self
+    }
+
+    /// Lets it reach a port of the host's loopback, at the address that `host-gateway` stands for.
+    #[must_use]
+    pub fn expose_host_port(mut self, port: u16) -> Self {
+        self.host_ports.insert(port);
         self
     }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::connect::Places;
 use super::etc;
 use super::feed;
 use super::local::{Live, Shared, Slot};
@@ -39,7 +40,24 @@ impl Shared {
 
     async fn start_now(self: &Arc<Self>, record: Record, slot: &Arc<Slot>, cancel: &Cancel) -> Result<()> {
         cancel.check()?;
-        let launch = self.launch(&record).await?;
+        let id = record.id.clone();
+        let (launch, places) = self.launch(&record).await?;
+        let started = self.start_launched(record, slot, cancel, launch, places).await;
+        if started.is_err() {
+            self.leave_networks(&id).await;
+        }
+        started
+    }
+
+    async fn start_launched(
+        self: &Arc<Self>,
+        mut record: Record,
+        slot: &Arc<Slot>,
+        cancel: &Cancel,
+        launch: Launch,
+        places: Places,
+    ) -> Result<()> {
+        (record.body.endpoints, record.body.ports) = (places.endpoints, places.ports);
         // Not dropped when the caller goes away: the container's files are in use until its process is gone, and the verb
         // that comes next removes them. The log is opened while the container is being set up.
         let starting = self.parts.runtime.start(launch);
@@ -88,7 +106,18 @@ impl Shared {
     }
 
     /// Makes a container's files, and says what the runtime needs to know.
-    async fn launch(self: &Arc<Self>, record: &Record) -> Result<Launch> {
+    async fn launch(self: &Arc<Self>, record: &Record) -> Result<(Launch, Places)> {
+        let places = self.join_networks(record).await?;
+        match self.launch_in(record, &places).await {
+            Ok(launch) => Ok((launch, places)),
+            Err(error) => {
+                self.leave_networks(&record.id).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn launch_in(self: &Arc<Self>, record: &Record, places: &Places) -> Result<Launch> {
         let key = record.snapshot_key();
         let rootfs = self.parts.snapshotter.mounts(&key).await?;
         let namespaces = self.shared_namespaces(&record.body.spec).await?;
@@ -96,13 +125,15 @@ impl Shared {
         if let Some(name) = self.hostname_of_peer(&record.body.spec).await? {
             record.body.spec.hostname = Some(name);
         }
-        let mut launch = blocking(move || shared.launch_of(&record, rootfs)).await?;
+        let seen = etc::Seen::new(&record.body.spec, places, self.dir_of_peer(&record.body.spec));
+        let mut launch = blocking(move || shared.launch_of(&record, rootfs, &seen)).await?;
         launch.shared = namespaces;
+        launch.shared.extend(places.namespace());
         Ok(launch)
     }
 
     /// Blocking.
-    fn launch_of(&self, record: &Record, mut rootfs: Vec<crate::types::Mount>) -> Result<Launch> {
+    fn launch_of(&self, record: &Record, mut rootfs: Vec<crate::types::Mount>, seen: &etc::Seen) -> Result<Launch> {
         let (spec, image) = (&record.body.spec, &record.body.image);
         let mut scratch = self.parts.snapshotter.directories(&record.snapshot_key());
         scratch.push(self.dir_of(&record.id));
@@ -112,7 +143,7 @@ impl Shared {
         }
         Ok(Launch {
             id: record.id.clone(),
-            spec: self.oci_spec(record)?,
+            spec: self.oci_spec(record, seen)?,
             user: plan::user(spec, image),
             extra_groups: spec.groups.clone(),
             rootfs,
@@ -126,11 +157,11 @@ impl Shared {
     }
 
     /// The plan, with the files for `/etc` shown over the image's. Blocking.
-    fn oci_spec(&self, record: &Record) -> Result<oci_spec::runtime::Spec> {
+    fn oci_spec(&self, record: &Record, seen: &etc::Seen) -> Result<oci_spec::runtime::Spec> {
         let (spec, image) = (&record.body.spec, &record.body.image);
         let mut planned = plan::oci_spec(&record.id, spec, image)?;
         let hostname = plan::hostname(spec, &record.id);
-        let files = etc::write(&self.dir_of(&record.id), spec, &hostname)?;
+        let files = etc::write(&self.dir_of(&record.id), spec, &hostname, seen)?;
         let mut mounts = planned.mounts().clone().unwrap_or_default();
         for (file, place) in files {
             mounts.push(plan::bind_mount(&file, &place, false)?);

@@ -180,7 +180,19 @@ fn on_runtime(path: &Path, runtime: Arc<dyn Runtime>) -> Bench {
     std::fs::create_dir_all(&snapshots).unwrap();
     let store = Store::open(&root).unwrap();
     store.put_image(&known_record(), &[]).unwrap();
+    #[cfg(feature = "network")]
+    let networks = crate::networks::LocalNetworks::new(crate::networks::Parts {
+        spawner: driver.spawner().clone(),
+        store: store.clone(),
+        owner: owner.id().clone(),
+        native: Arc::new(crate::runtime::native::NativeRuntime::new(
+            crate::runtime::native::NativeOptions::default(),
+        )),
+        publish_at: None,
+    });
     let parts = Parts {
+        #[cfg(feature = "network")]
+        networks,
         spawner: driver.spawner().clone(),
         store,
         owners: root.owners(),

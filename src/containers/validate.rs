@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path};
 
+use super::etc::extra_host;
 use super::options::ExecSpec;
 use super::spec::{ContainerSpec, Limits, NamespaceMode, NetworkMode, Ulimit};
 use crate::error::{Error, ObjectKind, Result};
@@ -35,6 +36,7 @@ pub(crate) fn validate(spec: &ContainerSpec) -> Result<()> {
     }
     check_paths(spec)?;
     check_namespaces(spec)?;
+    check_networks(spec)?;
     check_limits(&spec.limits)?;
     spec.ulimits.iter().try_for_each(check_ulimit)?;
     for (name, value) in &spec.annotations {
@@ -112,6 +114,52 @@ fn check_hostname(host: &str) -> Result<()> {
     ))
 }
 
+/// What says something of networks needs one. Source: moby, `daemon/container_operations.go` and `runconfig`.
+fn check_networks(spec: &ContainerSpec) -> Result<()> {
+    if let Some(line) = spec.extra_hosts.iter().find(|line| extra_host(line).is_none()) {
+        return Err(option(
+            "extra_hosts",
+            format!("bad format for add-host: {line:?} (NAME:ADDRESS, or NAME:host-gateway)"),
+        ));
+    }
+    for text in spec.dns_search.iter().chain(&spec.dns_options) {
+        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(option("dns", format!("{text:?} is not one word")));
+        }
+    }
+    let shared = matches!(spec.network, NetworkMode::Container(_));
+    let ports = !spec.ports.is_empty() || spec.publish_all;
+    if shared && (ports || !spec.expose.is_empty()) {
+        return Err(option(
+            "ports",
+            "conflicting options: port publishing and the container type network mode",
+        ));
+    }
+    if shared && !(spec.dns.is_empty() && spec.extra_hosts.is_empty()) {
+        return Err(option(
+            "dns",
+            "conflicting options: dns or custom host-to-IP mapping and the network mode",
+        ));
+    }
+    let named = matches!(spec.network, NetworkMode::Named(_));
+    if !named && !spec.endpoints.is_empty() {
+        return Err(option(
+            "endpoints",
+            format!(
+                "a container with the network mode {} is on no other network",
+                spec.network
+            ),
+        ));
+    }
+    if !named && !spec.host_ports.is_empty() {
+        return Err(option(
+            "host_ports",
+            "they are reached at the gateway of a bridge network, which the container is not on",
+        ));
+    }
+    Ok(())
+}
+
 /// Docker's rules, in its words where it has some. Source: moby, `daemon/container.go` and `runconfig`.
 fn check_namespaces(spec: &ContainerSpec) -> Result<()> {
     use NamespaceMode::{Container, Host, Private, Shareable};
@@ -134,7 +182,7 @@ fn check_namespaces(spec: &ContainerSpec) -> Result<()> {
     }
     let modes = [&spec.pid_mode, &spec.ipc_mode, &spec.uts_mode, &spec.cgroup_mode];
     let shared = modes.iter().any(|mode| matches!(mode, Host | Container(_)));
-    if spec.user_namespace && (shared || matches!(spec.network, NetworkMode::Container(_))) {
+    if spec.user_namespace && (shared || matches!(spec.network, NetworkMode::Container(_) | NetworkMode::Named(_))) {
         return Err(option(
             "namespaces",
             "a user namespace of the container's own goes with no shared ones",

@@ -15,7 +15,7 @@ use super::state::ContainerState;
 use super::stdin::Stdin;
 use crate::error::{Error, Result};
 use crate::logs::TeeItem;
-use crate::types::{ContainerId, ExitStatus, IdRange, ImageId};
+use crate::types::{ContainerId, Endpoint, ExitStatus, IdRange, ImageId, Port, PublishedPort};
 
 /// A stream that any executor can read.
 pub type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send + 'static>>;
@@ -113,6 +113,10 @@ pub struct ContainerSummary {
     pub labels: BTreeMap<String, String>,
     /// Its network.
     pub network: NetworkMode,
+    /// Its places in networks, while it runs.
+    pub endpoints: Vec<Endpoint>,
+    /// Its published ports, while it runs.
+    pub ports: Vec<PublishedPort>,
     /// What it sees of the host.
     pub binds: Vec<BindMount>,
 }
@@ -133,6 +137,12 @@ pub struct ContainerInfo {
     pub command: Vec<String>,
     /// Labels in effect.
     pub labels: BTreeMap<String, String>,
+    /// Its places in networks, while it runs.
+    pub endpoints: Vec<Endpoint>,
+    /// Its published ports, while it runs.
+    pub ports: Vec<PublishedPort>,
+    /// Ports that it says to listen at.
+    pub exposed: Vec<Port>,
     /// Its state.
     pub state: ContainerState,
     /// Pid of its first process on the host, while it runs.

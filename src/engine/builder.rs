@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,6 +15,8 @@ use crate::driver::{Clock, Driver, Spawner};
 use crate::error::{Error, ObjectKind, Result};
 use crate::images::{ImageManager, LocalImages, LocalImagesParts};
 use crate::logs::{LocalDriver, LocalOptions, LogDriver};
+#[cfg(feature = "network")]
+use crate::networks::{LocalNetworks, Parts as NetworkParts};
 use crate::registry::RegistryProvider;
 use crate::runtime::Runtime;
 use crate::runtime::cgroups::{CgroupDriver, NativeCgroups};
@@ -67,6 +70,8 @@ struct Opened {
     containers: LocalContainers,
     system: LocalSystem,
     snapshotter: Arc<dyn Snapshotter>,
+    #[cfg(feature = "network")]
+    networks: LocalNetworks,
 }
 
 impl Opened {
@@ -90,6 +95,7 @@ pub struct EngineBuilder {
     seccomp_agent: Option<Arc<dyn SeccompAgent>>,
     registries: Option<Arc<dyn RegistryProvider>>,
     logs: Option<Arc<dyn LogDriver>>,
+    publish_at: Option<IpAddr>,
     lifetime: Lifetime,
     supervise: bool,
     deadline: Option<Duration>,
@@ -118,6 +124,7 @@ impl EngineBuilder {
             seccomp_agent: None,
             registries: None,
             logs: None,
+            publish_at: None,
             lifetime: Lifetime::Bound,
             supervise: false,
             deadline: None,
@@ -177,6 +184,13 @@ impl EngineBuilder {
     /// Keeps logs with a driver of one's own.
     pub fn logs(mut self, driver: Arc<dyn LogDriver>) -> Self {
         self.logs = Some(driver);
+        self
+    }
+
+    /// The address of the host at which ports are published that name none: 127.0.0.1 keeps them from other machines.
+    /// Without it, all addresses, as Docker.
+    pub fn publish_at(mut self, address: IpAddr) -> Self {
+        self.publish_at = Some(address);
         self
     }
 
@@ -245,10 +259,16 @@ impl EngineBuilder {
             containers,
             system,
             snapshotter,
+            #[cfg(feature = "network")]
+            networks,
         } = opened;
+        #[cfg(feature = "network")]
+        let ending = networks.clone();
         let own = containers.clone();
         driver.at_end(async move {
             own.0.close().await;
+            #[cfg(feature = "network")]
+            ending.end().await;
             native.close().await;
             drop(owner);
         });
@@ -266,9 +286,7 @@ impl EngineBuilder {
         };
         let managers = Managers {
             #[cfg(feature = "network")]
-            networks: Arc::new(crate::networks::LocalNetworks {
-                spawner: spawner.clone(),
-            }),
+            networks: Arc::new(networks),
             images: Arc::new(DriverImages {
                 spawner,
                 inner: images,
@@ -324,7 +342,17 @@ impl EngineBuilder {
             .logs
             .clone()
             .unwrap_or_else(|| Arc::new(LocalDriver::new(LocalOptions::default())));
+        #[cfg(feature = "network")]
+        let networks = LocalNetworks::new(NetworkParts {
+            spawner: spawner.clone(),
+            store: store.clone(),
+            owner: owner.id().clone(),
+            native: Arc::clone(&native),
+            publish_at: self.publish_at,
+        });
         let containers = LocalContainers::new(Parts {
+            #[cfg(feature = "network")]
+            networks: networks.clone(),
             spawner: spawner.clone(),
             store: store.clone(),
             owners: owners.clone(),
@@ -339,6 +367,8 @@ impl EngineBuilder {
             native: native.uses_user_namespace().then(|| Arc::clone(&native)),
         });
         let system = LocalSystem::new(SystemParts {
+            #[cfg(feature = "network")]
+            networks: networks.clone(),
             spawner,
             root,
             owner: owner.id().clone(),
@@ -361,6 +391,8 @@ impl EngineBuilder {
             containers,
             system,
             snapshotter,
+            #[cfg(feature = "network")]
+            networks,
         })
     }
 

@@ -27,10 +27,12 @@ use crate::images::{
 };
 use crate::logs::{LogEntries, LogQuery};
 #[cfg(feature = "network")]
-use crate::networks::{NetworkInfo, NetworkManager};
+use crate::networks::{CreatedNetwork, NetworkInfo, NetworkManager, NetworkSpec};
 use crate::progress::Progress;
 use crate::system::{DiskUsage, EventQuery, SystemInfo, SystemManager};
-use crate::types::{Change, Descriptor, ExitStatus, Filter, ImageId, Outcome, Platform, Reference, Signal};
+use crate::types::{
+    Change, Descriptor, EndpointSpec, ExitStatus, Filter, ImageId, Outcome, Platform, Reference, Signal,
+};
 
 /// A manager whose verbs are watched.
 #[derive(Debug)]
@@ -159,6 +161,8 @@ watched! { ContainerManager "container" {
     fn top(name: &str, arguments: &[String]) -> Top, { container = Container name };
     fn stats(name: &str, options: StatsOptions) -> BoxStream<Result<Stats>>, { container = Container name };
     fn list(options: ListOptions) -> Vec<ContainerSummary>,;
+    fn connect(name: &str, network: &str, endpoint: EndpointSpec) -> (), { container = Container name };
+    fn disconnect(name: &str, network: &str) -> Outcome, { container = Container name };
     fn prune(filter: Filter) -> Pruned,;
     fn diff(name: &str) -> Vec<Change>, { container = Container name };
     fn export(name: &str) -> ByteStream, { container = Container name };
@@ -224,8 +228,11 @@ watched! { ImageManager "image" {
 
 #[cfg(feature = "network")]
 watched! { NetworkManager "network" {
+    fn create(spec: NetworkSpec) -> CreatedNetwork, { network = Network spec.name };
     fn list() -> Vec<NetworkInfo>,;
     fn inspect(name: &str) -> NetworkInfo, { network = Network name };
+    fn remove(name: &str) -> Outcome, { network = Network name };
+    fn prune(filter: Filter) -> Vec<String>,;
 }}
 
 watched! { SystemManager "system" {

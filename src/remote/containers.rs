@@ -12,7 +12,7 @@ use super::error::nonsense;
 use super::hijack::{self, Wanted};
 use super::json::{self, flag, list, required, stamp, text, text_or_empty};
 use super::pieces::{self, Lines};
-use super::{logs, spec, stats};
+use super::{logs, places, spec, stats};
 use crate::containers::{
     AttachOptions, Attached, BoxStream, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec,
     ContainerState, ContainerSummary, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned,
@@ -442,6 +442,9 @@ fn info(value: &Value) -> Result<ContainerInfo> {
         image_id: required(value, "Image")?,
         command: path.chain(list(value, "Args").unwrap_or_default()).collect(),
         labels: asked.labels.clone(),
+        endpoints: places::endpoints(&value["NetworkSettings"]),
+        ports: places::bound_ports(&value["NetworkSettings"]["Ports"]),
+        exposed: places::exposed(&value["Config"]["ExposedPorts"]),
         spec: asked,
         state,
         pid: json::positive(of_state, "Pid").and_then(|pid| u32::try_from(pid).ok()),
@@ -485,6 +488,8 @@ fn summary(line: &Value) -> Result<ContainerSummary> {
         labels: json::map(line, "Labels"),
         network: spec::mode(line["HostConfig"]["NetworkMode"].as_str().unwrap_or_default()),
         binds: binds.collect(),
+        endpoints: places::endpoints(&line["NetworkSettings"]),
+        ports: places::listed_ports(line),
     })
 }
 

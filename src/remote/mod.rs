@@ -41,6 +41,7 @@ mod logs;
 #[cfg(feature = "network")]
 mod networks;
 mod pieces;
+mod places;
 mod spec;
 mod stats;
 mod system;

@@ -30,6 +30,7 @@ pub use self::db::Store;
 pub use self::db::containers::{ContainerRow, Insert, StateCount};
 pub use self::db::images::{ImageEntry, ImageRecord, LayerRecord, NamedImage, Sign};
 pub use self::db::leases::Lease;
+pub use self::db::networks::NetworkRow;
 pub use self::db::refs::{Node, NodeKind};
 pub use self::layout::Root;
 pub use self::locks::{LockGuard, Locks};

@@ -5,6 +5,8 @@ pub(crate) mod attempt;
 #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 pub(crate) mod blocking;
 pub(crate) mod memfd;
+#[cfg(feature = "network")]
+pub(crate) mod netlink;
 pub(crate) mod pidfd;
 pub(crate) mod poll;
 #[cfg(feature = "engine")]

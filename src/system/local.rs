@@ -30,6 +30,8 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) content: LocalContent,
     pub(crate) snapshotter: Arc<dyn Snapshotter>,
+    #[cfg(feature = "network")]
+    pub(crate) networks: crate::networks::LocalNetworks,
     /// Why that one.
     pub(crate) storage_reason: String,
     pub(crate) images: Arc<LocalImages>,

@@ -10,10 +10,13 @@ mod id;
 mod id_range;
 mod mount;
 mod name;
+mod net;
 mod outcome;
 mod platform;
 mod reference;
 mod signal;
+#[cfg(feature = "engine")]
+pub(crate) mod until;
 
 pub use self::bytes::Bytes;
 pub use self::change::{Change, ChangeKind};
@@ -25,6 +28,7 @@ pub use self::id::{ContainerId, ImageId, NetworkId, OwnerId};
 pub use self::id_range::IdRange;
 pub use self::mount::{Mount, MountSource};
 pub use self::name::ContainerName;
+pub use self::net::{Endpoint, EndpointSpec, Port, PortBinding, Protocol, PublishedPort};
 pub use self::outcome::Outcome;
 pub use self::platform::Platform;
 pub use self::reference::{ImageSource, Reference};

@@ -29,6 +29,7 @@ mod layout;
 mod life;
 mod longshored;
 mod namespaces;
+mod networks;
 mod places;
 mod platforms;
 mod process;
@@ -55,6 +56,7 @@ const GROUPS: &[frame::Group] = &[
     places::TESTS,
     userns::TESTS,
     namespaces::TESTS,
+    networks::TESTS,
     process::TESTS,
     squash::TESTS,
     life::TESTS,

@@ -28,6 +28,9 @@ fn container() -> ContainerInfo {
         spec: ContainerSpec::image("busybox").command(["true"]),
         command: vec!["true".into()],
         labels: BTreeMap::new(),
+        endpoints: Vec::new(),
+        ports: Vec::new(),
+        exposed: Vec::new(),
         state: ContainerState::Created,
         pid: None,
         created: UNIX_EPOCH,
@@ -58,6 +61,8 @@ fn summary() -> ContainerSummary {
         status: "Created".into(),
         labels: BTreeMap::new(),
         network: NetworkMode::None,
+        endpoints: Vec::new(),
+        ports: Vec::new(),
         binds: Vec::new(),
     }
 }

@@ -54,6 +54,8 @@ impl ContainerManager for Still {
             status: "Exited (3) 2 seconds ago".into(),
             labels: BTreeMap::from([("a".into(), "b".into())]),
             network: NetworkMode::None,
+            endpoints: Vec::new(),
+            ports: Vec::new(),
             binds: Vec::new(),
         }])
     }
@@ -71,6 +73,9 @@ impl ContainerManager for Still {
                 .env("A", "b"),
             command: vec!["sh".into(), "-c".into(), "exit 3".into()],
             labels: BTreeMap::from([("a".into(), "b".into())]),
+            endpoints: Vec::new(),
+            ports: Vec::new(),
+            exposed: Vec::new(),
             state: ContainerState::Exited,
             pid: None,
             created: moment(),

@@ -3,6 +3,8 @@
 
 mod exec;
 pub(crate) mod helper;
+#[cfg(feature = "network")]
+pub(crate) mod house;
 mod idmap;
 mod options;
 mod plan;

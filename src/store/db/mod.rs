@@ -9,6 +9,7 @@ mod error;
 mod event_ring;
 pub mod images;
 pub mod leases;
+pub mod networks;
 mod open;
 pub mod refs;
 

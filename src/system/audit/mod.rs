@@ -78,6 +78,8 @@ pub enum FindingKind {
     Mount,
     /// A process.
     Process,
+    /// A bridge, a link or a rule of a network.
+    Network,
 }
 
 impl FindingKind {
@@ -93,6 +95,7 @@ impl FindingKind {
             Self::Cgroup => "cgroup",
             Self::Mount => "mount",
             Self::Process => "process",
+            Self::Network => "network",
         }
     }
 }
@@ -173,6 +176,13 @@ impl Parts {
             Ok(findings)
         })
         .await?;
+        #[cfg(feature = "network")]
+        {
+            let networks = self.networks.clone();
+            let lost = blocking(move || networks.audit()).await?;
+            let found = |(object, what)| Finding::new(FindingKind::Network, object, what);
+            findings.extend(lost.into_iter().map(found));
+        }
         findings.extend(self.incomplete_images().await?);
         Ok(findings)
     }

@@ -13,6 +13,7 @@ mod container;
 mod dev;
 mod exec;
 mod fail;
+mod house;
 mod init;
 mod join;
 mod ledger;

@@ -259,6 +259,12 @@ pub(crate) fn socket(domain: usize, kind: usize) -> Sys<i32> {
     call(nr::SOCKET, [domain, kind | O_CLOEXEC, 0, 0, 0, 0]).map(|new| new as i32)
 }
 
+/// A socket of a protocol, closed on exec.
+pub(crate) fn socket_of(domain: u32, kind: u32, protocol: u32) -> Sys<i32> {
+    let kind = kind as usize | O_CLOEXEC;
+    call(nr::SOCKET, [domain as usize, kind, protocol as usize, 0, 0, 0]).map(|new| new as i32)
+}
+
 /// Two connected `SOCK_SEQPACKET` ends.
 pub(crate) fn socket_pair() -> Sys<[i32; 2]> {
     const AF_UNIX: usize = 1;

@@ -29,6 +29,21 @@ pub(crate) mod look {
     pub(crate) const ATTRIBUTE: u32 = 2;
 }
 
+/// What the process that holds the engine's network is asked: four words and a text. A descriptor that comes along is a
+/// network namespace, and stands in the place of its own. It answers with an errno, and a descriptor where one was asked for.
+pub(crate) mod house {
+    /// Bytes before the text.
+    pub(crate) const HEAD: usize = 16;
+    /// Its own network namespace.
+    pub(crate) const HOME: u32 = 1;
+    /// A new network namespace with its loopback interface up.
+    pub(crate) const MAKE: u32 = 2;
+    /// A socket made in the namespace: domain, type and protocol are the other words.
+    pub(crate) const SOCKET: u32 = 3;
+    /// Write a file below `/proc/sys/net` as the namespace has it: its path and the value, each with a NUL.
+    pub(crate) const SYSCTL: u32 = 4;
+}
+
 /// Requests and events.
 pub(crate) mod op {
     /// First message: the id map is written (flag [`super::FLAG_USERNS`] if there is a user namespace). Reply: READY.
@@ -55,6 +70,8 @@ pub(crate) mod op {
     pub(crate) const EXEC: u16 = 9;
     /// Look at files for the owner, over the socket that comes along: see [`super::look`]. Reply: DONE once it is there.
     pub(crate) const LOOK: u16 = 17;
+    /// Hold a network for the owner, over the socket that comes along: see [`super::house`]. Reply: DONE once it is there.
+    pub(crate) const HOUSE: u16 = 18;
     /// A container was cloned.
     pub(crate) const STARTED: u16 = 64;
     /// A request was done.

@@ -9,7 +9,7 @@ use crate::sys::{self, CloneArgs, PollFd, Shared, Sys};
 use crate::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op};
 use crate::netns::Networks;
 use crate::wire::{NO_FD, Step, flag};
-use crate::{join, look, outfit, remove, slim, worker};
+use crate::{house, join, look, outfit, remove, slim, worker};
 
 /// Descriptors that the owner put there.
 const CONTROL: i32 = 3;
@@ -302,7 +302,8 @@ impl Zygote {
             op::SCRATCH => answer(req, self.ledger.add(SCRATCH, 0, req, blob)),
             op::CHOWN => answer(req, worker::change_owners(blob, fds)),
             op::REMOVE => self.work(req, || answer(req, worker::remove_trees(blob))),
-            op::LOOK => self.look(req, fds),
+            op::LOOK => self.beside(req, fds, look::serve),
+            op::HOUSE => self.beside(req, fds, house::serve),
             op::SIGNAL => self.work(req, || answer(req, worker::signal_all(blob, fds))),
             op::MOUNT => self.work(req, || match worker::mount(blob) {
                 Ok(tree) => {
@@ -333,8 +334,8 @@ impl Zygote {
         }
     }
 
-    /// Looks at files in a child, as long as its socket is open: it keeps nothing else of the zygote's.
-    fn look(&mut self, req: u64, fds: &Fds) {
+    /// Serves the owner in a child, as long as its socket is open: it keeps nothing else of the zygote's.
+    fn beside(&mut self, req: u64, fds: &Fds, serve: fn(i32) -> !) {
         let Some(socket) = fds.get(0) else {
             return refuse(req, Step::Privileged, sys::EBADMSG);
         };
@@ -342,7 +343,7 @@ impl Zygote {
             Ok(0) => {
                 self.leave();
                 sys::close(self.slim);
-                look::serve(socket)
+                serve(socket)
             }
             Ok(pid) => {
                 let noted = self.ledger.add(WORKER, pid, req, &[]);

@@ -1,0 +1,481 @@
+//! The in-process network manager.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use super::net::{self, Attachment, Net, Wanted};
+use super::spec::{AddressPool, NetworkRecord, NetworkSpec};
+use super::{CreatedNetwork, NetworkInfo, NetworkManager, NetworkMember, Subnet, host, ipam, proxy, route};
+use crate::driver::Spawner;
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::events::{Event, EventKind, now_ns};
+use crate::runtime::native::NativeRuntime;
+use crate::store::{NetworkRow, Store};
+use crate::sys::blocking::blocking;
+use crate::sys::netlink::Socket;
+use crate::types::{ContainerId, Endpoint, EndpointSpec, Filter, NetworkId, Outcome, OwnerId, PortBinding};
+
+/// What the engine hands the manager.
+#[derive(Debug, Clone)]
+pub(crate) struct Parts {
+    pub(crate) spawner: Spawner,
+    pub(crate) store: Store,
+    pub(crate) owner: OwnerId,
+    pub(crate) native: Arc<NativeRuntime>,
+    /// Where ports are published whose address is not said; everywhere without.
+    pub(crate) publish_at: Option<IpAddr>,
+}
+
+/// What a container wants.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Request {
+    pub(crate) name: String,
+    /// Names of networks, in the order of its interfaces.
+    pub(crate) endpoints: Vec<(String, EndpointSpec)>,
+    pub(crate) ports: Vec<PortBinding>,
+    pub(crate) dns: Vec<IpAddr>,
+    pub(crate) host_ports: std::collections::BTreeSet<u16>,
+}
+
+/// Networks of this process, on one root.
+#[derive(Debug, Clone)]
+pub(crate) struct LocalNetworks(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    parts: Parts,
+    net: Mutex<Option<Arc<Net>>>,
+    /// The default network: each engine has its own.
+    default: Mutex<Option<NetworkRecord>>,
+}
+
+impl LocalNetworks {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(Shared {
+            parts,
+            net: Mutex::default(),
+            default: Mutex::default(),
+        }))
+    }
+
+    /// Gives a container a network namespace with links to its networks. What fails leaves nothing. Blocks.
+    ///
+    /// # Errors
+    /// `NotFound` for a network, `Conflict` for an address or a port in use, and those of the kernel.
+    pub(crate) fn attach(&self, container: &ContainerId, request: Request) -> Result<Attachment> {
+        self.0.attach(container, request)
+    }
+
+    /// Takes a container out of everything. Blocks.
+    pub(crate) fn release(&self, container: &ContainerId) {
+        if let Some(net) = self.0.realised() {
+            net.release(container);
+        }
+    }
+
+    /// Connects a container that runs. Blocks.
+    pub(crate) fn connect(&self, container: &ContainerId, network: &str, spec: &EndpointSpec) -> Result<Endpoint> {
+        let record = self.0.find(network)?;
+        let net = self.0.net()?;
+        self.0.bridge(&net, &record)?;
+        let endpoint = net.connect(container, &record.id, spec)?;
+        self.0.tell(&record, "connect", Some(container));
+        Ok(endpoint)
+    }
+
+    /// Disconnects a container that runs. Blocks.
+    pub(crate) fn disconnect(&self, container: &ContainerId, network: &str) -> Result<()> {
+        let record = self.0.find(network)?;
+        let net = self.0.net()?;
+        net.disconnect(container, &record.id)?;
+        self.0.tell(&record, "disconnect", Some(container));
+        Ok(())
+    }
+
+    /// The name of a network that is meant by a name or an id. Blocks.
+    pub(crate) fn name_of(&self, network: &str) -> Result<String> {
+        Ok(self.0.find(network)?.spec.name)
+    }
+
+    /// An address of the host that containers' `host-gateway` stands for where they have no gateway.
+    pub(crate) fn host_address() -> Option<IpAddr> {
+        proxy::host_address()
+    }
+
+    /// What somebody removed by hand, and what dead owners left. Blocks.
+    pub(crate) fn audit(&self) -> Result<Vec<(String, &'static str)>> {
+        match self.0.realised() {
+            Some(net) => net.audit(),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Forgets everything of this engine's: it ends.
+    pub(crate) async fn end(&self) {
+        let shared = Arc::clone(&self.0);
+        let ended = blocking(move || {
+            drop(lock(&shared.net).take());
+            shared.parts.store.drop_networks_of(&shared.parts.owner)
+        });
+        if let Err(error) = ended.await {
+            tracing::warn!(
+                error = error.report(),
+                "records of networks could not be removed at the end"
+            );
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn realised(&self) -> Option<Arc<Net>> {
+        lock(&self.net).clone()
+    }
+
+    /// The engine's network; made at the first use, and anew where the process that held it has ended.
+    fn net(&self) -> Result<Arc<Net>> {
+        let mut slot = lock(&self.net);
+        if let Some(net) = slot.as_ref().filter(|net| net.is_alive()) {
+            return Ok(Arc::clone(net));
+        }
+        let net = Net::new(&self.parts.native, &self.parts.spawner)?;
+        *slot = Some(Arc::clone(&net));
+        Ok(net)
+    }
+
+    fn attach(&self, container: &ContainerId, request: Request) -> Result<Attachment> {
+        let records = request
+            .endpoints
+            .into_iter()
+            .map(|(name, spec)| Ok((self.find(&name)?, spec)));
+        let endpoints = records.collect::<Result<Vec<_>>>()?;
+        for (_, spec) in &endpoints {
+            spec.mac.as_deref().map(net::parse_mac).transpose()?;
+        }
+        let net = self.net()?;
+        for (record, _) in &endpoints {
+            self.bridge(&net, record)?;
+        }
+        let wanted = Wanted {
+            container: container.clone(),
+            name: request.name,
+            endpoints,
+            ports: request.ports,
+            dns: request.dns,
+            host_ports: request.host_ports,
+        };
+        net.attach(&wanted, self.parts.publish_at)
+    }
+
+    fn bridge(&self, net: &Net, record: &NetworkRecord) -> Result<()> {
+        let named = record.spec.name != "bridge";
+        net.bridge(record, named, || match named {
+            // One engine at a time: its containers are on one bridge.
+            true => self.parts.store.home_network(&record.id, &self.parts.owner),
+            false => Ok(()),
+        })
+    }
+
+    /// The record of a network that containers can be on: by name, id, or the beginning of an id.
+    fn find(&self, name: &str) -> Result<NetworkRecord> {
+        if name == "bridge" {
+            return self.default();
+        }
+        let rows = self.parts.store.networks()?;
+        let row = pick(&rows, name)?;
+        read(row)
+    }
+
+    /// The default network.
+    fn default(&self) -> Result<NetworkRecord> {
+        let mut slot = lock(&self.default);
+        if let Some(record) = &*slot {
+            return Ok(record.clone());
+        }
+        let mut spec = NetworkSpec::bridge("bridge");
+        let taken = self.parts.store.networks()?;
+        spec.pools = ipam::plan(&spec, &subnets(&taken)?, &host_routes()?, [0; 5])?;
+        let record = NetworkRecord {
+            id: NetworkId::random(),
+            created_ns: now_ns(),
+            spec,
+        };
+        *slot = Some(record.clone());
+        Ok(record)
+    }
+
+    fn create(&self, spec: NetworkSpec) -> Result<CreatedNetwork> {
+        let mut spec = spec.checked()?;
+        let id = NetworkId::random();
+        let event = Event::now(EventKind::Network, "create", id.as_str())
+            .with("name", &spec.name)
+            .with("type", &spec.driver);
+        let routes = host_routes()?;
+        let default = lock(&self.default).as_ref().map(|record| record.spec.pools.clone());
+        let mut random = [0u8; 5];
+        getrandom::fill(&mut random).map_err(|error| Error::internal(format!("no random numbers: {error}")))?;
+        let owner = (!spec.persistent).then(|| self.parts.owner.clone());
+        let name = spec.name.clone();
+        self.parts
+            .store
+            .insert_network(&id, &name, owner.as_ref(), &event, |all| {
+                let mut taken = subnets(all)?;
+                taken.extend(default.iter().flatten().filter_map(|pool| pool.subnet));
+                spec.pools = ipam::plan(&spec, &taken, &routes, random)?;
+                let record = NetworkRecord {
+                    id: id.clone(),
+                    created_ns: now_ns(),
+                    spec,
+                };
+                serde_json::to_string(&record)
+                    .map_err(|error| Error::internal("a network's record cannot be written").with_source(error))
+            })?;
+        Ok(CreatedNetwork {
+            id,
+            warnings: Vec::new(),
+        })
+    }
+
+    fn info(&self, record: NetworkRecord) -> NetworkInfo {
+        let net = self.realised();
+        let members = net.iter().flat_map(|net| net.members(&record.id));
+        let containers = members.map(|(id, name, endpoint)| NetworkMember { id, name, endpoint });
+        NetworkInfo {
+            id: Some(record.id.clone()),
+            name: record.spec.name.clone(),
+            driver: record.spec.driver.clone(),
+            created: Some(std::time::UNIX_EPOCH + std::time::Duration::from_nanos(record.created_ns.unsigned_abs())),
+            containers: containers.collect(),
+            links: Vec::new(),
+            in_use: net.map(|net| net.in_use(&record.id)).unwrap_or_default(),
+            spec: record.spec,
+        }
+    }
+
+    fn recorded(&self) -> Result<Vec<NetworkInfo>> {
+        self.parts.store.drop_dead_networks()?;
+        let mut all = vec![self.info(self.default()?)];
+        for row in self.parts.store.networks()? {
+            all.push(self.info(read(&row)?));
+        }
+        Ok(all)
+    }
+
+    fn remove(&self, name: &str) -> Result<Outcome> {
+        refuse_predefined(name)?;
+        let record = self.find(name)?;
+        if let Some(net) = self.realised() {
+            net.remove_bridge(&record.id)?;
+        }
+        let event = self.event(&record, "destroy", None);
+        self.parts.store.delete_network(&record.id, &self.parts.owner, &event)
+    }
+
+    fn prune(&self, filter: &Filter) -> Result<Vec<String>> {
+        let unused = self
+            .recorded()?
+            .into_iter()
+            .filter(|network| !network.is_predefined() && network.containers.is_empty());
+        let mut removed = Vec::new();
+        for network in unused {
+            if !prunes(filter, &network)? {
+                continue;
+            }
+            match self.remove(&network.name) {
+                Ok(_) => removed.push(network.name),
+                // Somebody came meanwhile, or another engine has it.
+                Err(error) if error.is_conflict() || error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(removed)
+    }
+
+    fn event(&self, record: &NetworkRecord, action: &str, container: Option<&ContainerId>) -> Event {
+        let event = Event::now(EventKind::Network, action, record.id.as_str())
+            .with("name", &record.spec.name)
+            .with("type", &record.spec.driver);
+        match container {
+            Some(container) => event.with("container", container.as_str()),
+            None => event,
+        }
+    }
+
+    fn tell(&self, record: &NetworkRecord, action: &str, container: Option<&ContainerId>) {
+        let event = self.event(record, action, container);
+        if let Err(error) = self.parts.store.record_event(&event) {
+            tracing::warn!(error = error.report(), "an event could not be recorded");
+        }
+    }
+}
+
+fn refuse_predefined(name: &str) -> Result<()> {
+    if !matches!(name, "bridge" | "host" | "none") {
+        return Ok(());
+    }
+    let message = format!("{name} is a pre-defined network and cannot be removed");
+    Err(Error::new(ErrorKind::Denied, message).with_object(ObjectKind::Network, name))
+}
+
+/// Docker's order: the whole id, the name, the beginning of an id.
+fn pick<'a>(rows: &'a [NetworkRow], name: &str) -> Result<&'a NetworkRow> {
+    let missing = || {
+        // Docker's words.
+        Error::new(ErrorKind::NotFound, format!("network {name} not found")).with_object(ObjectKind::Network, name)
+    };
+    let whole = rows
+        .iter()
+        .find(|row| row.id.as_str() == name)
+        .or_else(|| rows.iter().find(|row| row.name == name));
+    if let Some(row) = whole {
+        return Ok(row);
+    }
+    if name.is_empty() {
+        return Err(missing());
+    }
+    let mut by_prefix = rows.iter().filter(|row| row.id.as_str().starts_with(name));
+    match (by_prefix.next(), by_prefix.next()) {
+        (Some(row), None) => Ok(row),
+        (None, _) => Err(missing()),
+        (Some(_), Some(_)) => Err(Error::invalid(format!(
+            "several networks have an id that begins with {name}; give more of it"
+        ))
+        .with_object(ObjectKind::Network, name)),
+    }
+}
+
+fn read(row: &NetworkRow) -> Result<NetworkRecord> {
+    serde_json::from_str(&row.body).map_err(|error| {
+        Error::new(
+            ErrorKind::Corrupt,
+            format!("the record of network {} is unreadable", row.name),
+        )
+        .with_object(ObjectKind::Network, row.name.clone())
+        .with_source(error)
+    })
+}
+
+fn subnets(rows: &[NetworkRow]) -> Result<Vec<Subnet>> {
+    let mut found = Vec::new();
+    for row in rows {
+        let pools: Vec<AddressPool> = read(row)?.spec.pools;
+        found.extend(pools.iter().filter_map(|pool| pool.subnet));
+    }
+    Ok(found)
+}
+
+/// Where routes of the host lead: no network of ours may hide what it reaches.
+fn host_routes() -> Result<Vec<Subnet>> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+    let failed = |error: std::io::Error| Error::os("list the host's routes", error);
+    let fd = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkRoute,
+    );
+    let mut socket = Socket::new(fd.map_err(|errno| failed(errno.into()))?).map_err(failed)?;
+    let found = socket.dump(&route::all_routes()).map_err(failed)?;
+    Ok(found.iter().filter_map(|body| route::read_route(body)).collect())
+}
+
+/// Whether a filter of `prune` takes a network.
+fn prunes(filter: &Filter, network: &NetworkInfo) -> Result<bool> {
+    if let Some(key) = filter.keys().find(|key| !["label", "label!", "until"].contains(key)) {
+        return Err(Error::invalid(format!("invalid filter '{key}'")).with_object(ObjectKind::Option, "filters"));
+    }
+    let has = |wanted: &str| has_label(&network.spec.labels, wanted);
+    let before = |until: &str| -> Result<bool> {
+        let until = crate::types::until::parse(until, now_ns())?;
+        let until = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(until.unsigned_abs());
+        Ok(network.created.is_some_and(|created| created < until))
+    };
+    let mut takes = filter.values("label").iter().all(|label| has(label))
+        && !filter.values("label!").iter().any(|label| has(label));
+    for until in filter.values("until") {
+        takes &= before(until)?;
+    }
+    Ok(takes)
+}
+
+/// `name` or `name=value`.
+pub(super) fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
+    match wanted.split_once('=') {
+        Some((name, value)) => labels.get(name).is_some_and(|own| own == value),
+        None => labels.contains_key(wanted),
+    }
+}
+
+impl LocalNetworks {
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Shared) -> Result<T> + Send + 'static) -> Result<T> {
+        let shared = Arc::clone(&self.0);
+        self.0
+            .parts
+            .spawner
+            .call_blocking(async move { blocking(move || work(&shared)).await })
+            .await
+    }
+}
+
+#[async_trait]
+impl NetworkManager for LocalNetworks {
+    async fn create(&self, spec: NetworkSpec) -> Result<CreatedNetwork> {
+        let (shared, undoing) = (Arc::clone(&self.0), Arc::clone(&self.0));
+        let undo = move |made: CreatedNetwork| async move {
+            let removed = blocking(move || undoing.remove(made.id.as_str())).await;
+            if let Err(error) = removed {
+                tracing::warn!(
+                    error = error.report(),
+                    "a network that nobody waits for could not be removed"
+                );
+            }
+        };
+        let work = |_| async move { blocking(move || shared.create(spec)).await };
+        self.0.parts.spawner.tail(work, undo).await
+    }
+
+    async fn list(&self) -> Result<Vec<NetworkInfo>> {
+        let mut all = self.blocking(Shared::recorded).await?;
+        all.push(self.host().await?);
+        all.push(NetworkInfo::of("none", "null"));
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
+    }
+
+    async fn inspect(&self, name: &str) -> Result<NetworkInfo> {
+        match name {
+            "host" => self.host().await,
+            "none" => Ok(NetworkInfo::of("none", "null")),
+            _ => {
+                let name = name.to_owned();
+                self.blocking(move |shared| Ok(shared.info(shared.find(&name)?))).await
+            }
+        }
+    }
+
+    async fn remove(&self, name: &str) -> Result<Outcome> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        let work = |_| async move { blocking(move || shared.remove(&name)).await };
+        self.0.parts.spawner.tail(work, |_| async {}).await
+    }
+
+    async fn prune(&self, filter: Filter) -> Result<Vec<String>> {
+        let shared = Arc::clone(&self.0);
+        let work = |_| async move { blocking(move || shared.prune(&filter)).await };
+        self.0.parts.spawner.tail(work, |_| async {}).await
+    }
+}
+
+impl LocalNetworks {
+    async fn host(&self) -> Result<NetworkInfo> {
+        let mut info = NetworkInfo::of("host", "host");
+        info.links = self.0.parts.spawner.call(host::links()).await?;
+        Ok(info)
+    }
+}

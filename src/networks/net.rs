@@ -1,0 +1,1064 @@
+//! The network of one engine: bridges in a network namespace of its own, and containers' links to them.
+//!
+//! Nothing of it is in the host's network: no link, no address, no rule. So it needs no right on the host, as root and as
+//! an ordinary user; subnets of engines cannot clash; and the kernel takes it away, all of it, when the process that holds
+//! the namespace ends, which it does when its engine's process dies, however that dies.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{Backlog, SockaddrIn, bind, listen, setsockopt, sockopt};
+use tokio::task::AbortHandle;
+
+use super::ipam::Addresses;
+use super::publish::{self, Listening};
+use super::resolver;
+use super::route::{self, End, Mac};
+use super::spec::NetworkRecord;
+use super::{nft, proxy};
+use crate::driver::Spawner;
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::runtime::native::NativeRuntime;
+use crate::runtime::native::house::House;
+use crate::sys::netlink::{Message, Refused, Socket};
+use crate::types::{ContainerId, Endpoint, EndpointSpec, NetworkId, PortBinding, PublishedPort};
+
+/// Where a container's resolver is, as in Docker.
+pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+
+/// Numbers of links of ours begin here; loopback is 1.
+const FIRST_INDEX: u32 = 10;
+
+/// The numbers of a container's links begin here.
+const FIRST_INSIDE: u32 = 2;
+
+/// What a container wants of networks.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) container: ContainerId,
+    /// Its name.
+    pub(crate) name: String,
+    /// Networks in the order of its interfaces.
+    pub(crate) endpoints: Vec<(NetworkRecord, EndpointSpec)>,
+    pub(crate) ports: Vec<PortBinding>,
+    /// Resolvers to ask for what is not in its networks; the host's without.
+    pub(crate) dns: Vec<IpAddr>,
+    /// Ports of the host's loopback that it reaches at its gateway.
+    pub(crate) host_ports: BTreeSet<u16>,
+}
+
+/// What it got.
+#[derive(Debug, Clone)]
+pub(crate) struct Attachment {
+    pub(crate) namespace: Arc<OwnedFd>,
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) ports: Vec<PublishedPort>,
+}
+
+/// The realised network.
+pub(crate) struct Net {
+    pub(super) house: House,
+    kernel: Mutex<Kernel>,
+    places: Mutex<Places>,
+    /// Held while a bridge is made.
+    making: Mutex<()>,
+    pub(super) spawner: Spawner,
+    proxies: [u16; 2],
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+struct Kernel {
+    route: Socket,
+    nft: Socket,
+}
+
+#[derive(Default)]
+struct Places {
+    next_index: u32,
+    bridges: HashMap<NetworkId, Bridge>,
+    members: HashMap<ContainerId, Member>,
+}
+
+/// A network with its bridge.
+struct Bridge {
+    name: String,
+    index: u32,
+    ipv4: Option<Addresses>,
+    ipv6: Option<Addresses>,
+    gateway: Option<Ipv4Addr>,
+    gateway_v6: Option<Ipv6Addr>,
+    internal: bool,
+    between_containers: bool,
+    mtu: Option<u32>,
+    /// Whether containers find each other by name: not in the default network, as in Docker.
+    names: bool,
+}
+
+/// A container that runs.
+struct Member {
+    name: String,
+    namespace: Arc<OwnedFd>,
+    places: Vec<Place>,
+    next_inside: u32,
+    tasks: Vec<AbortHandle>,
+    host_ports: BTreeSet<u16>,
+}
+
+/// Its place in one network.
+#[derive(Clone)]
+struct Place {
+    network: NetworkId,
+    /// Our end of the pair.
+    link: u32,
+    endpoint: Endpoint,
+}
+
+impl std::fmt::Debug for Net {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Net").finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn device(link: u32) -> String {
+    format!("v{link}")
+}
+
+fn os(step: &'static str) -> impl Fn(Refused) -> Error {
+    move |refused| Error::os(step, refused.error)
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for task in lock(&self.tasks).drain(..) {
+            task.abort();
+        }
+        for member in lock(&self.places).members.values() {
+            for task in &member.tasks {
+                task.abort();
+            }
+        }
+    }
+}
+
+impl Net {
+    /// Makes the namespace with its rules. Blocks.
+    pub(crate) fn new(runtime: &NativeRuntime, spawner: &Spawner) -> Result<Arc<Self>> {
+        let house = House::new(runtime)?;
+        let netlink = |protocol| {
+            let fd = house.socket(None, libc::AF_NETLINK, libc::SOCK_RAW, protocol)?;
+            Socket::new(fd).map_err(|error| Error::os("set a netlink socket up", error))
+        };
+        let mut kernel = Kernel {
+            route: netlink(libc::NETLINK_ROUTE)?,
+            nft: netlink(libc::NETLINK_NETFILTER)?,
+        };
+        quiet(&house)?;
+        let mut rules = Vec::new();
+        rules.extend(route::marked_are_local(false));
+        kernel
+            .route
+            .send(&rules, None)
+            .map_err(os("lead answers back to the engine"))?;
+        kernel.nft.send(&nft::home(), Some(nft::around())).map_err(no_rules)?;
+        let tcp = transparent(&house, libc::SOCK_STREAM)?;
+        let udp = transparent(&house, libc::SOCK_DGRAM)?;
+        let proxies = [port_of(&tcp)?, port_of(&udp)?];
+        let net = Arc::new(Self {
+            house,
+            kernel: Mutex::new(kernel),
+            places: Mutex::new(Places {
+                next_index: FIRST_INDEX,
+                ..Places::default()
+            }),
+            making: Mutex::default(),
+            spawner: spawner.clone(),
+            proxies,
+            tasks: Mutex::default(),
+        });
+        let weak = Arc::downgrade(&net);
+        let tasks = [
+            spawner.background(proxy::tcp(weak.clone(), tcp)),
+            spawner.background(proxy::udp(weak, udp)),
+        ];
+        lock(&net.tasks).extend(tasks);
+        Ok(net)
+    }
+
+    /// Whether the process that holds the namespace still answers.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.house.socket(None, libc::AF_UNIX, libc::SOCK_STREAM, 0).is_ok()
+    }
+
+    pub(crate) fn has(&self, network: &NetworkId) -> bool {
+        lock(&self.places).bridges.contains_key(network)
+    }
+
+    /// Makes a network's bridge, unless it is there. `first` is called before anything is made. Blocks.
+    pub(crate) fn bridge(&self, record: &NetworkRecord, names: bool, first: impl FnOnce() -> Result<()>) -> Result<()> {
+        let _making = lock(&self.making);
+        if self.has(&record.id) {
+            return Ok(());
+        }
+        first()?;
+        let index = {
+            let mut places = lock(&self.places);
+            let index = places.next_index;
+            places.next_index += 1;
+            index
+        };
+        let spec = &record.spec;
+        let pool = |v6: bool| {
+            spec.pools
+                .iter()
+                .find(|pool| pool.subnet.is_some_and(|subnet| subnet.is_ipv6() == v6))
+        };
+        let mut mac: Mac = [0x02, 0x42, 0, 0, 0, 0];
+        mac[2..].copy_from_slice(&index.to_be_bytes());
+        let mut messages = vec![route::new_bridge(index, &format!("b{index}"), mac, spec.mtu_bytes)];
+        let (mut gateway, mut gateway_v6) = (None, None);
+        for pool in [pool(false), pool(true)].into_iter().flatten() {
+            let (Some(address), Some(subnet)) = (pool.gateway, pool.subnet) else {
+                continue;
+            };
+            messages.push(route::address(index, address, subnet.prefix()));
+            match address {
+                IpAddr::V4(address) => gateway = Some(address),
+                IpAddr::V6(address) => gateway_v6 = Some(address),
+            }
+        }
+        {
+            let mut kernel = lock(&self.kernel);
+            let made = kernel.route.send(&messages, None).map_err(os("make a bridge"));
+            let ruled = made.and_then(|()| match spec.internal {
+                true => Ok(()),
+                false => {
+                    let rules = nft::way_out(index, self.proxies[0], self.proxies[1]);
+                    kernel.nft.send(&rules, Some(nft::around())).map_err(no_rules)
+                }
+            });
+            if let Err(error) = ruled {
+                let _ = kernel.route.send(&[route::delete(index)], None);
+                return Err(error.with_object(ObjectKind::Network, spec.name.clone()));
+            }
+        }
+        let bridge = Bridge {
+            name: spec.name.clone(),
+            index,
+            ipv4: pool(false).and_then(Addresses::of),
+            ipv6: pool(true).and_then(Addresses::of),
+            gateway,
+            gateway_v6,
+            internal: spec.internal,
+            between_containers: spec.between_containers,
+            mtu: spec.mtu_bytes,
+            names,
+        };
+        lock(&self.places).bridges.insert(record.id.clone(), bridge);
+        Ok(())
+    }
+
+    /// Takes a network's bridge away, if nobody is on it. Blocks.
+    ///
+    /// # Errors
+    /// `Conflict` with containers on it.
+    pub(crate) fn remove_bridge(&self, network: &NetworkId) -> Result<()> {
+        let _making = lock(&self.making);
+        let bridge = {
+            let mut places = lock(&self.places);
+            let on = places.members.values().filter(|member| member.on(network)).count();
+            if on > 0 {
+                let name = places.bridges.get(network).map_or("", |bridge| bridge.name.as_str());
+                // Docker's words.
+                let message = format!(
+                    "network {name} has active endpoints: {on} containers are on it; disconnect or remove them"
+                );
+                return Err(Error::new(ErrorKind::Conflict, message).with_object(ObjectKind::Network, network.as_str()));
+            }
+            places.bridges.remove(network)
+        };
+        let Some(bridge) = bridge else { return Ok(()) };
+        let mut kernel = lock(&self.kernel);
+        if !bridge.internal {
+            let gone = kernel.nft.send(&[nft::no_way_out(bridge.index)], Some(nft::around()));
+            tell(gone, "a network's rules could not be removed");
+        }
+        tell(
+            kernel.route.send(&[route::delete(bridge.index)], None),
+            "a bridge could not be removed",
+        );
+        Ok(())
+    }
+
+    /// Gives a container a network namespace with links to its networks, their bridges being there. What fails leaves
+    /// nothing. Blocks.
+    pub(crate) fn attach(self: &Arc<Self>, wanted: &Wanted, host_ip: Option<IpAddr>) -> Result<Attachment> {
+        let listening = publish::listen(&wanted.ports, host_ip)?;
+        let namespace = Arc::new(self.house.make()?);
+        let member = Member {
+            name: wanted.name.clone(),
+            namespace: Arc::clone(&namespace),
+            places: Vec::new(),
+            next_inside: FIRST_INSIDE,
+            tasks: Vec::new(),
+            host_ports: wanted.host_ports.clone(),
+        };
+        {
+            let mut places = lock(&self.places);
+            if places.members.contains_key(&wanted.container) {
+                return Err(
+                    Error::new(ErrorKind::Conflict, "the container is in its networks already")
+                        .with_object(ObjectKind::Container, wanted.container.as_str()),
+                );
+            }
+            places.members.insert(wanted.container.clone(), member);
+        }
+        let attached = self.attach_all(wanted, listening, &namespace);
+        if attached.is_err() {
+            self.release(&wanted.container);
+        }
+        attached
+    }
+
+    fn attach_all(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        listening: Vec<Listening>,
+        namespace: &Arc<OwnedFd>,
+    ) -> Result<Attachment> {
+        let mut endpoints = Vec::new();
+        for (record, spec) in &wanted.endpoints {
+            endpoints.push(self.connect(&wanted.container, &record.id, spec)?);
+        }
+        let mut tasks = Vec::new();
+        if !wanted.endpoints.is_empty() {
+            tasks.extend(self.resolve(wanted, namespace)?);
+        }
+        let ports = listening.iter().map(Listening::published).collect();
+        for one in listening {
+            tasks.push(
+                self.spawner
+                    .background(publish::forward(Arc::downgrade(self), wanted.container.clone(), one)),
+            );
+        }
+        if let Some(member) = lock(&self.places).members.get_mut(&wanted.container) {
+            member.tasks = tasks;
+        }
+        Ok(Attachment {
+            namespace: Arc::clone(namespace),
+            endpoints,
+            ports,
+        })
+    }
+
+    /// Starts the resolver in a container's namespace.
+    fn resolve(self: &Arc<Self>, wanted: &Wanted, namespace: &Arc<OwnedFd>) -> Result<[AbortHandle; 2]> {
+        let bound = |kind| -> Result<OwnedFd> {
+            let fd = self
+                .house
+                .socket(Some(namespace.as_fd()), libc::AF_INET, kind | libc::SOCK_NONBLOCK, 0)?;
+            let address = SockaddrIn::from(SocketAddrV4::new(RESOLVER, 0));
+            let step = |errno: nix::errno::Errno| Error::os("open the resolver's socket", errno);
+            bind(fd.as_raw_fd(), &address).map_err(step)?;
+            if kind == libc::SOCK_STREAM {
+                listen(&fd, Backlog::new(64).unwrap_or(Backlog::MAXCONN)).map_err(step)?;
+            }
+            Ok(fd)
+        };
+        let (udp, tcp) = (bound(libc::SOCK_DGRAM)?, bound(libc::SOCK_STREAM)?);
+        let rules = nft::resolver(RESOLVER.octets(), port_of(&udp)?, port_of(&tcp)?);
+        let fd = self.house.socket(
+            Some(namespace.as_fd()),
+            libc::AF_NETLINK,
+            libc::SOCK_RAW,
+            libc::NETLINK_NETFILTER,
+        )?;
+        let mut nft = Socket::new(fd).map_err(|error| Error::os("set a netlink socket up", error))?;
+        nft.send(&rules, Some(nft::around())).map_err(no_rules)?;
+        let server = Arc::new(resolver::Server::new(
+            Arc::downgrade(self),
+            wanted.container.clone(),
+            wanted.dns.clone(),
+        ));
+        Ok([
+            self.spawner.background(resolver::udp(Arc::clone(&server), udp)),
+            self.spawner.background(resolver::tcp(server, tcp)),
+        ])
+    }
+
+    /// Connects a container that has a namespace here to a network whose bridge is there. What fails leaves nothing. Blocks.
+    pub(crate) fn connect(
+        &self,
+        container: &ContainerId,
+        network: &NetworkId,
+        spec: &EndpointSpec,
+    ) -> Result<Endpoint> {
+        let (place, bridge, namespace) = self.take_place(container, network, spec)?;
+        match self.link(&place, &bridge, &namespace, spec) {
+            Ok(()) => Ok(place.endpoint),
+            Err(error) => {
+                self.give_place_back(container, network);
+                Err(error)
+            }
+        }
+    }
+
+    /// Addresses and numbers of a new place. From here on it is the container's.
+    fn take_place(
+        &self,
+        container: &ContainerId,
+        network: &NetworkId,
+        spec: &EndpointSpec,
+    ) -> Result<(Place, BridgeLink, Arc<OwnedFd>)> {
+        let mut places = lock(&self.places);
+        let Places {
+            next_index,
+            bridges,
+            members,
+        } = &mut *places;
+        let gone = |kind: ObjectKind, id: &str| Error::not_found(kind, id);
+        let member = members
+            .get_mut(container)
+            .ok_or_else(|| gone(ObjectKind::Container, container.as_str()))?;
+        let bridge = bridges
+            .get_mut(network)
+            .ok_or_else(|| gone(ObjectKind::Network, network.as_str()))?;
+        if member.on(network) {
+            // Docker's words.
+            let message = format!(
+                "endpoint with name {} already exists in network {}",
+                member.name, bridge.name
+            );
+            return Err(Error::new(ErrorKind::Conflict, message).with_object(ObjectKind::Container, container.as_str()));
+        }
+        let (ipv4, ipv6) = bridge.take_addresses(spec)?;
+        let mac = match &spec.mac {
+            Some(text) => parse_mac(text),
+            None => Ok(mac_of(ipv4, *next_index)),
+        };
+        let mac = match mac {
+            Ok(mac) => mac,
+            Err(error) => {
+                bridge.give_back(ipv4, ipv6);
+                return Err(error);
+            }
+        };
+        let link = *next_index;
+        *next_index += 1;
+        let inside = member.next_inside;
+        member.next_inside += 1;
+        let endpoint = bridge.endpoint(network, container, member, spec, (inside, mac, ipv4, ipv6));
+        let place = Place {
+            network: network.clone(),
+            link,
+            endpoint,
+        };
+        member.places.push(place.clone());
+        Ok((place, bridge.link(inside, mac), Arc::clone(&member.namespace)))
+    }
+
+    fn link(&self, place: &Place, bridge: &BridgeLink, namespace: &OwnedFd, spec: &EndpointSpec) -> Result<()> {
+        let name = device(place.link);
+        let mut ours: Mac = [0x02, 0x43, 0, 0, 0, 0];
+        ours[2..].copy_from_slice(&place.link.to_be_bytes());
+        let ours = End {
+            index: place.link,
+            name: &name,
+            mac: ours,
+        };
+        let theirs = End {
+            index: bridge.inside,
+            name: &place.endpoint.interface,
+            mac: bridge.mac,
+        };
+        let endpoint = &place.endpoint;
+        let (ipv4, ipv6) = (
+            endpoint.ipv4.map(|(address, _)| address),
+            endpoint.ipv6.map(|(address, _)| address),
+        );
+        {
+            let mut kernel = lock(&self.kernel);
+            let mut messages = vec![route::new_pair(
+                &ours,
+                bridge.index,
+                &theirs,
+                namespace.as_raw_fd(),
+                bridge.mtu,
+            )];
+            if !bridge.between_containers {
+                messages.push(route::isolate(place.link));
+            }
+            kernel
+                .route
+                .send(&messages, None)
+                .map_err(os("make a container's link"))?;
+            let rules = nft::only_own(&name, bridge.mac, ipv4.map(IpAddr::V4), ipv6.map(IpAddr::V6));
+            kernel.nft.send(&rules, Some(nft::around())).map_err(no_rules)?;
+        }
+        let fd = self.house.socket(
+            Some(namespace.as_fd()),
+            libc::AF_NETLINK,
+            libc::SOCK_RAW,
+            libc::NETLINK_ROUTE,
+        )?;
+        let mut inside = Socket::new(fd).map_err(|error| Error::os("set a netlink socket up", error))?;
+        inside
+            .send(&inside_messages(endpoint, bridge, spec), None)
+            .map_err(os("set a container's link up"))
+    }
+
+    /// Takes a container out of a network. Blocks.
+    ///
+    /// # Errors
+    /// `NotFound` where it is not in it.
+    pub(crate) fn disconnect(&self, container: &ContainerId, network: &NetworkId) -> Result<()> {
+        if !lock(&self.places)
+            .members
+            .get(container)
+            .is_some_and(|member| member.on(network))
+        {
+            let message = format!(
+                "container {} is not connected to the network {}",
+                container.short(),
+                network.short()
+            );
+            return Err(Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Container, container.as_str()));
+        }
+        self.give_place_back(container, network);
+        Ok(())
+    }
+
+    fn give_place_back(&self, container: &ContainerId, network: &NetworkId) {
+        let place = {
+            let mut places = lock(&self.places);
+            let Places { bridges, members, .. } = &mut *places;
+            let Some(member) = members.get_mut(container) else {
+                return;
+            };
+            let Some(at) = member.places.iter().position(|place| place.network == *network) else {
+                return;
+            };
+            let place = member.places.remove(at);
+            if let Some(bridge) = bridges.get_mut(network) {
+                bridge.let_go(&place.endpoint);
+            }
+            place
+        };
+        self.unlink(&[place]);
+    }
+
+    /// Takes a container out of everything: its ports are free when this returns. Blocks.
+    pub(crate) fn release(&self, container: &ContainerId) {
+        let Some(member) = lock(&self.places).members.remove(container) else {
+            return;
+        };
+        for task in &member.tasks {
+            task.abort();
+        }
+        self.unlink(&member.places);
+        {
+            let mut places = lock(&self.places);
+            for place in &member.places {
+                if let Some(bridge) = places.bridges.get_mut(&place.network) {
+                    bridge.let_go(&place.endpoint);
+                }
+            }
+        }
+        // The driver drops their sockets at its next turn.
+        let until = Instant::now() + Duration::from_secs(2);
+        while !member.tasks.iter().all(AbortHandle::is_finished) && Instant::now() < until {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    fn unlink(&self, places: &[Place]) {
+        let mut kernel = lock(&self.kernel);
+        for place in places {
+            // Links and rules may be gone: somebody removed them by hand, or the set-up did not come so far.
+            let _ = kernel
+                .nft
+                .send(&[nft::forget_only_own(&device(place.link))], Some(nft::around()));
+            match kernel.route.send(&[route::delete(place.link)], None) {
+                Err(refused) if refused.error.raw_os_error() != Some(libc::ENODEV) => {
+                    tell(Err(refused), "a container's link could not be removed");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Containers on a network, with their names.
+    pub(crate) fn members(&self, network: &NetworkId) -> Vec<(ContainerId, String, Endpoint)> {
+        let places = lock(&self.places);
+        let mut found: Vec<_> = places
+            .members
+            .iter()
+            .filter_map(|(id, member)| {
+                let place = member.places.iter().find(|place| place.network == *network)?;
+                Some((id.clone(), member.name.clone(), place.endpoint.clone()))
+            })
+            .collect();
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found
+    }
+
+    /// How many addresses of each subnet are in use.
+    pub(crate) fn in_use(&self, network: &NetworkId) -> Vec<(super::Subnet, usize)> {
+        let places = lock(&self.places);
+        let bridge = places.bridges.get(network);
+        let addresses = bridge
+            .into_iter()
+            .flat_map(|bridge| bridge.ipv4.iter().chain(&bridge.ipv6));
+        addresses
+            .map(|addresses| (addresses.subnet(), addresses.in_use()))
+            .collect()
+    }
+
+    /// The names in a container's networks: an answer to a question for one. `None`: nobody there has it.
+    pub(crate) fn look_up(&self, container: &ContainerId, name: &str) -> Option<Vec<IpAddr>> {
+        let places = lock(&self.places);
+        let asking = places.members.get(container)?;
+        let mut found = Vec::new();
+        let mut known = false;
+        for own in &asking.places {
+            let Some(bridge) = places.bridges.get(&own.network).filter(|bridge| bridge.names) else {
+                continue;
+            };
+            let bare = name
+                .strip_suffix(&format!(".{}", bridge.name.to_ascii_lowercase()))
+                .unwrap_or(name);
+            for member in places.members.values() {
+                for place in member.places.iter().filter(|place| place.network == own.network) {
+                    if place.endpoint.names.iter().any(|one| one.eq_ignore_ascii_case(bare)) {
+                        known = true;
+                        found.extend(place.endpoint.ipv4.map(|(address, _)| IpAddr::V4(address)));
+                        found.extend(place.endpoint.ipv6.map(|(address, _)| IpAddr::V6(address)));
+                    }
+                }
+            }
+        }
+        found.sort();
+        found.dedup();
+        known.then_some(found)
+    }
+
+    /// Whose address it is, in the networks of a container.
+    pub(crate) fn name_of(&self, container: &ContainerId, address: IpAddr) -> Option<String> {
+        let places = lock(&self.places);
+        let asking = places.members.get(container)?;
+        let networks = asking.places.iter().filter_map(|own| {
+            let bridge = places.bridges.get(&own.network).filter(|bridge| bridge.names)?;
+            Some((&own.network, &bridge.name))
+        });
+        for (network, name) in networks {
+            for member in places.members.values() {
+                let here = member.places.iter().filter(|place| place.network == *network);
+                if here.into_iter().any(|place| has_address(&place.endpoint, address)) {
+                    return Some(format!("{}.{name}", member.name));
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether a container has a way out of its networks.
+    pub(crate) fn leads_out(&self, container: &ContainerId) -> bool {
+        let places = lock(&self.places);
+        let member = places.members.get(container);
+        let own = member.into_iter().flat_map(|member| &member.places);
+        own.filter_map(|place| places.bridges.get(&place.network))
+            .any(|bridge| !bridge.internal)
+    }
+
+    /// The address at which a container's published ports are: that of its first network.
+    pub(crate) fn address_of(&self, container: &ContainerId) -> Option<Ipv4Addr> {
+        let places = lock(&self.places);
+        let member = places.members.get(container)?;
+        let mut own = member.places.iter().filter_map(|place| place.endpoint.ipv4);
+        own.next().map(|(address, _)| address)
+    }
+
+    /// What an address means that a container sends to.
+    pub(crate) fn destination(&self, from: IpAddr, to: IpAddr, port: u16) -> Destination {
+        let places = lock(&self.places);
+        let gateway = places
+            .bridges
+            .values()
+            .any(|bridge| Some(to) == bridge.gateway.map(IpAddr::V4));
+        if gateway {
+            let mut members = places.members.values();
+            let asking = members.find(|member| member.places.iter().any(|place| has_address(&place.endpoint, from)));
+            return match asking {
+                Some(member)
+                    if !member
+                        .places
+                        .iter()
+                        .any(|place| place.endpoint.gateway.map(IpAddr::V4) == Some(to)) =>
+                {
+                    Destination::Nowhere
+                }
+                Some(member) if member.host_ports.contains(&port) => Destination::HostLoopback,
+                Some(_) => Destination::Host,
+                None => Destination::Nowhere,
+            };
+        }
+        let ours = places
+            .bridges
+            .values()
+            .flat_map(|bridge| bridge.ipv4.iter().chain(&bridge.ipv6));
+        if ours.into_iter().any(|addresses| addresses.subnet().contains(to)) {
+            return Destination::Nowhere;
+        }
+        let broadcast = to == IpAddr::V4(Ipv4Addr::BROADCAST);
+        match to.is_loopback() || to.is_unspecified() || to.is_multicast() || broadcast {
+            true => Destination::Nowhere,
+            false => Destination::Elsewhere,
+        }
+    }
+
+    /// What is missing in the kernel of what was made: somebody removed it by hand. Blocks.
+    pub(crate) fn audit(&self) -> Result<Vec<(String, &'static str)>> {
+        let (links, bridges) = {
+            let places = lock(&self.places);
+            let links: Vec<(u32, String)> = places
+                .members
+                .values()
+                .flat_map(|member| {
+                    member
+                        .places
+                        .iter()
+                        .map(|place| (place.link, format!("{} in {}", member.name, place.endpoint.network)))
+                })
+                .collect();
+            let bridges: Vec<(u32, String, bool)> = places
+                .bridges
+                .values()
+                .map(|bridge| (bridge.index, bridge.name.clone(), bridge.internal))
+                .collect();
+            (links, bridges)
+        };
+        let mut kernel = lock(&self.kernel);
+        let found = kernel
+            .route
+            .dump(&route::all_links())
+            .map_err(|error| Error::os("list links", error))?;
+        let there: BTreeSet<u32> = found
+            .iter()
+            .filter_map(|body| route::read_link(body))
+            .map(|(index, _)| index)
+            .collect();
+        let mut missing = Vec::new();
+        for (index, name, _) in &bridges {
+            if !there.contains(index) {
+                missing.push((name.clone(), "its bridge is gone: somebody removed it"));
+            }
+        }
+        for (index, name) in &links {
+            if !there.contains(index) {
+                missing.push((name.clone(), "its link is gone: somebody removed it"));
+            }
+        }
+        let ways_out = bridges.iter().filter(|bridge| !bridge.2).map(|bridge| bridge.0);
+        let devices = links.iter().map(|link| device(link.0));
+        for (family, chain) in nft::chains(ways_out, devices) {
+            let rules = kernel.nft.dump(&nft::rules_of(family, &chain));
+            if rules.is_ok_and(|rules| !rules.is_empty()) {
+                continue;
+            }
+            missing.push((format!("rules {chain}"), "they are gone: somebody removed them"));
+        }
+        Ok(missing)
+    }
+}
+
+/// Where a packet of a container's goes that leaves its network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// To no container of another network, and not to the host's loopback.
+    Nowhere,
+    /// To the host: the gateway stands for it.
+    Host,
+    /// To a port of the host's loopback that was opened for this container.
+    HostLoopback,
+    Elsewhere,
+}
+
+/// What of a bridge a new link must know.
+struct BridgeLink {
+    index: u32,
+    inside: u32,
+    mac: Mac,
+    mtu: Option<u32>,
+    between_containers: bool,
+    internal: bool,
+}
+
+impl Bridge {
+    fn take_addresses(&mut self, spec: &EndpointSpec) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
+        let needs = |what: &str| {
+            Error::invalid(format!(
+                "user specified IP address is supported only for networks with such a subnet: {} has no {what}",
+                self.name
+            ))
+            .with_object(ObjectKind::Option, "ip")
+        };
+        if spec.ipv4.is_some() && self.ipv4.is_none() {
+            return Err(needs("IPv4"));
+        }
+        if spec.ipv6.is_some() && self.ipv6.is_none() {
+            return Err(needs("IPv6"));
+        }
+        let ipv4 = self
+            .ipv4
+            .as_mut()
+            .map(|all| all.take(spec.ipv4.map(IpAddr::V4)))
+            .transpose()?;
+        let ipv6 = match self
+            .ipv6
+            .as_mut()
+            .map(|all| all.take(spec.ipv6.map(IpAddr::V6)))
+            .transpose()
+        {
+            Ok(address) => address,
+            Err(error) => {
+                if let (Some(all), Some(address)) = (&mut self.ipv4, ipv4) {
+                    all.give_back(address);
+                }
+                return Err(error);
+            }
+        };
+        let v4 = ipv4.and_then(|address| match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        });
+        let v6 = ipv6.and_then(|address| match address {
+            IpAddr::V6(address) => Some(address),
+            IpAddr::V4(_) => None,
+        });
+        Ok((v4, v6))
+    }
+
+    fn give_back(&mut self, ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>) {
+        if let (Some(all), Some(address)) = (&mut self.ipv4, ipv4) {
+            all.give_back(address.into());
+        }
+        if let (Some(all), Some(address)) = (&mut self.ipv6, ipv6) {
+            all.give_back(address.into());
+        }
+    }
+
+    fn let_go(&mut self, endpoint: &Endpoint) {
+        self.give_back(
+            endpoint.ipv4.map(|(address, _)| address),
+            endpoint.ipv6.map(|(address, _)| address),
+        );
+    }
+
+    fn endpoint(
+        &self,
+        network: &NetworkId,
+        container: &ContainerId,
+        member: &Member,
+        spec: &EndpointSpec,
+        (inside, mac, ipv4, ipv6): (u32, Mac, Option<Ipv4Addr>, Option<Ipv6Addr>),
+    ) -> Endpoint {
+        let prefix = |addresses: &Option<Addresses>| addresses.as_ref().map_or(0, |all| all.subnet().prefix());
+        let mut names = vec![member.name.clone(), container.short().to_owned()];
+        names.extend(spec.aliases.iter().cloned());
+        Endpoint {
+            network: self.name.clone(),
+            network_id: network.to_string(),
+            id: ContainerId::random().to_string(),
+            interface: format!("eth{}", inside - FIRST_INSIDE),
+            mac: mac.map(|byte| format!("{byte:02x}")).join(":"),
+            ipv4: ipv4.map(|address| (address, prefix(&self.ipv4))),
+            ipv6: ipv6.map(|address| (address, prefix(&self.ipv6))),
+            gateway: self.gateway,
+            gateway_v6: self.gateway_v6,
+            names,
+            aliases: spec.aliases.clone(),
+        }
+    }
+
+    fn link(&self, inside: u32, mac: Mac) -> BridgeLink {
+        BridgeLink {
+            index: self.index,
+            inside,
+            mac,
+            mtu: self.mtu,
+            between_containers: self.between_containers,
+            internal: self.internal,
+        }
+    }
+}
+
+impl Member {
+    fn on(&self, network: &NetworkId) -> bool {
+        self.places.iter().any(|place| place.network == *network)
+    }
+}
+
+fn has_address(endpoint: &Endpoint, address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => endpoint.ipv4.is_some_and(|(own, _)| own == address),
+        IpAddr::V6(address) => endpoint.ipv6.is_some_and(|(own, _)| own == address),
+    }
+}
+
+/// What is set up in the container: addresses, the link, and the way out, if there is one.
+fn inside_messages(endpoint: &Endpoint, bridge: &BridgeLink, spec: &EndpointSpec) -> Vec<Message> {
+    let mut messages = Vec::new();
+    if let Some((address, prefix)) = endpoint.ipv4 {
+        messages.push(route::address(bridge.inside, address.into(), prefix));
+    }
+    if let Some((address, prefix)) = endpoint.ipv6 {
+        messages.push(route::address(bridge.inside, address.into(), prefix));
+    }
+    messages.push(route::up(bridge.inside));
+    if let Some(gateway) = endpoint.gateway.filter(|_| !bridge.internal) {
+        messages.push(route::default_route(
+            gateway.into(),
+            bridge.inside,
+            metric(spec.gateway_priority, bridge.inside),
+        ));
+    }
+    messages
+}
+
+/// The higher the priority, the smaller the metric; of equal ones the first interface is taken.
+fn metric(priority: i32, inside: u32) -> u32 {
+    const MIDDLE: i32 = 1 << 24;
+    let priority = priority.clamp(-(1 << 15), 1 << 15);
+    (MIDDLE - priority * 256).unsigned_abs() + inside.min(255)
+}
+
+/// Docker's way: of the address.
+fn mac_of(ipv4: Option<Ipv4Addr>, index: u32) -> Mac {
+    let mut mac: Mac = [0x02, 0x42, 0, 0, 0, 0];
+    mac[2..].copy_from_slice(&ipv4.map_or(index.to_be_bytes(), |address| address.octets()));
+    mac
+}
+
+/// Six bytes in hexadecimal. One of a group cannot be a container's.
+pub(crate) fn parse_mac(text: &str) -> Result<Mac> {
+    let invalid = || Error::invalid(format!("invalid MAC address {text:?}")).with_object(ObjectKind::Option, "mac");
+    let parts: Vec<u8> = text
+        .split([':', '-'])
+        .map(|part| match part.len() {
+            2 => u8::from_str_radix(part, 16).map_err(|_| invalid()),
+            _ => Err(invalid()),
+        })
+        .collect::<Result<_>>()?;
+    let mac = Mac::try_from(parts).map_err(|_| invalid())?;
+    if mac[0] & 1 != 0 || mac == [0; 6] {
+        return Err(invalid());
+    }
+    Ok(mac)
+}
+
+fn no_rules(refused: Refused) -> Error {
+    match refused.error.raw_os_error() {
+        Some(libc::EPROTONOSUPPORT | libc::EOPNOTSUPP | libc::ENOENT | libc::EAFNOSUPPORT) => {
+            let needs = "nf_tables in the kernel with inet, netdev, nat, socket and tproxy: as root, modprobe nf_tables \
+                         nft_tproxy nft_socket nft_nat";
+            Error::unsupported("bridge networks", needs).with_source(refused.error)
+        }
+        _ => Error::os(
+            format!("load the network's rules (message {})", refused.index),
+            refused.error,
+        ),
+    }
+}
+
+fn tell(result: Result<(), Refused>, what: &'static str) {
+    if let Err(refused) = result {
+        tracing::warn!(error = %refused.error, "{what}");
+    }
+}
+
+/// Parameters that a new namespace copies from the host, or has otherwise than it must be here.
+fn quiet(house: &House) -> Result<()> {
+    let must = [
+        // Nothing is passed on between networks.
+        ("ipv4/ip_forward", "0"),
+        // The sender of an answer may be anybody.
+        ("ipv4/conf/all/rp_filter", "0"),
+        ("ipv4/conf/default/rp_filter", "0"),
+        ("ipv4/conf/all/send_redirects", "0"),
+        ("ipv4/conf/default/send_redirects", "0"),
+    ];
+    for (name, value) in must {
+        house.sysctl(None, name, value)?;
+    }
+    // What goes from one container of a network to another is not for these rules. Without the module it never is.
+    for name in [
+        "bridge/bridge-nf-call-iptables",
+        "bridge/bridge-nf-call-ip6tables",
+        "bridge/bridge-nf-call-arptables",
+    ] {
+        match house.sysctl(None, name, "0") {
+            Err(error) if error.errno() == Some(libc::ENOENT) => {}
+            set => set?,
+        }
+    }
+    Ok(())
+}
+
+/// A socket of the engine's network that takes what is meant for others.
+fn transparent(house: &House, kind: i32) -> Result<OwnedFd> {
+    let fd = house.socket(None, libc::AF_INET, kind | libc::SOCK_NONBLOCK, 0)?;
+    let step = |errno: nix::errno::Errno| Error::os("open the way out of the engine's network", errno);
+    setsockopt(&fd, sockopt::IpTransparent, &true).map_err(step)?;
+    if kind == libc::SOCK_DGRAM {
+        setsockopt(&fd, sockopt::Ipv4OrigDstAddr, &true).map_err(step)?;
+    }
+    bind(
+        fd.as_raw_fd(),
+        &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)),
+    )
+    .map_err(step)?;
+    if kind == libc::SOCK_STREAM {
+        listen(&fd, Backlog::new(1024).unwrap_or(Backlog::MAXCONN)).map_err(step)?;
+    }
+    Ok(fd)
+}
+
+fn port_of(fd: &OwnedFd) -> Result<u16> {
+    let address: SockaddrIn =
+        nix::sys::socket::getsockname(fd.as_raw_fd()).map_err(|errno| Error::os("look at a socket's port", errno))?;
+    Ok(address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hardware_addresses() {
+        assert_eq!(parse_mac("02:42:AC:11:00:02").unwrap(), [2, 0x42, 0xac, 0x11, 0, 2]);
+        for bad in [
+            "",
+            "02:42",
+            "02:42:ac:11:00:0g",
+            "01:00:00:00:00:01",
+            "00:00:00:00:00:00",
+            "2:42:ac:11:0:2",
+            "02:42:ac:11:00:02:03",
+        ] {
+            assert!(parse_mac(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_way_out_is_by_priority_then_by_order() {
+        assert!(metric(1, 3) < metric(0, 2));
+        assert!(metric(0, 2) < metric(0, 3));
+        assert!(metric(i32::MIN, 2) > metric(0, 200) && metric(i32::MAX, 2) < metric(1, 2));
+    }
+}

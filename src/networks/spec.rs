@@ -1,0 +1,296 @@
+//! What a caller asks of a network, and what is recorded of it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::subnet::Subnet;
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::types::NetworkId;
+
+/// Names that are ours or Docker's.
+pub(crate) const RESERVED: [&str; 4] = ["bridge", "host", "none", "default"];
+
+/// A subnet of a network, with what is said of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressPool {
+    /// The subnet; a free one of ours without.
+    pub subnet: Option<Subnet>,
+    /// The bridge's own address; the first of the subnet without.
+    pub gateway: Option<IpAddr>,
+    /// Where containers' addresses are taken from; the whole subnet without.
+    pub range: Option<Subnet>,
+}
+
+/// A network to create. `NetworkSpec::bridge(name)` is one as `docker network create NAME` makes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct NetworkSpec {
+    /// Its name.
+    pub name: String,
+    /// The driver: `bridge`, or one that was made known to the engine.
+    pub driver: String,
+    /// Its subnets.
+    #[serde(default)]
+    pub pools: Vec<AddressPool>,
+    /// Whether it has IPv6 too: a unique local subnet, unless one is named.
+    #[serde(default)]
+    pub ipv6: bool,
+    /// Whether it leads nowhere but to its own containers.
+    #[serde(default)]
+    pub internal: bool,
+    /// Whether containers on it reach each other (`com.docker.network.bridge.enable_icc`).
+    #[serde(default = "yes")]
+    pub between_containers: bool,
+    /// Largest packet, in bytes; the kernel's default is 1500.
+    #[serde(default)]
+    pub mtu_bytes: Option<u32>,
+    /// Labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Options of the driver, as given.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+    /// Docker's word for a swarm network that containers may join; it says nothing here.
+    #[serde(default)]
+    pub attachable: bool,
+    /// Whether its definition outlives the engine that made it. One that does not goes with its engine.
+    #[serde(default)]
+    pub persistent: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl NetworkSpec {
+    /// A bridge network.
+    pub fn bridge(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            driver: "bridge".into(),
+            pools: Vec::new(),
+            ipv6: false,
+            internal: false,
+            between_containers: true,
+            mtu_bytes: None,
+            labels: BTreeMap::new(),
+            options: BTreeMap::new(),
+            attachable: false,
+            persistent: false,
+        }
+    }
+
+    /// Names a subnet.
+    #[must_use]
+    pub fn subnet(mut self, subnet: Subnet) -> Self {
+        self.pools.push(AddressPool {
+            subnet: Some(subnet),
+            ..AddressPool::default()
+        });
+        self
+    }
+
+    /// Whether it has IPv6 too.
+    #[must_use]
+    pub fn ipv6(mut self, on: bool) -> Self {
+        self.ipv6 = on;
+        self
+    }
+
+    /// Whether it leads nowhere but to its own containers.
+    #[must_use]
+    pub fn internal(mut self, on: bool) -> Self {
+        self.internal = on;
+        self
+    }
+
+    /// Whether containers on it reach each other.
+    #[must_use]
+    pub fn between_containers(mut self, on: bool) -> Self {
+        self.between_containers = on;
+        self
+    }
+
+    /// Sets the largest packet, in bytes.
+    #[must_use]
+    pub fn mtu_bytes(mut self, mtu: u32) -> Self {
+        self.mtu_bytes = Some(mtu);
+        self
+    }
+
+    /// Sets a label.
+    #[must_use]
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// Whether its definition outlives the engine that made it.
+    #[must_use]
+    pub fn persistent(mut self, on: bool) -> Self {
+        self.persistent = on;
+        self
+    }
+
+    /// Takes the driver's options in, and refuses what cannot be.
+    pub(crate) fn checked(mut self) -> Result<Self> {
+        check_name(&self.name)?;
+        match self.driver.as_str() {
+            "bridge" => {}
+            "overlay" => {
+                return Err(Error::unsupported(
+                    "the network driver \"overlay\"",
+                    "a cluster of engines, which there is not",
+                ));
+            }
+            "host" | "null" => {
+                let message = format!("only one instance of \"{}\" network is allowed", self.driver);
+                return Err(Error::new(ErrorKind::Denied, message).with_object(ObjectKind::Network, self.name));
+            }
+            other => {
+                let message = format!("could not find plugin {other} in v1 plugin registry: plugin not found");
+                return Err(Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Backend, other));
+            }
+        }
+        for (name, value) in self.options.clone() {
+            self.option(&name, &value)?;
+        }
+        match self.mtu_bytes {
+            Some(mtu) if !(68..=65535).contains(&mtu) => Err(Error::invalid(format!(
+                "invalid MTU {mtu}: from 68 (1280 with IPv6) to 65535 bytes"
+            ))
+            .with_object(ObjectKind::Option, "com.docker.network.driver.mtu")),
+            _ => Ok(self),
+        }
+    }
+
+    /// Docker's options of the bridge driver. Source: <https://docs.docker.com/engine/network/drivers/bridge/#options>.
+    fn option(&mut self, name: &str, value: &str) -> Result<()> {
+        let bad = |needs: &str| {
+            Error::invalid(format!(
+                "invalid value {value:?} of the driver option {name}: {needs} is needed"
+            ))
+            .with_object(ObjectKind::Option, name)
+        };
+        let flag = || match value {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(bad("true or false")),
+        };
+        match name {
+            "com.docker.network.bridge.enable_icc" => self.between_containers = flag()?,
+            "com.docker.network.driver.mtu" => self.mtu_bytes = Some(value.parse().map_err(|_| bad("a number"))?),
+            // The bridge is in a network namespace of the engine's: its name there is nobody's concern, and whether what leaves
+            // it has the host's address is no choice.
+            "com.docker.network.bridge.name" | "com.docker.network.container_iface_prefix" => {}
+            "com.docker.network.bridge.enable_ip_masquerade" => {
+                if !flag()? {
+                    return Err(Error::unsupported(
+                        "a network without address translation",
+                        "an internal network, or one with it",
+                    ));
+                }
+            }
+            "com.docker.network.bridge.host_binding_ipv4" => {
+                value
+                    .parse::<std::net::Ipv4Addr>()
+                    .map_err(|_| bad("an IPv4 address"))?;
+            }
+            "com.docker.network.enable_ipv4" if !flag()? => {
+                return Err(Error::unsupported("a network without IPv4", "a network with IPv4"));
+            }
+            "com.docker.network.enable_ipv6" => self.ipv6 = flag()?,
+            other if other.starts_with("com.docker.network.") && other != "com.docker.network.enable_ipv4" => {
+                return Err(
+                    Error::unsupported(format!("the driver option {other}"), "a network without it")
+                        .with_object(ObjectKind::Option, other),
+                );
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Docker's rule for names of networks, with a bound.
+fn check_name(name: &str) -> Result<()> {
+    let mut bytes = name.bytes();
+    let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let rest = bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    if !first || !rest || name.len() > 128 {
+        let message = format!(
+            "invalid network name {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, at most 128 characters"
+        );
+        return Err(Error::invalid(message).with_object(ObjectKind::Network, name));
+    }
+    if RESERVED.contains(&name) {
+        let message = format!("operation is not permitted on predefined {name} network");
+        return Err(Error::new(ErrorKind::Denied, message).with_object(ObjectKind::Network, name));
+    }
+    Ok(())
+}
+
+/// A network as recorded: the spec with its subnets chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NetworkRecord {
+    pub(crate) id: NetworkId,
+    pub(crate) created_ns: i64,
+    pub(crate) spec: NetworkSpec,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_options_are_checked() {
+        for good in ["a", "web_1.x-y", "0net"] {
+            NetworkSpec::bridge(good).checked().unwrap();
+        }
+        for bad in ["", "-a", "a b", "a/b", "é", &"a".repeat(129)] {
+            let error = NetworkSpec::bridge(bad).checked().unwrap_err();
+            assert_eq!(error.kind(), &ErrorKind::InvalidArgument, "{bad}");
+        }
+        for reserved in RESERVED {
+            let error = NetworkSpec::bridge(reserved).checked().unwrap_err();
+            assert_eq!(error.kind(), &ErrorKind::Denied, "{reserved}");
+        }
+        let with = |name: &str, value: &str| {
+            let mut spec = NetworkSpec::bridge("n");
+            spec.options.insert(name.into(), value.into());
+            spec.checked()
+        };
+        assert!(
+            !with("com.docker.network.bridge.enable_icc", "false")
+                .unwrap()
+                .between_containers
+        );
+        assert_eq!(
+            with("com.docker.network.driver.mtu", "1400").unwrap().mtu_bytes,
+            Some(1400)
+        );
+        for (name, value) in [
+            ("com.docker.network.bridge.enable_icc", "maybe"),
+            ("com.docker.network.driver.mtu", "12"),
+            ("com.docker.network.driver.mtu", "x"),
+        ] {
+            assert_eq!(
+                with(name, value).unwrap_err().kind(),
+                &ErrorKind::InvalidArgument,
+                "{name}"
+            );
+        }
+        assert!(with("com.docker.network.unheard_of", "1").unwrap_err().is_unsupported());
+    }
+
+    #[test]
+    fn i11_overlay_is_a_typed_refusal() {
+        let mut spec = NetworkSpec::bridge("n");
+        spec.driver = "overlay".into();
+        assert!(spec.clone().checked().unwrap_err().is_unsupported());
+        spec.driver = "weave".into();
+        assert!(spec.checked().unwrap_err().is_not_found());
+    }
+}

@@ -1,0 +1,94 @@
+//! Places in networks and ports over the API.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::json::{list, text, text_or_empty};
+use crate::types::{Endpoint, Port, Protocol, PublishedPort};
+
+/// Places in networks, as both a container and a list of them show them.
+pub(super) fn endpoints(settings: &Value) -> Vec<Endpoint> {
+    let all = settings["Networks"].as_object();
+    let in_use = all.into_iter().flatten().filter_map(|(name, value)| {
+        // What is there of a container that does not run, and of the networks none and host, is no place.
+        text(value, "IPAddress")?;
+        Some(endpoint(name, value))
+    });
+    in_use.collect()
+}
+
+pub(super) fn endpoint(network: &str, value: &Value) -> Endpoint {
+    let prefix = |key: &str| {
+        value[key]
+            .as_u64()
+            .and_then(|bits| u8::try_from(bits).ok())
+            .unwrap_or(0)
+    };
+    let address = |key: &str| text(value, key).and_then(|text| text.parse::<IpAddr>().ok());
+    let v4 = |address: Option<IpAddr>| match address {
+        Some(IpAddr::V4(address)) => Some(address),
+        _ => None,
+    };
+    let v6 = |address: Option<IpAddr>| match address {
+        Some(IpAddr::V6(address)) => Some(address),
+        _ => None,
+    };
+    Endpoint {
+        network: network.to_owned(),
+        network_id: text_or_empty(value, "NetworkID"),
+        id: text_or_empty(value, "EndpointID"),
+        interface: String::new(),
+        mac: text_or_empty(value, "MacAddress"),
+        ipv4: v4(address("IPAddress")).map(|address| (address, prefix("IPPrefixLen"))),
+        ipv6: v6(address("GlobalIPv6Address")).map(|address| (address, prefix("GlobalIPv6PrefixLen"))),
+        gateway: v4(address("Gateway")),
+        gateway_v6: v6(address("IPv6Gateway")),
+        names: list(value, "DNSNames").unwrap_or_default(),
+        aliases: list(value, "Aliases").unwrap_or_default(),
+    }
+}
+
+/// Published ports as `inspect` shows them.
+pub(super) fn bound_ports(ports: &Value) -> Vec<PublishedPort> {
+    let mut found = Vec::new();
+    for (port, bindings) in ports.as_object().into_iter().flatten() {
+        let Ok(port) = port.parse::<Port>() else { continue };
+        for binding in bindings.as_array().into_iter().flatten() {
+            let address = text(binding, "HostIp").and_then(|text| text.parse().ok());
+            let number = text(binding, "HostPort").and_then(|text| text.parse().ok());
+            if let (Some(host_ip), Some(host_port)) = (address, number) {
+                found.push(PublishedPort {
+                    port,
+                    host_ip,
+                    host_port,
+                });
+            }
+        }
+    }
+    found
+}
+
+/// Published ports as lists show them.
+pub(super) fn listed_ports(line: &Value) -> Vec<PublishedPort> {
+    let ports = line["Ports"].as_array().into_iter().flatten();
+    let read = ports.filter_map(|value| {
+        let number = |key: &str| value[key].as_u64().and_then(|number| u16::try_from(number).ok());
+        let protocol: Protocol = text(value, "Type")?.parse().ok()?;
+        Some(PublishedPort {
+            port: Port {
+                number: number("PrivatePort")?,
+                protocol,
+            },
+            host_ip: text(value, "IP")?.parse().ok()?,
+            host_port: number("PublicPort")?,
+        })
+    });
+    read.collect()
+}
+
+/// Ports that a container says to listen at.
+pub(super) fn exposed(ports: &Value) -> Vec<Port> {
+    let keys = ports.as_object().into_iter().flatten().map(|(port, _)| port);
+    keys.filter_map(|port| port.parse().ok()).collect()
+}
