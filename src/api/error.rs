@@ -111,7 +111,7 @@ fn status(error: &Error) -> StatusCode {
         | ErrorKind::UnsafeArchive => StatusCode::BAD_REQUEST,
         ErrorKind::Unsupported { .. } if option => StatusCode::BAD_REQUEST,
         ErrorKind::Unsupported { .. } => StatusCode::NOT_IMPLEMENTED,
-        ErrorKind::Denied => StatusCode::FORBIDDEN,
+        ErrorKind::Denied | ErrorKind::IpamExhausted => StatusCode::FORBIDDEN,
         ErrorKind::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,

@@ -21,7 +21,7 @@ use crate::containers::{
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::ByteStream;
 use crate::logs::{LogEntries, LogQuery};
-use crate::types::{Change, ChangeKind, ExitStatus, Filter, ImageId, Outcome, Signal};
+use crate::types::{Change, ChangeKind, EndpointSpec, ExitStatus, Filter, ImageId, Outcome, Signal};
 
 /// How often it is looked whether a command has ended: at first, and at most.
 const LOOK: Duration = Duration::from_millis(5);
@@ -285,6 +285,19 @@ impl ContainerManager for Containers {
             let reading = lines.next().await?;
             Ok(reading.map(|reading| (stats::read(&reading), lines)))
         })))
+    }
+
+    async fn connect(&self, name: &str, network: &str, endpoint: EndpointSpec) -> Result<()> {
+        let body = serde_json::json!({"Container": name, "EndpointConfig": places::asked_endpoint(&endpoint)});
+        let ask = Ask::post(format!("networks/{}/connect", segment(network))).json(&body);
+        self.0.tell(ask).await.map(drop)
+    }
+
+    async fn disconnect(&self, name: &str, network: &str) -> Result<Outcome> {
+        let body = serde_json::json!({"Container": name, "Force": false});
+        let ask = Ask::post(format!("networks/{}/disconnect", segment(network))).json(&body);
+        self.0.tell(ask).await?;
+        Ok(Outcome::Done)
     }
 
     async fn prune(&self, filter: Filter) -> Result<Pruned> {

@@ -1,11 +1,12 @@
 //! Places in networks and ports over the API.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::json::{list, text, text_or_empty};
-use crate::types::{Endpoint, Port, Protocol, PublishedPort};
+use crate::types::{Endpoint, EndpointSpec, Port, PortBinding, Protocol, PublishedPort};
 
 /// Places in networks, as both a container and a list of them show them.
 pub(super) fn endpoints(settings: &Value) -> Vec<Endpoint> {
@@ -91,4 +92,47 @@ pub(super) fn listed_ports(line: &Value) -> Vec<PublishedPort> {
 pub(super) fn exposed(ports: &Value) -> Vec<Port> {
     let keys = ports.as_object().into_iter().flatten().map(|(port, _)| port);
     keys.filter_map(|port| port.parse().ok()).collect()
+}
+
+/// Ports as they were asked for.
+pub(super) fn asked_ports(bindings: &Value) -> Vec<PortBinding> {
+    let mut found = Vec::new();
+    for (port, bindings) in bindings.as_object().into_iter().flatten() {
+        let Ok(port) = port.parse::<Port>() else { continue };
+        for binding in bindings.as_array().into_iter().flatten() {
+            let asked = text(binding, "HostPort").unwrap_or_else(|| "0".into());
+            let (first, last) = asked.split_once('-').unwrap_or((&asked, &asked));
+            let (Ok(host_port), Ok(host_port_end)) = (first.parse(), last.parse()) else {
+                continue;
+            };
+            found.push(PortBinding {
+                port,
+                host_ip: text(binding, "HostIp").and_then(|text| text.parse().ok()),
+                host_port,
+                host_port_end,
+            });
+        }
+    }
+    found
+}
+
+/// What is asked of a container's places in networks.
+pub(super) fn asked_endpoints(endpoints: &BTreeMap<String, EndpointSpec>) -> Value {
+    let all = endpoints
+        .iter()
+        .map(|(name, spec)| (name.clone(), asked_endpoint(spec)));
+    Value::Object(all.collect())
+}
+
+pub(super) fn asked_endpoint(spec: &EndpointSpec) -> Value {
+    let address = |text: Option<String>| text.unwrap_or_default();
+    json!({
+        "Aliases": spec.aliases,
+        "MacAddress": spec.mac.as_deref().unwrap_or_default(),
+        "GwPriority": spec.gateway_priority,
+        "IPAMConfig": {
+            "IPv4Address": address(spec.ipv4.map(|address| address.to_string())),
+            "IPv6Address": address(spec.ipv6.map(|address| address.to_string())),
+        },
+    })
 }

@@ -53,6 +53,13 @@ pub(super) fn body(spec: &ContainerSpec) -> Result<Value> {
     if let Some(timeout) = spec.stop_timeout {
         body["StopTimeout"] = json!(timeout.as_secs());
     }
+    if !spec.expose.is_empty() {
+        let ports = spec.expose.iter().map(|port| (port.to_string(), json!({})));
+        body["ExposedPorts"] = Value::Object(ports.collect());
+    }
+    if !spec.endpoints.is_empty() {
+        body["NetworkingConfig"] = json!({"EndpointsConfig": super::places::asked_endpoints(&spec.endpoints)});
+    }
     Ok(body)
 }
 
@@ -69,7 +76,28 @@ fn host(spec: &ContainerSpec) -> Result<Value> {
         let number = |value: u64| i64::try_from(value).unwrap_or(-1);
         json!({"Name": limit.name, "Soft": number(limit.soft), "Hard": number(limit.hard)})
     });
+    let mut bindings: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for one in &spec.ports {
+        let port = match one.host_port_end > one.host_port {
+            true => format!("{}-{}", one.host_port, one.host_port_end),
+            false => one.host_port.to_string(),
+        };
+        let address = one.host_ip.map(|address| address.to_string()).unwrap_or_default();
+        let binding = json!({"HostIp": address, "HostPort": port});
+        bindings.entry(one.port.to_string()).or_default().push(binding);
+    }
+    if !spec.host_ports.is_empty() {
+        let needs = "an engine in this process: the API has no word for it";
+        return Err(Error::unsupported("reaching ports of the host's loopback", needs)
+            .with_object(ObjectKind::Option, "host_ports"));
+    }
     let mut host = json!({
+        "PortBindings": bindings,
+        "PublishAllPorts": spec.publish_all,
+        "Dns": spec.dns,
+        "DnsSearch": spec.dns_search,
+        "DnsOptions": spec.dns_options,
+        "ExtraHosts": spec.extra_hosts,
         "AutoRemove": spec.auto_remove,
         "NetworkMode": spec.network.to_string(),
         "PidMode": word(&spec.pid_mode),
@@ -217,6 +245,16 @@ fn take_host(host: &Value, spec: &mut ContainerSpec) {
     };
     (spec.pid_mode, spec.ipc_mode) = (mode("PidMode"), mode("IpcMode"));
     (spec.uts_mode, spec.cgroup_mode) = (mode("UTSMode"), mode("CgroupnsMode"));
+    spec.publish_all = flag(host, "PublishAllPorts");
+    spec.ports = super::places::asked_ports(&host["PortBindings"]);
+    spec.dns = list(host, "Dns")
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|text| text.parse().ok())
+        .collect();
+    spec.dns_search = list(host, "DnsSearch").unwrap_or_default();
+    spec.dns_options = list(host, "DnsOptions").unwrap_or_default();
+    spec.extra_hosts = list(host, "ExtraHosts").unwrap_or_default();
     spec.read_only = flag(host, "ReadonlyRootfs");
     spec.init = flag(host, "Init");
     spec.privileged = flag(host, "Privileged");
@@ -256,11 +294,9 @@ fn take_host(host: &Value, spec: &mut ContainerSpec) {
 /// What these types have no word for is shown as none; `docs/remote.md` says so.
 pub(super) fn mode(word: &str) -> NetworkMode {
     match word {
-        "host" => NetworkMode::Host,
-        word => match word.strip_prefix("container:") {
-            Some(name) => NetworkMode::Container(name.to_owned()),
-            None => NetworkMode::None,
-        },
+        // Docker's words for the network that it takes by itself.
+        "default" => NetworkMode::Named("bridge".into()),
+        word => word.parse().unwrap_or_default(),
     }
 }
 

@@ -104,6 +104,9 @@ pub enum Verb {
     /// Verbs about containers
     #[command(subcommand)]
     Container(ContainerVerb),
+    /// Verbs about networks
+    #[command(subcommand)]
+    Network(NetworkVerb),
     /// Verbs about the engine as a whole
     #[command(subcommand)]
     System(SystemVerb),
@@ -132,6 +135,26 @@ pub enum ImageVerb {
     Rm(commands::rmi::Args),
     /// Remove images that nobody uses
     Prune(commands::image_prune::Args),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NetworkVerb {
+    /// Make a network
+    Create(commands::network::Create),
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls(commands::network::List),
+    /// Show everything about networks, as JSON
+    Inspect(commands::network::Names),
+    /// Remove one or more networks
+    #[command(visible_alias = "remove")]
+    Rm(commands::network::Names),
+    /// Remove networks that no container is on
+    Prune(commands::network::Prune),
+    /// Put a container on a network
+    Connect(commands::network::Connect),
+    /// Take a container out of a network
+    Disconnect(commands::network::Disconnect),
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,9 +1,11 @@
 //! The words of `run`'s options, each turned into what the crate takes. Pure, but for files and variables that a word names.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
 use longshore::containers::Ulimit;
+use longshore::types::{Port, PortBinding, Protocol};
 use longshore::{BindMount, Bytes, NetworkMode, Seccomp, SeccompProfile, Tmpfs};
 
 /// Capabilities, say, or limits: a name with an optional value behind `=`.
@@ -156,17 +158,54 @@ pub fn ulimit(text: &str) -> Result<Ulimit, String> {
     })
 }
 
-/// `none` or `host`.
+/// `none`, `host`, `container:NAME` or a network's name.
 pub fn network(text: &str) -> Result<NetworkMode, String> {
-    match text {
-        "none" => Ok(NetworkMode::None),
-        "host" => Ok(NetworkMode::Host),
-        other => match other.strip_prefix("container:") {
-            Some(name) if !name.is_empty() => Ok(NetworkMode::Container(name.to_owned())),
-            _ => Err(format!(
-                "network {other:?} is not there yet (none, host or container:NAME)"
-            )),
+    text.parse().map_err(|error: longshore::Error| error.to_string())
+}
+
+/// A published port: `[[ADDRESS:]PORT[-PORT]:]PORT[-PORT][/PROTOCOL]`, an address of IPv6 in brackets.
+pub fn publish(text: &str) -> Result<Vec<PortBinding>, String> {
+    let bad = || format!("invalid port {text:?} ([[ADDRESS:]HOST:]CONTAINER[/PROTOCOL])");
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol: Protocol = protocol.parse().map_err(|_| bad())?;
+    let (rest, inside) = match ports.rsplit_once(':') {
+        Some((rest, inside)) => (Some(rest), inside),
+        None => (None, ports),
+    };
+    let (address, outside) = match rest {
+        None => (None, None),
+        Some(rest) => match rest.rsplit_once(':') {
+            Some((address, outside)) => (Some(address), Some(outside)),
+            None => (None, Some(rest)),
         },
+    };
+    let range = |text: &str| -> Option<(u16, u16)> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+        (first <= last).then_some((first, last))
+    };
+    let (first, last) = range(inside).filter(|(first, _)| *first > 0).ok_or_else(bad)?;
+    let outside = match outside.filter(|text| !text.is_empty()) {
+        Some(text) => range(text).ok_or_else(bad)?,
+        None => (0, 0),
+    };
+    let host_ip = match address.map(|text| text.trim_start_matches('[').trim_end_matches(']')) {
+        None | Some("") => None,
+        Some(text) => Some(text.parse::<IpAddr>().map_err(|_| bad())?),
+    };
+    let one = |number: u16, host_port: u16, host_port_end: u16| PortBinding {
+        port: Port { number, protocol },
+        host_ip,
+        host_port,
+        host_port_end,
+    };
+    let (count, offered) = (last - first, outside.1 - outside.0);
+    match outside {
+        (0, 0) => Ok((first..=last).map(|number| one(number, 0, 0)).collect()),
+        // One port at the first that is free of several.
+        (from, to) if count == 0 => Ok(vec![one(first, from, to)]),
+        (from, _) if offered == count => Ok((0..=count).map(|at| one(first + at, from + at, from + at)).collect()),
+        _ => Err(format!("invalid ranges of ports {text:?}: they differ in length")),
     }
 }
 
@@ -326,9 +365,44 @@ mod tests {
     }
 
     #[test]
+    fn published_ports() {
+        let one = |text: &str| {
+            let all = publish(text).unwrap();
+            let all: Vec<_> = all
+                .iter()
+                .map(|one| {
+                    let at = one.host_ip.map(|address| address.to_string()).unwrap_or_default();
+                    format!("{at}:{}-{}:{}", one.host_port, one.host_port_end, one.port)
+                })
+                .collect();
+            all.join(" ")
+        };
+        assert_eq!(one("80"), ":0-0:80/tcp");
+        assert_eq!(one("8080:80"), ":8080-8080:80/tcp");
+        assert_eq!(one("127.0.0.1::53/udp"), "127.0.0.1:0-0:53/udp");
+        assert_eq!(one("[::1]:8080:80"), "::1:8080-8080:80/tcp");
+        assert_eq!(one("8080-8090:80"), ":8080-8090:80/tcp");
+        assert_eq!(one("8080-8081:80-81"), ":8080-8080:80/tcp :8081-8081:81/tcp");
+        for bad in [
+            "",
+            "0",
+            "x:80",
+            "80:x",
+            "1-2:3-5",
+            "2-1:80",
+            "1.2.3:80:80",
+            "80/tcq",
+            "70000",
+        ] {
+            assert!(publish(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn networks_and_cpus() {
         assert_eq!(network("host"), Ok(NetworkMode::Host));
-        assert!(network("bridge").unwrap_err().contains("not there yet"));
+        assert_eq!(network("bridge"), Ok(NetworkMode::Named("bridge".into())));
+        assert!(network("").is_err());
         assert_eq!(cpus("1.5"), Ok(1.5));
         for bad in ["", "x", "-1", "inf", "nan"] {
             assert!(cpus(bad).is_err(), "{bad}");

@@ -16,29 +16,22 @@ use super::super::error::Failure;
 use super::super::object::{Object, OneOrMany};
 use super::super::reply;
 use super::super::router::Answer;
-use super::{limits, mounts};
-use crate::containers::{ContainerSpec, NamespaceMode, NetworkMode, Seccomp, SeccompProfile, Ulimit};
-use crate::error::{Error, ErrorKind, ObjectKind};
+use super::{limits, mounts, networking};
+use crate::containers::{ContainerSpec, NamespaceMode, Seccomp, SeccompProfile, Ulimit};
+use crate::error::{Error, ObjectKind};
 use crate::types::{Bytes, Platform};
 
 /// What this version of the engine has not, and what it would take.
 const LATER: &str = "a version of longshore that has it";
-const NO_NETWORKS: &str = "a version of longshore with bridge networks; use the network mode host or none";
 const NO_VOLUMES: &str = "a version of longshore with volumes; bind a directory of the host";
 
-const REFUSED: &[(&str, &str)] = &[("Volumes", NO_VOLUMES), ("MacAddress", NO_NETWORKS)];
+const REFUSED: &[(&str, &str)] = &[("Volumes", NO_VOLUMES)];
 
 pub(super) const REFUSED_OF_HOST: &[(&str, &str)] = &[
     ("Devices", LATER),
     ("DeviceRequests", LATER),
     ("DeviceCgroupRules", LATER),
-    ("PortBindings", NO_NETWORKS),
-    ("PublishAllPorts", NO_NETWORKS),
-    ("Links", NO_NETWORKS),
-    ("Dns", NO_NETWORKS),
-    ("DnsOptions", NO_NETWORKS),
-    ("DnsSearch", NO_NETWORKS),
-    ("ExtraHosts", LATER),
+    ("Links", "containers on one network, which find each other by name"),
     ("VolumesFrom", NO_VOLUMES),
     ("Sysctls", LATER),
     ("StorageOpt", LATER),
@@ -135,7 +128,7 @@ pub(in crate::api) fn spec(body: Map<String, Value>) -> Result<(ContainerSpec, V
     take_isolation(&mut host, &mut spec)?;
     spec.limits = limits::take(&mut host, limits::For::Create)?;
     mounts::take(&mut host, &mut spec)?;
-    spec.network = network(&mut config, &mut host, &mut warnings)?;
+    networking::take(&mut config, &mut host, &mut spec, &mut warnings)?;
     config.refuse(REFUSED)?;
     host.refuse(REFUSED_OF_HOST)?;
     Ok((spec, warnings))
@@ -406,47 +399,6 @@ fn namespaces(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Failure
 /// Whether another container is named.
 fn named(mode: &str) -> bool {
     mode.strip_prefix("container:").is_some_and(|name| !name.is_empty())
-}
-
-/// The network. There is no bridge yet: where Docker would take one by itself, the container has loopback alone, and the
-/// client is told.
-fn network(config: &mut Object, host: &mut Object, warnings: &mut Vec<String>) -> Result<NetworkMode, Failure> {
-    let disabled: bool = config.take_or_default("NetworkDisabled")?;
-    let mode = host.text("NetworkMode")?.unwrap_or_else(|| "default".into());
-    let mut networking = config.object("NetworkingConfig")?;
-    let endpoints: BTreeMap<String, Value> = networking.take_or_default("EndpointsConfig")?;
-    for name in endpoints.keys() {
-        known(name)?;
-    }
-    if disabled {
-        return Ok(NetworkMode::None);
-    }
-    match known(&mode)? {
-        "none" => Ok(NetworkMode::None),
-        "host" => Ok(NetworkMode::Host),
-        other if named(other) => Ok(NetworkMode::Container(other["container:".len()..].to_owned())),
-        _ => {
-            warnings.push(format!(
-                "there is no bridge network yet: with the network mode {mode:?} the container has loopback alone; choose \
-                 host to share the host's network"
-            ));
-            Ok(NetworkMode::None)
-        }
-    }
-}
-
-/// A network that there is, or that Docker has by itself.
-fn known(name: &str) -> Result<&str, Failure> {
-    match name {
-        "none" | "host" | "default" | "bridge" => Ok(name),
-        _ if named(name) => Ok(name),
-        _ => {
-            let message = format!("network {name} not found");
-            Err(Error::new(ErrorKind::NotFound, message)
-                .with_object(ObjectKind::Network, name)
-                .into())
-        }
-    }
 }
 
 #[cfg(test)]

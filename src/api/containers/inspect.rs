@@ -10,8 +10,8 @@ use super::super::images;
 use super::super::reply;
 use super::super::router::Answer;
 use super::super::times;
-use super::{list, mounts};
-use crate::containers::{ContainerInfo, ContainerSpec, ContainerState, NamespaceMode, NetworkMode, Seccomp};
+use super::{list, mounts, networking};
+use crate::containers::{ContainerInfo, ContainerSpec, ContainerState, NamespaceMode, Seccomp};
 use crate::images::{ImageInfo, RunConfig};
 use crate::runtime::defaults;
 
@@ -65,7 +65,7 @@ pub(in crate::api) fn body(info: &ContainerInfo, image: Option<&ImageInfo>, stor
         "Storage": {"RootFS": {"Snapshot": {"Name": storage}}},
         "Mounts": mounts::shown(&info.spec.binds),
         "Config": config(info, &defaults),
-        "NetworkSettings": network_settings(&info.spec.network),
+        "NetworkSettings": network_settings(info),
     });
     if let Some(image) = image {
         value["ImageManifestDescriptor"] = images::manifest_of(image);
@@ -135,7 +135,7 @@ fn config(info: &ContainerInfo, image: &RunConfig) -> Value {
             "StopSignal",
             signal.or_else(|| image.stop_signal.clone()).map(|name| json!(name)),
         ),
-        ("ExposedPorts", image.exposed_ports.as_deref().map(set)),
+        ("ExposedPorts", exposed(info)),
         ("StopTimeout", spec.stop_timeout.map(|length| json!(length.as_secs()))),
         ("Shell", image.shell.as_ref().map(|words| json!(words))),
     ];
@@ -145,6 +145,11 @@ fn config(info: &ContainerInfo, image: &RunConfig) -> Value {
         }
     }
     config
+}
+
+fn exposed(info: &ContainerInfo) -> Option<Value> {
+    let ports: Vec<String> = info.exposed.iter().map(ToString::to_string).collect();
+    (!ports.is_empty()).then(|| set(&ports))
 }
 
 fn working_dir(spec: &ContainerSpec, image: &RunConfig) -> String {
@@ -203,6 +208,9 @@ fn host_config(info: &ContainerInfo) -> Value {
     if let (Value::Object(host), Value::Object(unset)) = (&mut host, unset()) {
         host.extend(unset);
     }
+    if let (Value::Object(host), Value::Object(asked)) = (&mut host, networking::asked(spec)) {
+        host.extend(asked);
+    }
     if !spec.annotations.is_empty() {
         host["Annotations"] = json!(spec.annotations);
     }
@@ -235,13 +243,9 @@ fn unset() -> Value {
     ];
     const NULLS: &[&str] = &[
         "VolumesFrom",
-        "ExtraHosts",
         "Links",
         "DeviceCgroupRules",
         "DeviceRequests",
-        "Dns",
-        "DnsOptions",
-        "DnsSearch",
         "BlkioWeightDevice",
         "BlkioDeviceReadBps",
         "BlkioDeviceWriteBps",
@@ -249,7 +253,6 @@ fn unset() -> Value {
         "BlkioDeviceWriteIOps",
         "Devices",
     ];
-    const FLAGS: &[&str] = &["PublishAllPorts"];
     const ZEROS: &[&str] = &[
         "BlkioWeight",
         "CpuCount",
@@ -262,16 +265,10 @@ fn unset() -> Value {
     let mut host = json!({
         // docker-py reads logs back of `json-file` and `journald` alone.
         "LogConfig": {"Type": "json-file", "Config": {}},
-        "PortBindings": {},
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "Runtime": "native",
     });
-    for (names, value) in [
-        (TEXTS, json!("")),
-        (NULLS, Value::Null),
-        (FLAGS, json!(false)),
-        (ZEROS, json!(0)),
-    ] {
+    for (names, value) in [(TEXTS, json!("")), (NULLS, Value::Null), (ZEROS, json!(0))] {
         for name in names {
             host[*name] = value.clone();
         }
@@ -322,22 +319,37 @@ fn security(spec: &ContainerSpec) -> Value {
     none_if_empty(&options)
 }
 
-/// A container's place in a network. There is no bridge yet, so there are no addresses.
-pub(super) fn endpoint() -> Value {
-    json!({
-        "IPAMConfig": null, "Links": null, "Aliases": null, "MacAddress": "", "DriverOpts": null, "GwPriority": 0,
-        "NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "IPv6Gateway": "",
-        "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": null,
-    })
-}
-
-fn network_settings(mode: &NetworkMode) -> Value {
-    json!({
-        "SandboxID": "", "SandboxKey": "", "Ports": {},
+fn network_settings(info: &ContainerInfo) -> Value {
+    let networks = networking::networks_of(&info.spec.network, &info.spec, &info.endpoints);
+    let exposed = if info.state.is_alive() {
+        info.exposed.as_slice()
+    } else {
+        &[]
+    };
+    // Once more where clients of old look: the default network.
+    let of_default = info.endpoints.iter().find(|place| place.network == "bridge");
+    let mut settings = json!({
+        "SandboxID": "", "SandboxKey": "", "Ports": networking::ports(exposed, &info.ports),
         "Bridge": "", "HairpinMode": false, "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0,
         "SecondaryIPAddresses": null, "SecondaryIPv6Addresses": null,
         "EndpointID": "", "Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "IPAddress": "",
         "IPPrefixLen": 0, "IPv6Gateway": "", "MacAddress": "",
-        "Networks": list::networks(mode),
-    })
+        "Networks": networks,
+    });
+    if let Some(place) = of_default {
+        let shown = networking::endpoint(&info.spec, "bridge", Some(place));
+        for key in [
+            "EndpointID",
+            "Gateway",
+            "GlobalIPv6Address",
+            "GlobalIPv6PrefixLen",
+            "IPAddress",
+            "IPPrefixLen",
+            "IPv6Gateway",
+            "MacAddress",
+        ] {
+            settings[key] = shown[key].clone();
+        }
+    }
+    settings
 }

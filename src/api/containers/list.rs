@@ -13,9 +13,8 @@ use super::super::images;
 use super::super::reply;
 use super::super::router::Answer;
 use super::super::times;
-use super::inspect::endpoint;
-use super::mounts;
-use crate::containers::{ContainerSummary, ListOptions, NetworkMode};
+use super::{mounts, networking};
+use crate::containers::{ContainerSpec, ContainerSummary, ListOptions};
 use crate::system::ContainerUsage;
 use crate::types::{ContainerId, ImageId};
 
@@ -100,21 +99,13 @@ pub(in crate::api) fn summary(line: &ContainerSummary) -> Value {
         "ImageID": line.image_id.to_string(),
         "Command": command(&line.command),
         "Created": times::unix(line.created),
-        "Ports": [],
+        "Ports": networking::listed(&line.ports),
         "Labels": line.labels,
         "State": line.state.as_str(),
         "Status": line.status,
         "HostConfig": {"NetworkMode": line.network.to_string()},
         "Health": {"Status": "none", "FailingStreak": 0},
-        "NetworkSettings": {"Networks": networks(&line.network)},
+        "NetworkSettings": {"Networks": networking::networks_of(&line.network, &ContainerSpec::default(), &line.endpoints)},
         "Mounts": mounts::shown(&line.binds),
     })
-}
-
-/// The networks that a container is in itself: none where it is in another's.
-pub(super) fn networks(mode: &NetworkMode) -> Value {
-    match mode {
-        NetworkMode::Container(_) => json!({}),
-        mode => json!({mode.to_string(): endpoint()}),
-    }
 }

@@ -9,6 +9,7 @@ mod limits;
 mod list;
 mod logs;
 mod mounts;
+mod networking;
 mod prune;
 mod remove;
 mod rename;

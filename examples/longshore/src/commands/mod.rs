@@ -20,6 +20,7 @@ pub mod load;
 pub mod login;
 pub mod logs;
 pub mod manifest;
+pub mod network;
 pub mod pause;
 pub mod ps;
 pub mod pull;
@@ -42,7 +43,7 @@ use std::io::{self, Write as _};
 
 use longshore::Filter;
 
-use crate::cli::{Cli, ContainerVerb, ImageVerb, ManifestVerb, SystemVerb, Verb};
+use crate::cli::{Cli, ContainerVerb, ImageVerb, ManifestVerb, NetworkVerb, SystemVerb, Verb};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options;
@@ -91,6 +92,13 @@ pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Export(args) => export::run(&context, args).await,
         Verb::Commit(args) => commit::run(&context, args).await,
         Verb::Wait(args) => wait::run(&context, args).await,
+        Verb::Network(NetworkVerb::Create(args)) => network::create(&context, args).await,
+        Verb::Network(NetworkVerb::Ls(args)) => network::list(&context, args).await,
+        Verb::Network(NetworkVerb::Inspect(args)) => network::inspect(&context, args).await,
+        Verb::Network(NetworkVerb::Rm(args)) => network::rm(&context, args).await,
+        Verb::Network(NetworkVerb::Prune(args)) => network::prune(&context, args).await,
+        Verb::Network(NetworkVerb::Connect(args)) => network::connect(&context, args).await,
+        Verb::Network(NetworkVerb::Disconnect(args)) => network::disconnect(&context, args).await,
         Verb::Container(ContainerVerb::Prune(args)) => container_prune::run(&context, args).await,
         Verb::System(SystemVerb::Doctor(args)) => doctor::run(&context, args).await,
         Verb::System(SystemVerb::Df(args)) => df::run(&context, args).await,

@@ -79,9 +79,19 @@ fn row(container: &ContainerSummary, whole: bool) -> [String; 7] {
         }),
         human::ago(container.created),
         container.status.clone(),
-        String::new(),
+        ports(container),
         container.name.clone(),
     ]
+}
+
+/// Published ports in Docker's way: `0.0.0.0:8080->80/tcp`.
+fn ports(container: &ContainerSummary) -> String {
+    let mut all: Vec<String> = Vec::new();
+    for one in &container.ports {
+        let at = std::net::SocketAddr::new(one.host_ip, one.host_port);
+        all.push(format!("{at}->{}", one.port));
+    }
+    all.join(", ")
 }
 
 /// The image as it was named; an id is cut to twelve digits, as Docker does.

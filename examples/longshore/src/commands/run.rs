@@ -1,12 +1,14 @@
 //! `run`: pull if need be, create, start in the foreground, remove.
 
 use std::io::IsTerminal as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ArgAction;
 use longshore::containers::Ulimit;
 use longshore::types::ImageSource;
+use longshore::types::{EndpointSpec, Port, PortBinding};
 use longshore::{
     BindMount, Bytes, Container, ContainerSpec, Engine, NamespaceMode, NetworkMode, ObjectKind, Platform, Pull,
     RemoveOptions, Signal, Tmpfs,
@@ -76,9 +78,42 @@ pub struct Args {
     /// Annotation for the runtime
     #[arg(long, value_name = "KEY[=VALUE]", value_parser = options::pair)]
     annotation: Vec<Pair>,
-    /// Network: none, host or container:NAME
-    #[arg(long, visible_alias = "net", value_name = "NETWORK", default_value = "none", value_parser = options::network)]
-    network: NetworkMode,
+    /// Network: none, host, container:NAME, bridge or one that was made; the first is the one that the other options mean
+    #[arg(long, visible_alias = "net", value_name = "NETWORK", value_parser = options::network)]
+    network: Vec<NetworkMode>,
+    /// Another name of the container in its network
+    #[arg(long, visible_alias = "net-alias", value_name = "NAME")]
+    network_alias: Vec<String>,
+    /// Its address in its network
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<Ipv4Addr>,
+    /// Its IPv6 address in its network
+    #[arg(long, value_name = "ADDRESS")]
+    ip6: Option<Ipv6Addr>,
+    /// Its hardware address in its network
+    #[arg(long, value_name = "ADDRESS")]
+    mac_address: Option<String>,
+    /// Publish a port: [[ADDRESS:]HOST:]CONTAINER[/PROTOCOL]
+    #[arg(short, long, value_name = "PORT", value_parser = options::publish)]
+    publish: Vec<Vec<PortBinding>>,
+    /// Publish every exposed port at a free one of the host
+    #[arg(short = 'P', long)]
+    publish_all: bool,
+    /// Expose a port: PORT[/PROTOCOL]
+    #[arg(long, value_name = "PORT")]
+    expose: Vec<Port>,
+    /// Resolver for what is not in its networks
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<IpAddr>,
+    /// Domain in which short names are looked for
+    #[arg(long, value_name = "DOMAIN")]
+    dns_search: Vec<String>,
+    /// Option of resolv.conf
+    #[arg(long, visible_alias = "dns-opt", value_name = "OPTION")]
+    dns_option: Vec<String>,
+    /// A line for /etc/hosts: NAME:ADDRESS, where the address may be host-gateway
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    add_host: Vec<String>,
     /// Processes it sees: its own, or container:NAME
     #[arg(long, value_name = "MODE")]
     pid: Option<NamespaceMode>,
@@ -251,7 +286,7 @@ fn spec(args: &Args) -> Result<ContainerSpec, Failure> {
     };
     spec.labels = pairs(&args.label);
     spec.annotations = pairs(&args.annotation);
-    spec.network = args.network.clone();
+    networks(args, &mut spec)?;
     let mode = |asked: &Option<NamespaceMode>| asked.clone().unwrap_or_default();
     (spec.pid_mode, spec.ipc_mode) = (mode(&args.pid), mode(&args.ipc));
     (spec.uts_mode, spec.cgroup_mode) = (mode(&args.uts), mode(&args.cgroupns));
@@ -266,6 +301,58 @@ fn spec(args: &Args) -> Result<ContainerSpec, Failure> {
     limits(args, &mut spec);
     security(args, &mut spec);
     Ok(spec)
+}
+
+/// Its places in networks, and its ports.
+fn networks(args: &Args, spec: &mut ContainerSpec) -> Result<(), Failure> {
+    let needs_one = !args.publish.is_empty() || args.publish_all;
+    spec.network = match args.network.first() {
+        Some(first) => first.clone(),
+        // As Docker's default; without a port, this client's is none.
+        None if needs_one => NetworkMode::Named("bridge".into()),
+        None => NetworkMode::None,
+    };
+    spec.ports = args.publish.concat();
+    spec.publish_all = args.publish_all;
+    spec.expose = args.expose.iter().copied().collect();
+    spec.dns = args.dns.clone();
+    spec.dns_search = args.dns_search.clone();
+    spec.dns_options = args.dns_option.clone();
+    spec.extra_hosts = args.add_host.clone();
+    let first = EndpointSpec {
+        aliases: args.network_alias.clone(),
+        ipv4: args.ip,
+        ipv6: args.ip6,
+        mac: args.mac_address.clone(),
+        ..EndpointSpec::default()
+    };
+    for (at, network) in args.network.iter().enumerate() {
+        let (NetworkMode::Named(name), true) = (network, args.network.len() > 1 || first != EndpointSpec::default())
+        else {
+            continue;
+        };
+        let endpoint = if at == 0 {
+            first.clone()
+        } else {
+            EndpointSpec::default()
+        };
+        spec.endpoints.insert(name.clone(), endpoint);
+    }
+    let named = matches!(spec.network, NetworkMode::Named(_));
+    if args.network.len() > 1 && !args.network.iter().all(|one| matches!(one, NetworkMode::Named(_))) {
+        return Err(Failure::ours(
+            "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
+        ));
+    }
+    if !named && first != EndpointSpec::default() {
+        return Err(Failure::ours(
+            "an address or an alias needs a network: say --network NAME",
+        ));
+    }
+    if spec.network == NetworkMode::None && needs_one {
+        return Err(Failure::ours("a published port needs a network: say --network bridge"));
+    }
+    Ok(())
 }
 
 fn files(args: &Args, spec: &mut ContainerSpec) {
@@ -335,7 +422,8 @@ mod tests {
             "",
             "--bogus busybox",
             "-m lots busybox",
-            "--network bridge busybox",
+            "--network container: busybox",
+            "-p x:80 busybox",
             "-v data:/x busybox",
             "--pull often busybox",
             "--stop-signal NOPE busybox",

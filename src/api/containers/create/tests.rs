@@ -47,32 +47,64 @@ fn p38_what_the_client_sends_by_default() {
 }
 
 #[test]
-fn the_network_that_is_not_there_yet() {
+fn networks_and_ports() {
+    use crate::containers::NetworkMode;
     let with = |mode: &str| of(json!({"Image": "a", "HostConfig": {"NetworkMode": mode}}));
-    for mode in ["default", "bridge"] {
-        let (made, warnings) = with(mode).unwrap();
-        assert_eq!(made.network, NetworkMode::None);
-        assert_eq!(warnings.len(), 1);
+    let (made, warnings) = with("default").unwrap();
+    assert_eq!((made.network, warnings.len()), (NetworkMode::None, 1));
+    for name in ["bridge", "web"] {
+        let (made, warnings) = with(name).unwrap();
+        assert_eq!((made.network, warnings.len()), (NetworkMode::Named(name.into()), 0));
     }
     assert_eq!(with("host").unwrap().0.network, NetworkMode::Host);
-    let missing = with("web").unwrap_err();
-    assert_eq!(
-        (missing.status.as_u16(), missing.message.as_str()),
-        (404, "network web not found")
-    );
-    let endpoint = of(json!({"Image": "a", "NetworkingConfig": {"EndpointsConfig": {"web": {}}}}));
-    assert_eq!(endpoint.unwrap_err().status, 404);
     assert_eq!(
         with("container:x").unwrap().0.network,
         NetworkMode::Container("x".into())
     );
-    assert_eq!(with("container:").unwrap_err().status, 404);
+    assert_eq!(with("container:").unwrap_err().status, 400);
+    let endpoint = json!({"web": {"Aliases": ["w"], "IPAMConfig": {"IPv4Address": "10.0.0.9"}, "MacAddress": ""}});
+    let (made, _) = of(json!({"Image": "a", "NetworkingConfig": {"EndpointsConfig": endpoint}})).unwrap();
+    assert_eq!(made.network, NetworkMode::Named("web".into()));
+    assert_eq!(made.endpoints["web"].aliases, ["w"]);
+    assert_eq!(made.endpoints["web"].ipv4.unwrap().to_string(), "10.0.0.9");
+    let host = json!({
+        "PortBindings": {"80/tcp": [{"HostPort": "8080-8090", "HostIp": "127.0.0.1"}], "53/udp": []},
+        "Dns": ["192.0.2.1"], "ExtraHosts": ["a:host-gateway"],
+    });
+    let (made, warnings) = of(json!({"Image": "a", "ExposedPorts": {"90/tcp": {}}, "HostConfig": host})).unwrap();
+    assert_eq!(
+        (made.network, warnings.len()),
+        (NetworkMode::Named("bridge".into()), 0),
+        "a port needs one"
+    );
+    let ports: Vec<_> = made
+        .ports
+        .iter()
+        .map(|one| (one.port.to_string(), one.host_port, one.host_port_end))
+        .collect();
+    assert_eq!(ports, [("53/udp".to_owned(), 0, 0), ("80/tcp".to_owned(), 8080, 8090)]);
+    assert_eq!(
+        made.expose.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["90/tcp"]
+    );
+    for bad in [
+        json!({"PortBindings": {"x": []}}),
+        json!({"PortBindings": {"80": [{"HostPort": "x"}]}}),
+        json!({"PortBindings": {"80": [{"HostPort": "9-8"}]}}),
+        json!({"PortBindings": {"80": [{"HostIp": "x"}]}}),
+        json!({"Dns": ["x"]}),
+    ] {
+        assert_eq!(
+            of(json!({"Image": "a", "HostConfig": bad})).unwrap_err().status,
+            400,
+            "{bad}"
+        );
+    }
 }
 
 #[test]
 fn what_there_is_not_is_refused_by_name() {
     for (option, value) in [
-        ("PortBindings", json!({"80/tcp": [{"HostPort": "80"}]})),
         ("Devices", json!([{"PathOnHost": "/dev/fuse"}])),
         ("RestartPolicy", json!({"Name": "always"})),
         ("LogConfig", json!({"Type": "syslog"})),
@@ -80,7 +112,6 @@ fn what_there_is_not_is_refused_by_name() {
         ("Sysctls", json!({"net.core.somaxconn": "1"})),
         ("BlkioWeight", json!(60)),
         ("Runtime", json!("kata")),
-        ("ExtraHosts", json!(["a:1.2.3.4"])),
     ] {
         let refused = of(json!({"Image": "a", "HostConfig": {option: value}})).unwrap_err();
         assert_eq!(refused.status, 400, "{option}");

@@ -1,0 +1,66 @@
+//! Networks: made, looked at, removed, and containers put on them.
+
+#[cfg(feature = "network")]
+mod shape;
+#[cfg(feature = "network")]
+mod verbs;
+#[cfg(not(feature = "network"))]
+mod without;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+#[cfg(feature = "network")]
+pub(super) use self::verbs::ROUTES;
+#[cfg(not(feature = "network"))]
+pub(super) use self::without::ROUTES;
+use super::error::Failure;
+use super::fold;
+use crate::types::EndpointSpec;
+
+/// What a client says of a container's place in a network. Source: moby, `api/types/network/endpoint.go`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Asked {
+    #[serde(rename = "IPAMConfig")]
+    ipam: Option<AskedAddresses>,
+    aliases: Option<Vec<String>>,
+    links: Option<Vec<String>>,
+    mac_address: Option<String>,
+    gw_priority: Option<i32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct AskedAddresses {
+    #[serde(rename = "IPv4Address")]
+    ipv4: Option<String>,
+    #[serde(rename = "IPv6Address")]
+    ipv6: Option<String>,
+}
+
+/// Reads a container's place in a network.
+pub(super) fn endpoint(value: Value) -> Result<EndpointSpec, Failure> {
+    let asked: Option<Asked> = fold::read(value).map_err(|error| Failure::bad(format!("invalid endpoint: {error}")))?;
+    let asked = asked.unwrap_or_default();
+    if asked.links.is_some_and(|links| !links.is_empty()) {
+        return Err(Failure::option(
+            "Links",
+            "containers on one network, which find each other by name",
+        ));
+    }
+    let ipam = asked.ipam.unwrap_or_default();
+    let bad = |text: &str| Failure::bad(format!("invalid endpoint settings: invalid IP address: {text}"));
+    let said = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let ipv4 = said(ipam.ipv4).map(|text| text.parse::<Ipv4Addr>().map_err(|_| bad(&text)));
+    let ipv6 = said(ipam.ipv6).map(|text| text.parse::<Ipv6Addr>().map_err(|_| bad(&text)));
+    Ok(EndpointSpec {
+        aliases: asked.aliases.unwrap_or_default(),
+        ipv4: ipv4.transpose()?,
+        ipv6: ipv6.transpose()?,
+        mac: said(asked.mac_address),
+        gateway_priority: asked.gw_priority.unwrap_or(0),
+    })
+}
