@@ -33,6 +33,7 @@ impl Shared {
         let image = cancel.or(self.image_for(&spec)).await?;
         let record = self.new_record(spec, &image)?;
         plan::check(&record.id, &record.body.spec, &record.body.image)?;
+        let warnings = self.parts.runtime.foresee(&plan::resources(&record.body.spec.limits)?);
         let _slot = self.slot(&record.id);
         let made = self.record_and_prepare(&record, cancel).await;
         if made.is_err() {
@@ -40,7 +41,7 @@ impl Shared {
         }
         made.map(|()| Created {
             id: record.id,
-            warnings: Vec::new(),
+            warnings,
         })
     }
 
@@ -75,6 +76,7 @@ impl Shared {
             finished_ns: None,
             exit: None,
             error: None,
+            warnings: Vec::new(),
         };
         let owner = Some(self.parts.owner.clone());
         Ok(Record {

@@ -10,7 +10,9 @@ mod attach;
 mod commit;
 #[cfg(feature = "engine")]
 mod create;
+pub(crate) mod device;
 #[cfg(feature = "engine")]
+mod devices;
 mod diff;
 #[cfg(feature = "engine")]
 mod etc;
@@ -89,6 +91,7 @@ mod views;
 #[cfg(feature = "engine")]
 mod wait;
 
+pub use self::device::{DeviceAccess, DeviceMapping, DeviceRate, DeviceRule, DeviceWeight};
 #[cfg(feature = "engine")]
 pub(crate) use self::etc::FILES as ETC_FILES;
 #[cfg(feature = "engine")]

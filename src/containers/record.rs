@@ -40,6 +40,8 @@ pub(crate) struct Body {
     pub(crate) exit: Option<ExitRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) warnings: Vec<String>,
 }
 
 /// A process that cannot be mistaken for another with the same pid.

@@ -23,6 +23,7 @@ use crate::types::{ChainId, Descriptor, Filter, ImageId, ImageSource, LayerRef, 
 mod adopt;
 #[cfg(feature = "engine")]
 mod archive;
+mod assemble;
 #[cfg(feature = "engine")]
 pub(crate) mod changes;
 #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]

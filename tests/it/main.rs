@@ -14,6 +14,7 @@ mod api;
 mod cancel;
 mod cancel_more;
 mod daemon;
+mod devices;
 mod differences;
 mod doctor;
 mod exec;
@@ -56,6 +57,7 @@ const GROUPS: &[frame::Group] = &[
     userns::TESTS,
     namespaces::TESTS,
     process::TESTS,
+    devices::TESTS,
     squash::TESTS,
     life::TESTS,
     idle::TESTS,

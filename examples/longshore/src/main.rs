@@ -7,6 +7,7 @@ mod auth;
 mod cli;
 mod commands;
 mod context;
+mod devices;
 mod failure;
 mod human;
 mod inspection;

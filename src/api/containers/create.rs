@@ -16,7 +16,7 @@ use super::super::error::Failure;
 use super::super::object::{Object, OneOrMany};
 use super::super::reply;
 use super::super::router::Answer;
-use super::{limits, mounts};
+use super::{devices, limits, mounts};
 use crate::containers::{ContainerSpec, NamespaceMode, NetworkMode, Seccomp, SeccompProfile, Ulimit};
 use crate::error::{Error, ErrorKind, ObjectKind};
 use crate::types::{Bytes, Platform};
@@ -29,9 +29,7 @@ const NO_VOLUMES: &str = "a version of longshore with volumes; bind a directory 
 const REFUSED: &[(&str, &str)] = &[("Volumes", NO_VOLUMES), ("MacAddress", NO_NETWORKS)];
 
 pub(super) const REFUSED_OF_HOST: &[(&str, &str)] = &[
-    ("Devices", LATER),
     ("DeviceRequests", LATER),
-    ("DeviceCgroupRules", LATER),
     ("PortBindings", NO_NETWORKS),
     ("PublishAllPorts", NO_NETWORKS),
     ("Links", NO_NETWORKS),
@@ -40,16 +38,9 @@ pub(super) const REFUSED_OF_HOST: &[(&str, &str)] = &[
     ("DnsSearch", NO_NETWORKS),
     ("ExtraHosts", LATER),
     ("VolumesFrom", NO_VOLUMES),
-    ("Sysctls", LATER),
     ("StorageOpt", LATER),
     ("CgroupParent", LATER),
     ("Cgroup", LATER),
-    ("BlkioWeight", LATER),
-    ("BlkioWeightDevice", LATER),
-    ("BlkioDeviceReadBps", LATER),
-    ("BlkioDeviceWriteBps", LATER),
-    ("BlkioDeviceReadIOps", LATER),
-    ("BlkioDeviceWriteIOps", LATER),
     ("KernelMemory", "a kernel that still has it, which none does"),
     ("KernelMemoryTCP", "a kernel that still has it, which none does"),
     ("CpuCount", "Windows"),
@@ -134,6 +125,8 @@ pub(in crate::api) fn spec(body: Map<String, Value>) -> Result<(ContainerSpec, V
     let mut host = config.object("HostConfig")?;
     take_isolation(&mut host, &mut spec)?;
     spec.limits = limits::take(&mut host, limits::For::Create)?;
+    devices::take(&mut host, &mut spec)?;
+    devices::take_rates(&mut host, &mut spec.limits)?;
     mounts::take(&mut host, &mut spec)?;
     spec.network = network(&mut config, &mut host, &mut warnings)?;
     config.refuse(REFUSED)?;

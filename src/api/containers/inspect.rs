@@ -10,7 +10,7 @@ use super::super::images;
 use super::super::reply;
 use super::super::router::Answer;
 use super::super::times;
-use super::{list, mounts};
+use super::{devices, list, mounts};
 use crate::containers::{ContainerInfo, ContainerSpec, ContainerState, NamespaceMode, NetworkMode, Seccomp};
 use crate::images::{ImageInfo, RunConfig};
 use crate::runtime::defaults;
@@ -200,8 +200,13 @@ fn host_config(info: &ContainerInfo) -> Value {
         "MaskedPaths": paths(spec, spec.masked_paths.as_deref(), defaults::masked_paths),
         "ReadonlyPaths": paths(spec, spec.readonly_paths.as_deref(), defaults::readonly_paths),
     });
-    if let (Value::Object(host), Value::Object(unset)) = (&mut host, unset()) {
-        host.extend(unset);
+    for more in [unset(), devices::shown(spec)] {
+        if let (Value::Object(host), Value::Object(more)) = (&mut host, more) {
+            host.extend(more);
+        }
+    }
+    if !spec.sysctls.is_empty() {
+        host["Sysctls"] = json!(spec.sysctls);
     }
     if !spec.annotations.is_empty() {
         host["Annotations"] = json!(spec.annotations);
@@ -237,21 +242,13 @@ fn unset() -> Value {
         "VolumesFrom",
         "ExtraHosts",
         "Links",
-        "DeviceCgroupRules",
         "DeviceRequests",
         "Dns",
         "DnsOptions",
         "DnsSearch",
-        "BlkioWeightDevice",
-        "BlkioDeviceReadBps",
-        "BlkioDeviceWriteBps",
-        "BlkioDeviceReadIOps",
-        "BlkioDeviceWriteIOps",
-        "Devices",
     ];
     const FLAGS: &[&str] = &["PublishAllPorts"];
     const ZEROS: &[&str] = &[
-        "BlkioWeight",
         "CpuCount",
         "CpuPercent",
         "IOMaximumIOps",

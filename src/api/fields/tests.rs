@@ -38,6 +38,7 @@ fn container() -> ContainerInfo {
         ownership: "direct".into(),
         uid_map: Vec::new(),
         gid_map: Vec::new(),
+        warnings: Vec::new(),
         execs: Vec::new(),
     }
 }

@@ -84,6 +84,7 @@ impl ContainerManager for Still {
             ownership: "direct".into(),
             uid_map: Vec::new(),
             gid_map: Vec::new(),
+            warnings: Vec::new(),
             execs: Vec::new(),
         })
     }

@@ -13,6 +13,7 @@ use longshore::{
 };
 
 use crate::context::Context;
+use crate::devices::DeviceArgs;
 use crate::failure::Failure;
 use crate::limits::LimitArgs;
 use crate::options::{self, Pair, SecurityOption};
@@ -126,6 +127,8 @@ pub struct Args {
     /// Resource limit of its processes: NAME=SOFT[:HARD]
     #[arg(long, value_name = "LIMIT", value_parser = options::ulimit)]
     ulimit: Vec<Ulimit>,
+    #[command(flatten)]
+    devices: DeviceArgs,
     /// Put a small init in as pid 1
     #[arg(long)]
     init: bool,
@@ -264,6 +267,7 @@ fn spec(args: &Args) -> Result<ContainerSpec, Failure> {
     spec.platform = args.platform.clone();
     files(args, &mut spec);
     limits(args, &mut spec);
+    args.devices.put(&mut spec);
     security(args, &mut spec);
     Ok(spec)
 }
