@@ -11,6 +11,7 @@
 )]
 
 mod api;
+mod attacks;
 mod cancel;
 mod cancel_more;
 mod daemon;
@@ -58,6 +59,7 @@ const GROUPS: &[frame::Group] = &[
     namespaces::TESTS,
     process::TESTS,
     devices::TESTS,
+    attacks::TESTS,
     squash::TESTS,
     life::TESTS,
     idle::TESTS,
