@@ -400,6 +400,7 @@ fn summary(image: ImageInfo) -> ImageSummary {
         created: image.config.created,
         size_bytes: image.size_bytes,
         pulled_at: image.pulled_at,
+        lent_by: None,
     }
 }
 

@@ -210,6 +210,11 @@ impl Snapshotter for Overlayfs {
         .await
     }
 
+    async fn borrow_layer(&self, key: &SnapshotKey, chain: &ChainId, from: &Path) -> Result<bool> {
+        let (key, chain, from) = (key.clone(), *chain, from.to_owned());
+        self.with(move |this| this.records.borrow(&key, &chain, &from)).await
+    }
+
     async fn create_writable(
         &self,
         key: &SnapshotKey,
