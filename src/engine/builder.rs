@@ -390,13 +390,7 @@ impl EngineBuilder {
         })
     }
 
-    fn images(
-        &self,
-        root: &Root,
-        owner: &Owner,
-        store: &Store,
-        storage: Storage<'_>,
-    ) -> Result<LocalImages> {
+    fn images(&self, root: &Root, owner: &Owner, store: &Store, storage: Storage<'_>) -> Result<LocalImages> {
         let Storage {
             content,
             snapshotter,

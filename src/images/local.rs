@@ -8,8 +8,8 @@ use tokio::runtime::Builder;
 
 use super::inspect::Configs;
 use super::{
-    AdditionalStore, ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageDocument, ImageInfo, ImageManager,
-    ImageSummary, ImportRequest, IndexRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed,
+    AdditionalStore, ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageDocument, ImageInfo,
+    ImageManager, ImageSummary, ImportRequest, IndexRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed,
     RemoveImageOptions, Removed,
 };
 use crate::error::{Error, Result};

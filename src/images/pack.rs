@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::archive::{Held, Holder};
+use super::import::json_bytes;
 use super::load::ended;
 use super::local::LocalImages;
 use super::lookup::{by_name, fitting};
-use super::import::json_bytes;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::registry::ManifestBlob;
 use crate::storage::content::Ingest;
@@ -129,16 +129,8 @@ impl LocalImages {
 }
 
 /// Compresses a plain blob into the store. Blocking.
-fn pack(
-    mut from: Hashed,
-    ingest: Box<dyn Ingest>,
-    plain: &Descriptor,
-    holder: &Holder,
-) -> Result<(Digest, u64)> {
-    let mut to = Into {
-        ingest,
-        error: None,
-    };
+fn pack(mut from: Hashed, ingest: Box<dyn Ingest>, plain: &Descriptor, holder: &Holder) -> Result<(Digest, u64)> {
+    let mut to = Into { ingest, error: None };
     let packed = compress::gzip(&mut from, &mut to);
     let Into { ingest, error } = to;
     if let Some(error) = error {
@@ -224,11 +216,17 @@ fn made_here(store: &Store, name: &Reference, platform: Option<&Platform>) -> Re
     };
     let mut out = Vec::new();
     for NamedImage { record, sign } in fitting(all, platform, &name.familiar())? {
-        let plain = record.layers.iter().any(|layer| packed_kind(&layer.descriptor).is_some());
+        let plain = record
+            .layers
+            .iter()
+            .any(|layer| packed_kind(&layer.descriptor).is_some());
         let alone = sign.top == record.manifest.digest && record.lent_by.is_none();
         if plain
             && alone
-            && store.image_names(&record.id)?.iter().all(|name| name.digest().is_none())
+            && store
+                .image_names(&record.id)?
+                .iter()
+                .all(|name| name.digest().is_none())
             && store.indexes_of(&record.id)?.is_empty()
         {
             out.push(record);
@@ -251,7 +249,9 @@ fn rewritten(old: &ManifestBlob, layers: &[LayerRecord]) -> Result<ManifestBlob>
     let damaged = || Error::internal("a manifest whose layers are not those of its image");
     let mut body: serde_json::Value = serde_json::from_slice(&old.bytes).map_err(|_| damaged())?;
     let listed = body.get_mut("layers").and_then(|layers| layers.as_array_mut());
-    let listed = listed.filter(|listed| listed.len() == layers.len()).ok_or_else(damaged)?;
+    let listed = listed
+        .filter(|listed| listed.len() == layers.len())
+        .ok_or_else(damaged)?;
     for (entry, layer) in listed.iter_mut().zip(layers) {
         entry["mediaType"] = layer.descriptor.media_type.0.clone().into();
         entry["digest"] = layer.descriptor.digest.to_string().into();

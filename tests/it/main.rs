@@ -10,6 +10,7 @@
     clippy::field_reassign_with_default
 )]
 
+mod additional;
 mod api;
 mod cancel;
 mod cancel_more;
@@ -28,6 +29,7 @@ mod kills;
 mod layout;
 mod life;
 mod longshored;
+mod misbehaving;
 mod namespaces;
 mod places;
 mod platforms;
@@ -72,6 +74,8 @@ const GROUPS: &[frame::Group] = &[
     resume::TESTS,
     doctor::TESTS,
     platforms::TESTS,
+    additional::TESTS,
+    misbehaving::TESTS,
     api::TESTS,
     daemon::TESTS,
     same::TESTS,

@@ -62,7 +62,9 @@ fn entry(manifest: &ManifestBlob) -> Value {
     let mut entry = json!({
         "mediaType": descriptor.media_type.0, "digest": descriptor.digest.to_string(), "size": descriptor.size,
     });
-    let kind = body["artifactType"].as_str().or_else(|| body["config"]["mediaType"].as_str());
+    let kind = body["artifactType"]
+        .as_str()
+        .or_else(|| body["config"]["mediaType"].as_str());
     if let Some(kind) = kind {
         entry["artifactType"] = kind.into();
     }

@@ -89,7 +89,11 @@ impl LocalContent {
         if self.more.is_empty() || own.exists() {
             return own;
         }
-        let elsewhere = self.more.iter().map(|dir| dir.join(digest.hex())).find(|file| file.exists());
+        let elsewhere = self
+            .more
+            .iter()
+            .map(|dir| dir.join(digest.hex()))
+            .find(|file| file.exists());
         elsewhere.unwrap_or(own)
     }
 

@@ -100,7 +100,9 @@ fn pack(piece: &[u8]) -> Packed {
     let mut packer = Compress::new(Compression::new(LEVEL), false);
     let mut out = Vec::with_capacity(piece.len() / 2 + 1024);
     loop {
-        let rest = usize::try_from(packer.total_in()).ok().and_then(|done| piece.get(done..));
+        let rest = usize::try_from(packer.total_in())
+            .ok()
+            .and_then(|done| piece.get(done..));
         let status = packer.compress_vec(rest.unwrap_or_default(), &mut out, FlushCompress::Sync);
         let status = status.map_err(io::Error::other)?;
         // Room that is left says that everything has come out.
@@ -152,7 +154,11 @@ mod tests {
         let bytes = noise(2 * PIECE + 5);
         let file = tempfile::Builder::new().suffix(".gz").tempfile().unwrap();
         std::fs::write(file.path(), packed(&bytes, 3)).unwrap();
-        let out = std::process::Command::new("gzip").arg("-dc").arg(file.path()).output().unwrap();
+        let out = std::process::Command::new("gzip")
+            .arg("-dc")
+            .arg(file.path())
+            .output()
+            .unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         assert!(out.stdout == bytes);
     }

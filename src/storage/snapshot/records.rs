@@ -434,7 +434,11 @@ impl Records {
             return Ok(false);
         };
         let place = from.tree(&theirs.tree);
-        if !place.is_dir() || theirs.parent.is_some_and(|parent| self.find(&parent).is_ok_and(|it| it.is_none())) {
+        if !place.is_dir()
+            || theirs
+                .parent
+                .is_some_and(|parent| self.find(&parent).is_ok_and(|it| it.is_none()))
+        {
             return Ok(false);
         }
         let alone = theirs.parent.is_some() && theirs.below.is_empty();

@@ -97,7 +97,9 @@ pub(super) fn open_copy(copy: &Path, original: &Path) -> Result<Connection> {
     let mut connection = connect(copy, &RUN).map_err(named)?;
     if user_version(&connection).map_err(named)? == 0 {
         let message = format!("{} has no tables", original.display());
-        return Err(Error::new(ErrorKind::Corrupt, message).with_object(ObjectKind::Root, original.display().to_string()));
+        return Err(
+            Error::new(ErrorKind::Corrupt, message).with_object(ObjectKind::Root, original.display().to_string())
+        );
     }
     migrate(&mut connection, original, &STORE)?;
     Ok(connection)
