@@ -157,6 +157,33 @@ impl ImageManager for Images {
         info(&self.0.json(Ask::get(of(image, "/json")?)).await?)
     }
 
+    /// Where the other end tells of several (since 1.49).
+    async fn variants(&self, image: &str) -> Result<Vec<ImageInfo>> {
+        let value = self
+            .0
+            .json(Ask::get(of(image, "/json")?).flag("manifests", true))
+            .await?;
+        let mut found = vec![info(&value)?];
+        for manifest in json::objects(&value, "Manifests") {
+            let Ok(platform) = serde_json::from_value::<Platform>(manifest["ImageData"]["Platform"].clone()) else {
+                continue;
+            };
+            if manifest["Available"] != true || platform.accepts(&found[0].platform) {
+                continue;
+            }
+            let ask = Ask::get(of(image, "/json")?).with("platform", platform_json(&platform));
+            match self.0.json(ask).await {
+                Ok(value) => found.push(info(&value)?),
+                // Removed meanwhile.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut ids = std::collections::HashSet::new();
+        found.retain(|image| ids.insert(image.id));
+        Ok(found)
+    }
+
     async fn tag(&self, image: &str, name: &Reference) -> Result<Outcome> {
         if name.digest().is_some() {
             return Err(Error::invalid(format!("a tag is needed, not the digest of {name}")));

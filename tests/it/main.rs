@@ -33,6 +33,7 @@ mod misbehaving;
 mod namespaces;
 mod places;
 mod platforms;
+mod power;
 mod process;
 mod pull;
 mod remote;
@@ -76,6 +77,7 @@ const GROUPS: &[frame::Group] = &[
     platforms::TESTS,
     additional::TESTS,
     misbehaving::TESTS,
+    power::TESTS,
     api::TESTS,
     daemon::TESTS,
     same::TESTS,
@@ -114,6 +116,7 @@ fn main() {
         .chain(idle::ROLES)
         .chain(system::ROLES)
         .chain(doctor::ROLES)
+        .chain(power::ROLES)
         .copied()
         .collect();
     if let Some(code) = support::embedder::run_role(&roles) {

@@ -3,6 +3,7 @@
 mod auto;
 mod copy;
 mod delete;
+mod limit;
 pub mod overlayfs;
 mod records;
 #[cfg(test)]
@@ -91,6 +92,8 @@ pub struct Usage {
 pub struct WritableOptions {
     /// The layer is thrown away with its container: no need to ever wait for the disk.
     pub volatile: bool,
+    /// How much may be written to it; a backend that cannot keep to that answers `Unsupported`.
+    pub size_bytes: Option<u64>,
 }
 
 /// Keeps layers as snapshots and stacks them.

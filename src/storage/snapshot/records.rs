@@ -53,6 +53,8 @@ pub(crate) struct Record {
     /// A container's writable layer, not a layer being unpacked.
     pub(crate) writable: bool,
     pub(crate) volatile: bool,
+    /// The project whose quota limits it.
+    pub(crate) project: Option<u32>,
     /// When it was committed; an active one was not.
     pub(crate) committed: Option<Moment>,
 }
@@ -94,8 +96,9 @@ impl Record {
     fn text(&self) -> String {
         let committed = self.committed.as_ref().map_or("-".to_owned(), Moment::text);
         let parent = self.parent.map_or("-".to_owned(), |parent| parent.to_string());
+        let project = self.project.map(|id| format!("project {id}\n")).unwrap_or_default();
         format!(
-            "tree {}\nbelow {}\nparent {parent}\nusage {} {}\nwritable {}\nvolatile {}\ncommitted {committed}\nend .\n",
+            "{project}tree {}\nbelow {}\nparent {parent}\nusage {} {}\nwritable {}\nvolatile {}\ncommitted {committed}\nend .\n",
             self.tree,
             self.below.join(" "),
             self.usage.bytes,
@@ -132,6 +135,10 @@ impl Record {
             "-" => None,
             moment => Some(Moment::parse(moment)?),
         };
+        let project = match field("project") {
+            None => None,
+            Some(id) => Some(id.parse().ok()?),
+        };
         // A record that lost its end may have lost digits before it.
         field("end").filter(|end| *end == ".")?;
         below.iter().all(|name| plain(name)).then_some(Self {
@@ -141,6 +148,7 @@ impl Record {
             usage,
             writable,
             volatile,
+            project,
             committed,
         })
     }
@@ -324,6 +332,19 @@ impl Records {
         }
     }
 
+    /// Limits what may be written to an active snapshot, whose directories are empty, and notes it.
+    pub(crate) fn limit(&self, key: &SnapshotKey, record: &mut Record, bytes: u64) -> Result<()> {
+        let (tree, work) = (self.tree(&record.tree), self.work(&record.tree));
+        files::make_dirs(&work)?;
+        let project = super::limit::set(&[&tree, &work], bytes)?;
+        record.project = Some(project);
+        let noted = files::replace(&self.claim(key).join("record"), &record.text());
+        if noted.is_err() {
+            super::limit::lift(&tree, project);
+        }
+        noted
+    }
+
     /// Notes that everything the snapshot began with is in its tree, by the time of a file.
     pub(crate) fn mark_filled(&self, key: &SnapshotKey) -> Result<()> {
         fs::write(self.claim(key).join("filled"), "").map_err(|e| Error::os("mark snapshot", e))
@@ -463,6 +484,7 @@ impl Records {
             usage: Usage::default(),
             writable: false,
             volatile: false,
+            project: None,
             committed: None,
         };
         fs::write(claim.join("record"), record.text()).map_err(|e| Error::os("write snapshot record", e))?;
@@ -520,6 +542,9 @@ impl Records {
         }
         // In place: nobody looks for it any more but by its key, which goes last.
         if let Some(record) = files::read(&claim.join("record"))?.and_then(|text| Record::parse(&text)) {
+            if let Some(project) = record.project {
+                super::limit::lift(&self.entry(&record.tree), project);
+            }
             super::delete::scratch(&self.work(&record.tree));
             for path in self.trees_of(&record) {
                 self.delete(&path)?;
@@ -711,6 +736,7 @@ mod tests {
             usage: Usage::default(),
             writable: false,
             volatile: false,
+            project: None,
             committed: None,
         }
     }
