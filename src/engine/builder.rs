@@ -182,7 +182,7 @@ impl EngineBuilder {
     ///
     /// Layers are used in place by `overlayfs`, where the other root was made with it, by the same user and for the same kind
     /// of ids. Otherwise they are unpacked into this root from the blobs of the other. What is removed there while it is used
-    /// here is an error of the next start.
+    /// here is an error of the next start, and so is an image of a store that the next engine is not told of.
     ///
     /// [`ImageSummary::lent_by`](crate::images::ImageSummary::lent_by) says of which store an image is;
     /// removing one that is only there is `ReadOnly`. [`EngineBuilder::open`] answers `NotFound`, `InvalidArgument`, `Corrupt`

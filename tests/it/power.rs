@@ -82,14 +82,17 @@ impl Flaky {
         said(
             Command::new(program("mke2fs")?)
                 .args(["-q", "-t", "ext4"])
-                .arg(disk.path()),
+                .arg(disk.path()?),
         )?;
         disk.mount()?;
         Ok(disk)
     }
 
-    fn path(&self) -> PathBuf {
-        Path::new("/dev/mapper").join(&self.name)
+    /// The kernel's own name for it: nobody need have made another.
+    fn path(&self) -> Result<PathBuf, Stop> {
+        let mut dmsetup = Command::new(program("dmsetup")?);
+        let minor = said(dmsetup.args(["info", "-c", "--noheadings", "-o", "minor", &self.name]))?;
+        Ok(Path::new("/dev").join(format!("dm-{}", minor.trim())))
     }
 
     fn mounted(&self) -> PathBuf {
@@ -118,7 +121,7 @@ impl Flaky {
 
     fn mount(&self) -> Check {
         Ok(mount(
-            Some(&self.path()),
+            Some(&self.path()?),
             &self.mounted(),
             Some("ext4"),
             MsFlags::empty(),
