@@ -19,7 +19,7 @@ use crate::worker::{self, Worker};
 
 pub type Prepare = fn(&mut Host) -> Job;
 
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 16] = [
     "start",
     "start-parallel",
     "run-cli",
@@ -31,6 +31,7 @@ pub const NAMES: [&str; 15] = [
     "pull-zstd",
     "pull-again",
     "push-unchanged",
+    "push-changed",
     "save",
     "load",
     "list-images",
@@ -50,6 +51,7 @@ pub fn by_name(name: &str) -> Option<Prepare> {
         "pull-zstd" => Some(pull::zstd),
         "pull-again" => Some(transfer::pull_again),
         "push-unchanged" => Some(transfer::push_unchanged),
+        "push-changed" => Some(transfer::push_changed),
         "save" => Some(transfer::save),
         "load" => Some(transfer::load),
         "list-images" => Some(transfer::list_images),

@@ -94,7 +94,7 @@ impl Shared {
         cancel.check()?;
         let options = WritableOptions {
             volatile: true,
-            ..WritableOptions::default()
+            size_bytes: record.body.spec.storage_size.map(crate::types::Bytes::get),
         };
         let (key, chain) = (record.snapshot_key(), record.body.chain.as_ref());
         let snapshotter = &self.parts.snapshotter;

@@ -267,6 +267,10 @@ pub struct ContainerSpec {
     pub binds: Vec<BindMount>,
     /// Size of `/dev/shm`; default 64 MiB.
     pub shm_size: Option<Bytes>,
+    /// How much it may write to its own layer. Needs a root directory with project quotas, and `overlayfs`; elsewhere making
+    /// the container is `Unsupported`. Who writes more gets `ENOSPC`.
+    #[serde(default)]
+    pub storage_size: Option<Bytes>,
     /// The network.
     pub network: NetworkMode,
     /// Which processes it sees: its own, or those of another container too. The host's are `Unsupported` so far.
@@ -489,6 +493,8 @@ setters! {
     read_only: bool => |spec, value| spec.read_only = value;
     /// Sets the size of `/dev/shm`.
     shm_size: Bytes => |spec, value| spec.shm_size = Some(value);
+    /// Limits what it may write to its own layer.
+    storage_size: Bytes => |spec, value| spec.storage_size = Some(value);
     /// Chooses the network.
     network: NetworkMode => |spec, value| spec.network = value;
     /// Chooses whose processes it sees.

@@ -1,7 +1,7 @@
 //! `extend`: an image of another one and a layer more, as `commit` makes it.
 //!
 //! The layer is kept plain. It is unpacked here anyway, and compressing it would be most of the work of a commit; Docker's
-//! store does not either, and `push` sends it as it is here.
+//! store does not either. A push to a registry compresses it, once (`pack`).
 
 use std::sync::Arc;
 use std::time::SystemTime;

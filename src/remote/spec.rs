@@ -109,6 +109,9 @@ fn host(spec: &ContainerSpec) -> Result<Value> {
     if let Some(size) = spec.shm_size {
         host["ShmSize"] = json!(size.get());
     }
+    if let Some(size) = spec.storage_size {
+        host["StorageOpt"] = json!({ "size": size.get().to_string() });
+    }
     if !spec.annotations.is_empty() {
         host["Annotations"] = json!(spec.annotations);
     }
@@ -260,6 +263,7 @@ fn take_host(host: &Value, spec: &mut ContainerSpec) {
     spec.groups = list(host, "GroupAdd").unwrap_or_default();
     spec.oom_score_adj = nonzero(host, "OomScoreAdj").and_then(|score| i32::try_from(score).ok());
     spec.shm_size = positive(host, "ShmSize").map(Bytes::new);
+    spec.storage_size = map(host, "StorageOpt").get("size").and_then(|size| size.parse().ok());
     spec.annotations = map(host, "Annotations");
     let paths = |key: &str| Some(list(host, key)?.into_iter().map(Into::into).collect());
     spec.masked_paths = paths("MaskedPaths");

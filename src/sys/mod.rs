@@ -9,6 +9,8 @@ pub(crate) mod memfd;
 pub(crate) mod pidfd;
 pub(crate) mod poll;
 #[cfg(feature = "engine")]
+pub(crate) mod quota;
+#[cfg(feature = "engine")]
 pub(crate) mod random;
 #[cfg(feature = "engine")]
 pub(crate) mod reflink;

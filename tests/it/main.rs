@@ -10,6 +10,7 @@
     clippy::field_reassign_with_default
 )]
 
+mod additional;
 mod api;
 mod attacks;
 mod cancel;
@@ -30,9 +31,11 @@ mod kills;
 mod layout;
 mod life;
 mod longshored;
+mod misbehaving;
 mod namespaces;
 mod places;
 mod platforms;
+mod power;
 mod process;
 mod pull;
 mod remote;
@@ -76,6 +79,9 @@ const GROUPS: &[frame::Group] = &[
     resume::TESTS,
     doctor::TESTS,
     platforms::TESTS,
+    additional::TESTS,
+    misbehaving::TESTS,
+    power::TESTS,
     api::TESTS,
     daemon::TESTS,
     same::TESTS,
@@ -114,6 +120,7 @@ fn main() {
         .chain(idle::ROLES)
         .chain(system::ROLES)
         .chain(doctor::ROLES)
+        .chain(power::ROLES)
         .copied()
         .collect();
     if let Some(code) = support::embedder::run_role(&roles) {

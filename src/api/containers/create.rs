@@ -38,7 +38,6 @@ pub(super) const REFUSED_OF_HOST: &[(&str, &str)] = &[
     ("DnsSearch", NO_NETWORKS),
     ("ExtraHosts", LATER),
     ("VolumesFrom", NO_VOLUMES),
-    ("StorageOpt", LATER),
     ("CgroupParent", LATER),
     ("Cgroup", LATER),
     ("KernelMemory", "a kernel that still has it, which none does"),
@@ -229,6 +228,7 @@ fn take_isolation(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Fai
     spec.masked_paths = host.take("MaskedPaths")?;
     spec.readonly_paths = host.take("ReadonlyPaths")?;
     spec.shm_size = shared_memory(host)?;
+    spec.storage_size = storage_size(host)?;
     spec.tty_size = console(host)?;
     spec.ulimits = ulimits(host)?;
     security(host, spec)?;
@@ -283,6 +283,22 @@ fn shared_memory(host: &mut Object) -> Result<Option<Bytes>, Failure> {
         Some(Ok(size)) => Ok(Some(Bytes::new(size))),
         Some(Err(_)) => Err(Failure::bad("SHM size can not be less than 0")),
     }
+}
+
+/// `size` alone, as with Docker's overlay2.
+fn storage_size(host: &mut Object) -> Result<Option<Bytes>, Failure> {
+    let options: BTreeMap<String, String> = host.take_or_default("StorageOpt")?;
+    let mut size = None;
+    for (name, value) in options {
+        if !name.eq_ignore_ascii_case("size") {
+            return Err(Failure::bad(format!("unknown option {name}")));
+        }
+        let bytes: Bytes = value
+            .parse()
+            .map_err(|_| host.bad("StorageOpt", "its size is no number of bytes"))?;
+        size = Some(bytes);
+    }
+    Ok(size)
 }
 
 /// Rows and columns; zeros count as none.

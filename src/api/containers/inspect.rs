@@ -181,6 +181,7 @@ fn host_config(info: &ContainerInfo) -> Value {
         "OomScoreAdj": spec.oom_score_adj.unwrap_or(0),
         "ReadonlyRootfs": spec.read_only,
         "SecurityOpt": security(spec),
+        "StorageOpt": spec.storage_size.map(|size| json!({ "size": size.get().to_string() })),
         "ShmSize": spec.shm_size.map_or(SHM_BYTES, |size| size.get()),
         "CpuShares": limits.cpu_shares.unwrap_or(0),
         "Memory": limits.memory.map_or(0, |memory| memory.get()),

@@ -72,6 +72,7 @@ fn image_summary() -> ImageSummary {
         created: Some("2024-01-01T00:00:00Z".into()),
         size_bytes: 7,
         pulled_at: UNIX_EPOCH,
+        lent_by: None,
     }
 }
 

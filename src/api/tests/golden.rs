@@ -106,6 +106,7 @@ impl ImageManager for Still {
             created: Some("2023-11-14T22:13:20Z".into()),
             size_bytes: 7_000_000,
             pulled_at: moment(),
+            lent_by: None,
         }])
     }
 

@@ -104,6 +104,9 @@ pub struct Args {
     /// Size of /dev/shm [default: 64m]
     #[arg(long, value_name = "BYTES")]
     shm_size: Option<Bytes>,
+    /// Limit what it may write to its own layer: size=BYTES
+    #[arg(long, value_name = "KEY=VALUE", value_parser = options::storage_size)]
+    storage_opt: Option<Bytes>,
     #[command(flatten)]
     limits: LimitArgs,
     /// Start without limits that this host cannot set, with a warning, instead of failing
@@ -277,6 +280,7 @@ fn files(args: &Args, spec: &mut ContainerSpec) {
     spec.binds = args.volume.clone();
     spec.tmpfs = args.tmpfs.iter().cloned().collect();
     spec.shm_size = args.shm_size;
+    spec.storage_size = args.storage_opt;
 }
 
 fn limits(args: &Args, spec: &mut ContainerSpec) {
