@@ -132,8 +132,9 @@ pub mod types;
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::containers::{
     AttachOptions, Attached, BindMount, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec,
-    ContainerState, ContainerSummary, ExecInfo, ExecSpec, Lifetime, Limits, ListOptions, NamespaceMode, NetworkMode,
-    RemoveOptions, Seccomp, SeccompProfile, SlowReader, Stats, StatsOptions, StopOptions, Tmpfs, Top, WaitCondition,
+    ContainerState, ContainerSummary, ExecInfo, ExecSpec, Health, HealthCheck, HealthStatus, Lifetime, Limits,
+    ListOptions, LogConfig, NamespaceMode, NetworkMode, OnUnhealthy, RemoveOptions, RestartPolicy, Seccomp,
+    SeccompProfile, SlowReader, Stats, StatsOptions, StopOptions, Tmpfs, Top, WaitCondition,
 };
 #[cfg(feature = "engine")]
 pub use self::engine::EngineBuilder;

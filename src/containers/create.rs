@@ -23,6 +23,7 @@ const NAME_TRIES: usize = 8;
 impl Shared {
     pub(crate) async fn create(self: &Arc<Self>, mut spec: ContainerSpec, cancel: &Cancel) -> Result<Created> {
         validate(&spec)?;
+        self.check_log(&spec.log)?;
         if spec.lifetime == Lifetime::Detached {
             return Err(Error::unsupported(
                 "Lifetime::Detached",
@@ -75,6 +76,8 @@ impl Shared {
             finished_ns: None,
             exit: None,
             error: None,
+            restarts: 0,
+            health: None,
         };
         let owner = Some(self.parts.owner.clone());
         Ok(Record {
@@ -199,5 +202,7 @@ fn defaults_of(image: &ImageInfo) -> ImageDefaults {
         user: config.user.clone(),
         labels: config.labels.clone().unwrap_or_default(),
         stop_signal: config.stop_signal.clone(),
+        health: config.healthcheck.clone(),
+        shell: config.shell.clone().unwrap_or_default(),
     }
 }

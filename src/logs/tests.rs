@@ -14,6 +14,7 @@ fn target() -> (tempfile::TempDir, LogTarget) {
     let target = LogTarget {
         id: ContainerId::random(),
         dir: dir.path().to_owned(),
+        options: BTreeMap::new(),
     };
     (dir, target)
 }
@@ -22,6 +23,7 @@ fn small() -> LocalDriver {
     LocalDriver::new(LocalOptions {
         max_size: Size::new(1000),
         max_files: 3,
+        compress: false,
     })
 }
 
@@ -163,6 +165,7 @@ async fn followers_see_every_byte_across_rotation() {
     let driver = LocalDriver::new(LocalOptions {
         max_size: Size::kib(8),
         max_files: 1000,
+        compress: false,
     });
     let follow = LogQuery {
         follow: true,
@@ -446,7 +449,8 @@ fn options_are_docker_s() {
         parsed,
         LocalOptions {
             max_size: Size::mib(5),
-            max_files: 2
+            max_files: 2,
+            compress: false,
         }
     );
     for bad in [

@@ -232,6 +232,14 @@ pub trait ExecTask: Debug + Send + Sync + 'static {
     /// `InvalidState` if it has ended.
     async fn signal(&self, signal: Signal) -> Result<()>;
 
+    /// Kills it, and where the backend can, what it has started in its process group too.
+    ///
+    /// # Errors
+    /// As [`ExecTask::signal`].
+    async fn kill_group(&self) -> Result<()> {
+        self.signal(Signal::KILL).await
+    }
+
     /// Waits for its end. Any number of callers may wait, before and after it. The end of the container is an end by
     /// SIGKILL.
     async fn wait(&self) -> Result<ExitStatus>;
