@@ -24,6 +24,8 @@
 //! - A command in a running container is an [`ExecBuilder`], in the manner of `std::process::Command`.
 //! - With the feature `api`, programs that talk to Docker talk to an engine; with `remote`, an engine elsewhere, dockerd's
 //!   too, has the handles of one in this process.
+//! - Programs without an async runtime wait with [`Blocking::block`].
+//! - [`runtime::Command`] is a sandboxed command in a directory, without an engine.
 //! - Many processes can share a root. What belongs to a live one is never touched by another.
 //! - Errors say what to do: branch on [`Error::kind`], show [`Error::report`].
 //!
@@ -97,6 +99,8 @@ pub mod api;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(any(feature = "engine", feature = "remote"))]
+mod blocking;
+#[cfg(any(feature = "engine", feature = "remote"))]
 pub mod containers;
 #[cfg(any(feature = "engine", feature = "remote"))]
 #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
@@ -129,6 +133,8 @@ pub(crate) mod sys;
 pub mod system;
 pub mod types;
 
+#[cfg(any(feature = "engine", feature = "remote"))]
+pub use self::blocking::Blocking;
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::containers::{
     AttachOptions, Attached, BindMount, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec,

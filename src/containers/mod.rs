@@ -26,6 +26,7 @@ mod feed;
 mod health;
 #[cfg(feature = "engine")]
 mod inspect;
+mod keys;
 #[cfg(feature = "engine")]
 mod kill;
 #[cfg(feature = "engine")]
@@ -102,6 +103,7 @@ mod wait;
 #[cfg(feature = "engine")]
 pub(crate) use self::etc::FILES as ETC_FILES;
 pub use self::health::{Health, HealthCheck, HealthStatus, OnUnhealthy, Probe, ProbeResult};
+pub use self::keys::{DetachKeys, KeyScanner};
 #[cfg(feature = "engine")]
 pub(crate) use self::local::{LocalContainers, Parts};
 pub use self::manager::ContainerManager;

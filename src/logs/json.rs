@@ -198,7 +198,8 @@ mod tests {
             decode(&bytes);
             let mut out = Vec::new();
             encode(LogStream::Stdout, 0, &bytes, &mut out);
-            prop_assert!(matches!(decode(&out), Line::Whole { .. }));
+            let read = matches!(decode(&out), Line::Whole { .. });
+            prop_assert!(read);
         }
     }
 }

@@ -354,6 +354,9 @@ impl ContainerManager for Containers {
             "AttachStderr": true,
             "Privileged": asked.privileged,
         });
+        if let Some(keys) = &asked.detach_keys {
+            body["DetachKeys"] = json!(keys);
+        }
         if let Some(dir) = &asked.working_dir {
             body["WorkingDir"] = json!(dir);
         }

@@ -2,6 +2,7 @@
 
 pub mod caps;
 pub mod cgroups;
+mod command;
 pub mod defaults;
 pub mod devices;
 #[cfg(any(test, feature = "conformance"))]
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, LinuxSeccomp, Process, Spec};
 
+pub use self::command::{Child, Command, Output};
 use crate::error::{Error, Result};
 use crate::types::{ContainerId, ExitStatus, Mount, Signal};
 

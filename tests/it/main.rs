@@ -13,6 +13,7 @@
 mod api;
 mod cancel;
 mod cancel_more;
+mod care;
 mod daemon;
 mod differences;
 mod doctor;
@@ -37,6 +38,7 @@ mod remote;
 mod resume;
 mod rows;
 mod same;
+mod soak;
 mod squash;
 mod storage;
 mod support;
@@ -61,6 +63,8 @@ const GROUPS: &[frame::Group] = &[
     idle::TESTS,
     exec::TESTS,
     verbs::TESTS,
+    care::TESTS,
+    soak::TESTS,
     differences::TESTS,
     pull::TESTS,
     images::TESTS,
@@ -90,6 +94,7 @@ const SHARING: &[frame::Group] = &[
     idle::TESTS,
     exec::TESTS,
     verbs::TESTS,
+    care::TESTS,
     images::TESTS,
     system::TESTS,
     api::TESTS,
