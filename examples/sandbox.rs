@@ -45,7 +45,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(output.status.code(), 7);
 
     // Its streams, while it runs.
-    let mut tr = Command::new(runtime.clone(), &root, "tr").args(["a-z", "A-Z"]).stdin(true).spawn().await?;
+    let mut tr = Command::new(runtime.clone(), &root, "tr")
+        .args(["a-z", "A-Z"])
+        .stdin(true)
+        .spawn()
+        .await?;
     if let Some(mut stdin) = tr.stdin.take() {
         stdin.write_all(b"written to its stdin\n").await?;
     }
@@ -53,7 +57,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     print!("filtered  {}", String::from_utf8_lossy(&output.stdout));
 
     // One that does not end by itself.
-    let sleeper = Command::new(runtime, &root, "sleep").arg("1000").init(true).spawn().await?;
+    let sleeper = Command::new(runtime, &root, "sleep")
+        .arg("1000")
+        .init(true)
+        .spawn()
+        .await?;
     println!("running   pid {} on the host", sleeper.id());
     tokio::time::sleep(Duration::from_millis(50)).await;
     println!("killed    {}", sleeper.kill().await?);

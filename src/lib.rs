@@ -96,10 +96,10 @@
 
 #[cfg(feature = "api")]
 pub mod api;
-#[cfg(feature = "conformance")]
-pub mod conformance;
 #[cfg(any(feature = "engine", feature = "remote"))]
 mod blocking;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub mod containers;
 #[cfg(any(feature = "engine", feature = "remote"))]

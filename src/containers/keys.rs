@@ -100,7 +100,11 @@ mod tests {
         assert_eq!(parse("ctrl-p,ctrl-q").unwrap(), DetachKeys::default());
         assert_eq!(parse("ctrl-@,a,ctrl-[").unwrap(), DetachKeys(vec![0, b'a', 27]));
         for bad in ["", "ctrl-", "ctrl-P", "ab", "a,", "é"] {
-            assert_eq!(parse(bad).unwrap_err().kind(), &crate::ErrorKind::InvalidArgument, "{bad}");
+            assert_eq!(
+                parse(bad).unwrap_err().kind(),
+                &crate::ErrorKind::InvalidArgument,
+                "{bad}"
+            );
         }
     }
 

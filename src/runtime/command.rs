@@ -442,7 +442,10 @@ mod tests {
     async fn p11_status_output_and_streams_as_of_a_command() {
         let root = root();
         let out = says(root.path(), "echo out; echo err >&2; exit 7").await;
-        assert_eq!((out.status.code(), out.stdout, out.stderr), (7, b"out\n".to_vec(), b"err\n".to_vec()));
+        assert_eq!(
+            (out.status.code(), out.stdout, out.stderr),
+            (7, b"out\n".to_vec(), b"err\n".to_vec())
+        );
         let killed = says(root.path(), "kill -9 $$").await;
         assert_eq!((killed.status.signal(), killed.status.code()), (Some(9), 137));
 
@@ -460,7 +463,10 @@ mod tests {
             .hostname("box");
         assert_eq!(env.output().await.unwrap().stdout, b"b\n/tmp\nbox\n");
 
-        let missing = Command::new(runtime(), root.path(), "nothing").spawn().await.unwrap_err();
+        let missing = Command::new(runtime(), root.path(), "nothing")
+            .spawn()
+            .await
+            .unwrap_err();
         assert_eq!(missing.kind(), &crate::ErrorKind::CommandNotFound);
     }
 
@@ -473,16 +479,26 @@ mod tests {
              busybox grep Seccomp: /proc/self/status; busybox wc -l < /proc/net/dev; busybox unshare -U true 2>/dev/null; echo $?",
         );
         let seen = String::from_utf8(seen.await.stdout).unwrap();
-        let lines: Vec<&str> = seen.lines().map(|line| line.split_whitespace().last().unwrap()).collect();
+        let lines: Vec<&str> = seen
+            .lines()
+            .map(|line| line.split_whitespace().last().unwrap())
+            .collect();
         // Its own processes alone; no new privileges; a filter; two lines of heading and loopback; no further user namespace.
-        assert_eq!((lines[0], lines[2], lines[3], lines[4], lines[5]), ("1", "1", "2", "3", "1"), "{seen}");
+        assert_eq!(
+            (lines[0], lines[2], lines[3], lines[4], lines[5]),
+            ("1", "1", "2", "3", "1"),
+            "{seen}"
+        );
         assert!(lines[1].parse::<u32>().unwrap() <= 4, "{seen}");
 
         let host = tempfile::tempdir().unwrap();
         fs::set_permissions(host.path(), fs::Permissions::from_mode(0o777)).unwrap();
         fs::write(host.path().join("in"), "host").unwrap();
         let bound = Command::new(runtime(), root.path(), "sh")
-            .args(["-c", "cat /data/in; echo box > /data/out; touch /no 2>/dev/null; test ! -e /no; echo $?"])
+            .args([
+                "-c",
+                "cat /data/in; echo box > /data/out; touch /no 2>/dev/null; test ! -e /no; echo $?",
+            ])
             .bind(host.path(), "/data", false)
             .read_only(true);
         assert_eq!(bound.output().await.unwrap().stdout, b"host0\n");
@@ -499,7 +515,11 @@ mod tests {
         assert_eq!(child.wait().await.unwrap().code(), 137);
         assert!(child.signal(Signal::TERM).await.is_err());
 
-        let child = Command::new(runtime(), root.path(), "tty").terminal(30, 100).spawn().await.unwrap();
+        let child = Command::new(runtime(), root.path(), "tty")
+            .terminal(30, 100)
+            .spawn()
+            .await
+            .unwrap();
         assert!(child.terminal.is_some() && child.stdout.is_none());
         assert_eq!(child.wait().await.unwrap().code(), 0);
     }

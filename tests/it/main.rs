@@ -25,6 +25,7 @@ mod host;
 mod hostile;
 mod idle;
 mod images;
+mod inject;
 mod kills;
 mod layout;
 mod life;
@@ -65,6 +66,7 @@ const GROUPS: &[frame::Group] = &[
     verbs::TESTS,
     care::TESTS,
     soak::TESTS,
+    inject::TESTS,
     differences::TESTS,
     pull::TESTS,
     images::TESTS,

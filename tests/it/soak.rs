@@ -49,10 +49,16 @@ fn held(root: &Path) -> BTreeMap<&'static str, u64> {
         ("memory", memory("self")),
         ("mounts", mounts("self")),
         ("helpers", helpers.len() as u64),
-        ("descriptors of helpers", of_helpers(&|pid| len(&format!("/proc/{pid}/fd")))),
+        (
+            "descriptors of helpers",
+            of_helpers(&|pid| len(&format!("/proc/{pid}/fd"))),
+        ),
         ("memory of helpers", of_helpers(&memory)),
         ("mounts of helpers", of_helpers(&mounts)),
-        ("processes", all_processes().iter().filter(|process| process.descendant).count() as u64),
+        (
+            "processes",
+            all_processes().iter().filter(|process| process.descendant).count() as u64,
+        ),
         ("namespaces", namespaces()),
         ("cgroups", cgroups()),
         ("containers on disk", names_in(&root.join("containers")).len() as u64),
@@ -63,7 +69,8 @@ fn held(root: &Path) -> BTreeMap<&'static str, u64> {
 fn memory(pid: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok()).unwrap_or(0)
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 /// Namespaces that processes below this one are in.
@@ -81,7 +88,9 @@ fn namespaces() -> u64 {
 fn cgroups() -> u64 {
     fn below(dir: &Path, depth: usize) -> u64 {
         let Ok(entries) = fs::read_dir(dir) else { return 0 };
-        let dirs = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let dirs = entries
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         dirs.map(|entry| {
             let ours = entry.file_name().to_string_lossy().contains("longshore");
             u64::from(ours) + if depth < 6 { below(&entry.path(), depth + 1) } else { 0 }

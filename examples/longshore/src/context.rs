@@ -20,7 +20,9 @@ impl Context {
     /// Takes the global options.
     pub fn new(root: Option<PathBuf>, host: Option<String>) -> Result<Self, Failure> {
         if root.is_some() && host.is_some() {
-            return Err(Failure::ours("--root is of an engine in this process, and --host of one elsewhere; leave one out"));
+            return Err(Failure::ours(
+                "--root is of an engine in this process, and --host of one elsewhere; leave one out",
+            ));
         }
         Ok(Self { root, host })
     }

@@ -464,7 +464,10 @@ mod tests {
         assert_eq!(spec.restart, RestartPolicy::OnFailure { max_retries: Some(3) });
         assert_eq!(spec.on_unhealthy, OnUnhealthy::Restart);
         let health = &spec.health;
-        assert_eq!((health.interval, health.retries), (Some(Duration::from_secs(2)), Some(7)));
+        assert_eq!(
+            (health.interval, health.retries),
+            (Some(Duration::from_secs(2)), Some(7))
+        );
         assert_eq!(health.timeout, Some(Duration::from_millis(500)));
         assert_eq!(health.start_period, Some(Duration::from_secs(60)));
         assert_eq!(health.start_interval, Some(Duration::from_secs(1)));
