@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::{StreamExt as _, stream};
+
 use super::local::Shared;
 use super::record::Record;
 use super::spec::LogConfig;
@@ -10,12 +12,18 @@ use crate::error::{Error, Result};
 use crate::logs::{LogDriver, LogEntries, LogQuery, LogSink, LogTarget, PumpOptions, split_options};
 use crate::types::ContainerId;
 
+/// Entries that go together at most.
+const BATCH: usize = 4096;
+
 impl Shared {
     pub(crate) async fn logs(&self, name: &str, query: LogQuery) -> Result<LogEntries> {
         let record = self.find(name).await?;
         let (driver, target) = self.log_of(&record)?;
         let entries = driver.read(&target, query)?;
-        Ok(self.parts.spawner.stream(entries, 64))
+        // From thread to thread in batches: a hop for each line would cost more than reading it.
+        let batches = Box::pin(entries.ready_chunks(BATCH));
+        let moved = self.parts.spawner.stream(batches, 4);
+        Ok(Box::pin(moved.flat_map(stream::iter)))
     }
 
     /// Refuses what no driver can do, before anything is made.

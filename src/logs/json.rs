@@ -53,27 +53,48 @@ pub(super) fn encode(stream: LogStream, time_ns: i64, bytes: &[u8], out: &mut Ve
 /// As Go's encoder of JSON has it for HTML: `<`, `>` and `&`, and the two separators that end a line in JavaScript, too.
 fn escape(bytes: &[u8], out: &mut Vec<u8>) {
     for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '"' => out.extend_from_slice(b"\\\""),
-                '\\' => out.extend_from_slice(b"\\\\"),
-                '\n' => out.extend_from_slice(b"\\n"),
-                '\r' => out.extend_from_slice(b"\\r"),
-                '\u{2028}' => out.extend_from_slice(b"\\u2028"),
-                '\u{2029}' => out.extend_from_slice(b"\\u2029"),
-                '<' | '>' | '&' | '\0'..='\u{1f}' => {
-                    let byte = c as u8;
-                    out.extend_from_slice(b"\\u00");
-                    out.extend([byte >> 4, byte & 15].map(|half| HEX[usize::from(half)]));
-                }
-                c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-            }
-        }
+        escape_text(chunk.valid().as_bytes(), out);
         // Go steps over one byte at a time.
         for _ in chunk.invalid() {
             out.extend_from_slice(b"\\ufffd");
         }
     }
+}
+
+/// Whether a byte of UTF-8 may stand as it is; 0xe2 begins the two separators, among others.
+const fn is_plain(byte: u8) -> bool {
+    !matches!(byte, 0..=0x1f | b'"' | b'\\' | b'<' | b'>' | b'&' | 0xe2)
+}
+
+/// Runs of plain bytes are copied whole.
+fn escape_text(mut text: &[u8], out: &mut Vec<u8>) {
+    loop {
+        let plain = text.iter().position(|byte| !is_plain(*byte)).unwrap_or(text.len());
+        let (run, rest) = text.split_at(plain);
+        out.extend_from_slice(run);
+        let length = match rest {
+            [] => return,
+            [b'"', ..] => put(out, b"\\\"", 1),
+            [b'\\', ..] => put(out, b"\\\\", 1),
+            [b'\n', ..] => put(out, b"\\n", 1),
+            [b'\r', ..] => put(out, b"\\r", 1),
+            [0xe2, 0x80, 0xa8, ..] => put(out, b"\\u2028", 3),
+            [0xe2, 0x80, 0xa9, ..] => put(out, b"\\u2029", 3),
+            [0xe2, ..] => put(out, &[0xe2], 1),
+            [byte, ..] => {
+                out.extend_from_slice(b"\\u00");
+                let halves = [byte >> 4, byte & 15].map(|half| HEX[usize::from(half)]);
+                put(out, &halves, 1)
+            }
+        };
+        text = rest.get(length..).unwrap_or_default();
+    }
+}
+
+/// Appends what stands for so many bytes.
+fn put(out: &mut Vec<u8>, bytes: &[u8], stands_for: usize) -> usize {
+    out.extend_from_slice(bytes);
+    stands_for
 }
 
 /// RFC 3339 in UTC with as many digits of a second as it has. Source: Go, `time.RFC3339Nano`.

@@ -45,6 +45,7 @@ tests! { "care":
         g11_starting_healthy_unhealthy,
         g11_a_probe_that_takes_too_long_is_killed,
         g11_the_start_period_and_the_image_s_check,
+        g12_events_have_no_gap_under_load,
         g13_checkpoints_say_what_is_missing,
         g14_two_containers_share_the_namespaces_of_a_third,
         g15_prune_takes_what_has_ended_and_is_old_enough,
@@ -52,6 +53,8 @@ tests! { "care":
         h19_the_default_keeps_three_files,
         h19_none_and_what_there_is_not,
         h20_a_sink_of_one_s_own_that_blocks_does_not_block_the_container,
+        h3_a_terminal_has_its_size_and_is_told_of_another,
+        p31_what_is_gone_at_once_was_heard,
         p47_an_unhealthy_container_is_restarted_once,
     ]
 }
@@ -762,6 +765,86 @@ async fn p47_an_unhealthy_container_is_restarted_once() -> Check {
     Ok(())
 }
 
+/// Many at once, each from its beginning to its end.
+async fn g12_events_have_no_gap_under_load() -> Check {
+    let world = World::new().await?;
+    let begun = longshore::events::now_ns();
+    let runs = (0..8).map(async |lane| {
+        for round in 0..6 {
+            let spec = world.spec().name(format!("load-{lane}-{round}")).command(["true"]);
+            world.output(spec).await?;
+        }
+        Ok::<(), Stop>(())
+    });
+    futures_util::future::try_join_all(runs).await?;
+    let mut query = EventQuery::default();
+    query.filter = Filter::new().with("type", "container");
+    query.since_ns = Some(begun);
+    query.until_ns = Some(longshore::events::now_ns());
+    let mut stories: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut events = world.engine.events(query).await?;
+    while let Some(item) = events.next().await {
+        let EventItem::Event(event) = item? else {
+            return fail("the ring was too short for this");
+        };
+        let name = event.attributes.get("name").cloned().unwrap_or_default();
+        if name.starts_with("load-") {
+            stories.entry(name).or_default().push(event.action);
+        }
+    }
+    assert_eq!(stories.len(), 48);
+    for (name, story) in stories {
+        assert_eq!(story, ["create", "attach", "start", "die", "destroy"], "{name}");
+    }
+    Ok(())
+}
+
+/// Removed by itself at its end, and attached before its start: nothing is lost, and the stream ends.
+async fn p31_what_is_gone_at_once_was_heard() -> Check {
+    let world = World::new().await?;
+    for round in 0..150 {
+        let spec = world.spec().command(["echo", "hi"]).auto_remove(true);
+        let container = world.engine.create(spec).await?;
+        let mut attached = container.attach(AttachOptions::default()).await?;
+        let gone = container.wait_for(WaitCondition::Removed).await?;
+        container.start().await?;
+        let mut heard = Vec::new();
+        while let Some(item) = attached.output.next().await {
+            if let longshore::logs::TeeItem::Chunk(chunk) = item {
+                heard.extend_from_slice(&chunk.bytes);
+            }
+        }
+        assert_eq!(text(&heard), "hi", "round {round}");
+        assert_eq!(gone.await?.status.code(), 0);
+    }
+    Ok(())
+}
+
+async fn h3_a_terminal_has_its_size_and_is_told_of_another() -> Check {
+    let world = World::new().await?;
+    let script = "trap 'busybox stty size; exit 0' WINCH; busybox stty size; while true; do sleep 0.05; done";
+    let mut spec = world.script(script).tty(true).open_stdin(true);
+    spec.tty_size = Some((33, 111));
+    let container = world.engine.create(spec).await?;
+    let mut attached = container.attach(AttachOptions::default()).await?;
+    container.start().await?;
+    let mut seen = String::new();
+    let mut resized = false;
+    while let Some(item) = attached.output.next().await {
+        if let longshore::logs::TeeItem::Chunk(chunk) = item {
+            seen.push_str(&String::from_utf8_lossy(&chunk.bytes));
+        }
+        if !resized && seen.contains("33 111") {
+            container.resize(44, 222).await?;
+            resized = true;
+        }
+    }
+    assert!(seen.contains("44 222"), "{seen:?}");
+    assert_eq!(container.wait().await?.status.code(), 0);
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
 async fn g13_checkpoints_say_what_is_missing() -> Check {
     let world = World::new().await?;
     let container = world.started(world.script("sleep 1000")).await?;
@@ -788,8 +871,7 @@ async fn g14_two_containers_share_the_namespaces_of_a_third() -> Check {
         let spec = world.script(script).pid_mode(of()).ipc_mode(of());
         spec.network(NetworkMode::Container(holder.id().to_string()))
     };
-    let server =
-        "echo from the first > /dev/shm/note; while true; do echo served | busybox nc -l -p 7777 -s 127.0.0.1; done";
+    let server = "echo from the first > /dev/shm/note; while true; do echo served | busybox nc -l -p 7777; done";
     let first = world.started(member(server)).await?;
     let script = "for n in 1 2 3 4 5 6 7 8 9 10; do cat /dev/shm/note 2>/dev/null && break; sleep 0.2; done; \
                   for n in 1 2 3 4 5 6 7 8 9 10; do busybox nc 127.0.0.1 7777 </dev/null && break; sleep 0.2; done; \
