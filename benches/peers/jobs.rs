@@ -8,6 +8,7 @@ use crate::api;
 use crate::changed;
 use crate::host::Host;
 use crate::limits;
+use crate::living;
 use crate::measure::{Contestant, Job, Run, timed};
 use crate::peers::containerd::ctr;
 use crate::peers::docker::docker_command;
@@ -19,7 +20,7 @@ use crate::worker::{self, Worker};
 
 pub type Prepare = fn(&mut Host) -> Job;
 
-pub const NAMES: [&str; 16] = [
+pub const NAMES: [&str; 21] = [
     "start",
     "start-parallel",
     "run-cli",
@@ -36,6 +37,11 @@ pub const NAMES: [&str; 16] = [
     "load",
     "list-images",
     "open",
+    "exec",
+    "logs-write",
+    "logs-read",
+    "list-containers",
+    "many",
 ];
 
 pub fn by_name(name: &str) -> Option<Prepare> {
@@ -56,6 +62,11 @@ pub fn by_name(name: &str) -> Option<Prepare> {
         "load" => Some(transfer::load),
         "list-images" => Some(transfer::list_images),
         "open" => Some(open),
+        "exec" => Some(living::exec),
+        "logs-write" => Some(living::logs_write),
+        "logs-read" => Some(living::logs_read),
+        "list-containers" => Some(living::list_containers),
+        "many" => Some(living::many),
         _ => None,
     }
 }

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, stream};
 use longshore::containers::CommitOptions;
 use longshore::images::RemoveImageOptions;
+use longshore::logs::LogQuery;
 use longshore::types::Filter;
-use longshore::{ContainerSpec, Engine, Pull};
+use longshore::{AttachOptions, ContainerSpec, Engine, ExecSpec, ListOptions, LogConfig, Pull, RemoveOptions};
 
 use crate::changed::{NAME, SCRIPT, WRITTEN};
+use crate::living::{FLOOD, FLOOD_BYTES};
 use crate::worker::Deed;
 
 /// Opens an engine on `root`, in a process that holds so many megabytes of touched memory beside it.
@@ -77,6 +79,50 @@ async fn deed(engine: &Engine, words: &[&str]) -> longshore::Result<Duration> {
         }
         ["fill-images", layouts] => fill_images(engine, Path::new(layouts)).await?,
         ["fill", layouts] => fill(engine, Path::new(layouts)).await?,
+        ["have", image] => have(engine, image).await?,
+        ["living", image] => {
+            have(engine, image).await?;
+            let spec = ContainerSpec::image(*image).name(LIVING).command(["sleep", "100000"]);
+            engine.run(spec).pull(Pull::Never).await?;
+        }
+        ["exec"] => exec(engine).await?,
+        ["flood", driver, image] => {
+            let container = engine.run(flood(image, driver)).pull(Pull::Never).await?;
+            container.wait().await?;
+            let time = begin.elapsed();
+            container.remove(RemoveOptions::force()).await?;
+            return Ok(time);
+        }
+        ["flooded", driver, image] => {
+            have(engine, image).await?;
+            let mut spec = flood(image, driver).name(LIVING);
+            spec.log = LogConfig::driver(*driver).option("max-size", "-1");
+            engine.run(spec).pull(Pull::Never).await?.wait().await?;
+        }
+        ["read"] => read(engine).await?,
+        ["make", count, image] => {
+            have(engine, image).await?;
+            for _ in 0..number(count) {
+                engine.create(ContainerSpec::image(*image).command(["true"])).await?;
+            }
+        }
+        ["ps", count] => {
+            let all = ListOptions {
+                all: true,
+                ..ListOptions::default()
+            };
+            let found = engine.list(all).await?.len();
+            if found != number(count) {
+                return Err(longshore::Error::internal(format!("{found} containers are listed")));
+            }
+        }
+        ["running", count, image] => {
+            have(engine, image).await?;
+            for _ in 0..number(count) {
+                let spec = ContainerSpec::image(*image).command(["sleep", "100000"]);
+                engine.run(spec).pull(Pull::Never).await?;
+            }
+        }
         ["open", root] => {
             let opened = Engine::open(*root).await?;
             let time = begin.elapsed();
@@ -86,6 +132,37 @@ async fn deed(engine: &Engine, words: &[&str]) -> longshore::Result<Duration> {
         _ => return Err(longshore::Error::invalid("no such deed")),
     }
     Ok(begin.elapsed())
+}
+
+/// The container of the jobs that want one.
+const LIVING: &str = "living";
+
+async fn exec(engine: &Engine) -> longshore::Result<()> {
+    let containers = engine.containers();
+    let exec = containers.exec_create(LIVING, ExecSpec::new(["true"])).await?;
+    let mut attached = containers.exec_start(&exec.id, AttachOptions::default()).await?;
+    while attached.output.next().await.is_some() {}
+    match containers.exec_wait(&exec.id).await?.success() {
+        true => Ok(()),
+        false => Err(longshore::Error::internal("true is not true")),
+    }
+}
+
+fn flood(image: &str, driver: &str) -> ContainerSpec {
+    let spec = ContainerSpec::image(image).command(["sh", "-c", FLOOD]);
+    spec.log(LogConfig::driver(driver))
+}
+
+async fn read(engine: &Engine) -> longshore::Result<()> {
+    let mut entries = engine.containers().logs(LIVING, LogQuery::default()).await?;
+    let mut bytes = 0;
+    while let Some(entry) = entries.next().await {
+        bytes += entry?.bytes.len();
+    }
+    match bytes == FLOOD_BYTES {
+        true => Ok(()),
+        false => Err(longshore::Error::internal(format!("{bytes} bytes were read back"))),
+    }
 }
 
 /// A container that has changed files of its image.

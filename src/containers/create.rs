@@ -23,6 +23,7 @@ const NAME_TRIES: usize = 8;
 impl Shared {
     pub(crate) async fn create(self: &Arc<Self>, mut spec: ContainerSpec, cancel: &Cancel) -> Result<Created> {
         validate(&spec)?;
+        self.check_log(&spec.log)?;
         if spec.lifetime == Lifetime::Detached {
             return Err(Error::unsupported(
                 "Lifetime::Detached",
@@ -77,6 +78,8 @@ impl Shared {
             exit: None,
             error: None,
             warnings: Vec::new(),
+            restarts: 0,
+            health: None,
         };
         let owner = Some(self.parts.owner.clone());
         Ok(Record {
@@ -201,5 +204,7 @@ fn defaults_of(image: &ImageInfo) -> ImageDefaults {
         user: config.user.clone(),
         labels: config.labels.clone().unwrap_or_default(),
         stop_signal: config.stop_signal.clone(),
+        health: config.healthcheck.clone(),
+        shell: config.shell.clone().unwrap_or_default(),
     }
 }

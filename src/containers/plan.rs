@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::options::ExecSpec;
 use super::spec::{ContainerSpec, Limits, NamespaceMode, NetworkMode, Seccomp, Tmpfs};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::images::HealthConfig;
 use crate::runtime::caps::CapabilitySet;
 use crate::runtime::{ExecLaunch, StdioPlan, defaults};
 use crate::types::{Bytes, ContainerId, Signal};
@@ -32,6 +33,11 @@ pub(crate) struct ImageDefaults {
     pub(crate) user: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) stop_signal: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) health: Option<HealthConfig>,
+    /// What lines are run with, where it is not the usual shell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) shell: Vec<String>,
 }
 
 const DEFAULT_SIZE: (u16, u16) = (24, 80);

@@ -10,6 +10,8 @@ use oci_spec::runtime::LinuxSeccomp;
 use serde::{Deserialize, Serialize};
 
 use super::device::{DeviceAccess, DeviceMapping, DeviceRate, DeviceRule, DeviceWeight};
+use super::health::{HealthCheck, OnUnhealthy};
+use super::policy::RestartPolicy;
 use crate::error::{Error, Result};
 use crate::runtime::native::seccomp::SeccompProfile;
 use crate::types::{Bytes, Platform, Signal};
@@ -143,6 +145,34 @@ pub struct Ulimit {
     pub soft: u64,
     /// What the process may raise it to.
     pub hard: u64,
+}
+
+/// Where a container's output is logged.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LogConfig {
+    /// Name of the driver: `local`, `json-file`, `none`, or one of the embedder's. Default the engine's.
+    pub driver: Option<String>,
+    /// Options in the driver's words, such as `max-size` and `max-file`. For every driver, `mode` is `blocking` or
+    /// `non-blocking`, and `max-buffer-size` what may wait for the driver.
+    pub options: BTreeMap<String, String>,
+}
+
+impl LogConfig {
+    /// The driver of a name.
+    pub fn driver(name: impl Into<String>) -> Self {
+        Self {
+            driver: Some(name.into()),
+            options: BTreeMap::new(),
+        }
+    }
+
+    /// Sets an option.
+    #[must_use]
+    pub fn option(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.insert(name.into(), value.into());
+        self
+    }
 }
 
 /// What a container may take. `None` and 0 mean no limit. `Limits::default()` limits nothing; set what is to be limited.
@@ -325,6 +355,18 @@ pub struct ContainerSpec {
     pub user_namespace: bool,
     /// Removes it when it has ended.
     pub auto_remove: bool,
+    /// Whether it is started again when it has ended. Not together with `auto_remove`.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// How to see whether it is well; what is not said here is as the image has it.
+    #[serde(default)]
+    pub health: HealthCheck,
+    /// What happens to it when it becomes unhealthy.
+    #[serde(default)]
+    pub on_unhealthy: OnUnhealthy,
+    /// Where its output is logged; default where the engine logs.
+    #[serde(default)]
+    pub log: LogConfig,
     /// How long it lives.
     pub lifetime: Lifetime,
     /// Platform of the image to take, where it has several.
@@ -521,6 +563,14 @@ setters! {
     stop_timeout: Duration => |spec, value| spec.stop_timeout = Some(value);
     /// Removes it when it has ended.
     auto_remove: bool => |spec, value| spec.auto_remove = value;
+    /// Starts it again when it has ended.
+    restart: RestartPolicy => |spec, value| spec.restart = value;
+    /// Sets how to see whether it is well.
+    health: HealthCheck => |spec, value| spec.health = value;
+    /// Sets what happens when it becomes unhealthy.
+    on_unhealthy: OnUnhealthy => |spec, value| spec.on_unhealthy = value;
+    /// Chooses where its output is logged.
+    log: LogConfig => |spec, value| spec.log = value;
     /// Chooses how long it lives.
     lifetime: Lifetime => |spec, value| spec.lifetime = value;
     /// Gives it a user namespace of its own inside the engine's.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::devices;
 use super::etc;
 use super::feed;
+use super::health::Health;
 use super::local::{Live, Shared, Slot};
 use super::monitor::Streams;
 use super::peer;
@@ -14,7 +15,7 @@ use super::record::{ExitRecord, Record, now_ns};
 use super::spec::NamespaceMode;
 use super::state::{ContainerState, Move, Verb, decide};
 use super::stubs;
-use crate::driver::Cancel;
+use crate::driver::{Cancel, closed};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::logs::{LogSink, LogStream};
 use crate::runtime::{Launch, Started};
@@ -25,10 +26,12 @@ impl Shared {
     pub(crate) async fn start(self: &Arc<Self>, name: &str, cancel: &Cancel) -> Result<Outcome> {
         let (id, slot) = self.own_slot(name, "start").await?;
         let _turn = slot.turn.lock().await;
-        let record = self.read(&id).await?;
+        let mut record = self.read(&id).await?;
         if decide(&record.id, record.state, Verb::Start)? == Move::Already {
             return Ok(Outcome::Already);
         }
+        record.body.restarts = 0;
+        slot.begin_anew();
         match self.start_now(record.clone(), &slot, cancel).await {
             Ok(()) => Ok(Outcome::Done),
             Err(error) => {
@@ -38,13 +41,17 @@ impl Shared {
         }
     }
 
-    async fn start_now(self: &Arc<Self>, record: Record, slot: &Arc<Slot>, cancel: &Cancel) -> Result<()> {
+    /// Starts a container that does not run. Whoever calls this has its turn.
+    pub(crate) async fn start_now(self: &Arc<Self>, record: Record, slot: &Arc<Slot>, cancel: &Cancel) -> Result<()> {
         cancel.check()?;
+        if self.is_closing() {
+            return Err(closed());
+        }
         let launch = self.launch(&record).await?;
         // Not dropped when the caller goes away: the container's files are in use until its process is gone, and the verb
         // that comes next removes them. The log is opened while the container is being set up.
         let starting = self.parts.runtime.start(launch);
-        let (started, sink) = futures_util::join!(starting, self.log_sink(&record.id));
+        let (started, sink) = futures_util::join!(starting, self.log_sink(&record));
         let started = started.map_err(|error| about(&record, error))?;
         let task = Arc::clone(&started.task);
         let warnings = started.warnings.clone();
@@ -62,6 +69,7 @@ impl Shared {
                 return Err(abandon(&*task, error).await);
             }
         };
+        self.watch_health(&record, slot, &task);
         let shared = Arc::clone(self);
         let slot = Arc::clone(slot);
         self.parts
@@ -76,6 +84,8 @@ impl Shared {
         record.body.finished_ns = None;
         record.body.exit = None;
         record.body.error = None;
+        let check = record.health_check().plan(&record.body.image.shell);
+        record.body.health = check.map(|_| Health::default());
         let event = self.event(&record, "start");
         let from = record.state.as_str();
         record.state = ContainerState::Running;
@@ -168,7 +178,7 @@ impl Shared {
 }
 
 /// The exit code of a container that could not start. Source: moby, daemon/start.go and daemon/errors.go.
-fn exit_code(error: &Error) -> u8 {
+pub(super) fn exit_code(error: &Error) -> u8 {
     match (error.kind(), error.errno()) {
         (ErrorKind::CommandNotFound, _) | (_, Some(libc::ENOTDIR)) => 127,
         (ErrorKind::CommandNotExecutable, _) | (_, Some(libc::EACCES)) => 126,

@@ -4,6 +4,7 @@ use oci_spec::runtime::{LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder}
 
 use super::local::Shared;
 use super::plan;
+use super::policy::RestartPolicy;
 use super::spec::Limits;
 use super::state::{Verb, decide};
 use super::validate;
@@ -48,6 +49,21 @@ fn only_at_create(limits: &Limits) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+impl Shared {
+    pub(crate) async fn set_restart(&self, name: &str, policy: RestartPolicy) -> Result<()> {
+        let record = self.find(name).await?;
+        self.must_be_ours(&record, "update")?;
+        let slot = self.slot(&record.id);
+        let _turn = slot.turn.lock().await;
+        let mut record = self.read(&record.id).await?;
+        decide(&record.id, record.state, Verb::Update)?;
+        record.body.spec.restart = policy;
+        validate::check_restart(&record.body.spec)?;
+        let state = record.state;
+        self.record_state(&mut record, state, "update").await
+    }
 }
 
 /// The limits from now on: what is not given stays.

@@ -5,6 +5,7 @@ use std::path::{Component, Path};
 use oci_spec::runtime::LinuxNamespaceType;
 
 use super::options::ExecSpec;
+use super::policy::RestartPolicy;
 use super::spec::{ContainerSpec, Limits, NamespaceMode, NetworkMode, Ulimit};
 use crate::error::{Error, ObjectKind, Result};
 use crate::runtime::caps::CapabilitySet;
@@ -58,6 +59,8 @@ pub(crate) fn validate(spec: &ContainerSpec) -> Result<()> {
             "it goes with no user namespace of the container's own",
         ));
     }
+    check_restart(spec)?;
+    spec.health.validate()?;
     CapabilitySet::docker().tweak(&spec.cap_add, &spec.cap_drop)?;
     if let Some(score) = spec.oom_score_adj
         && !(-1000..=1000).contains(&score)
@@ -65,6 +68,17 @@ pub(crate) fn validate(spec: &ContainerSpec) -> Result<()> {
         return Err(option("oom_score_adj", format!("{score} is not within -1000 and 1000")));
     }
     Ok(())
+}
+
+/// Refuses a policy that can never work.
+pub(crate) fn check_restart(spec: &ContainerSpec) -> Result<()> {
+    if !spec.auto_remove || spec.restart == RestartPolicy::No {
+        return Ok(());
+    }
+    Err(option(
+        "restart",
+        "a container that is removed when it has ended cannot be started again; leave one of the two out",
+    ))
 }
 
 /// Refuses a command that can never work.

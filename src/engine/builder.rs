@@ -13,7 +13,7 @@ use crate::containers::{Lifetime, LocalContainers, Parts};
 use crate::driver::{Clock, Driver, Spawner};
 use crate::error::{Error, ObjectKind, Result};
 use crate::images::{AdditionalStore, ImageManager, LocalImages, LocalImagesParts};
-use crate::logs::{LocalDriver, LocalOptions, LogDriver};
+use crate::logs::{LogDriver, LogDrivers};
 use crate::registry::RegistryProvider;
 use crate::runtime::Runtime;
 use crate::runtime::cgroups::{CgroupDriver, NativeCgroups};
@@ -90,7 +90,7 @@ pub struct EngineBuilder {
     seccomp_agent: Option<Arc<dyn SeccompAgent>>,
     registries: Option<Arc<dyn RegistryProvider>>,
     additional: Vec<PathBuf>,
-    logs: Option<Arc<dyn LogDriver>>,
+    logs: LogDrivers,
     lifetime: Lifetime,
     supervise: bool,
     deadline: Option<Duration>,
@@ -119,7 +119,7 @@ impl EngineBuilder {
             seccomp_agent: None,
             registries: None,
             additional: Vec::new(),
-            logs: None,
+            logs: LogDrivers::default(),
             lifetime: Lifetime::Bound,
             supervise: false,
             deadline: None,
@@ -192,9 +192,17 @@ impl EngineBuilder {
         self
     }
 
-    /// Keeps logs with a driver of one's own.
+    /// Keeps logs with a driver of one's own, or with one of ours that is told otherwise. Containers that name another have that
+    /// one.
     pub fn logs(mut self, driver: Arc<dyn LogDriver>) -> Self {
-        self.logs = Some(driver);
+        self.logs.set_usual(driver);
+        self
+    }
+
+    /// Makes a log driver of one's own known under its name, for containers that name it
+    /// ([`LogConfig`](crate::LogConfig)): journald, syslog, a service. There are `local`, `json-file` and `none` already.
+    pub fn with_log_driver(mut self, driver: Arc<dyn LogDriver>) -> Self {
+        self.logs.add(driver);
         self
     }
 
@@ -346,10 +354,7 @@ impl EngineBuilder {
             .runtime
             .clone()
             .unwrap_or_else(|| Arc::clone(&native) as Arc<dyn Runtime>);
-        let logs = self
-            .logs
-            .clone()
-            .unwrap_or_else(|| Arc::new(LocalDriver::new(LocalOptions::default())));
+        let logs = self.logs.clone();
         let containers = LocalContainers::new(Parts {
             spawner: spawner.clone(),
             store: store.clone(),
@@ -358,7 +363,7 @@ impl EngineBuilder {
             images: Arc::clone(&images) as Arc<dyn ImageManager>,
             snapshotter: Arc::clone(&snapshotter),
             runtime: Arc::clone(&runtime),
-            logs: Arc::clone(&logs),
+            logs: logs.clone(),
             dir: root.containers(),
             ownership: ownership_name(&ownership),
             layers: ownership.clone(),
@@ -376,7 +381,7 @@ impl EngineBuilder {
             images: Arc::clone(&images),
             containers: containers.clone(),
             runtime: runtime.name().to_owned(),
-            logs: logs.name().to_owned(),
+            logs: logs.usual().name().to_owned(),
             cgroups,
             ownership: ownership_name(&ownership),
         });

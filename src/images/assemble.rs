@@ -85,7 +85,8 @@ fn chosen_of(config: &Descriptor, layers: &[Descriptor]) -> Result<Chosen> {
     }
 }
 
-fn written(media_type: &str, value: &impl serde::Serialize) -> Result<ManifestBlob> {
+/// A document as JSON, with its descriptor.
+pub(super) fn written(media_type: &str, value: &impl serde::Serialize) -> Result<ManifestBlob> {
     let failed = |error| Error::internal("JSON cannot be written").with_source(error);
     let bytes = serde_json::to_vec(value).map_err(failed)?;
     Ok(ManifestBlob {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::archive::{Held, Holder};
-use super::import::json_bytes;
+use super::assemble::written;
 use super::load::ended;
 use super::local::LocalImages;
 use super::lookup::{by_name, fitting};
@@ -257,11 +257,7 @@ fn rewritten(old: &ManifestBlob, layers: &[LayerRecord]) -> Result<ManifestBlob>
         entry["digest"] = layer.descriptor.digest.to_string().into();
         entry["size"] = layer.descriptor.size.into();
     }
-    let bytes = json_bytes(&body)?;
-    Ok(ManifestBlob {
-        descriptor: Descriptor::of(&old.descriptor.media_type.0, &bytes),
-        bytes: bytes.into(),
-    })
+    written(&old.descriptor.media_type.0, &body)
 }
 
 /// Puts the record in the place of the one that it was made of, with those names that stood for that. Blocking.

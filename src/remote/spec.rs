@@ -7,14 +7,20 @@ use serde_json::{Map, Value, json};
 
 use super::json::{flag, list, map, nonzero, objects, positive, text};
 use crate::containers::{
-    BindMount, ContainerSpec, DeviceMapping, DeviceRate, DeviceWeight, Limits, NamespaceMode, NetworkMode, Seccomp,
-    SeccompProfile, Tmpfs, Ulimit,
+    BindMount, ContainerSpec, DeviceMapping, DeviceRate, DeviceWeight, HealthCheck, Limits, LogConfig, NamespaceMode,
+    NetworkMode, OnUnhealthy, RestartPolicy, Seccomp, SeccompProfile, Tmpfs, Ulimit,
 };
 use crate::error::{Error, ObjectKind, Result};
+use crate::images::HealthConfig;
 use crate::types::Bytes;
 
 /// The body of `containers/create`.
 pub(super) fn body(spec: &ContainerSpec) -> Result<Value> {
+    if spec.on_unhealthy != OnUnhealthy::Nothing {
+        let needs = "an engine in this process: the API has no word for it";
+        return Err(Error::unsupported("an action on an unhealthy container", needs)
+            .with_object(ObjectKind::Option, "on_unhealthy"));
+    }
     if spec.user_namespace {
         let needs = "an engine in this process: the API can only take a user namespace away";
         return Err(
@@ -54,6 +60,9 @@ pub(super) fn body(spec: &ContainerSpec) -> Result<Value> {
         } else {
             json!(entrypoint)
         };
+    }
+    if spec.health != HealthCheck::default() {
+        body["Healthcheck"] = json!(spec.health.to_config());
     }
     if let Some(signal) = spec.stop_signal {
         body["StopSignal"] = json!(signal.to_string());
@@ -103,6 +112,12 @@ fn host(spec: &ContainerSpec) -> Result<Value> {
     host["Devices"] = json!(devices.collect::<Vec<_>>());
     host["DeviceCgroupRules"] = json!(spec.device_rules.iter().map(ToString::to_string).collect::<Vec<_>>());
     host["Sysctls"] = json!(spec.sysctls);
+    if spec.restart != RestartPolicy::No {
+        host["RestartPolicy"] = restart(spec.restart);
+    }
+    if spec.log != LogConfig::default() {
+        host["LogConfig"] = json!({"Type": spec.log.driver.as_deref().unwrap_or_default(), "Config": spec.log.options});
+    }
     if let Some((rows, columns)) = spec.tty_size {
         host["ConsoleSize"] = json!([rows, columns]);
     }
@@ -125,6 +140,11 @@ fn host(spec: &ContainerSpec) -> Result<Value> {
         host.extend(limits);
     }
     Ok(host)
+}
+
+/// A restart policy in Docker's JSON.
+pub(super) fn restart(policy: RestartPolicy) -> Value {
+    json!({"Name": policy.as_str(), "MaximumRetryCount": policy.max_retries()})
 }
 
 /// What limits there are, and nothing of those that are not.
@@ -230,6 +250,7 @@ pub(super) fn asked(info: &Value) -> ContainerSpec {
     spec.labels = map(config, "Labels");
     spec.stop_signal = text(config, "StopSignal").and_then(|name| name.parse().ok());
     spec.stop_timeout = config["StopTimeout"].as_u64().map(Duration::from_secs);
+    spec.health = check(&config["Healthcheck"]);
     take_host(host, &mut spec);
     let binds = objects(info, "Mounts")
         .filter(|mount| mount["Type"] == "bind")
@@ -244,8 +265,20 @@ pub(super) fn asked(info: &Value) -> ContainerSpec {
     spec
 }
 
+fn check(shown: &Value) -> HealthCheck {
+    let config = serde_json::from_value::<Option<HealthConfig>>(shown.clone());
+    let config = config.ok().flatten().unwrap_or_default();
+    HealthCheck::from_config(&config).unwrap_or_default()
+}
+
 fn take_host(host: &Value, spec: &mut ContainerSpec) {
     spec.auto_remove = flag(host, "AutoRemove");
+    let policy = &host["RestartPolicy"];
+    let retries = positive(policy, "MaximumRetryCount").and_then(|most| u32::try_from(most).ok());
+    let word = text(policy, "Name").unwrap_or_default();
+    spec.restart = RestartPolicy::of(&word, retries.unwrap_or(0)).unwrap_or_default();
+    spec.log.driver = text(&host["LogConfig"], "Type");
+    spec.log.options = map(&host["LogConfig"], "Config");
     spec.network = mode(host["NetworkMode"].as_str().unwrap_or_default());
     let mode = |key: &str| {
         host[key]
@@ -464,7 +497,9 @@ mod tests {
         spec.masked_paths = Some(vec!["/proc/kcore".into()]);
         spec.readonly_paths = Some(Vec::new());
         spec.oom_score_adj = Some(100);
-        spec.auto_remove = true;
+        spec.restart = RestartPolicy::OnFailure { max_retries: Some(3) };
+        spec.health = HealthCheck::shell("true").interval(Duration::from_secs(2)).retries(7);
+        spec.log = LogConfig::driver("json-file").option("max-size", "1m");
         spec.tty_size = Some((24, 100));
         spec
     }

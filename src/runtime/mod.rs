@@ -2,6 +2,7 @@
 
 pub mod caps;
 pub mod cgroups;
+mod command;
 pub mod defaults;
 pub mod devices;
 #[cfg(any(test, feature = "conformance"))]
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, LinuxSeccomp, Process, Spec};
 
+pub use self::command::{Child, Command, Output};
 use crate::error::{Error, Result};
 use crate::types::{ContainerId, ExitStatus, Mount, Signal};
 
@@ -238,6 +240,14 @@ pub trait ExecTask: Debug + Send + Sync + 'static {
     /// # Errors
     /// `InvalidState` if it has ended.
     async fn signal(&self, signal: Signal) -> Result<()>;
+
+    /// Kills it, and where the backend can, what it has started in its process group too.
+    ///
+    /// # Errors
+    /// As [`ExecTask::signal`].
+    async fn kill_group(&self) -> Result<()> {
+        self.signal(Signal::KILL).await
+    }
 
     /// Waits for its end. Any number of callers may wait, before and after it. The end of the container is an end by
     /// SIGKILL.

@@ -15,6 +15,7 @@ mod api;
 mod attacks;
 mod cancel;
 mod cancel_more;
+mod care;
 mod daemon;
 mod devices;
 mod differences;
@@ -27,6 +28,7 @@ mod host;
 mod hostile;
 mod idle;
 mod images;
+mod inject;
 mod kills;
 mod layout;
 mod life;
@@ -42,6 +44,7 @@ mod remote;
 mod resume;
 mod rows;
 mod same;
+mod soak;
 mod squash;
 mod storage;
 mod support;
@@ -68,6 +71,9 @@ const GROUPS: &[frame::Group] = &[
     idle::TESTS,
     exec::TESTS,
     verbs::TESTS,
+    care::TESTS,
+    soak::TESTS,
+    inject::TESTS,
     differences::TESTS,
     pull::TESTS,
     images::TESTS,
@@ -100,6 +106,7 @@ const SHARING: &[frame::Group] = &[
     idle::TESTS,
     exec::TESTS,
     verbs::TESTS,
+    care::TESTS,
     images::TESTS,
     system::TESTS,
     api::TESTS,

@@ -15,8 +15,11 @@ pub(super) async fn update(mut call: Call) -> Answer {
     limits::check_cpus(&call, &wanted).await?;
     // Of no account to an update, as in Docker, which leaves them as they are without a word.
     devices::take_rates(&mut body, &mut Limits::default())?;
-    create::take_restart(&mut body)?;
+    let restart = create::take_restart(&mut body)?;
     body.refuse(create::REFUSED_OF_HOST)?;
+    if let Some(policy) = restart {
+        call.engine.containers().set_restart(call.name(), policy).await?;
+    }
     let warnings = call.engine.containers().update(call.name(), wanted).await?;
     let warnings = Some(warnings).filter(|all| !all.is_empty());
     Ok(reply::ok(&json!({"Warnings": warnings})))

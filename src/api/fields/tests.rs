@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::*;
 use crate::api::{containers, exec, images, system};
 use crate::containers::{
-    ContainerInfo, ContainerSpec, ContainerState, ContainerSummary, ExecInfo, ExecSpec, NetworkMode,
+    ContainerInfo, ContainerSpec, ContainerState, ContainerSummary, ExecInfo, ExecSpec, HealthCheck, NetworkMode,
 };
 use crate::events::{Event, EventKind};
 use crate::images::{ImageInfo, ImageSummary};
@@ -35,6 +35,10 @@ fn container() -> ContainerInfo {
         finished: None,
         exit: None,
         error: None,
+        restart_count: 0,
+        health: None,
+        health_check: HealthCheck::default(),
+        log_path: None,
         ownership: "direct".into(),
         uid_map: Vec::new(),
         gid_map: Vec::new(),
@@ -60,6 +64,7 @@ fn summary() -> ContainerSummary {
         labels: BTreeMap::new(),
         network: NetworkMode::None,
         binds: Vec::new(),
+        health: None,
     }
 }
 

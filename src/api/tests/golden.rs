@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::*;
-use crate::containers::{ContainerExit, ContainerInfo, ContainerSpec, ContainerState, NetworkMode};
+use crate::containers::{ContainerExit, ContainerInfo, ContainerSpec, ContainerState, HealthCheck, NetworkMode};
 use crate::error::ErrorKind;
 use crate::events::{Event, EventItem, EventKind, EventStream};
 use crate::images::{ImageInfo, ImageManager, ImageSummary};
@@ -55,6 +55,7 @@ impl ContainerManager for Still {
             labels: BTreeMap::from([("a".into(), "b".into())]),
             network: NetworkMode::None,
             binds: Vec::new(),
+            health: None,
         }])
     }
 
@@ -81,6 +82,10 @@ impl ContainerManager for Still {
                 oom_killed: Some(false),
             }),
             error: None,
+            restart_count: 0,
+            health: None,
+            health_check: HealthCheck::default(),
+            log_path: None,
             ownership: "direct".into(),
             uid_map: Vec::new(),
             gid_map: Vec::new(),

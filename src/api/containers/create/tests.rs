@@ -74,10 +74,6 @@ fn what_there_is_not_is_refused_by_name() {
     for (option, value) in [
         ("PortBindings", json!({"80/tcp": [{"HostPort": "80"}]})),
         ("DeviceRequests", json!([{"Driver": "cdi", "DeviceIDs": ["a.com/b=c"]}])),
-        ("RestartPolicy", json!({"Name": "always"})),
-        ("LogConfig", json!({"Type": "syslog"})),
-        ("LogConfig", json!({"Type": "json-file", "Config": {"max-size": "1m"}})),
-        ("StorageOpt", json!({"size": "1g"})),
         ("Runtime", json!("kata")),
         ("ExtraHosts", json!(["a:1.2.3.4"])),
     ] {
@@ -92,9 +88,37 @@ fn what_there_is_not_is_refused_by_name() {
         of(json!({"Image": "a", "Volumes": {"/data": {}}})).unwrap_err().status,
         400
     );
-    let probed = of(json!({"Image": "a", "Healthcheck": {"Test": ["CMD", "true"]}}));
-    assert!(probed.unwrap_err().message.contains("Healthcheck"));
-    of(json!({"Image": "a", "Healthcheck": {"Test": ["NONE"]}})).unwrap();
+}
+
+#[test]
+fn g10_g11_h19_restarts_probes_and_logs() {
+    let spec = of(json!({
+        "Image": "a",
+        "Healthcheck": {"Test": ["CMD", "true"], "Interval": 2_000_000_000, "Retries": 2},
+        "HostConfig": {
+            "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}},
+        },
+    }));
+    let spec = spec.unwrap().0;
+    assert_eq!(spec.restart.to_string(), "on-failure:3");
+    let check = HealthCheck::command(["true"])
+        .interval(Duration::from_secs(2))
+        .retries(2);
+    assert_eq!(spec.health, check);
+    assert_eq!(spec.log, LogConfig::driver("json-file").option("max-size", "1m"));
+    let none = of(json!({"Image": "a", "Healthcheck": {"Test": ["NONE"]}, "HostConfig": {"LogConfig": {"Type": ""}}}));
+    let none = none.unwrap().0;
+    assert_eq!((none.health, none.log), (HealthCheck::disabled(), LogConfig::default()));
+    for bad in [
+        json!({"Image": "a", "Healthcheck": {"Test": ["WHAT"]}}),
+        json!({"Image": "a", "Healthcheck": {"Test": ["CMD", "a"], "Interval": -1}}),
+        json!({"Image": "a", "HostConfig": {"RestartPolicy": {"Name": "always", "MaximumRetryCount": 1}}}),
+        json!({"Image": "a", "HostConfig": {"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": -1}}}),
+        json!({"Image": "a", "HostConfig": {"LogConfig": {"Type": "json-file", "Config": {"max-size": 1}}}}),
+    ] {
+        assert_eq!(of(bad.clone()).unwrap_err().status, 400, "{bad}");
+    }
 }
 
 #[test]
