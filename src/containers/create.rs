@@ -23,6 +23,7 @@ const NAME_TRIES: usize = 8;
 impl Shared {
     pub(crate) async fn create(self: &Arc<Self>, mut spec: ContainerSpec, cancel: &Cancel) -> Result<Created> {
         validate(&spec)?;
+        self.check_log(&spec.log)?;
         if spec.lifetime == Lifetime::Detached {
             return Err(Error::unsupported(
                 "Lifetime::Detached",
@@ -34,6 +35,7 @@ impl Shared {
         let image = cancel.or(self.image_for(&spec)).await?;
         let record = self.new_record(spec, &image)?;
         plan::check(&record.id, &record.body.spec, &record.body.image)?;
+        let warnings = self.parts.runtime.foresee(&plan::resources(&record.body.spec.limits)?);
         let _slot = self.slot(&record.id);
         let made = self.record_and_prepare(&record, cancel).await;
         if made.is_err() {
@@ -41,7 +43,7 @@ impl Shared {
         }
         made.map(|()| Created {
             id: record.id,
-            warnings: Vec::new(),
+            warnings,
         })
     }
 
@@ -78,6 +80,9 @@ impl Shared {
             error: None,
             endpoints: Vec::new(),
             ports: Vec::new(),
+            warnings: Vec::new(),
+            restarts: 0,
+            health: None,
         };
         let owner = Some(self.parts.owner.clone());
         Ok(Record {
@@ -95,7 +100,7 @@ impl Shared {
         cancel.check()?;
         let options = WritableOptions {
             volatile: true,
-            ..WritableOptions::default()
+            size_bytes: record.body.spec.storage_size.map(crate::types::Bytes::get),
         };
         let (key, chain) = (record.snapshot_key(), record.body.chain.as_ref());
         let snapshotter = &self.parts.snapshotter;
@@ -203,5 +208,7 @@ fn defaults_of(image: &ImageInfo) -> ImageDefaults {
         labels: config.labels.clone().unwrap_or_default(),
         stop_signal: config.stop_signal.clone(),
         exposed: config.exposed_ports.iter().flatten().cloned().collect(),
+        health: config.healthcheck.clone(),
+        shell: config.shell.clone().unwrap_or_default(),
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::ContainerExit;
+use super::health::{Health, HealthCheck};
 use super::plan::ImageDefaults;
 use super::spec::ContainerSpec;
 use super::state::ContainerState;
@@ -46,6 +47,13 @@ pub(crate) struct Body {
     /// Its published ports, while it runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ports: Vec<PublishedPort>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) warnings: Vec<String>,
+    /// How often its policy has started it again.
+    #[serde(default)]
+    pub(crate) restarts: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) health: Option<Health>,
 }
 
 /// A process that cannot be mistaken for another with the same pid.
@@ -121,6 +129,12 @@ impl Record {
     /// Program and arguments in effect.
     pub(crate) fn command(&self) -> Vec<String> {
         super::plan::arguments(&self.body.spec, &self.body.image).unwrap_or_default()
+    }
+
+    /// The health check in effect.
+    pub(crate) fn health_check(&self) -> HealthCheck {
+        let (spec, image) = (&self.body.spec, &self.body.image);
+        spec.health.clone().over(image.health.as_ref())
     }
 
     /// Labels in effect.

@@ -12,6 +12,8 @@ mod mount;
 mod name;
 mod net;
 mod outcome;
+#[cfg(any(feature = "api", feature = "remote"))]
+pub(crate) mod pem;
 mod platform;
 mod reference;
 mod signal;

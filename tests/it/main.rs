@@ -10,10 +10,14 @@
     clippy::field_reassign_with_default
 )]
 
+mod additional;
 mod api;
+mod attacks;
 mod cancel;
 mod cancel_more;
+mod care;
 mod daemon;
+mod devices;
 mod differences;
 mod doctor;
 mod exec;
@@ -24,20 +28,24 @@ mod host;
 mod hostile;
 mod idle;
 mod images;
+mod inject;
 mod kills;
 mod layout;
 mod life;
 mod longshored;
+mod misbehaving;
 mod namespaces;
 mod networks;
 mod places;
 mod platforms;
+mod power;
 mod process;
 mod pull;
 mod remote;
 mod resume;
 mod rows;
 mod same;
+mod soak;
 mod squash;
 mod storage;
 mod support;
@@ -58,11 +66,16 @@ const GROUPS: &[frame::Group] = &[
     namespaces::TESTS,
     networks::TESTS,
     process::TESTS,
+    devices::TESTS,
+    attacks::TESTS,
     squash::TESTS,
     life::TESTS,
     idle::TESTS,
     exec::TESTS,
     verbs::TESTS,
+    care::TESTS,
+    soak::TESTS,
+    inject::TESTS,
     differences::TESTS,
     pull::TESTS,
     images::TESTS,
@@ -74,6 +87,9 @@ const GROUPS: &[frame::Group] = &[
     resume::TESTS,
     doctor::TESTS,
     platforms::TESTS,
+    additional::TESTS,
+    misbehaving::TESTS,
+    power::TESTS,
     api::TESTS,
     daemon::TESTS,
     same::TESTS,
@@ -92,6 +108,7 @@ const SHARING: &[frame::Group] = &[
     idle::TESTS,
     exec::TESTS,
     verbs::TESTS,
+    care::TESTS,
     images::TESTS,
     system::TESTS,
     api::TESTS,
@@ -112,6 +129,7 @@ fn main() {
         .chain(idle::ROLES)
         .chain(system::ROLES)
         .chain(doctor::ROLES)
+        .chain(power::ROLES)
         .copied()
         .collect();
     if let Some(code) = support::embedder::run_role(&roles) {

@@ -104,7 +104,10 @@ pub(in crate::api) fn summary(line: &ContainerSummary) -> Value {
         "State": line.state.as_str(),
         "Status": line.status,
         "HostConfig": {"NetworkMode": line.network.to_string()},
-        "Health": {"Status": "none", "FailingStreak": 0},
+        "Health": {
+            "Status": line.health.as_ref().map_or("none", |health| health.status.as_str()),
+            "FailingStreak": line.health.as_ref().map_or(0, |health| health.failing_streak),
+        },
         "NetworkSettings": {"Networks": networking::networks_of(&line.network, &ContainerSpec::default(), &line.endpoints)},
         "Mounts": mounts::shown(&line.binds),
     })

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::*;
-use crate::containers::{ContainerExit, ContainerInfo, ContainerSpec, ContainerState, NetworkMode};
+use crate::containers::{ContainerExit, ContainerInfo, ContainerSpec, ContainerState, HealthCheck, NetworkMode};
 use crate::error::ErrorKind;
 use crate::events::{Event, EventItem, EventKind, EventStream};
 use crate::images::{ImageInfo, ImageManager, ImageSummary};
@@ -57,6 +57,7 @@ impl ContainerManager for Still {
             endpoints: Vec::new(),
             ports: Vec::new(),
             binds: Vec::new(),
+            health: None,
         }])
     }
 
@@ -86,9 +87,14 @@ impl ContainerManager for Still {
                 oom_killed: Some(false),
             }),
             error: None,
+            restart_count: 0,
+            health: None,
+            health_check: HealthCheck::default(),
+            log_path: None,
             ownership: "direct".into(),
             uid_map: Vec::new(),
             gid_map: Vec::new(),
+            warnings: Vec::new(),
             execs: Vec::new(),
         })
     }
@@ -110,6 +116,7 @@ impl ImageManager for Still {
             created: Some("2023-11-14T22:13:20Z".into()),
             size_bytes: 7_000_000,
             pulled_at: moment(),
+            lent_by: None,
         }])
     }
 
