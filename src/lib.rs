@@ -86,7 +86,7 @@
 //! |---|---|---|
 //! | `engine` | yes | everything but registries over HTTP and netlink; without it, [`types`] and [`runtime`] remain |
 //! | `registry` | yes | pull and push over HTTP and TLS |
-//! | `network` | yes | a look at links and addresses over netlink |
+//! | `network` | yes | bridge networks, published ports and names; a look at the host's links over netlink |
 //! | `conformance` | no | suites, fakes and tiny images for tests of one's own backends |
 //! | `api` | no | the Docker Engine REST API over any engine: a server, and a router for a server of one's own |
 //! | `remote` | no | [`Engine::connect`]: an engine elsewhere, over its Engine API; alone, without a root directory |

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_read_and_answered() {
+    fn i3_a_question_is_read_and_answered() {
         let question = asked("Web.Example", A);
         assert_eq!(question.name, "web.example");
         let answer = question.addresses(&["10.0.0.2".parse().unwrap(), "fd00::1".parse().unwrap()], UDP);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_packets_are_refused_or_ignored() {
+    fn i3_malformed_packets_are_refused_or_ignored() {
         let good = packet("web", A);
         for end in 0..HEADER {
             assert_eq!(read(&good[..end]), Read::Ignore);

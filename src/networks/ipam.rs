@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_small_subnets_that_avoid_the_host_s_routes() {
+    fn i8_a_thousand_small_subnets_that_avoid_the_host_s_routes() {
         let vpn = [subnet("0.0.0.0/0"), subnet("172.17.0.0/20"), subnet("10.128.0.0/16")];
         let mut taken = Vec::new();
         for number in 0..1000 {

@@ -129,6 +129,7 @@ fn main() {
         .chain(idle::ROLES)
         .chain(system::ROLES)
         .chain(doctor::ROLES)
+        .chain(networks::ROLES)
         .chain(power::ROLES)
         .copied()
         .collect();

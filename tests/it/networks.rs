@@ -26,7 +26,10 @@ tests! { "networks":
         i7_an_internal_network_leads_nowhere,
         i8_addresses_and_subnets,
         i9_ipv6_addresses_and_ports,
+        i12_an_ordinary_user_s_containers_reach_others,
+        i13_i4_who_asks_is_seen,
         i14_nothing_is_left_of_many_runs,
+        i14_p22_nothing_is_left_of_an_engine_that_is_killed,
         i16_inspect_list_and_prune,
         m5_a_port_of_the_host_s_loopback,
         h23_hosts_and_resolvers,
@@ -818,5 +821,148 @@ async fn what_is_removed_by_hand_is_found() -> Check {
         "{found:?}"
     );
     container.remove(FORCE).await?;
+    Ok(())
+}
+
+/// TCP and UDP to an address of the host, through the engine's network: no other program takes part, whoever the user is.
+async fn i12_an_ordinary_user_s_containers_reach_others() -> Check {
+    let world = World::new().await?;
+    let Some((at, serving)) = greeting_host()? else {
+        return crate::frame::skip("the host has no address but loopback");
+    };
+    let echo = UdpSocket::bind((at.ip(), 0))?;
+    echo.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let udp = echo.local_addr()?.port();
+    let answering = std::thread::spawn(move || -> std::io::Result<()> {
+        let mut buffer = [0u8; 512];
+        for _ in 0..2 {
+            let (len, from) = echo.recv_from(&mut buffer)?;
+            echo.send_to(&buffer[..len], from)?;
+        }
+        Ok(())
+    });
+    const ASK: &str = "use IO::Socket::INET; my $s = IO::Socket::INET->new(PeerAddr => $ARGV[0], PeerPort => $ARGV[1], \
+                       Proto => 'udp') or die; for (1, 2) { $s->send(\"again $_\"); $s->recv(my $text, 99); print $text, ' ' }";
+    let client = sleeper(&world, "bridge", with_perl).await?;
+    let tcp = sh(&client, &format!("nc -w 3 {} {} </dev/null", at.ip(), at.port())).await;
+    let asked = client
+        .exec(ExecSpec::new([
+            "/usr/bin/perl",
+            "-e",
+            ASK,
+            &at.ip().to_string(),
+            &udp.to_string(),
+        ]))
+        .output()
+        .await;
+    stop(at, serving)?;
+    assert_eq!(tcp?, "from the host");
+    assert_eq!(text(&asked?.stdout), "again 1 again 2");
+    answering.join().expect("the echo ends")?;
+    client.remove(FORCE).await?;
+    Ok(())
+}
+
+/// The server in the container sees the address of whoever connects, as root and as an ordinary user.
+async fn i13_i4_who_asks_is_seen() -> Check {
+    let world = World::new().await?;
+    let Some(address) = own_address() else {
+        return crate::frame::skip("the host has no address but loopback");
+    };
+    let server = world
+        .started(world.script(GREETER).network(on("bridge")).publish(Port::tcp(7000), 0))
+        .await?;
+    let info = server.inspect().await?;
+    let port = info
+        .ports
+        .iter()
+        .find(|port| port.host_ip.is_ipv4())
+        .expect("it is published")
+        .host_port;
+    let said = ask_patiently(SocketAddr::new(address, port))?;
+    assert!(said.contains(&format!("{address}:")), "{said}");
+    // Whoever comes from the host's loopback comes from the gateway: its address would lead nowhere in the container.
+    let gateway = info.endpoints[0].gateway.expect("a gateway");
+    let said = ask_patiently(SocketAddr::from(([127, 0, 0, 1], port)))?;
+    assert!(said.contains(&format!("{gateway}:")), "{said}");
+    server.remove(FORCE).await?;
+    Ok(())
+}
+
+pub const ROLES: &[(&str, crate::support::embedder::Role)] = &[("network-holder", role_hold)];
+
+/// Runs a container with a published port on a network of its own, says where, and waits to be killed.
+fn role_hold(arguments: &[String]) -> i32 {
+    let [root, image] = arguments else { return 2 };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let held: Check = runtime.block_on(async {
+        let engine = longshore::Engine::open(root).await?;
+        engine.networks().create(NetworkSpec::bridge("bound")).await?;
+        engine
+            .networks()
+            .create(NetworkSpec::bridge("kept").persistent(true))
+            .await?;
+        let spec = ContainerSpec::image(image)
+            .command(["sleep", "1000"])
+            .network(on("bound"));
+        let container = engine
+            .run(spec.endpoint("kept", EndpointSpec::default()).publish(Port::tcp(80), 0))
+            .await?;
+        println!("{}", container.inspect().await?.ports[0].host_port);
+        std::future::pending().await
+    });
+    i32::from(held.is_err())
+}
+
+async fn i14_p22_nothing_is_left_of_an_engine_that_is_killed() -> Check {
+    let world = World::alone().await?;
+    let (root, image) = (world.root.path().display().to_string(), world.image.id().to_string());
+    let mut holder = crate::support::embedder::Embedder::start("network-holder", &[&root, &image])?;
+    let port: u16 = holder.line(Duration::from_secs(20))?.trim().parse()?;
+    // Its network is another's: it can be seen, and not used.
+    let mut names: Vec<_> = world
+        .engine
+        .networks()
+        .list()
+        .await?
+        .into_iter()
+        .map(|network| network.name)
+        .collect();
+    names.retain(|name| name == "bound" || name == "kept");
+    assert_eq!(names, ["bound", "kept"]);
+    assert!(
+        world
+            .engine
+            .networks()
+            .remove("kept")
+            .await
+            .expect_err("in use")
+            .is_conflict()
+    );
+    holder.kill()?;
+    // The port is free at once, the network as soon as the helper has cleaned up.
+    TcpListener::bind(("0.0.0.0", port)).map(drop)?;
+    let mut removed = false;
+    for _ in 0..100 {
+        if world.engine.networks().remove("kept").await.is_ok() {
+            removed = true;
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(removed, "nobody has it any more");
+    let names: Vec<_> = world
+        .engine
+        .networks()
+        .list()
+        .await?
+        .into_iter()
+        .map(|network| network.name)
+        .collect();
+    assert!(!names.iter().any(|name| name == "bound"), "{names:?}");
+    assert!(world.engine.audit().await?.is_clean());
     Ok(())
 }
