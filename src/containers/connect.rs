@@ -14,8 +14,11 @@ use super::record::Record;
 use super::spec::{ContainerSpec, NetworkMode};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::runtime::SharedNamespace;
+#[cfg(feature = "network")]
 use crate::sys::blocking::blocking;
-use crate::types::{ContainerId, Endpoint, EndpointSpec, Outcome, Port, PortBinding, PublishedPort};
+#[cfg(feature = "network")]
+use crate::types::PortBinding;
+use crate::types::{ContainerId, Endpoint, EndpointSpec, Outcome, Port, PublishedPort};
 
 /// What a container that is to start got of networks.
 #[derive(Debug, Default)]
