@@ -27,6 +27,7 @@ use crate::runtime::{Runtime, Task};
 use crate::storage::ownership::Ownership;
 use crate::storage::snapshot::Snapshotter;
 use crate::store::{Owners, Store};
+use crate::volumes::LocalVolumes;
 use crate::types::{Change, ContainerId, ContainerName, ExitStatus, Filter, ImageId, Outcome, OwnerId, Signal};
 
 /// What the engine hands the manager.
@@ -48,6 +49,9 @@ pub(crate) struct Parts {
     pub(crate) layers: Ownership,
     /// Where an ordinary user's files may belong to other ids: who sees them.
     pub(crate) native: Option<Arc<NativeRuntime>>,
+    /// Who makes mounts to look at.
+    pub(crate) root: Arc<NativeRuntime>,
+    pub(crate) volumes: LocalVolumes,
 }
 
 /// Containers of this process, on one root.

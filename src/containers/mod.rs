@@ -34,6 +34,9 @@ mod manager;
 #[cfg(feature = "engine")]
 mod monitor;
 #[cfg(feature = "engine")]
+mod mounting;
+mod mounts;
+#[cfg(feature = "engine")]
 mod names;
 #[cfg(feature = "engine")]
 mod namespaces;
@@ -94,6 +97,7 @@ pub(crate) use self::etc::FILES as ETC_FILES;
 #[cfg(feature = "engine")]
 pub(crate) use self::local::{LocalContainers, Parts};
 pub use self::manager::ContainerManager;
+pub use self::mounts::{BindFrom, FileSpec, MountFrom, MountPoint, MountSpec, VolumeFrom};
 pub use self::options::{
     AttachOptions, CommitOptions, ExecSpec, ListOptions, RemoveOptions, SlowReader, StatsOptions, StopOptions,
     WaitCondition,

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::ContainerExit;
+use super::{ContainerExit, MountPoint};
 use super::plan::ImageDefaults;
 use super::spec::ContainerSpec;
 use super::state::ContainerState;
@@ -30,6 +30,9 @@ pub(crate) struct Body {
     pub(crate) image_id: ImageId,
     pub(crate) chain: Option<ChainId>,
     pub(crate) image: ImageDefaults,
+    /// Mounts as they are, beside `binds` and `tmpfs` of the specification.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) mounts: Vec<MountPoint>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) process: Option<ProcessIdentity>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

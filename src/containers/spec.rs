@@ -9,6 +9,7 @@ use std::time::Duration;
 use oci_spec::runtime::LinuxSeccomp;
 use serde::{Deserialize, Serialize};
 
+use super::mounts::{FileSpec, MountSpec};
 use crate::error::{Error, Result};
 use crate::runtime::native::seccomp::SeccompProfile;
 use crate::types::{Bytes, Platform, Signal};
@@ -242,6 +243,15 @@ pub struct ContainerSpec {
     pub tmpfs: BTreeMap<PathBuf, Tmpfs>,
     /// Directories of the host.
     pub binds: Vec<BindMount>,
+    /// Volumes, and whatever else is mounted with more to say of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<MountSpec>,
+    /// Containers whose volumes and directories it takes: a name or an id, with `:ro` that nothing of them is written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes_from: Vec<String>,
+    /// Files that are put into it before its first process runs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<PathBuf, FileSpec>,
     /// Size of `/dev/shm`; default 64 MiB.
     pub shm_size: Option<Bytes>,
     /// The network.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::options::ExecSpec;
+use super::mounts::MountPoint;
 use super::spec::{BindMount, ContainerSpec, NetworkMode};
 use super::state::ContainerState;
 use super::stdin::Stdin;
@@ -115,6 +116,8 @@ pub struct ContainerSummary {
     pub network: NetworkMode,
     /// What it sees of the host.
     pub binds: Vec<BindMount>,
+    /// What else is mounted: volumes, images.
+    pub mounts: Vec<MountPoint>,
 }
 
 /// Everything about a container.
@@ -129,6 +132,9 @@ pub struct ContainerInfo {
     pub image_id: ImageId,
     /// What was asked for.
     pub spec: ContainerSpec,
+    /// Mounts as they are, beside `binds` and `tmpfs` of what was asked for: every volume has its name, those too that the
+    /// image asks for.
+    pub mounts: Vec<MountPoint>,
     /// Program and arguments in effect.
     pub command: Vec<String>,
     /// Labels in effect.

@@ -28,6 +28,7 @@ use crate::storage::unpack::Unpacker;
 use crate::store::{Owner, Root, Store};
 use crate::system::{LocalSystem, Parts as SystemParts};
 use crate::types::IdRange;
+use crate::volumes::{LocalVolumes, LocalVolumesParts, VolumeDriver};
 
 /// The seam's name in the root.
 const SNAPSHOTTER: &str = "snapshotter";
@@ -65,6 +66,7 @@ struct Opened {
     native: Arc<NativeRuntime>,
     images: Arc<LocalImages>,
     containers: LocalContainers,
+    volumes: LocalVolumes,
     system: LocalSystem,
     snapshotter: Arc<dyn Snapshotter>,
 }
@@ -90,6 +92,7 @@ pub struct EngineBuilder {
     seccomp_agent: Option<Arc<dyn SeccompAgent>>,
     registries: Option<Arc<dyn RegistryProvider>>,
     logs: Option<Arc<dyn LogDriver>>,
+    volume_drivers: BTreeMap<String, Arc<dyn VolumeDriver>>,
     lifetime: Lifetime,
     supervise: bool,
     deadline: Option<Duration>,
@@ -118,6 +121,7 @@ impl EngineBuilder {
             seccomp_agent: None,
             registries: None,
             logs: None,
+            volume_drivers: BTreeMap::new(),
             lifetime: Lifetime::Bound,
             supervise: false,
             deadline: None,
@@ -177,6 +181,12 @@ impl EngineBuilder {
     /// Keeps logs with a driver of one's own.
     pub fn logs(mut self, driver: Arc<dyn LogDriver>) -> Self {
         self.logs = Some(driver);
+        self
+    }
+
+    /// Makes a volume driver of one's own known under a name; in the place of ours, under `local` or `tmpfs`.
+    pub fn with_volume_driver(mut self, name: impl Into<String>, driver: Arc<dyn VolumeDriver>) -> Self {
+        self.volume_drivers.insert(name.into(), driver);
         self
     }
 
@@ -243,6 +253,7 @@ impl EngineBuilder {
             native,
             images,
             containers,
+            volumes,
             system,
             snapshotter,
         } = opened;
@@ -275,6 +286,7 @@ impl EngineBuilder {
                 snapshotter,
             }),
             containers: Arc::new(containers),
+            volumes: Arc::new(volumes),
             system: Arc::new(system),
         };
         Ok(Engine::new(managers, Some(local), Clock::Engine(clock)))
@@ -324,6 +336,17 @@ impl EngineBuilder {
             .logs
             .clone()
             .unwrap_or_else(|| Arc::new(LocalDriver::new(LocalOptions::default())));
+        let volumes = LocalVolumes::open(LocalVolumesParts {
+            spawner: spawner.clone(),
+            store: store.clone(),
+            owners: owners.clone(),
+            owner: owner.id().clone(),
+            locks: root.locks(),
+            dir: root.volumes(),
+            ownership: ownership.clone(),
+            native: Arc::clone(&native),
+            drivers: self.volume_drivers.clone(),
+        })?;
         let containers = LocalContainers::new(Parts {
             spawner: spawner.clone(),
             store: store.clone(),
@@ -337,6 +360,8 @@ impl EngineBuilder {
             ownership: ownership_name(&ownership),
             layers: ownership.clone(),
             native: native.uses_user_namespace().then(|| Arc::clone(&native)),
+            root: Arc::clone(&native),
+            volumes: volumes.clone(),
         });
         let system = LocalSystem::new(SystemParts {
             spawner,
@@ -349,6 +374,7 @@ impl EngineBuilder {
             storage_reason,
             images: Arc::clone(&images),
             containers: containers.clone(),
+            volumes: volumes.clone(),
             runtime: runtime.name().to_owned(),
             logs: logs.name().to_owned(),
             cgroups,
@@ -359,6 +385,7 @@ impl EngineBuilder {
             native,
             images,
             containers,
+            volumes,
             system,
             snapshotter,
         })

@@ -30,6 +30,7 @@ use crate::logs::{LogEntries, LogQuery};
 use crate::networks::{NetworkInfo, NetworkManager};
 use crate::progress::Progress;
 use crate::system::{DiskUsage, EventQuery, SystemInfo, SystemManager};
+use crate::volumes::{CreateVolume, PrunedVolumes, RemoveVolumeOptions, VolumeInfo, VolumeManager};
 use crate::types::{Change, Descriptor, ExitStatus, Filter, ImageId, Outcome, Platform, Reference, Signal};
 
 /// A manager whose verbs are watched.
@@ -113,6 +114,7 @@ impl Watch {
             containers: self.one(&managers.containers),
             #[cfg(feature = "network")]
             networks: self.one(&managers.networks),
+            volumes: self.one(&managers.volumes),
             system: self.one(&managers.system),
         }
     }
@@ -228,6 +230,15 @@ watched! { NetworkManager "network" {
     fn inspect(name: &str) -> NetworkInfo, { network = Network name };
 }}
 
+watched! { VolumeManager "volume" {
+    fn create(request: CreateVolume) -> VolumeInfo, { volume = Volume request.name.as_deref().unwrap_or_default() };
+    fn inspect(name: &str) -> VolumeInfo, { volume = Volume name };
+    fn list(filter: Filter) -> Vec<VolumeInfo>,;
+    fn remove(name: &str, options: RemoveVolumeOptions) -> Outcome, { volume = Volume name };
+    fn prune(filter: Filter) -> PrunedVolumes,;
+    fn snapshot(name: &str, into: CreateVolume) -> VolumeInfo, { volume = Volume name };
+}}
+
 watched! { SystemManager "system" {
     fn info() -> SystemInfo,;
     fn events(query: EventQuery) -> EventStream,;
@@ -262,6 +273,7 @@ mod tests {
             ("container", include_str!("../containers/manager.rs")),
             ("image", include_str!("../images/mod.rs")),
             ("network", include_str!("../networks/mod.rs")),
+            ("volume", include_str!("../volumes/manager.rs")),
             ("system", include_str!("../system/manager.rs")),
         ] {
             let text = text

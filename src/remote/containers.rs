@@ -442,6 +442,7 @@ fn info(value: &Value) -> Result<ContainerInfo> {
         image_id: required(value, "Image")?,
         command: path.chain(list(value, "Args").unwrap_or_default()).collect(),
         labels: asked.labels.clone(),
+        mounts: spec::points(value),
         spec: asked,
         state,
         pid: json::positive(of_state, "Pid").and_then(|pid| u32::try_from(pid).ok()),
@@ -485,6 +486,7 @@ fn summary(line: &Value) -> Result<ContainerSummary> {
         labels: json::map(line, "Labels"),
         network: spec::mode(line["HostConfig"]["NetworkMode"].as_str().unwrap_or_default()),
         binds: binds.collect(),
+        mounts: spec::points(line),
     })
 }
 

@@ -44,6 +44,7 @@ mod system;
 mod trouble;
 mod userns;
 mod verbs;
+mod volumes;
 
 use libtest_mimic::Arguments;
 
@@ -58,6 +59,7 @@ const GROUPS: &[frame::Group] = &[
     process::TESTS,
     squash::TESTS,
     life::TESTS,
+    volumes::TESTS,
     idle::TESTS,
     exec::TESTS,
     verbs::TESTS,
@@ -97,7 +99,11 @@ const SHARING: &[frame::Group] = &[
     trouble::TESTS,
 ];
 
-const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo), ("pull-once", pull::role_pull)];
+const ROLES: &[(&str, support::embedder::Role)] = &[
+    ("echo", fixtures::role_echo),
+    ("pull-once", pull::role_pull),
+    ("with-volume", volumes::with_volume),
+];
 
 fn main() {
     let roles: Vec<_> = ROLES

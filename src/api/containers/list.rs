@@ -107,7 +107,7 @@ pub(in crate::api) fn summary(line: &ContainerSummary) -> Value {
         "HostConfig": {"NetworkMode": line.network.to_string()},
         "Health": {"Status": "none", "FailingStreak": 0},
         "NetworkSettings": {"Networks": networks(&line.network)},
-        "Mounts": mounts::shown(&line.binds),
+        "Mounts": mounts::shown(&line.binds, &line.mounts),
     })
 }
 

@@ -88,6 +88,16 @@ impl Ground {
         })
     }
 
+    /// A tree without marks.
+    pub(super) fn of(root: OwnedFd, owners: Owners, sight: Option<Arc<dyn Sight>>) -> Self {
+        Self {
+            root,
+            owners,
+            opaque: None,
+            sight,
+        }
+    }
+
     /// Whether the tree marks what it hides.
     pub(super) fn has_marks(&self) -> bool {
         self.opaque.is_some()
