@@ -113,6 +113,7 @@ impl Shared {
         cancel.check()?;
         self.check_users(record).await?;
         cancel.check()?;
+        self.put_files(record).await?;
         self.fill_volumes(record).await?;
         cancel.check()
     }

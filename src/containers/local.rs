@@ -15,7 +15,8 @@ use super::stdin::Stdin;
 use super::stubs;
 use super::{
     AttachOptions, Attached, BoxStream, CommitOptions, ContainerInfo, ContainerManager, ContainerSpec,
-    ContainerSummary, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned, RemoveOptions, Stats,
+    ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions,
+    PathStat, Pruned, RemoveOptions, Stats,
     StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::driver::Spawner;
@@ -459,6 +460,33 @@ impl ContainerManager for LocalContainers {
             .parts
             .spawner
             .call(async move { shared.export(&name).await })
+            .await
+    }
+
+    async fn stat_path(&self, name: &str, path: &str) -> Result<PathStat> {
+        let (shared, name, path) = (Arc::clone(&self.0), name.to_owned(), path.to_owned());
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.stat_path(&name, &path).await })
+            .await
+    }
+
+    async fn copy_out(&self, name: &str, path: &str) -> Result<CopiedOut> {
+        let (shared, name, path) = (Arc::clone(&self.0), name.to_owned(), path.to_owned());
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.copy_out(&name, &path).await })
+            .await
+    }
+
+    async fn copy_in(&self, name: &str, path: &str, archive: ByteStream, options: CopyInOptions) -> Result<()> {
+        let (shared, name, path) = (Arc::clone(&self.0), name.to_owned(), path.to_owned());
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.copy_in(&name, &path, archive, options).await })
             .await
     }
 

@@ -9,6 +9,8 @@ mod attach;
 #[cfg(feature = "engine")]
 mod commit;
 #[cfg(feature = "engine")]
+mod copy;
+#[cfg(feature = "engine")]
 mod create;
 #[cfg(feature = "engine")]
 mod diff;
@@ -99,7 +101,7 @@ pub(crate) use self::local::{LocalContainers, Parts};
 pub use self::manager::ContainerManager;
 pub use self::mounts::{BindFrom, FileSpec, MountFrom, MountPoint, MountSpec, VolumeFrom};
 pub use self::options::{
-    AttachOptions, CommitOptions, ExecSpec, ListOptions, RemoveOptions, SlowReader, StatsOptions, StopOptions,
+    AttachOptions, CommitOptions, CopyInOptions, ExecSpec, ListOptions, RemoveOptions, SlowReader, StatsOptions, StopOptions,
     WaitCondition,
 };
 #[cfg(feature = "remote")]
@@ -115,7 +117,7 @@ pub use self::state::ContainerState;
 #[cfg(feature = "remote")]
 pub(crate) use self::stdin::Stdin;
 pub use self::views::{
-    Attached, BlockStats, BoxStream, ContainerExit, ContainerInfo, ContainerSummary, CpuStats, Created, Exec, ExecInfo,
-    Exiting, Input, MemoryStats, PidsStats, Pruned, Stats, Top,
+    Attached, BlockStats, BoxStream, ContainerExit, ContainerInfo, ContainerSummary, CopiedOut, CpuStats, Created, Exec, ExecInfo,
+    Exiting, Input, MemoryStats, PathStat, PidsStats, Pruned, Stats, Top,
 };
 pub use crate::runtime::native::seccomp::SeccompProfile;

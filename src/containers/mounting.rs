@@ -250,7 +250,10 @@ impl Shared {
                     Mounted::Tree(tree) => LaunchSource::Tree(tree),
                 };
             }
-            MountFrom::Image(image) => mount.source = LaunchSource::Mount(self.view(image).await?),
+            MountFrom::Image(image) => {
+                mount.source = LaunchSource::Mount(self.view(image).await?);
+                mount.read_only = true;
+            }
             MountFrom::Tmpfs(_) => return Err(Error::internal("a memory file system among the runtime's own mounts")),
         }
         Ok(mount)

@@ -107,7 +107,7 @@ impl Shared {
     }
 
     /// Makes a container's files, and says what the runtime needs to know.
-    async fn launch(self: &Arc<Self>, record: &Record) -> Result<Launch> {
+    pub(super) async fn launch(self: &Arc<Self>, record: &Record) -> Result<Launch> {
         let key = record.snapshot_key();
         let rootfs = self.parts.snapshotter.mounts(&key).await?;
         let namespaces = self.shared_namespaces(&record.body.spec).await?;

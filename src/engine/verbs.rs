@@ -14,7 +14,7 @@ use tracing::{Instrument as _, Span};
 use super::Managers;
 use crate::containers::{
     AttachOptions, Attached, BoxStream, CommitOptions, ContainerInfo, ContainerManager, ContainerSpec,
-    ContainerSummary, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned, RemoveOptions, Stats,
+    ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, PathStat, Pruned, RemoveOptions, Stats,
     StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::driver::Clock;
@@ -164,6 +164,9 @@ watched! { ContainerManager "container" {
     fn prune(filter: Filter) -> Pruned,;
     fn diff(name: &str) -> Vec<Change>, { container = Container name };
     fn export(name: &str) -> ByteStream, { container = Container name };
+    fn stat_path(name: &str, path: &str) -> PathStat, { container = Container name };
+    fn copy_out(name: &str, path: &str) -> CopiedOut, { container = Container name };
+    fn copy_in(name: &str, path: &str, archive: ByteStream, options: CopyInOptions) -> (), { container = Container name };
     fn commit(name: &str, options: CommitOptions) -> ImageId, { container = Container name };
     fn logs(name: &str, query: LogQuery) -> LogEntries, { container = Container name };
     fn attach(name: &str, options: AttachOptions) -> Attached, { container = Container name };

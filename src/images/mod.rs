@@ -79,6 +79,8 @@ mod when;
 #[cfg(all(test, feature = "engine"))]
 mod tests;
 
+#[cfg(feature = "engine")]
+pub(crate) use self::archive::on_thread;
 pub use self::config::{HealthConfig, HistoryEntry, ImageConfig, MAX_LAYERS, RootFs, RunConfig};
 #[cfg(feature = "engine")]
 pub use self::local::{LocalImages, LocalImagesParts};

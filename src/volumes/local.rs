@@ -171,21 +171,20 @@ impl Shared {
 
     /// Makes a volume, unless there is one; whether there was none.
     pub(crate) async fn create(&self, request: CreateVolume) -> Result<(Record, bool)> {
-        let named = request.name.is_some();
+        let chosen = request.driver.as_ref().is_some_and(|driver| !driver.is_empty());
         let record = self.asked(request, None)?;
         let _held = self.parts.locks.lock(&Self::key(&record.name)).await?;
         match self.read(&record.name).await {
-            Ok(there) => return Self::same(there, &record).map(|there| (there, false)),
+            Ok(there) => return Self::same(there, &record, chosen).map(|there| (there, false)),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
-        debug_assert!(named || record.body.anonymous, "a name or none");
         self.make(&record).await?;
         let (row, event) = (record.to_row()?, self.event(&record, "create"));
         let inserted = self.parts.store.call(move |store| store.insert_volume(&row, Some(&event))).await;
         match inserted {
             Ok(None) => Ok((record, true)),
-            Ok(Some(there)) => Ok((Self::same(Record::from_row(there)?, &record)?, false)),
+            Ok(Some(there)) => Ok((Self::same(Record::from_row(there)?, &record, chosen)?, false)),
             Err(error) => {
                 self.unmake(&record).await;
                 Err(error)
@@ -193,9 +192,9 @@ impl Shared {
         }
     }
 
-    /// One that is there is the one that is asked for, unless another keeps it.
-    fn same(there: Record, asked: &Record) -> Result<Record> {
-        if there.body.driver == asked.body.driver {
+    /// One that is there is the one that is asked for, unless somebody else is chosen to keep it.
+    fn same(there: Record, asked: &Record, chosen: bool) -> Result<Record> {
+        if !chosen || there.body.driver == asked.body.driver {
             return Ok(there);
         }
         let message = format!(

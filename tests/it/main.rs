@@ -13,6 +13,7 @@
 mod api;
 mod cancel;
 mod cancel_more;
+mod copy;
 mod daemon;
 mod differences;
 mod doctor;
@@ -60,6 +61,7 @@ const GROUPS: &[frame::Group] = &[
     squash::TESTS,
     life::TESTS,
     volumes::TESTS,
+    copy::TESTS,
     idle::TESTS,
     exec::TESTS,
     verbs::TESTS,

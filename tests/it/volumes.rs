@@ -301,11 +301,11 @@ async fn j5_local_volumes_elsewhere_and_in_memory() -> Check {
     // Memory is shared by those who use it at a time, and gone after the last.
     let memory = CreateVolume::named("memory").option("type", "tmpfs").option("device", "tmpfs").option("o", "size=1m");
     world.engine.create_volume(memory).await?;
-    let first = world.started(world.script("echo shared > /m/file; df /m | tail -1 > /m/df; sleep 100").volume("memory", "/m")).await?;
+    let first = world.started(world.script("df /m | tail -1 > /m/df; echo shared > /m/file; sleep 100").volume("memory", "/m")).await?;
     let until = Instant::now() + Duration::from_secs(20);
     let mut said = String::new();
     while !said.contains("shared") && Instant::now() < until {
-        said = world.says(world.script("cat /m/file /m/df; true").volume("memory", "/m")).await?;
+        said = world.says(world.script("cat /m/file && cat /m/df; true").volume("memory", "/m")).await?;
     }
     assert!(said.starts_with("shared\n") && said.contains("1024"), "{said}");
     remove(first).await?;

@@ -10,6 +10,7 @@
 mod compare;
 mod ground;
 mod node;
+mod spot;
 mod write;
 
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 pub use self::ground::Sight;
+pub(crate) use self::spot::Spot;
 
 use self::ground::{Ground, Owners};
 use self::write::Archive;
@@ -107,8 +109,12 @@ impl LayerReader {
             Ownership::Mapped(_) => Owners::Mapped,
             Ownership::Squashed => Owners::Noted,
         };
+        Self::of_ground(Ground::of(dir, owners, sight))
+    }
+
+    fn of_ground(ground: Ground) -> Self {
         Self {
-            new: Ground::of(dir, owners, sight),
+            new: ground,
             old: Vec::new(),
             merged: true,
             untouched: None,
