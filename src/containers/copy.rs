@@ -45,14 +45,15 @@ impl Shared {
     pub(crate) async fn stat_path(self: &Arc<Self>, name: &str, path: &str) -> Result<PathStat> {
         let view = self.view_of(name).await?;
         let (root, path) = (Arc::clone(&view.root), path.to_owned());
-        blocking(move || Ok(looks_of(&Spot::open(&root, path.as_bytes())?, &path))).await
+        let sight = view.sight.clone();
+        blocking(move || Ok(looks_of(&Spot::open(&root, path.as_bytes(), sight.as_deref())?, &path))).await
     }
 
     pub(crate) async fn copy_out(self: &Arc<Self>, name: &str, path: &str) -> Result<CopiedOut> {
         let view = self.view_of(name).await?;
-        let (root, path) = (Arc::clone(&view.root), path.to_owned());
+        let (root, path, sight) = (Arc::clone(&view.root), path.to_owned(), view.sight.clone());
         let (spot, stat) = blocking(move || {
-            let spot = Spot::open(&root, path.as_bytes())?;
+            let spot = Spot::open(&root, path.as_bytes(), sight.as_deref())?;
             let stat = looks_of(&spot, &path);
             Ok((spot, stat))
         })
@@ -84,12 +85,12 @@ impl Shared {
             false => None,
         };
         let view = self.view_of(record.id.as_str()).await?;
-        let (root, place) = (Arc::clone(&view.root), path.to_owned());
+        let (root, place, sight) = (Arc::clone(&view.root), path.to_owned(), view.sight.clone());
         let there = blocking(move || {
             let whole = format!("{place}/");
             match layer::open_inside(&root, Path::new(&whole))? {
                 Some(dir) => Ok(dir),
-                None => match Spot::open(&root, place.as_bytes()) {
+                None => match Spot::open(&root, place.as_bytes(), sight.as_deref()) {
                     Ok(_) => Err(Error::invalid("extraction point is not a directory")
                         .with_object(ObjectKind::Option, place)),
                     Err(error) => Err(error),

@@ -13,7 +13,7 @@ use crate::types::{OwnerId, VolumeName};
 
 const NOTE: &str = "volume.json";
 const GONE: &str = ".gone.";
-const FILL: &str = ".fill.";
+const FILL: &str = ".fill";
 
 /// Where volumes are, and how their files are removed.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ pub(super) struct Files {
 /// A directory there that is no volume's.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Other {
-    /// Being removed, or filled, by this owner.
+    /// Being removed by this owner.
     Work(String),
     /// None of ours.
     Foreign,
@@ -85,11 +85,23 @@ impl Files {
         fs::rename(aside, self.path(name)).map_err(|e| Error::os("put a volume back", e))
     }
 
-    /// A new directory to fill, beside the volumes.
-    pub(super) fn begin_filling(&self) -> Result<PathBuf> {
-        let dir = self.working(FILL)?;
+    /// A new directory to fill, beside a volume's files: with their own parent, so that whoever owns it in the end can be
+    /// renamed. What was begun and not finished goes.
+    pub(super) fn begin_filling(&self, name: &VolumeName) -> Result<PathBuf> {
+        let dir = self.path(name).join(FILL);
+        self.delete(&dir)?;
         make_dirs(&dir)?;
         Ok(dir)
+    }
+
+    /// Removes what was begun to be filled and not finished; whether there was any.
+    pub(super) fn clear_filling(&self, name: &VolumeName) -> Result<bool> {
+        let dir = self.path(name).join(FILL);
+        if !dir.exists() {
+            return Ok(false);
+        }
+        self.delete(&dir)?;
+        Ok(true)
     }
 
     /// Removes a volume's directory.
@@ -118,7 +130,7 @@ impl Files {
     pub(super) fn list(&self) -> Result<(Vec<VolumeName>, Vec<(String, Other)>)> {
         let (mut volumes, mut others) = (Vec::new(), Vec::new());
         for name in names(&self.dir)? {
-            let work = name.strip_prefix(GONE).or_else(|| name.strip_prefix(FILL));
+            let work = name.strip_prefix(GONE);
             match (work, name.parse()) {
                 (Some(rest), _) => {
                     let owner = rest.split('.').next().unwrap_or_default().to_owned();

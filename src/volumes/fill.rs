@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use super::drivers::local::DATA;
 use super::files::is_empty;
 use super::local::{DEFAULT_DRIVER, Shared};
 use super::record::Record;
 use crate::error::{Error, Result};
-use crate::storage::files::{make_dirs, sync_file_system};
+use crate::storage::files::sync_file_system;
 use crate::store::{Node, NodeKind};
 use crate::sys::blocking::blocking;
 use crate::types::{ContainerId, VolumeName};
@@ -36,17 +35,17 @@ impl Shared {
         if !users.users.is_empty() || self.used_elsewhere(&record, by).await? {
             return Ok(false);
         }
-        let (files, durable) = (self.files.clone(), record.owner.is_none());
+        let (files, durable, name) = (self.files.clone(), record.owner.is_none(), record.name.clone());
         blocking(move || {
             if !is_empty(&data)? {
                 return Ok(false);
             }
-            let dir = files.begin_filling()?;
-            let filled = fill(&dir.join(DATA), &data, durable, content);
-            let cleared = files.delete(&dir);
-            filled?;
-            cleared?;
-            Ok(true)
+            let new = files.begin_filling(&name)?;
+            let filled = fill(&new, &data, durable, content);
+            if filled.is_err() {
+                files.delete(&new)?;
+            }
+            filled.map(|()| true)
         })
         .await
     }
@@ -74,11 +73,10 @@ impl Shared {
 }
 
 fn fill(new: &Path, data: &Path, durable: bool, content: Content) -> Result<()> {
-    make_dirs(new)?;
     content(new)?;
-    if durable {
+    if let Some(above) = data.parent().filter(|_| durable) {
         // A name that survives power loss must not lead to files that do not.
-        sync_file_system(new)?;
+        sync_file_system(above)?;
     }
     // Takes the place of an empty directory, and of no other. Source: rename(2).
     std::fs::rename(new, data).map_err(|e| Error::os("show a volume's content", e))

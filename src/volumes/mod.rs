@@ -3,7 +3,7 @@
 //!
 //! A volume of the driver `local` is a directory below the root: `volumes/NAME/_data`, and beside it `volume.json`, which says
 //! again what the record says, so that a lost database loses no volume. What is being removed is first renamed
-//! (`volumes/.gone.OWNER.…`), what is being filled lies beside (`.fill.OWNER.…`): a name that counts always shows the whole.
+//! (`volumes/.gone.OWNER.…`), what is being filled lies beside (`volumes/NAME/.fill`): a name that counts always shows the whole.
 //!
 //! A volume that an image or a container asks for without a name is anonymous; one of a bound container belongs to the
 //! container's owner, as it does, and goes with the container.

@@ -26,6 +26,9 @@ impl Shared {
                 removed += 1;
             }
         }
+        for name in there.iter().filter(|name| known.contains(*name)) {
+            removed += usize::from(self.clear_filling(name).await?);
+        }
         for name in there.into_iter().filter(|name| !known.contains(name)) {
             match self.settle_stray(&name).await? {
                 Some(true) => adopted += 1,
@@ -34,6 +37,16 @@ impl Shared {
             }
         }
         Ok((removed, adopted))
+    }
+
+    /// What a killed process was about to fill a volume with; whether there was any, and nobody is at it.
+    async fn clear_filling(&self, name: &VolumeName) -> Result<bool> {
+        let (locks, key, files, name) = (self.parts.locks.clone(), Self::key(name), self.files.clone(), name.clone());
+        blocking(move || match locks.try_lock(&key)? {
+            Some(_held) => files.clear_filling(&name),
+            None => Ok(false),
+        })
+        .await
     }
 
     async fn lives(&self, owner: &str) -> Result<bool> {

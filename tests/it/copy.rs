@@ -65,6 +65,10 @@ fn entries(tar: &[u8]) -> Result<BTreeMap<String, String>, Stop> {
 
 /// A tree with files of every sort that matters.
 fn tree(owner: u64) -> Result<Vec<u8>, Stop> {
+    tree_at("tree", owner)
+}
+
+fn tree_at(top: &str, owner: u64) -> Result<Vec<u8>, Stop> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut put = |path: &str, kind: tar::EntryType, mode: u32, link: &str, body: &[u8]| {
         let mut header = tar::Header::new_gnu();
@@ -74,6 +78,7 @@ fn tree(owner: u64) -> Result<Vec<u8>, Stop> {
         header.set_gid(owner);
         header.set_mtime(1_600_000_000);
         header.set_size(body.len() as u64);
+        let path = path.replacen("tree", top, 1);
         match link {
             "" => archive.append_data(&mut header, path, body),
             link => archive.append_link(&mut header, path, link),
@@ -88,17 +93,17 @@ fn tree(owner: u64) -> Result<Vec<u8>, Stop> {
     Ok(archive.into_inner()?)
 }
 
-async fn there_and_back(container: &Container, owner: u64) -> Check {
-    let sent = tree(owner)?;
+async fn there_and_back(container: &Container, top: &str, owner: u64) -> Check {
+    let sent = tree_at(top, owner)?;
     container.copy_in("/tmp", stream_of(sent.clone()), CopyInOptions::new()).await?;
-    let back = container.copy_out("/tmp/tree").await?;
-    assert!(back.stat.is_dir() && back.stat.name == "tree" && back.stat.mode & 0o777 == 0o750, "{:?}", back.stat);
+    let back = container.copy_out(&format!("/tmp/{top}")).await?;
+    assert!(back.stat.is_dir() && back.stat.name == top && back.stat.mode & 0o777 == 0o750, "{:?}", back.stat);
     assert_eq!(entries(&bytes_of(back.archive).await?)?, entries(&sent)?);
-    let stat = container.stat_path("/tmp/tree/file").await?;
+    let stat = container.stat_path(&format!("/tmp/{top}/file")).await?;
     assert_eq!((stat.name.as_str(), stat.size, stat.mode & 0o777), ("file", 7, 0o640));
-    let link = container.stat_path("/tmp/tree/link").await?;
-    assert_eq!(link.link_target.as_deref(), Some("/tmp/tree/file"));
-    let one = entries(&bytes_of(container.copy_out("/tmp/tree/file").await?.archive).await?)?;
+    let link = container.stat_path(&format!("/tmp/{top}/link")).await?;
+    assert_eq!(link.link_target, Some(format!("/tmp/{top}/file")));
+    let one = entries(&bytes_of(container.copy_out(&format!("/tmp/{top}/file")).await?.archive).await?)?;
     assert_eq!(one.keys().collect::<Vec<_>>(), ["file"]);
     Ok(())
 }
@@ -108,15 +113,15 @@ async fn g6_a_round_trip_in_every_state() -> Check {
     let owner = if world.ownership().await? == "squashed" { 0 } else { 1234 };
     let script = "cat /tmp/tree/file 2>/dev/null > /root/seen; sleep 1000";
     let container = world.engine.create(world.script(script)).await?;
-    there_and_back(&container, owner).await?;
+    there_and_back(&container, "tree", owner).await?;
     container.start().await?;
-    there_and_back(&container, owner).await?;
+    there_and_back(&container, "tree2", owner).await?;
     if container.pause().await.is_ok() {
-        there_and_back(&container, owner).await?;
+        there_and_back(&container, "tree3", owner).await?;
         container.unpause().await?;
     }
     container.stop(Default::default()).await?;
-    there_and_back(&container, owner).await?;
+    there_and_back(&container, "tree4", owner).await?;
     let seen = entries(&bytes_of(container.copy_out("/root/seen").await?.archive).await?)?;
     assert!(seen["seen"].ends_with("content"), "it was there before the first process: {seen:?}");
     // What is copied in is a change as any other.
@@ -241,9 +246,9 @@ async fn g6_a_container_with_ids_of_its_own() -> Check {
         return crate::frame::skip(error.report());
     }
     let owner = if container.inspect().await?.ownership == "squashed" { 0 } else { 1234 };
-    there_and_back(&container, owner).await?;
+    there_and_back(&container, "tree5", owner).await?;
     container.stop(longshore::StopOptions { signal: None, timeout: Some(std::time::Duration::ZERO) }).await?;
-    there_and_back(&container, owner).await?;
+    there_and_back(&container, "tree6", owner).await?;
     container.remove(FORCE).await?;
     Ok(())
 }

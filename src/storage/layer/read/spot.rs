@@ -1,7 +1,8 @@
 //! One place in a container's files, found as the container's own programs would find it, and what is there.
 
+use std::ffi::CString;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -36,7 +37,7 @@ impl Spot {
     ///
     /// # Errors
     /// `NotFound`; `Denied`, `Os`.
-    pub(crate) fn open(root: &OwnedFd, path: &[u8]) -> Result<Self> {
+    pub(crate) fn open(root: &OwnedFd, path: &[u8], sight: Option<&dyn Sight>) -> Result<Self> {
         let failed = |e: Errno| match e {
             Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP => no_such(path),
             e => Error::os(format!("open {}", show(path)), e),
@@ -47,7 +48,7 @@ impl Spot {
         let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let (above, last, whole) = split(path);
         if whole {
-            let place = resolve(root, if path.is_empty() { b"/" } else { path }, directory).map_err(failed)?;
+            let place = find(root, path, directory, sight).map_err(failed)?;
             let looks = nix::sys::stat::fstat(&place).map_err(failed)?;
             return Ok(Self {
                 place,
@@ -57,10 +58,23 @@ impl Spot {
                 link: None,
             });
         }
-        let above = resolve(root, if above.is_empty() { b"/" } else { above }, directory).map_err(failed)?;
-        let looks = stat(&above, last).map_err(failed)?;
+        let above = find(root, above, directory, sight).map_err(failed)?;
+        let looks = match (stat(&above, last), sight) {
+            (Err(Errno::EACCES), Some(_)) => {
+                let handle = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let handle = by_sight(&above, last, handle, sight).map_err(failed)?;
+                nix::sys::stat::fstat(&handle)
+            }
+            (own, _) => own,
+        };
+        let looks = looks.map_err(failed)?;
         if is_dir(&looks) {
-            let place = openat(&above, last, directory | OFlag::O_NOFOLLOW, Mode::empty()).map_err(failed)?;
+            let flags = directory | OFlag::O_NOFOLLOW;
+            let place = match openat(&above, last, flags, Mode::empty()) {
+                Err(Errno::EACCES) => by_sight(&above, last, flags, sight),
+                own => own,
+            };
+            let place = place.map_err(failed)?;
             return Ok(Self {
                 place,
                 name: None,
@@ -70,7 +84,14 @@ impl Spot {
             });
         }
         let link = match looks.st_mode & libc::S_IFMT {
-            libc::S_IFLNK => Some(readlinkat(&above, last).map_err(failed)?),
+            libc::S_IFLNK => Some(match readlinkat(&above, last) {
+                Err(Errno::EACCES) => {
+                    let handle = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                    let handle = by_sight(&above, last, handle, sight).map_err(failed)?;
+                    readlinkat(&handle, "").map_err(failed)?
+                }
+                own => own.map_err(failed)?,
+            }),
             _ => None,
         };
         Ok(Self {
@@ -105,6 +126,22 @@ impl Spot {
         }
         archive.finish()
     }
+}
+
+/// As a program of the container finds it. Where this process may not look, another does, who follows no link.
+fn find(root: &OwnedFd, path: &[u8], flags: OFlag, sight: Option<&dyn Sight>) -> Result<OwnedFd, Errno> {
+    match resolve(root, if path.is_empty() { b"/" } else { path }, flags) {
+        Err(Errno::EACCES) => by_sight(root, path, flags, sight),
+        own => own,
+    }
+}
+
+fn by_sight(dir: &OwnedFd, path: &[u8], flags: OFlag, sight: Option<&dyn Sight>) -> Result<OwnedFd, Errno> {
+    let Some(sight) = sight else { return Err(Errno::EACCES) };
+    let from = path.iter().position(|byte| *byte != b'/').unwrap_or(path.len());
+    let path = CString::new(&path[from..]).map_err(|_| Errno::EINVAL)?;
+    let found = sight.open(dir.as_fd(), &path, flags);
+    found.map_err(|e| e.raw_os_error().map_or(Errno::EACCES, Errno::from_raw))
 }
 
 fn no_such(path: &[u8]) -> Error {
@@ -157,12 +194,12 @@ mod tests {
         std::os::unix::fs::symlink("/in", dir.path().join("absolute")).unwrap();
         std::os::unix::fs::symlink("../../../../etc", dir.path().join("out")).unwrap();
         let root: OwnedFd = std::fs::File::open(dir.path()).unwrap().into();
-        let found = Spot::open(&root, b"/absolute/file").unwrap();
+        let found = Spot::open(&root, b"/absolute/file", None).unwrap();
         assert_eq!((found.looks.st_size, found.link), (1, None));
-        let link = Spot::open(&root, b"/out").unwrap();
+        let link = Spot::open(&root, b"/out", None).unwrap();
         assert_eq!(link.link.as_deref(), Some(&b"../../../../etc"[..]));
         for none in ["/out/passwd", "/out/", "/in/file/", "/nope/x"] {
-            assert!(Spot::open(&root, none.as_bytes()).unwrap_err().is_not_found(), "{none}");
+            assert!(Spot::open(&root, none.as_bytes(), None).unwrap_err().is_not_found(), "{none}");
         }
     }
 }
