@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::Stream;
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tracing::Instrument as _;
 use tracing::instrument::WithSubscriber as _;
@@ -34,8 +34,15 @@ const LINGER: Duration = Duration::from_secs(10);
 /// Owns the thread. Dropping it asks the thread to finish its tails and end; it never blocks.
 pub(crate) struct Driver {
     spawner: Spawner,
+    ending: std::sync::Mutex<Ending>,
+    /// Changes when the thread holds nothing any more.
+    ended: watch::Receiver<bool>,
+}
+
+/// How the thread is told to end, once.
+struct Ending {
     stop: Option<oneshot::Sender<Work>>,
-    at_end: std::sync::Mutex<Work>,
+    at_end: Work,
 }
 
 /// Work without a result.
@@ -77,6 +84,7 @@ impl Driver {
             abandon: Abandon::default(),
         };
         let (stop, stopped) = oneshot::channel::<Work>();
+        let (end, ended) = watch::channel(false);
         thread::Builder::new()
             .name("longshore".into())
             .spawn(move || {
@@ -87,13 +95,18 @@ impl Driver {
                     }
                     tails.finish(LINGER).await;
                 });
-                runtime.shutdown_background();
+                // What still blocks on the pool lets go of the root before anybody is told. This thread is nobody's to wait for.
+                runtime.shutdown_timeout(LINGER);
+                end.send_replace(true);
             })
             .map_err(|error| Error::os("start the driver's thread", error))?;
         Ok(Self {
             spawner,
-            stop: Some(stop),
-            at_end: std::sync::Mutex::new(Box::pin(async {})),
+            ending: std::sync::Mutex::new(Ending {
+                stop: Some(stop),
+                at_end: Box::pin(async {}),
+            }),
+            ended,
         })
     }
 
@@ -103,7 +116,21 @@ impl Driver {
 
     /// What runs on the thread when the last handle is gone, before it ends.
     pub(crate) fn at_end(&mut self, work: impl Future<Output = ()> + Send + 'static) {
-        self.at_end = std::sync::Mutex::new(Box::pin(work));
+        self.ending().at_end = Box::pin(work);
+    }
+
+    fn ending(&self) -> std::sync::MutexGuard<'_, Ending> {
+        self.ending.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Asks the thread to finish its tails and end. What comes back changes when it has.
+    pub(crate) fn end(&self) -> watch::Receiver<bool> {
+        let mut ending = self.ending();
+        if let Some(stop) = ending.stop.take() {
+            let work = std::mem::replace(&mut ending.at_end, Box::pin(async {}));
+            let _ = stop.send(work);
+        }
+        self.ended.clone()
     }
 }
 
@@ -115,11 +142,7 @@ impl std::fmt::Debug for Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let at_end = self.at_end.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let work = std::mem::replace(at_end, Box::pin(async {}));
-            let _ = stop.send(work);
-        }
+        let _ = self.end();
     }
 }
 

@@ -70,7 +70,6 @@ struct Inner {
 #[cfg(feature = "engine")]
 #[derive(Debug)]
 struct Local {
-    #[cfg_attr(not(feature = "conformance"), allow(dead_code, reason = "its thread ends with it"))]
     driver: Driver,
     system: LocalSystem,
 }
@@ -119,6 +118,23 @@ impl Engine {
     #[cfg(feature = "engine")]
     pub fn builder(root: impl Into<PathBuf>) -> EngineBuilder {
         EngineBuilder::new(root.into())
+    }
+
+    /// Ends the engine and waits until it holds nothing of its root any more: its containers are ended and removed, its helper and
+    /// its thread are gone. Without it that happens when the last handle is dropped, and nobody waits for it. Handles that
+    /// are still there answer `Cancelled` from now on. An engine elsewhere goes on; of that one, this handle is dropped.
+    ///
+    /// Files of the root stay open as long as other handles of the engine are there.
+    ///
+    /// # Cancel safety
+    /// A dropped call ends the engine all the same.
+    pub async fn close(self) {
+        #[cfg(feature = "engine")]
+        if let Some(mut ended) = self.inner.local.as_ref().map(|local| local.driver.end()) {
+            drop(self);
+            // The thread may have ended long ago.
+            let _ = ended.wait_for(|ended| *ended).await;
+        }
     }
 
     /// An engine over managers of one's own: a wrapper, a fake, another machine.

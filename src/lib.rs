@@ -24,6 +24,8 @@
 //! - A command in a running container is an [`ExecBuilder`], in the manner of `std::process::Command`.
 //! - With the feature `api`, programs that talk to Docker talk to an engine; with `remote`, an engine elsewhere, dockerd's
 //!   too, has the handles of one in this process.
+//! - Programs without an async runtime wait with [`Blocking::block`].
+//! - [`runtime::Command`] is a sandboxed command in a directory, without an engine.
 //! - Many processes can share a root. What belongs to a live one is never touched by another.
 //! - Errors say what to do: branch on [`Error::kind`], show [`Error::report`].
 //!
@@ -95,6 +97,8 @@
 
 #[cfg(feature = "api")]
 pub mod api;
+#[cfg(any(feature = "engine", feature = "remote"))]
+mod blocking;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(any(feature = "engine", feature = "remote"))]
@@ -133,10 +137,13 @@ pub mod types;
 pub mod volumes;
 
 #[cfg(any(feature = "engine", feature = "remote"))]
+pub use self::blocking::Blocking;
+#[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::containers::{
     AttachOptions, Attached, BindMount, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec,
-    ContainerState, ContainerSummary, ExecInfo, ExecSpec, Lifetime, Limits, ListOptions, MountSpec, NamespaceMode,
-    NetworkMode, RemoveOptions, Seccomp, SeccompProfile, SlowReader, Stats, StatsOptions, StopOptions, Tmpfs, Top, WaitCondition,
+    ContainerState, ContainerSummary, ExecInfo, ExecSpec, Health, HealthCheck, HealthStatus, Lifetime, Limits,
+    ListOptions, LogConfig, MountSpec, NamespaceMode, NetworkMode, OnUnhealthy, RemoveOptions, RestartPolicy, Seccomp,
+    SeccompProfile, SlowReader, Stats, StatsOptions, StopOptions, Tmpfs, Top, WaitCondition,
 };
 #[cfg(feature = "engine")]
 pub use self::engine::EngineBuilder;

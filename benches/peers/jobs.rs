@@ -8,6 +8,7 @@ use crate::api;
 use crate::changed;
 use crate::host::Host;
 use crate::limits;
+use crate::living;
 use crate::measure::{Contestant, Job, Run, timed};
 use crate::peers::containerd::ctr;
 use crate::peers::docker::docker_command;
@@ -19,7 +20,7 @@ use crate::worker::{self, Worker};
 
 pub type Prepare = fn(&mut Host) -> Job;
 
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 21] = [
     "start",
     "start-parallel",
     "run-cli",
@@ -31,10 +32,16 @@ pub const NAMES: [&str; 15] = [
     "pull-zstd",
     "pull-again",
     "push-unchanged",
+    "push-changed",
     "save",
     "load",
     "list-images",
     "open",
+    "exec",
+    "logs-write",
+    "logs-read",
+    "list-containers",
+    "many",
 ];
 
 pub fn by_name(name: &str) -> Option<Prepare> {
@@ -50,10 +57,16 @@ pub fn by_name(name: &str) -> Option<Prepare> {
         "pull-zstd" => Some(pull::zstd),
         "pull-again" => Some(transfer::pull_again),
         "push-unchanged" => Some(transfer::push_unchanged),
+        "push-changed" => Some(transfer::push_changed),
         "save" => Some(transfer::save),
         "load" => Some(transfer::load),
         "list-images" => Some(transfer::list_images),
         "open" => Some(open),
+        "exec" => Some(living::exec),
+        "logs-write" => Some(living::logs_write),
+        "logs-read" => Some(living::logs_read),
+        "list-containers" => Some(living::list_containers),
+        "many" => Some(living::many),
         _ => None,
     }
 }

@@ -23,6 +23,7 @@ mod changed;
 mod host;
 mod images;
 mod jobs;
+mod living;
 mod measure;
 mod ours;
 mod page;

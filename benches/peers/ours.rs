@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, stream};
 use longshore::containers::CommitOptions;
 use longshore::images::RemoveImageOptions;
+use longshore::logs::LogQuery;
 use longshore::types::Filter;
-use longshore::{ContainerSpec, Engine, Pull};
+use longshore::{AttachOptions, ContainerSpec, Engine, ExecSpec, ListOptions, LogConfig, Pull, RemoveOptions};
 
-use crate::changed::{NAME, SCRIPT};
+use crate::changed::{NAME, SCRIPT, WRITTEN};
+use crate::living::{FLOOD, FLOOD_BYTES};
 use crate::worker::Deed;
 
 /// Opens an engine on `root`, in a process that holds so many megabytes of touched memory beside it.
@@ -51,7 +53,9 @@ async fn deed(engine: &Engine, words: &[&str]) -> longshore::Result<Duration> {
             std::fs::write(file, seen).map_err(|error| longshore::Error::os("write what is mounted", error))?;
         }
         ["pull", image] => drop(engine.pull(*image).await?),
-        ["changed", image] => changed(engine, image).await?,
+        ["changed", image] => changed(engine, image, SCRIPT).await?,
+        ["written", image] => changed(engine, image, WRITTEN).await?,
+        ["push-commit", name] => return push_commit(engine, name).await,
         ["diff"] => drop(engine.containers().diff(NAME).await?),
         ["commit"] => {
             let options = CommitOptions::new().name(NAME.parse()?);
@@ -75,6 +79,50 @@ async fn deed(engine: &Engine, words: &[&str]) -> longshore::Result<Duration> {
         }
         ["fill-images", layouts] => fill_images(engine, Path::new(layouts)).await?,
         ["fill", layouts] => fill(engine, Path::new(layouts)).await?,
+        ["have", image] => have(engine, image).await?,
+        ["living", image] => {
+            have(engine, image).await?;
+            let spec = ContainerSpec::image(*image).name(LIVING).command(["sleep", "100000"]);
+            engine.run(spec).pull(Pull::Never).await?;
+        }
+        ["exec"] => exec(engine).await?,
+        ["flood", driver, image] => {
+            let container = engine.run(flood(image, driver)).pull(Pull::Never).await?;
+            container.wait().await?;
+            let time = begin.elapsed();
+            container.remove(RemoveOptions::force()).await?;
+            return Ok(time);
+        }
+        ["flooded", driver, image] => {
+            have(engine, image).await?;
+            let mut spec = flood(image, driver).name(LIVING);
+            spec.log = LogConfig::driver(*driver).option("max-size", "-1");
+            engine.run(spec).pull(Pull::Never).await?.wait().await?;
+        }
+        ["read"] => read(engine).await?,
+        ["make", count, image] => {
+            have(engine, image).await?;
+            for _ in 0..number(count) {
+                engine.create(ContainerSpec::image(*image).command(["true"])).await?;
+            }
+        }
+        ["ps", count] => {
+            let all = ListOptions {
+                all: true,
+                ..ListOptions::default()
+            };
+            let found = engine.list(all).await?.len();
+            if found != number(count) {
+                return Err(longshore::Error::internal(format!("{found} containers are listed")));
+            }
+        }
+        ["running", count, image] => {
+            have(engine, image).await?;
+            for _ in 0..number(count) {
+                let spec = ContainerSpec::image(*image).command(["sleep", "100000"]);
+                engine.run(spec).pull(Pull::Never).await?;
+            }
+        }
         ["open", root] => {
             let opened = Engine::open(*root).await?;
             let time = begin.elapsed();
@@ -86,10 +134,41 @@ async fn deed(engine: &Engine, words: &[&str]) -> longshore::Result<Duration> {
     Ok(begin.elapsed())
 }
 
+/// The container of the jobs that want one.
+const LIVING: &str = "living";
+
+async fn exec(engine: &Engine) -> longshore::Result<()> {
+    let containers = engine.containers();
+    let exec = containers.exec_create(LIVING, ExecSpec::new(["true"])).await?;
+    let mut attached = containers.exec_start(&exec.id, AttachOptions::default()).await?;
+    while attached.output.next().await.is_some() {}
+    match containers.exec_wait(&exec.id).await?.success() {
+        true => Ok(()),
+        false => Err(longshore::Error::internal("true is not true")),
+    }
+}
+
+fn flood(image: &str, driver: &str) -> ContainerSpec {
+    let spec = ContainerSpec::image(image).command(["sh", "-c", FLOOD]);
+    spec.log(LogConfig::driver(driver))
+}
+
+async fn read(engine: &Engine) -> longshore::Result<()> {
+    let mut entries = engine.containers().logs(LIVING, LogQuery::default()).await?;
+    let mut bytes = 0;
+    while let Some(entry) = entries.next().await {
+        bytes += entry?.bytes.len();
+    }
+    match bytes == FLOOD_BYTES {
+        true => Ok(()),
+        false => Err(longshore::Error::internal(format!("{bytes} bytes were read back"))),
+    }
+}
+
 /// A container that has changed files of its image.
-async fn changed(engine: &Engine, image: &str) -> longshore::Result<()> {
+async fn changed(engine: &Engine, image: &str, script: &str) -> longshore::Result<()> {
     have(engine, image).await?;
-    let spec = ContainerSpec::image(image).name(NAME).command(["sh", "-c", SCRIPT]);
+    let spec = ContainerSpec::image(image).name(NAME).command(["sh", "-c", script]);
     let status = engine.run(spec).pull(Pull::Never).await?.wait().await?.status;
     let changes = engine.containers().diff(NAME).await?.len();
     // The files, the directories above the changed ones, and the new one.
@@ -97,6 +176,20 @@ async fn changed(engine: &Engine, image: &str) -> longshore::Result<()> {
         return Ok(());
     }
     Err(longshore::Error::internal(format!("{status}, {changes} changes")))
+}
+
+/// The push of a new image of the container. What it packed goes with the image, so that the next has to do it again.
+async fn push_commit(engine: &Engine, name: &str) -> longshore::Result<Duration> {
+    let options = CommitOptions::new().name(name.parse()?);
+    engine.containers().commit(NAME, options).await?;
+    let begin = Instant::now();
+    engine.push(name).await?;
+    let time = begin.elapsed();
+    engine
+        .images()
+        .remove(name, RemoveImageOptions::default().force(true))
+        .await?;
+    Ok(time)
 }
 
 /// Into a file, as `save -o` does.

@@ -167,6 +167,10 @@ fn refusal(error: &Error) -> Option<String> {
              force remove"
         ),
         "paused" => format!("Container {id} is paused, unpause the container before exec"),
+        "restarting" if error.report().contains("remove") => format!(
+            "You cannot remove a restarting container {id}. Stop the container before attempting removal or force remove"
+        ),
+        "restarting" => format!("Container {id} is restarting, wait until the container is running"),
         "not paused" => format!("Container {id} is not paused"),
         _ => return None,
     })

@@ -5,13 +5,12 @@ use serde_json::{Value, json};
 
 use super::call::Call;
 use super::containers::resize_size as size;
-use super::detach::Keys;
 use super::error::Failure;
 use super::hijack::{self, Stdin, Streams};
 use super::object::{Object, OneOrMany};
 use super::reply;
 use super::router::{Answer, Route, routes};
-use crate::containers::{AttachOptions, ExecInfo, ExecSpec, SlowReader};
+use crate::containers::{AttachOptions, DetachKeys, ExecInfo, ExecSpec, SlowReader};
 use crate::error::{Error, ErrorKind};
 use crate::logs::{Chunk, LogStream, TeeItem};
 
@@ -49,7 +48,17 @@ fn spec(mut body: Object) -> Result<ExecSpec, Failure> {
     spec.stdin = body.take_or_default("AttachStdin")?;
     spec.privileged = body.take_or_default("Privileged")?;
     spec.tty_size = console(&mut body)?;
+    spec.detach_keys = body.text("DetachKeys")?;
+    keys_of(&spec)?;
     Ok(spec)
+}
+
+/// What a client types to leave it.
+fn keys_of(spec: &ExecSpec) -> Result<DetachKeys, Failure> {
+    match spec.detach_keys.as_deref() {
+        None | Some("") => Ok(DetachKeys::default()),
+        Some(keys) => Ok(keys.parse()?),
+    }
 }
 
 fn console(body: &mut Object) -> Result<Option<(u16, u16)>, Failure> {
@@ -83,11 +92,12 @@ async fn start(mut call: Call) -> Answer {
         return Ok(reply::empty(StatusCode::OK));
     }
     let tty = info.spec.tty;
+    let keys = keys_of(&info.spec)?;
     let mut streams = Streams::of(&mut attached, tty);
     streams.stdin = attached.input.map(|input| Stdin {
         input,
         ends: !tty,
-        keys: tty.then(Keys::default),
+        keys: tty.then_some(keys),
     });
     Ok(hijack::answer(&mut call, streams))
 }
@@ -145,7 +155,7 @@ pub(super) fn body(info: &ExecInfo) -> Value {
         "OpenStdout": true,
         "CanRemove": false,
         "ContainerID": info.container.as_str(),
-        "DetachKeys": "",
+        "DetachKeys": info.spec.detach_keys.as_deref().unwrap_or_default(),
         "Pid": info.pid.unwrap_or(0),
     });
     if let Some(user) = &info.spec.user {

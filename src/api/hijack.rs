@@ -21,11 +21,10 @@ use tokio::net::UnixStream;
 
 use super::call::Call;
 use super::connection::{Connection, Turn};
-use super::detach::{Keys, Scanner};
 use super::frame::frame;
 use super::reply::{self, Body, Reply};
 use super::version::ApiVersion;
-use crate::containers::{Attached, BoxStream, Input};
+use crate::containers::{Attached, BoxStream, DetachKeys, Input, KeyScanner};
 use crate::logs::{LogStream, TeeItem};
 
 /// Bytes of stdin read at once.
@@ -60,7 +59,7 @@ pub(super) struct Stdin {
     /// Whether the end of the client's is the end of the container's.
     pub(super) ends: bool,
     /// What a client types to go away; none without a terminal.
-    pub(super) keys: Option<Keys>,
+    pub(super) keys: Option<DetachKeys>,
 }
 
 impl Streams {
@@ -274,7 +273,7 @@ async fn feed(reader: &mut Reader, stdin: Option<Stdin>) -> Over {
             Err(_) => Over::Gone,
         };
     };
-    let mut scanner = keys.map(Scanner::new);
+    let mut scanner = keys.map(KeyScanner::new);
     let mut buffer = BytesMut::new();
     let mut open = true;
     loop {

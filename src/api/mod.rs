@@ -29,7 +29,6 @@ mod auth;
 mod call;
 mod connection;
 mod containers;
-mod detach;
 mod error;
 mod exec;
 mod fields;

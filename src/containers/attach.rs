@@ -46,7 +46,7 @@ impl Shared {
 
     /// The log up to a cut, read on the driver.
     fn logged(&self, record: &Record, query: LogQuery, tee: Tee, cut: Cut) -> Result<BoxStream<TeeItem>> {
-        let (logs, target) = (std::sync::Arc::clone(&self.parts.logs), self.log_target(&record.id));
+        let (logs, target) = self.log_of(record)?;
         // A driver that cannot read back says so now.
         drop(logs.read(&target, query.clone())?);
         let read = async move {

@@ -250,6 +250,9 @@ impl Shared {
         spec.limits = Limits::default();
         (spec.tty, spec.open_stdin, spec.init) = (false, false, false);
         (spec.groups, spec.ulimits, spec.oom_score_adj) = (Vec::new(), Vec::new(), None);
+        spec.sysctls.clear();
+        spec.devices.clear();
+        spec.device_rules.clear();
         spec.seccomp = super::Seccomp::Unconfined;
         spec.user = Some("0:0".to_owned());
         let started = match self.hold_now(&quiet).await {

@@ -23,6 +23,7 @@ const NAME_TRIES: usize = 8;
 impl Shared {
     pub(crate) async fn create(self: &Arc<Self>, mut spec: ContainerSpec, cancel: &Cancel) -> Result<Created> {
         validate(&spec)?;
+        self.check_log(&spec.log)?;
         if spec.lifetime == Lifetime::Detached {
             return Err(Error::unsupported(
                 "Lifetime::Detached",
@@ -33,6 +34,7 @@ impl Shared {
         let image = cancel.or(self.image_for(&spec)).await?;
         let mut record = self.new_record(spec, &image)?;
         plan::check(&record.id, &record.body.spec, &record.body.image)?;
+        let warnings = self.parts.runtime.foresee(&plan::resources(&record.body.spec.limits)?);
         let mounts = self.mounts_of(&record.body.spec, &image).await?;
         record.body.mounts.clone_from(&mounts.points);
         let _slot = self.slot(&record.id);
@@ -43,7 +45,7 @@ impl Shared {
         }
         made.map(|()| Created {
             id: record.id,
-            warnings: Vec::new(),
+            warnings,
         })
     }
 
@@ -79,6 +81,9 @@ impl Shared {
             finished_ns: None,
             exit: None,
             error: None,
+            warnings: Vec::new(),
+            restarts: 0,
+            health: None,
         };
         let owner = Some(self.parts.owner.clone());
         Ok(Record {
@@ -96,7 +101,7 @@ impl Shared {
         cancel.check()?;
         let options = WritableOptions {
             volatile: true,
-            ..WritableOptions::default()
+            size_bytes: record.body.spec.storage_size.map(crate::types::Bytes::get),
         };
         let (key, chain) = (record.snapshot_key(), record.body.chain.as_ref());
         let snapshotter = &self.parts.snapshotter;
@@ -206,5 +211,7 @@ fn defaults_of(image: &ImageInfo) -> ImageDefaults {
         user: config.user.clone(),
         labels: config.labels.clone().unwrap_or_default(),
         stop_signal: config.stop_signal.clone(),
+        health: config.healthcheck.clone(),
+        shell: config.shell.clone().unwrap_or_default(),
     }
 }

@@ -131,7 +131,7 @@ impl Shared {
 }
 
 /// The status of a command that is not there or not a program, as a shell has it. Source: POSIX, Shell Command Language, 2.8.2.
-fn never_ran(error: &Error) -> Option<ExitStatus> {
+pub(super) fn never_ran(error: &Error) -> Option<ExitStatus> {
     match error.kind() {
         ErrorKind::CommandNotFound => Some(ExitStatus::exited(127)),
         ErrorKind::CommandNotExecutable => Some(ExitStatus::exited(126)),
@@ -161,14 +161,14 @@ fn connect(started: ExecStarted, slot: &ExecSlot) -> Result<Connected> {
     Ok(Connected { outputs, feeding })
 }
 
-struct Connected {
-    outputs: Vec<(OwnedFd, LogStream)>,
-    feeding: Option<tokio::task::JoinHandle<()>>,
+pub(super) struct Connected {
+    pub(super) outputs: Vec<(OwnedFd, LogStream)>,
+    pub(super) feeding: Option<tokio::task::JoinHandle<()>>,
 }
 
 /// Passes its output on until it has ended and the pipes are empty. What it left running in the background may keep them
 /// open: that is waited for as long as for a container's.
-async fn follow(task: &dyn ExecTask, streams: Connected, tee: &Tee) -> ExitStatus {
+pub(super) async fn follow(task: &dyn ExecTask, streams: Connected, tee: &Tee) -> ExitStatus {
     let Connected { outputs, feeding } = streams;
     let relays = outputs
         .into_iter()

@@ -10,12 +10,20 @@ impl Shared {
     pub(crate) async fn inspect(&self, name: &str) -> Result<ContainerInfo> {
         let record = self.find(name).await?;
         let execs = self.execs.of(&record.id);
-        Ok(info(record, self.parts.ownership, execs))
+        // A driver that this process does not know has no file that it knows.
+        let log_path = self
+            .log_of(&record)
+            .ok()
+            .and_then(|(driver, target)| driver.path(&target));
+        let mut info = info(record, self.parts.ownership, execs);
+        info.log_path = log_path;
+        Ok(info)
     }
 }
 
 fn info(record: Record, ownership: &str, execs: Vec<String>) -> ContainerInfo {
     let (command, labels) = (record.command(), record.labels());
+    let health_check = record.health_check();
     let running = record.state.is_alive();
     let body = record.body;
     let pid = body.process.filter(|_| running).map(|process| process.pid);
@@ -37,9 +45,14 @@ fn info(record: Record, ownership: &str, execs: Vec<String>) -> ContainerInfo {
         finished: body.finished_ns.map(time_of),
         exit: body.exit.map(ContainerExit::from),
         error: body.error,
+        restart_count: body.restarts,
+        health: body.health,
+        health_check,
+        log_path: None,
         ownership: ownership.to_owned(),
         uid_map,
         gid_map,
+        warnings: body.warnings,
         execs,
     }
 }

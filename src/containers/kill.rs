@@ -2,7 +2,7 @@
 
 use super::local::Shared;
 use super::peer;
-use super::plan;
+use super::revive::ending_signals;
 use super::state::{ContainerState, Refusal, Verb, decide, refuse};
 use crate::error::Result;
 use crate::types::Signal;
@@ -15,18 +15,32 @@ impl Shared {
         let not_running = || refuse(&record.id, ContainerState::Exited, Verb::Kill, Refusal::NotRunning);
         let event = self.event(&record, "kill").with("signal", signal.number().to_string());
         if !self.is_ours(&record) {
+            if record.state == ContainerState::Restarting {
+                self.must_be_ours(&record, "kill")?;
+            }
             let process = record.body.process.ok_or_else(not_running)?;
-            peer::signal(process, signal)?;
+            // Told first: its own process looks there before it starts it again.
             self.tell(event).await;
-            return Ok(());
+            return peer::signal(process, signal);
         }
         let slot = self.slot(&record.id);
+        let ends = ending_signals(&record).contains(&signal);
+        if ends {
+            slot.halt();
+        }
+        if record.state == ContainerState::Restarting {
+            if !ends {
+                return Err(not_running());
+            }
+            if self.give_up_restart(&record.id, &slot).await? {
+                return Ok(());
+            }
+        }
         let live = slot.live().ok_or_else(not_running)?;
         // Told first: the end that it brings comes after it.
         self.tell(event).await;
         live.task.signal(signal, false).await?;
-        let ends = [Signal::KILL, plan::stop_plan(&record.body.spec, &record.body.image).0];
-        if record.state == ContainerState::Paused && ends.contains(&signal) {
+        if record.state == ContainerState::Paused && ends {
             self.thaw(&slot, &live, &record).await?;
         }
         Ok(())

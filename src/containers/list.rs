@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use regex_lite::{Regex, RegexBuilder};
 
+use super::health::{Health, HealthStatus};
 use super::local::Shared;
 use super::record::{Record, time_of};
 use super::state::ContainerState;
@@ -49,7 +50,8 @@ impl Shared {
         let mut found = Vec::new();
         for row in rows {
             let record = Record::from_row(row)?;
-            let shown = options.all || wanted.shows_all() || record.state.is_alive();
+            let up = record.state.is_alive() || record.state == ContainerState::Restarting;
+            let shown = options.all || wanted.shows_all() || up;
             if shown && wanted.fits(&record) && !self.sweep_if_dead(&record).await? {
                 found.push(summary(&record, SystemTime::now()));
             }
@@ -187,8 +189,8 @@ impl Wanted<'_> {
             && (self.exited.is_empty() || exited)
             && self.before_ns.is_none_or(|before| record.created_ns < before)
             && self.since_ns.is_none_or(|since| record.created_ns > since)
-            // No container has a health check, nor belongs to a swarm.
-            && self.any("health", |value| value == "none")
+            && self.any("health", |value| health(record).map_or("none", HealthStatus::as_str) == value)
+            // No container belongs to a swarm.
             && self.any("is-task", |value| matches!(value, "false" | "False" | "0"))
     }
 
@@ -234,6 +236,7 @@ fn summary(record: &Record, now: SystemTime) -> ContainerSummary {
         created: time_of(record.created_ns),
         state: record.state,
         status: status(record, now),
+        health: record.body.health.as_ref().map(Health::without_log),
         labels: record.labels(),
         network: record.body.spec.network.clone(),
         binds: record.body.spec.binds.clone(),
@@ -241,12 +244,28 @@ fn summary(record: &Record, now: SystemTime) -> ContainerSummary {
     }
 }
 
+/// Its health, where it has a check and was started.
+fn health(record: &Record) -> Option<HealthStatus> {
+    record.body.health.as_ref().map(|health| health.status)
+}
+
 /// Docker's STATUS column.
 fn status(record: &Record, now: SystemTime) -> String {
     let since = |ns: Option<i64>| human(now.duration_since(time_of(ns.unwrap_or(0))).unwrap_or_default());
     match record.state {
         ContainerState::Created | ContainerState::Starting => "Created".into(),
-        ContainerState::Running => format!("Up {}", since(record.body.started_ns)),
+        ContainerState::Running => {
+            let up = format!("Up {}", since(record.body.started_ns));
+            match health(record) {
+                None => up,
+                Some(HealthStatus::Starting) => format!("{up} (health: starting)"),
+                Some(health) => format!("{up} ({health})"),
+            }
+        }
+        ContainerState::Restarting => {
+            let code = record.body.exit.map_or(255, |exit| exit.status.code());
+            format!("Restarting ({code}) {} ago", since(record.body.finished_ns))
+        }
         ContainerState::Paused => format!("Up {} (Paused)", since(record.body.started_ns)),
         ContainerState::Exited => {
             let code = record.body.exit.map_or(255, |exit| exit.status.code());

@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::execs::Execs;
+use super::policy::RestartPolicy;
 use super::record::{ExitRecord, Record};
 use super::stdin::Stdin;
 use super::stubs;
@@ -22,7 +24,7 @@ use super::{
 use crate::driver::Spawner;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::{ByteStream, ImageManager};
-use crate::logs::{LogDriver, LogEntries, LogQuery, Tee};
+use crate::logs::{LogDrivers, LogEntries, LogQuery, Tee};
 use crate::runtime::native::NativeRuntime;
 use crate::runtime::{Runtime, Task};
 use crate::storage::ownership::Ownership;
@@ -41,7 +43,7 @@ pub(crate) struct Parts {
     pub(crate) images: Arc<dyn ImageManager>,
     pub(crate) snapshotter: Arc<dyn Snapshotter>,
     pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) logs: Arc<dyn LogDriver>,
+    pub(crate) logs: LogDrivers,
     /// Holds a directory per container.
     pub(crate) dir: PathBuf,
     /// `direct`, `mapped` or `squashed`.
@@ -66,6 +68,8 @@ pub(crate) struct Shared {
     /// Where the places for mounts are, once they are made.
     stubs: OnceLock<PathBuf>,
     pub(crate) execs: Execs,
+    /// The engine is about to end: nothing is started any more.
+    closing: AtomicBool,
 }
 
 /// A container of ours, from create to remove.
@@ -79,6 +83,10 @@ pub(crate) struct Slot {
     live: Mutex<Option<Live>>,
     /// How many restarts are under way.
     pub(crate) restarting: AtomicU32,
+    /// Somebody has ended it since its last start: its restart policy has nothing to say.
+    halted: AtomicBool,
+    /// The pause before the last restart by its policy.
+    pause: Mutex<Option<Duration>>,
     /// For waiters.
     pub(crate) life: watch::Sender<Life>,
 }
@@ -120,6 +128,8 @@ impl Default for Slot {
             input: Arc::default(),
             live: Mutex::default(),
             restarting: AtomicU32::new(0),
+            halted: AtomicBool::new(false),
+            pause: Mutex::default(),
             life: watch::Sender::new(Life::default()),
         }
     }
@@ -152,6 +162,34 @@ impl Slot {
         *lock(&self.live) = live;
     }
 
+    /// Somebody ends it: its restart policy does not start it again.
+    pub(crate) fn halt(&self) {
+        self.halted.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_halted(&self) -> bool {
+        self.halted.load(Ordering::Acquire)
+    }
+
+    /// Whether a call of `restart` is at it.
+    pub(crate) fn is_restarted(&self) -> bool {
+        self.restarting.load(Ordering::Acquire) > 0
+    }
+
+    /// Somebody starts it: what its restart policy has done before does not count.
+    pub(crate) fn begin_anew(&self) {
+        self.halted.store(false, Ordering::Release);
+        *lock(&self.pause) = None;
+    }
+
+    /// The next pause before a restart, after the last.
+    pub(crate) fn next_pause(&self, next: impl FnOnce(Option<Duration>) -> Duration) -> Duration {
+        let mut pause = lock(&self.pause);
+        let next = next(*pause);
+        *pause = Some(next);
+        next
+    }
+
     /// Tells waiters that it has ended, and whether that could be recorded. One end may be told again once it could.
     pub(crate) fn tell_ended(&self, finished_ns: Option<i64>, exit: Option<ExitRecord>, recorded: bool) {
         self.life.send_modify(|life| {
@@ -170,11 +208,21 @@ impl LocalContainers {
             slots: Mutex::default(),
             stubs: OnceLock::new(),
             execs: Execs::default(),
+            closing: AtomicBool::new(false),
         }))
     }
 }
 
 impl Shared {
+    /// Nothing is started from now on.
+    pub(crate) fn begin_to_close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
     /// The slot of a container of ours.
     pub(crate) fn slot(&self, id: &ContainerId) -> Arc<Slot> {
         Arc::clone(lock(&self.slots).entry(id.clone()).or_default())
@@ -392,6 +440,21 @@ impl ContainerManager for LocalContainers {
             .parts
             .spawner
             .call_blocking(async move { shared.resize(&name, rows, columns).await })
+            .await
+    }
+
+    async fn set_restart(&self, name: &str, policy: RestartPolicy) -> Result<()> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        let work = |_| async move { shared.set_restart(&name, policy).await };
+        self.0.parts.spawner.tail(work, |()| async {}).await
+    }
+
+    async fn checkpoint(&self, name: &str, _checkpoint: &str) -> Result<()> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        self.0
+            .parts
+            .spawner
+            .call_blocking(async move { shared.checkpoint(&name).await })
             .await
     }
 

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::options::{
     AttachOptions, CommitOptions, CopyInOptions, ExecSpec, ListOptions, RemoveOptions, StatsOptions, StopOptions, WaitCondition,
 };
+use super::policy::RestartPolicy;
 use super::spec::{ContainerSpec, Limits};
 use super::views::{
     Attached, BoxStream, ContainerInfo, ContainerSummary, CopiedOut, Created, Exec, ExecInfo, Exiting, PathStat, Pruned, Stats, Top,
@@ -167,6 +168,28 @@ pub trait ContainerManager: Debug + Send + Sync + 'static {
     /// Done whole or not at all.
     async fn rename(&self, _name: &str, _new_name: &str) -> Result<()> {
         Err(Error::unsupported_verb("container rename"))
+    }
+
+    /// Writes a running container's processes down, so that they can go on later.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unsupported`, which says what is missing.
+    ///
+    /// # Cancel safety
+    /// A dropped call changes nothing.
+    async fn checkpoint(&self, _name: &str, _checkpoint: &str) -> Result<()> {
+        Err(Error::unsupported_verb("container checkpoint"))
+    }
+
+    /// Gives a container another restart policy, which holds from its next end on. Docker's `update --restart`.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for one that is removed when it has ended; `Conflict` for another process's.
+    ///
+    /// # Cancel safety
+    /// It is done or not.
+    async fn set_restart(&self, _name: &str, _policy: RestartPolicy) -> Result<()> {
+        Err(Error::unsupported_verb("container set_restart"))
     }
 
     /// Changes limits, of a running container at once. Fields that are `None` stay as they are. Returns warnings.

@@ -7,12 +7,16 @@
 #[cfg(feature = "engine")]
 mod attach;
 #[cfg(feature = "engine")]
+mod checkpoint;
+#[cfg(feature = "engine")]
 mod commit;
 #[cfg(feature = "engine")]
 mod copy;
 #[cfg(feature = "engine")]
 mod create;
+pub(crate) mod device;
 #[cfg(feature = "engine")]
+mod devices;
 mod diff;
 #[cfg(feature = "engine")]
 mod etc;
@@ -22,8 +26,11 @@ mod exec;
 mod execs;
 #[cfg(feature = "engine")]
 mod feed;
+#[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
+mod health;
 #[cfg(feature = "engine")]
 mod inspect;
+mod keys;
 #[cfg(feature = "engine")]
 mod kill;
 #[cfg(feature = "engine")]
@@ -53,6 +60,10 @@ mod pause;
 mod peer;
 #[cfg(feature = "engine")]
 mod plan;
+#[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
+mod policy;
+#[cfg(feature = "engine")]
+mod probe;
 #[cfg(feature = "engine")]
 mod prune;
 #[cfg(feature = "engine")]
@@ -63,6 +74,8 @@ mod remove;
 mod rename;
 #[cfg(feature = "engine")]
 mod restart;
+#[cfg(feature = "engine")]
+mod revive;
 mod spec;
 #[cfg(feature = "engine")]
 mod start;
@@ -94,8 +107,11 @@ mod views;
 #[cfg(feature = "engine")]
 mod wait;
 
+pub use self::device::{DeviceAccess, DeviceMapping, DeviceRate, DeviceRule, DeviceWeight};
 #[cfg(feature = "engine")]
 pub(crate) use self::etc::FILES as ETC_FILES;
+pub use self::health::{Health, HealthCheck, HealthStatus, OnUnhealthy, Probe, ProbeResult};
+pub use self::keys::{DetachKeys, KeyScanner};
 #[cfg(feature = "engine")]
 pub(crate) use self::local::{LocalContainers, Parts};
 pub use self::manager::ContainerManager;
@@ -108,11 +124,14 @@ pub use self::options::{
 pub(crate) use self::output::{chunks, reader};
 #[cfg(feature = "engine")]
 pub(crate) use self::peer::identify;
+pub use self::policy::RestartPolicy;
 #[cfg(feature = "engine")]
 pub(crate) use self::record::Record;
 #[cfg(feature = "engine")]
 pub(crate) use self::remove::patiently;
-pub use self::spec::{BindMount, ContainerSpec, Lifetime, Limits, NamespaceMode, NetworkMode, Seccomp, Tmpfs, Ulimit};
+pub use self::spec::{
+    BindMount, ContainerSpec, Lifetime, Limits, LogConfig, NamespaceMode, NetworkMode, Seccomp, Tmpfs, Ulimit,
+};
 pub use self::state::ContainerState;
 #[cfg(feature = "remote")]
 pub(crate) use self::stdin::Stdin;

@@ -1,7 +1,6 @@
 //! What follows a start: pumps until the streams end, the exit, its record, and auto-removal.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,15 +10,16 @@ use tokio::sync::mpsc;
 
 use super::feed;
 use super::local::{Shared, Slot};
+use super::logs::pump_options;
 use super::record::{ExitRecord, Record, now_ns};
 use super::state::ContainerState;
-use super::{ContainerExit, RemoveOptions};
+use super::{ContainerExit, RemoveOptions, probe, revive};
 use crate::error::Result;
 use crate::events::{Event, EventKind};
-use crate::logs::{self, LogSink, LogStream, PumpOptions, PumpReport, Tee};
+use crate::logs::{self, LogSink, LogStream, PumpReport, Tee};
 use crate::runtime::{Exit, Task};
 use crate::sys::blocking::{begin_blocking, blocking};
-use crate::types::{ContainerId, ExitStatus};
+use crate::types::ExitStatus;
 
 /// How long output may take to drain once the first process has ended: only a process outside can hold a pipe open then.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);
@@ -58,8 +58,9 @@ impl Shared {
             put(&lost, format!("its log could not be written: {}", error.report()));
             Arc::new(Discard)
         });
+        let options = pump_options(&record);
         let pumps = async {
-            let pumped = logs::pump_all(outputs, Arc::clone(&sink), output.clone(), PumpOptions::default()).await;
+            let pumped = logs::pump_all(outputs, Arc::clone(&sink), output.clone(), options).await;
             if let Some(what) = lost_of(pumped) {
                 put(&lost, what);
             }
@@ -86,7 +87,11 @@ impl Shared {
             if let Err(error) = closed {
                 tracing::warn!(container = %id, error = error.report(), "a log could not be closed");
             }
-            self.remove_if_asked(&record, &slot).await;
+            let (record, comeback) = record;
+            match comeback {
+                Some(pause) => self.revive_later(&record, &slot, pause),
+                None => self.remove_if_asked(&record, &slot).await,
+            }
         });
         if let Err(error) = ended.await {
             ends.close();
@@ -95,13 +100,13 @@ impl Shared {
     }
 
     /// Where its log goes.
-    pub(crate) async fn log_sink(self: &Arc<Self>, id: &ContainerId) -> Result<Arc<dyn LogSink>> {
-        let (shared, wanted) = (Arc::clone(self), id.clone());
-        blocking(move || shared.open_log(&wanted)).await
+    pub(crate) async fn log_sink(self: &Arc<Self>, record: &Record) -> Result<Arc<dyn LogSink>> {
+        let (shared, record) = (Arc::clone(self), record.clone());
+        blocking(move || shared.open_log(&record)).await
     }
 
-    /// Records the end, and lets go of the runtime's part.
-    async fn ended(&self, record: Record, slot: &Slot, task: &dyn Task, exit: Exit) -> Record {
+    /// Records the end, and lets go of the runtime's part. Says after what pause the container is to be started again, if it is.
+    async fn ended(&self, record: Record, slot: &Slot, task: &dyn Task, exit: Exit) -> (Record, Option<Duration>) {
         let exit = ContainerExit {
             status: exit.status,
             oom_killed: exit.oom_killed,
@@ -116,7 +121,7 @@ impl Shared {
     /// Removes a container that was to go with its end.
     async fn remove_if_asked(&self, record: &Record, slot: &Slot) {
         if record.body.spec.auto_remove
-            && slot.restarting.load(Ordering::Acquire) == 0
+            && !slot.is_restarted()
             && let Err(error) = self.remove(record.id.as_str(), RemoveOptions::default()).await
             && !error.is_not_found()
         {
@@ -126,7 +131,7 @@ impl Shared {
 
     /// What was renamed or updated since the start stays so. An end is not lost where it cannot be recorded, for want of
     /// space or of descriptors, say: who waits learns of it at once, and it is recorded as soon as that can be.
-    async fn record_end(&self, started: Record, slot: &Slot, exit: ContainerExit) -> Record {
+    async fn record_end(&self, started: Record, slot: &Slot, exit: ContainerExit) -> (Record, Option<Duration>) {
         let mut turn = slot.turn.lock().await;
         slot.set_live(None);
         let mut record = self.read(&started.id).await.unwrap_or_else(|_| started.clone());
@@ -134,13 +139,23 @@ impl Shared {
             self.tell(self.event(&record, "oom")).await;
         }
         let (finished, exit) = (Some(now_ns()), Some(ExitRecord::from(exit)));
+        record.body.exit = exit;
+        let comeback = if revive::has_policy(&record) {
+            self.comeback(&record, slot).await
+        } else {
+            None
+        };
         let mut pause = RETRY;
         loop {
             record.body.finished_ns = finished;
             record.body.exit = exit;
             // What of its output was lost.
             record.body.error.clone_from(&started.body.error);
-            let Err(error) = self.record_state(&mut record, ContainerState::Exited, "die").await else {
+            probe::ended(&mut record.body.health);
+            let Err(error) = self
+                .record_state(&mut record, revive::state_after(comeback), "die")
+                .await
+            else {
                 break;
             };
             tracing::warn!(container = %record.id, error = error.report(), "an exit could not be recorded");
@@ -151,26 +166,37 @@ impl Shared {
             pause = (pause * 2).min(RETRY_AT_MOST);
             turn = slot.turn.lock().await;
             record = match self.read(&started.id).await {
-                Err(error) if error.is_not_found() => return record,
+                Err(error) if error.is_not_found() => return (record, None),
                 Err(_) => started.clone(),
                 Ok(record) => record,
             };
         }
         slot.tell_ended(finished, exit, true);
         drop(turn);
-        record
+        (record, comeback)
     }
 
     /// Writes a record's state and body down, with an event.
     pub(crate) async fn record_state(&self, record: &mut Record, state: ContainerState, action: &str) -> Result<()> {
+        let event = self.event(record, action);
+        self.write_state(record, state, Some(event)).await
+    }
+
+    /// As [`Shared::record_state`], with an event or without one.
+    pub(crate) async fn write_state(
+        &self,
+        record: &mut Record,
+        state: ContainerState,
+        event: Option<Event>,
+    ) -> Result<()> {
         let from = record.state.as_str();
         record.state = state;
-        let (id, body, event) = (record.id.clone(), record.body.to_json()?, self.event(record, action));
+        let (id, body) = (record.id.clone(), record.body.to_json()?);
         self.parts
             .store
             .call(move |store| {
                 store
-                    .update_container(&id, from, state.as_str(), &body, Some(&event))
+                    .update_container(&id, from, state.as_str(), &body, event.as_ref())
                     .map(|_| ())
             })
             .await

@@ -217,6 +217,8 @@ pub struct ExecSpec {
     pub stdin: bool,
     /// All capabilities, and no seccomp filter.
     pub privileged: bool,
+    /// What a client of the Engine API types to leave its terminal; see [`DetachKeys`](super::DetachKeys).
+    pub detach_keys: Option<String>,
 }
 
 impl ExecSpec {

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    BoxBuilder, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpu, LinuxMemoryBuilder, LinuxNamespaceBuilder,
-    LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxSeccomp, Mount, MountBuilder,
-    PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, Spec, SpecBuilder, UserBuilder,
+    BoxBuilder, Linux, LinuxBlockIoBuilder, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpu, LinuxHugepageLimit,
+    LinuxHugepageLimitBuilder, LinuxMemoryBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder,
+    LinuxResources, LinuxResourcesBuilder, LinuxSeccomp, Mount, MountBuilder, PosixRlimit, PosixRlimitBuilder,
+    PosixRlimitType, Process, ProcessBuilder, Spec, SpecBuilder, User, UserBuilder,
 };
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,7 @@ use super::mounts::MountFrom;
 use super::options::ExecSpec;
 use super::spec::{ContainerSpec, Limits, NamespaceMode, NetworkMode, Seccomp, Tmpfs};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::images::HealthConfig;
 use crate::runtime::caps::CapabilitySet;
 use crate::runtime::{ExecLaunch, StdioPlan, defaults};
 use crate::types::{Bytes, ContainerId, Signal};
@@ -32,6 +34,11 @@ pub(crate) struct ImageDefaults {
     pub(crate) user: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) stop_signal: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) health: Option<HealthConfig>,
+    /// What lines are run with, where it is not the usual shell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) shell: Vec<String>,
 }
 
 const DEFAULT_SIZE: (u16, u16) = (24, 80);
@@ -217,13 +224,7 @@ fn process(
     let rlimits = spec.ulimits.iter().map(rlimit).collect::<Result<Vec<_>>>()?;
     let mut builder = ProcessBuilder::default()
         .terminal(spec.tty)
-        .user(
-            UserBuilder::default()
-                .uid(0u32)
-                .gid(0u32)
-                .build()
-                .map_err(build_error)?,
-        )
+        .user(first_user(spec)?)
         .args(arguments(spec, image)?)
         .env(environment(spec, image, hostname))
         .cwd(cwd.unwrap_or_else(|| PathBuf::from("/")))
@@ -242,6 +243,15 @@ fn process(
         builder = builder.oom_score_adj(score);
     }
     builder.build().map_err(build_error)
+}
+
+/// Root, until the helper has found the user in the container's own files.
+fn first_user(spec: &ContainerSpec) -> Result<User> {
+    let mut user = UserBuilder::default().uid(0u32).gid(0u32);
+    if let Some(mask) = spec.umask {
+        user = user.umask(mask);
+    }
+    user.build().map_err(build_error)
 }
 
 /// A command for a running container: the container's own environment, limits and rights, and what the caller changes.
@@ -367,6 +377,7 @@ fn linux(spec: &ContainerSpec) -> Result<Linux> {
         .resources(resources(&spec.limits)?)
         .masked_paths(text(&spec.masked_paths, defaults::masked_paths))
         .readonly_paths(text(&spec.readonly_paths, defaults::readonly_paths))
+        .sysctl(spec.sysctls.clone().into_iter().collect::<HashMap<_, _>>())
         .build()
         .map_err(build_error)
 }
@@ -408,7 +419,28 @@ pub(crate) fn resources(limits: &Limits) -> Result<LinuxResources> {
     if let Some(pids) = limits.pids.filter(|pids| *pids > 0) {
         builder = builder.pids(LinuxPidsBuilder::default().limit(pids).build().map_err(build_error)?);
     }
+    if let Some(weight) = limits.blkio_weight.filter(|weight| *weight != 0) {
+        builder = builder.block_io(
+            LinuxBlockIoBuilder::default()
+                .weight(weight)
+                .build()
+                .map_err(build_error)?,
+        );
+    }
+    let pages = limits.huge_pages.iter().map(huge_pages).collect::<Result<Vec<_>>>()?;
+    if !pages.is_empty() {
+        builder = builder.hugepage_limits(pages);
+    }
     builder.build().map_err(build_error)
+}
+
+fn huge_pages((size, limit): (&String, &Bytes)) -> Result<LinuxHugepageLimit> {
+    let limit = i64::try_from(limit.get()).unwrap_or(i64::MAX);
+    let built = LinuxHugepageLimitBuilder::default()
+        .page_size(size)
+        .limit(limit)
+        .build();
+    built.map_err(build_error)
 }
 
 /// Time, weight and sets of CPUs, if any of them is limited. Zero is no limit.

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::health::{Health, HealthCheck};
 use super::{ContainerExit, MountPoint};
 use super::plan::ImageDefaults;
 use super::spec::ContainerSpec;
@@ -43,6 +44,13 @@ pub(crate) struct Body {
     pub(crate) exit: Option<ExitRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) warnings: Vec<String>,
+    /// How often its policy has started it again.
+    #[serde(default)]
+    pub(crate) restarts: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) health: Option<Health>,
 }
 
 /// A process that cannot be mistaken for another with the same pid.
@@ -118,6 +126,12 @@ impl Record {
     /// Program and arguments in effect.
     pub(crate) fn command(&self) -> Vec<String> {
         super::plan::arguments(&self.body.spec, &self.body.image).unwrap_or_default()
+    }
+
+    /// The health check in effect.
+    pub(crate) fn health_check(&self) -> HealthCheck {
+        let (spec, image) = (&self.body.spec, &self.body.image);
+        spec.health.clone().over(image.health.as_ref())
     }
 
     /// Labels in effect.

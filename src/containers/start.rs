@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::devices;
 use super::etc;
 use super::feed;
+use super::health::Health;
 use super::local::{Live, Shared, Slot};
 use super::monitor::Streams;
 use super::peer;
@@ -13,10 +15,10 @@ use super::record::{ExitRecord, Record, now_ns};
 use super::spec::NamespaceMode;
 use super::state::{ContainerState, Move, Verb, decide};
 use super::stubs;
-use crate::driver::Cancel;
+use crate::driver::{Cancel, closed};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::logs::{LogSink, LogStream};
-use crate::runtime::{Launch, Started, devices};
+use crate::runtime::{Launch, Started};
 use crate::sys::blocking::blocking;
 use crate::types::{ExitStatus, Outcome, Signal};
 
@@ -24,10 +26,12 @@ impl Shared {
     pub(crate) async fn start(self: &Arc<Self>, name: &str, cancel: &Cancel) -> Result<Outcome> {
         let (id, slot) = self.own_slot(name, "start").await?;
         let _turn = slot.turn.lock().await;
-        let record = self.read(&id).await?;
+        let mut record = self.read(&id).await?;
         if decide(&record.id, record.state, Verb::Start)? == Move::Already {
             return Ok(Outcome::Already);
         }
+        record.body.restarts = 0;
+        slot.begin_anew();
         match self.start_now(record.clone(), &slot, cancel).await {
             Ok(()) => Ok(Outcome::Done),
             Err(error) => {
@@ -37,8 +41,12 @@ impl Shared {
         }
     }
 
-    async fn start_now(self: &Arc<Self>, record: Record, slot: &Arc<Slot>, cancel: &Cancel) -> Result<()> {
+    /// Starts a container that does not run. Whoever calls this has its turn.
+    pub(crate) async fn start_now(self: &Arc<Self>, record: Record, slot: &Arc<Slot>, cancel: &Cancel) -> Result<()> {
         cancel.check()?;
+        if self.is_closing() {
+            return Err(closed());
+        }
         let launch = match self.launch(&record).await {
             Ok(launch) => launch,
             Err(error) => {
@@ -49,7 +57,7 @@ impl Shared {
         // Not dropped when the caller goes away: the container's files are in use until its process is gone, and the verb
         // that comes next removes them. The log is opened while the container is being set up.
         let starting = self.parts.runtime.start(launch);
-        let (started, sink) = futures_util::join!(starting, self.log_sink(&record.id));
+        let (started, sink) = futures_util::join!(starting, self.log_sink(&record));
         let started = match started {
             Ok(started) => started,
             Err(error) => {
@@ -58,6 +66,7 @@ impl Shared {
             }
         };
         let task = Arc::clone(&started.task);
+        let warnings = started.warnings.clone();
         let streams = match streams(started, slot, sink).and_then(|streams| cancel.check().map(|()| streams)) {
             Ok(streams) => streams,
             Err(error) => {
@@ -70,7 +79,7 @@ impl Shared {
             task: Arc::clone(&task),
         }));
         let users = record.clone();
-        let record = match self.record_running(record, task.pid()).await {
+        let record = match self.record_running(record, task.pid(), warnings).await {
             Ok(record) => record,
             Err(error) => {
                 slot.set_live(None);
@@ -79,6 +88,7 @@ impl Shared {
                 return Err(error);
             }
         };
+        self.watch_health(&record, slot, &task);
         let shared = Arc::clone(self);
         let slot = Arc::clone(slot);
         self.parts
@@ -87,11 +97,14 @@ impl Shared {
         Ok(())
     }
 
-    async fn record_running(&self, mut record: Record, pid: u32) -> Result<Record> {
+    async fn record_running(&self, mut record: Record, pid: u32, warnings: Vec<String>) -> Result<Record> {
+        record.body.warnings = warnings;
         record.body.started_ns = Some(now_ns());
         record.body.finished_ns = None;
         record.body.exit = None;
         record.body.error = None;
+        let check = record.health_check().plan(&record.body.image.shell);
+        record.body.health = check.map(|_| Health::default());
         let event = self.event(&record, "start");
         let from = record.state.as_str();
         record.state = ContainerState::Running;
@@ -144,7 +157,7 @@ impl Shared {
             scratch,
             best_effort_limits: spec.limits.best_effort,
             shared: Vec::new(),
-            privileged: spec.privileged,
+            privileged: devices::are_made(spec),
             mounts: Vec::new(),
             hold: false,
         })
@@ -169,12 +182,7 @@ impl Shared {
             }
         }
         planned.set_mounts(Some(mounts));
-        if let Some(linux) = planned.linux_mut().as_mut().filter(|_| spec.privileged) {
-            // In a user namespace no node can be made, and a bind of one that the caller may not open is of no use.
-            let ours = self.parts.ownership == "direct";
-            let all = devices::of_host(!ours).map_err(|error| Error::os("look at the host's devices", error))?;
-            linux.set_devices(Some(all));
-        }
+        devices::add(&mut planned, spec, self.parts.ownership == "direct")?;
         Ok(planned)
     }
 
@@ -195,7 +203,7 @@ impl Shared {
 }
 
 /// The exit code of a container that could not start. Source: moby, daemon/start.go and daemon/errors.go.
-fn exit_code(error: &Error) -> u8 {
+pub(super) fn exit_code(error: &Error) -> u8 {
     match (error.kind(), error.errno()) {
         (ErrorKind::CommandNotFound, _) | (_, Some(libc::ENOTDIR)) => 127,
         (ErrorKind::CommandNotExecutable, _) | (_, Some(libc::EACCES)) => 126,

@@ -20,6 +20,8 @@ pub enum ContainerState {
     Running,
     /// It runs, and its processes are stopped where they are.
     Paused,
+    /// Its first process has ended, and its restart policy is about to start it again.
+    Restarting,
     /// Its first process has ended.
     Exited,
     /// It is being removed.
@@ -28,11 +30,12 @@ pub enum ContainerState {
 
 impl ContainerState {
     /// Every state.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Created,
         Self::Starting,
         Self::Running,
         Self::Paused,
+        Self::Restarting,
         Self::Exited,
         Self::Removing,
     ];
@@ -44,6 +47,7 @@ impl ContainerState {
             Self::Starting => "starting",
             Self::Running => "running",
             Self::Paused => "paused",
+            Self::Restarting => "restarting",
             Self::Exited => "exited",
             Self::Removing => "removing",
         }
@@ -131,6 +135,7 @@ pub(crate) enum Refusal {
     Running,
     Paused,
     NotPaused,
+    Restarting,
     BeingRemoved,
 }
 
@@ -142,6 +147,7 @@ impl Refusal {
             Self::Running => "running",
             Self::Paused => "paused",
             Self::NotPaused => "not paused",
+            Self::Restarting => "restarting",
             Self::BeingRemoved => "being removed",
         }
     }
@@ -168,7 +174,10 @@ pub(crate) const fn step(state: ContainerState, verb: Verb) -> Move {
         (_, Verb::Rename | Verb::Update | Verb::Diff | Verb::Export | Verb::Commit) => Go,
         (S::Created | S::Exited, Verb::Start | Verb::Attach | Verb::Remove | Verb::RemoveForce) => Go,
         (S::Created | S::Exited, Verb::Stop) => Already,
-        (S::Running, Verb::Start) => Already,
+        (S::Running | S::Restarting, Verb::Start) => Already,
+        (S::Restarting, Verb::Kill | Verb::Stop | Verb::Attach) => Go,
+        (S::Restarting, Verb::RemoveForce) => KillFirst,
+        (S::Restarting, _) => Refuse(Refusal::Restarting),
         (S::Running, Verb::Remove) => Refuse(Refusal::Running),
         (S::Running, Verb::Unpause) => Refuse(Refusal::NotPaused),
         (S::Paused, Verb::Start | Verb::Pause | Verb::Exec | Verb::Attach | Verb::Remove) => Refuse(Refusal::Paused),
@@ -214,6 +223,19 @@ pub(crate) fn refuse(id: &ContainerId, state: ContainerState, verb: Verb, refusa
             ErrorKind::InvalidState,
             format!("cannot unpause container {short}: it is not paused"),
         ),
+        Refusal::Restarting if matches!(verb, Verb::Remove) => (
+            ErrorKind::Conflict,
+            format!(
+                "cannot remove container {short}: it is about to be restarted; stop it first, or remove it with force"
+            ),
+        ),
+        Refusal::Restarting => (
+            ErrorKind::Conflict,
+            format!(
+                "cannot {} container {short}: it is restarting; wait until it runs",
+                verb.as_str()
+            ),
+        ),
         Refusal::BeingRemoved => (
             ErrorKind::Conflict,
             format!("cannot {} container {short}: it is being removed", verb.as_str()),
@@ -239,27 +261,28 @@ mod tests {
     fn g1_every_verb_in_every_state() {
         use ContainerState as S;
         use Move::{Already, Go, KillFirst, Refuse, Wait};
-        use Refusal::{BeingRemoved, NotPaused, NotRunning, Paused, Running};
-        let columns = [S::Created, S::Running, S::Paused, S::Exited, S::Removing];
+        use Refusal::{BeingRemoved, NotPaused, NotRunning, Paused, Restarting, Running};
+        let columns = [S::Created, S::Running, S::Paused, S::Restarting, S::Exited, S::Removing];
         let gone = Refuse(NotRunning);
         let going = Refuse(BeingRemoved);
+        let soon = Refuse(Restarting);
         let table = [
-            (Verb::Start, [Go, Already, Refuse(Paused), Go, going]),
-            (Verb::Kill, [gone, Go, Go, gone, gone]),
-            (Verb::Stop, [Already, Go, Go, Already, going]),
-            (Verb::Resize, [gone, Go, Go, gone, gone]),
-            (Verb::Pause, [gone, Go, Refuse(Paused), gone, gone]),
-            (Verb::Unpause, [gone, Refuse(NotPaused), Go, gone, gone]),
-            (Verb::Exec, [gone, Go, Refuse(Paused), gone, gone]),
-            (Verb::Attach, [Go, Go, Refuse(Paused), Go, going]),
-            (Verb::Top, [gone, Go, Go, gone, gone]),
-            (Verb::Rename, [Go, Go, Go, Go, going]),
-            (Verb::Update, [Go, Go, Go, Go, going]),
-            (Verb::Diff, [Go, Go, Go, Go, going]),
-            (Verb::Export, [Go, Go, Go, Go, going]),
-            (Verb::Commit, [Go, Go, Go, Go, going]),
-            (Verb::Remove, [Go, Refuse(Running), Refuse(Paused), Go, Wait]),
-            (Verb::RemoveForce, [Go, KillFirst, KillFirst, Go, Wait]),
+            (Verb::Start, [Go, Already, Refuse(Paused), Already, Go, going]),
+            (Verb::Kill, [gone, Go, Go, Go, gone, gone]),
+            (Verb::Stop, [Already, Go, Go, Go, Already, going]),
+            (Verb::Resize, [gone, Go, Go, soon, gone, gone]),
+            (Verb::Pause, [gone, Go, Refuse(Paused), soon, gone, gone]),
+            (Verb::Unpause, [gone, Refuse(NotPaused), Go, soon, gone, gone]),
+            (Verb::Exec, [gone, Go, Refuse(Paused), soon, gone, gone]),
+            (Verb::Attach, [Go, Go, Refuse(Paused), Go, Go, going]),
+            (Verb::Top, [gone, Go, Go, soon, gone, gone]),
+            (Verb::Rename, [Go, Go, Go, Go, Go, going]),
+            (Verb::Update, [Go, Go, Go, Go, Go, going]),
+            (Verb::Diff, [Go, Go, Go, Go, Go, going]),
+            (Verb::Export, [Go, Go, Go, Go, Go, going]),
+            (Verb::Commit, [Go, Go, Go, Go, Go, going]),
+            (Verb::Remove, [Go, Refuse(Running), Refuse(Paused), soon, Go, Wait]),
+            (Verb::RemoveForce, [Go, KillFirst, KillFirst, KillFirst, Go, Wait]),
         ];
         for (verb, row) in table {
             for (state, expected) in columns.into_iter().zip(row) {

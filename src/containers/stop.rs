@@ -13,6 +13,16 @@ impl Shared {
         if decide(&record.id, record.state, Verb::Stop)? == Move::Already {
             return Ok(Outcome::Already);
         }
+        if self.is_ours(&record) {
+            let slot = self.slot(&record.id);
+            slot.halt();
+            if record.state == ContainerState::Restarting && self.give_up_restart(&record.id, &slot).await? {
+                self.tell(self.event(&record, "stop")).await;
+                return Ok(Outcome::Done);
+            }
+        } else if record.state == ContainerState::Restarting {
+            self.must_be_ours(&record, "stop")?;
+        }
         let (signal, timeout) = plan::stop_plan(&record.body.spec, &record.body.image);
         let id = record.id.as_str();
         let first = options.signal.unwrap_or(signal);

@@ -22,6 +22,7 @@ impl Shared {
 
     /// Ends and removes every container of ours: the last handle of the engine is gone.
     pub(crate) async fn close(&self) {
+        self.begin_to_close();
         // A start whose caller went away may still be under way.
         for slot in self.all_slots() {
             drop(slot.turn.lock().await);

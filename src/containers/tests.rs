@@ -12,7 +12,7 @@ use super::*;
 use crate::driver::Driver;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::{ImageConfig, ImageInfo, ImageManager};
-use crate::logs::{LocalDriver, LocalOptions, LogQuery, LogStream, TeeItem};
+use crate::logs::{LogDrivers, LogQuery, LogStream, TeeItem};
 use crate::runtime::fake::FakeRuntime;
 use crate::runtime::{Launch, Runtime, Started};
 use crate::storage::snapshot::{LayerTarget, SnapshotKey, Snapshotter, Usage, WritableOptions};
@@ -75,6 +75,7 @@ fn known_record() -> ImageRecord {
         created: None,
         size: 0,
         pulled_at_ns: 0,
+        lent_by: None,
     }
 }
 
@@ -203,7 +204,7 @@ fn on_runtime(path: &Path, runtime: Arc<dyn Runtime>) -> Bench {
         images: Arc::new(OneImage),
         snapshotter: Arc::new(Plain(snapshots.clone())),
         runtime,
-        logs: Arc::new(LocalDriver::new(LocalOptions::default())),
+        logs: LogDrivers::default(),
         dir: root.containers(),
         ownership: "direct",
         layers: crate::storage::ownership::Ownership::Direct,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,6 +10,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures_util::Stream;
 
+use super::health::{Health, HealthCheck};
 use super::options::ExecSpec;
 use super::mounts::MountPoint;
 use super::spec::{BindMount, ContainerSpec, NetworkMode};
@@ -159,6 +161,8 @@ pub struct ContainerSummary {
     pub state: ContainerState,
     /// The state in Docker's words: `Up 5 seconds`, `Exited (0) 2 minutes ago`.
     pub status: String,
+    /// Its health, if it has a check and was started; without its probes, which `inspect` shows.
+    pub health: Option<Health>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its network.
@@ -202,12 +206,22 @@ pub struct ContainerInfo {
     pub exit: Option<ContainerExit>,
     /// Why it did not start, or what of its output was lost.
     pub error: Option<String>,
+    /// How often its restart policy has started it again since somebody started it.
+    pub restart_count: u32,
+    /// Its health, if it has a check and was started.
+    pub health: Option<Health>,
+    /// The check in effect: what was asked for, over the image's.
+    pub health_check: HealthCheck,
+    /// The file of its log that other programs may read, where the driver has one.
+    pub log_path: Option<PathBuf>,
     /// How owners of its files are kept: `direct`, `mapped` or `squashed`. [`Self::ownership_meaning`] says it in words.
     pub ownership: String,
     /// While it runs: how its user ids relate to the host's. Empty: they are the host's.
     pub uid_map: Vec<IdRange>,
     /// The same of its groups.
     pub gid_map: Vec<IdRange>,
+    /// What was asked for and left out at its last start, because the host cannot do it.
+    pub warnings: Vec<String>,
     /// Execs of it that this process started and that have not been forgotten.
     pub execs: Vec<String>,
 }

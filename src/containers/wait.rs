@@ -109,7 +109,8 @@ impl Shared {
             return Ok(Waiting::Over(exit));
         }
         // An end is recorded a moment before it is told: one that the record shows has been seen here.
-        let untold = record.state == ContainerState::Exited && seen.finished_ns != record.body.finished_ns;
+        let has_ended = matches!(record.state, ContainerState::Exited | ContainerState::Restarting);
+        let untold = has_ended && seen.finished_ns != record.body.finished_ns;
         let mark = seen.ends + u64::from(untold);
         let exit = record.body.exit;
         Ok(Waiting::Own { life, mark, id, exit })

@@ -12,8 +12,8 @@ use super::{Engine, Local, Managers};
 use crate::containers::{Lifetime, LocalContainers, Parts};
 use crate::driver::{Clock, Driver, Spawner};
 use crate::error::{Error, ObjectKind, Result};
-use crate::images::{ImageManager, LocalImages, LocalImagesParts};
-use crate::logs::{LocalDriver, LocalOptions, LogDriver};
+use crate::images::{AdditionalStore, ImageManager, LocalImages, LocalImagesParts};
+use crate::logs::{LogDriver, LogDrivers};
 use crate::registry::RegistryProvider;
 use crate::runtime::Runtime;
 use crate::runtime::cgroups::{CgroupDriver, NativeCgroups};
@@ -25,7 +25,7 @@ use crate::storage::snapshot::overlayfs::Overlayfs;
 use crate::storage::snapshot::vfs::Vfs;
 use crate::storage::snapshot::{self, Snapshotter};
 use crate::storage::unpack::Unpacker;
-use crate::store::{Owner, Root, Store};
+use crate::store::{OtherRoot, Owner, Root, Store};
 use crate::system::{LocalSystem, Parts as SystemParts};
 use crate::types::IdRange;
 use crate::volumes::{LocalVolumes, LocalVolumesParts, VolumeDriver};
@@ -91,7 +91,8 @@ pub struct EngineBuilder {
     container_ids: Option<IdRange>,
     seccomp_agent: Option<Arc<dyn SeccompAgent>>,
     registries: Option<Arc<dyn RegistryProvider>>,
-    logs: Option<Arc<dyn LogDriver>>,
+    additional: Vec<PathBuf>,
+    logs: LogDrivers,
     volume_drivers: BTreeMap<String, Arc<dyn VolumeDriver>>,
     lifetime: Lifetime,
     supervise: bool,
@@ -120,7 +121,8 @@ impl EngineBuilder {
             container_ids: None,
             seccomp_agent: None,
             registries: None,
-            logs: None,
+            additional: Vec::new(),
+            logs: LogDrivers::default(),
             volume_drivers: BTreeMap::new(),
             lifetime: Lifetime::Bound,
             supervise: false,
@@ -178,9 +180,33 @@ impl EngineBuilder {
         self
     }
 
-    /// Keeps logs with a driver of one's own.
+    /// Looks for images that the root does not have in another root, too, which is never written to: a cache that is mounted
+    /// read-only, say, or the root of another engine. Its images are used where they are; what is made of them is of this root.
+    /// Called again, it adds another one; they are asked in this order, after the root itself.
+    ///
+    /// Layers are used in place by `overlayfs`, where the other root was made with it, by the same user and for the same kind
+    /// of ids. Otherwise they are unpacked into this root from the blobs of the other. What is removed there while it is used
+    /// here is an error of the next start, and so is an image of a store that the next engine is not told of.
+    ///
+    /// [`ImageSummary::lent_by`](crate::images::ImageSummary::lent_by) says of which store an image is;
+    /// removing one that is only there is `ReadOnly`. [`EngineBuilder::open`] answers `NotFound`, `InvalidArgument`, `Corrupt`
+    /// or `NewerVersion` for a store that is missing, none, damaged or too new.
+    pub fn additional_store(mut self, root: impl Into<PathBuf>) -> Self {
+        self.additional.push(root.into());
+        self
+    }
+
+    /// Keeps logs with a driver of one's own, or with one of ours that is told otherwise. Containers that name another have that
+    /// one.
     pub fn logs(mut self, driver: Arc<dyn LogDriver>) -> Self {
-        self.logs = Some(driver);
+        self.logs.set_usual(driver);
+        self
+    }
+
+    /// Makes a log driver of one's own known under its name, for containers that name it
+    /// ([`LogConfig`](crate::LogConfig)): journald, syslog, a service. There are `local`, `json-file` and `none` already.
+    pub fn with_log_driver(mut self, driver: Arc<dyn LogDriver>) -> Self {
+        self.logs.add(driver);
         self
     }
 
@@ -326,16 +352,21 @@ impl EngineBuilder {
         let ownership = choose_ownership(&root, &native)?;
         root.recorded_backend(OWNERSHIP, ownership_name(&ownership))?;
         let (snapshotter, storage_reason) = self.choose_snapshotter(&root, &ownership, &native)?;
-        let content = LocalContent::open(root.content(), owner.id().as_str())?;
-        let images = Arc::new(self.images(&root, &owner, &store, &content, &snapshotter, &ownership)?);
+        let additional = self.additional_stores(&root, snapshotter.name(), &ownership)?;
+        let content = LocalContent::open(root.content(), owner.id().as_str())?
+            .with_more(additional.iter().map(|store| store.root.content()));
+        let parts = Storage {
+            content: &content,
+            snapshotter: &snapshotter,
+            ownership: &ownership,
+            additional,
+        };
+        let images = Arc::new(self.images(&root, &owner, &store, parts)?);
         let runtime = self
             .runtime
             .clone()
             .unwrap_or_else(|| Arc::clone(&native) as Arc<dyn Runtime>);
-        let logs = self
-            .logs
-            .clone()
-            .unwrap_or_else(|| Arc::new(LocalDriver::new(LocalOptions::default())));
+        let logs = self.logs.clone();
         let volumes = LocalVolumes::open(LocalVolumesParts {
             spawner: spawner.clone(),
             store: store.clone(),
@@ -355,7 +386,7 @@ impl EngineBuilder {
             images: Arc::clone(&images) as Arc<dyn ImageManager>,
             snapshotter: Arc::clone(&snapshotter),
             runtime: Arc::clone(&runtime),
-            logs: Arc::clone(&logs),
+            logs: logs.clone(),
             dir: root.containers(),
             ownership: ownership_name(&ownership),
             layers: ownership.clone(),
@@ -376,7 +407,7 @@ impl EngineBuilder {
             containers: containers.clone(),
             volumes: volumes.clone(),
             runtime: runtime.name().to_owned(),
-            logs: logs.name().to_owned(),
+            logs: logs.usual().name().to_owned(),
             cgroups,
             ownership: ownership_name(&ownership),
         });
@@ -391,15 +422,13 @@ impl EngineBuilder {
         })
     }
 
-    fn images(
-        &self,
-        root: &Root,
-        owner: &Owner,
-        store: &Store,
-        content: &LocalContent,
-        snapshotter: &Arc<dyn Snapshotter>,
-        ownership: &Ownership,
-    ) -> Result<LocalImages> {
+    fn images(&self, root: &Root, owner: &Owner, store: &Store, storage: Storage<'_>) -> Result<LocalImages> {
+        let Storage {
+            content,
+            snapshotter,
+            ownership,
+            additional,
+        } = storage;
         let content = Arc::new(content.clone());
         let locks = root.path().join("locks");
         let owner = owner.id().clone();
@@ -417,7 +446,22 @@ impl EngineBuilder {
             snapshotter: Arc::clone(snapshotter),
             unpacker,
             registries: self.registries.clone().unwrap_or_else(registries),
+            additional: additional.into(),
         }))
+    }
+
+    fn additional_stores(&self, root: &Root, snapshotter: &str, ownership: &Ownership) -> Result<Vec<AdditionalStore>> {
+        let open = |path: &PathBuf| {
+            let other = OtherRoot::open(path, root)?;
+            let same_driver = other.backend(SNAPSHOTTER)?.as_deref() == Some(snapshotter);
+            let same_ids = other.backend(OWNERSHIP)?.as_deref() == Some(ownership_name(ownership));
+            let in_place = same_driver && same_ids && other.is_mine();
+            Ok(AdditionalStore {
+                layers: in_place.then(|| other.snapshots()),
+                root: other,
+            })
+        };
+        self.additional.iter().map(open).collect()
     }
 
     /// The driver asked for, else the root's, else the best that works; and why.
@@ -463,6 +507,14 @@ impl EngineBuilder {
             ))),
         }
     }
+}
+
+/// Where images are put.
+struct Storage<'a> {
+    content: &'a LocalContent,
+    snapshotter: &'a Arc<dyn Snapshotter>,
+    ownership: &'a Ownership,
+    additional: Vec<AdditionalStore>,
 }
 
 /// The zygote keeps the owner's lock until it has cleaned up.

@@ -6,8 +6,8 @@ use super::exec::ExecBuilder;
 use super::{Engine, Image};
 use crate::containers::{
     AttachOptions, Attached, BoxStream, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, CopiedOut,
-    CopyInOptions, ExecSpec, PathStat,
-    Exiting, Limits, RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
+    CopyInOptions, ExecSpec, Exiting, Limits, PathStat, RemoveOptions, RestartPolicy, Stats, StatsOptions, StopOptions,
+    Top, WaitCondition,
 };
 use crate::error::Result;
 use crate::images::ByteStream;
@@ -154,6 +154,22 @@ impl Container {
     /// As [`ContainerManager::update`].
     pub async fn update(&self, limits: Limits) -> Result<Vec<String>> {
         self.engine.containers().update(self.id.as_str(), limits).await
+    }
+
+    /// Gives it another restart policy.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::set_restart`].
+    pub async fn set_restart(&self, policy: RestartPolicy) -> Result<()> {
+        self.engine.containers().set_restart(self.id.as_str(), policy).await
+    }
+
+    /// Writes its processes down, so that they can go on later.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::checkpoint`].
+    pub async fn checkpoint(&self, checkpoint: &str) -> Result<()> {
+        self.engine.containers().checkpoint(self.id.as_str(), checkpoint).await
     }
 
     /// Its processes, as `ps` shows them with these arguments; none are `-ef`.

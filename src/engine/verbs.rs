@@ -14,8 +14,8 @@ use tracing::{Instrument as _, Span};
 use super::Managers;
 use crate::containers::{
     AttachOptions, Attached, BoxStream, CommitOptions, ContainerInfo, ContainerManager, ContainerSpec,
-    ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, PathStat, Pruned, RemoveOptions, Stats,
-    StatsOptions, StopOptions, Top, WaitCondition,
+    ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions,
+    PathStat, Pruned, RemoveOptions, RestartPolicy, Stats, StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::driver::Clock;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -157,6 +157,8 @@ watched! { ContainerManager "container" {
     fn remove(name: &str, options: RemoveOptions) -> Outcome, { container = Container name };
     fn rename(name: &str, new_name: &str) -> (), { container = Container name };
     fn update(name: &str, limits: Limits) -> Vec<String>, { container = Container name };
+    fn set_restart(name: &str, policy: RestartPolicy) -> (), { container = Container name };
+    fn checkpoint(name: &str, checkpoint: &str) -> (), { container = Container name };
     fn inspect(name: &str) -> ContainerInfo, { container = Container name };
     fn top(name: &str, arguments: &[String]) -> Top, { container = Container name };
     fn stats(name: &str, options: StatsOptions) -> BoxStream<Result<Stats>>, { container = Container name };

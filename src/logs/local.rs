@@ -1,74 +1,28 @@
-//! The `local` driver: framed files with rotation by size.
-//!
-//! Files are `log.1`, `log.2`, …; the highest number is written to. Rotation makes the next number and removes the lowest:
-//! nothing is ever renamed, so a reader knows from its file's number what comes next, in whichever process it runs.
+//! The `local` and `json-file` drivers: files with rotation by size, of frames or of Docker's lines of JSON.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
-use super::frame::{Decoded, Frame, FrameKind, HEADER, decode, encode};
+use super::files::{Format, remove_if_there};
+use super::options::LocalOptions;
 use super::{LogDriver, LogEntries, LogEntry, LogQuery, LogSink, LogTarget, reader};
-use crate::error::{Error, ErrorKind, ObjectKind, Result};
-use crate::events::now_ns;
-use crate::types::{Bytes, Outcome};
-
-/// When files are rotated, and how many are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LocalOptions {
-    /// Size of a file at which the next one begins. Docker's `max-size`.
-    pub max_size: Bytes,
-    /// How many files are kept, at least one. Docker's `max-file`.
-    pub max_files: u32,
-}
-
-impl Default for LocalOptions {
-    /// Three files of 10 MiB.
-    fn default() -> Self {
-        Self {
-            max_size: Bytes::mib(10),
-            max_files: 3,
-        }
-    }
-}
-
-impl LocalOptions {
-    /// Takes Docker's options `max-size` (`10m`) and `max-file` (`3`).
-    ///
-    /// # Errors
-    /// `InvalidArgument` for another key, or a value that can never work.
-    pub fn parse<'a>(options: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self> {
-        let mut parsed = Self::default();
-        for (key, value) in options {
-            let bad =
-                || Error::invalid(format!("invalid log option {key}={value}")).with_object(ObjectKind::Option, key);
-            match key {
-                "max-size" => {
-                    parsed.max_size = value
-                        .parse()
-                        .ok()
-                        .filter(|size: &Bytes| size.get() > 0)
-                        .ok_or_else(bad)?
-                }
-                "max-file" => parsed.max_files = value.parse().ok().filter(|count| *count > 0).ok_or_else(bad)?,
-                _ => return Err(bad()),
-            }
-        }
-        Ok(parsed)
-    }
-}
+use crate::error::{Error, Result};
+use crate::types::Outcome;
 
 /// Wakes the readers of one log that live in this process.
 pub(super) type Bell = Arc<watch::Sender<()>>;
 
-/// Keeps logs in files in each container's directory. Cheap to clone; clones wake each other's readers.
+/// Keeps logs in files in each container's directory, every byte as it was written. Cheap to clone; clones wake each other's
+/// readers.
 #[derive(Debug, Clone, Default)]
 pub struct LocalDriver {
+    format: Format,
     options: LocalOptions,
     bells: Arc<Mutex<HashMap<PathBuf, Weak<watch::Sender<()>>>>>,
 }
@@ -78,7 +32,7 @@ impl LocalDriver {
     pub fn new(options: LocalOptions) -> Self {
         Self {
             options,
-            bells: Arc::default(),
+            ..Self::default()
         }
     }
 
@@ -87,8 +41,14 @@ impl LocalDriver {
     pub fn with_options(&self, options: LocalOptions) -> Self {
         Self {
             options,
-            bells: self.bells.clone(),
+            ..self.clone()
         }
+    }
+
+    /// The options of one container.
+    fn options_of(&self, options: &BTreeMap<String, String>) -> Result<LocalOptions> {
+        let options = options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        self.options.with(options)
     }
 
     fn bell(&self, dir: &Path) -> Bell {
@@ -105,11 +65,19 @@ impl LocalDriver {
 
 impl LogDriver for LocalDriver {
     fn name(&self) -> &str {
-        "local"
+        match self.format {
+            Format::Frames => "local",
+            Format::Json => "json-file",
+        }
+    }
+
+    fn check(&self, options: &BTreeMap<String, String>) -> Result<()> {
+        self.options_of(options).map(drop)
     }
 
     fn open(&self, target: &LogTarget) -> Result<Arc<dyn LogSink>> {
-        let writer = Writer::open(&target.dir, self.options)?;
+        let options = self.options_of(&target.options)?;
+        let writer = Writer::open(target.clone(), self.format, options)?;
         Ok(Arc::new(LocalSink {
             writer: Mutex::new(writer),
             bell: self.bell(&target.dir),
@@ -117,19 +85,76 @@ impl LogDriver for LocalDriver {
     }
 
     fn read(&self, target: &LogTarget, query: LogQuery) -> Result<LogEntries> {
-        Ok(reader::read(target.dir.clone(), query, self.bell(&target.dir)))
+        let bell = self.bell(&target.dir);
+        Ok(reader::read(self.format, target.dir.clone(), query, bell))
+    }
+
+    fn path(&self, target: &LogTarget) -> Option<PathBuf> {
+        self.format.known_path(target)
     }
 
     fn remove(&self, target: &LogTarget) -> Result<Outcome> {
-        let files = files(&target.dir)?;
-        for path in files.values() {
-            remove_if_there(path)?;
+        let files = self.format.files(&target.dir)?;
+        for number in files.keys() {
+            self.format.remove(&target.dir, *number)?;
         }
+        if let Some(known) = self.format.known_path(target) {
+            remove_if_there(&known)?;
+        }
+        self.format.note_end(&target.dir, false)?;
         Ok(if files.is_empty() {
             Outcome::Already
         } else {
             Outcome::Done
         })
+    }
+}
+
+/// Keeps logs as Docker's `json-file` driver does, for programs that read its files: `ID-json.log` in the container's
+/// directory is the newest one, and older ones are `json.N`. What is no UTF-8 is not kept as it is; [`LocalDriver`] keeps it.
+/// Unlike Docker's, it rotates by default. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct JsonFileDriver(LocalDriver);
+
+impl Default for JsonFileDriver {
+    fn default() -> Self {
+        Self::new(LocalOptions::default())
+    }
+}
+
+impl JsonFileDriver {
+    /// A driver whose logs rotate as told.
+    pub fn new(options: LocalOptions) -> Self {
+        Self(LocalDriver {
+            format: Format::Json,
+            ..LocalDriver::new(options)
+        })
+    }
+}
+
+impl LogDriver for JsonFileDriver {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn check(&self, options: &BTreeMap<String, String>) -> Result<()> {
+        self.0.check(options)
+    }
+
+    fn open(&self, target: &LogTarget) -> Result<Arc<dyn LogSink>> {
+        self.0.open(target)
+    }
+
+    fn read(&self, target: &LogTarget, query: LogQuery) -> Result<LogEntries> {
+        self.0.read(target, query)
+    }
+
+    fn path(&self, target: &LogTarget) -> Option<PathBuf> {
+        self.0.path(target)
+    }
+
+    fn remove(&self, target: &LogTarget) -> Result<Outcome> {
+        self.0.remove(target)
     }
 }
 
@@ -141,54 +166,59 @@ struct LocalSink {
 
 impl LogSink for LocalSink {
     fn write(&self, entries: &[LogEntry]) -> Result<()> {
-        let frames = entries.iter().map(|entry| Frame {
-            kind: FrameKind::Data(entry.stream),
-            time_ns: entry.time_ns,
-            payload: &entry.bytes,
-        });
-        let written = self.writer.lock().unwrap_or_else(PoisonError::into_inner).write(frames);
+        let written = self
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .write(entries);
         self.bell.send_replace(());
         written
     }
 
     fn close(&self) -> Result<()> {
-        let end = Frame {
-            kind: FrameKind::End,
-            time_ns: now_ns(),
-            payload: &[],
-        };
-        let written = self.writer.lock().unwrap_or_else(PoisonError::into_inner).write([end]);
+        let closed = self.writer.lock().unwrap_or_else(PoisonError::into_inner).close();
         self.bell.send_replace(());
-        written
+        closed
     }
 }
 
 #[derive(Debug)]
 struct Writer {
-    dir: PathBuf,
+    target: LogTarget,
+    format: Format,
     options: LocalOptions,
     number: u64,
     file: File,
-    /// Bytes of whole frames in the file.
+    /// Bytes of whole entries in the file.
     size: u64,
     /// Whether bytes of a failed write may stand behind them.
     torn: bool,
+    /// The thread that packs the file before this one.
+    packing: Option<JoinHandle<()>>,
 }
 
 impl Writer {
-    fn open(dir: &Path, options: LocalOptions) -> Result<Self> {
-        let number = files(dir)?.last_key_value().map_or(1, |(number, _)| *number);
-        let file = open_file(dir, number)?;
+    fn open(target: LogTarget, format: Format, options: LocalOptions) -> Result<Self> {
+        let newest = format.files(&target.dir)?.last_key_value().map(|(number, path)| {
+            // One that is packed is written to no more.
+            number + u64::from(path.extension().is_some_and(|extension| extension == "gz"))
+        });
+        let number = newest.unwrap_or(1);
+        format.note_end(&target.dir, false)?;
+        let file = format.create(&target.dir, number)?;
+        format.show(&target, number)?;
         let mut writer = Self {
-            dir: dir.to_owned(),
+            target,
+            format,
             options,
             number,
             file,
             size: 0,
             torn: false,
+            packing: None,
         };
         let step = |error| Error::os("look through the log", error);
-        writer.size = whole_frames(&writer.file).map_err(step)?;
+        writer.size = format.whole(&writer.file).map_err(step)?;
         // A file that was cut is written to the disk when it is closed (ext4's auto_da_alloc): only where there is something
         // to cut.
         if writer.file.metadata().map_err(step)?.len() > writer.size {
@@ -197,18 +227,31 @@ impl Writer {
         Ok(writer)
     }
 
-    fn write<'a>(&mut self, frames: impl IntoIterator<Item = Frame<'a>>) -> Result<()> {
+    fn write(&mut self, entries: &[LogEntry]) -> Result<()> {
         let mut batch = Vec::new();
-        for frame in frames {
-            let would_be = self.size + (batch.len() + frame.encoded_len()) as u64;
-            if would_be > self.options.max_size.get() && self.size + batch.len() as u64 > 0 {
+        for entry in entries {
+            let before = batch.len();
+            self.format.encode(entry, &mut batch);
+            let would_be = self.size.saturating_add(batch.len() as u64);
+            if would_be > self.options.max_size.get() && self.size + before as u64 > 0 {
+                let next = batch.split_off(before);
                 self.append(&batch)?;
-                batch.clear();
+                batch = next;
                 self.rotate()?;
             }
-            encode(&frame, &mut batch);
         }
         self.append(&batch)
+    }
+
+    fn close(&mut self) -> Result<()> {
+        let end = self.format.end();
+        if self.size > 0 && self.size.saturating_add(end.len() as u64) > self.options.max_size.get() && !end.is_empty()
+        {
+            self.rotate()?;
+        }
+        self.append(&end)?;
+        self.until_packed();
+        self.format.note_end(&self.target.dir, true)
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
@@ -223,7 +266,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Cuts off what a killed or failed write left behind the last whole frame.
+    /// Cuts off what a killed or failed write left behind the last whole entry.
     fn truncate(&mut self) -> Result<()> {
         self.file
             .set_len(self.size)
@@ -233,85 +276,44 @@ impl Writer {
     }
 
     fn rotate(&mut self) -> Result<()> {
-        self.file = open_file(&self.dir, self.number + 1)?;
+        self.until_packed();
+        self.file = self.format.create(&self.target.dir, self.number + 1)?;
+        let full = self.number;
         self.number += 1;
         self.size = 0;
         self.torn = false;
+        self.format.show(&self.target, self.number)?;
         let keep_from = (self.number + 1).saturating_sub(u64::from(self.options.max_files));
-        for (_, path) in files(&self.dir)?.range(..keep_from) {
-            remove_if_there(path)?;
+        for number in self
+            .format
+            .files(&self.target.dir)?
+            .range(..keep_from)
+            .map(|(number, _)| *number)
+        {
+            self.format.remove(&self.target.dir, number)?;
+        }
+        if self.options.compress {
+            self.pack(full);
         }
         Ok(())
     }
-}
 
-fn open_file(dir: &Path, number: u64) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).append(true).create(true).mode(0o600);
-    options
-        .open(path_of(dir, number))
-        .map_err(|error| Error::os("open the log", error))
-}
-
-/// How many bytes of a file are whole frames.
-fn whole_frames(file: &File) -> io::Result<u64> {
-    let size = file.metadata()?.len();
-    let mut reader = BufReader::with_capacity(64 << 10, file);
-    let mut whole = 0;
-    let mut header = [0; HEADER];
-    while whole + HEADER as u64 <= size {
-        reader.read_exact(&mut header)?;
-        let [l0, l1, l2, l3, ..] = header;
-        let length = u64::from(u32::from_le_bytes([l0, l1, l2, l3]));
-        // Decoding the header alone tells garbage from a frame whose payload follows.
-        let sane = !matches!(decode(&header), Decoded::Invalid);
-        if !sane || whole + HEADER as u64 + length > size {
-            break;
-        }
-        reader.seek_relative(i64::try_from(length).unwrap_or(i64::MAX))?;
-        whole += HEADER as u64 + length;
+    /// Packs a full file on a thread of its own: what is written in the meantime need not wait.
+    fn pack(&mut self, number: u64) {
+        let (format, dir) = (self.format, self.target.dir.clone());
+        let work = move || {
+            if let Err(error) = format.pack(&dir, number) {
+                tracing::warn!(%error, dir = %dir.display(), "a log could not be packed; it stays as it is");
+            }
+        };
+        // Without a thread the file stays as it is.
+        let thread = std::thread::Builder::new().name("longshore-pack".into()).spawn(work);
+        self.packing = thread.ok();
     }
-    (&*file).seek(io::SeekFrom::End(0))?;
-    Ok(whole)
-}
 
-pub(super) fn path_of(dir: &Path, number: u64) -> PathBuf {
-    dir.join(format!("log.{number}"))
-}
-
-/// The files of a log by number.
-pub(super) fn files(dir: &Path) -> Result<BTreeMap<u64, PathBuf>> {
-    let step = |error| Error::os("list the log's files", error);
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        Err(error) => return Err(step(error)),
-    };
-    let mut files = BTreeMap::new();
-    for entry in entries {
-        let entry = entry.map_err(step)?;
-        let name = entry.file_name();
-        let number = name
-            .to_str()
-            .and_then(|name| name.strip_prefix("log."))
-            .and_then(|number| number.parse().ok());
-        if let Some(number) = number {
-            files.insert(number, entry.path());
+    fn until_packed(&mut self) {
+        if let Some(packing) = self.packing.take() {
+            let _ = packing.join();
         }
     }
-    Ok(files)
-}
-
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::os("remove an old log", error)),
-        _ => Ok(()),
-    }
-}
-
-pub(super) fn corrupt(dir: &Path, number: u64, at: u64) -> Error {
-    Error::new(
-        ErrorKind::Corrupt,
-        format!("the log {} makes no sense at byte {at}", path_of(dir, number).display()),
-    )
 }

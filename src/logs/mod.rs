@@ -1,16 +1,24 @@
-//! What containers print: the [`LogDriver`] seam, the `local` and `none` drivers, the reader, and the pump that feeds them.
+//! What containers print: the [`LogDriver`] seam, the `local`, `json-file` and `none` drivers, the reader, and the pump that feeds them.
 //!
 //! ```text
 //! container --pipe--> pump --raw chunks--> Tee: attached clients, output() collectors
 //!                       \---lines--------> LogSink (blocking, on a thread that may block) --> files --> reader
 //! ```
 
+#[cfg(feature = "engine")]
+mod drivers;
+#[cfg(feature = "engine")]
+mod files;
 mod frame;
+#[cfg(feature = "engine")]
+mod json;
 mod lines;
 #[cfg(feature = "engine")]
 mod local;
 #[cfg(feature = "engine")]
 mod none;
+#[cfg(feature = "engine")]
+mod options;
 #[cfg(feature = "engine")]
 mod pump;
 #[cfg(feature = "engine")]
@@ -20,6 +28,7 @@ mod tee;
 #[cfg(all(test, feature = "engine"))]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -29,15 +38,19 @@ use bytes::Bytes;
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ObjectKind, Result};
 use crate::types::{ContainerId, Outcome};
 
+#[cfg(feature = "engine")]
+pub use self::drivers::LogDrivers;
 pub use self::frame::{Decoded, Frame, FrameKind, HEADER, MAX_PAYLOAD, decode, encode};
 pub use self::lines::{MAX_LINE, Splitter};
 #[cfg(feature = "engine")]
-pub use self::local::{LocalDriver, LocalOptions};
+pub use self::local::{JsonFileDriver, LocalDriver};
 #[cfg(feature = "engine")]
 pub use self::none::NoneDriver;
+#[cfg(feature = "engine")]
+pub use self::options::{LocalOptions, split_options};
 #[cfg(feature = "engine")]
 pub use self::pump::{Overflow, PumpOptions, PumpReport, finish, pump_all, relay};
 pub use self::tee::{Chunk, Cut, Tee, TeeItem, TeeReader};
@@ -79,6 +92,8 @@ pub struct LogTarget {
     pub id: ContainerId,
     /// The container's directory; it exists.
     pub dir: PathBuf,
+    /// The container's options of its log, in the driver's words. They have passed [`LogDriver::check`].
+    pub options: BTreeMap<String, String>,
 }
 
 /// What to read of a log.
@@ -141,6 +156,19 @@ pub trait LogDriver: Debug + Send + Sync + 'static {
     /// The driver's name.
     fn name(&self) -> &str;
 
+    /// Refuses options of a container that the driver does not have, or cannot work with. Called when the container is created;
+    /// a driver without this has no options.
+    ///
+    /// # Errors
+    /// `InvalidArgument`.
+    fn check(&self, options: &BTreeMap<String, String>) -> Result<()> {
+        let Some(key) = options.keys().next() else {
+            return Ok(());
+        };
+        let message = format!("the log driver {:?} has no option {key:?}", self.name());
+        Err(Error::invalid(message).with_object(ObjectKind::Option, key.clone()))
+    }
+
     /// Opens a container's log for writing; what was written before stays.
     ///
     /// # Errors
@@ -158,6 +186,11 @@ pub trait LogDriver: Debug + Send + Sync + 'static {
             self.name()
         );
         Err(Error::unsupported("reading logs", needs))
+    }
+
+    /// The file that programs other than this engine may read, where there is one. Docker's `LogPath`.
+    fn path(&self, _target: &LogTarget) -> Option<PathBuf> {
+        None
     }
 
     /// Removes what the driver keeps of a container.

@@ -12,22 +12,23 @@ use futures_util::stream;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::frame::{Decoded, Frame, FrameKind, HEADER, MAX_PAYLOAD, decode};
-use super::local::{Bell, corrupt, files, path_of};
+use super::files::{Format, Piece, corrupt};
+use super::frame::{FrameKind, HEADER, MAX_PAYLOAD};
+use super::local::Bell;
 use super::{LogEntries, LogEntry, LogQuery, LogStream};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How often a follower looks for what another process wrote.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Bytes read at once: room for the longest frame.
+/// Bytes read at once: room for the longest frame, and the longest line of JSON.
 const BLOCK: usize = 4 * (HEADER + MAX_PAYLOAD);
 
 /// Reads the log in a directory.
-pub(super) fn read(dir: PathBuf, query: LogQuery, bell: Bell) -> LogEntries {
+pub(super) fn read(format: Format, dir: PathBuf, query: LogQuery, bell: Bell) -> LogEntries {
     let rings = bell.subscribe();
     let session = Session {
-        reader: Some(Reader::new(dir, query)),
+        reader: Some(Reader::new(format, dir, query)),
         ready: VecDeque::new(),
         rings,
         _bell: bell,
@@ -101,6 +102,7 @@ enum Progress {
 }
 
 struct Reader {
+    format: Format,
     dir: PathBuf,
     query: LogQuery,
     begun: bool,
@@ -119,8 +121,9 @@ struct Current {
 }
 
 impl Reader {
-    fn new(dir: PathBuf, query: LogQuery) -> Self {
+    fn new(format: Format, dir: PathBuf, query: LogQuery) -> Self {
         Self {
+            format,
             dir,
             query,
             begun: false,
@@ -145,7 +148,8 @@ impl Reader {
         }
         let number = self.current.as_ref().map_or(0, |current| current.number);
         // Asked before the last look at this file: its writer was done with it when it made the next.
-        let files = files(&self.dir)?;
+        let noted_end = self.format.is_ended(&self.dir);
+        let files = self.format.files(&self.dir)?;
         let next_is_there = files.range(number + 1..).next().is_some();
         let (read, past_until) = self.read_block(items)?;
         if past_until {
@@ -159,7 +163,7 @@ impl Reader {
         }
         // Without a next one, the file is gone because the whole log was removed.
         let removed = !next_is_there && !files.contains_key(&number);
-        Ok(if self.query.follow && !self.ended && !removed {
+        Ok(if self.query.follow && !self.ended && !noted_end && !removed {
             Progress::Waiting
         } else {
             Progress::Over
@@ -177,10 +181,16 @@ impl Reader {
     /// Opens the oldest file after a number. Rotation may remove it between the look and the opening: then the next one.
     fn open_next(&mut self, after: u64, items: &mut VecDeque<Result<LogEntry>>) -> Result<bool> {
         loop {
-            let Some(number) = files(&self.dir)?.range(after + 1..).next().map(|(number, _)| *number) else {
+            let Some(number) = self
+                .format
+                .files(&self.dir)?
+                .range(after + 1..)
+                .next()
+                .map(|(number, _)| *number)
+            else {
                 return Ok(false);
             };
-            let Some(file) = open_if_there(&self.dir, number)? else {
+            let Some(file) = self.format.open_if_there(&self.dir, number)? else {
                 continue;
             };
             let missed = if after == 0 { 0 } else { number - after - 1 };
@@ -223,46 +233,47 @@ impl Reader {
     ) -> Result<(usize, bool)> {
         let mut used = 0;
         loop {
-            let frame = match decode(&block[used..]) {
-                Decoded::Frame(frame) => frame,
-                Decoded::Incomplete => return Ok((used, false)),
-                Decoded::Invalid => return Err(corrupt(&self.dir, number, offset + used as u64)),
+            let (len, kind, time_ns, payload) = match self.format.decode(&block[used..]) {
+                Piece::Whole {
+                    len,
+                    kind,
+                    time_ns,
+                    payload,
+                } => (len, kind, time_ns, payload),
+                Piece::Incomplete => return Ok((used, false)),
+                Piece::Invalid => return Err(corrupt(self.format, &self.dir, number, offset + used as u64)),
             };
-            used += frame.encoded_len();
-            self.ended = frame.kind == FrameKind::End;
-            let FrameKind::Data(stream) = frame.kind else {
+            used += len;
+            self.ended = kind == FrameKind::End;
+            let FrameKind::Data(stream) = kind else {
                 continue;
             };
-            if self.query.follow && self.query.until_ns.is_some_and(|until| frame.time_ns > until) {
+            if self.query.follow && self.query.until_ns.is_some_and(|until| time_ns > until) {
                 return Ok((used, true));
             }
-            if passes(&self.query, &frame, stream) {
-                items.push_back(Ok(self.entry(&frame, stream)));
+            if passes(&self.query, time_ns, stream) {
+                items.push_back(Ok(self.entry(time_ns, &payload, stream)));
             }
         }
     }
 
-    fn entry(&mut self, frame: &Frame<'_>, stream: LogStream) -> LogEntry {
+    fn entry(&mut self, time_ns: i64, payload: &[u8], stream: LogStream) -> LogEntry {
         let open = &mut self.open_lines[index(stream)];
         let continues = *open;
-        *open = frame.payload.last() != Some(&b'\n');
+        *open = payload.last() != Some(&b'\n');
         let bytes = match self.query.timestamps && !continues {
-            true => stamped(frame.time_ns, frame.payload),
-            false => Bytes::copy_from_slice(frame.payload),
+            true => stamped(time_ns, payload),
+            false => Bytes::copy_from_slice(payload),
         };
-        LogEntry {
-            stream,
-            time_ns: frame.time_ns,
-            bytes,
-        }
+        LogEntry { stream, time_ns, bytes }
     }
 
     /// Where the last lines begin: looks through files from the newest back, until it has seen enough lines.
     fn seek_tail(&mut self, lines: usize) -> Result<Option<Current>> {
         let mut missing = lines;
         let mut found = None;
-        for number in files(&self.dir)?.into_keys().rev() {
-            let Some(file) = open_if_there(&self.dir, number)? else {
+        for number in self.format.files(&self.dir)?.into_keys().rev() {
+            let Some(file) = self.format.open_if_there(&self.dir, number)? else {
                 break;
             };
             let (starts, end, ended) = self.line_starts(&file, missing)?;
@@ -292,11 +303,17 @@ impl Reader {
         loop {
             let available = read_full(file, &mut self.buffer, offset)?;
             let mut used = 0;
-            while let Decoded::Frame(frame) = decode(&self.buffer[used..available]) {
-                if let FrameKind::Data(stream) = frame.kind
-                    && passes(&self.query, &frame, stream)
+            while let Piece::Whole {
+                len,
+                kind,
+                time_ns,
+                payload,
+            } = self.format.decode(&self.buffer[used..available])
+            {
+                if let FrameKind::Data(stream) = kind
+                    && passes(&self.query, time_ns, stream)
                 {
-                    let continues = std::mem::replace(&mut open[index(stream)], frame.payload.last() != Some(&b'\n'));
+                    let continues = std::mem::replace(&mut open[index(stream)], payload.last() != Some(&b'\n'));
                     if !continues {
                         starts.push_back(offset + used as u64);
                     }
@@ -304,8 +321,8 @@ impl Reader {
                         starts.pop_front();
                     }
                 }
-                ended = frame.kind == FrameKind::End;
-                used += frame.encoded_len();
+                ended = kind == FrameKind::End;
+                used += len;
             }
             if used == 0 {
                 return Ok((starts, offset, ended));
@@ -322,22 +339,12 @@ fn index(stream: LogStream) -> usize {
     }
 }
 
-fn passes(query: &LogQuery, frame: &Frame<'_>, stream: LogStream) -> bool {
+fn passes(query: &LogQuery, time_ns: i64, stream: LogStream) -> bool {
     let wanted = match stream {
         LogStream::Stdout => query.stdout,
         LogStream::Stderr => query.stderr,
     };
-    wanted
-        && query.since_ns.is_none_or(|since| frame.time_ns >= since)
-        && query.until_ns.is_none_or(|until| frame.time_ns <= until)
-}
-
-fn open_if_there(dir: &std::path::Path, number: u64) -> Result<Option<File>> {
-    match File::open(path_of(dir, number)) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::os("open the log", error)),
-    }
+    wanted && query.since_ns.is_none_or(|since| time_ns >= since) && query.until_ns.is_none_or(|until| time_ns <= until)
 }
 
 /// Reads as much as fits, from an offset; less only at the end of the file.

@@ -14,6 +14,7 @@ fn target() -> (tempfile::TempDir, LogTarget) {
     let target = LogTarget {
         id: ContainerId::random(),
         dir: dir.path().to_owned(),
+        options: BTreeMap::new(),
     };
     (dir, target)
 }
@@ -22,6 +23,7 @@ fn small() -> LocalDriver {
     LocalDriver::new(LocalOptions {
         max_size: Size::new(1000),
         max_files: 3,
+        compress: false,
     })
 }
 
@@ -163,6 +165,7 @@ async fn followers_see_every_byte_across_rotation() {
     let driver = LocalDriver::new(LocalOptions {
         max_size: Size::kib(8),
         max_files: 1000,
+        compress: false,
     });
     let follow = LogQuery {
         follow: true,
@@ -446,7 +449,8 @@ fn options_are_docker_s() {
         parsed,
         LocalOptions {
             max_size: Size::mib(5),
-            max_files: 2
+            max_files: 2,
+            compress: false,
         }
     );
     for bad in [
@@ -484,4 +488,74 @@ async fn followers_end_when_the_log_is_removed_or_closed_by_a_sweeper() {
             .unwrap();
         assert!(end.is_none());
     }
+}
+
+/// Followed while files are rotated and packed, and read again afterwards; another process sees the end, too.
+#[tokio::test]
+async fn h19_json_lines_are_followed_across_packed_files() {
+    let (dir, target) = target();
+    let options = LocalOptions {
+        max_size: Size::kib(4),
+        max_files: 1000,
+        compress: true,
+    };
+    let driver = JsonFileDriver::new(options);
+    let follow = LogQuery {
+        follow: true,
+        ..LogQuery::default()
+    };
+    let readers = [driver.clone(), JsonFileDriver::default()].map(|driver| {
+        let (target, follow) = (target.clone(), follow.clone());
+        tokio::spawn(async move {
+            let entries: Vec<_> = driver.read(&target, follow).unwrap().collect().await;
+            let bytes = entries.into_iter().flat_map(|entry| entry.unwrap().bytes);
+            bytes.collect::<Vec<u8>>()
+        })
+    });
+    let sink = driver.open(&target).unwrap();
+    let written = tokio::task::spawn_blocking(move || {
+        let mut all = Vec::new();
+        for n in 0..2_000 {
+            let entry = out(n);
+            all.extend_from_slice(&entry.bytes);
+            sink.write(&[entry]).unwrap();
+        }
+        sink.close().unwrap();
+        all
+    });
+    let written = written.await.unwrap();
+    for reader in readers {
+        assert!(reader.await.unwrap() == written);
+    }
+    let packed = |name: &std::ffi::OsStr| name.to_string_lossy().ends_with(".gz");
+    let names: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert!(names.iter().filter(|name| packed(name)).count() > 10, "{names:?}");
+    let tail = LogQuery {
+        tail: Some(100),
+        since_ns: Some(0),
+        ..LogQuery::default()
+    };
+    let tail: Vec<_> = driver.read(&target, tail).unwrap().collect().await;
+    assert_eq!(tail.len(), 100);
+    assert_eq!(tail[0].as_ref().unwrap(), &out(1900));
+    // Written on after the end: it is a log again, and its torn end is cut.
+    std::fs::write(
+        dir.path().join("json.999"),
+        b"{\"log\":\"x\\n\",\"stream\":\"stdout\",\"time\":\"2024-01-01T00:00:00Z\"}\n{\"log\":",
+    )
+    .unwrap();
+    let sink = driver.open(&target).unwrap();
+    sink.write(&[out(7)]).unwrap();
+    let all: Vec<_> = driver.read(&target, LogQuery::default()).unwrap().collect().await;
+    let last: Vec<_> = all
+        .iter()
+        .rev()
+        .take(2)
+        .map(|entry| entry.as_ref().unwrap().bytes.clone())
+        .collect();
+    assert_eq!(last, ["line 7\n", "x\n"]);
+    assert_eq!(driver.remove(&target).unwrap(), Outcome::Done);
 }

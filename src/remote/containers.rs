@@ -15,8 +15,9 @@ use super::pieces::{self, Lines};
 use super::{logs, spec, stats};
 use crate::containers::{
     AttachOptions, Attached, BoxStream, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec,
-    ContainerState, ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, PathStat, Pruned,
-    RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
+    ContainerState, ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Health,
+    HealthStatus, Limits, ListOptions, PathStat, ProbeResult, Pruned, RemoveOptions, RestartPolicy, Stats, StatsOptions,
+    StopOptions, Top, WaitCondition,
 };
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::ByteStream;
@@ -247,6 +248,11 @@ impl ContainerManager for Containers {
         Ok(list(&self.0.json(ask).await?, "Warnings").unwrap_or_default())
     }
 
+    async fn set_restart(&self, name: &str, policy: RestartPolicy) -> Result<()> {
+        let ask = Ask::post(of(name, "/update")?).json(&json!({"RestartPolicy": spec::restart(policy)}));
+        self.0.tell(ask).await.map(drop)
+    }
+
     async fn inspect(&self, name: &str) -> Result<ContainerInfo> {
         info(&self.inspected(name).await?)
     }
@@ -402,6 +408,9 @@ impl ContainerManager for Containers {
             "AttachStderr": true,
             "Privileged": asked.privileged,
         });
+        if let Some(keys) = &asked.detach_keys {
+            body["DetachKeys"] = json!(keys);
+        }
         if let Some(dir) = &asked.working_dir {
             body["WorkingDir"] = json!(dir);
         }
@@ -462,11 +471,9 @@ impl ContainerManager for Containers {
     }
 }
 
-/// Docker has two words that are not ours: one that is to be started again is about to run, one that could not be removed
-/// is being removed.
+/// Docker has a word that is not ours: one that could not be removed is being removed.
 fn state_of(word: &str) -> Option<ContainerState> {
     match word {
-        "restarting" => Some(ContainerState::Starting),
         "dead" => Some(ContainerState::Removing),
         word => ContainerState::parse(word),
     }
@@ -497,7 +504,6 @@ fn info(value: &Value) -> Result<ContainerInfo> {
         command: path.chain(list(value, "Args").unwrap_or_default()).collect(),
         labels: asked.labels.clone(),
         mounts: spec::points(value),
-        spec: asked,
         state,
         pid: json::positive(of_state, "Pid").and_then(|pid| u32::try_from(pid).ok()),
         created: json::moment(value, "Created").unwrap_or(std::time::UNIX_EPOCH),
@@ -505,10 +511,40 @@ fn info(value: &Value) -> Result<ContainerInfo> {
         finished,
         exit,
         error: text(of_state, "Error"),
+        restart_count: u32::try_from(json::number(value, "RestartCount")).unwrap_or(u32::MAX),
+        health: health(&of_state["Health"]),
+        health_check: asked.health.clone(),
+        log_path: text(value, "LogPath").map(Into::into),
         ownership: String::new(),
         uid_map: Vec::new(),
         gid_map: Vec::new(),
+        warnings: Vec::new(),
         execs: list(value, "ExecIDs").unwrap_or_default(),
+        spec: asked,
+    })
+}
+
+/// A container's health, where it has a check that has run.
+fn health(shown: &Value) -> Option<Health> {
+    let status = match shown["Status"].as_str()? {
+        "starting" => HealthStatus::Starting,
+        "healthy" => HealthStatus::Healthy,
+        "unhealthy" => HealthStatus::Unhealthy,
+        _ => return None,
+    };
+    let probes = json::objects(shown, "Log").map(|probe| ProbeResult {
+        start: json::moment(probe, "Start").unwrap_or(std::time::UNIX_EPOCH),
+        end: json::moment(probe, "End").unwrap_or(std::time::UNIX_EPOCH),
+        exit_code: probe["ExitCode"]
+            .as_i64()
+            .and_then(|code| i32::try_from(code).ok())
+            .unwrap_or(-1),
+        output: text_or_empty(probe, "Output"),
+    });
+    Some(Health {
+        status,
+        failing_streak: u32::try_from(json::number(shown, "FailingStreak")).unwrap_or(u32::MAX),
+        log: probes.collect(),
     })
 }
 
@@ -538,6 +574,7 @@ fn summary(line: &Value) -> Result<ContainerSummary> {
         state: state_of(word).ok_or_else(|| nonsense(format_args!("the state {word:?}")))?,
         status: text_or_empty(line, "Status"),
         labels: json::map(line, "Labels"),
+        health: health(&line["Health"]),
         network: spec::mode(line["HostConfig"]["NetworkMode"].as_str().unwrap_or_default()),
         binds: binds.collect(),
         mounts: spec::points(line),

@@ -2,11 +2,13 @@
 
 pub mod caps;
 pub mod cgroups;
+mod command;
 pub mod defaults;
 pub mod devices;
 #[cfg(any(test, feature = "conformance"))]
 pub mod fake;
 pub mod native;
+pub mod sysctls;
 
 use std::fmt::Debug;
 use std::os::fd::OwnedFd;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, LinuxSeccomp, Process, Spec};
 
+pub use self::command::{Child, Command, Output};
 use crate::error::{Error, Result};
 use crate::types::{ContainerId, ExitStatus, Mount, Propagation, Signal};
 
@@ -198,6 +201,12 @@ pub trait Runtime: Debug + Send + Sync + 'static {
     /// # Cancel safety
     /// A dropped call leaves nothing behind: a container that starts nevertheless is killed.
     async fn start(&self, launch: Launch) -> Result<Started>;
+
+    /// What of these limits a start on this host would leave out, as far as that can be told before: for whoever creates a
+    /// container. What it would refuse is not among them.
+    fn foresee(&self, _resources: &LinuxResources) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// A running container. Dropping the handle does not end it.
@@ -282,6 +291,14 @@ pub trait ExecTask: Debug + Send + Sync + 'static {
     /// # Errors
     /// `InvalidState` if it has ended.
     async fn signal(&self, signal: Signal) -> Result<()>;
+
+    /// Kills it, and where the backend can, what it has started in its process group too.
+    ///
+    /// # Errors
+    /// As [`ExecTask::signal`].
+    async fn kill_group(&self) -> Result<()> {
+        self.signal(Signal::KILL).await
+    }
 
     /// Waits for its end. Any number of callers may wait, before and after it. The end of the container is an end by
     /// SIGKILL.

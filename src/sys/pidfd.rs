@@ -16,6 +16,16 @@ pub(crate) fn open(pid: u32) -> io::Result<OwnedFd> {
 
 /// Sends a signal. `ESRCH` once the process has been reaped.
 pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    send(pidfd, signal, 0)
+}
+
+/// Kills the process group that the process leads. `EINVAL` where the kernel is older than 6.9. Source:
+/// pidfd_send_signal(2), `PIDFD_SIGNAL_PROCESS_GROUP`.
+pub(crate) fn kill_group(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    send(pidfd, libc::SIGKILL, 1 << 2)
+}
+
+fn send(pidfd: BorrowedFd<'_>, signal: i32, flags: u32) -> io::Result<()> {
     // SAFETY: a live descriptor, an integer, and no siginfo.
     let result = unsafe {
         libc::syscall(
@@ -23,7 +33,7 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> 
             pidfd.as_raw_fd(),
             signal,
             std::ptr::null::<u8>(),
-            0,
+            flags,
         )
     };
     if result < 0 {

@@ -41,6 +41,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("networks", 3),
     ("volumes", 3),
     ("containers", 4),
+    ("blocking", 0),
     ("probe", 5),
     ("system", 5),
     ("build", 5),

@@ -10,11 +10,15 @@
     clippy::field_reassign_with_default
 )]
 
+mod additional;
 mod api;
+mod attacks;
 mod cancel;
 mod cancel_more;
 mod copy;
+mod care;
 mod daemon;
+mod devices;
 mod differences;
 mod doctor;
 mod exec;
@@ -25,19 +29,23 @@ mod host;
 mod hostile;
 mod idle;
 mod images;
+mod inject;
 mod kills;
 mod layout;
 mod life;
 mod longshored;
+mod misbehaving;
 mod namespaces;
 mod places;
 mod platforms;
+mod power;
 mod process;
 mod pull;
 mod remote;
 mod resume;
 mod rows;
 mod same;
+mod soak;
 mod squash;
 mod storage;
 mod support;
@@ -58,6 +66,8 @@ const GROUPS: &[frame::Group] = &[
     userns::TESTS,
     namespaces::TESTS,
     process::TESTS,
+    devices::TESTS,
+    attacks::TESTS,
     squash::TESTS,
     life::TESTS,
     volumes::TESTS,
@@ -65,6 +75,9 @@ const GROUPS: &[frame::Group] = &[
     idle::TESTS,
     exec::TESTS,
     verbs::TESTS,
+    care::TESTS,
+    soak::TESTS,
+    inject::TESTS,
     differences::TESTS,
     pull::TESTS,
     images::TESTS,
@@ -76,6 +89,9 @@ const GROUPS: &[frame::Group] = &[
     resume::TESTS,
     doctor::TESTS,
     platforms::TESTS,
+    additional::TESTS,
+    misbehaving::TESTS,
+    power::TESTS,
     api::TESTS,
     daemon::TESTS,
     same::TESTS,
@@ -94,6 +110,7 @@ const SHARING: &[frame::Group] = &[
     idle::TESTS,
     exec::TESTS,
     verbs::TESTS,
+    care::TESTS,
     images::TESTS,
     system::TESTS,
     api::TESTS,
@@ -118,6 +135,7 @@ fn main() {
         .chain(idle::ROLES)
         .chain(system::ROLES)
         .chain(doctor::ROLES)
+        .chain(power::ROLES)
         .copied()
         .collect();
     if let Some(code) = support::embedder::run_role(&roles) {

@@ -19,7 +19,7 @@ pub struct Cli {
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
 
-    /// Talk to a daemon (not there yet)
+    /// Talk to an engine elsewhere: unix:///run/docker.sock, tcp://HOST:PORT
     #[arg(short = 'H', long, value_name = "URL")]
     pub host: Option<String>,
 

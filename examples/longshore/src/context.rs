@@ -13,17 +13,23 @@ use crate::failure::Failure;
 #[derive(Debug)]
 pub struct Context {
     root: Option<PathBuf>,
+    host: Option<String>,
 }
 
 impl Context {
     /// Takes the global options.
-    pub fn new(root: Option<PathBuf>, host: Option<&str>) -> Result<Self, Failure> {
-        match host {
-            None => Ok(Self { root }),
-            Some(host) => Err(Failure::ours(format!(
-                "cannot talk to {host}: this client runs containers in its own process and cannot reach a daemon yet; leave out --host"
-            ))),
+    pub fn new(root: Option<PathBuf>, host: Option<String>) -> Result<Self, Failure> {
+        if root.is_some() && host.is_some() {
+            return Err(Failure::ours(
+                "--root is of an engine in this process, and --host of one elsewhere; leave one out",
+            ));
         }
+        Ok(Self { root, host })
+    }
+
+    /// Whether containers are those of an engine elsewhere.
+    pub fn is_elsewhere(&self) -> bool {
+        self.host.is_some()
     }
 
     /// The root directory.
@@ -36,6 +42,9 @@ impl Context {
 
     /// Opens the engine.
     pub async fn engine(&self) -> Result<Engine, Failure> {
+        if let Some(host) = &self.host {
+            return Ok(Engine::connect(host).await?);
+        }
         let mut builder = Engine::builder(self.root()?);
         if let Some(credentials) = auth::load()? {
             let registries = HttpRegistries::default().with_credentials(Arc::new(credentials));

@@ -2,7 +2,7 @@
 
 use longshore::containers::Ulimit;
 use longshore::images::ImageInfo;
-use longshore::{BindMount, ContainerInfo, ContainerSpec, ContainerState, Reference, Seccomp, Tmpfs};
+use longshore::{BindMount, ContainerInfo, ContainerSpec, ContainerState, Health, Reference, Seccomp, Tmpfs};
 use serde_json::{Map, Value, json};
 
 use crate::human::{timestamp, timestamp_or_never};
@@ -21,6 +21,8 @@ pub fn container(info: &ContainerInfo) -> Value {
         "State": state(info),
         "Image": info.image_id.to_string(),
         "Name": format!("/{}", info.name),
+        "RestartCount": info.restart_count,
+        "LogPath": info.log_path,
         "Platform": "linux",
         "HostConfig": host_config(&info.spec),
         "Mounts": info.spec.binds.iter().map(mount).chain(info.mounts.iter().map(point)).collect::<Vec<_>>(),
@@ -70,11 +72,12 @@ pub fn image(info: &ImageInfo) -> Value {
 }
 
 fn state(info: &ContainerInfo) -> Value {
+    let restarting = info.state == ContainerState::Restarting;
     json!({
         "Status": info.state.as_str(),
-        "Running": info.state == ContainerState::Running,
-        "Paused": false,
-        "Restarting": false,
+        "Running": info.state.is_alive() || restarting,
+        "Paused": info.state == ContainerState::Paused,
+        "Restarting": restarting,
         "OOMKilled": info.exit.and_then(|exit| exit.oom_killed).unwrap_or(false),
         "Dead": false,
         "Pid": info.pid.unwrap_or(0),
@@ -82,6 +85,23 @@ fn state(info: &ContainerInfo) -> Value {
         "Error": info.error.as_deref().unwrap_or(""),
         "StartedAt": timestamp_or_never(info.started),
         "FinishedAt": timestamp_or_never(info.finished),
+        "Health": info.health.as_ref().map(health),
+    })
+}
+
+fn health(health: &Health) -> Value {
+    let log = health.log.iter().map(|probe| {
+        json!({
+            "Start": timestamp(probe.start),
+            "End": timestamp(probe.end),
+            "ExitCode": probe.exit_code,
+            "Output": probe.output,
+        })
+    });
+    json!({
+        "Status": health.status.as_str(),
+        "FailingStreak": health.failing_streak,
+        "Log": log.collect::<Vec<_>>(),
     })
 }
 
@@ -101,6 +121,7 @@ fn config(info: &ContainerInfo) -> Value {
         "Labels": info.labels,
         "StopSignal": spec.stop_signal.map(|signal| signal.to_string()),
         "StopTimeout": spec.stop_timeout.map(|timeout| timeout.as_secs()),
+        "Healthcheck": info.health_check.to_config(),
     })
 }
 
@@ -115,6 +136,8 @@ fn host_config(spec: &ContainerSpec) -> Value {
         "UTSMode": spec.uts_mode.to_string(),
         "CgroupnsMode": spec.cgroup_mode.to_string(),
         "AutoRemove": spec.auto_remove,
+        "RestartPolicy": { "Name": spec.restart.as_str(), "MaximumRetryCount": spec.restart.max_retries() },
+        "LogConfig": { "Type": spec.log.driver.as_deref().unwrap_or("local"), "Config": spec.log.options },
         "Privileged": spec.privileged,
         "CapAdd": spec.cap_add,
         "CapDrop": spec.cap_drop,

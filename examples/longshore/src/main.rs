@@ -4,9 +4,11 @@
 //! [`inspection`], [`pull_view`]) and connects standard streams ([`session`]). Everything else is the crate's.
 
 mod auth;
+mod care;
 mod cli;
 mod commands;
 mod context;
+mod devices;
 mod failure;
 mod human;
 mod inspection;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use longshore::containers::{MountFrom, MountSpec, Ulimit};
 use longshore::types::Propagation;
@@ -20,6 +21,33 @@ pub fn pair(text: &str) -> Result<Pair, String> {
         return Err(format!("{text:?} has no name (KEY=VALUE or KEY)"));
     }
     Ok((key.to_owned(), value))
+}
+
+/// A length of time in Go's words: `30s`, `1m30s`, `500ms`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is no length of time (30s, 1m30s, 500ms)");
+    let (mut rest, mut total) = (text, 0.0);
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+        let (number, tail) = rest.split_at(end);
+        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(bad()),
+        };
+        total += number.parse::<f64>().map_err(|_| bad())? * seconds;
+        rest = tail;
+    }
+    match text.is_empty() {
+        true => Err(bad()),
+        false => Duration::try_from_secs_f64(total).map_err(|_| bad()),
+    }
 }
 
 /// The environment of `--env-file` and `-e`, the latter over the former. A name without a value takes the client's own
@@ -171,6 +199,16 @@ fn plain(path: &Path) -> PathBuf {
         }
     }
     out
+}
+
+/// `size=BYTES`.
+pub fn storage_size(text: &str) -> Result<Bytes, String> {
+    match text.split_once('=') {
+        Some((name, size)) if name.eq_ignore_ascii_case("size") => {
+            size.parse().map_err(|error: longshore::Error| error.to_string())
+        }
+        _ => Err(format!("unknown storage option {text:?} (size=BYTES)")),
+    }
 }
 
 /// `PATH[:size=64m,mode=1777,uid=0,gid=0,exec]`.
@@ -412,6 +450,15 @@ mod tests {
         );
         for bad in ["apparmor=x", "seccomp", "seccomp=/does/not/exist", ""] {
             assert!(security(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lengths_of_time() {
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        for bad in ["", "5", "x", "-1s", "1y", "1s2"] {
+            assert!(duration(bad).is_err(), "{bad}");
         }
     }
 

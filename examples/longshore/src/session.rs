@@ -5,9 +5,9 @@ use std::io::Read as _;
 use std::task::Poll;
 
 use futures_util::StreamExt as _;
-use longshore::containers::{Attached, BoxStream, Input, SlowReader};
+use longshore::containers::{Attached, BoxStream, DetachKeys, Exiting, Input, KeyScanner, SlowReader};
 use longshore::logs::{Chunk, LogStream, TeeItem};
-use longshore::{AttachOptions, Container, ExitStatus, Signal};
+use longshore::{AttachOptions, Container, ContainerState, ExitStatus, Signal, WaitCondition};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _, stderr, stdout};
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::mpsc;
@@ -24,11 +24,45 @@ const FORWARDED: [&str; 6] = ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2"];
 
 /// Starts a created container, connects it to our standard streams, and waits for its end.
 ///
-/// The terminal, if `tty`, is restored when this returns, however it returns.
-pub async fn run(container: &Container, tty: bool) -> Result<ExitStatus, Failure> {
-    let Attached { output, input, .. } = container.attach(AttachOptions::slow(SlowReader::Keep)).await?;
-    let signals = Signals::catch()?;
+/// The terminal, if `tty`, is restored when this returns, however it returns. `keys` leave a container, which goes on by itself:
+/// then there is no status. One that `restarts` is followed until its policy has it stay ended.
+pub async fn run(
+    container: &Container,
+    tty: bool,
+    keys: Option<DetachKeys>,
+    restarts: bool,
+) -> Result<Option<ExitStatus>, Failure> {
+    let (mut attached, mut exit) = register(container).await?;
+    let mut signals = Signals::catch()?;
     container.start().await.map_err(|error| Failure::of_run(&error))?;
+    loop {
+        let ended = follow(container, attached, exit, tty, keys.clone(), &mut signals).await?;
+        if !restarts || ended.is_none() {
+            return Ok(ended);
+        }
+        (attached, exit) = register(container).await?;
+        let state = container.inspect().await?.state;
+        if state != ContainerState::Restarting && !state.is_alive() {
+            return Ok(ended);
+        }
+    }
+}
+
+/// Its next output and its next end.
+async fn register(container: &Container) -> Result<(Attached, Exiting), Failure> {
+    let attached = container.attach(AttachOptions::slow(SlowReader::Keep)).await?;
+    Ok((attached, container.wait_for(WaitCondition::NextExit).await?))
+}
+
+async fn follow(
+    container: &Container,
+    attached: Attached,
+    exit: Exiting,
+    tty: bool,
+    keys: Option<DetachKeys>,
+    signals: &mut Signals,
+) -> Result<Option<ExitStatus>, Failure> {
+    let Attached { output, input, .. } = attached;
     let _raw = if tty && input.is_some() {
         RawMode::enter()?
     } else {
@@ -36,19 +70,25 @@ pub async fn run(container: &Container, tty: bool) -> Result<ExitStatus, Failure
     };
     let ended = async {
         copy_output(output).await?;
-        Ok(container.wait().await?.status)
+        Ok(Some(exit.await?.status))
     };
     tokio::select! {
         status = ended => status,
-        never = feed(input) => never,
+        () = feed(input, keys) => Ok(None),
         never = signals.forward(container) => never,
         never = follow_size(container, tty) => never,
     }
 }
 
 /// Connects our standard streams to some that are attached, until their output ends. The terminal, if `tty`, is restored when
-/// this returns; `resize` is told of the window's size, at first and whenever it changes.
-pub async fn join(attached: Attached, tty: bool, resize: impl AsyncFn(u16, u16)) -> Result<(), Failure> {
+/// this returns; `resize` is told of the window's size, at first and whenever it changes. Whether the output has ended: `keys`
+/// leave it before.
+pub async fn join(
+    attached: Attached,
+    tty: bool,
+    keys: Option<DetachKeys>,
+    resize: impl AsyncFn(u16, u16),
+) -> Result<bool, Failure> {
     let Attached { output, input, .. } = attached;
     let _raw = if tty && input.is_some() {
         RawMode::enter()?
@@ -69,10 +109,16 @@ pub async fn join(attached: Attached, tty: bool, resize: impl AsyncFn(u16, u16))
         pending().await
     };
     tokio::select! {
-        ended = copy_output(output) => ended,
-        never = feed(input) => never,
+        ended = copy_output(output) => ended.map(|()| true),
+        () = feed(input, keys) => Ok(false),
         never = sizes => never,
     }
+}
+
+/// What a client says whose user has typed the keys to leave.
+pub fn left() -> Result<u8, Failure> {
+    eprintln!("read escape sequence");
+    Ok(0)
 }
 
 /// The exit code of a client whose container or command ended so.
@@ -105,16 +151,25 @@ async fn copy(bytes: &[u8], to: &mut (impl AsyncWrite + Unpin)) -> Result<(), Fa
     Ok(to.flush().await?)
 }
 
-/// Copies our stdin to the container's, and closes that where ours ends. Does not return.
-async fn feed<T>(input: Option<Input>) -> T {
-    if let Some(input) = input {
-        let mut chunks = read_stdin();
-        while let Some(chunk) = chunks.recv().await {
-            if input.write(chunk).await.is_err() {
-                break;
-            }
+/// Copies our stdin to the container's, and closes that where ours ends. Returns once the keys to leave have been typed; then the
+/// container's stays open.
+async fn feed(input: Option<Input>, keys: Option<DetachKeys>) {
+    let Some(input) = input else { return pending().await };
+    let mut scanner = keys.map(KeyScanner::new);
+    let mut chunks = read_stdin();
+    while let Some(chunk) = chunks.recv().await {
+        let (bytes, leaves) = match &mut scanner {
+            Some(scanner) => scanner.scan(&chunk),
+            None => (chunk.into(), false),
+        };
+        if !bytes.is_empty() && input.write(bytes).await.is_err() {
+            return pending().await;
+        }
+        if leaves {
+            return input.detach();
         }
     }
+    drop(input);
     pending().await
 }
 
@@ -179,7 +234,7 @@ impl Signals {
     }
 
     /// Passes signals on. Does not return.
-    async fn forward<T>(mut self, container: &Container) -> T {
+    async fn forward<T>(&mut self, container: &Container) -> T {
         let mut requests = 0;
         loop {
             let signal = self.next().await;

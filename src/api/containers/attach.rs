@@ -1,21 +1,20 @@
 //! `attach`.
 
 use super::super::call::Call;
-use super::super::detach::Keys;
 use super::super::error::Failure;
 use super::super::hijack::{self, Stdin, Streams};
 use super::super::router::Answer;
 use super::logs;
-use crate::containers::{AttachOptions, SlowReader};
+use crate::containers::{AttachOptions, DetachKeys, SlowReader};
 
 pub(super) async fn attach(mut call: Call) -> Answer {
     let flag = |name| call.query.flag(name);
     let (stdin, stdout, stderr) = (flag("stdin"), flag("stdout"), flag("stderr"));
     let (stream, with_logs) = (flag("stream"), flag("logs"));
-    let keys = call
-        .query
-        .get("detachKeys")
-        .map_or_else(|| Ok(Keys::default()), Keys::parse)?;
+    let keys = match call.query.get("detachKeys") {
+        None | Some("") => DetachKeys::default(),
+        Some(keys) => keys.parse()?,
+    };
     let info = call.engine.containers().inspect(call.name()).await?;
     let tty = info.spec.tty;
     if !stream {

@@ -16,9 +16,12 @@ use super::super::error::Failure;
 use super::super::object::{Object, OneOrMany};
 use super::super::reply;
 use super::super::router::Answer;
-use super::{limits, mounts};
-use crate::containers::{ContainerSpec, NamespaceMode, NetworkMode, Seccomp, SeccompProfile, Ulimit};
+use super::{devices, limits, mounts};
+use crate::containers::{
+    ContainerSpec, HealthCheck, LogConfig, NamespaceMode, NetworkMode, Seccomp, SeccompProfile, Ulimit,
+};
 use crate::error::{Error, ErrorKind, ObjectKind};
+use crate::images::HealthConfig;
 use crate::types::{Bytes, Platform};
 
 /// What this version of the engine has not, and what it would take.
@@ -28,9 +31,7 @@ const NO_NETWORKS: &str = "a version of longshore with bridge networks; use the 
 const REFUSED: &[(&str, &str)] = &[("MacAddress", NO_NETWORKS)];
 
 pub(super) const REFUSED_OF_HOST: &[(&str, &str)] = &[
-    ("Devices", LATER),
     ("DeviceRequests", LATER),
-    ("DeviceCgroupRules", LATER),
     ("PortBindings", NO_NETWORKS),
     ("PublishAllPorts", NO_NETWORKS),
     ("Links", NO_NETWORKS),
@@ -38,16 +39,8 @@ pub(super) const REFUSED_OF_HOST: &[(&str, &str)] = &[
     ("DnsOptions", NO_NETWORKS),
     ("DnsSearch", NO_NETWORKS),
     ("ExtraHosts", LATER),
-    ("Sysctls", LATER),
-    ("StorageOpt", LATER),
     ("CgroupParent", LATER),
     ("Cgroup", LATER),
-    ("BlkioWeight", LATER),
-    ("BlkioWeightDevice", LATER),
-    ("BlkioDeviceReadBps", LATER),
-    ("BlkioDeviceWriteBps", LATER),
-    ("BlkioDeviceReadIOps", LATER),
-    ("BlkioDeviceWriteIOps", LATER),
     ("KernelMemory", "a kernel that still has it, which none does"),
     ("KernelMemoryTCP", "a kernel that still has it, which none does"),
     ("CpuCount", "Windows"),
@@ -132,6 +125,8 @@ pub(in crate::api) fn spec(body: Map<String, Value>) -> Result<(ContainerSpec, V
     let mut host = config.object("HostConfig")?;
     take_isolation(&mut host, &mut spec)?;
     spec.limits = limits::take(&mut host, limits::For::Create)?;
+    devices::take(&mut host, &mut spec)?;
+    devices::take_rates(&mut host, &mut spec.limits)?;
     let volumes = config.take_or_default::<BTreeMap<PathBuf, Value>>("Volumes")?;
     mounts::take(&mut host, volumes.into_keys().collect(), &mut spec)?;
     spec.network = network(&mut config, &mut host, &mut warnings)?;
@@ -158,7 +153,8 @@ fn take_process(config: &mut Object, spec: &mut ContainerSpec) -> Result<(), Fai
     spec.stop_timeout = config
         .take::<i64>("StopTimeout")?
         .map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::from(u32::MAX))));
-    health(config)
+    spec.health = health(config)?;
+    Ok(())
 }
 
 fn working_dir(config: &mut Object) -> Result<Option<PathBuf>, Failure> {
@@ -170,17 +166,18 @@ fn working_dir(config: &mut Object) -> Result<Option<PathBuf>, Failure> {
     }
 }
 
-/// A probe that somebody asked for must run. None, and one that is switched off, needs nothing.
-fn health(config: &mut Object) -> Result<(), Failure> {
-    let mut health = config.object("Healthcheck")?;
-    let test: Vec<String> = health.take_or_default("Test")?;
-    match test.first().map(String::as_str) {
-        None | Some("" | "NONE") => Ok(()),
-        Some(_) => Err(Failure::option(
-            "Healthcheck",
-            "a version of longshore with health checks; --no-healthcheck switches it off",
-        )),
-    }
+/// What is not said here is as the image has it.
+fn health(config: &mut Object) -> Result<HealthCheck, Failure> {
+    let mut asked = config.object("Healthcheck")?;
+    let asked = HealthConfig {
+        test: asked.take_or_default("Test")?,
+        interval_ns: asked.take_or_default("Interval")?,
+        timeout_ns: asked.take_or_default("Timeout")?,
+        start_period_ns: asked.take_or_default("StartPeriod")?,
+        start_interval_ns: asked.take_or_default("StartInterval")?,
+        retries: asked.take_or_default("Retries")?,
+    };
+    Ok(HealthCheck::from_config(&asked)?)
 }
 
 fn list(config: &mut Object, key: &str) -> Result<Option<Vec<String>>, Failure> {
@@ -211,11 +208,12 @@ fn env(config: &mut Object) -> Result<(BTreeMap<String, String>, BTreeSet<String
 #[serde(rename_all = "PascalCase", default)]
 struct RestartPolicy {
     name: Option<String>,
+    maximum_retry_count: i64,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct LogConfig {
+struct AskedLog {
     #[serde(rename = "Type")]
     driver: Option<String>,
     config: Option<BTreeMap<String, String>>,
@@ -235,20 +233,13 @@ fn take_isolation(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Fai
     spec.masked_paths = host.take("MaskedPaths")?;
     spec.readonly_paths = host.take("ReadonlyPaths")?;
     spec.shm_size = shared_memory(host)?;
+    spec.storage_size = storage_size(host)?;
     spec.tty_size = console(host)?;
     spec.ulimits = ulimits(host)?;
     security(host, spec)?;
     namespaces(host, spec)?;
-    take_restart(host)?;
-    let log: LogConfig = host.take_or_default("LogConfig")?;
-    let plain = log.config.is_none_or(|options| options.is_empty());
-    match log.driver.as_deref() {
-        None | Some("" | "json-file" | "local") if plain => {}
-        driver => {
-            let option = format!("HostConfig.LogConfig {:?} with its options", driver.unwrap_or_default());
-            return Err(Failure::option(&option, "the default log driver, without options"));
-        }
-    }
+    spec.restart = take_restart(host)?.unwrap_or_default();
+    spec.log = take_log(host)?;
     match host.text("Runtime")?.as_deref() {
         None | Some("native" | "runc") => Ok(()),
         Some(name) => {
@@ -259,19 +250,25 @@ fn take_isolation(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Fai
     }
 }
 
-/// A container that must be started again by somebody must not find that nobody does.
-pub(super) fn take_restart(host: &mut Object) -> Result<(), Failure> {
-    let restart: RestartPolicy = host.take_or_default("RestartPolicy")?;
-    match restart.name.as_deref() {
-        None | Some("" | "no") => Ok(()),
-        Some(name @ ("always" | "on-failure" | "unless-stopped")) => Err(Failure::option(
-            &format!("RestartPolicy {name:?}"),
-            "a version of longshore that restarts containers; use the policy no",
-        )),
-        Some(name) => Err(Failure::bad(format!(
-            "invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
-        ))),
-    }
+/// What happens when it has ended; `None` where nothing is said.
+pub(super) fn take_restart(host: &mut Object) -> Result<Option<crate::containers::RestartPolicy>, Failure> {
+    let Some(asked) = host.take::<RestartPolicy>("RestartPolicy")? else {
+        return Ok(None);
+    };
+    let Some(name) = asked.name.filter(|name| !name.is_empty()) else {
+        return Ok(None);
+    };
+    let retries = u32::try_from(asked.maximum_retry_count)
+        .map_err(|_| Failure::bad("invalid restart policy: maximum retry count cannot be negative"))?;
+    Ok(Some(crate::containers::RestartPolicy::of(&name, retries)?))
+}
+
+fn take_log(host: &mut Object) -> Result<LogConfig, Failure> {
+    let asked: AskedLog = host.take_or_default("LogConfig")?;
+    Ok(LogConfig {
+        driver: asked.driver.filter(|name| !name.is_empty()),
+        options: asked.config.unwrap_or_default(),
+    })
 }
 
 fn oom_score(host: &mut Object) -> Result<Option<i32>, Failure> {
@@ -289,6 +286,22 @@ fn shared_memory(host: &mut Object) -> Result<Option<Bytes>, Failure> {
         Some(Ok(size)) => Ok(Some(Bytes::new(size))),
         Some(Err(_)) => Err(Failure::bad("SHM size can not be less than 0")),
     }
+}
+
+/// `size` alone, as with Docker's overlay2.
+fn storage_size(host: &mut Object) -> Result<Option<Bytes>, Failure> {
+    let options: BTreeMap<String, String> = host.take_or_default("StorageOpt")?;
+    let mut size = None;
+    for (name, value) in options {
+        if !name.eq_ignore_ascii_case("size") {
+            return Err(Failure::bad(format!("unknown option {name}")));
+        }
+        let bytes: Bytes = value
+            .parse()
+            .map_err(|_| host.bad("StorageOpt", "its size is no number of bytes"))?;
+        size = Some(bytes);
+    }
+    Ok(size)
 }
 
 /// Rows and columns; zeros count as none.

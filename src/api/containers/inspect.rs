@@ -10,8 +10,10 @@ use super::super::images;
 use super::super::reply;
 use super::super::router::Answer;
 use super::super::times;
-use super::{list, mounts};
-use crate::containers::{ContainerInfo, ContainerSpec, ContainerState, NamespaceMode, NetworkMode, Seccomp};
+use super::{devices, list, mounts};
+use crate::containers::{
+    ContainerInfo, ContainerSpec, ContainerState, Health, NamespaceMode, NetworkMode, Probe, Seccomp,
+};
 use crate::images::{ImageInfo, RunConfig};
 use crate::runtime::defaults;
 
@@ -50,9 +52,9 @@ pub(in crate::api) fn body(info: &ContainerInfo, image: Option<&ImageInfo>, stor
         "ResolvConfPath": "",
         "HostnamePath": "",
         "HostsPath": "",
-        "LogPath": "",
+        "LogPath": info.log_path.as_deref().map(|path| path.display().to_string()).unwrap_or_default(),
         "Name": format!("/{}", info.name),
-        "RestartCount": 0,
+        "RestartCount": info.restart_count,
         "Driver": storage,
         "Platform": "linux",
         "MountLabel": "",
@@ -75,12 +77,13 @@ pub(in crate::api) fn body(info: &ContainerInfo, image: Option<&ImageInfo>, stor
 
 fn state(info: &ContainerInfo) -> Value {
     let is = |state| info.state == state;
-    let paused = is(ContainerState::Paused);
-    json!({
+    let (paused, restarting) = (is(ContainerState::Paused), is(ContainerState::Restarting));
+    let mut state = json!({
         "Status": info.state.as_str(),
-        "Running": is(ContainerState::Running) || paused,
+        // One that is about to be started again counts as running.
+        "Running": is(ContainerState::Running) || paused || restarting,
         "Paused": paused,
-        "Restarting": false,
+        "Restarting": restarting,
         "OOMKilled": info.exit.and_then(|exit| exit.oom_killed).unwrap_or(false),
         "Dead": false,
         "Pid": info.pid.unwrap_or(0),
@@ -88,6 +91,26 @@ fn state(info: &ContainerInfo) -> Value {
         "Error": info.error.as_deref().unwrap_or_default(),
         "StartedAt": times::or_never(info.started),
         "FinishedAt": times::or_never(info.finished),
+    });
+    if let Some(health) = &info.health {
+        state["Health"] = shown_health(health);
+    }
+    state
+}
+
+fn shown_health(health: &Health) -> Value {
+    let log = health.log.iter().map(|probe| {
+        json!({
+            "Start": times::rfc3339(probe.start),
+            "End": times::rfc3339(probe.end),
+            "ExitCode": probe.exit_code,
+            "Output": probe.output,
+        })
+    });
+    json!({
+        "Status": health.status.as_str(),
+        "FailingStreak": health.failing_streak,
+        "Log": log.collect::<Vec<_>>(),
     })
 }
 
@@ -137,6 +160,10 @@ fn config(info: &ContainerInfo, image: &RunConfig) -> Value {
         ),
         ("ExposedPorts", image.exposed_ports.as_deref().map(set)),
         ("StopTimeout", spec.stop_timeout.map(|length| json!(length.as_secs()))),
+        (
+            "Healthcheck",
+            Some(json!(info.health_check.to_config())).filter(|_| info.health_check.probe != Probe::Inherit),
+        ),
         ("Shell", image.shell.as_ref().map(|words| json!(words))),
     ];
     for (name, value) in optional {
@@ -205,11 +232,22 @@ fn host_config(info: &ContainerInfo) -> Value {
         "MemorySwap": limits.memory_swap.unwrap_or(0),
         "PidsLimit": limits.pids,
         "Ulimits": none_if_no(ulimits(spec)),
+        "RestartPolicy": {"Name": spec.restart.as_str(), "MaximumRetryCount": spec.restart.max_retries()},
+        // docker-py reads logs back of `json-file` and `journald` alone.
+        "LogConfig": {"Type": spec.log.driver.as_deref().unwrap_or("json-file"), "Config": spec.log.options},
         "MaskedPaths": paths(spec, spec.masked_paths.as_deref(), defaults::masked_paths),
         "ReadonlyPaths": paths(spec, spec.readonly_paths.as_deref(), defaults::readonly_paths),
     });
-    if let (Value::Object(host), Value::Object(unset)) = (&mut host, unset()) {
-        host.extend(unset);
+    for more in [unset(), devices::shown(spec)] {
+        if let (Value::Object(host), Value::Object(more)) = (&mut host, more) {
+            host.extend(more);
+        }
+    }
+    if !spec.sysctls.is_empty() {
+        host["Sysctls"] = json!(spec.sysctls);
+    }
+    if let Some(size) = spec.storage_size {
+        host["StorageOpt"] = json!({ "size": size.get().to_string() });
     }
     if !spec.annotations.is_empty() {
         host["Annotations"] = json!(spec.annotations);
@@ -249,21 +287,13 @@ fn unset() -> Value {
     const NULLS: &[&str] = &[
         "ExtraHosts",
         "Links",
-        "DeviceCgroupRules",
         "DeviceRequests",
         "Dns",
         "DnsOptions",
         "DnsSearch",
-        "BlkioWeightDevice",
-        "BlkioDeviceReadBps",
-        "BlkioDeviceWriteBps",
-        "BlkioDeviceReadIOps",
-        "BlkioDeviceWriteIOps",
-        "Devices",
     ];
     const FLAGS: &[&str] = &["PublishAllPorts"];
     const ZEROS: &[&str] = &[
-        "BlkioWeight",
         "CpuCount",
         "CpuPercent",
         "IOMaximumIOps",
@@ -272,10 +302,7 @@ fn unset() -> Value {
         "KernelMemoryTCP",
     ];
     let mut host = json!({
-        // docker-py reads logs back of `json-file` and `journald` alone.
-        "LogConfig": {"Type": "json-file", "Config": {}},
         "PortBindings": {},
-        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "Runtime": "native",
     });
     for (names, value) in [

@@ -105,7 +105,10 @@ pub(in crate::api) fn summary(line: &ContainerSummary) -> Value {
         "State": line.state.as_str(),
         "Status": line.status,
         "HostConfig": {"NetworkMode": line.network.to_string()},
-        "Health": {"Status": "none", "FailingStreak": 0},
+        "Health": {
+            "Status": line.health.as_ref().map_or("none", |health| health.status.as_str()),
+            "FailingStreak": line.health.as_ref().map_or(0, |health| health.failing_streak),
+        },
         "NetworkSettings": {"Networks": networks(&line.network)},
         "Mounts": mounts::shown(&line.binds, &line.mounts),
     })

@@ -4,6 +4,7 @@ mod archive;
 mod attach;
 mod commit;
 mod create;
+mod devices;
 mod diff;
 mod inspect;
 mod limits;

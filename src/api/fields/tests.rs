@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::*;
 use crate::api::{containers, exec, images, system};
 use crate::containers::{
-    ContainerInfo, ContainerSpec, ContainerState, ContainerSummary, ExecInfo, ExecSpec, NetworkMode,
+    ContainerInfo, ContainerSpec, ContainerState, ContainerSummary, ExecInfo, ExecSpec, HealthCheck, NetworkMode,
 };
 use crate::events::{Event, EventKind};
 use crate::images::{ImageInfo, ImageSummary};
@@ -36,9 +36,14 @@ fn container() -> ContainerInfo {
         finished: None,
         exit: None,
         error: None,
+        restart_count: 0,
+        health: None,
+        health_check: HealthCheck::default(),
+        log_path: None,
         ownership: "direct".into(),
         uid_map: Vec::new(),
         gid_map: Vec::new(),
+        warnings: Vec::new(),
         execs: Vec::new(),
     }
 }
@@ -61,6 +66,7 @@ fn summary() -> ContainerSummary {
         network: NetworkMode::None,
         binds: Vec::new(),
         mounts: Vec::new(),
+        health: None,
     }
 }
 
@@ -73,6 +79,7 @@ fn image_summary() -> ImageSummary {
         created: Some("2024-01-01T00:00:00Z".into()),
         size_bytes: 7,
         pulled_at: UNIX_EPOCH,
+        lent_by: None,
     }
 }
 

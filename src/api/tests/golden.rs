@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::*;
-use crate::containers::{ContainerExit, ContainerInfo, ContainerSpec, ContainerState, NetworkMode};
+use crate::containers::{ContainerExit, ContainerInfo, ContainerSpec, ContainerState, HealthCheck, NetworkMode};
 use crate::error::ErrorKind;
 use crate::events::{Event, EventItem, EventKind, EventStream};
 use crate::images::{ImageInfo, ImageManager, ImageSummary};
@@ -56,6 +56,7 @@ impl ContainerManager for Still {
             network: NetworkMode::None,
             binds: Vec::new(),
             mounts: Vec::new(),
+            health: None,
         }])
     }
 
@@ -83,9 +84,14 @@ impl ContainerManager for Still {
                 oom_killed: Some(false),
             }),
             error: None,
+            restart_count: 0,
+            health: None,
+            health_check: HealthCheck::default(),
+            log_path: None,
             ownership: "direct".into(),
             uid_map: Vec::new(),
             gid_map: Vec::new(),
+            warnings: Vec::new(),
             execs: Vec::new(),
         })
     }
@@ -107,6 +113,7 @@ impl ImageManager for Still {
             created: Some("2023-11-14T22:13:20Z".into()),
             size_bytes: 7_000_000,
             pulled_at: moment(),
+            lent_by: None,
         }])
     }
 

@@ -155,6 +155,16 @@ impl ExecTask for Command {
         }
     }
 
+    async fn kill_group(&self) -> Result<()> {
+        let process = self.process.as_ref().ok_or_else(ended)?;
+        match pidfd::kill_group(process.as_fd()) {
+            // Before Linux 6.9.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.signal(Signal::KILL).await,
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(ended()),
+            result => result.map_err(|error| Error::os("kill a command's processes", error)),
+        }
+    }
+
     async fn wait(&self) -> Result<ExitStatus> {
         let mut exit = self.exit.clone();
         let raw = match exit.wait_for(Option::is_some).await {

@@ -13,6 +13,7 @@ mod open;
 pub mod refs;
 pub mod volumes;
 
+pub(super) use self::images::images_of_copy;
 pub(super) use self::open::make_anew;
 
 use std::path::PathBuf;

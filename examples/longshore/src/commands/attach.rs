@@ -1,6 +1,6 @@
 //! `attach`: connects our standard streams to those of a running container.
 
-use longshore::containers::SlowReader;
+use longshore::containers::{DetachKeys, SlowReader};
 use longshore::{AttachOptions, WaitCondition};
 
 use crate::context::Context;
@@ -13,6 +13,9 @@ pub struct Args {
     /// Leave the container's stdin alone
     #[arg(long)]
     no_stdin: bool,
+    /// Keys that leave a terminal [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<DetachKeys>,
     /// Name or id
     container: String,
 }
@@ -30,6 +33,9 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         input.detach();
     }
     let resize = async |rows, columns| drop(containers.resize(name, rows, columns).await);
-    session::join(attached, tty, resize).await?;
+    let keys = tty.then(|| args.detach_keys.unwrap_or_default());
+    if !session::join(attached, tty, keys, resize).await? {
+        return session::left();
+    }
     Ok(session::code(exit.await?.status))
 }

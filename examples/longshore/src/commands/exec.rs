@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use longshore::containers::SlowReader;
+use longshore::containers::{DetachKeys, SlowReader};
 use longshore::{AttachOptions, ExecSpec};
 
 use crate::context::Context;
@@ -38,6 +38,9 @@ pub struct Args {
     /// All capabilities, and no seccomp filter
     #[arg(long)]
     privileged: bool,
+    /// Keys that leave its terminal [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<DetachKeys>,
     /// Name or id
     container: String,
     /// Program and arguments
@@ -64,6 +67,9 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         return Ok(0);
     }
     let resize = async |rows, columns| drop(containers.exec_resize(&exec.id, rows, columns).await);
-    session::join(attached, args.tty, resize).await?;
+    let keys = args.tty.then(|| args.detach_keys.unwrap_or_default());
+    if !session::join(attached, args.tty, keys, resize).await? {
+        return session::left();
+    }
     Ok(session::code(containers.exec_wait(&exec.id).await?))
 }

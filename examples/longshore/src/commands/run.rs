@@ -5,15 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ArgAction;
-use longshore::containers::Ulimit;
+use longshore::containers::{DetachKeys, Ulimit};
 use longshore::types::ImageSource;
 use longshore::containers::MountSpec;
 use longshore::{
-    Bytes, Container, ContainerSpec, Engine, NamespaceMode, NetworkMode, ObjectKind, Platform, Pull,
-    RemoveOptions, Signal, Tmpfs,
+    Bytes, Container, ContainerSpec, Engine, NamespaceMode, NetworkMode, ObjectKind, Platform, Pull, RemoveOptions,
+    RestartPolicy, Signal, Tmpfs,
 };
 
+use crate::care::CareArgs;
 use crate::context::Context;
+use crate::devices::DeviceArgs;
 use crate::failure::Failure;
 use crate::limits::LimitArgs;
 use crate::options::{self, Pair, SecurityOption};
@@ -41,9 +43,12 @@ pub struct Args {
     /// Give it a terminal
     #[arg(short, long)]
     tty: bool,
-    /// Run in the background (not there yet)
+    /// Run in the background (with --host; not there yet without)
     #[arg(short, long)]
     detach: bool,
+    /// Keys that leave its terminal, with --host [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<DetachKeys>,
     /// Set a variable; without a value, pass this client's on
     #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = options::pair)]
     env: Vec<Pair>,
@@ -110,8 +115,13 @@ pub struct Args {
     /// Size of /dev/shm [default: 64m]
     #[arg(long, value_name = "BYTES")]
     shm_size: Option<Bytes>,
+    /// Limit what it may write to its own layer: size=BYTES
+    #[arg(long, value_name = "KEY=VALUE", value_parser = options::storage_size)]
+    storage_opt: Option<Bytes>,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    care: CareArgs,
     /// Start without limits that this host cannot set, with a warning, instead of failing
     #[arg(long)]
     best_effort_limits: bool,
@@ -133,6 +143,8 @@ pub struct Args {
     /// Resource limit of its processes: NAME=SOFT[:HARD]
     #[arg(long, value_name = "LIMIT", value_parser = options::ulimit)]
     ulimit: Vec<Ulimit>,
+    #[command(flatten)]
+    devices: DeviceArgs,
     /// Put a small init in as pid 1
     #[arg(long)]
     init: bool,
@@ -161,34 +173,47 @@ pub struct Args {
 
 /// Runs a container to its end. The exit code is the container's.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
-    refuse(&args)?;
+    let elsewhere = context.is_elsewhere();
+    refuse(&args, elsewhere)?;
     let mut spec = spec(&args)?;
+    // A bound container goes with this client; one elsewhere stays, unless it is not to.
+    spec.auto_remove = elsewhere && args.rm;
     let (tty, quiet, policy) = (args.tty, args.quiet, args.pull);
     let engine = context.engine().await.map_err(as_ours)?;
     let container = create(&engine, &mut spec, &policy, quiet).await.map_err(as_ours)?;
     for warning in container.warnings() {
         eprintln!("WARNING: {warning}");
     }
-    let ended = session::run(&container, tty).await;
-    // A bound container would go with this process anyway. Removed here, it is gone before the shell's next prompt.
-    let removed = container.remove(RemoveOptions::force()).await;
-    let code = ended.map_err(as_ours)?.code();
-    match removed {
-        Err(error) if !error.is_not_found() => eprintln!("longshore: {}", error.report()),
-        _ => {}
+    if args.detach {
+        container.start().await.map_err(|error| Failure::of_run(&error))?;
+        println!("{}", container.id());
+        return Ok(0);
     }
-    Ok(u8::try_from(code).unwrap_or(u8::MAX))
+    let keys = (tty && elsewhere).then(|| args.detach_keys.unwrap_or_default());
+    let restarts = spec.restart != RestartPolicy::No;
+    let ended = session::run(&container, tty, keys, restarts).await;
+    if !elsewhere {
+        // A bound container would go with this process anyway. Removed here, it is gone before the shell's next prompt.
+        match container.remove(RemoveOptions::force()).await {
+            Err(error) if !error.is_not_found() => eprintln!("longshore: {}", error.report()),
+            _ => {}
+        }
+    }
+    match ended.map_err(as_ours)? {
+        Some(status) => Ok(session::code(status)),
+        None => session::left(),
+    }
 }
 
 /// What cannot be done, before anything is done.
-fn refuse(args: &Args) -> Result<(), Failure> {
-    if args.detach {
+fn refuse(args: &Args, elsewhere: bool) -> Result<(), Failure> {
+    if args.detach && !elsewhere {
         return Err(Failure::ours(
             "-d is not there yet: a container is bound to the process that runs it, which is this client, and would end with it; \
-             run it in the foreground, or put the client in the background with &",
+             run it in the foreground, or put the client in the background with &, or have a daemon run it with --host",
         ));
     }
-    if args.tty && args.interactive && !std::io::stdin().is_terminal() {
+    if args.tty && args.interactive && !args.detach && !std::io::stdin().is_terminal() {
         return Err(Failure::ours("the input device is not a TTY"));
     }
     Ok(())
@@ -269,8 +294,10 @@ fn spec(args: &Args) -> Result<ContainerSpec, Failure> {
     spec.stop_signal = args.stop_signal;
     spec.stop_timeout = args.stop_timeout.map(Duration::from_secs);
     spec.platform = args.platform.clone();
+    args.care.apply(&mut spec);
     files(args, &mut spec);
     limits(args, &mut spec);
+    args.devices.put(&mut spec);
     security(args, &mut spec);
     Ok(spec)
 }
@@ -281,6 +308,7 @@ fn files(args: &Args, spec: &mut ContainerSpec) {
     spec.volumes_from = args.volumes_from.clone();
     spec.tmpfs = args.tmpfs.iter().cloned().collect();
     spec.shm_size = args.shm_size;
+    spec.storage_size = args.storage_opt;
 }
 
 fn limits(args: &Args, spec: &mut ContainerSpec) {
@@ -310,6 +338,8 @@ fn as_ours(failure: Failure) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use longshore::{HealthCheck, LogConfig, OnUnhealthy};
+
     use super::*;
     use crate::cli::{Cli, Verb};
     use clap::Parser as _;
@@ -437,7 +467,39 @@ mod tests {
 
     #[test]
     fn detached_is_refused_with_the_reason() {
-        let failure = refuse(&parse("-d busybox").unwrap()).unwrap_err();
+        let failure = refuse(&parse("-d busybox").unwrap(), false).unwrap_err();
         assert!(format!("{failure:?}").contains("bound"));
+        assert!(refuse(&parse("-d busybox").unwrap(), true).is_ok());
+    }
+
+    #[test]
+    fn g10_g11_h19_what_is_done_for_it() {
+        let spec = spec_of(
+            "--restart on-failure:3 --health-interval 2s --health-timeout 500ms --health-retries 7 --health-start-period 1m \
+             --health-start-interval 1s --health-on-failure restart --log-driver json-file --log-opt max-size=1m busybox",
+        );
+        assert_eq!(spec.restart, RestartPolicy::OnFailure { max_retries: Some(3) });
+        assert_eq!(spec.on_unhealthy, OnUnhealthy::Restart);
+        let health = &spec.health;
+        assert_eq!(
+            (health.interval, health.retries),
+            (Some(Duration::from_secs(2)), Some(7))
+        );
+        assert_eq!(health.timeout, Some(Duration::from_millis(500)));
+        assert_eq!(health.start_period, Some(Duration::from_secs(60)));
+        assert_eq!(health.start_interval, Some(Duration::from_secs(1)));
+        assert_eq!(spec.log, LogConfig::driver("json-file").option("max-size", "1m"));
+        let off = spec_of("--no-healthcheck busybox");
+        assert_eq!((off.health, off.restart), (HealthCheck::disabled(), RestartPolicy::No));
+        for bad in [
+            "--restart sometimes busybox",
+            "--restart always:3 busybox",
+            "--health-interval soon busybox",
+            "--health-on-failure panic busybox",
+            "--health-cmd true --no-healthcheck busybox",
+            "--detach-keys ctrl-P busybox",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
     }
 }

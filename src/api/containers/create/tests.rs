@@ -73,12 +73,7 @@ fn the_network_that_is_not_there_yet() {
 fn what_there_is_not_is_refused_by_name() {
     for (option, value) in [
         ("PortBindings", json!({"80/tcp": [{"HostPort": "80"}]})),
-        ("Devices", json!([{"PathOnHost": "/dev/fuse"}])),
-        ("RestartPolicy", json!({"Name": "always"})),
-        ("LogConfig", json!({"Type": "syslog"})),
-        ("LogConfig", json!({"Type": "json-file", "Config": {"max-size": "1m"}})),
-        ("Sysctls", json!({"net.core.somaxconn": "1"})),
-        ("BlkioWeight", json!(60)),
+        ("DeviceRequests", json!([{"Driver": "cdi", "DeviceIDs": ["a.com/b=c"]}])),
         ("Runtime", json!("kata")),
         ("ExtraHosts", json!(["a:1.2.3.4"])),
     ] {
@@ -91,9 +86,37 @@ fn what_there_is_not_is_refused_by_name() {
     }
     let (spec, _) = of(json!({"Image": "a", "Volumes": {"/data": {}}})).unwrap();
     assert_eq!(spec.mounts.first().unwrap().kind(), "volume");
-    let probed = of(json!({"Image": "a", "Healthcheck": {"Test": ["CMD", "true"]}}));
-    assert!(probed.unwrap_err().message.contains("Healthcheck"));
-    of(json!({"Image": "a", "Healthcheck": {"Test": ["NONE"]}})).unwrap();
+}
+
+#[test]
+fn g10_g11_h19_restarts_probes_and_logs() {
+    let spec = of(json!({
+        "Image": "a",
+        "Healthcheck": {"Test": ["CMD", "true"], "Interval": 2_000_000_000, "Retries": 2},
+        "HostConfig": {
+            "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}},
+        },
+    }));
+    let spec = spec.unwrap().0;
+    assert_eq!(spec.restart.to_string(), "on-failure:3");
+    let check = HealthCheck::command(["true"])
+        .interval(Duration::from_secs(2))
+        .retries(2);
+    assert_eq!(spec.health, check);
+    assert_eq!(spec.log, LogConfig::driver("json-file").option("max-size", "1m"));
+    let none = of(json!({"Image": "a", "Healthcheck": {"Test": ["NONE"]}, "HostConfig": {"LogConfig": {"Type": ""}}}));
+    let none = none.unwrap().0;
+    assert_eq!((none.health, none.log), (HealthCheck::disabled(), LogConfig::default()));
+    for bad in [
+        json!({"Image": "a", "Healthcheck": {"Test": ["WHAT"]}}),
+        json!({"Image": "a", "Healthcheck": {"Test": ["CMD", "a"], "Interval": -1}}),
+        json!({"Image": "a", "HostConfig": {"RestartPolicy": {"Name": "always", "MaximumRetryCount": 1}}}),
+        json!({"Image": "a", "HostConfig": {"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": -1}}}),
+        json!({"Image": "a", "HostConfig": {"LogConfig": {"Type": "json-file", "Config": {"max-size": 1}}}}),
+    ] {
+        assert_eq!(of(bad.clone()).unwrap_err().status, 400, "{bad}");
+    }
 }
 
 #[test]
@@ -115,6 +138,9 @@ fn what_can_never_work_is_refused_by_name() {
         json!({"Image": "a", "Env": ["=x"]}),
         json!({"Image": "a", "HostConfig": {"OomScoreAdj": 1001}}),
         json!({"Image": "a", "HostConfig": {"ShmSize": -1}}),
+        json!({"Image": "a", "HostConfig": {"BlkioWeight": 9}}),
+        json!({"Image": "a", "HostConfig": {"DeviceCgroupRules": ["c 1"]}}),
+        json!({"Image": "a", "HostConfig": {"Devices": [{"PathOnHost": "/dev/fuse", "CgroupPermissions": "x"}]}}),
         json!({"Image": "a", "HostConfig": {"RestartPolicy": {"Name": "sometimes"}}}),
         json!({"Image": "a", "HostConfig": {"Binds": ["/a:/x", "/b:/x"]}}),
         json!({"Image": "a", "HostConfig": {"Binds": ["/a:/x"], "Tmpfs": {"/x": ""}}}),
@@ -246,8 +272,8 @@ fn p38_keys_in_any_case_say_the_same() {
             "mounts": [{"type": "bind", "source": "/a", "target": "/b", "readonly": true}]},
     }));
     assert_eq!(as_written.unwrap().0, otherwise.unwrap().0);
-    let refused = of(json!({"image": "a", "hostconfig": {"devices": [{"PathOnHost": "/dev/fuse"}]}})).unwrap_err();
-    assert!(refused.message.contains("Devices"), "{}", refused.message);
+    let refused = of(json!({"image": "a", "hostconfig": {"cgroupparent": "/a"}})).unwrap_err();
+    assert!(refused.message.contains("CgroupParent"), "{}", refused.message);
 }
 
 #[test]
@@ -264,4 +290,35 @@ fn b7_names_that_can_be_and_that_cannot() {
             refused.message
         );
     }
+}
+
+#[test]
+fn h8_h17_devices_and_what_is_limited_by_device() {
+    let host = json!({
+        "Devices": [{"PathOnHost": "/dev/fuse"}, {"PathOnHost": "/dev/a", "PathInContainer": "/dev/b", "CgroupPermissions": "r"}],
+        "DeviceCgroupRules": ["c 42:* rwm"],
+        "Sysctls": {"net.core.somaxconn": "7"},
+        "BlkioWeight": 60,
+        "BlkioWeightDevice": [{"Path": "/dev/a", "Weight": 100}],
+        "BlkioDeviceReadBps": [{"Path": "/dev/a", "Rate": 1}],
+        "BlkioDeviceWriteBps": [{"Path": "/dev/a", "Rate": 2}],
+        "BlkioDeviceReadIOps": [{"Path": "/dev/a", "Rate": 3}],
+        "BlkioDeviceWriteIOps": [{"Path": "/dev/a", "Rate": 4}],
+    });
+    let spec = of(json!({"Image": "a", "HostConfig": host.clone()})).unwrap().0;
+    assert_eq!(
+        (
+            spec.devices[0].target.to_str(),
+            spec.devices[0].access.to_string().as_str()
+        ),
+        (Some("/dev/fuse"), "rwm")
+    );
+    assert_eq!(spec.devices[1].access.to_string(), "r");
+    assert_eq!(spec.sysctls["net.core.somaxconn"], "7");
+    let mut shown = super::super::devices::shown(&spec);
+    shown["Sysctls"] = json!(spec.sysctls);
+    let mut asked = host;
+    asked["Devices"][0] =
+        json!({"PathOnHost": "/dev/fuse", "PathInContainer": "/dev/fuse", "CgroupPermissions": "rwm"});
+    assert_eq!(shown, asked);
 }

@@ -473,13 +473,13 @@ pub(crate) fn limits(proc: i32, plan: &Plan<'_>, status: i32) -> Done {
 /// Sets a limit; where raising the hard limit is forbidden, sets as much as is allowed, and returns that.
 #[unsafe(link_section = "lhchild")]
 fn rlimit(resource: u32, soft: u64, hard: u64) -> Sys<Option<u64>> {
-    if let Err(sys::EPERM) = sys::setrlimit(resource, soft, hard) {
+    let set = sys::setrlimit(resource, soft, hard);
+    if let Err(sys::EPERM) = set {
         let (_, highest) = sys::getrlimit(resource)?;
         sys::setrlimit(resource, soft.min(highest), hard.min(highest))?;
         return Ok(Some(highest));
     }
-    // Another error is the limit's own; asking again tells which.
-    sys::setrlimit(resource, soft, hard).map(|_| None)
+    set.map(|_| None)
 }
 
 /// Best effort: lowering needs `CAP_SYS_RESOURCE` on the host. The file is root's while the process cannot be dumped; no

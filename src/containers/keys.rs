@@ -1,22 +1,27 @@
-//! The keys a client types to leave a terminal that goes on without it: `ctrl-p,ctrl-q` unless it says otherwise.
+//! The keys a client types to leave a terminal that goes on without it: `ctrl-p,ctrl-q` unless it says otherwise. Pure.
+
+use std::str::FromStr;
 
 use bytes::{Bytes, BytesMut};
 
-use super::error::Failure;
+use crate::error::{Error, ObjectKind, Result};
 
-/// A sequence of keys, as bytes.
+/// The keys that let a client leave a terminal, which goes on without it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Keys(Vec<u8>);
+pub struct DetachKeys(Vec<u8>);
 
-impl Default for Keys {
+impl Default for DetachKeys {
+    /// `ctrl-p,ctrl-q`.
     fn default() -> Self {
         Self(vec![16, 17])
     }
 }
 
-impl Keys {
+impl FromStr for DetachKeys {
+    type Err = Error;
+
     /// Reads `ctrl-a,b`. Source: moby, `term.ToBytes`.
-    pub(super) fn parse(text: &str) -> Result<Self, Failure> {
+    fn from_str(text: &str) -> Result<Self> {
         let key = |key: &str| {
             let control = key.strip_prefix("ctrl-");
             match (control.unwrap_or(key).as_bytes(), control) {
@@ -32,25 +37,29 @@ impl Keys {
             }
         };
         let keys: Option<Vec<u8>> = text.split(',').map(key).collect();
-        let bad = || Failure::bad(format!("invalid detach keys ({text}) provided: say ctrl-p,ctrl-q"));
+        let bad = || {
+            Error::invalid(format!("invalid detach keys ({text}) provided: say ctrl-p,ctrl-q"))
+                .with_object(ObjectKind::Option, "detach keys")
+        };
         keys.map(Self).ok_or_else(bad)
     }
 }
 
 /// Looks for keys in what is typed, and holds back what may become them.
 #[derive(Debug)]
-pub(super) struct Scanner {
-    keys: Keys,
+pub struct KeyScanner {
+    keys: DetachKeys,
     matched: usize,
 }
 
-impl Scanner {
-    pub(super) fn new(keys: Keys) -> Self {
+impl KeyScanner {
+    /// Nothing has been typed yet.
+    pub fn new(keys: DetachKeys) -> Self {
         Self { keys, matched: 0 }
     }
 
     /// What to pass on, and whether the keys are complete.
-    pub(super) fn scan(&mut self, bytes: &[u8]) -> (Bytes, bool) {
+    pub fn scan(&mut self, bytes: &[u8]) -> (Bytes, bool) {
         let mut out = BytesMut::with_capacity(bytes.len() + self.matched);
         for byte in bytes {
             if self.keys.0.get(self.matched) != Some(byte) {
@@ -77,8 +86,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_found_across_reads_and_nothing_else_is_lost() {
-        let mut scanner = Scanner::new(Keys::default());
+    fn g4_keys_are_found_across_reads_and_nothing_else_is_lost() {
+        let mut scanner = KeyScanner::new(DetachKeys::default());
         assert_eq!(scanner.scan(b"ab\x10"), (Bytes::from_static(b"ab"), false));
         assert_eq!(scanner.scan(b"c"), (Bytes::from_static(b"\x10c"), false));
         assert_eq!(scanner.scan(b"\x10\x10"), (Bytes::from_static(b"\x10"), false));
@@ -86,18 +95,23 @@ mod tests {
     }
 
     #[test]
-    fn keys_as_clients_name_them() {
-        assert_eq!(Keys::parse("ctrl-p,ctrl-q").unwrap(), Keys::default());
-        assert_eq!(Keys::parse("ctrl-@,a,ctrl-[").unwrap(), Keys(vec![0, b'a', 27]));
+    fn g4_keys_as_clients_name_them() {
+        let parse = |text: &str| text.parse::<DetachKeys>();
+        assert_eq!(parse("ctrl-p,ctrl-q").unwrap(), DetachKeys::default());
+        assert_eq!(parse("ctrl-@,a,ctrl-[").unwrap(), DetachKeys(vec![0, b'a', 27]));
         for bad in ["", "ctrl-", "ctrl-P", "ab", "a,", "é"] {
-            assert_eq!(Keys::parse(bad).unwrap_err().status, 400, "{bad}");
+            assert_eq!(
+                parse(bad).unwrap_err().kind(),
+                &crate::ErrorKind::InvalidArgument,
+                "{bad}"
+            );
         }
     }
 
     proptest! {
         #[test]
         fn text_without_the_first_key_passes(pieces in proptest::collection::vec("[a-z]{0,20}", 0..8)) {
-            let mut scanner = Scanner::new(Keys::default());
+            let mut scanner = KeyScanner::new(DetachKeys::default());
             for piece in pieces {
                 prop_assert_eq!(scanner.scan(piece.as_bytes()), (Bytes::from(piece), false));
             }

@@ -1,0 +1,226 @@
+//! The lines of Docker's `json-file` logs, byte for byte. Pure: no I/O.
+//!
+//! Source: moby, `daemon/logger/jsonfilelog/jsonlog`: `{"log":"…\n","stream":"stdout","time":"…"}`, with Go's escapes and
+//! times as RFC 3339 without trailing zeros. What is no UTF-8 becomes U+FFFD, as there: whoever needs every byte logs with
+//! `local`.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::LogStream;
+
+/// The longest line that is read: a piece of 16 KiB in which every byte is escaped, and some room.
+pub(super) const MAX_LINE: usize = 200 << 10;
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// What stands at the start of a buffer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    Whole {
+        /// Bytes in the file.
+        len: usize,
+        stream: LogStream,
+        time_ns: i64,
+        text: String,
+    },
+    /// No end of a line is in sight.
+    Incomplete,
+    /// No line of a log begins so.
+    Invalid,
+}
+
+/// Appends an entry as a line.
+pub(super) fn encode(stream: LogStream, time_ns: i64, bytes: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{");
+    if !bytes.is_empty() {
+        out.extend_from_slice(b"\"log\":\"");
+        escape(bytes, out);
+        out.extend_from_slice(b"\",");
+    }
+    let stream: &[u8] = match stream {
+        LogStream::Stdout => b"\"stream\":\"stdout\",\"time\":\"",
+        LogStream::Stderr => b"\"stream\":\"stderr\",\"time\":\"",
+    };
+    out.extend_from_slice(stream);
+    stamp(time_ns, out);
+    out.extend_from_slice(b"\"}\n");
+}
+
+/// As Go's encoder of JSON has it for HTML: `<`, `>` and `&`, and the two separators that end a line in JavaScript, too.
+fn escape(bytes: &[u8], out: &mut Vec<u8>) {
+    for chunk in bytes.utf8_chunks() {
+        escape_text(chunk.valid().as_bytes(), out);
+        // Go steps over one byte at a time.
+        for _ in chunk.invalid() {
+            out.extend_from_slice(b"\\ufffd");
+        }
+    }
+}
+
+/// Whether a byte of UTF-8 may stand as it is; 0xe2 begins the two separators, among others.
+const fn is_plain(byte: u8) -> bool {
+    !matches!(byte, 0..=0x1f | b'"' | b'\\' | b'<' | b'>' | b'&' | 0xe2)
+}
+
+/// Runs of plain bytes are copied whole.
+fn escape_text(mut text: &[u8], out: &mut Vec<u8>) {
+    loop {
+        let plain = text.iter().position(|byte| !is_plain(*byte)).unwrap_or(text.len());
+        let (run, rest) = text.split_at(plain);
+        out.extend_from_slice(run);
+        let length = match rest {
+            [] => return,
+            [b'"', ..] => put(out, b"\\\"", 1),
+            [b'\\', ..] => put(out, b"\\\\", 1),
+            [b'\n', ..] => put(out, b"\\n", 1),
+            [b'\r', ..] => put(out, b"\\r", 1),
+            [0xe2, 0x80, 0xa8, ..] => put(out, b"\\u2028", 3),
+            [0xe2, 0x80, 0xa9, ..] => put(out, b"\\u2029", 3),
+            [0xe2, ..] => put(out, &[0xe2], 1),
+            [byte, ..] => {
+                out.extend_from_slice(b"\\u00");
+                let halves = [byte >> 4, byte & 15].map(|half| HEX[usize::from(half)]);
+                put(out, &halves, 1)
+            }
+        };
+        text = rest.get(length..).unwrap_or_default();
+    }
+}
+
+/// Appends what stands for so many bytes.
+fn put(out: &mut Vec<u8>, bytes: &[u8], stands_for: usize) -> usize {
+    out.extend_from_slice(bytes);
+    stands_for
+}
+
+/// RFC 3339 in UTC with as many digits of a second as it has. Source: Go, `time.RFC3339Nano`.
+fn stamp(time_ns: i64, out: &mut Vec<u8>) {
+    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(time_ns)).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
+    let (hour, minute, second, nanosecond) = at.to_hms_nano();
+    let text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+    out.extend_from_slice(text.as_bytes());
+    if nanosecond > 0 {
+        let digits = format!(".{nanosecond:09}");
+        out.extend_from_slice(digits.trim_end_matches('0').as_bytes());
+    }
+    out.push(b'Z');
+}
+
+/// Reads the line at the start of a buffer. Never panics, whatever the bytes.
+pub(super) fn decode(buffer: &[u8]) -> Line {
+    #[derive(Deserialize)]
+    struct Shown<'a> {
+        #[serde(borrow, default)]
+        log: Cow<'a, str>,
+        #[serde(borrow, default)]
+        stream: Cow<'a, str>,
+        #[serde(borrow)]
+        time: Cow<'a, str>,
+    }
+    let Some(end) = buffer.iter().position(|byte| *byte == b'\n') else {
+        return if buffer.len() < MAX_LINE {
+            Line::Incomplete
+        } else {
+            Line::Invalid
+        };
+    };
+    let Ok(shown) = serde_json::from_slice::<Shown<'_>>(&buffer[..end]) else {
+        return Line::Invalid;
+    };
+    let stream = match &*shown.stream {
+        "stdout" => LogStream::Stdout,
+        "stderr" => LogStream::Stderr,
+        _ => return Line::Invalid,
+    };
+    let time = OffsetDateTime::parse(&shown.time, &Rfc3339);
+    let Some(time_ns) = time.ok().and_then(|at| i64::try_from(at.unix_timestamp_nanos()).ok()) else {
+        return Line::Invalid;
+    };
+    Line::Whole {
+        len: end + 1,
+        stream,
+        time_ns,
+        text: shown.log.into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line(stream: LogStream, time_ns: i64, bytes: &[u8]) -> String {
+        let mut out = Vec::new();
+        encode(stream, time_ns, bytes, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    /// Lines that dockerd wrote.
+    #[test]
+    fn h19_lines_are_docker_s_bytes() {
+        let at = 1_700_000_000_123_456_700;
+        for (bytes, log) in [
+            (&b"hello\n"[..], r"hello\n"),
+            (b"no newline", "no newline"),
+            (
+                b"\ttab \"quote\" back\\slash\r\n",
+                r#"\u0009tab \"quote\" back\\slash\r\n"#,
+            ),
+            (
+                b"<a href=\"x\">&</a>\n",
+                r#"\u003ca href=\"x\"\u003e\u0026\u003c/a\u003e\n"#,
+            ),
+            (
+                "caf\u{e9} \u{1f600}\u{2028}\n".as_bytes(),
+                "caf\u{e9} \u{1f600}\\u2028\\n",
+            ),
+            (b"\x00\x1b[31m\x7f\n", "\\u0000\\u001b[31m\x7f\\n"),
+            (b"bad \xff\xfe\xe2\x82 bytes\n", r"bad \ufffd\ufffd\ufffd\ufffd bytes\n"),
+        ] {
+            let expected =
+                format!("{{\"log\":\"{log}\",\"stream\":\"stderr\",\"time\":\"2023-11-14T22:13:20.1234567Z\"}}\n");
+            assert_eq!(line(LogStream::Stderr, at, bytes), expected);
+        }
+        let whole = line(LogStream::Stdout, 1_700_000_000_000_000_000, b"");
+        assert_eq!(whole, "{\"stream\":\"stdout\",\"time\":\"2023-11-14T22:13:20Z\"}\n");
+    }
+
+    #[test]
+    fn what_is_no_line_is_told_apart() {
+        assert_eq!(decode(b"{\"log\":\"a"), Line::Incomplete);
+        assert_eq!(decode(&[b'x'; MAX_LINE]), Line::Invalid);
+        for bad in [
+            "\n",
+            "x\n",
+            "{}\n",
+            "{\"log\":\"a\",\"stream\":\"in\",\"time\":\"2023-11-14T22:13:20Z\"}\n",
+        ] {
+            assert_eq!(decode(bad.as_bytes()), Line::Invalid, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn text_comes_back(text: String, time_ns in 0i64..4_000_000_000_000_000_000, rest: Vec<u8>) {
+            let mut bytes = line(LogStream::Stdout, time_ns, text.as_bytes()).into_bytes();
+            let len = bytes.len();
+            bytes.extend(rest);
+            prop_assert_eq!(decode(&bytes), Line::Whole { len, stream: LogStream::Stdout, time_ns, text });
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes: Vec<u8>) {
+            decode(&bytes);
+            let mut out = Vec::new();
+            encode(LogStream::Stdout, 0, &bytes, &mut out);
+            let read = matches!(decode(&out), Line::Whole { .. });
+            prop_assert!(read);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Every system call that the helper makes for a start is made to fail, by strace(1): the start says where, and leaves nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use longshore::{ContainerState, ErrorKind};
+
+use crate::frame::{Check, Stop, fail, skip};
+use crate::support::leaks::all_processes;
+use crate::support::world::{FORCE, World};
+use crate::support::{is_root, program, scratch};
+use crate::tests;
+
+tests! { "inject":
+    kernel_async [
+        g1_every_system_call_of_a_start_that_fails,
+    ]
+}
+
+/// What belongs to no step of a start: how the helper waits, cleans up, and ends what failed.
+const LEFT_OUT: &[&str] = &[
+    "brk",
+    "close",
+    "close_range",
+    "execve",
+    "exit",
+    "exit_group",
+    "futex",
+    "getpid",
+    "getppid",
+    "gettid",
+    "kill",
+    "mmap",
+    "munmap",
+    "pidfd_send_signal",
+    "poll",
+    "ppoll",
+    "read",
+    "recvmsg",
+    "restart_syscall",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "unlinkat",
+    "wait4",
+    "waitid",
+];
+/// A call that is made very often fails in its first few places.
+const PLACES: usize = 12;
+/// Each start is under way for so long at most.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// strace on the helper. Ended when it is dropped.
+struct Trace(Child);
+
+impl Trace {
+    fn begin(helper: u32, options: &[&str]) -> Result<Self, Stop> {
+        let mut command = Command::new(program("strace")?);
+        command
+            .args(["-f", "-q"])
+            .args(options)
+            .args(["-p", &helper.to_string()]);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let trace = Self(child);
+        // With -q it says nothing when it has attached; the kernel does.
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            let status = fs::read_to_string(format!("/proc/{helper}/status")).unwrap_or_default();
+            let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+            if tracer.is_some_and(|pid| pid.trim() != "0") {
+                return Ok(trace);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        fail("strace could not attach to the helper")
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.0.id() as i32);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT);
+        if let Some(stderr) = self.0.stderr.take() {
+            // Read to its end, so that strace does not wait for room.
+            BufReader::new(stderr).lines().map_while(Result::ok).for_each(drop);
+        }
+        let _ = self.0.wait();
+    }
+}
+
+/// The zygote of this process's one engine: the helper whose parent this is.
+fn helper() -> Result<u32, Stop> {
+    let ours = |process: &crate::support::leaks::Process| process.helper && process.parent == std::process::id();
+    match all_processes().into_iter().find(ours) {
+        Some(process) => Ok(process.pid),
+        None => fail("no helper runs"),
+    }
+}
+
+/// Which calls a start makes, and how often each process makes them at most.
+fn calls(file: &Path) -> Result<BTreeMap<String, usize>, Stop> {
+    let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut ended = Vec::new();
+    for line in fs::read_to_string(file)?.lines() {
+        let Some((pid, rest)) = line.split_once(' ') else {
+            continue;
+        };
+        let Some((name, _)) = rest.trim_start().split_once('(') else {
+            continue;
+        };
+        let is_name = name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+        if !is_name || ended.contains(&pid.to_owned()) {
+            continue;
+        }
+        if name == "execve" {
+            // From here on it is the container's program.
+            ended.push(pid.to_owned());
+            continue;
+        }
+        *counts.entry((pid.to_owned(), name.to_owned())).or_default() += 1;
+    }
+    let mut most = BTreeMap::new();
+    for ((_, name), count) in counts {
+        let known: &mut usize = most.entry(name).or_default();
+        *known = count.max(*known);
+    }
+    most.retain(|name, _| !LEFT_OUT.contains(&name.as_str()));
+    Ok(most)
+}
+
+async fn g1_every_system_call_of_a_start_that_fails() -> Check {
+    if !is_root() {
+        return skip("an ordinary user may not trace the helper, which cannot be dumped");
+    }
+    if program("strace").is_err() {
+        return skip("no strace (Debian package strace)");
+    }
+    let world = World::alone().await?;
+    let spec = || {
+        world
+            .spec()
+            .command(["sleep", "1000"])
+            .init(true)
+            .hostname("box")
+            .ulimit("nofile", 100, 200)
+    };
+    world.says(world.spec().command(["true"])).await?;
+    let dir = scratch::fresh("strace");
+    let file = dir.path().join("calls");
+    let tracing = Trace::begin(helper()?, &["-o", &file.display().to_string()])?;
+    let container = world.started(spec()).await?;
+    drop(tracing);
+    container.remove(FORCE).await?;
+    let calls = calls(&file)?;
+    assert!(calls.len() > 20, "hardly any calls were seen: {calls:?}");
+    let (mut failed, mut borne) = (0, Vec::new());
+    for (name, count) in calls {
+        for place in 1..=count.min(PLACES) {
+            let fault = format!("inject={name}:error=EIO:when={place}");
+            // The one that was there may have hung up.
+            if helper().is_err() {
+                world.says(world.spec().command(["true"])).await?;
+            }
+            let container = world.engine.create(spec()).await?;
+            let tracing = Trace::begin(
+                helper()?,
+                &["-o", "/dev/null", "-e", &format!("trace={name}"), "-e", &fault],
+            )?;
+            let started = tokio::time::timeout(PATIENCE, container.start()).await;
+            drop(tracing);
+            let Ok(started) = started else {
+                return fail(format!("{fault}: the start never ended"));
+            };
+            match started {
+                // Something that can be done without.
+                Ok(_) => borne.push(format!("{name}/{place}")),
+                Err(error) => {
+                    failed += 1;
+                    let info = container.inspect().await?;
+                    assert_eq!(info.state, ContainerState::Created, "{fault}");
+                    assert!(info.error.is_some(), "{fault}: the record says nothing of it");
+                    let gone = matches!(error.kind(), ErrorKind::Unavailable);
+                    assert!(error.step().is_some() || gone, "{fault}: no step in {}", error.report());
+                }
+            }
+            container.remove(FORCE).await?;
+            nothing_runs(&fault)?;
+        }
+    }
+    assert!(failed > 40, "{failed} failed; these did not: {borne:?}");
+    assert_eq!(world.says(world.spec().command(["echo", "well"])).await?, "well");
+    let audit = world.engine.audit().await?;
+    assert!(audit.is_clean(), "{:?}", audit.findings);
+    println!(
+        "{failed} failed, {} could be done without: {}",
+        borne.len(),
+        borne.join(" ")
+    );
+    Ok(())
+}
+
+/// Nothing below this process but helpers of the engine.
+fn nothing_runs(fault: &str) -> Check {
+    let begun = Instant::now();
+    loop {
+        let strays: Vec<_> = all_processes()
+            .into_iter()
+            .filter(|process| process.descendant && process.parent != std::process::id())
+            .collect();
+        if strays.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() > Duration::from_secs(5) {
+            return fail(format!("{fault}: {strays:?} runs on"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
