@@ -13,6 +13,8 @@ use crate::worker::Worker;
 /// Changes 50 files and adds 50.
 pub const SCRIPT: &str = "for f in $(find /srv/app/modules/1* -type f | sort | head -n 50); do echo more >> $f; done; \
                           mkdir /new; for i in $(seq 50); do echo $i > /new/$i; done";
+/// Writes 50,000 files, about 100 MB.
+pub const WRITTEN: &str = "cp -a /srv /one && cp -a /srv /two";
 /// The name of the container, and of the image that is made of it.
 pub const NAME: &str = "changed";
 

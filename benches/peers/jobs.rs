@@ -20,7 +20,7 @@ use crate::worker::{self, Worker};
 
 pub type Prepare = fn(&mut Host) -> Job;
 
-pub const NAMES: [&str; 20] = [
+pub const NAMES: [&str; 21] = [
     "start",
     "start-parallel",
     "run-cli",
@@ -32,6 +32,7 @@ pub const NAMES: [&str; 20] = [
     "pull-zstd",
     "pull-again",
     "push-unchanged",
+    "push-changed",
     "save",
     "load",
     "list-images",
@@ -56,6 +57,7 @@ pub fn by_name(name: &str) -> Option<Prepare> {
         "pull-zstd" => Some(pull::zstd),
         "pull-again" => Some(transfer::pull_again),
         "push-unchanged" => Some(transfer::push_unchanged),
+        "push-changed" => Some(transfer::push_changed),
         "save" => Some(transfer::save),
         "load" => Some(transfer::load),
         "list-images" => Some(transfer::list_images),

@@ -11,7 +11,7 @@ use longshore::logs::LogQuery;
 use longshore::types::Filter;
 use longshore::{AttachOptions, ContainerSpec, Engine, ExecSpec, ListOptions, LogConfig, Pull, RemoveOptions};
 
-use crate::changed::{NAME, SCRIPT};
+use crate::changed::{NAME, SCRIPT, WRITTEN};
 use crate::living::{FLOOD, FLOOD_BYTES};
 use crate::worker::Deed;
 
@@ -53,7 +53,9 @@ async fn deed(engine: &Engine, words: &[&str]) -> longshore::Result<Duration> {
             std::fs::write(file, seen).map_err(|error| longshore::Error::os("write what is mounted", error))?;
         }
         ["pull", image] => drop(engine.pull(*image).await?),
-        ["changed", image] => changed(engine, image).await?,
+        ["changed", image] => changed(engine, image, SCRIPT).await?,
+        ["written", image] => changed(engine, image, WRITTEN).await?,
+        ["push-commit", name] => return push_commit(engine, name).await,
         ["diff"] => drop(engine.containers().diff(NAME).await?),
         ["commit"] => {
             let options = CommitOptions::new().name(NAME.parse()?);
@@ -164,9 +166,9 @@ async fn read(engine: &Engine) -> longshore::Result<()> {
 }
 
 /// A container that has changed files of its image.
-async fn changed(engine: &Engine, image: &str) -> longshore::Result<()> {
+async fn changed(engine: &Engine, image: &str, script: &str) -> longshore::Result<()> {
     have(engine, image).await?;
-    let spec = ContainerSpec::image(image).name(NAME).command(["sh", "-c", SCRIPT]);
+    let spec = ContainerSpec::image(image).name(NAME).command(["sh", "-c", script]);
     let status = engine.run(spec).pull(Pull::Never).await?.wait().await?.status;
     let changes = engine.containers().diff(NAME).await?.len();
     // The files, the directories above the changed ones, and the new one.
@@ -174,6 +176,20 @@ async fn changed(engine: &Engine, image: &str) -> longshore::Result<()> {
         return Ok(());
     }
     Err(longshore::Error::internal(format!("{status}, {changes} changes")))
+}
+
+/// The push of a new image of the container. What it packed goes with the image, so that the next has to do it again.
+async fn push_commit(engine: &Engine, name: &str) -> longshore::Result<Duration> {
+    let options = CommitOptions::new().name(name.parse()?);
+    engine.containers().commit(NAME, options).await?;
+    let begin = Instant::now();
+    engine.push(name).await?;
+    let time = begin.elapsed();
+    engine
+        .images()
+        .remove(name, RemoveImageOptions::default().force(true))
+        .await?;
+    Ok(time)
 }
 
 /// Into a file, as `save -o` does.

@@ -14,7 +14,7 @@ use crate::peers::docker::docker_command;
 use crate::peers::podman::podman;
 use crate::peers::{installed, sh};
 use crate::support::image::Layout;
-use crate::worker::Worker;
+use crate::worker::{Worker, cpu_of};
 
 pub fn large(host: &mut Host) -> Job {
     pull(
@@ -100,7 +100,9 @@ fn ours_pull(host: &Host, image: &str) -> Result<Run, String> {
         round += 1;
         let root = disk.join(format!("ours-pull-{round}"));
         let mut worker = Worker::start("ours", &[&root.display().to_string(), "0"])?;
+        let begun = worker.cpu();
         let time = worker.tell(&line)?;
+        say_cpu("longshore", worker.cpu().saturating_sub(begun));
         let bytes = worker.resident_bytes().unwrap_or(0);
         if bytes > peak.replace_with(|peak| bytes.max(*peak)) {
             println!("  (longshore: peak memory {} MB)", bytes >> 20);
@@ -111,11 +113,20 @@ fn ours_pull(host: &Host, image: &str) -> Result<Run, String> {
     }))
 }
 
+fn say_cpu(who: &str, time: Duration) {
+    println!("  ({who}: {:.2} s of processor time)", time.as_secs_f64());
+}
+
 fn docker_pull(host: &Host, image: &str) -> Result<Run, String> {
     let socket = host.docker.as_ref().map_err(Clone::clone)?.socket.clone();
     let image = image.to_owned();
+    let mut daemons: Vec<u32> = host.docker.iter().map(|docker| docker.pid()).collect();
+    daemons.extend(host.containerd.iter().map(|containerd| containerd.pid()));
+    let cpu = move || daemons.iter().map(|pid| cpu_of(*pid)).sum::<Duration>();
     Ok(Box::new(move || {
+        let begun = cpu();
         let time = timed(|| sh(&mut docker_command(&socket, &["pull", "--quiet", &image])))?;
+        say_cpu("docker and containerd", cpu().saturating_sub(begun));
         sh(&mut docker_command(&socket, &["rmi", &image]))?;
         Ok(time)
     }))

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::changed::WRITTEN;
 use crate::host::{self, Host};
 use crate::images;
 use crate::measure::{Contestant, Job, Run, timed};
@@ -137,6 +138,70 @@ fn podman_push(host: &Host) -> Result<Run, String> {
                 &["push", "--quiet", "--tls-verify=false", &image, &name],
             ))
         })
+    }))
+}
+
+/// What a container wrote, as a new image over one that the registry has.
+pub fn push_changed(host: &mut Host) -> Job {
+    let made = host.image("tree", images::tree).map(drop);
+    let ready = || made.clone();
+    let contestants = vec![
+        Contestant::maybe("longshore", ready().and_then(|()| ours_push_changed(host))),
+        Contestant::maybe("docker push", ready().and_then(|()| docker_push_changed(host))),
+        Contestant::maybe("podman push", ready().and_then(|()| podman_push_changed(host))),
+    ];
+    job(
+        "push 50,000 new files, 100 MB, over an image that the registry has".to_owned(),
+        3,
+        contestants,
+    )
+}
+
+/// A registry of its own, and names in it for the image below and for the new one.
+fn with_base() -> Result<(Registry, String, String), String> {
+    let registry = Registry::plain().map_err(host::stop)?;
+    let (base, new) = (registry.reference("tree:base"), registry.reference("tree:new"));
+    Ok((registry, base, new))
+}
+
+fn ours_push_changed(host: &Host) -> Result<Run, String> {
+    let image = host.reference("tree");
+    let mut worker = ours(&host.dir("ours-push-changed"), &format!("written {image}"))?;
+    Ok(Box::new(move || {
+        let (_registry, base, new) = with_base()?;
+        worker.tell(&format!("tag {image} {base}"))?;
+        worker.tell(&format!("push {base}"))?;
+        worker.tell(&format!("push-commit {new}"))
+    }))
+}
+
+fn docker_push_changed(host: &Host) -> Result<Run, String> {
+    let socket = host.docker.as_ref().map_err(Clone::clone)?.socket.clone();
+    let (image, name) = (host.reference("tree"), "written");
+    let docker = move |words: &[&str]| sh(&mut docker_command(&socket, words));
+    docker(&["run", "--name", name, "--network", "none", &image, "sh", "-c", WRITTEN])?;
+    Ok(Box::new(move || {
+        let (_registry, base, new) = with_base()?;
+        docker(&["tag", &image, &base])?;
+        docker(&["push", "--quiet", &base])?;
+        docker(&["commit", name, &new])?;
+        let time = timed(|| docker(&["push", "--quiet", &new]))?;
+        docker(&["rmi", &new]).map(|()| time)
+    }))
+}
+
+fn podman_push_changed(host: &Host) -> Result<Run, String> {
+    installed("podman")?;
+    let (dir, image, name) = (host.disk.dir.clone(), host.reference("tree"), "written");
+    let podman = move |words: &[&str]| sh(&mut podman(&dir, words));
+    podman(&["pull", "--quiet", "--tls-verify=false", &image])?;
+    podman(&["run", "--name", name, "--network", "none", &image, "sh", "-c", WRITTEN])?;
+    Ok(Box::new(move || {
+        let (_registry, base, new) = with_base()?;
+        podman(&["push", "--quiet", "--tls-verify=false", &image, &base])?;
+        podman(&["commit", "--quiet", name, &new])?;
+        let time = timed(|| podman(&["push", "--quiet", "--tls-verify=false", &new]))?;
+        podman(&["rmi", &new]).map(|()| time)
     }))
 }
 

@@ -34,6 +34,7 @@ impl Shared {
         let image = cancel.or(self.image_for(&spec)).await?;
         let record = self.new_record(spec, &image)?;
         plan::check(&record.id, &record.body.spec, &record.body.image)?;
+        let warnings = self.parts.runtime.foresee(&plan::resources(&record.body.spec.limits)?);
         let _slot = self.slot(&record.id);
         let made = self.record_and_prepare(&record, cancel).await;
         if made.is_err() {
@@ -41,7 +42,7 @@ impl Shared {
         }
         made.map(|()| Created {
             id: record.id,
-            warnings: Vec::new(),
+            warnings,
         })
     }
 
@@ -76,6 +77,7 @@ impl Shared {
             finished_ns: None,
             exit: None,
             error: None,
+            warnings: Vec::new(),
             restarts: 0,
             health: None,
         };
@@ -95,7 +97,7 @@ impl Shared {
         cancel.check()?;
         let options = WritableOptions {
             volatile: true,
-            ..WritableOptions::default()
+            size_bytes: record.body.spec.storage_size.map(crate::types::Bytes::get),
         };
         let (key, chain) = (record.snapshot_key(), record.body.chain.as_ref());
         let snapshotter = &self.parts.snapshotter;

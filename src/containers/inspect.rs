@@ -51,6 +51,7 @@ fn info(record: Record, ownership: &str, execs: Vec<String>) -> ContainerInfo {
         ownership: ownership.to_owned(),
         uid_map,
         gid_map,
+        warnings: body.warnings,
         execs,
     }
 }

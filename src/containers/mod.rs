@@ -12,7 +12,9 @@ mod checkpoint;
 mod commit;
 #[cfg(feature = "engine")]
 mod create;
+pub(crate) mod device;
 #[cfg(feature = "engine")]
+mod devices;
 mod diff;
 #[cfg(feature = "engine")]
 mod etc;
@@ -100,6 +102,7 @@ mod views;
 #[cfg(feature = "engine")]
 mod wait;
 
+pub use self::device::{DeviceAccess, DeviceMapping, DeviceRate, DeviceRule, DeviceWeight};
 #[cfg(feature = "engine")]
 pub(crate) use self::etc::FILES as ETC_FILES;
 pub use self::health::{Health, HealthCheck, HealthStatus, OnUnhealthy, Probe, ProbeResult};

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    BoxBuilder, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpu, LinuxMemoryBuilder, LinuxNamespaceBuilder,
-    LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxSeccomp, Mount, MountBuilder,
-    PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, Spec, SpecBuilder, UserBuilder,
+    BoxBuilder, Linux, LinuxBlockIoBuilder, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpu, LinuxHugepageLimit,
+    LinuxHugepageLimitBuilder, LinuxMemoryBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder,
+    LinuxResources, LinuxResourcesBuilder, LinuxSeccomp, Mount, MountBuilder, PosixRlimit, PosixRlimitBuilder,
+    PosixRlimitType, Process, ProcessBuilder, Spec, SpecBuilder, User, UserBuilder,
 };
 use serde::{Deserialize, Serialize};
 
@@ -215,13 +216,7 @@ fn process(
     let rlimits = spec.ulimits.iter().map(rlimit).collect::<Result<Vec<_>>>()?;
     let mut builder = ProcessBuilder::default()
         .terminal(spec.tty)
-        .user(
-            UserBuilder::default()
-                .uid(0u32)
-                .gid(0u32)
-                .build()
-                .map_err(build_error)?,
-        )
+        .user(first_user(spec)?)
         .args(arguments(spec, image)?)
         .env(environment(spec, image, hostname))
         .cwd(cwd.unwrap_or_else(|| PathBuf::from("/")))
@@ -240,6 +235,15 @@ fn process(
         builder = builder.oom_score_adj(score);
     }
     builder.build().map_err(build_error)
+}
+
+/// Root, until the helper has found the user in the container's own files.
+fn first_user(spec: &ContainerSpec) -> Result<User> {
+    let mut user = UserBuilder::default().uid(0u32).gid(0u32);
+    if let Some(mask) = spec.umask {
+        user = user.umask(mask);
+    }
+    user.build().map_err(build_error)
 }
 
 /// A command for a running container: the container's own environment, limits and rights, and what the caller changes.
@@ -346,6 +350,7 @@ fn linux(spec: &ContainerSpec) -> Result<Linux> {
         .resources(resources(&spec.limits)?)
         .masked_paths(text(&spec.masked_paths, defaults::masked_paths))
         .readonly_paths(text(&spec.readonly_paths, defaults::readonly_paths))
+        .sysctl(spec.sysctls.clone().into_iter().collect::<HashMap<_, _>>())
         .build()
         .map_err(build_error)
 }
@@ -387,7 +392,28 @@ pub(crate) fn resources(limits: &Limits) -> Result<LinuxResources> {
     if let Some(pids) = limits.pids.filter(|pids| *pids > 0) {
         builder = builder.pids(LinuxPidsBuilder::default().limit(pids).build().map_err(build_error)?);
     }
+    if let Some(weight) = limits.blkio_weight.filter(|weight| *weight != 0) {
+        builder = builder.block_io(
+            LinuxBlockIoBuilder::default()
+                .weight(weight)
+                .build()
+                .map_err(build_error)?,
+        );
+    }
+    let pages = limits.huge_pages.iter().map(huge_pages).collect::<Result<Vec<_>>>()?;
+    if !pages.is_empty() {
+        builder = builder.hugepage_limits(pages);
+    }
     builder.build().map_err(build_error)
+}
+
+fn huge_pages((size, limit): (&String, &Bytes)) -> Result<LinuxHugepageLimit> {
+    let limit = i64::try_from(limit.get()).unwrap_or(i64::MAX);
+    let built = LinuxHugepageLimitBuilder::default()
+        .page_size(size)
+        .limit(limit)
+        .build();
+    built.map_err(build_error)
 }
 
 /// Time, weight and sets of CPUs, if any of them is limited. Zero is no limit.

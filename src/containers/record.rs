@@ -41,6 +41,8 @@ pub(crate) struct Body {
     pub(crate) exit: Option<ExitRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) warnings: Vec<String>,
     /// How often its policy has started it again.
     #[serde(default)]
     pub(crate) restarts: u32,

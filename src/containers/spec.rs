@@ -9,6 +9,7 @@ use std::time::Duration;
 use oci_spec::runtime::LinuxSeccomp;
 use serde::{Deserialize, Serialize};
 
+use super::device::{DeviceAccess, DeviceMapping, DeviceRate, DeviceRule, DeviceWeight};
 use super::health::{HealthCheck, OnUnhealthy};
 use super::policy::RestartPolicy;
 use crate::error::{Error, Result};
@@ -207,6 +208,28 @@ pub struct Limits {
     pub cpuset_mems: Option<String>,
     /// Most processes and threads.
     pub pids: Option<i64>,
+    /// Relative weight of its block I/O, 10 to 1000. A host that has none leaves it out with a warning.
+    #[serde(default)]
+    pub blkio_weight: Option<u16>,
+    /// The same for single devices.
+    #[serde(default)]
+    pub blkio_weight_devices: Vec<DeviceWeight>,
+    /// Most bytes per second that it reads from a device. A host that cannot limit this leaves it out with a warning.
+    #[serde(default)]
+    pub device_read_bps: Vec<DeviceRate>,
+    /// Most bytes per second that it writes to a device.
+    #[serde(default)]
+    pub device_write_bps: Vec<DeviceRate>,
+    /// Most reads per second from a device.
+    #[serde(default)]
+    pub device_read_iops: Vec<DeviceRate>,
+    /// Most writes per second to a device.
+    #[serde(default)]
+    pub device_write_iops: Vec<DeviceRate>,
+    /// Most memory in huge pages, by their size as the kernel writes it: `2MB`, `1GB`. A host without pages of that size
+    /// leaves it out with a warning.
+    #[serde(default)]
+    pub huge_pages: BTreeMap<String, Bytes>,
     /// Start without a limit that the host cannot set, with a warning, instead of refusing.
     pub best_effort: bool,
 }
@@ -274,6 +297,10 @@ pub struct ContainerSpec {
     pub binds: Vec<BindMount>,
     /// Size of `/dev/shm`; default 64 MiB.
     pub shm_size: Option<Bytes>,
+    /// How much it may write to its own layer. Needs a root directory with project quotas, and `overlayfs`; elsewhere making
+    /// the container is `Unsupported`. Who writes more gets `ENOSPC`.
+    #[serde(default)]
+    pub storage_size: Option<Bytes>,
     /// The network.
     pub network: NetworkMode,
     /// Which processes it sees: its own, or those of another container too. The host's are `Unsupported` so far.
@@ -302,6 +329,19 @@ pub struct ContainerSpec {
     pub no_new_privileges: bool,
     /// System calls.
     pub seccomp: Seccomp,
+    /// Devices of the host that it gets, beside those that every container has.
+    #[serde(default)]
+    pub devices: Vec<DeviceMapping>,
+    /// What it may do with devices by number, its own nodes of them included. Needs root, as the kernel lets nobody else
+    /// make nodes, and cgroups.
+    #[serde(default)]
+    pub device_rules: Vec<DeviceRule>,
+    /// Kernel parameters of its namespaces, `net.core.somaxconn`, with their values. Those of the host are refused.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
+    /// The first process's mask of file modes; default `0o022`.
+    #[serde(default)]
+    pub umask: Option<u32>,
     /// Resource limits of its processes.
     pub ulimits: Vec<Ulimit>,
     /// Paths that show nothing; `None` is Docker's list.
@@ -432,6 +472,25 @@ impl ContainerSpec {
         self
     }
 
+    /// Gives it a device of the host, for reading and writing, at the same path.
+    #[must_use]
+    pub fn device(mut self, path: impl Into<PathBuf>) -> Self {
+        let source = path.into();
+        self.devices.push(DeviceMapping {
+            target: source.clone(),
+            source,
+            access: DeviceAccess::default(),
+        });
+        self
+    }
+
+    /// Sets a kernel parameter of its namespaces.
+    #[must_use]
+    pub fn sysctl(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.sysctls.insert(name.into(), value.into());
+        self
+    }
+
     /// Sets a resource limit of its processes.
     #[must_use]
     pub fn ulimit(mut self, name: impl Into<String>, soft: u64, hard: u64) -> Self {
@@ -476,6 +535,8 @@ setters! {
     read_only: bool => |spec, value| spec.read_only = value;
     /// Sets the size of `/dev/shm`.
     shm_size: Bytes => |spec, value| spec.shm_size = Some(value);
+    /// Limits what it may write to its own layer.
+    storage_size: Bytes => |spec, value| spec.storage_size = Some(value);
     /// Chooses the network.
     network: NetworkMode => |spec, value| spec.network = value;
     /// Chooses whose processes it sees.
@@ -490,6 +551,8 @@ setters! {
     privileged: bool => |spec, value| spec.privileged = value;
     /// Lets setuid programs gain nothing.
     no_new_privileges: bool => |spec, value| spec.no_new_privileges = value;
+    /// Sets the first process's mask of file modes.
+    umask: u32 => |spec, value| spec.umask = Some(value);
     /// Chooses the seccomp profile.
     seccomp: Seccomp => |spec, value| spec.seccomp = value;
     /// Puts a small init in as pid 1.

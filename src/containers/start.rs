@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::devices;
 use super::etc;
 use super::feed;
 use super::health::Health;
@@ -17,7 +18,7 @@ use super::stubs;
 use crate::driver::{Cancel, closed};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::logs::{LogSink, LogStream};
-use crate::runtime::{Launch, Started, devices};
+use crate::runtime::{Launch, Started};
 use crate::sys::blocking::blocking;
 use crate::types::{ExitStatus, Outcome, Signal};
 
@@ -53,6 +54,7 @@ impl Shared {
         let (started, sink) = futures_util::join!(starting, self.log_sink(&record));
         let started = started.map_err(|error| about(&record, error))?;
         let task = Arc::clone(&started.task);
+        let warnings = started.warnings.clone();
         let streams = match streams(started, slot, sink).and_then(|streams| cancel.check().map(|()| streams)) {
             Ok(streams) => streams,
             Err(error) => return Err(abandon(&*task, error).await),
@@ -60,7 +62,7 @@ impl Shared {
         slot.set_live(Some(Live {
             task: Arc::clone(&task),
         }));
-        let record = match self.record_running(record, task.pid()).await {
+        let record = match self.record_running(record, task.pid(), warnings).await {
             Ok(record) => record,
             Err(error) => {
                 slot.set_live(None);
@@ -76,7 +78,8 @@ impl Shared {
         Ok(())
     }
 
-    async fn record_running(&self, mut record: Record, pid: u32) -> Result<Record> {
+    async fn record_running(&self, mut record: Record, pid: u32, warnings: Vec<String>) -> Result<Record> {
+        record.body.warnings = warnings;
         record.body.started_ns = Some(now_ns());
         record.body.finished_ns = None;
         record.body.exit = None;
@@ -131,7 +134,7 @@ impl Shared {
             scratch,
             best_effort_limits: spec.limits.best_effort,
             shared: Vec::new(),
-            privileged: spec.privileged,
+            privileged: devices::are_made(spec),
         })
     }
 
@@ -154,12 +157,7 @@ impl Shared {
             }
         }
         planned.set_mounts(Some(mounts));
-        if let Some(linux) = planned.linux_mut().as_mut().filter(|_| spec.privileged) {
-            // In a user namespace no node can be made, and a bind of one that the caller may not open is of no use.
-            let ours = self.parts.ownership == "direct";
-            let all = devices::of_host(!ours).map_err(|error| Error::os("look at the host's devices", error))?;
-            linux.set_devices(Some(all));
-        }
+        devices::add(&mut planned, spec, self.parts.ownership == "direct")?;
         Ok(planned)
     }
 

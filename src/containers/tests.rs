@@ -74,6 +74,7 @@ fn known_record() -> ImageRecord {
         created: None,
         size: 0,
         pulled_at_ns: 0,
+        lent_by: None,
     }
 }
 

@@ -18,6 +18,7 @@ impl Shared {
         let _turn = slot.turn.lock().await;
         let mut record = self.read(&record.id).await?;
         decide(&record.id, record.state, Verb::Update)?;
+        only_at_create(&limits)?;
         let merged = merge(&record.body.spec.limits, &limits);
         validate::check_limits(&merged)?;
         let resources = changes(&merged, &limits)?;
@@ -29,6 +30,25 @@ impl Shared {
         self.record_state(&mut record, state, "update").await?;
         Ok(Vec::new())
     }
+}
+
+/// What Docker, too, takes when a container is made and never after.
+fn only_at_create(limits: &Limits) -> Result<()> {
+    let devices = [
+        &limits.device_read_bps,
+        &limits.device_write_bps,
+        &limits.device_read_iops,
+        &limits.device_write_iops,
+    ];
+    let any = devices.iter().any(|rates| !rates.is_empty());
+    if any || !limits.blkio_weight_devices.is_empty() || !limits.huge_pages.is_empty() {
+        let needs = "a container that is created with them";
+        return Err(Error::unsupported(
+            "limits of single devices or of huge pages in an update",
+            needs,
+        ));
+    }
+    Ok(())
 }
 
 impl Shared {
@@ -63,7 +83,9 @@ fn merge(old: &Limits, new: &Limits) -> Limits {
         cpuset_cpus: new.cpuset_cpus.clone().or_else(|| old.cpuset_cpus.clone()),
         cpuset_mems: new.cpuset_mems.clone().or_else(|| old.cpuset_mems.clone()),
         pids: new.pids.or(old.pids),
-        best_effort: old.best_effort,
+        blkio_weight: new.blkio_weight.or(old.blkio_weight),
+        // The rest holds for as long as the container does.
+        ..old.clone()
     }
 }
 
@@ -92,6 +114,9 @@ fn changes(merged: &Limits, new: &Limits) -> Result<LinuxResources> {
     if let Some(pids) = new.pids {
         let limit = if pids > 0 { pids } else { -1 };
         builder = builder.pids(LinuxPidsBuilder::default().limit(limit).build().map_err(made)?);
+    }
+    if let Some(limits) = planned.block_io().clone().filter(|_| new.blkio_weight.is_some()) {
+        builder = builder.block_io(limits);
     }
     builder.build().map_err(made)
 }

@@ -2,11 +2,14 @@
 
 use std::path::{Component, Path};
 
+use oci_spec::runtime::LinuxNamespaceType;
+
 use super::options::ExecSpec;
 use super::policy::RestartPolicy;
 use super::spec::{ContainerSpec, Limits, NamespaceMode, NetworkMode, Ulimit};
 use crate::error::{Error, ObjectKind, Result};
 use crate::runtime::caps::CapabilitySet;
+use crate::runtime::sysctls;
 use crate::types::{Bytes, ContainerName};
 
 /// Docker's least memory limit: below it not even the set-up of a container fits.
@@ -38,6 +41,11 @@ pub(crate) fn validate(spec: &ContainerSpec) -> Result<()> {
     check_namespaces(spec)?;
     check_limits(&spec.limits)?;
     spec.ulimits.iter().try_for_each(check_ulimit)?;
+    check_sysctls(spec)?;
+    check_devices(spec)?;
+    if spec.umask.is_some_and(|mask| mask > 0o777) {
+        return Err(option("umask", "permission bits alone, 0 to 0o777"));
+    }
     for (name, value) in &spec.annotations {
         if name.is_empty() {
             return Err(option("annotation", "it has no name"));
@@ -165,6 +173,66 @@ fn check_namespaces(spec: &ContainerSpec) -> Result<()> {
     Ok(())
 }
 
+/// What is not the container's own is the host's, or another container's, which set it itself.
+fn check_sysctls(spec: &ContainerSpec) -> Result<()> {
+    for (name, value) in &spec.sysctls {
+        sysctls::path(name)?;
+        no_nul("sysctl", value)?;
+        let (namespace, whose) = sysctls::namespace(name);
+        let private = match namespace {
+            LinuxNamespaceType::Network => spec.network == NetworkMode::None,
+            LinuxNamespaceType::Uts => spec.uts_mode == NamespaceMode::Private,
+            _ => matches!(spec.ipc_mode, NamespaceMode::Private | NamespaceMode::Shareable),
+        };
+        if !private {
+            return Err(sysctls::of_the_host(name, whose));
+        }
+    }
+    Ok(())
+}
+
+fn check_devices(spec: &ContainerSpec) -> Result<()> {
+    for mapping in &spec.devices {
+        absolute("device", &mapping.source)?;
+        check_target(&mapping.target)?;
+    }
+    let limits = &spec.limits;
+    let rates = [
+        &limits.device_read_bps,
+        &limits.device_write_bps,
+        &limits.device_read_iops,
+        &limits.device_write_iops,
+    ];
+    let paths = rates.into_iter().flatten().map(|rate| &rate.path);
+    let paths = paths.chain(limits.blkio_weight_devices.iter().map(|weight| &weight.path));
+    paths.into_iter().try_for_each(|path| absolute("device", path))
+}
+
+/// Source: moby, `daemon/daemon_unix.go`; Documentation/admin-guide/cgroup-v1/blkio-controller.rst.
+fn check_block_io(limits: &Limits) -> Result<()> {
+    let bad = |weight: u16| weight != 0 && !(10..=1000).contains(&weight);
+    let mut weights = limits.blkio_weight_devices.iter().map(|device| device.weight);
+    if limits.blkio_weight.is_some_and(bad) || weights.any(bad) {
+        return Err(option("blkio_weight", "Range of blkio weight is from 10 to 1000"));
+    }
+    let unit = |size: &str| {
+        size.trim_end_matches(|c: char| c.is_ascii_uppercase())
+            .parse::<u64>()
+            .is_ok()
+    };
+    match limits
+        .huge_pages
+        .keys()
+        .find(|size| !size.ends_with('B') || !unit(size))
+    {
+        Some(size) => Err(option(
+            "huge_pages",
+            format!("{size:?} is no size of pages; say it as 2MB or 1GB"),
+        )),
+        None => Ok(()),
+    }
+}
+
 fn check_paths(spec: &ContainerSpec) -> Result<()> {
     for bind in &spec.binds {
         absolute("mount source", &bind.source)?;
@@ -232,6 +300,7 @@ pub(crate) fn check_limits(limits: &Limits) -> Result<()> {
     if limits.memory_swappiness.is_some_and(|swappiness| swappiness > 100) {
         return Err(option("memory_swappiness", "0 to 100"));
     }
+    check_block_io(limits)?;
     check_periods(limits)
 }
 
@@ -312,6 +381,14 @@ mod tests {
             limited(|limits| (limits.cpu_rt_period_us, limits.cpu_rt_runtime_us) = (Some(10), Some(11))),
             good().ulimit("nofile", 10, 5),
             good().ulimit("nope", 1, 1),
+            good().sysctl("kernel.panic", "1"),
+            good().sysctl("net.core.somaxconn", "1\0"),
+            good().sysctl("net.core.somaxconn", "1").network(NetworkMode::Host),
+            good().sysctl("kernel.shmmax", "1").ipc_mode(NamespaceMode::Host),
+            good().device("dev/null"),
+            good().umask(0o1000u32),
+            limited(|limits| limits.blkio_weight = Some(9)),
+            limited(|limits| limits.huge_pages = [("big".to_owned(), Bytes::mib(2))].into()),
         ];
         for spec in bad {
             assert_eq!(

@@ -165,6 +165,8 @@ pub struct ContainerInfo {
     pub uid_map: Vec<IdRange>,
     /// The same of its groups.
     pub gid_map: Vec<IdRange>,
+    /// What was asked for and left out at its last start, because the host cannot do it.
+    pub warnings: Vec<String>,
     /// Execs of it that this process started and that have not been forgotten.
     pub execs: Vec<String>,
 }

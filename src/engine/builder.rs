@@ -12,7 +12,7 @@ use super::{Engine, Local, Managers};
 use crate::containers::{Lifetime, LocalContainers, Parts};
 use crate::driver::{Clock, Driver, Spawner};
 use crate::error::{Error, ObjectKind, Result};
-use crate::images::{ImageManager, LocalImages, LocalImagesParts};
+use crate::images::{AdditionalStore, ImageManager, LocalImages, LocalImagesParts};
 use crate::logs::{LogDriver, LogDrivers};
 use crate::registry::RegistryProvider;
 use crate::runtime::Runtime;
@@ -25,7 +25,7 @@ use crate::storage::snapshot::overlayfs::Overlayfs;
 use crate::storage::snapshot::vfs::Vfs;
 use crate::storage::snapshot::{self, Snapshotter};
 use crate::storage::unpack::Unpacker;
-use crate::store::{Owner, Root, Store};
+use crate::store::{OtherRoot, Owner, Root, Store};
 use crate::system::{LocalSystem, Parts as SystemParts};
 use crate::types::IdRange;
 
@@ -89,6 +89,7 @@ pub struct EngineBuilder {
     container_ids: Option<IdRange>,
     seccomp_agent: Option<Arc<dyn SeccompAgent>>,
     registries: Option<Arc<dyn RegistryProvider>>,
+    additional: Vec<PathBuf>,
     logs: LogDrivers,
     lifetime: Lifetime,
     supervise: bool,
@@ -117,6 +118,7 @@ impl EngineBuilder {
             container_ids: None,
             seccomp_agent: None,
             registries: None,
+            additional: Vec::new(),
             logs: LogDrivers::default(),
             lifetime: Lifetime::Bound,
             supervise: false,
@@ -171,6 +173,22 @@ impl EngineBuilder {
     /// Finds registries in a way of one's own: mirrors, credentials, certificates.
     pub fn registries(mut self, provider: Arc<dyn RegistryProvider>) -> Self {
         self.registries = Some(provider);
+        self
+    }
+
+    /// Looks for images that the root does not have in another root, too, which is never written to: a cache that is mounted
+    /// read-only, say, or the root of another engine. Its images are used where they are; what is made of them is of this root.
+    /// Called again, it adds another one; they are asked in this order, after the root itself.
+    ///
+    /// Layers are used in place by `overlayfs`, where the other root was made with it, by the same user and for the same kind
+    /// of ids. Otherwise they are unpacked into this root from the blobs of the other. What is removed there while it is used
+    /// here is an error of the next start, and so is an image of a store that the next engine is not told of.
+    ///
+    /// [`ImageSummary::lent_by`](crate::images::ImageSummary::lent_by) says of which store an image is;
+    /// removing one that is only there is `ReadOnly`. [`EngineBuilder::open`] answers `NotFound`, `InvalidArgument`, `Corrupt`
+    /// or `NewerVersion` for a store that is missing, none, damaged or too new.
+    pub fn additional_store(mut self, root: impl Into<PathBuf>) -> Self {
+        self.additional.push(root.into());
         self
     }
 
@@ -322,8 +340,16 @@ impl EngineBuilder {
         let ownership = choose_ownership(&root, &native)?;
         root.recorded_backend(OWNERSHIP, ownership_name(&ownership))?;
         let (snapshotter, storage_reason) = self.choose_snapshotter(&root, &ownership, &native)?;
-        let content = LocalContent::open(root.content(), owner.id().as_str())?;
-        let images = Arc::new(self.images(&root, &owner, &store, &content, &snapshotter, &ownership)?);
+        let additional = self.additional_stores(&root, snapshotter.name(), &ownership)?;
+        let content = LocalContent::open(root.content(), owner.id().as_str())?
+            .with_more(additional.iter().map(|store| store.root.content()));
+        let parts = Storage {
+            content: &content,
+            snapshotter: &snapshotter,
+            ownership: &ownership,
+            additional,
+        };
+        let images = Arc::new(self.images(&root, &owner, &store, parts)?);
         let runtime = self
             .runtime
             .clone()
@@ -369,15 +395,13 @@ impl EngineBuilder {
         })
     }
 
-    fn images(
-        &self,
-        root: &Root,
-        owner: &Owner,
-        store: &Store,
-        content: &LocalContent,
-        snapshotter: &Arc<dyn Snapshotter>,
-        ownership: &Ownership,
-    ) -> Result<LocalImages> {
+    fn images(&self, root: &Root, owner: &Owner, store: &Store, storage: Storage<'_>) -> Result<LocalImages> {
+        let Storage {
+            content,
+            snapshotter,
+            ownership,
+            additional,
+        } = storage;
         let content = Arc::new(content.clone());
         let locks = root.path().join("locks");
         let owner = owner.id().clone();
@@ -395,7 +419,22 @@ impl EngineBuilder {
             snapshotter: Arc::clone(snapshotter),
             unpacker,
             registries: self.registries.clone().unwrap_or_else(registries),
+            additional: additional.into(),
         }))
+    }
+
+    fn additional_stores(&self, root: &Root, snapshotter: &str, ownership: &Ownership) -> Result<Vec<AdditionalStore>> {
+        let open = |path: &PathBuf| {
+            let other = OtherRoot::open(path, root)?;
+            let same_driver = other.backend(SNAPSHOTTER)?.as_deref() == Some(snapshotter);
+            let same_ids = other.backend(OWNERSHIP)?.as_deref() == Some(ownership_name(ownership));
+            let in_place = same_driver && same_ids && other.is_mine();
+            Ok(AdditionalStore {
+                layers: in_place.then(|| other.snapshots()),
+                root: other,
+            })
+        };
+        self.additional.iter().map(open).collect()
     }
 
     /// The driver asked for, else the root's, else the best that works; and why.
@@ -441,6 +480,14 @@ impl EngineBuilder {
             ))),
         }
     }
+}
+
+/// Where images are put.
+struct Storage<'a> {
+    content: &'a LocalContent,
+    snapshotter: &'a Arc<dyn Snapshotter>,
+    ownership: &'a Ownership,
+    additional: Vec<AdditionalStore>,
 }
 
 /// The zygote keeps the owner's lock until it has cleaned up.

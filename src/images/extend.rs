@@ -1,20 +1,18 @@
 //! `extend`: an image of another one and a layer more, as `commit` makes it.
 //!
 //! The layer is kept plain. It is unpacked here anyway, and compressing it would be most of the work of a commit; Docker's
-//! store does not either, and `push` sends it as it is here.
+//! store does not either. A push to a registry compresses it, once (`pack`).
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::archive::{Held, Inflow, Taker, on_thread};
-use super::import::{CONFIG, LAYER, MANIFEST, chosen_of, json_bytes};
-use super::install::Arrival;
-use super::load::{Nowhere, ended};
+use super::assemble::{LAYER, Parts};
+use super::load::ended;
 use super::local::LocalImages;
 use super::{ByteStream, ExtendRequest, HistoryEntry, ImageConfig, when};
 use crate::error::{Error, ObjectKind, Result};
 use crate::progress::Progress;
-use crate::registry::ManifestBlob;
 use crate::store::{ImageRecord, Node};
 use crate::types::{Descriptor, Digest, ImageId, MediaType};
 
@@ -30,46 +28,22 @@ impl LocalImages {
     }
 
     async fn extend_held(&self, layer: ByteStream, request: &ExtendRequest, held: &Held) -> Result<ImageId> {
-        let lease = held.lease().ok_or_else(ended)?;
-        let (base, mut nodes) = self.base(&request.base, held).await?;
+        let (base, nodes) = self.base(&request.base, held).await?;
         let mut config = self.read_config(&base.config).await?;
         let content = Arc::clone(&self.parts.content);
         let holder = held.holder().ok_or_else(ended)?;
         let layer = on_thread(layer, move |inflow| take(&Taker::new(content, holder)?, inflow)).await?;
         let new = (layer.digest != Digest::of(&[0; EMPTY])).then_some(layer);
         add_step(&mut config, request, new.as_ref(), SystemTime::now())?;
-        let config_chain = config.chain();
-        let bytes = json_bytes(&config)?;
-        let described = Descriptor::of(CONFIG, &bytes);
         let below = base.layers.iter().map(|layer| in_oci_words(&layer.descriptor));
-        let layers: Vec<Descriptor> = below.chain(new).collect();
-        let manifest = serde_json::json!({
-            "schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": layers,
-        });
-        let chosen = chosen_of(json_bytes(&manifest)?)?;
-        let all = [&described, &chosen.blob.descriptor].into_iter().chain(&layers);
-        nodes.extend(all.map(|descriptor| Node::blob(&descriptor.digest)));
-        let top = config_chain.map(|chain| Node::snapshot(&chain));
-        // From here on, so that nothing of it stays where this future is dropped.
-        held.add(nodes.iter().cloned().chain(top).collect());
-        self.hold(&lease, nodes.clone()).await?;
-        let config = ManifestBlob {
-            descriptor: described,
-            bytes: bytes.into(),
-        };
-        self.keep_manifest(&config, &lease).await?;
-        let names: Vec<_> = request.name.iter().cloned().collect();
-        let arrival = Arrival {
-            chosen: &chosen,
-            source: Arc::new(Nowhere),
-            names: &names,
+        let parts = Parts {
+            config: &config,
+            layers: below.chain(new).collect(),
+            name: request.name.clone(),
             shown: "the new image",
-            platform: None,
-            action: if names.is_empty() { "create" } else { "tag" },
+            action: if request.name.is_some() { "tag" } else { "create" },
         };
-        let installed = self.install(&arrival, &lease, &mut nodes, &Progress::default()).await;
-        held.add(nodes);
-        Ok(installed?.id)
+        self.assemble(parts, nodes, held, &Progress::default()).await
     }
 
     /// The image below, which cannot lose anything from here on.

@@ -4,29 +4,18 @@ use std::io::{BufRead, BufReader};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
-use serde_json::json;
-
 use super::archive::{Held, Inflow, Stored, Taker, on_thread};
-use super::install::Arrival;
-use super::load::{Nowhere, ended};
+use super::assemble::{LAYER, Parts};
+use super::load::ended;
 use super::local::LocalImages;
-use super::manifest::{self, Document};
-use super::origin::Chosen;
 use super::pull::Ending;
 use super::{ByteStream, HistoryEntry, ImageConfig, ImportRequest, RootFs, RunConfig, changes, when};
 use crate::error::{Error, Result};
 use crate::progress::{Progress, ProgressEvent};
-use crate::registry::ManifestBlob;
 use crate::storage::layer::Limits;
 use crate::storage::layer::decompress::Uncompressed;
 use crate::storage::layer::tar::{bad, read_error};
-use crate::store::Node;
 use crate::types::{Descriptor, DiffId, Digest, ImageId, MediaType, Platform};
-
-pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub(super) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-pub(super) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// The layer that came in.
 struct Layer {
@@ -75,33 +64,14 @@ impl LocalImages {
         let holder = held.holder().ok_or_else(ended)?;
         let layer = on_thread(archive, move |inflow| take(&Taker::new(content, holder)?, inflow)).await?;
         let config = config_of(request, run, layer.diff_id, SystemTime::now())?;
-        let bytes = json_bytes(&config)?;
-        let described = Descriptor::of(CONFIG, &bytes);
-        let manifest =
-            json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": [layer.descriptor] });
-        let chosen = chosen_of(json_bytes(&manifest)?)?;
-        let lease = held.lease().ok_or_else(ended)?;
-        let mut nodes = [&described, &layer.descriptor, &chosen.blob.descriptor]
-            .map(|descriptor| Node::blob(&descriptor.digest))
-            .to_vec();
-        self.hold(&lease, nodes.clone()).await?;
-        let config = ManifestBlob {
-            descriptor: described,
-            bytes: bytes.into(),
-        };
-        self.keep_manifest(&config, &lease).await?;
-        let names: Vec<_> = request.name.iter().cloned().collect();
-        let arrival = Arrival {
-            chosen: &chosen,
-            source: Arc::new(Nowhere),
-            names: &names,
+        let parts = Parts {
+            config: &config,
+            layers: vec![layer.descriptor],
+            name: request.name.clone(),
             shown: "the imported image",
-            platform: None,
             action: "import",
         };
-        let installed = self.install(&arrival, &lease, &mut nodes, progress).await;
-        held.add(nodes);
-        Ok(installed?.id)
+        self.assemble(parts, Vec::new(), held, progress).await
     }
 }
 
@@ -165,24 +135,4 @@ fn config_of(request: &ImportRequest, run: RunConfig, diff_id: DiffId, now: Syst
         },
         history: vec![step],
     })
-}
-
-pub(super) fn chosen_of(manifest: Vec<u8>) -> Result<Chosen> {
-    let blob = ManifestBlob {
-        descriptor: Descriptor::of(MANIFEST, &manifest),
-        bytes: Bytes::from(manifest),
-    };
-    match manifest::parse(&blob)? {
-        Document::Image(manifest) => Ok(Chosen {
-            blob,
-            manifest,
-            index: None,
-            platform: None,
-        }),
-        Document::Index(_) => Err(Error::internal("a manifest that is an index")),
-    }
-}
-
-pub(super) fn json_bytes(value: &impl serde::Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|error| Error::internal("JSON cannot be written").with_source(error))
 }

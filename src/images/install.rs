@@ -209,6 +209,7 @@ fn record_of(chosen: &Chosen, config: &ImageConfig, layers: &[LayerRef]) -> Imag
         created: config.created.clone(),
         size: 0,
         pulled_at_ns: now_ns(),
+        lent_by: None,
     }
 }
 

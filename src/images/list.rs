@@ -1,9 +1,11 @@
 //! `list`: images that are here.
 
+use std::cmp::Reverse;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::local::{LocalImages, time_of};
-use super::{ImageSummary, lookup, prune, when};
+use super::{ImageSummary, borrow, lookup, prune, when};
 use crate::error::{Error, Result};
 use crate::store::ImageEntry;
 use crate::types::{Filter, Reference};
@@ -14,9 +16,16 @@ impl LocalImages {
     pub(super) async fn list_matching(&self, filter: Filter) -> Result<Vec<ImageSummary>> {
         check_keys(&filter, KEYS)?;
         let dangling = dangling(&filter)?;
-        let wanted = filter.clone();
+        for name in ["before", "since"].iter().flat_map(|key| filter.values(key)) {
+            self.bring(name).await?;
+        }
+        let (wanted, parts) = (filter.clone(), Arc::clone(&self.parts));
         let entries = self.parts.store.call(move |store| {
             let mut entries = store.images()?;
+            if !parts.additional.is_empty() {
+                entries.extend(borrow::entries(&parts, &entries));
+                entries.sort_by_key(|entry| Reverse((entry.record.pulled_at_ns, entry.record.id)));
+            }
             for (key, newer) in [("before", false), ("since", true)] {
                 for name in wanted.values(key) {
                     let limit = lookup::find(store, name)?.record.pulled_at_ns;
@@ -106,6 +115,7 @@ fn summary(entry: ImageEntry) -> ImageSummary {
         created: record.created,
         size_bytes: record.size,
         pulled_at: time_of(record.pulled_at_ns),
+        lent_by: record.lent_by,
     }
 }
 

@@ -8,8 +8,8 @@ use tokio::runtime::Builder;
 
 use super::inspect::Configs;
 use super::{
-    ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageDocument, ImageInfo, ImageManager,
-    ImageSummary, ImportRequest, IndexRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed,
+    AdditionalStore, ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageDocument, ImageInfo,
+    ImageManager, ImageSummary, ImportRequest, IndexRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed,
     RemoveImageOptions, Removed,
 };
 use crate::error::{Error, Result};
@@ -37,6 +37,9 @@ pub struct LocalImagesParts {
     pub unpacker: Unpacker,
     /// The registries.
     pub registries: Arc<dyn RegistryProvider>,
+    /// Other roots, which are only read: what this one does not have is looked for there, in this order. `content` knows
+    /// their blobs.
+    pub additional: Arc<[AdditionalStore]>,
 }
 
 /// Images of a root. Cheap to clone. Its futures need a tokio runtime.
@@ -133,38 +136,49 @@ impl ImageManager for LocalImages {
     }
 
     async fn inspect(&self, image: &str) -> Result<ImageInfo> {
+        self.bring(image).await?;
         self.inspect_named(image).await
     }
 
     async fn variants(&self, image: &str) -> Result<Vec<ImageInfo>> {
+        self.bring(image).await?;
         self.variants_of(image).await
     }
 
     async fn document(&self, image: &str) -> Result<ImageDocument> {
+        self.bring(image).await?;
         self.document_of(image).await
     }
 
     async fn make_index(&self, request: IndexRequest) -> Result<Descriptor> {
+        for entry in &request.entries {
+            self.bring(&entry.image).await?;
+        }
         self.index_of(request).await
     }
 
     async fn tag(&self, image: &str, name: &Reference) -> Result<Outcome> {
+        self.bring(image).await?;
         self.tag_named(image, name).await
     }
 
     async fn remove(&self, image: &str, options: RemoveImageOptions) -> Result<Vec<Removed>> {
+        self.refuse_lent(image).await?;
         self.remove_named(image, options).await
     }
 
     async fn restore(&self, image: &str) -> Result<Outcome> {
+        self.bring(image).await?;
         self.restore_named(image).await
     }
 
     async fn history(&self, image: &str) -> Result<Vec<HistoryLine>> {
+        self.bring(image).await?;
         self.history_of(image).await
     }
 
     async fn push(&self, request: PushRequest, progress: Progress) -> Result<Pushed> {
+        self.bring(&request.name.to_string()).await?;
         self.push_and_tell(request, progress).await
     }
 
@@ -177,6 +191,7 @@ impl ImageManager for LocalImages {
     }
 
     async fn extend(&self, layer: ByteStream, request: ExtendRequest) -> Result<ImageId> {
+        self.bring(&request.base).await?;
         self.extend_image(layer, request).await
     }
 
@@ -185,6 +200,9 @@ impl ImageManager for LocalImages {
     }
 
     async fn save(&self, images: &[String], platform: Option<Platform>, format: ArchiveFormat) -> Result<ByteStream> {
+        for image in images {
+            self.bring(image).await?;
+        }
         self.save_named(images, platform, format).await
     }
 

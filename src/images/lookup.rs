@@ -118,7 +118,7 @@ pub(super) fn missing(text: &str) -> Error {
     Error::not_found(ObjectKind::Image, text)
 }
 
-fn whole_id(text: &str) -> Option<ImageId> {
+pub(super) fn whole_id(text: &str) -> Option<ImageId> {
     let digits = text.strip_prefix("sha256:").unwrap_or(text);
     format!("sha256:{digits}").parse().ok()
 }

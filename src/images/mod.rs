@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::SystemTime;
 
@@ -23,6 +24,9 @@ use crate::types::{ChainId, Descriptor, Filter, ImageId, ImageSource, LayerRef, 
 mod adopt;
 #[cfg(feature = "engine")]
 mod archive;
+mod assemble;
+#[cfg(feature = "engine")]
+mod borrow;
 #[cfg(feature = "engine")]
 pub(crate) mod changes;
 #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
@@ -56,6 +60,8 @@ pub(crate) mod merge;
 #[cfg(feature = "engine")]
 mod origin;
 #[cfg(feature = "engine")]
+mod pack;
+#[cfg(feature = "engine")]
 mod prune;
 #[cfg(feature = "engine")]
 mod pull;
@@ -79,6 +85,8 @@ mod when;
 #[cfg(all(test, feature = "engine"))]
 mod tests;
 
+#[cfg(feature = "engine")]
+pub use self::borrow::AdditionalStore;
 pub use self::config::{HealthConfig, HistoryEntry, ImageConfig, MAX_LAYERS, RootFs, RunConfig};
 #[cfg(feature = "engine")]
 pub use self::local::{LocalImages, LocalImagesParts};
@@ -195,6 +203,8 @@ pub struct ImageSummary {
     pub size_bytes: u64,
     /// When it came here.
     pub pulled_at: SystemTime,
+    /// The additional store that has it, which is only read; none for an image of the root itself.
+    pub lent_by: Option<PathBuf>,
 }
 
 /// Options of [`ImageManager::remove`].
@@ -602,6 +612,7 @@ pub trait ImageManager: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// - `NotFound`
+    /// - `ReadOnly`: it is in an additional store
     /// - `Conflict`: a container uses it (the message names one), or it has several names and was given by id. With
     ///   [`RemoveImageOptions::force`] the names go in both cases, and the image too where no container uses it.
     ///
@@ -637,7 +648,8 @@ pub trait ImageManager: Debug + Send + Sync + 'static {
 
     /// Sends what a name stands for to the registry that it says, or to [`PushRequest::to`]; of several platforms all that are
     /// here, with their index. Blobs go as the very bytes they came as; those that the registry
-    /// has are not sent. Progress ends with exactly one of `Done` and `Failed`.
+    /// has are not sent. Layers that were made here and that no registry knows are compressed first, for good: the image
+    /// keeps its id, and gets another manifest. Progress ends with exactly one of `Done` and `Failed`.
     ///
     /// # Errors
     /// `NotFound`; `Denied`, `RateLimited`, `Unavailable`, `Timeout`: the registry.

@@ -33,6 +33,7 @@ impl LocalImages {
         if let ImageSource::Registry(reference) = &request.source
             && matches!(request.policy, Pull::Missing | Pull::Never)
         {
+            self.bring(&reference.to_string()).await?;
             if let Some(record) = self.here(reference, request.platform.as_ref()).await? {
                 return self.info_of(record).await;
             }

@@ -61,6 +61,9 @@ impl LocalImages {
         if let Some(ImageSource::DockerArchive { file, name }) = &request.to {
             return self.push_archive(request, file, name.as_ref(), progress).await;
         }
+        if target_of(request).is_some() {
+            self.pack_for_push(&request.name, request.platform.as_ref()).await?;
+        }
         let (name, platform, owner) = (request.name.clone(), request.platform.clone(), self.parts.owner.clone());
         let target = target_of(request);
         let place = target.clone();

@@ -463,6 +463,7 @@ fn info(value: &Value) -> Result<ContainerInfo> {
         ownership: String::new(),
         uid_map: Vec::new(),
         gid_map: Vec::new(),
+        warnings: Vec::new(),
         execs: list(value, "ExecIDs").unwrap_or_default(),
         spec: asked,
     })

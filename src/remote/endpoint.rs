@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
 use crate::error::{Error, ObjectKind, Result};
+use crate::types::pem;
 
 /// Docker's ports. Source: docker/cli, `opts/hosts.go`.
 const PORT: u16 = 2375;
@@ -111,20 +111,16 @@ impl ClientTls {
     pub fn from_pem(authorities: &[u8], identity: Option<(&[u8], &[u8])>) -> Result<Self> {
         // By hand, so that a process-wide default is neither needed nor made.
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates("authorities", authorities)? {
-            roots.add(certificate).map_err(|error| bad("authorities", error))?;
-        }
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::internal("no version of TLS").with_source(error))?
-            .with_root_certificates(roots);
+            .with_root_certificates(pem::authorities("authorities", authorities)?);
         let mut config = match identity {
             None => config.with_no_client_auth(),
             Some((chain, key)) => {
-                let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| bad("key", error))?;
-                let config = config.with_client_auth_cert(certificates("certificate", chain)?, key);
-                config.map_err(|error| bad("certificate and key", error))?
+                let chain = pem::certificates("certificate", chain)?;
+                let config = config.with_client_auth_cert(chain, pem::key(key)?);
+                config.map_err(|error| pem::bad("certificate and key", error))?
             }
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -136,22 +132,7 @@ impl ClientTls {
 
 /// The name that the server's certificate must have.
 pub(super) fn server_name(host: &str) -> Result<ServerName<'static>> {
-    ServerName::try_from(host.to_owned()).map_err(|error| bad("server name", error))
-}
-
-fn certificates(what: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let all = all.map_err(|error| bad(what, error))?;
-    if all.is_empty() {
-        return Err(Error::invalid(format!("invalid TLS {what}: no certificate in the PEM")));
-    }
-    Ok(all)
-}
-
-fn bad(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::invalid(format!("invalid TLS {what}"))
-        .with_object(ObjectKind::Option, "tls")
-        .with_source(error)
+    ServerName::try_from(host.to_owned()).map_err(|error| pem::bad("server name", error))
 }
 
 #[cfg(test)]

@@ -105,7 +105,14 @@ impl Images {
             .with_some("platform", request.platform.as_ref())
             .header(AUTH, &auth(request.credentials.as_ref(), name.host()))?;
         self.follow(ask, progress, |_| {}).await?;
-        self.inspect(&name.familiar()).await
+        self.here(request, name).await
+    }
+
+    /// The image of that name, for the platform that is asked for. Before 1.49 the other end tells of one alone.
+    async fn here(&self, request: &PullRequest, name: &Reference) -> Result<ImageInfo> {
+        let platform = request.platform.as_ref().map(platform_json);
+        let ask = Ask::get(of(&name.familiar(), "/json")?).with_some("platform", platform);
+        info(&self.0.json(ask).await?)
     }
 
     async fn pull_by_policy(&self, request: &PullRequest, progress: &Progress) -> Result<ImageInfo> {
@@ -113,16 +120,15 @@ impl Images {
             let needs = "an engine in this process; send the archive with load";
             return Err(Error::unsupported("an image on this host's disk", needs));
         };
-        let shown = name.familiar();
         match request.policy {
-            Pull::Never => self.inspect(&shown).await,
+            Pull::Never => self.here(request, name).await,
             Pull::Always => self.fetch(request, name, progress).await,
-            Pull::Missing => match self.inspect(&shown).await {
+            Pull::Missing => match self.here(request, name).await {
                 Err(error) if error.is_not_found() => self.fetch(request, name, progress).await,
                 here => here,
             },
             Pull::Newer => match self.fetch(request, name, progress).await {
-                Err(error) if error.is_retryable() => self.inspect(&shown).await.map_err(|_| error),
+                Err(error) if error.is_retryable() => self.here(request, name).await.map_err(|_| error),
                 fetched => fetched,
             },
         }
@@ -155,6 +161,33 @@ impl ImageManager for Images {
 
     async fn inspect(&self, image: &str) -> Result<ImageInfo> {
         info(&self.0.json(Ask::get(of(image, "/json")?)).await?)
+    }
+
+    /// Where the other end tells of several (since 1.49).
+    async fn variants(&self, image: &str) -> Result<Vec<ImageInfo>> {
+        let value = self
+            .0
+            .json(Ask::get(of(image, "/json")?).flag("manifests", true))
+            .await?;
+        let mut found = vec![info(&value)?];
+        for manifest in json::objects(&value, "Manifests") {
+            let Ok(platform) = serde_json::from_value::<Platform>(manifest["ImageData"]["Platform"].clone()) else {
+                continue;
+            };
+            if manifest["Available"] != true || platform.accepts(&found[0].platform) {
+                continue;
+            }
+            let ask = Ask::get(of(image, "/json")?).with("platform", platform_json(&platform));
+            match self.0.json(ask).await {
+                Ok(value) => found.push(info(&value)?),
+                // Removed meanwhile.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut ids = std::collections::HashSet::new();
+        found.retain(|image| ids.insert(image.id));
+        Ok(found)
     }
 
     async fn tag(&self, image: &str, name: &Reference) -> Result<Outcome> {
@@ -400,6 +433,7 @@ fn summary(image: ImageInfo) -> ImageSummary {
         created: image.config.created,
         size_bytes: image.size_bytes,
         pulled_at: image.pulled_at,
+        lent_by: None,
     }
 }
 

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::json::{flag, list, map, nonzero, objects, positive, text};
 use crate::containers::{
-    BindMount, ContainerSpec, HealthCheck, Limits, LogConfig, NamespaceMode, NetworkMode, OnUnhealthy, RestartPolicy,
-    Seccomp, SeccompProfile, Tmpfs, Ulimit,
+    BindMount, ContainerSpec, DeviceMapping, DeviceRate, DeviceWeight, HealthCheck, Limits, LogConfig, NamespaceMode,
+    NetworkMode, OnUnhealthy, RestartPolicy, Seccomp, SeccompProfile, Tmpfs, Ulimit,
 };
 use crate::error::{Error, ObjectKind, Result};
 use crate::images::HealthConfig;
@@ -25,6 +25,13 @@ pub(super) fn body(spec: &ContainerSpec) -> Result<Value> {
         let needs = "an engine in this process: the API can only take a user namespace away";
         return Err(
             Error::unsupported("a user namespace of its own", needs).with_object(ObjectKind::Option, "user_namespace")
+        );
+    }
+    if spec.umask.is_some() || !spec.limits.huge_pages.is_empty() {
+        let needs = "an engine in this process: the API has no word for them";
+        return Err(
+            Error::unsupported("a mask of file modes, or a limit of huge pages", needs)
+                .with_object(ObjectKind::Option, "umask"),
         );
     }
     let mut env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -98,6 +105,13 @@ fn host(spec: &ContainerSpec) -> Result<Value> {
         "Ulimits": ulimits.collect::<Vec<_>>(),
         "OomScoreAdj": spec.oom_score_adj.unwrap_or(0),
     });
+    let devices = spec.devices.iter().map(|device| {
+        let access = device.access.to_string();
+        json!({"PathOnHost": device.source, "PathInContainer": device.target, "CgroupPermissions": access})
+    });
+    host["Devices"] = json!(devices.collect::<Vec<_>>());
+    host["DeviceCgroupRules"] = json!(spec.device_rules.iter().map(ToString::to_string).collect::<Vec<_>>());
+    host["Sysctls"] = json!(spec.sysctls);
     if spec.restart != RestartPolicy::No {
         host["RestartPolicy"] = restart(spec.restart);
     }
@@ -109,6 +123,9 @@ fn host(spec: &ContainerSpec) -> Result<Value> {
     }
     if let Some(size) = spec.shm_size {
         host["ShmSize"] = json!(size.get());
+    }
+    if let Some(size) = spec.storage_size {
+        host["StorageOpt"] = json!({ "size": size.get().to_string() });
     }
     if !spec.annotations.is_empty() {
         host["Annotations"] = json!(spec.annotations);
@@ -150,11 +167,31 @@ pub(super) fn limits(limits: &Limits) -> Value {
         ("CpusetCpus", limits.cpuset_cpus.clone().map(Value::from)),
         ("CpusetMems", limits.cpuset_mems.clone().map(Value::from)),
         ("PidsLimit", limits.pids.map(Value::from)),
+        ("BlkioWeight", limits.blkio_weight.map(Value::from)),
+        (
+            "BlkioWeightDevice",
+            by_device(
+                &limits.blkio_weight_devices,
+                |device| json!({"Path": device.path, "Weight": device.weight}),
+            ),
+        ),
+        ("BlkioDeviceReadBps", by_device(&limits.device_read_bps, rate)),
+        ("BlkioDeviceWriteBps", by_device(&limits.device_write_bps, rate)),
+        ("BlkioDeviceReadIOps", by_device(&limits.device_read_iops, rate)),
+        ("BlkioDeviceWriteIOps", by_device(&limits.device_write_iops, rate)),
     ];
     let set = all
         .into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), value?)));
     Value::Object(set.collect())
+}
+
+fn by_device<T>(all: &[T], shown: fn(&T) -> Value) -> Option<Value> {
+    (!all.is_empty()).then(|| all.iter().map(shown).collect())
+}
+
+fn rate(device: &DeviceRate) -> Value {
+    json!({"Path": device.path, "Rate": device.rate})
 }
 
 /// Docker has no word for a private namespace of some kinds.
@@ -259,6 +296,7 @@ fn take_host(host: &Value, spec: &mut ContainerSpec) {
     spec.groups = list(host, "GroupAdd").unwrap_or_default();
     spec.oom_score_adj = nonzero(host, "OomScoreAdj").and_then(|score| i32::try_from(score).ok());
     spec.shm_size = positive(host, "ShmSize").map(Bytes::new);
+    spec.storage_size = map(host, "StorageOpt").get("size").and_then(|size| size.parse().ok());
     spec.annotations = map(host, "Annotations");
     let paths = |key: &str| Some(list(host, key)?.into_iter().map(Into::into).collect());
     spec.masked_paths = paths("MaskedPaths");
@@ -269,6 +307,10 @@ fn take_host(host: &Value, spec: &mut ContainerSpec) {
         .collect();
     spec.ulimits = objects(host, "Ulimits").filter_map(ulimit).collect();
     spec.limits = read_limits(host);
+    spec.sysctls = map(host, "Sysctls");
+    spec.devices = objects(host, "Devices").filter_map(device).collect();
+    let rules = list(host, "DeviceCgroupRules").unwrap_or_default();
+    spec.device_rules = rules.iter().filter_map(|rule| rule.parse().ok()).collect();
     for option in list(host, "SecurityOpt").unwrap_or_default() {
         match option.as_str() {
             "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true" => spec.no_new_privileges = true,
@@ -326,6 +368,31 @@ fn ulimit(value: &Value) -> Option<Ulimit> {
     })
 }
 
+fn device(value: &Value) -> Option<DeviceMapping> {
+    Some(DeviceMapping {
+        source: text(value, "PathOnHost")?.into(),
+        target: text(value, "PathInContainer")?.into(),
+        access: text(value, "CgroupPermissions")?.parse().ok()?,
+    })
+}
+
+fn rates(host: &Value, key: &str) -> Vec<DeviceRate> {
+    let rates = objects(host, key).filter_map(|value| {
+        Some(DeviceRate {
+            path: text(value, "Path")?.into(),
+            rate: value["Rate"].as_u64()?,
+        })
+    });
+    rates.collect()
+}
+
+fn weight(value: &Value) -> Option<DeviceWeight> {
+    Some(DeviceWeight {
+        path: text(value, "Path")?.into(),
+        weight: value["Weight"].as_u64()?.try_into().ok()?,
+    })
+}
+
 fn read_limits(host: &Value) -> Limits {
     Limits {
         memory: positive(host, "Memory").map(Bytes::new),
@@ -342,6 +409,12 @@ fn read_limits(host: &Value) -> Limits {
         cpuset_cpus: text(host, "CpusetCpus"),
         cpuset_mems: text(host, "CpusetMems"),
         pids: nonzero(host, "PidsLimit"),
+        blkio_weight: positive(host, "BlkioWeight").and_then(|weight| weight.try_into().ok()),
+        blkio_weight_devices: objects(host, "BlkioWeightDevice").filter_map(weight).collect(),
+        device_read_bps: rates(host, "BlkioDeviceReadBps"),
+        device_write_bps: rates(host, "BlkioDeviceWriteBps"),
+        device_read_iops: rates(host, "BlkioDeviceReadIOps"),
+        device_write_iops: rates(host, "BlkioDeviceWriteIOps"),
         ..Limits::default()
     }
 }

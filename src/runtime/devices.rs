@@ -40,6 +40,17 @@ pub fn of_host(usable: bool) -> io::Result<Vec<LinuxDevice>> {
     Ok(found)
 }
 
+/// The device nodes below a directory, a few levels deep. What goes away while it is looked at is left out. Blocks.
+///
+/// # Errors
+/// The directory cannot be listed.
+pub fn below(dir: &Path) -> io::Result<Vec<LinuxDevice>> {
+    let mut found = Vec::new();
+    collect(dir, false, DEEPEST, &mut found)?;
+    found.sort_by(|one: &LinuxDevice, other| one.path().cmp(other.path()));
+    Ok(found)
+}
+
 fn collect(dir: &Path, usable: bool, depth: u32, found: &mut Vec<LinuxDevice>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let Ok(entry) = entry else { continue };
@@ -64,8 +75,8 @@ fn is_usual(path: &Path) -> bool {
     defaults::devices().iter().any(|device| device.path() == path)
 }
 
-/// `None` for what is no device.
-fn device(path: &Path, seen: &fs::Metadata) -> Option<LinuxDevice> {
+/// The device that `seen` is, at `path`; `None` for what is none.
+pub fn device(path: &Path, seen: &fs::Metadata) -> Option<LinuxDevice> {
     let kind = seen.file_type();
     let typ = match (kind.is_char_device(), kind.is_block_device()) {
         (true, _) => LinuxDeviceType::C,

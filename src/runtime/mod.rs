@@ -8,6 +8,7 @@ pub mod devices;
 #[cfg(any(test, feature = "conformance"))]
 pub mod fake;
 pub mod native;
+pub mod sysctls;
 
 use std::fmt::Debug;
 use std::os::fd::OwnedFd;
@@ -149,6 +150,12 @@ pub trait Runtime: Debug + Send + Sync + 'static {
     /// # Cancel safety
     /// A dropped call leaves nothing behind: a container that starts nevertheless is killed.
     async fn start(&self, launch: Launch) -> Result<Started>;
+
+    /// What of these limits a start on this host would leave out, as far as that can be told before: for whoever creates a
+    /// container. What it would refuse is not among them.
+    fn foresee(&self, _resources: &LinuxResources) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// A running container. Dropping the handle does not end it.

@@ -152,11 +152,7 @@ impl Root {
     /// # Errors
     /// `Os` where the record cannot be read.
     pub fn backend(&self, seam: &str) -> Result<Option<String>> {
-        match fs::read_to_string(self.backend_file(seam)) {
-            Ok(name) => Ok(Some(name.trim().to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::os("read the recorded backend", error)),
-        }
+        backend_in(self.path(), seam)
     }
 
     /// Records the first choice of a backend; later calls check that the choice is the same. Of several processes that
@@ -277,6 +273,29 @@ pub(super) fn repair_version(path: &Path) -> Result<bool> {
     }
     create_atomically(&file, version_text().as_bytes())?;
     Ok(true)
+}
+
+/// The backend that a root has recorded for a seam.
+pub(super) fn backend_in(root: &Path, seam: &str) -> Result<Option<String>> {
+    match fs::read_to_string(root.join(format!("{BACKEND}{seam}"))) {
+        Ok(name) => Ok(Some(name.trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::os("read the recorded backend", error)),
+    }
+}
+
+/// Whose root a directory is; refuses what is none, and what this program does not know.
+pub(super) fn check_other(path: &Path) -> Result<u32> {
+    let Some(text) = read_if_there(&path.join(VERSION_FILE))? else {
+        let message = format!("{} is not an engine's root directory", path.display());
+        return Err(Error::invalid(message));
+    };
+    version_and_user(path, &text)
+}
+
+/// A name for a file in a root that is there for a moment.
+pub(super) fn temporary_in(root: &Path) -> Result<PathBuf> {
+    temporary_beside(&root.join(VERSION_FILE))
 }
 
 fn version_text() -> String {
@@ -415,6 +434,11 @@ fn check_version(path: &Path) -> Result<()> {
 }
 
 fn accept_version(path: &Path, text: &str) -> Result<()> {
+    refuse_other_user(path, version_and_user(path, text)?)
+}
+
+/// Whose root it is, if this program knows its version.
+fn version_and_user(path: &Path, text: &str) -> Result<u32> {
     let corrupt = || {
         Error::new(
             ErrorKind::Corrupt,
@@ -440,7 +464,7 @@ fn accept_version(path: &Path, text: &str) -> Result<()> {
         );
         return Err(Error::new(ErrorKind::NewerVersion, message));
     }
-    refuse_other_user(path, field("uid")?)
+    field("uid")
 }
 
 fn file_names(dir: &Path) -> Result<Vec<String>> {

@@ -21,6 +21,7 @@ mod boot;
 pub mod db;
 mod layout;
 mod locks;
+mod other;
 mod owners;
 mod repair;
 #[cfg(test)]
@@ -28,10 +29,11 @@ mod tests;
 
 pub use self::db::Store;
 pub use self::db::containers::{ContainerRow, Insert, StateCount};
-pub use self::db::images::{ImageEntry, ImageRecord, LayerRecord, NamedImage, Sign};
+pub use self::db::images::{ImageEntry, ImageRecord, LayerRecord, NamedImage, OtherImage, Sign};
 pub use self::db::leases::Lease;
 pub use self::db::refs::{Node, NodeKind};
 pub use self::layout::Root;
 pub use self::locks::{LockGuard, Locks};
+pub use self::other::OtherRoot;
 pub use self::owners::{DeadOwner, Owner, Owners};
 pub(crate) use self::repair::repair;

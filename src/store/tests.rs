@@ -58,6 +58,7 @@ fn image(name: &str) -> ImageRecord {
         created: None,
         size: 7,
         pulled_at_ns: 1,
+        lent_by: None,
     }
 }
 

@@ -4,9 +4,12 @@
 pub(crate) mod attempt;
 #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 pub(crate) mod blocking;
+pub(crate) mod bpf;
 pub(crate) mod memfd;
 pub(crate) mod pidfd;
 pub(crate) mod poll;
+#[cfg(feature = "engine")]
+pub(crate) mod quota;
 #[cfg(feature = "engine")]
 pub(crate) mod random;
 #[cfg(feature = "engine")]

@@ -11,6 +11,8 @@ mod id_range;
 mod mount;
 mod name;
 mod outcome;
+#[cfg(any(feature = "api", feature = "remote"))]
+pub(crate) mod pem;
 mod platform;
 mod reference;
 mod signal;

@@ -31,6 +31,8 @@ tests! { "images":
         c3_the_second_push_sends_no_blob,
         c3_another_repository_mounts_the_blobs,
         c3_in_pieces,
+        c3_changed_layers_are_compressed_once,
+        c9_what_refers_to_an_image_is_listed,
         c3_over_tls_with_a_password,
         d2_saved_and_loaded_it_runs,
         d2_skopeo_reads_and_writes_archives,
@@ -577,4 +579,124 @@ fn size_of(dir: &Path) -> Result<u64, Stop> {
         Some(bytes) => Ok(bytes),
         None => fail(format!("du said {text:?}")),
     }
+}
+
+/// A container's changes become a layer, which is packed for the first push and kept so. Whoever makes the same layer packs
+/// it to the same bytes.
+async fn c3_changed_layers_are_compressed_once() -> Check {
+    let registry = Registry::plain()?;
+    let mut blobs = Vec::new();
+    for number in 0..2 {
+        let (engine, root) = engine().await?;
+        engine
+            .pull(source(image::shared()?))
+            .await?
+            .tag(&"base:1".parse()?)
+            .await?;
+        let layer = image::Files::new()
+            .file("text", 0o644, "made here ".repeat(400_000))
+            .tar()?;
+        let stream = stream::iter([Ok(Bytes::from(layer))]).boxed();
+        let request = longshore::images::ExtendRequest::new("base:1", Default::default());
+        let id = engine.images().extend(stream, request).await?.to_string();
+        let name = registry.reference(&format!("made-{number}:1"));
+        tag(&engine, &id, &name).await?;
+        let plain = engine.images().inspect(&id).await?;
+        let told = Arc::<Mutex<Vec<ProgressEvent>>>::default();
+        let (heard, before) = (Arc::clone(&told), registry.blobs_received());
+        engine
+            .push(&name)
+            .progress(move |event| heard.lock().expect("not poisoned").push(event.clone()))
+            .await?;
+        assert!(registry.blobs_received() > before);
+        let packed = engine.images().inspect(&name).await?;
+        assert_eq!((packed.id, &packed.config), (plain.id, &plain.config));
+        assert_ne!(packed.manifest.digest, plain.manifest.digest);
+        let (was, is) = (
+            &plain.layers[plain.layers.len() - 1],
+            &packed.layers[packed.layers.len() - 1],
+        );
+        assert_eq!(is.diff_id, was.diff_id);
+        assert!(is.descriptor.media_type.0.ends_with("+gzip"), "{:?}", is.descriptor);
+        assert!(
+            is.descriptor.size * 10 < was.descriptor.size,
+            "{} of {}",
+            is.descriptor.size,
+            was.descriptor.size
+        );
+        // What was pulled stays the very bytes it was.
+        assert_eq!(packed.layers[0], plain.layers[0]);
+        // The plain one is not kept beside it.
+        let blobs_dir = root.path().join("content/blobs/sha256");
+        assert!(!blobs_dir.join(&was.descriptor.digest.to_string()[7..]).exists());
+        runs(&engine, &name).await?;
+        // Nothing is packed or sent the second time.
+        let (received, manifest) = (registry.blobs_received(), packed.manifest.digest);
+        assert_eq!(engine.push(&name).await?.manifest.digest, manifest);
+        assert_eq!(registry.blobs_received(), received);
+        blobs.push(is.descriptor.digest);
+        // A save sends it as it is, and nothing is unpacked anew.
+        let saved = engine.save([name.as_str()]).await?;
+        let pieces: Vec<Bytes> = futures_util::TryStreamExt::try_collect(saved).await?;
+        assert!(!pieces.is_empty());
+        engine.reconcile().await?;
+        assert!(engine.audit().await?.is_clean());
+        let (other, _other_root) = self::engine().await?;
+        let pulled = other.pull(&name).await?;
+        assert_eq!(pulled.id().to_string(), id);
+        runs(&other, &name).await?;
+    }
+    assert_eq!(blobs[0], blobs[1], "the same layer, packed twice");
+    Ok(())
+}
+
+/// Debian's registry keeps no list of its own: the tag that the specification gives it is kept by who pushes.
+async fn c9_what_refers_to_an_image_is_listed() -> Check {
+    use longshore::registry::{ManifestBlob, ManifestKey, RegistryProvider as _};
+    use longshore::types::Descriptor;
+    let registry = Registry::with(Options::default(), &[(image::shared()?, "app", "1")])?;
+    let host = registry.addr.to_string();
+    let remote = HttpRegistries::default().open(&host, &Credentials::Anonymous).await?;
+    let image = remote.manifest("app", &ManifestKey::Tag("1".into())).await?.descriptor;
+    assert!(remote.referrers("app", &image.digest).await?.is_empty());
+    // The config of the image is there already, and will do for one of an artifact.
+    let layout = image::shared()?;
+    let config = layout.blob(&layout.config)?;
+    let artifact = |kind: &str| {
+        let body = serde_json::json!({
+            "schemaVersion": 2, "mediaType": image::MANIFEST, "artifactType": kind,
+            "config": { "mediaType": "application/vnd.oci.empty.v1+json", "digest": layout.config, "size": config.len() },
+            "layers": [], "subject": { "mediaType": image.media_type.0, "digest": image.digest.to_string(), "size": image.size },
+            "annotations": { "of": kind },
+        });
+        let bytes = body.to_string().into_bytes();
+        ManifestBlob {
+            descriptor: Descriptor::of(image::MANIFEST, &bytes),
+            bytes: bytes.into(),
+        }
+    };
+    for kind in [
+        "application/vnd.tests.signature",
+        "application/vnd.tests.sbom",
+        "application/vnd.tests.sbom",
+    ] {
+        let artifact = artifact(kind);
+        let key = ManifestKey::Digest(artifact.descriptor.digest);
+        remote.put_manifest("app", &key, &artifact).await?;
+    }
+    let found = remote.referrers("app", &image.digest).await?;
+    let mut kinds: Vec<_> = found.iter().filter_map(|one| one.artifact_type.as_deref()).collect();
+    kinds.sort_unstable();
+    assert_eq!(
+        kinds,
+        ["application/vnd.tests.sbom", "application/vnd.tests.signature"],
+        "each once"
+    );
+    for one in &found {
+        let key = ManifestKey::Digest(one.descriptor.digest);
+        let there = remote.manifest("app", &key).await?;
+        assert_eq!(there.descriptor.size, one.descriptor.size);
+        assert_eq!(one.descriptor.annotations.get("of"), one.artifact_type.as_ref());
+    }
+    Ok(())
 }

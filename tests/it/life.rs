@@ -403,7 +403,7 @@ async fn h5_annotations_are_kept() -> Check {
 }
 
 /// A file of a running container's cgroup: the first of `files` that exists in any hierarchy.
-async fn cgroup_value(container: &Container, files: &[&str]) -> Result<String, Stop> {
+pub async fn cgroup_value(container: &Container, files: &[&str]) -> Result<String, Stop> {
     let pid = container.inspect().await?.pid.expect("it runs");
     let membership = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     for line in membership.lines() {
@@ -424,7 +424,7 @@ async fn cgroup_value(container: &Container, files: &[&str]) -> Result<String, S
 }
 
 /// A container with limits, or a skip where the host cannot set any.
-async fn limited(world: &World, spec: longshore::ContainerSpec) -> Result<Container, Stop> {
+pub async fn limited(world: &World, spec: longshore::ContainerSpec) -> Result<Container, Stop> {
     match world.engine.run(spec).await {
         Err(error) if matches!(error.kind(), ErrorKind::Unsupported { .. }) => skip(error.report()),
         other => Ok(other?),

@@ -10,11 +10,14 @@
     clippy::field_reassign_with_default
 )]
 
+mod additional;
 mod api;
+mod attacks;
 mod cancel;
 mod cancel_more;
 mod care;
 mod daemon;
+mod devices;
 mod differences;
 mod doctor;
 mod exec;
@@ -30,9 +33,11 @@ mod kills;
 mod layout;
 mod life;
 mod longshored;
+mod misbehaving;
 mod namespaces;
 mod places;
 mod platforms;
+mod power;
 mod process;
 mod pull;
 mod remote;
@@ -59,6 +64,8 @@ const GROUPS: &[frame::Group] = &[
     userns::TESTS,
     namespaces::TESTS,
     process::TESTS,
+    devices::TESTS,
+    attacks::TESTS,
     squash::TESTS,
     life::TESTS,
     idle::TESTS,
@@ -78,6 +85,9 @@ const GROUPS: &[frame::Group] = &[
     resume::TESTS,
     doctor::TESTS,
     platforms::TESTS,
+    additional::TESTS,
+    misbehaving::TESTS,
+    power::TESTS,
     api::TESTS,
     daemon::TESTS,
     same::TESTS,
@@ -117,6 +127,7 @@ fn main() {
         .chain(idle::ROLES)
         .chain(system::ROLES)
         .chain(doctor::ROLES)
+        .chain(power::ROLES)
         .copied()
         .collect();
     if let Some(code) = support::embedder::run_role(&roles) {

@@ -24,6 +24,8 @@ tests! { "platforms":
         d7_all_platforms_are_pushed_and_saved,
         d8_an_index_of_two_tags_is_pushed,
         d8_what_makes_no_index_is_refused,
+        d7_platforms_over_the_api,
+        d8_the_client_s_manifest_commands,
     ]
 }
 
@@ -291,4 +293,169 @@ async fn d8_what_makes_no_index_is_refused() -> Check {
     }
     assert!(engine.images().inspect("list:1").await.is_err());
     Ok(())
+}
+
+/// What the Engine API says of platforms, by hand and through an engine elsewhere.
+async fn d7_platforms_over_the_api() -> Check {
+    let mock = Two::make()?.serve()?;
+    let name = mock.reference("app:1");
+    let (engine, root) = engine().await?;
+    let first = *engine.pull(&name).await?.id();
+    let path = root.path().join("api.sock");
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = longshore::api::Server::new(engine.clone())
+        .unix(&path, longshore::api::Mode(0o600))
+        .bind()
+        .await?;
+    let serving = tokio::spawn(server.serve_until(async {
+        let _ = stopped.await;
+    }));
+    let far = Engine::connect(format!("unix://{}", path.display())).await?;
+    // The other platform comes over the API too.
+    let second = *far.pull(&name).platform(other()?).await?.id();
+    let ids = |images: Vec<longshore::images::ImageInfo>| images.into_iter().map(|image| image.id).collect::<Vec<_>>();
+    let near = ids(engine.images().variants(&name).await?);
+    assert_eq!(near.len(), 2);
+    assert_eq!(near[0], first);
+    let mut told = ids(far.images().variants(&name).await?);
+    told.sort();
+    let mut here = near.clone();
+    here.sort();
+    assert_eq!(told, here);
+    // An index itself is not told of by the API: that is said.
+    let error = far
+        .images()
+        .document(&name)
+        .await
+        .expect_err("the API has no such thing");
+    assert!(
+        matches!(error.kind(), ErrorKind::Unsupported { .. }),
+        "{}",
+        error.report()
+    );
+    let entries = [IndexEntry::new(&name)];
+    let error = far
+        .images()
+        .make_index(IndexRequest::new("made:1".parse()?, entries))
+        .await;
+    assert!(matches!(
+        error.expect_err("nor this").kind(),
+        ErrorKind::Unsupported { .. }
+    ));
+    // By hand, as clients ask.
+    let ask = async |method: &str, target: String| -> Result<(u16, serde_json::Value), Stop> {
+        let (path, method) = (path.clone(), method.to_owned());
+        let answer =
+            tokio::task::spawn_blocking(move || crate::support::wire::ask(&path, &method, &target, "")).await??;
+        Ok((answer.code, answer.json()?))
+    };
+    let image = format!("/v1.52/images/{name}");
+    let wanted = format!("%7B%22os%22%3A%22linux%22%2C%22architecture%22%3A%22{OTHER}%22%7D");
+    let (status, told) = ask("GET", format!("{image}/json?platform={wanted}")).await?;
+    assert_eq!((status, told["Architecture"].as_str()), (200, Some(OTHER)), "{told}");
+    let (status, told) = ask("GET", format!("{image}/json?manifests=1")).await?;
+    assert_eq!(status, 200);
+    let listed = told["Manifests"].as_array().cloned().unwrap_or_default();
+    assert_eq!(listed.len(), 2, "{told}");
+    assert!(
+        listed
+            .iter()
+            .all(|one| one["Available"] == true && one["Kind"] == "image"),
+        "{told}"
+    );
+    let (status, told) = ask("GET", format!("{image}/json?manifests=1&platform={wanted}")).await?;
+    assert_eq!(status, 400, "{told}");
+    for (platform, expected) in [(String::new(), first), (format!("?platform={wanted}"), second)] {
+        let (status, told) = ask("GET", format!("{image}/history{platform}")).await?;
+        assert_eq!(
+            (status, told[0]["Id"].as_str()),
+            (200, Some(expected.to_string().as_str())),
+            "{told}"
+        );
+    }
+    let nobody = wanted.replace(OTHER, "riscv64");
+    for target in [
+        format!("{image}/history?platform={nobody}"),
+        format!("{image}/json?platform={nobody}"),
+    ] {
+        assert_eq!(ask("GET", target).await?.0, 404);
+    }
+    assert_eq!(
+        ask("GET", format!("{image}/history?platform=%7B%22os%22%3A7%7D"))
+            .await?
+            .0,
+        400
+    );
+    // One platform goes, the other stays.
+    let (status, told) = ask("DELETE", format!("{image}?platforms={wanted}")).await?;
+    assert_eq!(status, 200, "{told}");
+    assert_eq!(ids(engine.images().variants(&name).await?), [first]);
+    drop((far, stop));
+    serving.await?;
+    Ok(())
+}
+
+/// The client's commands for indexes.
+async fn d8_the_client_s_manifest_commands() -> Check {
+    let program = client()?;
+    let two = Two::make()?;
+    let root = TempRoot::new();
+    let engine = Engine::open(root.path()).await?;
+    for (layout, name) in [(&two.host, "host:1"), (&two.other, "other:1")] {
+        engine.pull(source(layout)).await?.tag(&name.parse()?).await?;
+    }
+    let run = async |words: &[&str]| -> Result<String, Stop> {
+        let mut command = std::process::Command::new(&program);
+        command.arg("--root").arg(root.path()).args(words);
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        match output.status.success() {
+            true => Ok(text(&output.stdout)),
+            false => Err(Stop::Fail(format!("{}: {}", output.status, text(&output.stderr)))),
+        }
+    };
+    run(&["manifest", "create", "both:1", "host:1"]).await?;
+    let said = run(&["manifest", "create", "--amend", "both:1", "other:1"]).await?;
+    assert!(said.contains("both:1"), "{said}");
+    run(&[
+        "manifest",
+        "annotate",
+        "--os",
+        "linux",
+        "--annotation",
+        "a=b",
+        "both:1",
+        "other:1",
+    ])
+    .await?;
+    let index: serde_json::Value = serde_json::from_str(&run(&["manifest", "inspect", "both:1"]).await?)?;
+    assert_eq!(index["mediaType"], INDEX, "{index}");
+    let entries = index["manifests"].as_array().cloned().unwrap_or_default();
+    let digests: Vec<_> = entries.iter().filter_map(|entry| entry["digest"].as_str()).collect();
+    assert_eq!(digests, [two.host.manifest.as_str(), two.other.manifest.as_str()]);
+    assert_eq!(entries[1]["platform"], json!({ "architecture": OTHER, "os": "linux" }));
+    assert_eq!(entries[1]["annotations"]["a"], "b");
+    let registry = Registry::plain()?;
+    let there = registry.reference("both:1");
+    run(&["tag", "both:1", &there]).await?;
+    run(&["push", &there]).await?;
+    let (fresh, _fresh_root) = self::engine().await?;
+    fresh.pull(&there).platform(other()?).await?;
+    fresh.pull(&there).await?;
+    assert_eq!(fresh.images().variants(&there).await?.len(), 2);
+    run(&["manifest", "rm", "both:1"]).await?;
+    let gone = run(&["manifest", "inspect", "both:1"]).await;
+    assert!(matches!(gone, Err(Stop::Fail(reason)) if reason.contains("both:1")));
+    assert!(run(&["manifest", "inspect", "host:1"]).await?.contains(MANIFEST));
+    Ok(())
+}
+
+/// Our client, where cargo puts it.
+fn client() -> Result<std::path::PathBuf, Stop> {
+    let here = std::env::current_exe()?;
+    let mut places = here.ancestors().skip(1).take(2).map(|dir| dir.join("longshore"));
+    let found = places.find(|file| file.is_file());
+    found.map_or_else(
+        || crate::frame::skip("the client is not built: cargo build --package longshore-cli"),
+        Ok,
+    )
 }

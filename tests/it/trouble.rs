@@ -3,19 +3,21 @@
 use std::fs;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use bytes::Bytes as Piece;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use longshore::containers::CommitOptions;
-use longshore::images::RemoveImageOptions;
+use longshore::images::{ByteStream, RemoveImageOptions};
 use longshore::logs::LogQuery;
 use longshore::types::Filter;
 use longshore::{
-    Bytes, ContainerSpec, ContainerState, Engine, ErrorKind, ExecSpec, ObjectKind, StopOptions, WaitCondition,
+    Bytes, ContainerSpec, ContainerState, Engine, Error, ErrorKind, ExecSpec, ObjectKind, StopOptions, WaitCondition,
 };
 
 use crate::frame::{Check, Stop, fail};
 use crate::support::company;
 use crate::support::disk::Disk;
-use crate::support::image;
+use crate::support::image::{self, Files};
+use crate::support::registry::Registry;
 use crate::support::root::TempRoot;
 use crate::support::world::{FORCE, World, source, text};
 use crate::tests;
@@ -28,6 +30,7 @@ tests! { "trouble":
         no_space_to_open,
         no_space_while_pulling_in_memory,
         no_space_while_pulling_on_ext4,
+        no_space_while_loading_importing_and_pushing,
         no_space_while_creating_and_starting,
         d4_no_space_while_committing,
         no_space_for_the_log,
@@ -257,6 +260,99 @@ async fn no_space_while_pulling(disk: &Disk) -> Check {
     println!("{refused} pulls refused, {done} done");
     assert!(refused > 3 && done > 0, "{refused} refused, {done} done");
     Ok(())
+}
+
+/// Loads, imports, and pushes of what must be packed first, at every fill.
+async fn no_space_while_loading_importing_and_pushing() -> Check {
+    let registry = Registry::plain()?;
+    let (disk, elsewhere) = (Disk::tmpfs(24 << 20)?, TempRoot::new());
+    let other = Engine::open(elsewhere.path()).await?;
+    let name = other.pull(source(image::shared()?)).await?.id().to_string();
+    let archive: Vec<Piece> = other.save([name.as_str()]).await?.try_collect().await?;
+    let archive = move || -> ByteStream { stream::iter(archive.clone().into_iter().map(Ok)).boxed() };
+    let tree: Vec<u8> = Files::new().file("noise", 0o644, noise(600_000)).tar()?;
+    let tree = move || -> ByteStream { stream::iter([Ok(Piece::from(tree.clone()))]).boxed() };
+    let engine = Engine::open(disk.path().join("root")).await?;
+    let (mut refused, mut done) = ([0; 3], [0; 3]);
+    let count = |at: usize, error: Option<Error>, refused: &mut [i32; 3], done: &mut [i32; 3], free: u64| match error {
+        None => done[at] += 1,
+        Some(error) => {
+            assert_eq!(
+                error.kind(),
+                &ErrorKind::NoSpace,
+                "{at}, {free} KiB free: {}",
+                error.report()
+            );
+            refused[at] += 1;
+        }
+    };
+    for free in [0, 16, 64, 300, 620, 800, 1100, 1300, 1600, 2500, 4000, 8000] {
+        let before = engine.list_images(Filter::new()).await?.len();
+        assert_eq!(before, 0);
+        disk.leave(free * KIB)?;
+        let loaded = engine.load(archive()).await;
+        count(0, loaded.as_ref().err().map(copy_of), &mut refused, &mut done, free);
+        assert_eq!(
+            engine.list_images(Filter::new()).await?.len(),
+            usize::from(loaded.is_ok()),
+            "{free} KiB free"
+        );
+        disk.give_back()?;
+        remove_all(&engine).await?;
+
+        disk.leave(free * KIB)?;
+        let imported = engine.import(tree()).await;
+        count(1, imported.as_ref().err().map(copy_of), &mut refused, &mut done, free);
+        assert_eq!(
+            engine.list_images(Filter::new()).await?.len(),
+            usize::from(imported.is_ok()),
+            "{free} KiB free"
+        );
+        disk.give_back()?;
+        remove_all(&engine).await?;
+
+        let made = engine.import(tree()).await?;
+        let name = registry.reference(&format!("made-{free}:1"));
+        made.tag(&name.parse()?).await?;
+        disk.leave(free * KIB)?;
+        let pushed = engine.push(&name).await;
+        count(2, pushed.as_ref().err().map(copy_of), &mut refused, &mut done, free);
+        disk.give_back()?;
+        engine.push(&name).await?;
+        remove_all(&engine).await?;
+        nothing_half_made(&engine).await?;
+        let blobs = disk.path().join("root/content/blobs/sha256");
+        assert_eq!(fs::read_dir(blobs)?.count(), 0, "{free} KiB free: blobs of no image");
+    }
+    println!("{refused:?} refused, {done:?} done");
+    assert!(
+        refused.iter().chain(&done).all(|count| *count > 0),
+        "{refused:?} refused, {done:?} done"
+    );
+    Ok(())
+}
+
+/// What is left of an error for a count.
+fn copy_of(error: &Error) -> Error {
+    Error::new(error.kind().clone(), error.report())
+}
+
+async fn remove_all(engine: &Engine) -> Check {
+    for image in engine.list_images(Filter::new()).await? {
+        let id = image.id.to_string();
+        engine
+            .images()
+            .remove(&id, RemoveImageOptions::default().force(true))
+            .await?;
+    }
+    engine.reconcile().await?;
+    Ok(())
+}
+
+/// Bytes that do not pack.
+fn noise(length: usize) -> Vec<u8> {
+    let mut random = crate::faults::Random(0x5eed_0100);
+    (0..length).map(|_| random.below(256) as u8).collect()
 }
 
 async fn no_space_while_pulling_in_memory() -> Check {

@@ -46,6 +46,9 @@ pub struct LimitArgs {
     /// Memory nodes to use, say 0-1
     #[arg(long, value_name = "LIST")]
     cpuset_mems: Option<String>,
+    /// Relative weight of block I/O, 10 to 1000
+    #[arg(long, value_name = "WEIGHT")]
+    blkio_weight: Option<u16>,
     /// Most processes and threads; -1 for no limit
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pids_limit: Option<i64>,
@@ -68,6 +71,7 @@ impl LimitArgs {
         limits.cpu_shares = self.cpu_shares;
         limits.cpuset_cpus = self.cpuset_cpus.clone();
         limits.cpuset_mems = self.cpuset_mems.clone();
+        limits.blkio_weight = self.blkio_weight;
         limits.pids = self.pids_limit;
         limits
     }

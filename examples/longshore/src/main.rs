@@ -8,6 +8,7 @@ mod care;
 mod cli;
 mod commands;
 mod context;
+mod devices;
 mod failure;
 mod human;
 mod inspection;

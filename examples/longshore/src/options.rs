@@ -130,6 +130,16 @@ fn plain(path: &Path) -> PathBuf {
     out
 }
 
+/// `size=BYTES`.
+pub fn storage_size(text: &str) -> Result<Bytes, String> {
+    match text.split_once('=') {
+        Some((name, size)) if name.eq_ignore_ascii_case("size") => {
+            size.parse().map_err(|error: longshore::Error| error.to_string())
+        }
+        _ => Err(format!("unknown storage option {text:?} (size=BYTES)")),
+    }
+}
+
 /// `PATH[:size=64m,mode=1777,uid=0,gid=0,exec]`.
 pub fn tmpfs(text: &str) -> Result<(PathBuf, Tmpfs), String> {
     let (path, words) = text.split_once(':').unwrap_or((text, ""));

@@ -16,7 +16,7 @@ use super::super::error::Failure;
 use super::super::object::{Object, OneOrMany};
 use super::super::reply;
 use super::super::router::Answer;
-use super::{limits, mounts};
+use super::{devices, limits, mounts};
 use crate::containers::{
     ContainerSpec, HealthCheck, LogConfig, NamespaceMode, NetworkMode, Seccomp, SeccompProfile, Ulimit,
 };
@@ -32,9 +32,7 @@ const NO_VOLUMES: &str = "a version of longshore with volumes; bind a directory 
 const REFUSED: &[(&str, &str)] = &[("Volumes", NO_VOLUMES), ("MacAddress", NO_NETWORKS)];
 
 pub(super) const REFUSED_OF_HOST: &[(&str, &str)] = &[
-    ("Devices", LATER),
     ("DeviceRequests", LATER),
-    ("DeviceCgroupRules", LATER),
     ("PortBindings", NO_NETWORKS),
     ("PublishAllPorts", NO_NETWORKS),
     ("Links", NO_NETWORKS),
@@ -43,16 +41,8 @@ pub(super) const REFUSED_OF_HOST: &[(&str, &str)] = &[
     ("DnsSearch", NO_NETWORKS),
     ("ExtraHosts", LATER),
     ("VolumesFrom", NO_VOLUMES),
-    ("Sysctls", LATER),
-    ("StorageOpt", LATER),
     ("CgroupParent", LATER),
     ("Cgroup", LATER),
-    ("BlkioWeight", LATER),
-    ("BlkioWeightDevice", LATER),
-    ("BlkioDeviceReadBps", LATER),
-    ("BlkioDeviceWriteBps", LATER),
-    ("BlkioDeviceReadIOps", LATER),
-    ("BlkioDeviceWriteIOps", LATER),
     ("KernelMemory", "a kernel that still has it, which none does"),
     ("KernelMemoryTCP", "a kernel that still has it, which none does"),
     ("CpuCount", "Windows"),
@@ -137,6 +127,8 @@ pub(in crate::api) fn spec(body: Map<String, Value>) -> Result<(ContainerSpec, V
     let mut host = config.object("HostConfig")?;
     take_isolation(&mut host, &mut spec)?;
     spec.limits = limits::take(&mut host, limits::For::Create)?;
+    devices::take(&mut host, &mut spec)?;
+    devices::take_rates(&mut host, &mut spec.limits)?;
     mounts::take(&mut host, &mut spec)?;
     spec.network = network(&mut config, &mut host, &mut warnings)?;
     config.refuse(REFUSED)?;
@@ -242,6 +234,7 @@ fn take_isolation(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Fai
     spec.masked_paths = host.take("MaskedPaths")?;
     spec.readonly_paths = host.take("ReadonlyPaths")?;
     spec.shm_size = shared_memory(host)?;
+    spec.storage_size = storage_size(host)?;
     spec.tty_size = console(host)?;
     spec.ulimits = ulimits(host)?;
     security(host, spec)?;
@@ -294,6 +287,22 @@ fn shared_memory(host: &mut Object) -> Result<Option<Bytes>, Failure> {
         Some(Ok(size)) => Ok(Some(Bytes::new(size))),
         Some(Err(_)) => Err(Failure::bad("SHM size can not be less than 0")),
     }
+}
+
+/// `size` alone, as with Docker's overlay2.
+fn storage_size(host: &mut Object) -> Result<Option<Bytes>, Failure> {
+    let options: BTreeMap<String, String> = host.take_or_default("StorageOpt")?;
+    let mut size = None;
+    for (name, value) in options {
+        if !name.eq_ignore_ascii_case("size") {
+            return Err(Failure::bad(format!("unknown option {name}")));
+        }
+        let bytes: Bytes = value
+            .parse()
+            .map_err(|_| host.bad("StorageOpt", "its size is no number of bytes"))?;
+        size = Some(bytes);
+    }
+    Ok(size)
 }
 
 /// Rows and columns; zeros count as none.

@@ -10,7 +10,7 @@ use super::super::images;
 use super::super::reply;
 use super::super::router::Answer;
 use super::super::times;
-use super::{list, mounts};
+use super::{devices, list, mounts};
 use crate::containers::{
     ContainerInfo, ContainerSpec, ContainerState, Health, NamespaceMode, NetworkMode, Probe, Seccomp,
 };
@@ -208,6 +208,7 @@ fn host_config(info: &ContainerInfo) -> Value {
         "OomScoreAdj": spec.oom_score_adj.unwrap_or(0),
         "ReadonlyRootfs": spec.read_only,
         "SecurityOpt": security(spec),
+        "StorageOpt": spec.storage_size.map(|size| json!({ "size": size.get().to_string() })),
         "ShmSize": spec.shm_size.map_or(SHM_BYTES, |size| size.get()),
         "CpuShares": limits.cpu_shares.unwrap_or(0),
         "Memory": limits.memory.map_or(0, |memory| memory.get()),
@@ -230,8 +231,13 @@ fn host_config(info: &ContainerInfo) -> Value {
         "MaskedPaths": paths(spec, spec.masked_paths.as_deref(), defaults::masked_paths),
         "ReadonlyPaths": paths(spec, spec.readonly_paths.as_deref(), defaults::readonly_paths),
     });
-    if let (Value::Object(host), Value::Object(unset)) = (&mut host, unset()) {
-        host.extend(unset);
+    for more in [unset(), devices::shown(spec)] {
+        if let (Value::Object(host), Value::Object(more)) = (&mut host, more) {
+            host.extend(more);
+        }
+    }
+    if !spec.sysctls.is_empty() {
+        host["Sysctls"] = json!(spec.sysctls);
     }
     if !spec.annotations.is_empty() {
         host["Annotations"] = json!(spec.annotations);
@@ -267,21 +273,13 @@ fn unset() -> Value {
         "VolumesFrom",
         "ExtraHosts",
         "Links",
-        "DeviceCgroupRules",
         "DeviceRequests",
         "Dns",
         "DnsOptions",
         "DnsSearch",
-        "BlkioWeightDevice",
-        "BlkioDeviceReadBps",
-        "BlkioDeviceWriteBps",
-        "BlkioDeviceReadIOps",
-        "BlkioDeviceWriteIOps",
-        "Devices",
     ];
     const FLAGS: &[&str] = &["PublishAllPorts"];
     const ZEROS: &[&str] = &[
-        "BlkioWeight",
         "CpuCount",
         "CpuPercent",
         "IOMaximumIOps",

@@ -3,6 +3,7 @@
 use super::super::call::Call;
 use super::super::error::Failure;
 use super::super::object::Object;
+use super::devices;
 use crate::containers::Limits;
 use crate::types::Bytes;
 
@@ -34,6 +35,7 @@ pub(super) fn take(host: &mut Object, wanted: For) -> Result<Limits, Failure> {
     limits.cpu_rt_period_us = unsigned(host, "CpuRealtimePeriod")?;
     limits.cpu_rt_runtime_us = host.take::<i64>("CpuRealtimeRuntime")?.filter(|runtime| *runtime != 0);
     take_cpu_time(host, &mut limits)?;
+    devices::take_weight(host, &mut limits)?;
     Ok(limits)
 }
 

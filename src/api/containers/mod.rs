@@ -3,6 +3,7 @@
 mod attach;
 mod commit;
 mod create;
+mod devices;
 mod diff;
 mod inspect;
 mod limits;

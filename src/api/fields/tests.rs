@@ -42,6 +42,7 @@ fn container() -> ContainerInfo {
         ownership: "direct".into(),
         uid_map: Vec::new(),
         gid_map: Vec::new(),
+        warnings: Vec::new(),
         execs: Vec::new(),
     }
 }
@@ -76,6 +77,7 @@ fn image_summary() -> ImageSummary {
         created: Some("2024-01-01T00:00:00Z".into()),
         size_bytes: 7,
         pulled_at: UNIX_EPOCH,
+        lent_by: None,
     }
 }
 

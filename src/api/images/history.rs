@@ -7,11 +7,20 @@ use time::format_description::well_known::Rfc3339;
 use super::super::call::Call;
 use super::super::reply;
 use super::super::router::Answer;
+use super::{archive, inspect};
 use crate::images::HistoryLine;
 use crate::types::Reference;
 
 pub(super) async fn history(call: Call) -> Answer {
-    let lines = call.engine.images().history(call.name()).await?;
+    let platform = match call.version.at_least(48) {
+        true => archive::platform(&call.query)?,
+        false => None,
+    };
+    let image = match platform {
+        None => call.name().to_owned(),
+        Some(platform) => inspect::for_platform(&call, &platform).await?.id.to_string(),
+    };
+    let lines = call.engine.images().history(&image).await?;
     Ok(reply::ok(&Value::Array(lines.iter().map(body).collect())))
 }
 

@@ -89,6 +89,7 @@ impl ContainerManager for Still {
             ownership: "direct".into(),
             uid_map: Vec::new(),
             gid_map: Vec::new(),
+            warnings: Vec::new(),
             execs: Vec::new(),
         })
     }
@@ -110,6 +111,7 @@ impl ImageManager for Still {
             created: Some("2023-11-14T22:13:20Z".into()),
             size_bytes: 7_000_000,
             pulled_at: moment(),
+            lent_by: None,
         }])
     }
 

@@ -31,7 +31,7 @@ pub(in crate::images) struct Holder {
 
 impl Holder {
     /// Leases a blob. Blocking.
-    pub(super) fn blob(&self, digest: &Digest) -> Result<()> {
+    pub(in crate::images) fn blob(&self, digest: &Digest) -> Result<()> {
         let node = Node::blob(digest);
         self.lease.add(std::slice::from_ref(&node))?;
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner).push(node);

@@ -92,6 +92,7 @@ impl Fixture {
             snapshotter: Arc::clone(&snapshotter),
             unpacker,
             registries: Arc::clone(&provider) as Arc<dyn RegistryProvider>,
+            additional: Arc::default(),
         });
         Self {
             images,
@@ -141,6 +142,7 @@ impl Fixture {
             snapshotter: Arc::clone(&snapshotter),
             unpacker,
             registries: Arc::clone(&self.provider) as Arc<dyn RegistryProvider>,
+            additional: Arc::default(),
         });
         (images, snapshotter)
     }

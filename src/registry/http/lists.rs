@@ -9,15 +9,16 @@ use super::HttpRegistry;
 use super::endpoint::{self, same_server};
 use super::exchange::{Ask, Failed, Payload};
 use super::fail::{self, Subject};
+use super::referrers;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
-use crate::registry::{ManifestKey, Referrer, Registry};
+use crate::registry::{Referrer, Registry};
 use crate::types::{Descriptor, Digest};
 
 /// The largest page that is read, in bytes.
 const MAX_PAGE: usize = 4 << 20;
 /// More pages than any list has.
 const MAX_PAGES: usize = 10_000;
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 #[derive(Deserialize)]
 struct Tags {
@@ -70,7 +71,7 @@ pub(super) async fn repositories(registry: &HttpRegistry) -> Result<Vec<String>>
     Ok(out)
 }
 
-pub(super) async fn referrers(registry: &HttpRegistry, repository: &str, of: &Digest) -> Result<Vec<Referrer>> {
+pub(super) async fn referrers_of(registry: &HttpRegistry, repository: &str, of: &Digest) -> Result<Vec<Referrer>> {
     let url = endpoint::referrers(registry.transport.base().await?, repository, of)?;
     let scope = super::pull_scope(repository);
     let subject = subject(format!("{}/{repository}@{of}", registry.host));
@@ -89,8 +90,7 @@ pub(super) async fn referrers(registry: &HttpRegistry, repository: &str, of: &Di
 
 /// Where the registry does not keep referrers. Source: OCI distribution-spec 1.1, "Referrers Tag Schema".
 async fn by_tag(registry: &HttpRegistry, repository: &str, of: &Digest) -> Result<Vec<Referrer>> {
-    let key = ManifestKey::Tag(format!("sha256-{}", of.hex()));
-    match registry.manifest(repository, &key).await {
+    match registry.manifest(repository, &referrers::tag_of(of)).await {
         Ok(index) => entries(&index.bytes, &registry.host),
         Err(error) if error.is_not_found() => Ok(Vec::new()),
         Err(error) => Err(error),

@@ -24,6 +24,7 @@ mod manifest;
 mod mirrors;
 mod options;
 mod provider;
+mod referrers;
 mod retry;
 mod tls;
 mod transport;
@@ -93,7 +94,7 @@ impl Registry for HttpRegistry {
     }
 
     async fn referrers(&self, repository: &str, subject: &Digest) -> Result<Vec<Referrer>> {
-        lists::referrers(self, repository, subject).await
+        lists::referrers_of(self, repository, subject).await
     }
 
     async fn check_login(&self) -> Result<()> {

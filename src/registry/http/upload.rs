@@ -11,6 +11,7 @@ use super::HttpRegistry;
 use super::endpoint;
 use super::exchange::{Ask, Failed, Payload, place};
 use super::fail::Subject;
+use super::referrers;
 use super::retry::Retry;
 use crate::error::{ObjectKind, Result};
 use crate::registry::{ManifestBlob, ManifestKey, Upload};
@@ -138,8 +139,15 @@ pub(super) async fn put_manifest(
         subject: &subject,
         retry: true,
     };
-    registry.transport.exchange(&ask).await?;
-    Ok(())
+    let response = registry.transport.exchange(&ask).await?;
+    match referrers::subject_in(manifest) {
+        // The registry that names the subject keeps the list. Source: OCI distribution-spec 1.1, "Pushing Manifests with
+        // Subject".
+        Some(subject) if !response.headers().contains_key("oci-subject") => {
+            referrers::add_to_tag(registry, repository, &subject, manifest).await
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An upload that the registry has begun.

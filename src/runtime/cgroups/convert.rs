@@ -5,7 +5,9 @@
 
 use std::borrow::Cow;
 
-use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources};
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources, LinuxThrottleDevice,
+};
 
 use crate::error::{Error, Result};
 
@@ -51,6 +53,12 @@ const NO_SWAPPINESS: &str = "the kernel has no swappiness per cgroup: memory swa
 const NO_OOM_CONTROL: &str = "the kernel cannot switch the OOM killer off for a cgroup: that is left out";
 const NO_RESERVATION: &str = "the kernel has no soft memory limit: the memory reservation is left out";
 
+const NO_WEIGHT: &str = "the kernel has no block I/O weight per cgroup (its BFQ scheduler): the weight is left out";
+const NO_RATE: &str =
+    "the kernel does not limit block I/O per cgroup, or the controller is missing: the rate is left out";
+const NO_HUGE_PAGES: &str =
+    "the kernel has no huge pages of that size, or does not count them per cgroup: the limit is left out";
+
 impl Plan {
     fn set(
         &mut self,
@@ -71,7 +79,7 @@ impl Plan {
         &mut self.settings[last]
     }
 
-    fn refuse(&mut self, controller: &'static str, what: &'static str, needs: &'static str) {
+    pub(crate) fn refuse(&mut self, controller: &'static str, what: &'static str, needs: &'static str) {
         self.refusals.push(Refusal {
             controller: controller.into(),
             what,
@@ -91,9 +99,11 @@ pub(crate) fn plan_v2(resources: &LinuxResources, current_limit: Option<i64>) ->
         cpuset(&mut plan, cpu);
     }
     pids(&mut plan, resources);
-    if resources.devices().as_ref().is_some_and(|rules| !rules.is_empty()) {
-        plan.refuse("devices", "device rules", "the devices controller of cgroup version 1");
+    // Device rules have no file: see `devices`.
+    if let Some(block_io) = resources.block_io() {
+        block_io_v2(&mut plan, block_io);
     }
+    huge_pages(&mut plan, resources, "max");
     refuse_unknown(&mut plan, resources);
     unified(&mut plan, resources)?;
     Ok(plan)
@@ -113,6 +123,10 @@ pub(crate) fn plan_v1(resources: &LinuxResources) -> Result<Plan> {
     for rule in resources.devices().iter().flatten() {
         device_v1(&mut plan, rule);
     }
+    if let Some(block_io) = resources.block_io() {
+        block_io_v1(&mut plan, block_io);
+    }
+    huge_pages(&mut plan, resources, "limit_in_bytes");
     refuse_unknown(&mut plan, resources);
     if resources.unified().as_ref().is_some_and(|files| !files.is_empty()) {
         plan.refuse("unified", "files of cgroup version 2", "a host with cgroup version 2");
@@ -329,18 +343,95 @@ fn device_v1(plan: &mut Plan, rule: &LinuxDeviceCgroup) {
     plan.set("devices", file, value, "device rules");
 }
 
+/// Weights of version 1 are 10 to 1000, those of version 2 are 1 to 10000. 0 means unset.
+pub(crate) fn io_weight(weight: u16) -> u64 {
+    match u64::from(weight) {
+        0 => 0,
+        weight => 1 + (weight.clamp(10, 1000) - 10) * 9999 / 990,
+    }
+}
+
+fn block_io_v2(plan: &mut Plan, limits: &LinuxBlockIo) {
+    let what = "block I/O weight";
+    if let Some(weight) = limits.weight().map(io_weight).filter(|weight| *weight != 0) {
+        plan.set("io", "io.weight", format!("default {weight}"), what).optional = Some(NO_WEIGHT);
+    }
+    for device in limits.weight_device().iter().flatten() {
+        if let Some(weight) = device.weight().map(io_weight).filter(|weight| *weight != 0) {
+            let value = format!("{}:{} {weight}", device.major(), device.minor());
+            plan.set("io", "io.weight", value, what).optional = Some(NO_WEIGHT);
+        }
+    }
+    for (word, what, devices) in throttles(limits) {
+        for device in devices {
+            let value = format!("{}:{} {word}={}", device.major(), device.minor(), device.rate());
+            plan.set("io", "io.max", value, what).optional = Some(NO_RATE);
+        }
+    }
+}
+
+fn block_io_v1(plan: &mut Plan, limits: &LinuxBlockIo) {
+    let what = "block I/O weight";
+    if let Some(weight) = limits.weight().filter(|weight| *weight != 0) {
+        plan.set("blkio", "blkio.bfq.weight", weight, what).optional = Some(NO_WEIGHT);
+    }
+    for device in limits.weight_device().iter().flatten() {
+        if let Some(weight) = device.weight().filter(|weight| *weight != 0) {
+            let value = format!("{}:{} {weight}", device.major(), device.minor());
+            plan.set("blkio", "blkio.bfq.weight_device", value, what).optional = Some(NO_WEIGHT);
+        }
+    }
+    for (word, what, devices) in throttles(limits) {
+        let file = match word {
+            "rbps" => "blkio.throttle.read_bps_device",
+            "wbps" => "blkio.throttle.write_bps_device",
+            "riops" => "blkio.throttle.read_iops_device",
+            _ => "blkio.throttle.write_iops_device",
+        };
+        for device in devices {
+            let value = format!("{}:{} {}", device.major(), device.minor(), device.rate());
+            plan.set("blkio", file, value, what).optional = Some(NO_RATE);
+        }
+    }
+}
+
+/// The rates, each by its word of version 2.
+fn throttles(limits: &LinuxBlockIo) -> [(&'static str, &'static str, &[LinuxThrottleDevice]); 4] {
+    [
+        (
+            "rbps",
+            "read rate",
+            limits.throttle_read_bps_device().as_deref().unwrap_or(&[]),
+        ),
+        (
+            "wbps",
+            "write rate",
+            limits.throttle_write_bps_device().as_deref().unwrap_or(&[]),
+        ),
+        (
+            "riops",
+            "read operations",
+            limits.throttle_read_iops_device().as_deref().unwrap_or(&[]),
+        ),
+        (
+            "wiops",
+            "write operations",
+            limits.throttle_write_iops_device().as_deref().unwrap_or(&[]),
+        ),
+    ]
+}
+
+/// A file for each size of page; the two versions differ in its last word alone.
+fn huge_pages(plan: &mut Plan, resources: &LinuxResources, last: &str) {
+    for limit in resources.hugepage_limits().iter().flatten() {
+        let setting = plan.set("hugetlb", "", limit.limit(), "huge page limit");
+        setting.file = format!("hugetlb.{}.{last}", limit.page_size()).into();
+        setting.optional = Some(NO_HUGE_PAGES);
+    }
+}
+
 fn refuse_unknown(plan: &mut Plan, resources: &LinuxResources) {
     const LATER: &str = "nothing: this driver does not implement it";
-    if resources.block_io().is_some() {
-        plan.refuse("blkio", "block I/O limits", LATER);
-    }
-    if resources
-        .hugepage_limits()
-        .as_ref()
-        .is_some_and(|limits| !limits.is_empty())
-    {
-        plan.refuse("hugetlb", "huge page limits", LATER);
-    }
     if resources.network().is_some() {
         plan.refuse("net_cls", "network classes", LATER);
     }
@@ -609,6 +700,63 @@ mod tests {
                 is("devices.allow", "c 1:3 rw", false)
             ]
         );
-        assert_eq!(plan_v2(&resources, None).unwrap().refusals.len(), 1);
+        assert_eq!(plan_v2(&resources, None).unwrap(), Plan::default());
+    }
+    #[test]
+    fn h17_block_io_in_the_words_of_both_versions() {
+        use oci_spec::runtime::{LinuxBlockIoBuilder, LinuxThrottleDeviceBuilder, LinuxWeightDeviceBuilder};
+        let rate = |rate| {
+            LinuxThrottleDeviceBuilder::default()
+                .major(8i64)
+                .minor(0i64)
+                .rate(rate)
+                .build()
+                .unwrap()
+        };
+        let weight = LinuxWeightDeviceBuilder::default()
+            .major(8i64)
+            .minor(16i64)
+            .weight(1000u16);
+        let limits = LinuxBlockIoBuilder::default()
+            .weight(500u16)
+            .weight_device(vec![weight.build().unwrap()])
+            .throttle_read_bps_device(vec![rate(1u64 << 20)])
+            .throttle_write_iops_device(vec![rate(50u64)])
+            .build()
+            .unwrap();
+        let resources = LinuxResourcesBuilder::default().block_io(limits).build().unwrap();
+        assert_eq!(
+            files(plan_v2(&resources, None).unwrap()),
+            [
+                is("io.weight", "default 4950", false),
+                is("io.weight", "8:16 10000", false),
+                is("io.max", "8:0 rbps=1048576", false),
+                is("io.max", "8:0 wiops=50", false),
+            ]
+        );
+        assert_eq!(
+            files(plan_v1(&resources).unwrap()),
+            [
+                is("blkio.bfq.weight", "500", false),
+                is("blkio.bfq.weight_device", "8:16 1000", false),
+                is("blkio.throttle.read_bps_device", "8:0 1048576", false),
+                is("blkio.throttle.write_iops_device", "8:0 50", false),
+            ]
+        );
+        assert_eq!([0, 10, 1000].map(io_weight), [0, 1, 10_000]);
+    }
+
+    #[test]
+    fn h17_huge_pages_in_the_words_of_both_versions() {
+        use oci_spec::runtime::LinuxHugepageLimitBuilder;
+        let limit = LinuxHugepageLimitBuilder::default().page_size("2MB").limit(4i64 << 20);
+        let resources = LinuxResourcesBuilder::default().hugepage_limits(vec![limit.build().unwrap()]);
+        let resources = resources.build().unwrap();
+        assert_eq!(
+            files(plan_v2(&resources, None).unwrap()),
+            [is("hugetlb.2MB.max", "4194304", false)]
+        );
+        let v1 = files(plan_v1(&resources).unwrap());
+        assert_eq!(v1, [is("hugetlb.2MB.limit_in_bytes", "4194304", false)]);
     }
 }

@@ -6,14 +6,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 
 use super::convert::Setting;
+use super::devices;
 use super::files;
 use super::native::{Shared, leave_out};
 use super::place::Places;
 use super::{Cgroup, CgroupMode};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::sys::bpf;
 use crate::types::ContainerId;
 
 /// The container's directory in one hierarchy.
@@ -68,6 +70,31 @@ impl NativeCgroup {
         let done = self.apply(settings, best_effort, &mut warnings);
         self.warnings = warnings;
         done
+    }
+
+    /// Lets the container's processes use the devices that the rules allow, and no others. Nothing where version 1 has done
+    /// that, or nobody asks.
+    pub(crate) fn filter_devices(&mut self, rules: &[LinuxDeviceCgroup], best_effort: bool) -> Result<()> {
+        let Some(dir) = self.v2.as_ref().filter(|_| !rules.is_empty()) else {
+            return Ok(());
+        };
+        let program = devices::program(rules);
+        let done = bpf::load_device_filter(&program).and_then(|it| bpf::attach_device_filter(&it, dir.as_fd()));
+        match done.map_err(|error| (error.raw_os_error(), error)) {
+            Ok(()) => Ok(()),
+            Err((Some(libc::EPERM | libc::EACCES), _)) => leave_out(
+                "device rules",
+                "root, or the capabilities BPF and NET_ADMIN: the kernel takes programs of cgroups from nobody else"
+                    .to_owned(),
+                best_effort,
+                &mut self.warnings,
+            ),
+            Err((Some(libc::ENOSYS | libc::EINVAL), _)) => {
+                let needs = "a kernel with programs of cgroups (CONFIG_CGROUP_BPF)".to_owned();
+                leave_out("device rules", needs, best_effort, &mut self.warnings)
+            }
+            Err((_, error)) => Err(Error::os("filter the container's devices", error)),
+        }
     }
 
     /// Writes in order. Some pairs (memory with swap, quota with period) are refused in one order and accepted in the
@@ -196,6 +223,10 @@ impl Cgroup for NativeCgroup {
 
     fn update(&self, resources: &LinuxResources) -> Result<Vec<String>> {
         let plan = self.shared.plan(resources, self.current_limit())?;
+        if resources.devices().as_ref().is_some_and(|rules| !rules.is_empty()) {
+            let needs = "a container that is created with them";
+            return Err(Error::unsupported("device rules of a running container", needs));
+        }
         if let Some(refusal) = plan.refusals.first() {
             return Err(Error::unsupported(refusal.what, refusal.needs));
         }

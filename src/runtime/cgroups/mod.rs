@@ -10,6 +10,7 @@
 #[cfg(feature = "cgroups-rs")]
 mod cgroups_rs;
 mod convert;
+mod devices;
 mod files;
 mod group;
 pub(crate) mod layout;
@@ -81,6 +82,11 @@ pub trait CgroupDriver: Debug + Send + Sync + 'static {
     /// `Unsupported` if a limit cannot be set here, with the remedy; `InvalidArgument` if the kernel refuses its value;
     /// `Conflict` if the cgroup exists. Nothing is left behind.
     fn create(&self, id: &ContainerId, resources: &LinuxResources, best_effort: bool) -> Result<Box<dyn Cgroup>>;
+
+    /// What of these limits [`Self::create`] would leave out, as far as that can be told without making anything.
+    fn foresee(&self, _resources: &LinuxResources) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Opens the cgroup of a container that an earlier call, perhaps of another process, has made.
     ///

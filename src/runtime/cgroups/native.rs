@@ -18,7 +18,7 @@ use crate::types::{ContainerId, OwnerId};
 
 /// Cgroups by the kernel's files, without any service.
 ///
-/// Device rules are applied with the devices controller of version 1, and refused elsewhere.
+/// Device rules are a program that version 2 asks where it is mounted, and files of version 1's devices controller elsewhere.
 #[derive(Debug, Clone)]
 pub struct NativeCgroups {
     shared: Arc<Shared>,
@@ -76,8 +76,11 @@ impl CgroupDriver for NativeCgroups {
         let (settings, warnings) = self.shared.decide(resources, best_effort)?;
         let parts = self.shared.make(id, &settings)?;
         let undo = parts.clone();
-        let made = NativeCgroup::open(Arc::clone(&self.shared), id, parts, warnings)
-            .and_then(|mut group| group.first_limits(&settings, best_effort).map(|()| group));
+        let made = NativeCgroup::open(Arc::clone(&self.shared), id, parts, warnings).and_then(|mut group| {
+            group.first_limits(&settings, best_effort)?;
+            group.filter_devices(resources.devices().as_deref().unwrap_or(&[]), best_effort)?;
+            Ok(group)
+        });
         match made {
             Ok(group) => Ok(Box::new(group)),
             Err(error) => {
@@ -85,6 +88,11 @@ impl CgroupDriver for NativeCgroups {
                 Err(error.with_object(ObjectKind::Cgroup, id.as_str()))
             }
         }
+    }
+
+    fn foresee(&self, resources: &LinuxResources) -> Vec<String> {
+        let decided = self.shared.decide(resources, false);
+        decided.map(|(_, warnings)| warnings).unwrap_or_default()
     }
 
     fn open(&self, id: &ContainerId) -> Result<Box<dyn Cgroup>> {
@@ -156,18 +164,35 @@ impl Shared {
     /// What to write, each controller in the words of the version that has it here, and what cannot be written.
     pub(crate) fn plan(&self, resources: &LinuxResources, current_limit: Option<i64>) -> Result<Plan> {
         let v2_only = self.places.layout.v1.is_empty() && self.places.layout.v2.is_some();
+        let rules = resources.devices().as_ref().is_some_and(|rules| !rules.is_empty());
+        let filters = self.places.v2.is_some();
         if v2_only {
-            return convert::plan_v2(resources, current_limit);
+            let mut plan = convert::plan_v2(resources, current_limit)?;
+            if rules && !filters {
+                plan.refuse(
+                    "devices",
+                    "device rules",
+                    "a cgroup of version 2 that this process may use, and root",
+                );
+            }
+            return Ok(plan);
         }
         let mut plan = convert::plan_v1(resources)?;
         let has_v2 = self.places.layout.v2.is_some();
+        if filters {
+            // Every container is in a cgroup of version 2 anyway; to join one more of version 1 takes 11 ms.
+            plan.settings.retain(|setting| setting.controller != "devices");
+        }
         let on_v1 = |controller: &str| {
             !has_v2 || self.places.is_v1(controller) || self.places.of_controller(controller).is_none()
         };
         plan.settings.retain(|setting| on_v1(&setting.controller));
-        if has_v2 && USUAL.iter().any(|name| !on_v1(name)) {
+        if has_v2 {
+            // What no hierarchy of version 1 has is there, huge pages on a hybrid host among it.
             let other = convert::plan_v2(resources, current_limit)?;
-            plan.refusals.retain(|refusal| refusal.controller != "unified");
+            if USUAL.iter().any(|name| !on_v1(name)) {
+                plan.refusals.retain(|refusal| refusal.controller != "unified");
+            }
             plan.settings
                 .extend(other.settings.into_iter().filter(|setting| !on_v1(&setting.controller)));
         }
@@ -188,11 +213,12 @@ impl Shared {
             .settings
             .into_iter()
             .partition(|setting| self.places.of_controller(&setting.controller).is_some());
-        refused.extend(
-            impossible
-                .into_iter()
-                .map(|setting| (setting.what, self.places.remedy(&setting.controller))),
-        );
+        for setting in impossible {
+            match setting.optional.filter(|_| is_left_out(&setting.controller)) {
+                Some(warning) => warnings.push(warning.to_owned()),
+                None => refused.push((setting.what, self.places.remedy(&setting.controller))),
+            }
+        }
         for (what, needs) in refused {
             leave_out(what, needs, best_effort, &mut warnings)?;
         }
@@ -320,6 +346,12 @@ impl Shared {
         }
         failed
     }
+}
+
+/// Whether limits of a controller that the host lacks are left out with a warning, as Docker does, instead of refused: what
+/// runs does so without them, only not as fast or as slow.
+fn is_left_out(controller: &str) -> bool {
+    matches!(controller, "io" | "blkio" | "hugetlb")
 }
 
 /// Refuses a limit, or notes that it is left out.

@@ -30,6 +30,8 @@ use self::plan::Host;
 use self::zygote::{Zygote, ZygoteOptions};
 use super::cgroups::CgroupDriver;
 use super::{Launch, Runtime, Started};
+use oci_spec::runtime::LinuxResources;
+
 use crate::error::{Error, Result};
 use crate::sys::blocking::blocking;
 use crate::types::{IdRange, Mount};
@@ -266,6 +268,11 @@ impl Shared {
 impl Runtime for NativeRuntime {
     fn name(&self) -> &str {
         "native"
+    }
+
+    fn foresee(&self, resources: &LinuxResources) -> Vec<String> {
+        let driver = self.shared.options.cgroups.as_ref();
+        driver.map(|driver| driver.foresee(resources)).unwrap_or_default()
     }
 
     async fn start(&self, launch: Launch) -> Result<Started> {

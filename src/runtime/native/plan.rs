@@ -15,7 +15,7 @@ use super::options::{self, Options};
 use super::seccomp;
 use crate::error::{Error, Result};
 use crate::runtime::caps::CapabilitySet;
-use crate::runtime::{ExecLaunch, Launch, SharedNamespace, StdioPlan};
+use crate::runtime::{ExecLaunch, Launch, SharedNamespace, StdioPlan, sysctls};
 use crate::types::{Mount, MountSource};
 
 /// What of the host matters to a plan.
@@ -561,7 +561,7 @@ impl Plan {
         let mut sysctls: Vec<_> = linux.sysctl().iter().flatten().collect();
         sysctls.sort();
         for (name, value) in sysctls {
-            let path = sysctl_path(name)?;
+            let path = sysctls::path(name)?;
             self.sysctl_is_own(name)?;
             self.string(Section::Sysctls, path.as_bytes())?;
             self.string(Section::Sysctls, value.as_bytes())?;
@@ -572,18 +572,16 @@ impl Plan {
 
     /// What belongs to a namespace of the host is not a container's to change.
     fn sysctl_is_own(&self, name: &str) -> Result<()> {
-        let first = name.split(['.', '/']).next().unwrap_or_default();
-        let (bit, whose) = match (first, name.replace('/', ".").as_str()) {
-            ("net", _) => (libc::CLONE_NEWNET, "network"),
-            (_, "kernel.hostname") => (libc::CLONE_NEWUTS, "UTS"),
-            _ => (libc::CLONE_NEWIPC, "IPC"),
+        let (namespace, whose) = sysctls::namespace(name);
+        let bit = match namespace {
+            LinuxNamespaceType::Network => libc::CLONE_NEWNET,
+            LinuxNamespaceType::Uts => libc::CLONE_NEWUTS,
+            _ => libc::CLONE_NEWIPC,
         };
         if (self.words[field::NAMESPACES] | self.joined) & bit as u32 != 0 {
             return Ok(());
         }
-        Err(Error::invalid(format!(
-            "sysctl {name:?} is not allowed in the {whose} namespace of the host"
-        )))
+        Err(sysctls::of_the_host(name, whose))
     }
 
     fn device(&mut self, device: &LinuxDevice, host: Host) -> Result<()> {
@@ -859,37 +857,6 @@ pub(crate) fn clean_absolute<'a>(path: &'a Path, what: &str) -> Result<&'a [u8]>
         return Err(bad("too long, or with a NUL byte"));
     }
     Ok(bytes)
-}
-
-/// Where a sysctl lies below `/proc`. Only namespaced ones may be set.
-fn sysctl_path(name: &str) -> Result<String> {
-    const NAMESPACED: [&str; 6] = [
-        "kernel.shm",
-        "kernel.msg",
-        "kernel.sem",
-        "fs.mqueue.",
-        "net.",
-        "kernel.hostname",
-    ];
-    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':');
-    let known = NAMESPACED
-        .iter()
-        .any(|prefix| name.replace('/', ".").starts_with(prefix));
-    if !known || !name.chars().all(fine) || name.contains("..") {
-        return Err(Error::invalid(format!(
-            "sysctl {name:?} does not belong to a namespace of the container"
-        )));
-    }
-    // As sysctl(8): a name with slashes first keeps its dots.
-    let slashes = name
-        .find('/')
-        .is_some_and(|slash| name.find('.').is_none_or(|dot| slash < dot));
-    let path = if slashes {
-        name.to_owned()
-    } else {
-        name.replace('.', "/")
-    };
-    Ok(format!("sys/{path}"))
 }
 
 fn capability_bits(set: &Capabilities) -> u64 {

@@ -452,6 +452,11 @@ fn limits(resources: &LinuxResources) -> bool {
         || resources.cpu().is_some()
         || resources.pids().is_some()
         || resources.block_io().is_some()
+        || resources.devices().as_ref().is_some_and(|rules| !rules.is_empty())
+        || resources
+            .hugepage_limits()
+            .as_ref()
+            .is_some_and(|limits| !limits.is_empty())
 }
 
 /// Blocking.

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -47,6 +48,8 @@ pub struct LocalContent {
     partial: PathBuf,
     owner: String,
     durability: Durability,
+    /// Blobs of other roots, which are only read.
+    more: Arc<[PathBuf]>,
 }
 
 impl LocalContent {
@@ -64,11 +67,34 @@ impl LocalContent {
             partial: dir.join("partial"),
             owner,
             durability: Durability::default(),
+            more: Arc::default(),
         };
         files::make_dirs(&store.blobs)?;
         files::make_dirs(&store.ingest)?;
         files::make_dirs(&store.partial)?;
         Ok(store)
+    }
+
+    /// Has blobs that are not here be looked for in other roots, given by their directories of blobs. Those are only read, and
+    /// a list does not show them.
+    #[must_use]
+    pub fn with_more(mut self, dirs: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.more = dirs.into_iter().map(|dir| dir.join("blobs/sha256")).collect();
+        self
+    }
+
+    /// Where a blob is: here, or in the first of the other roots that has it.
+    fn place(&self, digest: &Digest) -> PathBuf {
+        let own = self.path(digest);
+        if self.more.is_empty() || own.exists() {
+            return own;
+        }
+        let elsewhere = self
+            .more
+            .iter()
+            .map(|dir| dir.join(digest.hex()))
+            .find(|file| file.exists());
+        elsewhere.unwrap_or(own)
     }
 
     /// Chooses when blobs reach the disk.
@@ -337,9 +363,9 @@ impl Drop for LocalIngest {
 #[async_trait]
 impl ContentStore for LocalContent {
     async fn info(&self, digest: &Digest) -> Result<Option<BlobInfo>> {
-        let (path, digest) = (self.path(digest), *digest);
+        let (store, digest) = (self.clone(), *digest);
         blocking(move || {
-            let there = found(fs::metadata(path)).map_err(|e| Error::os("stat blob", e))?;
+            let there = found(fs::metadata(store.place(&digest))).map_err(|e| Error::os("stat blob", e))?;
             Ok(there.map(|metadata| BlobInfo {
                 digest,
                 size: metadata.len(),
@@ -349,10 +375,10 @@ impl ContentStore for LocalContent {
     }
 
     async fn open(&self, digest: &Digest) -> Result<File> {
-        let (path, name) = (self.path(digest), digest.to_string());
+        let (store, digest) = (self.clone(), *digest);
         blocking(move || {
-            let file = found(File::open(path)).map_err(|e| Error::os("open blob", e))?;
-            file.ok_or_else(|| Error::not_found(ObjectKind::Blob, name))
+            let file = found(File::open(store.place(&digest))).map_err(|e| Error::os("open blob", e))?;
+            file.ok_or_else(|| Error::not_found(ObjectKind::Blob, digest.to_string()))
         })
         .await
     }

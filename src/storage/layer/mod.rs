@@ -7,6 +7,7 @@
 //! [`LayerReader`] is the way back: what a container wrote, as a list of changes or as a layer.
 
 mod apply;
+pub(crate) mod compress;
 mod crew;
 pub(crate) mod decompress;
 mod limits;

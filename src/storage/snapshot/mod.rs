@@ -3,6 +3,7 @@
 mod auto;
 mod copy;
 mod delete;
+mod limit;
 pub mod overlayfs;
 mod records;
 #[cfg(test)]
@@ -14,7 +15,7 @@ pub use self::auto::auto;
 pub(crate) use self::usage::usage_of;
 
 use std::fmt::Debug;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
@@ -91,6 +92,8 @@ pub struct Usage {
 pub struct WritableOptions {
     /// The layer is thrown away with its container: no need to ever wait for the disk.
     pub volatile: bool,
+    /// How much may be written to it; a backend that cannot keep to that answers `Unsupported`.
+    pub size_bytes: Option<u64>,
 }
 
 /// Keeps layers as snapshots and stacks them.
@@ -123,6 +126,17 @@ pub trait Snapshotter: Debug + Send + Sync + 'static {
         parent: Option<&ChainId>,
         usage: Usage,
     ) -> Result<()>;
+
+    /// Has a committed snapshot of another root stand for one of this: it is used where it is, and never written to. `from` is
+    /// that root's directory of snapshots, which the same backend made for the same kind of [`Ownership`]. Its parent is here,
+    /// or was borrowed before. `key` is free. `false`: there is none that can be relied on, or the backend cannot; the layer is
+    /// then unpacked here.
+    ///
+    /// [`Ownership`]: crate::storage::ownership::Ownership
+    async fn borrow_layer(&self, key: &SnapshotKey, chain: &ChainId, from: &Path) -> Result<bool> {
+        let _ = (key, chain, from);
+        Ok(false)
+    }
 
     /// Makes a writable snapshot on top of a stack and returns the mounts that show it: the first is the root.
     async fn create_writable(

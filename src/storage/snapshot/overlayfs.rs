@@ -60,6 +60,7 @@ impl Overlayfs {
             usage: Usage::default(),
             writable: true,
             volatile: false,
+            project: None,
             committed: None,
         })
     }
@@ -74,8 +75,12 @@ impl Overlayfs {
             volatile: options.volatile,
             ..self.template(parent)?
         };
-        let record = self.records.begin(key, &template)?;
-        let prepared = self.prepare(&record);
+        let mut record = self.records.begin(key, &template)?;
+        let limited = match options.size_bytes {
+            Some(bytes) => self.records.limit(key, &mut record, bytes),
+            None => Ok(()),
+        };
+        let prepared = limited.and_then(|()| self.prepare(&record));
         if prepared.is_err() {
             let _ = self.records.discard(key);
         }
@@ -208,6 +213,11 @@ impl Snapshotter for Overlayfs {
             this.records.commit(&key, &chain, parent.as_ref(), usage, alone)
         })
         .await
+    }
+
+    async fn borrow_layer(&self, key: &SnapshotKey, chain: &ChainId, from: &Path) -> Result<bool> {
+        let (key, chain, from) = (key.clone(), *chain, from.to_owned());
+        self.with(move |this| this.records.borrow(&key, &chain, &from)).await
     }
 
     async fn create_writable(

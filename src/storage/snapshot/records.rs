@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! l/<n>          a tree: a layer, or the writable directory of a container. Short names: they stand in mount options
+//! l/X<n>         a link to a layer's tree in another root, which is only read
 //! w/<n>          overlay's scratch directory beside a writable l/<n>; o/<n>: vfs' table of owners
 //! k/<key>/record an active snapshot; the directory itself is the claim on the key
 //! k/<key>/filled made when a writable copy (vfs) was whole: its time tells which files were touched since
@@ -37,6 +38,9 @@ use crate::storage::files::{self, found, random_name};
 use crate::storage::ownership::Ownership;
 use crate::types::{ChainId, Outcome};
 
+/// How names of trees begin that are in another root. No name that is made up for one has a capital.
+const BORROWED: char = 'X';
+
 /// A snapshot's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
@@ -49,6 +53,8 @@ pub(crate) struct Record {
     /// A container's writable layer, not a layer being unpacked.
     pub(crate) writable: bool,
     pub(crate) volatile: bool,
+    /// The project whose quota limits it.
+    pub(crate) project: Option<u32>,
     /// When it was committed; an active one was not.
     pub(crate) committed: Option<Moment>,
 }
@@ -90,8 +96,9 @@ impl Record {
     fn text(&self) -> String {
         let committed = self.committed.as_ref().map_or("-".to_owned(), Moment::text);
         let parent = self.parent.map_or("-".to_owned(), |parent| parent.to_string());
+        let project = self.project.map(|id| format!("project {id}\n")).unwrap_or_default();
         format!(
-            "tree {}\nbelow {}\nparent {parent}\nusage {} {}\nwritable {}\nvolatile {}\ncommitted {committed}\nend .\n",
+            "{project}tree {}\nbelow {}\nparent {parent}\nusage {} {}\nwritable {}\nvolatile {}\ncommitted {committed}\nend .\n",
             self.tree,
             self.below.join(" "),
             self.usage.bytes,
@@ -128,6 +135,10 @@ impl Record {
             "-" => None,
             moment => Some(Moment::parse(moment)?),
         };
+        let project = match field("project") {
+            None => None,
+            Some(id) => Some(id.parse().ok()?),
+        };
         // A record that lost its end may have lost digits before it.
         field("end").filter(|end| *end == ".")?;
         below.iter().all(|name| plain(name)).then_some(Self {
@@ -137,9 +148,16 @@ impl Record {
             usage,
             writable,
             volatile,
+            project,
             committed,
         })
     }
+}
+
+/// Names this boot.
+fn boot() -> Result<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(|e| Error::os("read boot_id", e))?;
+    Ok(id.trim().to_owned())
 }
 
 fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>> {
@@ -167,12 +185,22 @@ impl Records {
         for part in ["l", "w", "o", "k", "c", "p", "s", "trash"] {
             files::make_dirs(&dir.join(part))?;
         }
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(|e| Error::os("read boot_id", e))?;
         Ok(Self {
             dir,
-            boot: boot.trim().to_owned(),
+            boot: boot()?,
             ownership,
         })
+    }
+
+    /// Those of another root, which is only read.
+    fn elsewhere(dir: &Path, ownership: Ownership) -> Result<Option<Self>> {
+        let there = found(dir.canonicalize()).map_err(|e| Error::os(format!("resolve {}", dir.display()), e))?;
+        let Some(dir) = there else { return Ok(None) };
+        Ok(Some(Self {
+            dir,
+            boot: boot()?,
+            ownership,
+        }))
     }
 
     /// As in another boot.
@@ -186,7 +214,19 @@ impl Records {
         &self.ownership
     }
 
+    /// Where a tree is.
     pub(crate) fn tree(&self, name: &str) -> PathBuf {
+        let own = self.entry(name);
+        if name.starts_with(BORROWED)
+            && let Ok(there) = fs::read_link(&own)
+        {
+            return there;
+        }
+        own
+    }
+
+    /// What stands for a tree here: itself, or a link to where it is.
+    fn entry(&self, name: &str) -> PathBuf {
         self.dir.join("l").join(name)
     }
 
@@ -226,6 +266,10 @@ impl Records {
         let Some(committed) = &record.committed else {
             return Ok(false);
         };
+        if record.tree.starts_with(BORROWED) && !self.tree(&record.tree).is_dir() {
+            // The other root is not there, or has removed it.
+            return Ok(false);
+        }
         if committed.boot == self.boot {
             return Ok(true);
         }
@@ -286,6 +330,19 @@ impl Records {
             set_other_mode(&tree, &made, 0o755)?;
             return Ok(record);
         }
+    }
+
+    /// Limits what may be written to an active snapshot, whose directories are empty, and notes it.
+    pub(crate) fn limit(&self, key: &SnapshotKey, record: &mut Record, bytes: u64) -> Result<()> {
+        let (tree, work) = (self.tree(&record.tree), self.work(&record.tree));
+        files::make_dirs(&work)?;
+        let project = super::limit::set(&[&tree, &work], bytes)?;
+        record.project = Some(project);
+        let noted = files::replace(&self.claim(key).join("record"), &record.text());
+        if noted.is_err() {
+            super::limit::lift(&tree, project);
+        }
+        noted
     }
 
     /// Notes that everything the snapshot began with is in its tree, by the time of a file.
@@ -385,6 +442,55 @@ impl Records {
         }
     }
 
+    /// Has a committed snapshot of another root stand for one of this: a link to its tree. Its parent is here. `false` where
+    /// there is none that can be relied on. Blocking.
+    pub(crate) fn borrow(&self, key: &SnapshotKey, chain: &ChainId, from: &Path) -> Result<bool> {
+        if self.find(chain)?.is_some() {
+            return Ok(true);
+        }
+        let Some(from) = Self::elsewhere(from, self.ownership.clone())? else {
+            return Ok(false);
+        };
+        let Some(theirs) = from.find(chain)? else {
+            return Ok(false);
+        };
+        let place = from.tree(&theirs.tree);
+        if !place.is_dir()
+            || theirs
+                .parent
+                .is_some_and(|parent| self.find(&parent).is_ok_and(|it| it.is_none()))
+        {
+            return Ok(false);
+        }
+        let alone = theirs.parent.is_some() && theirs.below.is_empty();
+        let linked = self
+            .link(key, &place)
+            .and_then(|()| self.commit(key, chain, theirs.parent.as_ref(), theirs.usage, alone));
+        if linked.is_err() {
+            let _ = self.discard(key);
+        }
+        linked.map(|()| true)
+    }
+
+    /// Claims a key and makes a link for its tree.
+    fn link(&self, key: &SnapshotKey, place: &Path) -> Result<()> {
+        check_key(key)?;
+        let claim = self.claim(key);
+        fs::create_dir(&claim).map_err(|e| Error::os("claim snapshot key", e))?;
+        let record = Record {
+            tree: format!("{BORROWED}{}", random_name(8)?),
+            below: Vec::new(),
+            parent: None,
+            usage: Usage::default(),
+            writable: false,
+            volatile: false,
+            project: None,
+            committed: None,
+        };
+        fs::write(claim.join("record"), record.text()).map_err(|e| Error::os("write snapshot record", e))?;
+        std::os::unix::fs::symlink(place, self.entry(&record.tree)).map_err(|e| Error::os("link to a layer", e))
+    }
+
     /// Says that a record counts from now on: everything it stands for was written before.
     fn stamp(&self, record: &mut Record, chain: &ChainId) -> Result<()> {
         let now = Moment::now(&self.boot)?;
@@ -399,7 +505,7 @@ impl Records {
         let made = std::mem::replace(&mut record.tree, old.tree.clone());
         self.delete_trees(old)?;
         for (from, to) in [
-            (self.tree(&made), self.tree(&old.tree)),
+            (self.entry(&made), self.entry(&old.tree)),
             (self.owners(&made), self.owners(&old.tree)),
         ] {
             found(fs::rename(from, to)).map_err(|e| Error::os("replace snapshot", e))?;
@@ -418,7 +524,7 @@ impl Records {
         }
         let trees = self
             .active(key)
-            .map(|record| vec![self.tree(&record.tree), self.work(&record.tree)]);
+            .map(|record| vec![self.entry(&record.tree), self.work(&record.tree)]);
         let mut all = trees.unwrap_or_default();
         all.push(self.claim(key));
         all
@@ -436,6 +542,9 @@ impl Records {
         }
         // In place: nobody looks for it any more but by its key, which goes last.
         if let Some(record) = files::read(&claim.join("record"))?.and_then(|text| Record::parse(&text)) {
+            if let Some(project) = record.project {
+                super::limit::lift(&self.entry(&record.tree), project);
+            }
             super::delete::scratch(&self.work(&record.tree));
             for path in self.trees_of(&record) {
                 self.delete(&path)?;
@@ -488,7 +597,7 @@ impl Records {
 
     fn trees_of(&self, record: &Record) -> [PathBuf; 3] {
         [
-            self.tree(&record.tree),
+            self.entry(&record.tree),
             self.work(&record.tree),
             self.owners(&record.tree),
         ]
@@ -510,7 +619,7 @@ impl Records {
 
     fn delete(&self, path: &Path) -> Result<()> {
         if let Ownership::Mapped(privileged) = &self.ownership
-            && path.is_dir()
+            && fs::symlink_metadata(path).is_ok_and(|there| there.is_dir())
         {
             return privileged.remove_tree(path);
         }
@@ -627,6 +736,7 @@ mod tests {
             usage: Usage::default(),
             writable: false,
             volatile: false,
+            project: None,
             committed: None,
         }
     }

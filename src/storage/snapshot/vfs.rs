@@ -61,6 +61,7 @@ impl Vfs {
             usage: Usage::default(),
             writable,
             volatile: false,
+            project: None,
             committed: None,
         };
         let record = self.records.begin(key, &template)?;
@@ -146,8 +147,12 @@ impl Snapshotter for Vfs {
         &self,
         key: &SnapshotKey,
         parent: Option<&ChainId>,
-        _options: WritableOptions,
+        options: WritableOptions,
     ) -> Result<Vec<Mount>> {
+        if options.size_bytes.is_some() {
+            let needs = "the storage driver overlayfs: a copy of the image would count as well";
+            return Err(Error::unsupported("a limit on what a container writes", needs));
+        }
         let (key, parent) = (key.clone(), parent.copied());
         self.with(move |this| {
             let record = this.begin(&key, parent.as_ref(), true)?;

@@ -2,13 +2,15 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::containers::parse;
-use super::error::bad_value;
+use super::error::{bad_value, from_sqlite};
+use super::open;
 use super::refs::{self, Node, NodeKind};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::types::{ChainId, Descriptor, DiffId, Digest, ImageId, Outcome, Platform, Reference};
@@ -41,6 +43,9 @@ pub struct ImageRecord {
     pub size: u64,
     /// When it was pulled or built, in nanoseconds since the epoch.
     pub pulled_at_ns: i64,
+    /// The root that has its blobs and layers, where that is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lent_by: Option<PathBuf>,
 }
 
 impl ImageRecord {
@@ -103,6 +108,40 @@ pub struct ImageEntry {
     pub tags: Vec<Reference>,
     /// Names with a digest, sorted.
     pub digests: Vec<Reference>,
+}
+
+/// An image of another root, with its names and what they stand for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherImage {
+    /// The image.
+    pub record: ImageRecord,
+    /// Its names, sorted.
+    pub names: Vec<(Reference, Sign)>,
+}
+
+/// What a copy of another root's database holds. Blocking.
+pub(in crate::store) fn images_of_copy(copy: &Path, original: &Path) -> Result<Vec<OtherImage>> {
+    let store = open::open_copy(copy, original)?;
+    let read = || {
+        let mut names: HashMap<ImageId, Vec<(Reference, Sign)>> = HashMap::new();
+        let mut query = store.prepare("SELECT image, name, platform, top FROM image_names ORDER BY name, platform")?;
+        let rows = query.query_map([], |row| {
+            let (platform, top) = (parse(row, 2)?, parse(row, 3)?);
+            Ok((parse::<ImageId>(row, 0)?, (parse(row, 1)?, Sign { platform, top })))
+        })?;
+        for row in rows {
+            let (id, name) = row?;
+            names.entry(id).or_default().push(name);
+        }
+        let own = all_records(&store)?.into_iter();
+        Ok(own
+            .map(|record| OtherImage {
+                names: names.remove(&record.id).unwrap_or_default(),
+                record,
+            })
+            .collect())
+    };
+    read().map_err(|error| from_sqlite(original, error))
 }
 
 impl Store {

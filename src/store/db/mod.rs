@@ -12,6 +12,7 @@ pub mod leases;
 mod open;
 pub mod refs;
 
+pub(super) use self::images::images_of_copy;
 pub(super) use self::open::make_anew;
 
 use std::path::PathBuf;

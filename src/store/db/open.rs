@@ -91,6 +91,20 @@ fn refuse_if_used(root: &Root, what: &str) -> Result<()> {
     Err(Error::new(ErrorKind::Corrupt, message).with_object(ObjectKind::Root, name))
 }
 
+/// A copy of another root's database, with this program's tables. Errors name the original.
+pub(super) fn open_copy(copy: &Path, original: &Path) -> Result<Connection> {
+    let named = |error| from_sqlite(original, error);
+    let mut connection = connect(copy, &RUN).map_err(named)?;
+    if user_version(&connection).map_err(named)? == 0 {
+        let message = format!("{} has no tables", original.display());
+        return Err(
+            Error::new(ErrorKind::Corrupt, message).with_object(ObjectKind::Root, original.display().to_string())
+        );
+    }
+    migrate(&mut connection, original, &STORE)?;
+    Ok(connection)
+}
+
 pub(super) fn open_run(root: &Root) -> Result<Connection> {
     let boot = boot_id()?;
     if !belongs_to(root, &boot)? {

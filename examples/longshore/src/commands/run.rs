@@ -14,6 +14,7 @@ use longshore::{
 
 use crate::care::CareArgs;
 use crate::context::Context;
+use crate::devices::DeviceArgs;
 use crate::failure::Failure;
 use crate::limits::LimitArgs;
 use crate::options::{self, Pair, SecurityOption};
@@ -107,6 +108,9 @@ pub struct Args {
     /// Size of /dev/shm [default: 64m]
     #[arg(long, value_name = "BYTES")]
     shm_size: Option<Bytes>,
+    /// Limit what it may write to its own layer: size=BYTES
+    #[arg(long, value_name = "KEY=VALUE", value_parser = options::storage_size)]
+    storage_opt: Option<Bytes>,
     #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
@@ -132,6 +136,8 @@ pub struct Args {
     /// Resource limit of its processes: NAME=SOFT[:HARD]
     #[arg(long, value_name = "LIMIT", value_parser = options::ulimit)]
     ulimit: Vec<Ulimit>,
+    #[command(flatten)]
+    devices: DeviceArgs,
     /// Put a small init in as pid 1
     #[arg(long)]
     init: bool,
@@ -284,6 +290,7 @@ fn spec(args: &Args) -> Result<ContainerSpec, Failure> {
     args.care.apply(&mut spec);
     files(args, &mut spec);
     limits(args, &mut spec);
+    args.devices.put(&mut spec);
     security(args, &mut spec);
     Ok(spec)
 }
@@ -293,6 +300,7 @@ fn files(args: &Args, spec: &mut ContainerSpec) {
     spec.binds = args.volume.clone();
     spec.tmpfs = args.tmpfs.iter().cloned().collect();
     spec.shm_size = args.shm_size;
+    spec.storage_size = args.storage_opt;
 }
 
 fn limits(args: &Args, spec: &mut ContainerSpec) {

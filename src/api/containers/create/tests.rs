@@ -73,9 +73,7 @@ fn the_network_that_is_not_there_yet() {
 fn what_there_is_not_is_refused_by_name() {
     for (option, value) in [
         ("PortBindings", json!({"80/tcp": [{"HostPort": "80"}]})),
-        ("Devices", json!([{"PathOnHost": "/dev/fuse"}])),
-        ("Sysctls", json!({"net.core.somaxconn": "1"})),
-        ("BlkioWeight", json!(60)),
+        ("DeviceRequests", json!([{"Driver": "cdi", "DeviceIDs": ["a.com/b=c"]}])),
         ("Runtime", json!("kata")),
         ("ExtraHosts", json!(["a:1.2.3.4"])),
     ] {
@@ -142,6 +140,9 @@ fn what_can_never_work_is_refused_by_name() {
         json!({"Image": "a", "Env": ["=x"]}),
         json!({"Image": "a", "HostConfig": {"OomScoreAdj": 1001}}),
         json!({"Image": "a", "HostConfig": {"ShmSize": -1}}),
+        json!({"Image": "a", "HostConfig": {"BlkioWeight": 9}}),
+        json!({"Image": "a", "HostConfig": {"DeviceCgroupRules": ["c 1"]}}),
+        json!({"Image": "a", "HostConfig": {"Devices": [{"PathOnHost": "/dev/fuse", "CgroupPermissions": "x"}]}}),
         json!({"Image": "a", "HostConfig": {"RestartPolicy": {"Name": "sometimes"}}}),
         json!({"Image": "a", "HostConfig": {"Binds": ["/a:/x", "/b:/x"]}}),
         json!({"Image": "a", "HostConfig": {"Binds": ["/a:/x"], "Tmpfs": {"/x": ""}}}),
@@ -273,8 +274,8 @@ fn p38_keys_in_any_case_say_the_same() {
             "mounts": [{"type": "bind", "source": "/a", "target": "/b", "readonly": true}]},
     }));
     assert_eq!(as_written.unwrap().0, otherwise.unwrap().0);
-    let refused = of(json!({"image": "a", "hostconfig": {"devices": [{"PathOnHost": "/dev/fuse"}]}})).unwrap_err();
-    assert!(refused.message.contains("Devices"), "{}", refused.message);
+    let refused = of(json!({"image": "a", "hostconfig": {"cgroupparent": "/a"}})).unwrap_err();
+    assert!(refused.message.contains("CgroupParent"), "{}", refused.message);
 }
 
 #[test]
@@ -291,4 +292,35 @@ fn b7_names_that_can_be_and_that_cannot() {
             refused.message
         );
     }
+}
+
+#[test]
+fn h8_h17_devices_and_what_is_limited_by_device() {
+    let host = json!({
+        "Devices": [{"PathOnHost": "/dev/fuse"}, {"PathOnHost": "/dev/a", "PathInContainer": "/dev/b", "CgroupPermissions": "r"}],
+        "DeviceCgroupRules": ["c 42:* rwm"],
+        "Sysctls": {"net.core.somaxconn": "7"},
+        "BlkioWeight": 60,
+        "BlkioWeightDevice": [{"Path": "/dev/a", "Weight": 100}],
+        "BlkioDeviceReadBps": [{"Path": "/dev/a", "Rate": 1}],
+        "BlkioDeviceWriteBps": [{"Path": "/dev/a", "Rate": 2}],
+        "BlkioDeviceReadIOps": [{"Path": "/dev/a", "Rate": 3}],
+        "BlkioDeviceWriteIOps": [{"Path": "/dev/a", "Rate": 4}],
+    });
+    let spec = of(json!({"Image": "a", "HostConfig": host.clone()})).unwrap().0;
+    assert_eq!(
+        (
+            spec.devices[0].target.to_str(),
+            spec.devices[0].access.to_string().as_str()
+        ),
+        (Some("/dev/fuse"), "rwm")
+    );
+    assert_eq!(spec.devices[1].access.to_string(), "r");
+    assert_eq!(spec.sysctls["net.core.somaxconn"], "7");
+    let mut shown = super::super::devices::shown(&spec);
+    shown["Sysctls"] = json!(spec.sysctls);
+    let mut asked = host;
+    asked["Devices"][0] =
+        json!({"PathOnHost": "/dev/fuse", "PathInContainer": "/dev/fuse", "CgroupPermissions": "rwm"});
+    assert_eq!(shown, asked);
 }

@@ -37,7 +37,10 @@ pub(crate) fn run() -> ! {
     let Ok(buffer) = sys::map(HEADER + INLINE) else {
         sys::exit(1)
     };
-    let Some(hello) = await_hello(buffer) else { sys::exit(0) };
+    // The owner is gone, or there is none: a container runs this by way of `/proc/self/exe`, and gets nothing for it.
+    let Some(hello) = await_hello(buffer) else {
+        sys::exit(125)
+    };
     let (mut zygote, hello) = match set_up(hello.flags, buffer) {
         Ok(zygote) => (zygote, hello),
         Err(fail) => {
