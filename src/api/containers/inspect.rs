@@ -208,7 +208,6 @@ fn host_config(info: &ContainerInfo) -> Value {
         "OomScoreAdj": spec.oom_score_adj.unwrap_or(0),
         "ReadonlyRootfs": spec.read_only,
         "SecurityOpt": security(spec),
-        "StorageOpt": spec.storage_size.map(|size| json!({ "size": size.get().to_string() })),
         "ShmSize": spec.shm_size.map_or(SHM_BYTES, |size| size.get()),
         "CpuShares": limits.cpu_shares.unwrap_or(0),
         "Memory": limits.memory.map_or(0, |memory| memory.get()),
@@ -238,6 +237,9 @@ fn host_config(info: &ContainerInfo) -> Value {
     }
     if !spec.sysctls.is_empty() {
         host["Sysctls"] = json!(spec.sysctls);
+    }
+    if let Some(size) = spec.storage_size {
+        host["StorageOpt"] = json!({ "size": size.get().to_string() });
     }
     if !spec.annotations.is_empty() {
         host["Annotations"] = json!(spec.annotations);

@@ -280,3 +280,31 @@ pub(super) async fn feed(
         let _ = chunks.send(Err(mismatch(Some(&blob.digest), message))).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_cannot_be_taken_for_compressed_is_plain() {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(1);
+        archive.append_data(&mut header, "(file", &b"x"[..]).unwrap();
+        let tar = archive.into_inner().unwrap();
+        assert!(is_plain(&tar));
+        for magic in [
+            &[0x1f, 0x8b][..],
+            &[0x28, 0xb5, 0x2f, 0xfd],
+            &[0x5a, 0x2a, 0x4d, 0x18],
+            &[0xfd, b'7'],
+        ] {
+            let mut like = tar.clone();
+            like[..magic.len()].copy_from_slice(magic);
+            assert!(!is_plain(&like), "{magic:?}");
+        }
+        for short in [&[][..], &tar[..100], &[0; 512]] {
+            assert!(!is_plain(short));
+        }
+    }
+}
