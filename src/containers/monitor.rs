@@ -115,6 +115,7 @@ impl Shared {
             tracing::warn!(container = %record.id, error = error.report(), "the runtime could not let go of a container");
         }
         self.leave_networks(&record.id).await;
+        self.end_mounts(&record).await;
         self.record_end(record, slot, exit).await
     }
 

@@ -18,6 +18,7 @@ use crate::runtime::{Launch, Runtime, Started};
 use crate::storage::snapshot::{LayerTarget, SnapshotKey, Snapshotter, Usage, WritableOptions};
 use crate::store::{ImageRecord, Owner, Root, Store};
 use crate::types::{ChainId, Descriptor, Digest, Filter, MediaType, Mount, Outcome, Platform, Signal};
+use crate::volumes::{LocalVolumes, LocalVolumesParts};
 
 /// Waits until a container has run and ended.
 async fn ended(containers: &LocalContainers, name: &str) -> Result<ContainerExit> {
@@ -181,19 +182,31 @@ fn on_runtime(path: &Path, runtime: Arc<dyn Runtime>) -> Bench {
     std::fs::create_dir_all(&snapshots).unwrap();
     let store = Store::open(&root).unwrap();
     store.put_image(&known_record(), &[]).unwrap();
+    let native = Arc::new(crate::runtime::native::NativeRuntime::new(Default::default()));
+    let volumes = LocalVolumes::open(LocalVolumesParts {
+        spawner: driver.spawner().clone(),
+        store: store.clone(),
+        owners: root.owners(),
+        owner: owner.id().clone(),
+        locks: root.locks(),
+        dir: root.volumes(),
+        ownership: crate::storage::ownership::Ownership::Direct,
+        native: Arc::clone(&native),
+        drivers: BTreeMap::new(),
+    });
     #[cfg(feature = "network")]
     let networks = crate::networks::LocalNetworks::new(crate::networks::Parts {
         spawner: driver.spawner().clone(),
         store: store.clone(),
         owner: owner.id().clone(),
-        native: Arc::new(crate::runtime::native::NativeRuntime::new(
-            crate::runtime::native::NativeOptions::default(),
-        )),
+        native: Arc::clone(&native),
         publish_at: None,
     });
     let parts = Parts {
         #[cfg(feature = "network")]
         networks,
+        root: native,
+        volumes: volumes.unwrap(),
         spawner: driver.spawner().clone(),
         store,
         owners: root.owners(),

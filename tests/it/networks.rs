@@ -844,7 +844,11 @@ async fn i12_an_ordinary_user_s_containers_reach_others() -> Check {
     const ASK: &str = "use IO::Socket::INET; my $s = IO::Socket::INET->new(PeerAddr => $ARGV[0], PeerPort => $ARGV[1], \
                        Proto => 'udp') or die; for (1, 2) { $s->send(\"again $_\"); $s->recv(my $text, 99); print $text, ' ' }";
     let client = sleeper(&world, "bridge", with_perl).await?;
-    let tcp = sh(&client, &format!("busybox nc -w 3 {} {} </dev/null", at.ip(), at.port())).await;
+    let tcp = sh(
+        &client,
+        &format!("busybox nc -w 3 {} {} </dev/null", at.ip(), at.port()),
+    )
+    .await;
     let asked = client
         .exec(ExecSpec::new([
             "/usr/bin/perl",

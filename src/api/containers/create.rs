@@ -24,14 +24,9 @@ use crate::types::{Bytes, Platform};
 
 /// What this version of the engine has not, and what it would take.
 const LATER: &str = "a version of longshore that has it";
-const NO_VOLUMES: &str = "a version of longshore with volumes; bind a directory of the host";
-
-const REFUSED: &[(&str, &str)] = &[("Volumes", NO_VOLUMES)];
-
 pub(super) const REFUSED_OF_HOST: &[(&str, &str)] = &[
     ("DeviceRequests", LATER),
     ("Links", "containers on one network, which find each other by name"),
-    ("VolumesFrom", NO_VOLUMES),
     ("CgroupParent", LATER),
     ("Cgroup", LATER),
     ("KernelMemory", "a kernel that still has it, which none does"),
@@ -120,9 +115,9 @@ pub(in crate::api) fn spec(body: Map<String, Value>) -> Result<(ContainerSpec, V
     spec.limits = limits::take(&mut host, limits::For::Create)?;
     devices::take(&mut host, &mut spec)?;
     devices::take_rates(&mut host, &mut spec.limits)?;
-    mounts::take(&mut host, &mut spec)?;
+    let volumes = config.take_or_default::<BTreeMap<PathBuf, Value>>("Volumes")?;
+    mounts::take(&mut host, volumes.into_keys().collect(), &mut spec)?;
     networking::take(&mut config, &mut host, &mut spec, &mut warnings)?;
-    config.refuse(REFUSED)?;
     host.refuse(REFUSED_OF_HOST)?;
     Ok((spec, warnings))
 }

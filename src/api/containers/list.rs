@@ -109,6 +109,6 @@ pub(in crate::api) fn summary(line: &ContainerSummary) -> Value {
             "FailingStreak": line.health.as_ref().map_or(0, |health| health.failing_streak),
         },
         "NetworkSettings": {"Networks": networking::networks_of(&line.network, &ContainerSpec::default(), &line.endpoints)},
-        "Mounts": mounts::shown(&line.binds),
+        "Mounts": mounts::shown(&line.binds, &line.mounts),
     })
 }

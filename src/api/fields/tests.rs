@@ -26,6 +26,7 @@ fn container() -> ContainerInfo {
         name: "web".into(),
         image_id: image_id(),
         spec: ContainerSpec::image("busybox").command(["true"]),
+        mounts: Vec::new(),
         command: vec!["true".into()],
         labels: BTreeMap::new(),
         endpoints: Vec::new(),
@@ -69,6 +70,7 @@ fn summary() -> ContainerSummary {
         endpoints: Vec::new(),
         ports: Vec::new(),
         binds: Vec::new(),
+        mounts: Vec::new(),
         health: None,
     }
 }

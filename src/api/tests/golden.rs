@@ -57,6 +57,7 @@ impl ContainerManager for Still {
             endpoints: Vec::new(),
             ports: Vec::new(),
             binds: Vec::new(),
+            mounts: Vec::new(),
             health: None,
         }])
     }
@@ -72,6 +73,7 @@ impl ContainerManager for Still {
             spec: ContainerSpec::image("busybox")
                 .command(["sh", "-c", "exit 3"])
                 .env("A", "b"),
+            mounts: Vec::new(),
             command: vec!["sh".into(), "-c".into(), "exit 3".into()],
             labels: BTreeMap::from([("a".into(), "b".into())]),
             endpoints: Vec::new(),

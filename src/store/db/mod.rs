@@ -12,6 +12,7 @@ pub mod leases;
 pub mod networks;
 mod open;
 pub mod refs;
+pub mod volumes;
 
 pub(super) use self::images::images_of_copy;
 pub(super) use self::open::make_anew;

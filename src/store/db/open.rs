@@ -21,14 +21,16 @@ const BUSY: Duration = Duration::from_secs(30);
 const STATEMENTS: usize = 64;
 
 /// Numbered files, in order. A migration is never edited once it was released.
-const STORE_MIGRATIONS: [&str; 3] = [
+const STORE_MIGRATIONS: [&str; 4] = [
     include_str!("migrations/store/0001_init.sql"),
     include_str!("migrations/store/0002_platforms.sql"),
-    include_str!("migrations/store/0003_networks.sql"),
+    include_str!("migrations/store/0003_volumes.sql"),
+    include_str!("migrations/store/0004_networks.sql"),
 ];
-const RUN_MIGRATIONS: [&str; 2] = [
+const RUN_MIGRATIONS: [&str; 3] = [
     include_str!("migrations/run/0001_init.sql"),
-    include_str!("migrations/run/0002_networks.sql"),
+    include_str!("migrations/run/0002_volumes.sql"),
+    include_str!("migrations/run/0003_networks.sql"),
 ];
 
 struct Schema {
