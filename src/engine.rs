@@ -12,6 +12,7 @@ mod request;
 mod run;
 mod transfer;
 mod verbs;
+mod volume;
 
 #[cfg(feature = "engine")]
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ pub use self::managers::Managers;
 pub use self::run::{Output, RunBuilder};
 pub use self::transfer::{ImportBuilder, LoadBuilder, PushBuilder, SaveBuilder};
 pub(crate) use self::verbs::Verb;
+pub use self::volume::Volume;
 use self::verbs::Watch;
 use crate::containers::{ContainerManager, ContainerSpec, ContainerSummary, ListOptions};
 #[cfg(feature = "engine")]
@@ -44,6 +46,7 @@ use crate::probe::Probe;
 use crate::system::{Audit, Diagnosis, LocalSystem, Reconciled};
 use crate::system::{EventQuery, SystemManager};
 use crate::types::Filter;
+use crate::volumes::{CreateVolume, VolumeManager};
 
 /// A container engine in this process. Cheap to clone; every clone is a handle of the same engine.
 ///
@@ -218,6 +221,29 @@ impl Engine {
     #[cfg(feature = "network")]
     pub fn networks(&self) -> &Arc<dyn NetworkManager> {
         &self.verbs.networks
+    }
+
+    /// What volumes can do.
+    pub fn volumes(&self) -> &Arc<dyn VolumeManager> {
+        &self.verbs.volumes
+    }
+
+    /// Makes a volume, or finds the one of that name.
+    ///
+    /// # Errors
+    /// As [`VolumeManager::create`].
+    pub async fn create_volume(&self, request: CreateVolume) -> Result<Volume> {
+        let info = self.volumes().create(request).await?;
+        Ok(Volume::new(self.clone(), info.name))
+    }
+
+    /// A volume by name.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn volume(&self, name: &str) -> Result<Volume> {
+        let info = self.volumes().inspect(name).await?;
+        Ok(Volume::new(self.clone(), info.name))
     }
 
     /// What the engine says of itself: info, events, disk usage.

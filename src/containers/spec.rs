@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::device::{DeviceAccess, DeviceMapping, DeviceRate, DeviceRule, DeviceWeight};
 use super::health::{HealthCheck, OnUnhealthy};
+use super::mounts::{FileSpec, MountSpec};
 use super::policy::RestartPolicy;
 use crate::error::{Error, Result};
 use crate::runtime::native::seccomp::SeccompProfile;
@@ -177,6 +178,7 @@ impl LogConfig {
 
 /// What a container may take. `None` and 0 mean no limit. `Limits::default()` limits nothing; set what is to be limited.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct Limits {
     /// Most memory, in bytes.
@@ -241,6 +243,7 @@ pub struct Limits {
 /// let spec = ContainerSpec::image("busybox").command(["echo", "hello"]).memory(Bytes::mib(64));
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct ContainerSpec {
     /// Name or id of the image.
@@ -295,6 +298,15 @@ pub struct ContainerSpec {
     pub tmpfs: BTreeMap<PathBuf, Tmpfs>,
     /// Directories of the host.
     pub binds: Vec<BindMount>,
+    /// Volumes, and whatever else is mounted with more to say of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<MountSpec>,
+    /// Containers whose volumes and directories it takes: a name or an id, with `:ro` that nothing of them is written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes_from: Vec<String>,
+    /// Files that are put into it before its first process runs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<PathBuf, FileSpec>,
     /// Size of `/dev/shm`; default 64 MiB.
     pub shm_size: Option<Bytes>,
     /// How much it may write to its own layer. Needs a root directory with project quotas, and `overlayfs`; elsewhere making
