@@ -96,5 +96,7 @@ async fn prune(call: Call) -> Answer {
         filter = filter.with("all", "true");
     }
     let pruned = call.engine.volumes().prune(filter).await?;
-    Ok(reply::ok(&json!({"VolumesDeleted": pruned.removed, "SpaceReclaimed": pruned.reclaimed_bytes})))
+    Ok(reply::ok(
+        &json!({"VolumesDeleted": pruned.removed, "SpaceReclaimed": pruned.reclaimed_bytes}),
+    ))
 }

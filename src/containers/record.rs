@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use super::health::{Health, HealthCheck};
-use super::{ContainerExit, MountPoint};
 use super::plan::ImageDefaults;
 use super::spec::ContainerSpec;
 use super::state::ContainerState;
+use super::{ContainerExit, MountPoint};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::store::ContainerRow;
 use crate::types::{ChainId, ContainerId, ContainerName, ExitStatus, ImageId, OwnerId};

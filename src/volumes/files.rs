@@ -66,7 +66,9 @@ impl Files {
     /// What stands beside a volume's files; `None` without a directory, or if it is not whole.
     pub(super) fn note(&self, name: &VolumeName) -> Result<Option<Note>> {
         let text = files::read(&self.path(name).join(NOTE))?;
-        Ok(text.and_then(|text| serde_json::from_str::<Note>(&text).ok()).filter(|note| note.name == *name))
+        Ok(text
+            .and_then(|text| serde_json::from_str::<Note>(&text).ok())
+            .filter(|note| note.name == *name))
     }
 
     pub(super) fn is_there(&self, name: &VolumeName) -> bool {

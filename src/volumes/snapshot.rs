@@ -55,7 +55,12 @@ impl Shared {
             })
             .await?;
             let (row, event) = (record.to_row()?, self.event(&record, "create"));
-            match self.parts.store.call(move |store| store.insert_volume(&row, Some(&event))).await? {
+            match self
+                .parts
+                .store
+                .call(move |store| store.insert_volume(&row, Some(&event)))
+                .await?
+            {
                 None => Ok(()),
                 Some(_) => Err(taken(&record.name)),
             }
