@@ -139,6 +139,11 @@ impl Shared {
         if exit.oom_killed == Some(true) {
             self.tell(self.event(&record, "oom")).await;
         }
+        if record.body.spec.storage_size.is_some()
+            && matches!(self.parts.snapshotter.is_full(&record.snapshot_key()).await, Ok(true))
+        {
+            self.tell(self.event(&record, "storage-full")).await;
+        }
         let (finished, exit) = (Some(now_ns()), Some(ExitRecord::from(exit)));
         record.body.exit = exit;
         let comeback = if revive::has_policy(&record) {

@@ -662,6 +662,7 @@ mod tests {
         };
         spec.tmpfs = BTreeMap::from([("/scratch".into(), tmpfs)]);
         spec.shm_size = Some(Bytes::mib(8));
+        spec.storage_size = Some(Bytes::mib(100));
         spec.network = NetworkMode::Host;
         spec.cap_add = vec!["NET_ADMIN".into()];
         spec.cap_drop = vec!["ALL".into()];

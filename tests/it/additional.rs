@@ -48,8 +48,11 @@ async fn filled() -> Result<TempRoot, Stop> {
     Ok(root)
 }
 
+/// Inode, size, time and mode.
+type Look = (u64, u64, i64, i64, u32);
+
 /// Everything below a directory that a write would change.
-fn state(dir: &Path) -> Result<BTreeMap<PathBuf, (u64, u64, i64, i64, u32)>, Stop> {
+fn state(dir: &Path) -> Result<BTreeMap<PathBuf, Look>, Stop> {
     let mut all = BTreeMap::new();
     let mut dirs = vec![dir.to_owned()];
     while let Some(dir) = dirs.pop() {

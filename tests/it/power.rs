@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use futures_util::TryStreamExt as _;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use longshore::storage::snapshot::overlayfs::Overlayfs;
 use longshore::types::Filter;
 use longshore::{ContainerSpec, Engine, ErrorKind};
@@ -315,6 +315,23 @@ impl Drop for WithQuota {
     }
 }
 
+/// What is told until a container is gone.
+async fn actions(
+    live: &mut (impl Stream<Item = longshore::Result<longshore::events::EventItem>> + Unpin),
+) -> Result<Vec<String>, Stop> {
+    let mut told = Vec::new();
+    while told.last().is_none_or(|action| action != "destroy") {
+        match tokio::time::timeout(Duration::from_secs(30), live.next()).await? {
+            Some(item) => match item? {
+                longshore::events::EventItem::Event(event) => told.push(event.action),
+                other => return fail(format!("{other:?} after {told:?}")),
+            },
+            None => return fail(format!("the events ended after {told:?}")),
+        }
+    }
+    Ok(told)
+}
+
 async fn e6_a_limit_on_what_a_container_writes() -> Check {
     let disk = WithQuota::new()?;
     let root = disk.0.path().join("mounted/root");
@@ -323,18 +340,23 @@ async fn e6_a_limit_on_what_a_container_writes() -> Check {
     let spec = |script: &str| ContainerSpec::image(&image).command(["sh", "-c", script]);
     let fill = "dd if=/dev/zero of=/big bs=64k count=512 2>&1; ls -l /big; mkdir /more; echo x > /more/x || echo full";
     let limit = longshore::Bytes::mib(4);
+    let mut query = longshore::EventQuery::default();
+    query.filter = Filter::new().with("type", "container");
+    let mut live = engine.events(query).await?;
     let output = engine.run(spec(fill).storage_size(limit)).output().await?;
     let told = text(&output.stdout);
     assert!(
         told.contains("No space left") || told.contains("quota exceeded"),
         "{told}"
     );
+    assert!(actions(&mut live).await?.contains(&"storage-full".to_owned()));
     // Several containers have limits of their own, and one without has none.
     let output = engine
         .run(spec("dd if=/dev/zero of=/big bs=64k count=48 2>&1").storage_size(limit))
         .output()
         .await?;
     assert_eq!(output.status.code(), 0, "{}", text(&output.stdout));
+    assert!(!actions(&mut live).await?.contains(&"storage-full".to_owned()));
     let output = engine.run(spec(fill)).output().await?;
     assert!(
         !text(&output.stdout).contains("No space left"),

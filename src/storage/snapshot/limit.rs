@@ -30,6 +30,15 @@ pub(crate) fn set(directories: &[&Path], bytes: u64) -> Result<u32> {
     Ok(project)
 }
 
+/// Whether less is left than a write of usual size, or than a part of the limit that is lost to the last block of each file.
+pub(crate) fn is_reached(directory: &Path, project: u32) -> Result<bool> {
+    let now = quota::of_project(open(directory)?, project).map_err(refused)?;
+    Ok(now.is_some_and(|now| {
+        let left = now.limit_bytes.saturating_sub(now.used_bytes);
+        now.limit_bytes > 0 && left < (now.limit_bytes / 64).max(64 << 10)
+    }))
+}
+
 /// Lifts the limit. One that a dead process left is no harm: its id is not used again.
 pub(crate) fn lift(directory: &Path, project: u32) {
     let lifted = File::open(directory).and_then(|dir| quota::limit_project(dir, project, 0));

@@ -189,6 +189,12 @@ pub trait Snapshotter: Debug + Send + Sync + 'static {
     /// What a committed snapshot takes, or took before power was lost.
     async fn layer_usage(&self, chain: &ChainId) -> Result<Usage>;
 
+    /// Whether an active snapshot has reached the limit that it was made with ([`WritableOptions::size_bytes`]), or nearly so.
+    async fn is_full(&self, key: &SnapshotKey) -> Result<bool> {
+        let _ = key;
+        Ok(false)
+    }
+
     /// All committed snapshots, in no order, with those of which only remains are left since power was lost.
     async fn list(&self) -> Result<Vec<ChainId>>;
 

@@ -287,6 +287,11 @@ impl Snapshotter for Overlayfs {
             .await
     }
 
+    async fn is_full(&self, key: &SnapshotKey) -> Result<bool> {
+        let key = key.clone();
+        self.with(move |this| this.records.is_full(&key)).await
+    }
+
     async fn layer_usage(&self, chain: &ChainId) -> Result<Usage> {
         let chain = *chain;
         self.with(move |this| this.records.usage_of(&chain)).await

@@ -345,6 +345,15 @@ impl Records {
         noted
     }
 
+    /// Whether a limited snapshot has room for no more than a few writes.
+    pub(crate) fn is_full(&self, key: &SnapshotKey) -> Result<bool> {
+        let record = self.active(key)?;
+        match record.project {
+            Some(project) => super::limit::is_reached(&self.tree(&record.tree), project),
+            None => Ok(false),
+        }
+    }
+
     /// Notes that everything the snapshot began with is in its tree, by the time of a file.
     pub(crate) fn mark_filled(&self, key: &SnapshotKey) -> Result<()> {
         fs::write(self.claim(key).join("filled"), "").map_err(|e| Error::os("mark snapshot", e))

@@ -47,6 +47,19 @@ fn p38_what_the_client_sends_by_default() {
 }
 
 #[test]
+fn e6_the_limit_of_a_writable_layer() {
+    let (made, _) = of(json!({"Image": "a", "HostConfig": {"StorageOpt": {"Size": "1G"}}})).unwrap();
+    assert_eq!(made.storage_size, Some(Bytes::mib(1024)));
+    assert_eq!(
+        of(json!({"Image": "a", "HostConfig": {"StorageOpt": null}}))
+            .unwrap()
+            .0
+            .storage_size,
+        None
+    );
+}
+
+#[test]
 fn networks_and_ports() {
     use crate::containers::NetworkMode;
     let with = |mode: &str| of(json!({"Image": "a", "HostConfig": {"NetworkMode": mode}}));
@@ -169,6 +182,8 @@ fn what_can_never_work_is_refused_by_name() {
         json!({"Image": "a", "Env": ["=x"]}),
         json!({"Image": "a", "HostConfig": {"OomScoreAdj": 1001}}),
         json!({"Image": "a", "HostConfig": {"ShmSize": -1}}),
+        json!({"Image": "a", "HostConfig": {"StorageOpt": {"size": "much"}}}),
+        json!({"Image": "a", "HostConfig": {"StorageOpt": {"inodes": "7"}}}),
         json!({"Image": "a", "HostConfig": {"BlkioWeight": 9}}),
         json!({"Image": "a", "HostConfig": {"DeviceCgroupRules": ["c 1"]}}),
         json!({"Image": "a", "HostConfig": {"Devices": [{"PathOnHost": "/dev/fuse", "CgroupPermissions": "x"}]}}),
