@@ -12,6 +12,7 @@ mod request;
 mod run;
 mod transfer;
 mod verbs;
+mod volume;
 
 #[cfg(feature = "engine")]
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ pub use self::run::{Output, RunBuilder};
 pub use self::transfer::{ImportBuilder, LoadBuilder, PushBuilder, SaveBuilder};
 pub(crate) use self::verbs::Verb;
 use self::verbs::Watch;
+pub use self::volume::Volume;
 use crate::containers::{ContainerManager, ContainerSpec, ContainerSummary, ListOptions};
 #[cfg(feature = "engine")]
 use crate::driver::Driver;
@@ -44,6 +46,7 @@ use crate::probe::Probe;
 use crate::system::{Audit, Diagnosis, LocalSystem, Reconciled};
 use crate::system::{EventQuery, SystemManager};
 use crate::types::Filter;
+use crate::volumes::{CreateVolume, VolumeManager};
 
 /// A container engine in this process. Cheap to clone; every clone is a handle of the same engine.
 ///
@@ -218,6 +221,29 @@ impl Engine {
     #[cfg(feature = "network")]
     pub fn networks(&self) -> &Arc<dyn NetworkManager> {
         &self.verbs.networks
+    }
+
+    /// What volumes can do.
+    pub fn volumes(&self) -> &Arc<dyn VolumeManager> {
+        &self.verbs.volumes
+    }
+
+    /// Makes a volume, or finds the one of that name.
+    ///
+    /// # Errors
+    /// As [`VolumeManager::create`].
+    pub async fn create_volume(&self, request: CreateVolume) -> Result<Volume> {
+        let info = self.volumes().create(request).await?;
+        Ok(Volume::new(self.clone(), info.name))
+    }
+
+    /// A volume by name.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn volume(&self, name: &str) -> Result<Volume> {
+        let info = self.volumes().inspect(name).await?;
+        Ok(Volume::new(self.clone(), info.name))
     }
 
     /// What the engine says of itself: info, events, disk usage.

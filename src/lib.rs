@@ -69,6 +69,7 @@
 //! content/            blobs by digest
 //! snapshots/          unpacked layers and writable layers
 //! containers/ID/      logs
+//! volumes/NAME/       what volumes hold
 //! owners/ID/lock      held while an engine (or its helper, cleaning up after it) lives
 //! locks/              taken while a blob is fetched or a layer unpacked, so that it is done once
 //! ```
@@ -132,6 +133,8 @@ pub(crate) mod sys;
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub mod system;
 pub mod types;
+#[cfg(any(feature = "engine", feature = "remote"))]
+pub mod volumes;
 
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::blocking::Blocking;
@@ -139,13 +142,13 @@ pub use self::blocking::Blocking;
 pub use self::containers::{
     AttachOptions, Attached, BindMount, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec,
     ContainerState, ContainerSummary, ExecInfo, ExecSpec, Health, HealthCheck, HealthStatus, Lifetime, Limits,
-    ListOptions, LogConfig, NamespaceMode, NetworkMode, OnUnhealthy, RemoveOptions, RestartPolicy, Seccomp,
+    ListOptions, LogConfig, MountSpec, NamespaceMode, NetworkMode, OnUnhealthy, RemoveOptions, RestartPolicy, Seccomp,
     SeccompProfile, SlowReader, Stats, StatsOptions, StopOptions, Tmpfs, Top, WaitCondition,
 };
 #[cfg(feature = "engine")]
 pub use self::engine::EngineBuilder;
 #[cfg(any(feature = "engine", feature = "remote"))]
-pub use self::engine::{Container, Engine, ExecBuilder, Image, Managers, Output, RunningExec};
+pub use self::engine::{Container, Engine, ExecBuilder, Image, Managers, Output, RunningExec, Volume};
 pub use self::error::{Error, ErrorKind, ObjectKind, Result};
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::images::{ImageManager, Pull};
@@ -157,3 +160,5 @@ pub use self::system::{DiskUsage, EventQuery, SystemInfo, SystemManager};
 pub use self::types::{
     Bytes, Change, ChangeKind, ContainerId, Digest, ExitStatus, Filter, ImageId, Outcome, Platform, Reference, Signal,
 };
+#[cfg(any(feature = "engine", feature = "remote"))]
+pub use self::volumes::{CreateVolume, VolumeManager};

@@ -137,6 +137,10 @@ fn words(error: &Error) -> String {
             format!("unable to find group {name}: no matching entries in group file")
         }
         (ErrorKind::NotFound, Some((ObjectKind::Volume, name))) => format!("get {name}: no such volume"),
+        (ErrorKind::Conflict, Some((ObjectKind::Volume, name))) if error.step() == Some("volume is in use") => {
+            let users = report.split_once("by container ").map_or("", |(_, users)| users);
+            format!("remove {name}: volume is in use - [{users}]")
+        }
         // The client makes exit codes 127 and 126 of these words. Source: docker/cli, cli/command/container/run.go.
         (ErrorKind::CommandNotFound, _) if !report.contains("no such file or directory") => {
             format!("{report}: executable file not found in $PATH")

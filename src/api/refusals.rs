@@ -59,9 +59,6 @@ pub(super) const ROUTES: &[Route] = routes! {
     GET "images/search" => search;
     GET "images/{name*}/attestations" => attestations;
     GET "distribution/{name*}/json" => distribution;
-    HEAD "containers/{id}/archive" => archive;
-    GET "containers/{id}/archive" => archive;
-    PUT "containers/{id}/archive" => archive;
     GET "containers/{id}/attach/ws" => websocket;
     GET "containers/{id}/checkpoints" => checkpoints;
     POST "containers/{id}/checkpoints" => checkpoints;
@@ -129,13 +126,6 @@ async fn distribution(_call: Call) -> Answer {
     later(
         "looking at images in registries",
         "a version of longshore that has it; pulling works",
-    )
-}
-
-async fn archive(_call: Call) -> Answer {
-    later(
-        "copying files from and to containers",
-        "a version of longshore that has it; bind a directory of the host",
     )
 }
 

@@ -13,7 +13,7 @@ use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::ImageInfo;
 use crate::storage::snapshot::WritableOptions;
-use crate::store::{ContainerRow, Insert};
+use crate::store::{ContainerRow, Insert, Uses};
 use crate::sys::blocking::blocking;
 use crate::types::{ContainerId, ContainerName};
 
@@ -32,13 +32,16 @@ impl Shared {
         }
         self.name_peers(&mut spec).await?;
         let image = cancel.or(self.image_for(&spec)).await?;
-        let record = self.new_record(spec, &image)?;
+        let mut record = self.new_record(spec, &image)?;
         plan::check(&record.id, &record.body.spec, &record.body.image)?;
         let warnings = self.parts.runtime.foresee(&plan::resources(&record.body.spec.limits)?);
+        let mounts = self.mounts_of(&record.body.spec, &image).await?;
+        record.body.mounts.clone_from(&mounts.points);
         let _slot = self.slot(&record.id);
-        let made = self.record_and_prepare(&record, cancel).await;
+        let made = self.record_and_prepare(&record, &mounts.uses, cancel).await;
         if made.is_err() {
             self.undo_create(&record).await;
+            self.undo_mounts(&mounts).await;
         }
         made.map(|()| Created {
             id: record.id,
@@ -72,6 +75,7 @@ impl Shared {
             chain: image.chain,
             image: defaults_of(image),
             spec,
+            mounts: Vec::new(),
             process: None,
             started_ns: None,
             finished_ns: None,
@@ -92,8 +96,8 @@ impl Shared {
         })
     }
 
-    async fn record_and_prepare(&self, record: &Record, cancel: &Cancel) -> Result<()> {
-        self.insert(record).await?;
+    async fn record_and_prepare(&self, record: &Record, uses: &Uses, cancel: &Cancel) -> Result<()> {
+        self.insert(record, uses).await?;
         cancel.check()?;
         let options = WritableOptions {
             volatile: true,
@@ -113,6 +117,9 @@ impl Shared {
         }
         cancel.check()?;
         self.check_users(record).await?;
+        cancel.check()?;
+        self.put_files(record).await?;
+        self.fill_volumes(record).await?;
         cancel.check()
     }
 
@@ -137,14 +144,14 @@ impl Shared {
     }
 
     /// Takes the name. A container of a dead owner that has it is swept first.
-    async fn insert(&self, record: &Record) -> Result<()> {
+    async fn insert(&self, record: &Record, uses: &Uses) -> Result<()> {
         for _ in 0..NAME_TRIES {
             let (row, image) = (record.to_row()?, record.body.image_id);
-            let event = self.event(record, "create");
+            let (event, uses) = (self.event(record, "create"), uses.clone());
             let taken = match self
                 .parts
                 .store
-                .call(move |store| store.insert_container(&row, Some(&image), Some(&event)))
+                .call(move |store| store.insert_container_with(&row, Some(&image), &uses, Some(&event)))
                 .await?
             {
                 Insert::Done => return Ok(()),

@@ -24,7 +24,7 @@ pub(crate) fn write(dir: &Path, spec: &ContainerSpec, hostname: &str) -> Result<
     std::fs::create_dir_all(dir).map_err(failed)?;
     let mut shown = Vec::new();
     for (name, place) in FILES {
-        if spec.binds.iter().any(|bind| bind.target == Path::new(place)) {
+        if spec.targets().any(|target| target == Path::new(place)) {
             continue;
         }
         let file = dir.join(name);

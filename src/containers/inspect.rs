@@ -35,6 +35,7 @@ fn info(record: Record, ownership: &str, execs: Vec<String>) -> ContainerInfo {
         name: record.name.to_string(),
         image_id: body.image_id,
         spec: body.spec,
+        mounts: body.mounts,
         command,
         labels,
         state: record.state,

@@ -204,6 +204,9 @@ impl Wanted<'_> {
         let mounted = |value: &str| {
             let is = |path: &std::path::Path| path == std::path::Path::new(value);
             spec.binds.iter().any(|bind| is(&bind.source) || is(&bind.target))
+                || record.body.mounts.iter().any(|point| {
+                    point.volume() == Some(value) || is(&point.spec.target) || point.source.as_deref().is_some_and(is)
+                })
         };
         self.filter.values("label").iter().all(has_label)
             && !self.filter.values("label!").iter().any(has_label)
@@ -235,6 +238,7 @@ fn summary(record: &Record, now: SystemTime) -> ContainerSummary {
         labels: record.labels(),
         network: record.body.spec.network.clone(),
         binds: record.body.spec.binds.clone(),
+        mounts: record.body.mounts.clone(),
     }
 }
 

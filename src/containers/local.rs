@@ -17,8 +17,8 @@ use super::stdin::Stdin;
 use super::stubs;
 use super::{
     AttachOptions, Attached, BoxStream, CommitOptions, ContainerInfo, ContainerManager, ContainerSpec,
-    ContainerSummary, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned, RemoveOptions, Stats,
-    StatsOptions, StopOptions, Top, WaitCondition,
+    ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions,
+    PathStat, Pruned, RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::driver::Spawner;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -30,6 +30,7 @@ use crate::storage::ownership::Ownership;
 use crate::storage::snapshot::Snapshotter;
 use crate::store::{Owners, Store};
 use crate::types::{Change, ContainerId, ContainerName, ExitStatus, Filter, ImageId, Outcome, OwnerId, Signal};
+use crate::volumes::LocalVolumes;
 
 /// What the engine hands the manager.
 #[derive(Debug, Clone)]
@@ -50,6 +51,9 @@ pub(crate) struct Parts {
     pub(crate) layers: Ownership,
     /// Where an ordinary user's files may belong to other ids: who sees them.
     pub(crate) native: Option<Arc<NativeRuntime>>,
+    /// Who makes mounts to look at.
+    pub(crate) root: Arc<NativeRuntime>,
+    pub(crate) volumes: LocalVolumes,
 }
 
 /// Containers of this process, on one root.
@@ -518,6 +522,33 @@ impl ContainerManager for LocalContainers {
             .parts
             .spawner
             .call(async move { shared.export(&name).await })
+            .await
+    }
+
+    async fn stat_path(&self, name: &str, path: &str) -> Result<PathStat> {
+        let (shared, name, path) = (Arc::clone(&self.0), name.to_owned(), path.to_owned());
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.stat_path(&name, &path).await })
+            .await
+    }
+
+    async fn copy_out(&self, name: &str, path: &str) -> Result<CopiedOut> {
+        let (shared, name, path) = (Arc::clone(&self.0), name.to_owned(), path.to_owned());
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.copy_out(&name, &path).await })
+            .await
+    }
+
+    async fn copy_in(&self, name: &str, path: &str, archive: ByteStream, options: CopyInOptions) -> Result<()> {
+        let (shared, name, path) = (Arc::clone(&self.0), name.to_owned(), path.to_owned());
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.copy_in(&name, &path, archive, options).await })
             .await
     }
 

@@ -5,12 +5,14 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 
 use super::options::{
-    AttachOptions, CommitOptions, ExecSpec, ListOptions, RemoveOptions, StatsOptions, StopOptions, WaitCondition,
+    AttachOptions, CommitOptions, CopyInOptions, ExecSpec, ListOptions, RemoveOptions, StatsOptions, StopOptions,
+    WaitCondition,
 };
 use super::policy::RestartPolicy;
 use super::spec::{ContainerSpec, Limits};
 use super::views::{
-    Attached, BoxStream, ContainerInfo, ContainerSummary, Created, Exec, ExecInfo, Exiting, Pruned, Stats, Top,
+    Attached, BoxStream, ContainerInfo, ContainerSummary, CopiedOut, Created, Exec, ExecInfo, Exiting, PathStat,
+    Pruned, Stats, Top,
 };
 use crate::error::{Error, Result};
 use crate::images::ByteStream;
@@ -250,6 +252,40 @@ pub trait ContainerManager: Debug + Send + Sync + 'static {
     /// Nothing changes. Dropping the stream ends the reading.
     async fn export(&self, _name: &str) -> Result<ByteStream> {
         Err(Error::unsupported_verb("container export"))
+    }
+
+    /// What is at a path in it: of a container in any state. The path is resolved inside its root, symbolic links too; a last
+    /// one is not followed, unless the path ends with `/` or `/.`.
+    ///
+    /// # Errors
+    /// `NotFound` for the container or the path, `Conflict` for one that does not run and belongs to another process.
+    async fn stat_path(&self, _name: &str, _path: &str) -> Result<PathStat> {
+        Err(Error::unsupported_verb("container stat_path"))
+    }
+
+    /// What is at a path in it as an uncompressed tar, under the name that the path ends with; of a directory named with `/.`
+    /// under none. With what is mounted there.
+    ///
+    /// # Errors
+    /// As `stat_path`; in the stream: `Os`.
+    ///
+    /// # Cancel safety
+    /// Nothing changes. Dropping the stream ends the reading.
+    async fn copy_out(&self, _name: &str, _path: &str) -> Result<CopiedOut> {
+        Err(Error::unsupported_verb("container copy_out"))
+    }
+
+    /// Puts what a tar (plain or compressed) holds into a directory that is there: owners, modes, times and links as the tar
+    /// says, all of it inside the container's root.
+    ///
+    /// # Errors
+    /// `NotFound` for the container or the directory, `InvalidArgument` for a path that is no directory, `ReadOnly`,
+    /// `UnsafeArchive`, `Denied`, `NoSpace`, `Os`; `Conflict` as in `stat_path`.
+    ///
+    /// # Cancel safety
+    /// What was written stays.
+    async fn copy_in(&self, _name: &str, _path: &str, _archive: ByteStream, _options: CopyInOptions) -> Result<()> {
+        Err(Error::unsupported_verb("container copy_in"))
     }
 
     /// Makes an image of it: that of the container, with what it changed as one layer more. If nothing is changed, there

@@ -11,6 +11,8 @@ mod checkpoint;
 #[cfg(feature = "engine")]
 mod commit;
 #[cfg(feature = "engine")]
+mod copy;
+#[cfg(feature = "engine")]
 mod create;
 pub(crate) mod device;
 #[cfg(feature = "engine")]
@@ -40,6 +42,9 @@ mod logs;
 mod manager;
 #[cfg(feature = "engine")]
 mod monitor;
+#[cfg(feature = "engine")]
+mod mounting;
+mod mounts;
 #[cfg(feature = "engine")]
 mod names;
 #[cfg(feature = "engine")]
@@ -110,9 +115,10 @@ pub use self::keys::{DetachKeys, KeyScanner};
 #[cfg(feature = "engine")]
 pub(crate) use self::local::{LocalContainers, Parts};
 pub use self::manager::ContainerManager;
+pub use self::mounts::{BindFrom, FileSpec, MountFrom, MountPoint, MountSpec, VolumeFrom};
 pub use self::options::{
-    AttachOptions, CommitOptions, ExecSpec, ListOptions, RemoveOptions, SlowReader, StatsOptions, StopOptions,
-    WaitCondition,
+    AttachOptions, CommitOptions, CopyInOptions, ExecSpec, ListOptions, RemoveOptions, SlowReader, StatsOptions,
+    StopOptions, WaitCondition,
 };
 #[cfg(feature = "remote")]
 pub(crate) use self::output::{chunks, reader};
@@ -130,7 +136,7 @@ pub use self::state::ContainerState;
 #[cfg(feature = "remote")]
 pub(crate) use self::stdin::Stdin;
 pub use self::views::{
-    Attached, BlockStats, BoxStream, ContainerExit, ContainerInfo, ContainerSummary, CpuStats, Created, Exec, ExecInfo,
-    Exiting, Input, MemoryStats, PidsStats, Pruned, Stats, Top,
+    Attached, BlockStats, BoxStream, ContainerExit, ContainerInfo, ContainerSummary, CopiedOut, CpuStats, Created,
+    Exec, ExecInfo, Exiting, Input, MemoryStats, PathStat, PidsStats, Pruned, Stats, Top,
 };
 pub use crate::runtime::native::seccomp::SeccompProfile;

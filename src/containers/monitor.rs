@@ -114,6 +114,7 @@ impl Shared {
         if let Err(error) = task.remove().await {
             tracing::warn!(container = %record.id, error = error.report(), "the runtime could not let go of a container");
         }
+        self.end_mounts(&record).await;
         self.record_end(record, slot, exit).await
     }
 

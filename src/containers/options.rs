@@ -110,6 +110,40 @@ impl CommitOptions {
     }
 }
 
+/// What `copy_in` may be told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CopyInOptions {
+    /// Whether it is an error if a directory would take the place of something else, or the other way round.
+    pub keep_kinds: bool,
+    /// Whether everything is to belong to the container's user, instead of whom the archive names.
+    pub own_by_user: bool,
+}
+
+impl CopyInOptions {
+    /// Owners as the archive names them; the rest by default.
+    pub const fn new() -> Self {
+        Self {
+            keep_kinds: false,
+            own_by_user: false,
+        }
+    }
+
+    /// Refuses that a directory takes the place of something else, or the other way round.
+    #[must_use]
+    pub const fn keep_kinds(mut self, keep: bool) -> Self {
+        self.keep_kinds = keep;
+        self
+    }
+
+    /// Gives everything to the container's user.
+    #[must_use]
+    pub const fn own_by_user(mut self, own: bool) -> Self {
+        self.own_by_user = own;
+        self
+    }
+}
+
 /// What `stop` may be told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StopOptions {

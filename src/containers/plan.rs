@@ -15,6 +15,7 @@ use oci_spec::runtime::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::mounts::MountFrom;
 use super::options::ExecSpec;
 use super::spec::{ContainerSpec, Limits, NamespaceMode, NetworkMode, Seccomp, Tmpfs};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -166,9 +167,16 @@ fn planned(id: &ContainerId, spec: &ContainerSpec, image: &ImageDefaults, capabi
     for (path, options) in &spec.tmpfs {
         replace_mount(&mut mounts, tmpfs_mount(path, options)?);
     }
-    for bind in &spec.binds {
-        replace_mount(&mut mounts, bind_mount(&bind.source, &bind.target, bind.read_only)?);
+    for mount in &spec.mounts {
+        if let MountFrom::Tmpfs(options) = &mount.source {
+            let mut made = tmpfs_mount(&mount.target, options)?;
+            if mount.read_only {
+                add_word(&mut made, "ro");
+            }
+            replace_mount(&mut mounts, made);
+        }
     }
+    make_room_in(&mut mounts, spec.binds.iter().map(|bind| bind.target.as_path()));
     let mut builder = SpecBuilder::default()
         .process(process)
         .hostname(hostname)
@@ -308,6 +316,25 @@ fn make_writable(mount: &mut Mount) {
 fn replace_mount(mounts: &mut Vec<Mount>, mount: Mount) {
     mounts.retain(|known| known.destination() != mount.destination());
     mounts.push(mount);
+}
+
+fn add_word(mount: &mut Mount, word: &str) {
+    let mut words = mount.options().clone().unwrap_or_default();
+    words.push(word.to_owned());
+    mount.set_options(Some(words));
+}
+
+/// Takes out mounts whose places others have.
+pub(crate) fn make_room<'a>(spec: &mut Spec, targets: impl Iterator<Item = &'a Path>) {
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    make_room_in(&mut mounts, targets);
+    spec.set_mounts(Some(mounts));
+}
+
+fn make_room_in<'a>(mounts: &mut Vec<Mount>, targets: impl Iterator<Item = &'a Path>) {
+    for target in targets {
+        mounts.retain(|known| known.destination() != target);
+    }
 }
 
 fn tmpfs_mount(path: &Path, options: &Tmpfs) -> Result<Mount> {

@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
-use super::ContainerExit;
 use super::health::{Health, HealthCheck};
 use super::plan::ImageDefaults;
 use super::spec::ContainerSpec;
 use super::state::ContainerState;
+use super::{ContainerExit, MountPoint};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::store::ContainerRow;
 use crate::types::{ChainId, ContainerId, ContainerName, ExitStatus, ImageId, OwnerId};
@@ -34,6 +34,9 @@ pub(crate) struct Body {
     pub(crate) image_id: ImageId,
     pub(crate) chain: Option<ChainId>,
     pub(crate) image: ImageDefaults,
+    /// Mounts as they are, beside `binds` and `tmpfs` of the specification.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) mounts: Vec<MountPoint>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) process: Option<ProcessIdentity>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -204,6 +207,7 @@ mod tests {
             restarts: 0,
             health: None,
             warnings: Vec::new(),
+            mounts: Vec::new(),
         }
     }
 

@@ -78,6 +78,7 @@ impl Shared {
             .store
             .call(move |store| store.delete_container(&id, Some(&event)).map(|_| ()))
             .await?;
+        self.remove_volumes(&record).await;
         self.forget(&record.id);
         Ok(())
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::device::{DeviceAccess, DeviceMapping, DeviceRate, DeviceRule, DeviceWeight};
 use super::health::{HealthCheck, OnUnhealthy};
+use super::mounts::{FileSpec, MountSpec};
 use super::policy::RestartPolicy;
 use crate::error::{Error, Result};
 use crate::runtime::native::seccomp::SeccompProfile;
@@ -297,6 +298,15 @@ pub struct ContainerSpec {
     pub tmpfs: BTreeMap<PathBuf, Tmpfs>,
     /// Directories of the host.
     pub binds: Vec<BindMount>,
+    /// Volumes, and whatever else is mounted with more to say of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<MountSpec>,
+    /// Containers whose volumes and directories it takes: a name or an id, with `:ro` that nothing of them is written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes_from: Vec<String>,
+    /// Files that are put into it before its first process runs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<PathBuf, FileSpec>,
     /// Size of `/dev/shm`; default 64 MiB.
     pub shm_size: Option<Bytes>,
     /// How much it may write to its own layer. Needs a root directory with project quotas, and `overlayfs`; elsewhere making

@@ -47,26 +47,45 @@ impl Shared {
         if self.is_closing() {
             return Err(closed());
         }
-        let launch = self.launch(&record).await?;
+        let launch = match self.launch(&record).await {
+            Ok(launch) => launch,
+            Err(error) => {
+                self.end_mounts(&record).await;
+                return Err(error);
+            }
+        };
         // Not dropped when the caller goes away: the container's files are in use until its process is gone, and the verb
         // that comes next removes them. The log is opened while the container is being set up.
         let starting = self.parts.runtime.start(launch);
         let (started, sink) = futures_util::join!(starting, self.log_sink(&record));
-        let started = started.map_err(|error| about(&record, error))?;
+        let started = match started {
+            Ok(started) => started,
+            Err(error) => {
+                self.end_mounts(&record).await;
+                return Err(about(&record, error));
+            }
+        };
         let task = Arc::clone(&started.task);
         let warnings = started.warnings.clone();
         let streams = match streams(started, slot, sink).and_then(|streams| cancel.check().map(|()| streams)) {
             Ok(streams) => streams,
-            Err(error) => return Err(abandon(&*task, error).await),
+            Err(error) => {
+                let error = abandon(&*task, error).await;
+                self.end_mounts(&record).await;
+                return Err(error);
+            }
         };
         slot.set_live(Some(Live {
             task: Arc::clone(&task),
         }));
+        let users = record.clone();
         let record = match self.record_running(record, task.pid(), warnings).await {
             Ok(record) => record,
             Err(error) => {
                 slot.set_live(None);
-                return Err(abandon(&*task, error).await);
+                let error = abandon(&*task, error).await;
+                self.end_mounts(&users).await;
+                return Err(error);
             }
         };
         self.watch_health(&record, slot, &task);
@@ -101,16 +120,19 @@ impl Shared {
     }
 
     /// Makes a container's files, and says what the runtime needs to know.
-    async fn launch(self: &Arc<Self>, record: &Record) -> Result<Launch> {
+    pub(super) async fn launch(self: &Arc<Self>, record: &Record) -> Result<Launch> {
         let key = record.snapshot_key();
         let rootfs = self.parts.snapshotter.mounts(&key).await?;
         let namespaces = self.shared_namespaces(&record.body.spec).await?;
+        let mounts = self.ready_mounts(record).await?;
         let (shared, mut record) = (Arc::clone(self), record.clone());
         if let Some(name) = self.hostname_of_peer(&record.body.spec).await? {
             record.body.spec.hostname = Some(name);
         }
         let mut launch = blocking(move || shared.launch_of(&record, rootfs)).await?;
         launch.shared = namespaces;
+        plan::make_room(&mut launch.spec, mounts.iter().map(|mount| mount.target.as_path()));
+        launch.mounts = mounts;
         Ok(launch)
     }
 
@@ -119,6 +141,7 @@ impl Shared {
         let (spec, image) = (&record.body.spec, &record.body.image);
         let mut scratch = self.parts.snapshotter.directories(&record.snapshot_key());
         scratch.push(self.dir_of(&record.id));
+        scratch.extend(self.scratch_of_volumes(record));
         stubs::put_below(&mut rootfs, self.stubs()?);
         if let Some(root) = rootfs.first_mut() {
             root.read_only |= spec.read_only;
@@ -135,6 +158,8 @@ impl Shared {
             best_effort_limits: spec.limits.best_effort,
             shared: Vec::new(),
             privileged: devices::are_made(spec),
+            mounts: Vec::new(),
+            hold: false,
         })
     }
 

@@ -18,6 +18,7 @@ use crate::runtime::{Launch, Runtime, Started};
 use crate::storage::snapshot::{LayerTarget, SnapshotKey, Snapshotter, Usage, WritableOptions};
 use crate::store::{ImageRecord, Owner, Root, Store};
 use crate::types::{ChainId, Descriptor, Digest, Filter, MediaType, Mount, Outcome, Platform, Signal};
+use crate::volumes::{LocalVolumes, LocalVolumesParts};
 
 /// Waits until a container has run and ended.
 async fn ended(containers: &LocalContainers, name: &str) -> Result<ContainerExit> {
@@ -181,7 +182,21 @@ fn on_runtime(path: &Path, runtime: Arc<dyn Runtime>) -> Bench {
     std::fs::create_dir_all(&snapshots).unwrap();
     let store = Store::open(&root).unwrap();
     store.put_image(&known_record(), &[]).unwrap();
+    let native = Arc::new(crate::runtime::native::NativeRuntime::new(Default::default()));
+    let volumes = LocalVolumes::open(LocalVolumesParts {
+        spawner: driver.spawner().clone(),
+        store: store.clone(),
+        owners: root.owners(),
+        owner: owner.id().clone(),
+        locks: root.locks(),
+        dir: root.volumes(),
+        ownership: crate::storage::ownership::Ownership::Direct,
+        native: Arc::clone(&native),
+        drivers: BTreeMap::new(),
+    });
     let parts = Parts {
+        root: native,
+        volumes: volumes.unwrap(),
         spawner: driver.spawner().clone(),
         store,
         owners: root.owners(),

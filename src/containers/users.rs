@@ -56,10 +56,36 @@ pub(crate) fn check(spec: &ContainerSpec, image: &ImageDefaults, rootfs: &[Mount
     Ok(())
 }
 
+/// The ids of a container's user. `None`: they cannot be told before the start. Blocks.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn ids(spec: &ContainerSpec, image: &ImageDefaults, rootfs: &[Mount]) -> Result<Option<(u32, u32)>> {
+    let Some(user) = plan::user(spec, image) else {
+        return Ok(Some((0, 0)));
+    };
+    let whole = user.split_once(':').is_some_and(|(user, group)| {
+        let digits = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+        digits(user) && digits(group)
+    });
+    let (passwd, group) = match (whole, covered(spec)) {
+        (true, _) => (Some(Vec::new()), Some(Vec::new())),
+        (false, true) => (None, None),
+        (false, false) => {
+            let layers = layers(rootfs);
+            (look(&layers, PASSWD), look(&layers, GROUP))
+        }
+    };
+    let (Some(passwd), Some(group)) = (passwd, group) else {
+        return Ok(None);
+    };
+    let found = passwd::user(user.as_bytes(), &passwd, &group).map_err(|problem| refusal(problem, &user, "user"))?;
+    Ok(Some((found.uid, found.gid)))
+}
+
 /// Whether something is mounted where the files are.
 fn covered(spec: &ContainerSpec) -> bool {
-    let targets = spec.binds.iter().map(|bind| bind.target.as_path());
-    let targets = targets.chain(spec.tmpfs.keys().map(PathBuf::as_path));
+    let targets = spec.targets();
     let hidden = spec.masked_paths.iter().flatten().map(PathBuf::as_path);
     targets
         .chain(hidden)
@@ -72,7 +98,7 @@ fn layers(rootfs: &[Mount]) -> Vec<PathBuf> {
     match rootfs.first().map(|mount| &mount.source) {
         Some(MountSource::Bind { path }) => vec![path.clone()],
         Some(MountSource::Overlay { lower, upper, .. }) => upper.iter().chain(lower).cloned().collect(),
-        None => Vec::new(),
+        Some(MountSource::FileSystem { .. }) | None => Vec::new(),
     }
 }
 

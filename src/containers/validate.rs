@@ -1,16 +1,18 @@
 //! Checks of a [`ContainerSpec`] that need nothing but the spec: a value that can never work is refused at create.
 
-use std::path::{Component, Path};
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::LinuxNamespaceType;
 
+use super::mounts::{MountFrom, MountSpec};
 use super::options::ExecSpec;
 use super::policy::RestartPolicy;
 use super::spec::{ContainerSpec, Limits, NamespaceMode, NetworkMode, Ulimit};
 use crate::error::{Error, ObjectKind, Result};
 use crate::runtime::caps::CapabilitySet;
 use crate::runtime::sysctls;
-use crate::types::{Bytes, ContainerName};
+use crate::types::{Bytes, ContainerName, VolumeName};
 
 /// Docker's least memory limit: below it not even the set-up of a container fits.
 const MIN_MEMORY: Bytes = Bytes::mib(6);
@@ -236,15 +238,61 @@ fn check_block_io(limits: &Limits) -> Result<()> {
 fn check_paths(spec: &ContainerSpec) -> Result<()> {
     for bind in &spec.binds {
         absolute("mount source", &bind.source)?;
-        check_target(&bind.target)?;
     }
-    for path in spec.tmpfs.keys() {
+    let mut taken = BTreeSet::new();
+    for target in spec.targets() {
+        check_target(target)?;
+        if !taken.insert(target.components().collect::<PathBuf>()) {
+            return Err(option("mount target", format!("{} is there twice", target.display())));
+        }
+    }
+    spec.mounts.iter().try_for_each(check_mount)?;
+    for (path, file) in &spec.files {
         check_target(path)?;
+        if file.mode > 0o7777 {
+            return Err(option("file", format!("{:o} are no permission bits", file.mode)));
+        }
     }
     let listed = spec.masked_paths.iter().chain(&spec.readonly_paths).flatten();
     listed
         .into_iter()
         .try_for_each(|path| absolute("masked or read-only path", path))
+}
+
+/// Source: moby, `volume/mounts/linux_parser.go`, `validateMountConfigImpl`.
+fn check_mount(mount: &MountSpec) -> Result<()> {
+    match &mount.source {
+        MountFrom::Bind(bind) => {
+            absolute("mount source", &bind.source)?;
+            if bind.source.components().any(|part| part == Component::ParentDir) {
+                return Err(option(
+                    "mount source",
+                    format!("{} has \"..\" in it", bind.source.display()),
+                ));
+            }
+        }
+        MountFrom::Volume(volume) => {
+            if let Some(name) = &volume.name {
+                name.parse::<VolumeName>()?;
+            }
+        }
+        MountFrom::Tmpfs(_) => {}
+        MountFrom::Image(image) if image.is_empty() => return Err(option("mount source", "an image is needed")),
+        MountFrom::Image(_) => {}
+    }
+    let Some(part) = &mount.subpath else { return Ok(()) };
+    no_nul("mount subpath", &part.to_string_lossy())?;
+    let plain = part
+        .components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if !plain || part.as_os_str().is_empty() || matches!(mount.source, MountFrom::Bind(_) | MountFrom::Tmpfs(_)) {
+        let why = format!(
+            "{}: a relative path without \"..\", of a volume or an image",
+            part.display()
+        );
+        return Err(option("mount subpath", why));
+    }
+    Ok(())
 }
 
 fn check_target(path: &Path) -> Result<()> {

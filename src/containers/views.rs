@@ -11,11 +11,13 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::health::{Health, HealthCheck};
+use super::mounts::MountPoint;
 use super::options::ExecSpec;
 use super::spec::{BindMount, ContainerSpec, NetworkMode};
 use super::state::ContainerState;
 use super::stdin::Stdin;
 use crate::error::{Error, Result};
+use crate::images::ByteStream;
 use crate::logs::TeeItem;
 use crate::types::{ContainerId, ExitStatus, IdRange, ImageId};
 
@@ -106,6 +108,56 @@ impl Input {
     }
 }
 
+/// What is at a path in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PathStat {
+    /// The last part of the path.
+    pub name: String,
+    /// Bytes, as stat(2) counts them.
+    pub size: u64,
+    /// Type and permission bits, as stat(2) has them.
+    pub mode: u32,
+    /// When it was changed last.
+    pub modified: SystemTime,
+    /// Of a symbolic link: where it leads, from the container's root.
+    pub link_target: Option<String>,
+}
+
+impl PathStat {
+    /// Something of a name, of which nothing else is known.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            size: 0,
+            mode: 0,
+            modified: SystemTime::UNIX_EPOCH,
+            link_target: None,
+        }
+    }
+
+    /// Whether it is a directory.
+    pub const fn is_dir(&self) -> bool {
+        self.mode & 0o170_000 == 0o040_000
+    }
+}
+
+/// A path that is copied out of a container.
+pub struct CopiedOut {
+    /// What is there.
+    pub stat: PathStat,
+    /// The tar.
+    pub archive: ByteStream,
+}
+
+impl fmt::Debug for CopiedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CopiedOut")
+            .field("stat", &self.stat)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A container as lists show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -134,6 +186,8 @@ pub struct ContainerSummary {
     pub network: NetworkMode,
     /// What it sees of the host.
     pub binds: Vec<BindMount>,
+    /// What else is mounted: volumes, images.
+    pub mounts: Vec<MountPoint>,
 }
 
 /// Everything about a container.
@@ -148,6 +202,9 @@ pub struct ContainerInfo {
     pub image_id: ImageId,
     /// What was asked for.
     pub spec: ContainerSpec,
+    /// Mounts as they are, beside `binds` and `tmpfs` of what was asked for: every volume has its name, those too that the
+    /// image asks for.
+    pub mounts: Vec<MountPoint>,
     /// Program and arguments in effect.
     pub command: Vec<String>,
     /// Labels in effect.

@@ -28,6 +28,7 @@ use crate::storage::unpack::Unpacker;
 use crate::store::{OtherRoot, Owner, Root, Store};
 use crate::system::{LocalSystem, Parts as SystemParts};
 use crate::types::IdRange;
+use crate::volumes::{LocalVolumes, LocalVolumesParts, VolumeDriver};
 
 /// The seam's name in the root.
 const SNAPSHOTTER: &str = "snapshotter";
@@ -65,6 +66,7 @@ struct Opened {
     native: Arc<NativeRuntime>,
     images: Arc<LocalImages>,
     containers: LocalContainers,
+    volumes: LocalVolumes,
     system: LocalSystem,
     snapshotter: Arc<dyn Snapshotter>,
 }
@@ -91,6 +93,7 @@ pub struct EngineBuilder {
     registries: Option<Arc<dyn RegistryProvider>>,
     additional: Vec<PathBuf>,
     logs: LogDrivers,
+    volume_drivers: BTreeMap<String, Arc<dyn VolumeDriver>>,
     lifetime: Lifetime,
     supervise: bool,
     deadline: Option<Duration>,
@@ -120,6 +123,7 @@ impl EngineBuilder {
             registries: None,
             additional: Vec::new(),
             logs: LogDrivers::default(),
+            volume_drivers: BTreeMap::new(),
             lifetime: Lifetime::Bound,
             supervise: false,
             deadline: None,
@@ -206,6 +210,12 @@ impl EngineBuilder {
         self
     }
 
+    /// Makes a volume driver of one's own known under a name; in the place of ours, under `local` or `tmpfs`.
+    pub fn with_volume_driver(mut self, name: impl Into<String>, driver: Arc<dyn VolumeDriver>) -> Self {
+        self.volume_drivers.insert(name.into(), driver);
+        self
+    }
+
     /// How long containers live that do not say so themselves. Only [`Lifetime::Bound`], the default, is there so far:
     /// [`EngineBuilder::open`] answers `Unsupported` for the other.
     pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
@@ -269,6 +279,7 @@ impl EngineBuilder {
             native,
             images,
             containers,
+            volumes,
             system,
             snapshotter,
         } = opened;
@@ -301,6 +312,7 @@ impl EngineBuilder {
                 snapshotter,
             }),
             containers: Arc::new(containers),
+            volumes: Arc::new(volumes),
             system: Arc::new(system),
         };
         Ok(Engine::new(managers, Some(local), Clock::Engine(clock)))
@@ -355,6 +367,17 @@ impl EngineBuilder {
             .clone()
             .unwrap_or_else(|| Arc::clone(&native) as Arc<dyn Runtime>);
         let logs = self.logs.clone();
+        let volumes = LocalVolumes::open(LocalVolumesParts {
+            spawner: spawner.clone(),
+            store: store.clone(),
+            owners: owners.clone(),
+            owner: owner.id().clone(),
+            locks: root.locks(),
+            dir: root.volumes(),
+            ownership: ownership.clone(),
+            native: Arc::clone(&native),
+            drivers: self.volume_drivers.clone(),
+        })?;
         let containers = LocalContainers::new(Parts {
             spawner: spawner.clone(),
             store: store.clone(),
@@ -368,6 +391,8 @@ impl EngineBuilder {
             ownership: ownership_name(&ownership),
             layers: ownership.clone(),
             native: native.uses_user_namespace().then(|| Arc::clone(&native)),
+            root: Arc::clone(&native),
+            volumes: volumes.clone(),
         });
         let system = LocalSystem::new(SystemParts {
             spawner,
@@ -380,6 +405,7 @@ impl EngineBuilder {
             storage_reason,
             images: Arc::clone(&images),
             containers: containers.clone(),
+            volumes: volumes.clone(),
             runtime: runtime.name().to_owned(),
             logs: logs.usual().name().to_owned(),
             cgroups,
@@ -390,6 +416,7 @@ impl EngineBuilder {
             native,
             images,
             containers,
+            volumes,
             system,
             snapshotter,
         })

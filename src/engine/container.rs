@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::exec::ExecBuilder;
 use super::{Engine, Image};
 use crate::containers::{
-    AttachOptions, Attached, BoxStream, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, ExecSpec,
-    Exiting, Limits, RemoveOptions, RestartPolicy, Stats, StatsOptions, StopOptions, Top, WaitCondition,
+    AttachOptions, Attached, BoxStream, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, CopiedOut,
+    CopyInOptions, ExecSpec, Exiting, Limits, PathStat, RemoveOptions, RestartPolicy, Stats, StatsOptions, StopOptions,
+    Top, WaitCondition,
 };
 use crate::error::Result;
 use crate::images::ByteStream;
@@ -201,6 +202,34 @@ impl Container {
     /// As [`ContainerManager::export`].
     pub async fn export(&self) -> Result<ByteStream> {
         self.engine.containers().export(self.id.as_str()).await
+    }
+
+    /// What is at a path in it.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::stat_path`].
+    pub async fn stat_path(&self, path: &str) -> Result<PathStat> {
+        self.engine.containers().stat_path(self.id.as_str(), path).await
+    }
+
+    /// What is at a path in it, as a tar.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::copy_out`].
+    pub async fn copy_out(&self, path: &str) -> Result<CopiedOut> {
+        self.engine.containers().copy_out(self.id.as_str(), path).await
+    }
+
+    /// Puts what a tar holds into a directory of it.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::copy_in`].
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn copy_in(&self, path: &str, archive: ByteStream, options: CopyInOptions) -> Result<()> {
+        let containers = self.engine.containers();
+        containers.copy_in(self.id.as_str(), path, archive, options).await
     }
 
     /// Makes an image of it, which is paused meanwhile.

@@ -7,6 +7,7 @@ use crate::images::ImageManager;
 #[cfg(feature = "network")]
 use crate::networks::NetworkManager;
 use crate::system::SystemManager;
+use crate::volumes::VolumeManager;
 
 /// The managers an engine stands on: those of a root directory, of another machine, wrappers, fakes. What is not given
 /// answers `Unsupported`.
@@ -16,6 +17,7 @@ pub struct Managers {
     pub(crate) containers: Arc<dyn ContainerManager>,
     #[cfg(feature = "network")]
     pub(crate) networks: Arc<dyn NetworkManager>,
+    pub(crate) volumes: Arc<dyn VolumeManager>,
     pub(crate) system: Arc<dyn SystemManager>,
 }
 
@@ -27,6 +29,7 @@ impl ImageManager for Missing {}
 impl ContainerManager for Missing {}
 #[cfg(feature = "network")]
 impl NetworkManager for Missing {}
+impl VolumeManager for Missing {}
 impl SystemManager for Missing {}
 
 impl Default for Managers {
@@ -36,6 +39,7 @@ impl Default for Managers {
             containers: Arc::new(Missing),
             #[cfg(feature = "network")]
             networks: Arc::new(Missing),
+            volumes: Arc::new(Missing),
             system: Arc::new(Missing),
         }
     }
@@ -66,6 +70,13 @@ impl Managers {
     #[must_use]
     pub fn networks(mut self, manager: Arc<dyn NetworkManager>) -> Self {
         self.networks = manager;
+        self
+    }
+
+    /// Takes this one for volumes.
+    #[must_use]
+    pub fn volumes(mut self, manager: Arc<dyn VolumeManager>) -> Self {
+        self.volumes = manager;
         self
     }
 

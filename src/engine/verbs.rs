@@ -14,8 +14,8 @@ use tracing::{Instrument as _, Span};
 use super::Managers;
 use crate::containers::{
     AttachOptions, Attached, BoxStream, CommitOptions, ContainerInfo, ContainerManager, ContainerSpec,
-    ContainerSummary, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions, Pruned, RemoveOptions,
-    RestartPolicy, Stats, StatsOptions, StopOptions, Top, WaitCondition,
+    ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions,
+    PathStat, Pruned, RemoveOptions, RestartPolicy, Stats, StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::driver::Clock;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -31,6 +31,7 @@ use crate::networks::{NetworkInfo, NetworkManager};
 use crate::progress::Progress;
 use crate::system::{DiskUsage, EventQuery, SystemInfo, SystemManager};
 use crate::types::{Change, Descriptor, ExitStatus, Filter, ImageId, Outcome, Platform, Reference, Signal};
+use crate::volumes::{CreateVolume, PrunedVolumes, RemoveVolumeOptions, VolumeInfo, VolumeManager};
 
 /// A manager whose verbs are watched.
 #[derive(Debug)]
@@ -113,6 +114,7 @@ impl Watch {
             containers: self.one(&managers.containers),
             #[cfg(feature = "network")]
             networks: self.one(&managers.networks),
+            volumes: self.one(&managers.volumes),
             system: self.one(&managers.system),
         }
     }
@@ -164,6 +166,9 @@ watched! { ContainerManager "container" {
     fn prune(filter: Filter) -> Pruned,;
     fn diff(name: &str) -> Vec<Change>, { container = Container name };
     fn export(name: &str) -> ByteStream, { container = Container name };
+    fn stat_path(name: &str, path: &str) -> PathStat, { container = Container name };
+    fn copy_out(name: &str, path: &str) -> CopiedOut, { container = Container name };
+    fn copy_in(name: &str, path: &str, archive: ByteStream, options: CopyInOptions) -> (), { container = Container name };
     fn commit(name: &str, options: CommitOptions) -> ImageId, { container = Container name };
     fn logs(name: &str, query: LogQuery) -> LogEntries, { container = Container name };
     fn attach(name: &str, options: AttachOptions) -> Attached, { container = Container name };
@@ -230,6 +235,15 @@ watched! { NetworkManager "network" {
     fn inspect(name: &str) -> NetworkInfo, { network = Network name };
 }}
 
+watched! { VolumeManager "volume" {
+    fn create(request: CreateVolume) -> VolumeInfo, { volume = Volume request.name.as_deref().unwrap_or_default() };
+    fn inspect(name: &str) -> VolumeInfo, { volume = Volume name };
+    fn list(filter: Filter) -> Vec<VolumeInfo>,;
+    fn remove(name: &str, options: RemoveVolumeOptions) -> Outcome, { volume = Volume name };
+    fn prune(filter: Filter) -> PrunedVolumes,;
+    fn snapshot(name: &str, into: CreateVolume) -> VolumeInfo, { volume = Volume name };
+}}
+
 watched! { SystemManager "system" {
     fn info() -> SystemInfo,;
     fn events(query: EventQuery) -> EventStream,;
@@ -264,6 +278,7 @@ mod tests {
             ("container", include_str!("../containers/manager.rs")),
             ("image", include_str!("../images/mod.rs")),
             ("network", include_str!("../networks/mod.rs")),
+            ("volume", include_str!("../volumes/manager.rs")),
             ("system", include_str!("../system/manager.rs")),
         ] {
             let text = text

@@ -86,6 +86,7 @@ mod when;
 mod tests;
 
 #[cfg(feature = "engine")]
+pub(crate) use self::archive::on_thread;
 pub use self::borrow::AdditionalStore;
 pub use self::config::{HealthConfig, HistoryEntry, ImageConfig, MAX_LAYERS, RootFs, RunConfig};
 #[cfg(feature = "engine")]

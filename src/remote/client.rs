@@ -90,6 +90,14 @@ impl Ask {
         Self::new(Method::POST, path)
     }
 
+    pub(super) fn head(path: impl Into<String>) -> Self {
+        Self::new(Method::HEAD, path)
+    }
+
+    pub(super) fn put(path: impl Into<String>) -> Self {
+        Self::new(Method::PUT, path)
+    }
+
     pub(super) fn delete(path: impl Into<String>) -> Self {
         Self::new(Method::DELETE, path)
     }

@@ -15,9 +15,9 @@ use super::pieces::{self, Lines};
 use super::{logs, spec, stats};
 use crate::containers::{
     AttachOptions, Attached, BoxStream, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec,
-    ContainerState, ContainerSummary, Created, Exec, ExecInfo, ExecSpec, Exiting, Health, HealthStatus, Limits,
-    ListOptions, ProbeResult, Pruned, RemoveOptions, RestartPolicy, Stats, StatsOptions, StopOptions, Top,
-    WaitCondition,
+    ContainerState, ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Health,
+    HealthStatus, Limits, ListOptions, PathStat, ProbeResult, Pruned, RemoveOptions, RestartPolicy, Stats,
+    StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::ByteStream;
@@ -60,6 +60,38 @@ fn stopping(ask: Ask, options: StopOptions) -> Ask {
     let whole = |length: Duration| length.as_secs() + u64::from(length.subsec_nanos() > 0);
     ask.with_some("t", options.timeout.map(whole))
         .with_some("signal", options.signal)
+}
+
+/// What is said of a path beside the answer, in base64. Modes are Go's. Source: moby, `api/types/container`, `PathStat`.
+fn path_stat(headers: &hyper::HeaderMap) -> Result<PathStat> {
+    use base64::Engine as _;
+    let header = headers.get("x-docker-container-path-stat");
+    let text = header.and_then(|text| text.to_str().ok());
+    let bytes = text.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
+    let told: Option<Value> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let told = told.ok_or_else(|| nonsense("a path of which nothing is told"))?;
+    let mut stat = PathStat::new(text_or_empty(&told, "name"));
+    stat.size = json::number(&told, "size");
+    stat.mode = unix_mode(u32::try_from(json::number(&told, "mode")).unwrap_or(0));
+    stat.modified = json::moment(&told, "mtime").unwrap_or(std::time::UNIX_EPOCH);
+    stat.link_target = self::text(&told, "linkTarget");
+    Ok(stat)
+}
+
+/// Source: Go, `io/fs`, `FileMode`.
+fn unix_mode(go: u32) -> u32 {
+    let bit = |number: u32| go & 1 << number != 0;
+    let kind = match () {
+        () if bit(31) => 0o040_000,
+        () if bit(27) => 0o120_000,
+        () if bit(21) => 0o020_000,
+        () if bit(26) => 0o060_000,
+        () if bit(25) => 0o010_000,
+        () if bit(24) => 0o140_000,
+        () => 0o100_000,
+    };
+    let special = u32::from(bit(23)) << 11 | u32::from(bit(22)) << 10 | u32::from(bit(20)) << 9;
+    kind | special | go & 0o777
 }
 
 /// A line of `changes`. Source: moby, `api/types/container`, `FilesystemChange`.
@@ -259,6 +291,28 @@ impl ContainerManager for Containers {
         Ok(pieces::bytes(self.0.clone(), answer))
     }
 
+    async fn stat_path(&self, name: &str, path: &str) -> Result<PathStat> {
+        let answer = self.0.send(Ask::head(of(name, "/archive")?).with("path", path)).await?;
+        path_stat(answer.headers())
+    }
+
+    async fn copy_out(&self, name: &str, path: &str) -> Result<CopiedOut> {
+        let answer = self.0.send(Ask::get(of(name, "/archive")?).with("path", path)).await?;
+        let stat = path_stat(answer.headers())?;
+        Ok(CopiedOut {
+            stat,
+            archive: pieces::bytes(self.0.clone(), answer),
+        })
+    }
+
+    async fn copy_in(&self, name: &str, path: &str, archive: ByteStream, options: CopyInOptions) -> Result<()> {
+        let ask = Ask::put(of(name, "/archive")?)
+            .with("path", path)
+            .flag("noOverwriteDirNonDir", options.keep_kinds)
+            .flag("copyUIDGID", options.own_by_user);
+        self.0.tell(ask.stream(archive)).await.map(drop)
+    }
+
     async fn commit(&self, name: &str, options: CommitOptions) -> Result<ImageId> {
         if name.is_empty() {
             return Err(Error::not_found(ObjectKind::Container, name));
@@ -449,6 +503,7 @@ fn info(value: &Value) -> Result<ContainerInfo> {
         image_id: required(value, "Image")?,
         command: path.chain(list(value, "Args").unwrap_or_default()).collect(),
         labels: asked.labels.clone(),
+        mounts: spec::points(value),
         state,
         pid: json::positive(of_state, "Pid").and_then(|pid| u32::try_from(pid).ok()),
         created: json::moment(value, "Created").unwrap_or(std::time::UNIX_EPOCH),
@@ -522,6 +577,7 @@ fn summary(line: &Value) -> Result<ContainerSummary> {
         health: health(&line["Health"]),
         network: spec::mode(line["HostConfig"]["NetworkMode"].as_str().unwrap_or_default()),
         binds: binds.collect(),
+        mounts: spec::points(line),
     })
 }
 

@@ -44,6 +44,7 @@ mod pieces;
 mod spec;
 mod stats;
 mod system;
+mod volumes;
 
 use std::future::IntoFuture;
 use std::pin::Pin;
@@ -111,6 +112,7 @@ impl Connect {
         let managers = Managers::default()
             .images(Arc::new(images::Images(client.clone())))
             .containers(Arc::new(containers::Containers(client.clone())))
+            .volumes(Arc::new(volumes::Volumes(client.clone())))
             .system(Arc::new(system::System(client.clone())));
         #[cfg(feature = "network")]
         let managers = managers.networks(Arc::new(networks::Networks(client)));

@@ -7,15 +7,24 @@ use serde_json::{Map, Value, json};
 
 use super::json::{flag, list, map, nonzero, objects, positive, text};
 use crate::containers::{
-    BindMount, ContainerSpec, DeviceMapping, DeviceRate, DeviceWeight, HealthCheck, Limits, LogConfig, NamespaceMode,
-    NetworkMode, OnUnhealthy, RestartPolicy, Seccomp, SeccompProfile, Tmpfs, Ulimit,
+    BindMount, ContainerSpec, DeviceMapping, DeviceRate, DeviceWeight, HealthCheck, Limits, LogConfig, MountFrom,
+    MountPoint, MountSpec, NamespaceMode, NetworkMode, OnUnhealthy, RestartPolicy, Seccomp, SeccompProfile, Tmpfs,
+    Ulimit,
 };
 use crate::error::{Error, ObjectKind, Result};
 use crate::images::HealthConfig;
-use crate::types::Bytes;
+use crate::types::{Bytes, Propagation};
 
 /// The body of `containers/create`.
 pub(super) fn body(spec: &ContainerSpec) -> Result<Value> {
+    let swapped = |mount: &MountSpec| matches!(&mount.source, MountFrom::Bind(bind) if bind.container_user);
+    if spec.mounts.iter().any(swapped) || !spec.files.is_empty() {
+        let needs = "an engine in this process: the API has no word for it; files can be copied in before the start";
+        return Err(
+            Error::unsupported("files for the container's user, or put there by create", needs)
+                .with_object(ObjectKind::Option, "mounts"),
+        );
+    }
     if spec.on_unhealthy != OnUnhealthy::Nothing {
         let needs = "an engine in this process: the API has no word for it";
         return Err(Error::unsupported("an action on an unhealthy container", needs)
@@ -100,7 +109,8 @@ fn host(spec: &ContainerSpec) -> Result<Value> {
         "CapDrop": spec.cap_drop,
         "GroupAdd": spec.groups,
         "SecurityOpt": security(spec)?,
-        "Mounts": binds.collect::<Vec<_>>(),
+        "Mounts": binds.chain(spec.mounts.iter().map(mount)).collect::<Vec<_>>(),
+        "VolumesFrom": spec.volumes_from,
         "Tmpfs": tmpfs.collect::<Map<_, _>>(),
         "Ulimits": ulimits.collect::<Vec<_>>(),
         "OomScoreAdj": spec.oom_score_adj.unwrap_or(0),
@@ -140,6 +150,136 @@ fn host(spec: &ContainerSpec) -> Result<Value> {
         host.extend(limits);
     }
     Ok(host)
+}
+
+/// One of `Mounts`. What Docker has no word for is an error before anything is asked.
+fn mount(mount: &MountSpec) -> Value {
+    let mut value = json!({"Type": mount.kind(), "Target": mount.target, "ReadOnly": mount.read_only});
+    match &mount.source {
+        MountFrom::Bind(bind) => {
+            value["Source"] = json!(bind.source);
+            value["BindOptions"] = json!({
+                "Propagation": bind.propagation.as_str(),
+                "NonRecursive": bind.non_recursive,
+                "CreateMountpoint": bind.create,
+                "ReadOnlyNonRecursive": bind.read_only_top,
+                "ReadOnlyForceRecursive": bind.read_only_all,
+            });
+        }
+        MountFrom::Volume(volume) => {
+            value["Source"] = json!(volume.name.as_deref().unwrap_or_default());
+            let mut options = json!({"NoCopy": volume.no_copy, "Labels": volume.labels});
+            if volume.driver.is_some() || !volume.options.is_empty() {
+                let name = volume.driver.as_deref().unwrap_or_default();
+                options["DriverConfig"] = json!({"Name": name, "Options": volume.options});
+            }
+            if let Some(part) = &mount.subpath {
+                options["Subpath"] = json!(part);
+            }
+            value["VolumeOptions"] = options;
+        }
+        MountFrom::Tmpfs(made) => {
+            let pair = |name: &str, id: u32| json!([name, id.to_string()]);
+            let words = made.uid.map(|uid| pair("uid", uid)).into_iter();
+            let words = words.chain(made.gid.map(|gid| pair("gid", gid)));
+            let words: Vec<Value> = words.chain(made.exec.then(|| json!(["exec"]))).collect();
+            value["TmpfsOptions"] = json!({
+                "SizeBytes": made.size.map_or(0, |size| size.get()),
+                "Mode": made.mode.unwrap_or(0),
+                "Options": words,
+            });
+        }
+        MountFrom::Image(image) => {
+            value["Source"] = json!(image);
+            if let Some(part) = &mount.subpath {
+                value["ImageOptions"] = json!({"Subpath": part});
+            }
+        }
+    }
+    value
+}
+
+/// What was asked for by one of `Mounts`; `None` for what is said by `binds`.
+fn asked_mount(value: &Value) -> Option<MountSpec> {
+    let target = text(value, "Target")?;
+    let source = text(value, "Source");
+    let mut mount = match value["Type"].as_str()? {
+        "bind" => {
+            let options = &value["BindOptions"];
+            let mut mount = MountSpec::bind(source?, target);
+            if let MountFrom::Bind(bind) = &mut mount.source {
+                let word = options["Propagation"].as_str().and_then(Propagation::parse);
+                bind.propagation = word.unwrap_or_default();
+                bind.non_recursive = flag(options, "NonRecursive");
+                bind.create = flag(options, "CreateMountpoint");
+                bind.read_only_top = flag(options, "ReadOnlyNonRecursive");
+                bind.read_only_all = flag(options, "ReadOnlyForceRecursive");
+            }
+            if mount == MountSpec::bind(text(value, "Source")?, text(value, "Target")?) {
+                return None;
+            }
+            mount
+        }
+        "volume" => {
+            let options = &value["VolumeOptions"];
+            let mut mount = MountSpec::anonymous(target);
+            if let MountFrom::Volume(volume) = &mut mount.source {
+                volume.name = source;
+                volume.no_copy = flag(options, "NoCopy");
+                volume.labels = map(options, "Labels");
+                volume.driver = text(&options["DriverConfig"], "Name");
+                volume.options = map(&options["DriverConfig"], "Options");
+            }
+            mount.subpath = text(options, "Subpath").map(Into::into);
+            mount
+        }
+        "tmpfs" => {
+            let options = &value["TmpfsOptions"];
+            let mut made = Tmpfs {
+                size: positive(options, "SizeBytes").map(Bytes::new),
+                mode: positive(options, "Mode").and_then(|mode| u32::try_from(mode).ok()),
+                ..Tmpfs::default()
+            };
+            for pair in objects(options, "Options") {
+                let id = pair[1].as_str().and_then(|id| id.parse().ok());
+                match pair[0].as_str() {
+                    Some("uid") => made.uid = id,
+                    Some("gid") => made.gid = id,
+                    Some("exec") => made.exec = true,
+                    _ => {}
+                }
+            }
+            MountSpec::tmpfs(target, made)
+        }
+        "image" => {
+            let mut mount = MountSpec::image(source?, target);
+            mount.subpath = text(&value["ImageOptions"], "Subpath").map(Into::into);
+            mount
+        }
+        _ => return None,
+    };
+    mount.read_only = flag(value, "ReadOnly");
+    Some(mount)
+}
+
+/// Volumes and images as an inspection or a list shows them.
+pub(super) fn points(info: &Value) -> Vec<MountPoint> {
+    let points = objects(info, "Mounts").filter_map(|shown| {
+        let target = text(shown, "Destination")?;
+        let mut mount = match shown["Type"].as_str()? {
+            "volume" => MountSpec::volume(text(shown, "Name")?, target),
+            "image" => MountSpec::image(text(shown, "Source")?, target),
+            _ => return None,
+        };
+        mount.read_only = !flag(shown, "RW") && mount.kind() == "volume";
+        let mut point = MountPoint::new(mount);
+        point.driver = text(shown, "Driver");
+        point.source = text(shown, "Source")
+            .filter(|_| point.spec.kind() == "volume")
+            .map(Into::into);
+        Some(point)
+    });
+    points.collect()
 }
 
 /// A restart policy in Docker's JSON.
@@ -261,7 +401,10 @@ pub(super) fn asked(info: &Value) -> ContainerSpec {
                 read_only: !flag(mount, "RW"),
             })
         });
-    spec.binds = binds.collect();
+    spec.mounts = objects(host, "Mounts").filter_map(asked_mount).collect();
+    spec.volumes_from = list(host, "VolumesFrom").unwrap_or_default();
+    let others: BTreeSet<_> = spec.mounts.iter().map(|mount| mount.target.clone()).collect();
+    spec.binds = binds.filter(|bind| !others.contains(&bind.target)).collect();
     spec
 }
 
@@ -501,6 +644,22 @@ mod tests {
         spec.health = HealthCheck::shell("true").interval(Duration::from_secs(2)).retries(7);
         spec.log = LogConfig::driver("json-file").option("max-size", "1m");
         spec.tty_size = Some((24, 100));
+        spec.mounts = vec![
+            MountSpec::volume("data", "/data").no_copy().subpath("a/b").read_only(),
+            MountSpec::anonymous("/anonymous"),
+            MountSpec::bind("/src", "/dst")
+                .propagation(Propagation::Rslave)
+                .create_source(),
+            MountSpec::image("assets", "/assets").subpath("public"),
+            MountSpec::tmpfs(
+                "/fast",
+                Tmpfs {
+                    uid: Some(3),
+                    ..Tmpfs::default()
+                },
+            ),
+        ];
+        spec.volumes_from = vec!["other:ro".into()];
         spec
     }
 

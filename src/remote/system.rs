@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::events::{Event, EventItem, EventKind, EventStream};
 use crate::system::{ContainerCounts, ContainerUsage, DiskUsage, EventQuery, ImageUsage, SystemInfo, SystemManager};
 use crate::types::Filter;
+use crate::volumes::VolumeUsage;
 
 /// What Docker calls the engine.
 const DAEMON: &str = "daemon";
@@ -143,7 +144,19 @@ fn usage(value: &Value) -> Result<DiskUsage> {
         })
     });
     let layers = value["LayersSize"].as_u64();
+    let volumes = lines("Volumes", "VolumeUsage");
+    let volumes = volumes.iter().map(|line| {
+        let data = &line["UsageData"];
+        VolumeUsage::new(
+            text_or_empty(line, "Name"),
+            data["Size"].as_u64(),
+            count(data, "RefCount"),
+        )
+    });
+    let volumes: Vec<VolumeUsage> = volumes.collect();
     Ok(DiskUsage {
+        volumes_bytes: volumes.iter().filter_map(|volume| volume.bytes).sum(),
+        volumes,
         images: images.collect::<Result<_>>()?,
         containers: containers.collect::<Result<_>>()?,
         layers_bytes: layers.unwrap_or_else(|| number(&value["ImageUsage"], "TotalSize")),

@@ -266,6 +266,8 @@ impl Command {
             best_effort_limits: false,
             shared,
             privileged: false,
+            mounts: Vec::new(),
+            hold: false,
         })
     }
 

@@ -20,7 +20,7 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, LinuxSeccomp, Proces
 
 pub use self::command::{Child, Command, Output};
 use crate::error::{Error, Result};
-use crate::types::{ContainerId, ExitStatus, Mount, Signal};
+use crate::types::{ContainerId, ExitStatus, Mount, Propagation, Signal};
 
 /// What the first process gets as its standard streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,6 +41,53 @@ pub enum SharedNamespace {
     Of(LinuxNamespaceType, Arc<OwnedFd>),
     /// `/dev/shm` is that of the container whose mount namespace this is.
     SharedMemory(Arc<OwnedFd>),
+}
+
+/// A mount beside those of the specification, which cannot say all of this.
+#[derive(Debug, Clone)]
+pub struct LaunchMount {
+    /// Where, in the container; made if it is missing.
+    pub target: PathBuf,
+    /// What it shows.
+    pub source: LaunchSource,
+    /// A part of it: relative, resolved by the kernel beneath the source when the mount is made. A link that leads out of it
+    /// is an error.
+    pub subpath: Option<PathBuf>,
+    /// Whether nothing can be written through it.
+    pub read_only: bool,
+    /// Whether what is mounted below the source, too, is read-only then.
+    pub read_only_below: bool,
+    /// Whether what is mounted below the source comes along.
+    pub recursive: bool,
+    /// Whether setuid programs gain nothing.
+    pub no_suid: bool,
+    /// Whether device nodes work.
+    pub devices: bool,
+    /// What becomes of later mounts.
+    pub propagation: Propagation,
+    /// Ids that change places in it, users and groups: those on the disk with those that the container knows.
+    pub swap: Option<IdSwap>,
+}
+
+/// What a [`LaunchMount`] shows.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum LaunchSource {
+    /// A directory or file of the host.
+    Host(PathBuf),
+    /// A mount that is attached nowhere; it is copied.
+    Tree(Arc<OwnedFd>),
+    /// Whatever a storage driver describes.
+    Mount(Mount),
+}
+
+/// Two users and two groups that change places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdSwap {
+    /// User and group on the disk.
+    pub outside: (u32, u32),
+    /// User and group in the container.
+    pub inside: (u32, u32),
 }
 
 /// A container to start.
@@ -70,6 +117,10 @@ pub struct Launch {
     pub shared: Vec<SharedNamespace>,
     /// Device nodes work wherever the container makes or finds them; otherwise nothing that it can write to holds one.
     pub privileged: bool,
+    /// Mounts beside those of `spec`. One at a place that is in one of another's comes after that.
+    pub mounts: Vec<LaunchMount>,
+    /// Nothing is run: the container is set up, and its first process waits to be killed.
+    pub hold: bool,
 }
 
 /// A started container: its handle, and the caller's ends of its streams.

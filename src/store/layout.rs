@@ -23,7 +23,7 @@ const ID_FILE: &str = "id";
 const TEMPORARY: &str = ".new.";
 /// How names of files begin that record a backend.
 const BACKEND: &str = "backend.";
-const DIRECTORIES: [&str; 5] = ["content", "snapshots", "containers", "owners", "locks"];
+const DIRECTORIES: [&str; 6] = ["content", "snapshots", "containers", "volumes", "owners", "locks"];
 
 /// File systems where locks or mapped memory are not the same for everybody: SQLite's WAL and flock cannot be trusted.
 /// Magic numbers from statfs(2) and linux/magic.h. virtiofs reports FUSE.
@@ -83,6 +83,11 @@ impl Root {
     /// Where containers' directories are.
     pub fn containers(&self) -> PathBuf {
         self.path.join("containers")
+    }
+
+    /// Where volumes' directories are.
+    pub fn volumes(&self) -> PathBuf {
+        self.path.join("volumes")
     }
 
     /// The directory of a container: its logs, and whatever else it needs on disk.

@@ -9,6 +9,7 @@
 //! <root>/run.boot         boot id that `run.db` belongs to
 //! <root>/content/         blobs, and copies of `backend.<seam>`        <root>/snapshots/   layers and writable layers
 //! <root>/containers/      a directory per container: logs and other files
+//! <root>/volumes/         a directory per volume
 //! <root>/stubs/           empty places for mounts, below every overlay
 //! <root>/owners/<id>/     one per engine: `lock` is held as long as the owner lives
 //! <root>/locks/           keyed locks across processes
@@ -32,6 +33,7 @@ pub use self::db::containers::{ContainerRow, Insert, StateCount};
 pub use self::db::images::{ImageEntry, ImageRecord, LayerRecord, NamedImage, OtherImage, Sign};
 pub use self::db::leases::Lease;
 pub use self::db::refs::{Node, NodeKind};
+pub use self::db::volumes::{Uses, VolumeRow};
 pub use self::layout::Root;
 pub use self::locks::{LockGuard, Locks};
 pub use self::other::OtherRoot;

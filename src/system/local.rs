@@ -16,6 +16,7 @@ use crate::storage::content::local::LocalContent;
 use crate::storage::snapshot::Snapshotter;
 use crate::store::{Owners, Root, Store};
 use crate::types::OwnerId;
+use crate::volumes::LocalVolumes;
 
 /// Events that may wait for a reader before the driver stops fetching more.
 const EVENTS_AHEAD: usize = 64;
@@ -34,6 +35,7 @@ pub(crate) struct Parts {
     pub(crate) storage_reason: String,
     pub(crate) images: Arc<LocalImages>,
     pub(crate) containers: LocalContainers,
+    pub(crate) volumes: LocalVolumes,
     pub(crate) runtime: String,
     pub(crate) logs: String,
     pub(crate) cgroups: Arc<dyn CgroupDriver>,

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use crate::error::{Error, Result};
 use crate::events::EventStream;
 use crate::types::{Filter, OwnerId};
+use crate::volumes::VolumeUsage;
 
 /// What an engine is, and on what host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -94,13 +95,17 @@ pub struct DiskUsage {
     pub files_bytes: u64,
     /// The engine's own records, in bytes.
     pub records_bytes: u64,
+    /// Volumes.
+    pub volumes: Vec<VolumeUsage>,
+    /// All volumes that are in the root directory, in bytes.
+    pub volumes_bytes: u64,
 }
 
 impl DiskUsage {
     /// Everything, in bytes: what `du` says of the root directory.
     pub fn total_bytes(&self) -> u64 {
         let writable: u64 = self.containers.iter().map(|container| container.writable_bytes).sum();
-        writable + self.layers_bytes + self.blobs_bytes + self.files_bytes + self.records_bytes
+        writable + self.layers_bytes + self.blobs_bytes + self.files_bytes + self.records_bytes + self.volumes_bytes
     }
 }
 

@@ -21,7 +21,8 @@ pub struct Reconciled {
     pub unfinished: usize,
     /// Blobs and layers that belong to no image.
     pub unused: usize,
-    /// Images with layers that were not on the disk when power was lost, and that were unpacked anew.
+    /// Images with layers that were not on the disk when power was lost, and that were unpacked anew; and volumes whose record
+    /// was lost, and that were recorded again.
     pub restored: usize,
 }
 
@@ -52,6 +53,9 @@ impl Parts {
         };
         let swept = sweep(&self.content, self.snapshotter.as_ref(), alive).await?;
         done.unfinished += swept.ingests + swept.snapshots + swept.deletions;
+        let (removed, adopted) = self.volumes.0.sweep().await?;
+        done.unfinished += removed;
+        done.restored += adopted;
         let (owners, locks, root) = (self.owners.clone(), self.root.locks(), self.root.clone());
         done.unfinished += blocking(move || {
             owners.tidy()?;
@@ -97,6 +101,7 @@ impl Parts {
     /// Removes one dead owner's containers and leases; then the owner is forgotten.
     async fn clear(&self, dead: DeadOwner) -> Result<usize> {
         let removed = self.containers.0.remove_all_of(dead.id()).await?;
+        self.volumes.0.remove_all_of(dead.id()).await?;
         let (owners, store) = (self.owners.clone(), self.store.clone());
         blocking(move || {
             // Its helper did that, unless it died at the same time.

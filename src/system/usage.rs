@@ -20,6 +20,7 @@ struct Measured {
     content: u64,
     snapshots: u64,
     containers: u64,
+    volumes: u64,
     rest: u64,
 }
 
@@ -50,6 +51,8 @@ impl Parts {
             blobs_bytes: measured.content,
             files_bytes: measured.containers,
             records_bytes: measured.rest,
+            volumes_bytes: measured.volumes,
+            volumes: self.volumes.0.usage().await?,
             containers,
         })
     }
@@ -129,6 +132,7 @@ fn measure(root: &Path) -> Result<Measured> {
             Some("content") => &mut measured.content,
             Some("snapshots") => &mut measured.snapshots,
             Some("containers") => &mut measured.containers,
+            Some("volumes") => &mut measured.volumes,
             _ => &mut measured.rest,
         };
         *part += own.blocks() * 512 + below;
@@ -147,6 +151,7 @@ mod tests {
             ("content/blobs/a", 100_000),
             ("snapshots/l/x/file", 5),
             ("containers/1/log", 9000),
+            ("volumes/data/_data/file", 7000),
             ("store.db", 4096),
         ] {
             let path = dir.path().join(path);
@@ -170,10 +175,11 @@ mod tests {
             content,
             snapshots,
             containers,
+            volumes,
             rest,
         } = measured;
-        assert_eq!(content + snapshots + containers + rest, du);
+        assert_eq!(content + snapshots + containers + volumes + rest, du);
         assert!((100_000..200_000).contains(&content), "{content}");
-        assert!(snapshots > 0 && containers >= 9000 && rest >= 4096);
+        assert!(snapshots > 0 && containers >= 9000 && volumes >= 7000 && rest >= 4096);
     }
 }

@@ -26,6 +26,67 @@ pub enum MountSource {
         /// Never wait for the disk (`volatile`): for writable layers that are thrown away.
         volatile: bool,
     },
+    /// A file system of the kernel's.
+    FileSystem {
+        /// The kernel's name for it: `tmpfs`, `nfs`, `ext4`.
+        kind: String,
+        /// What it is on: a device, `host:/exported`, or any word.
+        source: String,
+        /// Its options, `key=value` or `flag`.
+        options: Vec<String>,
+    },
+}
+
+/// Whether mounts that are made later on one side are seen on the other. Source: mount_namespaces(7).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Propagation {
+    /// On neither.
+    Private,
+    /// On neither, nor below.
+    #[default]
+    Rprivate,
+    /// Those of the host in the container.
+    Slave,
+    /// Those of the host in the container, and below.
+    Rslave,
+    /// On both.
+    Shared,
+    /// On both, and below.
+    Rshared,
+}
+
+impl Propagation {
+    /// Docker's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Private => "private",
+            Self::Rprivate => "rprivate",
+            Self::Slave => "slave",
+            Self::Rslave => "rslave",
+            Self::Shared => "shared",
+            Self::Rshared => "rshared",
+        }
+    }
+
+    /// The one of Docker's word.
+    pub fn parse(word: &str) -> Option<Self> {
+        let all = [
+            Self::Private,
+            Self::Rprivate,
+            Self::Slave,
+            Self::Rslave,
+            Self::Shared,
+            Self::Rshared,
+        ];
+        all.into_iter().find(|one| one.as_str() == word)
+    }
+
+    /// Whether mounts of the container are seen on the host.
+    pub const fn is_shared(self) -> bool {
+        matches!(self, Self::Shared | Self::Rshared)
+    }
 }
 
 /// A mount to make: a source and how to attach it.
@@ -38,6 +99,18 @@ pub struct Mount {
 }
 
 impl Mount {
+    /// A file system of the kernel's.
+    pub fn file_system(kind: impl Into<String>, source: impl Into<String>, options: Vec<String>) -> Self {
+        Self {
+            source: MountSource::FileSystem {
+                kind: kind.into(),
+                source: source.into(),
+                options,
+            },
+            read_only: false,
+        }
+    }
+
     /// A directory of the host.
     pub fn bind(path: impl Into<PathBuf>, read_only: bool) -> Self {
         Self {

@@ -56,9 +56,86 @@ impl From<ContainerName> for String {
     }
 }
 
+/// A volume's name: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`, at most 255 characters; Docker's rule. It is the name of a directory too.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct VolumeName(String);
+
+impl VolumeName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A name that nobody has: 64 hex digits, as Docker's anonymous volumes have it.
+    pub fn random() -> Self {
+        Self(super::ContainerId::random().to_string())
+    }
+}
+
+impl fmt::Display for VolumeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for VolumeName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let mut bytes = text.bytes();
+        let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
+        let rest = bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+        if first && rest && (2..=255).contains(&text.len()) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Error::invalid(format!(
+            "invalid volume name ({text:?}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, from 2 to 255 characters; to show a \
+             directory of the host, give its absolute path"
+        ))
+        .with_object(crate::error::ObjectKind::Option, "volume"))
+    }
+}
+
+impl TryFrom<String> for VolumeName {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl From<VolumeName> for String {
+    fn from(name: VolumeName) -> Self {
+        name.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn j1_names_of_volumes_lead_nowhere_else() {
+        for good in ["data", "a1", "A.b_c-d", &"a".repeat(255)] {
+            assert!(good.parse::<VolumeName>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "a",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "-ab",
+            ".ab",
+            "a b",
+            "a\0b",
+            &"a".repeat(256),
+        ] {
+            assert!(bad.parse::<VolumeName>().is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn docker_s_rule() {

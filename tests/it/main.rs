@@ -16,6 +16,7 @@ mod attacks;
 mod cancel;
 mod cancel_more;
 mod care;
+mod copy;
 mod daemon;
 mod devices;
 mod differences;
@@ -52,6 +53,7 @@ mod system;
 mod trouble;
 mod userns;
 mod verbs;
+mod volumes;
 
 use libtest_mimic::Arguments;
 
@@ -68,6 +70,8 @@ const GROUPS: &[frame::Group] = &[
     attacks::TESTS,
     squash::TESTS,
     life::TESTS,
+    volumes::TESTS,
+    copy::TESTS,
     idle::TESTS,
     exec::TESTS,
     verbs::TESTS,
@@ -114,7 +118,11 @@ const SHARING: &[frame::Group] = &[
     trouble::TESTS,
 ];
 
-const ROLES: &[(&str, support::embedder::Role)] = &[("echo", fixtures::role_echo), ("pull-once", pull::role_pull)];
+const ROLES: &[(&str, support::embedder::Role)] = &[
+    ("echo", fixtures::role_echo),
+    ("pull-once", pull::role_pull),
+    ("with-volume", volumes::with_volume),
+];
 
 fn main() {
     let roles: Vec<_> = ROLES

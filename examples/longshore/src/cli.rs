@@ -19,6 +19,10 @@ pub struct Cli {
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
 
+    /// Look for images in another root, too, which is only read
+    #[arg(long, value_name = "DIR")]
+    pub additional_store: Vec<PathBuf>,
+
     /// Talk to an engine elsewhere: unix:///run/docker.sock, tcp://HOST:PORT
     #[arg(short = 'H', long, value_name = "URL")]
     pub host: Option<String>,
@@ -99,8 +103,13 @@ pub enum Verb {
     Export(commands::export::Args),
     /// Make an image of a container, with what it changed
     Commit(commands::commit::Args),
+    /// Copy files between a container and this host
+    Cp(commands::cp::Args),
     /// Wait until containers do not run, and print their exit codes
     Wait(commands::wait::Args),
+    /// Verbs about volumes
+    #[command(subcommand)]
+    Volume(VolumeVerb),
     /// Verbs about containers
     #[command(subcommand)]
     Container(ContainerVerb),
@@ -146,6 +155,24 @@ pub enum ManifestVerb {
     Inspect(commands::manifest::Inspect),
     /// Remove one or more indexes
     Rm(commands::manifest::Rm),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum VolumeVerb {
+    /// Make a volume
+    Create(commands::volume::Create),
+    /// List volumes
+    #[command(visible_alias = "list")]
+    Ls(commands::volume::Ls),
+    /// Show everything about volumes, as JSON
+    Inspect(commands::volume::Inspect),
+    /// Remove one or more volumes
+    #[command(visible_alias = "remove")]
+    Rm(commands::volume::Rm),
+    /// Remove volumes that no container uses
+    Prune(commands::volume::Prune),
+    /// Copy a volume as it is at this moment
+    Snapshot(commands::volume::Snapshot),
 }
 
 #[derive(Debug, Subcommand)]

@@ -25,7 +25,7 @@ pub fn container(info: &ContainerInfo) -> Value {
         "LogPath": info.log_path,
         "Platform": "linux",
         "HostConfig": host_config(&info.spec),
-        "Mounts": info.spec.binds.iter().map(mount).collect::<Vec<_>>(),
+        "Mounts": info.spec.binds.iter().map(mount).chain(info.mounts.iter().map(point)).collect::<Vec<_>>(),
         "Config": config(info),
         "Ownership": info.ownership,
         "OwnershipMeaning": info.ownership_meaning(),
@@ -162,6 +162,20 @@ fn host_config(spec: &ContainerSpec) -> Value {
 fn bind(bind: &BindMount) -> String {
     let mode = if bind.read_only { ":ro" } else { "" };
     format!("{}:{}{mode}", bind.source.display(), bind.target.display())
+}
+
+fn point(point: &longshore::containers::MountPoint) -> Value {
+    let mut value = json!({
+        "Type": point.spec.kind(),
+        "Source": point.source,
+        "Destination": point.spec.target,
+        "RW": !point.spec.read_only,
+    });
+    if let Some(name) = point.volume() {
+        value["Name"] = json!(name);
+        value["Driver"] = json!(point.driver);
+    }
+    value
 }
 
 fn mount(bind: &BindMount) -> Value {

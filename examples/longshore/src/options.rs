@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use longshore::containers::Ulimit;
-use longshore::{BindMount, Bytes, NetworkMode, Seccomp, SeccompProfile, Tmpfs};
+use longshore::containers::{MountFrom, MountSpec, Ulimit};
+use longshore::types::Propagation;
+use longshore::{Bytes, NetworkMode, Seccomp, SeccompProfile, Tmpfs};
 
 /// Capabilities, say, or limits: a name with an optional value behind `=`.
 pub type Pair = (String, Option<String>);
@@ -77,44 +78,122 @@ fn env_file(text: &str) -> Result<Vec<Pair>, String> {
         .collect()
 }
 
-/// `SRC:DST[:ro|rw]`. A source that starts with `.` is relative to the working directory.
-pub fn bind(text: &str) -> Result<BindMount, String> {
+/// `[SRC:]DST[:OPTIONS]`: a path of the host, a volume's name, or none for an anonymous volume. A source that starts with
+/// `.` is relative to the working directory.
+pub fn volume(text: &str) -> Result<MountSpec, String> {
     let parts: Vec<&str> = text.split(':').collect();
-    let (source, target, read_only) = match parts[..] {
-        [source, target] => (source, target, false),
-        [source, target, mode] => (source, target, access(mode)?),
-        _ => return Err(format!("invalid bind {text:?} (SRC:DST or SRC:DST:ro)")),
+    let (source, target, words) = match parts[..] {
+        [target] => ("", target, ""),
+        [source, target] => (source, target, ""),
+        [source, target, words] => (source, target, words),
+        _ => return Err(format!("invalid volume {text:?} (SRC:DST, NAME:DST, with :ro)")),
     };
-    let source = if source.starts_with('.') {
-        plain(&std::path::absolute(source).map_err(|error| error.to_string())?)
-    } else {
-        PathBuf::from(source)
-    };
-    if !source.is_absolute() {
-        return Err(format!(
-            "{text:?} names a volume, and there are none yet: the source must be a path (start it with / or ./)"
-        ));
-    }
     if !target.starts_with('/') {
-        return Err(format!("invalid bind {text:?}: {target:?} is not an absolute path"));
+        return Err(format!("invalid volume {text:?}: {target:?} is not an absolute path"));
     }
-    Ok(BindMount {
-        source,
-        target: target.into(),
-        read_only,
-    })
+    let mut mount = match source {
+        "" if parts.len() == 1 => MountSpec::anonymous(target),
+        "" => return Err(format!("invalid volume {text:?}: it has no source")),
+        path if path.starts_with(['/', '.']) => MountSpec::bind(host_path(path)?, target).create_source(),
+        name => MountSpec::volume(name, target),
+    };
+    mount.short = true;
+    for word in words.split(',').filter(|word| !word.is_empty()) {
+        mount = match (word, Propagation::parse(word)) {
+            ("ro" | "readonly", _) => mount.read_only(),
+            ("rw" | "z" | "Z", _) => mount,
+            ("nocopy", _) => mount.no_copy(),
+            (_, Some(propagation)) => mount.propagation(propagation),
+            _ => {
+                return Err(format!(
+                    "unknown option {word:?} of a volume (ro, rw, nocopy, rslave, …)"
+                ));
+            }
+        };
+    }
+    Ok(mount)
 }
 
-fn access(mode: &str) -> Result<bool, String> {
-    let mut read_only = false;
-    for word in mode.split(',') {
-        match word {
-            "ro" | "readonly" => read_only = true,
-            "rw" => read_only = false,
-            other => return Err(format!("unknown mode {other:?} of a bind (ro or rw)")),
+fn host_path(path: &str) -> Result<PathBuf, String> {
+    match path.starts_with('.') {
+        true => Ok(plain(&std::path::absolute(path).map_err(|error| error.to_string())?)),
+        false => Ok(PathBuf::from(path)),
+    }
+}
+
+/// `type=volume,source=data,target=/x,readonly,…`. Source: docker/cli, `opts/mount.go`.
+pub fn mount(text: &str) -> Result<MountSpec, String> {
+    let (mut kind, mut source, mut target) = ("volume", None, None);
+    let mut rest = Vec::new();
+    for word in text.split(',') {
+        let (key, value) = word.split_once('=').unwrap_or((word, "true"));
+        match key.to_ascii_lowercase().as_str() {
+            "type" => kind = value,
+            "source" | "src" => source = Some(value),
+            "target" | "destination" | "dst" => target = Some(value),
+            _ => rest.push((key.to_ascii_lowercase(), value)),
         }
     }
-    Ok(read_only)
+    let target = target.filter(|target| target.starts_with('/'));
+    let target = target.ok_or_else(|| format!("invalid mount {text:?}: target=/PATH is needed"))?;
+    let needed = || source.ok_or_else(|| format!("invalid mount {text:?}: source=… is needed"));
+    let mut mount = match kind {
+        "bind" => MountSpec::bind(host_path(needed()?)?, target),
+        "volume" => source.map_or_else(|| MountSpec::anonymous(target), |name| MountSpec::volume(name, target)),
+        "tmpfs" => MountSpec::tmpfs(target, Tmpfs::default()),
+        "image" => MountSpec::image(needed()?, target),
+        kind => return Err(format!("unknown type {kind:?} of a mount (bind, volume, tmpfs, image)")),
+    };
+    for (key, value) in rest {
+        mount = mount_option(mount, &key, value).map_err(|why| format!("invalid mount {text:?}: {why}"))?;
+    }
+    Ok(mount)
+}
+
+fn mount_option(mut mount: MountSpec, key: &str, value: &str) -> Result<MountSpec, String> {
+    let bad = || format!("{key}={value} does not go with it");
+    let set = || {
+        value
+            .parse::<bool>()
+            .or(if value == "1" { Ok(true) } else { Err(bad()) })
+    };
+    match (key, &mut mount.source) {
+        ("readonly" | "ro", _) => mount.read_only = set()?,
+        ("volume-nocopy", MountFrom::Volume(volume)) => volume.no_copy = set()?,
+        ("volume-driver", MountFrom::Volume(volume)) => volume.driver = Some(value.to_owned()),
+        ("volume-label", MountFrom::Volume(volume)) => {
+            let (name, value) = pair(value)?;
+            volume.labels.insert(name, value.unwrap_or_default());
+        }
+        ("volume-opt", MountFrom::Volume(volume)) => {
+            let (name, value) = pair(value)?;
+            volume.options.insert(name, value.unwrap_or_default());
+        }
+        ("volume-subpath", MountFrom::Volume(_)) | ("image-subpath", MountFrom::Image(_)) => {
+            mount.subpath = Some(value.into());
+        }
+        ("bind-propagation", MountFrom::Bind(bind)) => {
+            bind.propagation = Propagation::parse(value).ok_or_else(bad)?;
+        }
+        ("bind-recursive", MountFrom::Bind(bind)) => match value {
+            "enabled" => {}
+            "disabled" => bind.non_recursive = true,
+            "writable" => bind.read_only_top = true,
+            "readonly" => bind.read_only_all = true,
+            _ => return Err(bad()),
+        },
+        ("bind-nonrecursive", MountFrom::Bind(bind)) => bind.non_recursive = set()?,
+        ("bind-create-src", MountFrom::Bind(bind)) => bind.create = set()?,
+        // Not Docker's.
+        ("bind-container-user", MountFrom::Bind(bind)) => bind.container_user = set()?,
+        ("tmpfs-size", MountFrom::Tmpfs(made)) => made.size = Some(value.parse().map_err(|_| bad())?),
+        ("tmpfs-mode", MountFrom::Tmpfs(made)) => {
+            made.mode = Some(u32::from_str_radix(value, 8).map_err(|_| bad())?);
+        }
+        ("consistency", _) => {}
+        _ => return Err(bad()),
+    }
+    Ok(mount)
 }
 
 /// The path without `.` and `..`.
@@ -295,19 +374,52 @@ mod tests {
     }
 
     #[test]
-    fn binds() {
-        let expect = |source: &str, target: &str, read_only| BindMount {
-            source: source.into(),
-            target: target.into(),
-            read_only,
+    fn j1_h14_volumes_in_docker_s_short_form() {
+        let short = |mut mount: MountSpec| {
+            mount.short = true;
+            mount
         };
-        assert_eq!(bind("/a:/b"), Ok(expect("/a", "/b", false)));
-        assert_eq!(bind("/a:/b:ro"), Ok(expect("/a", "/b", true)));
-        assert_eq!(bind("/a:/b:rw"), Ok(expect("/a", "/b", false)));
+        assert_eq!(volume("/a:/b"), Ok(short(MountSpec::bind("/a", "/b").create_source())));
+        assert_eq!(
+            volume("/a:/b:ro"),
+            Ok(short(MountSpec::bind("/a", "/b").create_source().read_only()))
+        );
+        assert_eq!(
+            volume("data:/b:nocopy"),
+            Ok(short(MountSpec::volume("data", "/b").no_copy()))
+        );
+        assert_eq!(volume("/cache"), Ok(short(MountSpec::anonymous("/cache"))));
         let here = std::env::current_dir().unwrap();
-        assert_eq!(bind("./x/../y:/b").unwrap().source, here.join("y"));
-        for bad in ["", "/a", "/a:b", "data:/b", "/a:/b:zz", "/a:/b:ro:x", ":/b"] {
-            assert!(bind(bad).is_err(), "{bad}");
+        let MountFrom::Bind(bind) = volume("./x/../y:/b").unwrap().source else {
+            panic!()
+        };
+        assert_eq!(bind.source, here.join("y"));
+        for bad in ["/a:b", ":/b", "/a:/b:odd", "/a:/b:ro:x", "a:b"] {
+            assert!(volume(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn h14_mounts_in_docker_s_long_form() {
+        let made = mount("type=volume,src=data,dst=/d,readonly,volume-nocopy,volume-subpath=a/b").unwrap();
+        assert_eq!(
+            made,
+            MountSpec::volume("data", "/d").read_only().no_copy().subpath("a/b")
+        );
+        let made = mount("type=bind,source=/s,target=/t,bind-propagation=rslave").unwrap();
+        assert_eq!(made, MountSpec::bind("/s", "/t").propagation(Propagation::Rslave));
+        assert_eq!(
+            mount("type=image,source=assets,target=/t").unwrap(),
+            MountSpec::image("assets", "/t")
+        );
+        for bad in [
+            "type=bind,target=/t",
+            "type=bind,source=/s",
+            "type=odd,target=/t",
+            "type=tmpfs,target=/t,volume-nocopy",
+            "target=relative",
+        ] {
+            assert!(mount(bad).is_err(), "{bad}");
         }
     }
 

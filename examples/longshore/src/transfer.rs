@@ -14,10 +14,14 @@ const CHUNK: usize = 1 << 20;
 /// A file's bytes, or those of stdin. They are read on a thread of their own: a pipe may be slow, and the engine must not
 /// wait for it.
 pub fn read(path: Option<&Path>) -> io::Result<ByteStream> {
-    let mut source: Box<dyn Read + Send> = match path {
-        Some(path) => Box::new(File::open(path)?),
-        None => Box::new(io::stdin()),
-    };
+    match path {
+        Some(path) => read_from(Box::new(File::open(path)?)),
+        None => read_from(Box::new(io::stdin())),
+    }
+}
+
+/// The bytes of any reader.
+pub fn read_from(mut source: Box<dyn Read + Send>) -> io::Result<ByteStream> {
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
     std::thread::Builder::new().name("archive".into()).spawn(move || {
         loop {

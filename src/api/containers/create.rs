@@ -27,9 +27,8 @@ use crate::types::{Bytes, Platform};
 /// What this version of the engine has not, and what it would take.
 const LATER: &str = "a version of longshore that has it";
 const NO_NETWORKS: &str = "a version of longshore with bridge networks; use the network mode host or none";
-const NO_VOLUMES: &str = "a version of longshore with volumes; bind a directory of the host";
 
-const REFUSED: &[(&str, &str)] = &[("Volumes", NO_VOLUMES), ("MacAddress", NO_NETWORKS)];
+const REFUSED: &[(&str, &str)] = &[("MacAddress", NO_NETWORKS)];
 
 pub(super) const REFUSED_OF_HOST: &[(&str, &str)] = &[
     ("DeviceRequests", LATER),
@@ -40,7 +39,6 @@ pub(super) const REFUSED_OF_HOST: &[(&str, &str)] = &[
     ("DnsOptions", NO_NETWORKS),
     ("DnsSearch", NO_NETWORKS),
     ("ExtraHosts", LATER),
-    ("VolumesFrom", NO_VOLUMES),
     ("CgroupParent", LATER),
     ("Cgroup", LATER),
     ("KernelMemory", "a kernel that still has it, which none does"),
@@ -129,7 +127,8 @@ pub(in crate::api) fn spec(body: Map<String, Value>) -> Result<(ContainerSpec, V
     spec.limits = limits::take(&mut host, limits::For::Create)?;
     devices::take(&mut host, &mut spec)?;
     devices::take_rates(&mut host, &mut spec.limits)?;
-    mounts::take(&mut host, &mut spec)?;
+    let volumes = config.take_or_default::<BTreeMap<PathBuf, Value>>("Volumes")?;
+    mounts::take(&mut host, volumes.into_keys().collect(), &mut spec)?;
     spec.network = network(&mut config, &mut host, &mut warnings)?;
     config.refuse(REFUSED)?;
     host.refuse(REFUSED_OF_HOST)?;

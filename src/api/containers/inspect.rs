@@ -65,7 +65,7 @@ pub(in crate::api) fn body(info: &ContainerInfo, image: Option<&ImageInfo>, stor
         "HostConfig": host,
         "GraphDriver": {"Name": storage, "Data": null},
         "Storage": {"RootFS": {"Snapshot": {"Name": storage}}},
-        "Mounts": mounts::shown(&info.spec.binds),
+        "Mounts": mounts::shown(&info.spec.binds, &info.mounts),
         "Config": config(info, &defaults),
         "NetworkSettings": network_settings(&info.spec.network),
     });
@@ -146,7 +146,7 @@ fn config(info: &ContainerInfo, image: &RunConfig) -> Value {
         "Env": env(spec, image.env.as_deref().unwrap_or_default()),
         "Cmd": spec.command.as_ref().or(inherited),
         "Image": spec.image,
-        "Volumes": image.volumes.as_deref().map(set),
+        "Volumes": volumes(spec, image),
         "WorkingDir": working_dir(spec, image),
         "Entrypoint": entrypoint.or_else(|| image.entrypoint.as_ref().filter(|_| spec.entrypoint.is_none())),
         "OnBuild": null,
@@ -172,6 +172,21 @@ fn config(info: &ContainerInfo, image: &RunConfig) -> Value {
         }
     }
     config
+}
+
+/// Places of volumes that nobody named, the image's and the container's.
+fn volumes(spec: &ContainerSpec, image: &RunConfig) -> Value {
+    let own = spec
+        .mounts
+        .iter()
+        .filter(|mount| mount.short && mounts::is_anonymous(mount));
+    let own = own.map(|mount| mount.target.display().to_string());
+    let all: Vec<String> = image.volumes.iter().flatten().cloned().chain(own).collect();
+    if all.is_empty() && image.volumes.is_none() {
+        Value::Null
+    } else {
+        set(&all)
+    }
 }
 
 fn working_dir(spec: &ContainerSpec, image: &RunConfig) -> String {
@@ -247,6 +262,11 @@ fn host_config(info: &ContainerInfo) -> Value {
     if !spec.tmpfs.is_empty() {
         host["Tmpfs"] = json!(mounts::as_tmpfs(spec));
     }
+    let long = mounts::as_mounts(spec);
+    if !long.is_empty() {
+        host["Mounts"] = json!(long);
+    }
+    host["VolumesFrom"] = none_if_empty(&spec.volumes_from);
     if spec.init {
         host["Init"] = json!(true);
     }
@@ -272,7 +292,6 @@ fn unset() -> Value {
         "CgroupParent",
     ];
     const NULLS: &[&str] = &[
-        "VolumesFrom",
         "ExtraHosts",
         "Links",
         "DeviceRequests",

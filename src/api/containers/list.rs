@@ -110,7 +110,7 @@ pub(in crate::api) fn summary(line: &ContainerSummary) -> Value {
             "FailingStreak": line.health.as_ref().map_or(0, |health| health.failing_streak),
         },
         "NetworkSettings": {"Networks": networks(&line.network)},
-        "Mounts": mounts::shown(&line.binds),
+        "Mounts": mounts::shown(&line.binds, &line.mounts),
     })
 }
 

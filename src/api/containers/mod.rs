@@ -1,5 +1,6 @@
 //! Containers: one verb, one file.
 
+mod archive;
 mod attach;
 mod commit;
 mod create;
@@ -34,6 +35,9 @@ pub(super) const ROUTES: &[Route] = routes! {
     POST "containers/create" => create::create;
     POST "containers/prune" => prune::prune;
     POST "commit" => commit::commit;
+    HEAD "containers/{id}/archive" => archive::stat;
+    GET "containers/{id}/archive" => archive::get;
+    PUT "containers/{id}/archive" => archive::put;
     GET "containers/{id}/changes" => diff::changes;
     GET "containers/{id}/export" => diff::export;
     GET "containers/{id}/json" => inspect::inspect;

@@ -4,23 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::super::error::Failure;
 use super::super::object::Object;
-use crate::containers::{BindMount, ContainerSpec, Tmpfs};
-use crate::types::Bytes;
+use crate::containers::{BindFrom, BindMount, ContainerSpec, MountFrom, MountPoint, MountSpec, Tmpfs};
+use crate::types::{Bytes, Propagation, VolumeName};
 
-const NO_VOLUMES: &str = "a version of longshore with volumes; bind a directory of the host";
-const NO_PROPAGATION: &str = "the propagation rprivate, which is the default";
-
-/// Takes all three.
-pub(super) fn take(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Failure> {
+/// Takes all there are: `Binds`, `Mounts`, `Tmpfs` and `VolumesFrom`, and the paths of `Volumes`.
+pub(super) fn take(host: &mut Object, volumes: Vec<PathBuf>, spec: &mut ContainerSpec) -> Result<(), Failure> {
+    let driver = host.text("VolumeDriver")?;
     for text in host.take_or_default::<Vec<String>>("Binds")? {
-        spec.binds.push(bind(&text)?);
+        let mut mount = bind(&text)?;
+        if let MountFrom::Volume(volume) = &mut mount.source {
+            volume.driver.clone_from(&driver);
+        }
+        spec.mounts.push(mount);
     }
     for mount in host.take_or_default::<Vec<Mount>>("Mounts")? {
-        add(mount, spec)?;
+        spec.mounts.push(long(mount)?);
     }
     for (path, options) in host.take_or_default::<BTreeMap<PathBuf, String>>("Tmpfs")? {
         let made = tmpfs(&options)?;
@@ -28,15 +30,25 @@ pub(super) fn take(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Fa
             return Err(twice(&path));
         }
     }
-    once(spec)
+    spec.volumes_from = host.take_or_default("VolumesFrom")?;
+    once(spec)?;
+    for path in volumes {
+        let there = spec.targets().any(|target| target == path);
+        if !there {
+            let mut mount = MountSpec::anonymous(path);
+            mount.short = true;
+            spec.mounts.push(mount);
+        }
+    }
+    Ok(())
 }
 
 /// Two things cannot be seen at one place. Source: moby, `daemon/volumes_unix.go`.
 fn once(spec: &ContainerSpec) -> Result<(), Failure> {
-    let mut taken: BTreeSet<&Path> = spec.tmpfs.keys().map(PathBuf::as_path).collect();
-    match spec.binds.iter().find(|bind| !taken.insert(&bind.target)) {
+    let mut taken: BTreeSet<&Path> = BTreeSet::new();
+    match spec.targets().find(|target| !taken.insert(target)) {
         None => Ok(()),
-        Some(bind) => Err(twice(&bind.target)),
+        Some(target) => Err(twice(target)),
     }
 }
 
@@ -44,41 +56,49 @@ fn twice(target: &Path) -> Failure {
     Failure::bad(format!("Duplicate mount point: {}", target.display()))
 }
 
-/// `source:target[:options]`. Source: moby, `volume/mounts/linux_parser.go`.
-fn bind(text: &str) -> Result<BindMount, Failure> {
+/// `source:target[:options]`, or a target alone. Source: moby, `volume/mounts/linux_parser.go`.
+fn bind(text: &str) -> Result<MountSpec, Failure> {
     let bad = || Failure::bad(format!("invalid volume specification: '{text}'"));
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, options) = match parts[..] {
         [source, target] => (source, target, ""),
         [source, target, options] => (source, target, options),
-        [target] if target.starts_with('/') => {
-            return Err(Failure::option(&format!("an anonymous volume at {target}"), NO_VOLUMES));
+        [target] if target.starts_with('/') && target.len() > 1 => {
+            let mut mount = MountSpec::anonymous(target);
+            mount.short = true;
+            return Ok(mount);
         }
         _ => return Err(bad()),
     };
     if source.is_empty() || target.is_empty() {
         return Err(bad());
     }
-    if !source.starts_with('/') {
-        return Err(Failure::option(&format!("the volume {source:?}"), NO_VOLUMES));
-    }
-    let mut read_only = false;
+    let mut mount = match source.starts_with('/') {
+        true => MountSpec::bind(source, target).create_source(),
+        false => MountSpec::volume(volume_name(source)?, target),
+    };
+    mount.short = true;
     for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option {
-            "ro" => read_only = true,
+        match (option, &mut mount.source, Propagation::parse(option)) {
+            ("ro", ..) => mount.read_only = true,
             // z and Z label files for SELinux, where there is one.
-            "rw" | "z" | "Z" | "rprivate" | "private" => {}
-            "shared" | "rshared" | "slave" | "rslave" => {
-                return Err(Failure::option(&format!("the propagation {option:?}"), NO_PROPAGATION));
-            }
+            ("rw" | "z" | "Z", ..) => {}
+            ("nocopy", MountFrom::Volume(volume), _) => volume.no_copy = true,
+            (_, MountFrom::Bind(bind), Some(propagation)) => bind.propagation = propagation,
             _ => return Err(Failure::bad(format!("invalid mode: {option}"))),
         }
     }
-    Ok(BindMount {
-        source: source.into(),
-        target: target.into(),
-        read_only,
-    })
+    Ok(mount)
+}
+
+fn volume_name(name: &str) -> Result<String, Failure> {
+    match name.parse::<VolumeName>() {
+        Ok(name) => Ok(name.to_string()),
+        Err(_) => Err(Failure::bad(format!(
+            "create {name}: \"{name}\" includes invalid characters for a local volume name, only \
+             \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+        ))),
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -86,10 +106,12 @@ fn bind(text: &str) -> Result<BindMount, Failure> {
 struct Mount {
     #[serde(rename = "Type")]
     kind: String,
-    source: Option<PathBuf>,
+    source: Option<String>,
     target: PathBuf,
     read_only: Option<bool>,
     bind_options: Option<BindOptions>,
+    volume_options: Option<VolumeOptions>,
+    image_options: Option<ImageOptions>,
     tmpfs_options: Option<TmpfsOptions>,
 }
 
@@ -105,48 +127,96 @@ struct BindOptions {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
+struct VolumeOptions {
+    no_copy: Option<bool>,
+    labels: Option<BTreeMap<String, String>>,
+    driver_config: Option<DriverConfig>,
+    subpath: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct DriverConfig {
+    name: Option<String>,
+    options: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ImageOptions {
+    subpath: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
 struct TmpfsOptions {
     size_bytes: Option<u64>,
     mode: Option<u32>,
     options: Option<Vec<Vec<String>>>,
 }
 
-fn add(mount: Mount, spec: &mut ContainerSpec) -> Result<(), Failure> {
+/// One of `Mounts`. Source: moby, `daemon/volume/mounts/linux_parser.go`.
+fn long(mount: Mount) -> Result<MountSpec, Failure> {
+    let kind = mount.kind.as_str();
     if mount.target.as_os_str().is_empty() {
-        return Err(bad_mount(&mount.kind, "field Target must not be empty"));
+        return Err(bad_mount(kind, "field Target must not be empty"));
     }
-    match mount.kind.as_str() {
+    let source = mount.source.filter(|source| !source.is_empty());
+    let mut made = match kind {
         "bind" => {
-            let Some(source) = mount.source else {
-                return Err(bad_mount("bind", "field Source must not be empty"));
-            };
-            check(&mount.bind_options.unwrap_or_default())?;
-            spec.binds.push(BindMount {
-                source,
-                target: mount.target,
-                read_only: mount.read_only.unwrap_or(false),
-            });
-            Ok(())
+            let source = source.ok_or_else(|| bad_mount("bind", "field Source must not be empty"))?;
+            let mut made = MountSpec::bind(source, mount.target);
+            if let MountFrom::Bind(bind) = &mut made.source {
+                bind_options(bind, mount.bind_options.unwrap_or_default())?;
+            }
+            made
+        }
+        "volume" => {
+            let name = source.map(|name| volume_name(&name)).transpose()?;
+            let options = mount.volume_options.unwrap_or_default();
+            let driver = options.driver_config.unwrap_or_default();
+            let mut made = MountSpec::anonymous(mount.target);
+            if let MountFrom::Volume(volume) = &mut made.source {
+                volume.name = name;
+                volume.no_copy = options.no_copy.unwrap_or_default();
+                volume.labels = options.labels.unwrap_or_default();
+                volume.driver = driver.name.filter(|name| !name.is_empty());
+                volume.options = driver.options.unwrap_or_default();
+            }
+            made.subpath = options.subpath.filter(|path| !path.as_os_str().is_empty());
+            made
+        }
+        "image" => {
+            let source = source.ok_or_else(|| bad_mount("image", "field Source must not be empty"))?;
+            let mut made = MountSpec::image(source, mount.target);
+            let part = mount.image_options.and_then(|options| options.subpath);
+            made.subpath = part.filter(|path| !path.as_os_str().is_empty());
+            made
         }
         "tmpfs" => {
+            if source.is_some() {
+                return Err(bad_mount("tmpfs", "field Source must not be specified"));
+            }
             let asked = mount.tmpfs_options.unwrap_or_default();
             let words = asked.options.unwrap_or_default();
             let words: Vec<String> = words.into_iter().map(|pair| pair.join("=")).collect();
-            let mut made = tmpfs(&words.join(","))?;
-            made.size = asked.size_bytes.filter(|size| *size > 0).map(Bytes::new).or(made.size);
-            made.mode = asked.mode.filter(|mode| *mode > 0).or(made.mode);
-            match spec.tmpfs.insert(mount.target.clone(), made) {
-                None => Ok(()),
-                Some(_) => Err(twice(&mount.target)),
-            }
+            let mut options = tmpfs(&words.join(","))?;
+            options.size = asked
+                .size_bytes
+                .filter(|size| *size > 0)
+                .map(Bytes::new)
+                .or(options.size);
+            options.mode = asked.mode.filter(|mode| *mode > 0).or(options.mode);
+            MountSpec::tmpfs(mount.target, options)
         }
-        "volume" => Err(Failure::option("a mount of type \"volume\"", NO_VOLUMES)),
-        kind @ ("image" | "cluster" | "npipe") => {
+        kind @ ("cluster" | "npipe") => {
             let option = format!("a mount of type {kind:?}");
-            Err(Failure::option(&option, "a version of longshore that has it"))
+            return Err(Failure::option(&option, "an engine that has it: swarms and Windows do"));
         }
-        kind => Err(bad_mount(kind, "mount type unknown")),
-    }
+        kind => return Err(bad_mount(kind, "mount type unknown")),
+    };
+    made.read_only = mount.read_only.unwrap_or_default();
+    Ok(made)
 }
 
 /// Source: moby, `daemon/volume/mounts/validate.go`.
@@ -154,22 +224,20 @@ fn bad_mount(kind: &str, why: &str) -> Failure {
     Failure::bad(format!("invalid mount config for type {kind:?}: {why}"))
 }
 
-fn check(options: &BindOptions) -> Result<(), Failure> {
-    if let Some(word) = options.propagation.as_deref()
-        && !matches!(word, "" | "rprivate" | "private")
-    {
-        return Err(Failure::option(&format!("the propagation {word:?}"), NO_PROPAGATION));
+fn bind_options(bind: &mut BindFrom, options: BindOptions) -> Result<(), Failure> {
+    if let Some(word) = options.propagation.as_deref().filter(|word| !word.is_empty()) {
+        bind.propagation =
+            Propagation::parse(word).ok_or_else(|| bad_mount("bind", &format!("invalid propagation mode: {word}")))?;
     }
-    let asked = [
-        ("BindOptions.NonRecursive", options.non_recursive),
-        ("BindOptions.CreateMountpoint", options.create_mountpoint),
-        ("BindOptions.ReadOnlyNonRecursive", options.read_only_non_recursive),
-        ("BindOptions.ReadOnlyForceRecursive", options.read_only_force_recursive),
-    ];
-    match asked.into_iter().find(|(_, set)| *set == Some(true)) {
-        None => Ok(()),
-        Some((name, _)) => Err(Failure::option(name, "a version of longshore that has it")),
+    bind.non_recursive = options.non_recursive.unwrap_or_default();
+    bind.create = options.create_mountpoint.unwrap_or_default();
+    bind.read_only_top = options.read_only_non_recursive.unwrap_or_default();
+    bind.read_only_all = options.read_only_force_recursive.unwrap_or_default();
+    if bind.read_only_top && bind.read_only_all {
+        let why = "ReadOnlyForceRecursive and ReadOnlyNonRecursive cannot be both true";
+        return Err(bad_mount("bind", why));
     }
+    Ok(())
 }
 
 /// `size=64m,mode=1777,exec`. Docker's defaults are ours: nosuid, nodev, noexec.
@@ -212,9 +280,9 @@ fn size(text: &str) -> Option<Bytes> {
 }
 
 /// What an inspection shows of them.
-pub(super) fn shown(binds: &[BindMount]) -> Vec<Value> {
+pub(super) fn shown(binds: &[BindMount], mounts: &[MountPoint]) -> Vec<Value> {
     let binds = binds.iter().map(|bind| {
-        serde_json::json!({
+        json!({
             "Type": "bind",
             "Source": bind.source,
             "Destination": bind.target,
@@ -223,7 +291,37 @@ pub(super) fn shown(binds: &[BindMount]) -> Vec<Value> {
             "Propagation": "rprivate",
         })
     });
-    binds.collect()
+    binds.chain(mounts.iter().map(shown_point)).collect()
+}
+
+fn shown_point(point: &MountPoint) -> Value {
+    let spec = &point.spec;
+    let mut value = json!({
+        "Type": spec.kind(),
+        "Source": point.source.clone().unwrap_or_default(),
+        "Destination": spec.target,
+        "Mode": if spec.read_only && spec.short { "ro" } else { "" },
+        "RW": !spec.read_only,
+        "Propagation": "",
+    });
+    match &spec.source {
+        MountFrom::Bind(bind) => value["Propagation"] = json!(bind.propagation.as_str()),
+        MountFrom::Volume(volume) => {
+            value["Name"] = json!(volume.name.as_deref().unwrap_or_default());
+            value["Driver"] = json!(point.driver.as_deref().unwrap_or_default());
+        }
+        MountFrom::Image(image) => {
+            value["Source"] = json!(image);
+            value["RW"] = json!(false);
+        }
+        MountFrom::Tmpfs(_) => {}
+    }
+    value
+}
+
+/// Whether it is a volume without a name.
+pub(super) fn is_anonymous(mount: &MountSpec) -> bool {
+    matches!(&mount.source, MountFrom::Volume(volume) if volume.name.is_none())
 }
 
 /// Binds as they were given.
@@ -232,7 +330,122 @@ pub(super) fn as_binds(spec: &ContainerSpec) -> Vec<String> {
         let options = if bind.read_only { ":ro" } else { "" };
         format!("{}:{}{options}", bind.source.display(), bind.target.display())
     };
-    spec.binds.iter().map(text).collect()
+    let short = spec.mounts.iter().filter(|mount| mount.short).filter_map(short_text);
+    spec.binds.iter().map(text).chain(short).collect()
+}
+
+fn short_text(mount: &MountSpec) -> Option<String> {
+    let mut words = Vec::new();
+    if mount.read_only {
+        words.push("ro");
+    }
+    let source = match &mount.source {
+        MountFrom::Bind(bind) => {
+            if bind.propagation != Propagation::default() {
+                words.push(bind.propagation.as_str());
+            }
+            bind.source.display().to_string()
+        }
+        MountFrom::Volume(volume) => {
+            if volume.no_copy {
+                words.push("nocopy");
+            }
+            volume.name.clone()?
+        }
+        MountFrom::Tmpfs(_) | MountFrom::Image(_) => return None,
+    };
+    let options = if words.is_empty() {
+        String::new()
+    } else {
+        format!(":{}", words.join(","))
+    };
+    Some(format!("{source}:{}{options}", mount.target.display()))
+}
+
+/// What was given as `Mounts`, with every field that says something.
+pub(super) fn as_mounts(spec: &ContainerSpec) -> Vec<Value> {
+    spec.mounts
+        .iter()
+        .filter(|mount| !mount.short)
+        .map(long_value)
+        .collect()
+}
+
+fn long_value(mount: &MountSpec) -> Value {
+    let mut value = json!({"Type": mount.kind(), "Target": mount.target});
+    if mount.read_only {
+        value["ReadOnly"] = json!(true);
+    }
+    match &mount.source {
+        MountFrom::Bind(bind) => {
+            value["Source"] = json!(bind.source);
+            let mut options = flags(&[
+                ("NonRecursive", bind.non_recursive),
+                ("CreateMountpoint", bind.create),
+                ("ReadOnlyNonRecursive", bind.read_only_top),
+                ("ReadOnlyForceRecursive", bind.read_only_all),
+            ]);
+            if bind.propagation != Propagation::default() {
+                options.insert("Propagation".to_owned(), json!(bind.propagation.as_str()));
+            }
+            put(&mut value, "BindOptions", options);
+        }
+        MountFrom::Volume(volume) => {
+            if let Some(name) = &volume.name {
+                value["Source"] = json!(name);
+            }
+            let mut options = flags(&[("NoCopy", volume.no_copy)]);
+            if !volume.labels.is_empty() {
+                options.insert("Labels".to_owned(), json!(volume.labels));
+            }
+            if volume.driver.is_some() || !volume.options.is_empty() {
+                let config = json!({"Name": volume.driver.as_deref().unwrap_or_default(), "Options": volume.options});
+                options.insert("DriverConfig".to_owned(), config);
+            }
+            if let Some(part) = &mount.subpath {
+                options.insert("Subpath".to_owned(), json!(part));
+            }
+            put(&mut value, "VolumeOptions", options);
+        }
+        MountFrom::Image(image) => {
+            value["Source"] = json!(image);
+            if let Some(part) = &mount.subpath {
+                value["ImageOptions"] = json!({"Subpath": part});
+            }
+        }
+        MountFrom::Tmpfs(made) => {
+            let mut options = Map::new();
+            if let Some(size) = made.size {
+                options.insert("SizeBytes".to_owned(), json!(size.get()));
+            }
+            if let Some(mode) = made.mode {
+                options.insert("Mode".to_owned(), json!(mode));
+            }
+            let uid = made.uid.map(|uid| json!(["uid", uid.to_string()]));
+            let gid = made.gid.map(|gid| json!(["gid", gid.to_string()]));
+            let words: Vec<Value> = uid
+                .into_iter()
+                .chain(gid)
+                .chain(made.exec.then(|| json!(["exec"])))
+                .collect();
+            if !words.is_empty() {
+                options.insert("Options".to_owned(), json!(words));
+            }
+            put(&mut value, "TmpfsOptions", options);
+        }
+    }
+    value
+}
+
+fn flags(all: &[(&str, bool)]) -> Map<String, Value> {
+    let set = all.iter().filter(|(_, set)| *set);
+    set.map(|(name, _)| ((*name).to_owned(), json!(true))).collect()
+}
+
+fn put(value: &mut Value, name: &str, options: Map<String, Value>) {
+    if !options.is_empty() {
+        value[name] = Value::Object(options);
+    }
 }
 
 /// Memory file systems as they were given.
@@ -257,16 +470,67 @@ pub(super) fn as_tmpfs(spec: &ContainerSpec) -> BTreeMap<String, String> {
 mod tests {
     use super::*;
 
+    fn short(text: &str) -> MountSpec {
+        bind(text).unwrap()
+    }
+
     #[test]
-    fn binds_as_docker_writes_them() {
-        let made = bind("/a:/b:ro,z").unwrap();
-        assert_eq!(
-            (made.source, made.target, made.read_only),
-            ("/a".into(), "/b".into(), true)
-        );
-        for bad in ["/a", ":/b", "/a:", "/a:/b:x", "/a:/b:ro:x", "name:/b", "/a:/b:rshared"] {
-            assert_eq!(bind(bad).unwrap_err().status, 400, "{bad}");
+    fn h14_binds_as_docker_writes_them() {
+        let mut expected = MountSpec::bind("/a", "/b").create_source().read_only();
+        expected.short = true;
+        assert_eq!(short("/a:/b:ro,z"), expected);
+        let mut expected = MountSpec::volume("data", "/b").no_copy();
+        expected.short = true;
+        assert_eq!(short("data:/b:nocopy"), expected);
+        let MountFrom::Bind(slave) = short("/a:/b:rslave").source else {
+            panic!()
+        };
+        assert_eq!(slave.propagation, Propagation::Rslave);
+        assert!(matches!(short("/a").source, MountFrom::Volume(volume) if volume.name.is_none()));
+        for bad in [
+            "/",
+            ":/b",
+            "/a:",
+            "/a:/b:x",
+            "/a:/b:ro:x",
+            "../x:/b",
+            "data:/b:rshared",
+            "/a:/b:nocopy",
+        ] {
+            assert_eq!(bind(bad).map(|_| ()).unwrap_err().status, 400, "{bad}");
         }
+    }
+
+    /// What a client sends comes back in an inspection, field by field.
+    #[test]
+    fn h14_every_field_of_a_mount_comes_back() {
+        let sent = json!([
+            {"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": true, "BindOptions": {"Propagation": "rslave",
+                "NonRecursive": true, "CreateMountpoint": true, "ReadOnlyNonRecursive": true}},
+            {"Type": "bind", "Source": "/a", "Target": "/f", "BindOptions": {"ReadOnlyForceRecursive": true}},
+            {"Type": "volume", "Source": "data", "Target": "/c", "VolumeOptions": {"NoCopy": true, "Labels": {"a": "b"},
+                "DriverConfig": {"Name": "local", "Options": {"type": "tmpfs"}}, "Subpath": "x/y"}},
+            {"Type": "volume", "Target": "/anonymous"},
+            {"Type": "tmpfs", "Target": "/d", "TmpfsOptions": {"SizeBytes": 4096, "Mode": 448,
+                "Options": [["uid", "5"], ["exec"]]}},
+            {"Type": "image", "Source": "busybox", "Target": "/e", "ImageOptions": {"Subpath": "bin"}},
+        ]);
+        let mut spec = ContainerSpec::image("x");
+        let Value::Object(host) = json!({"Mounts": sent, "VolumesFrom": ["a:ro"]}) else {
+            panic!()
+        };
+        take(
+            &mut Object::new("HostConfig", host),
+            vec!["/c".into(), "/v".into()],
+            &mut spec,
+        )
+        .unwrap();
+        assert_eq!(json!(as_mounts(&spec)), sent);
+        assert_eq!(
+            (spec.volumes_from.as_slice(), as_binds(&spec)),
+            (&["a:ro".to_owned()][..], Vec::new())
+        );
+        assert_eq!(spec.mounts.last().unwrap().target, Path::new("/v"));
     }
 
     #[test]

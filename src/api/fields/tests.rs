@@ -26,6 +26,7 @@ fn container() -> ContainerInfo {
         name: "web".into(),
         image_id: image_id(),
         spec: ContainerSpec::image("busybox").command(["true"]),
+        mounts: Vec::new(),
         command: vec!["true".into()],
         labels: BTreeMap::new(),
         state: ContainerState::Created,
@@ -64,6 +65,7 @@ fn summary() -> ContainerSummary {
         labels: BTreeMap::new(),
         network: NetworkMode::None,
         binds: Vec::new(),
+        mounts: Vec::new(),
         health: None,
     }
 }

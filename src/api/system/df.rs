@@ -9,10 +9,12 @@ use super::super::fields::{self, Shape};
 use super::super::images::{add_usage, known, summary as image_summary};
 use super::super::reply;
 use super::super::router::Answer;
+use super::super::volumes::body as volume_body;
 use crate::containers::{ContainerSummary, ListOptions};
 use crate::images::{ImageInfo, ImageSummary};
 use crate::system::DiskUsage;
 use crate::types::Filter;
+use crate::volumes::{VolumeInfo, VolumeUsage};
 
 /// Sorts of objects that one can ask for.
 const SORTS: [&str; 4] = ["container", "image", "volume", "build-cache"];
@@ -43,7 +45,16 @@ pub(super) async fn df(call: Call) -> Answer {
         old: !call.version.at_least(52) || !call.query.flag("verbose"),
         new: call.version.at_least(52),
     };
-    let mut value = body(&usage, &images, &containers, &wanted, form);
+    let volumes = match wanted.is_empty() || wanted.contains(&"volume") {
+        true => engine.volumes().list(Filter::new()).await?,
+        false => Vec::new(),
+    };
+    let objects = Objects {
+        images: &images,
+        containers: &containers,
+        volumes: &volumes,
+    };
+    let mut value = body(&usage, objects, &wanted, form);
     fields::fit(Shape::DiskUsage, call.version, &mut value);
     for (names, shape) in LINES {
         lines_of(&mut value, names).for_each(|line| fields::fit(shape, call.version, line));
@@ -83,14 +94,20 @@ struct Form {
     new: bool,
 }
 
+/// What takes space.
+struct Objects<'a> {
+    images: &'a [(ImageSummary, ImageInfo)],
+    containers: &'a [ContainerSummary],
+    volumes: &'a [VolumeInfo],
+}
+
 /// The union of all versions' shapes. `wanted` are sorts of objects; none is all of them.
-fn body(
-    usage: &DiskUsage,
-    images: &[(ImageSummary, ImageInfo)],
-    containers: &[ContainerSummary],
-    wanted: &[&str],
-    form: Form,
-) -> Value {
+fn body(usage: &DiskUsage, objects: Objects<'_>, wanted: &[&str], form: Form) -> Value {
+    let Objects {
+        images,
+        containers,
+        volumes,
+    } = objects;
     let wants = |sort: &str| wanted.is_empty() || wanted.contains(&sort);
     let image_lines = image_lines(usage, images);
     let container_lines = container_lines(usage, containers);
@@ -125,14 +142,24 @@ fn body(
             form,
         );
     }
-    // There are no volumes and no build cache yet.
-    for (sort, name, legacy) in [
-        ("volume", "VolumeUsage", "Volumes"),
-        ("build-cache", "BuildCacheUsage", "BuildCache"),
-    ] {
-        if wants(sort) {
-            add(&mut value, (name, legacy), sums(0, 0, 0, 0), Vec::new(), form);
-        }
+    if wants("volume") {
+        let lines = volume_lines(usage, volumes);
+        let used = usage.volumes.iter().filter(|volume| volume.containers > 0);
+        let bytes = |volume: &VolumeUsage| volume.bytes.unwrap_or(0);
+        let total: u64 = usage.volumes.iter().map(bytes).sum();
+        let free: u64 = usage
+            .volumes
+            .iter()
+            .filter(|volume| volume.containers == 0)
+            .map(bytes)
+            .sum();
+        let sums = sums(used.count(), lines.len(), total, free);
+        add(&mut value, ("VolumeUsage", "Volumes"), sums, lines, form);
+    }
+    // There is no build cache yet.
+    if wants("build-cache") {
+        let none = sums(0, 0, 0, 0);
+        add(&mut value, ("BuildCacheUsage", "BuildCache"), none, Vec::new(), form);
     }
     value
 }
@@ -166,6 +193,21 @@ fn image_lines(usage: &DiskUsage, images: &[(ImageSummary, ImageInfo)]) -> Vec<V
         if let Some(counted) = usage.images.iter().find(|known| known.id == image.id) {
             add_usage(&mut line, counted);
         }
+        line
+    });
+    lines.collect()
+}
+
+fn volume_lines(usage: &DiskUsage, volumes: &[VolumeInfo]) -> Vec<Value> {
+    let lines = volumes.iter().map(|volume| {
+        let mut line = volume_body(volume);
+        let counted = usage.volumes.iter().find(|known| known.name == volume.name);
+        // What nobody can say is -1.
+        let bytes = counted
+            .and_then(|known| known.bytes)
+            .and_then(|bytes| i64::try_from(bytes).ok());
+        let users = counted.map_or(volume.users.len(), |known| known.containers);
+        line["UsageData"] = json!({"Size": bytes.unwrap_or(-1), "RefCount": users});
         line
     });
     lines.collect()

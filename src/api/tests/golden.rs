@@ -55,6 +55,7 @@ impl ContainerManager for Still {
             labels: BTreeMap::from([("a".into(), "b".into())]),
             network: NetworkMode::None,
             binds: Vec::new(),
+            mounts: Vec::new(),
             health: None,
         }])
     }
@@ -70,6 +71,7 @@ impl ContainerManager for Still {
             spec: ContainerSpec::image("busybox")
                 .command(["sh", "-c", "exit 3"])
                 .env("A", "b"),
+            mounts: Vec::new(),
             command: vec!["sh".into(), "-c".into(), "exit 3".into()],
             labels: BTreeMap::from([("a".into(), "b".into())]),
             state: ContainerState::Exited,

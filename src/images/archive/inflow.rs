@@ -20,7 +20,7 @@ enum Piece {
 }
 
 /// The bytes of a stream as they come. Blocking.
-pub(in crate::images) struct Inflow {
+pub(crate) struct Inflow {
     pieces: mpsc::Receiver<Piece>,
     piece: Bytes,
     ended: bool,
@@ -30,7 +30,7 @@ pub(in crate::images) struct Inflow {
 ///
 /// # Cancel safety
 /// Dropping the future makes the reader fail with `Cancelled`; the work goes on to where it reads next.
-pub(in crate::images) async fn on_thread<T: Send + 'static>(
+pub(crate) async fn on_thread<T: Send + 'static>(
     mut stream: ByteStream,
     work: impl FnOnce(Inflow) -> Result<T> + Send + 'static,
 ) -> Result<T> {

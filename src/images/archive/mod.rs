@@ -15,7 +15,7 @@ mod write;
 pub(super) use self::contents::Stored;
 pub(super) use self::find::{Found, find};
 pub(super) use self::held::{Held, Holder};
-pub(super) use self::inflow::{Inflow, on_thread};
+pub(crate) use self::inflow::{Inflow, on_thread};
 pub(super) use self::take::Taker;
 pub(super) use self::write::{Item, stream};
 

@@ -60,7 +60,7 @@ impl Job {
         let req = self.zygote.request();
         let exit = self.zygote.watch_exit(req);
         let reply = {
-            let (mut positions, mut fds) = ends.positions(self.cgroup.as_deref());
+            let (mut positions, mut fds) = ends.positions(std::iter::empty(), self.cgroup.as_deref());
             positions.target = fds.len() as u32;
             fds.push(self.container.as_fd());
             self.zygote.send(req, op::EXEC, &plan.encode(positions), &fds).await

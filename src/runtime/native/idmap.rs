@@ -72,6 +72,15 @@ impl ContainerIds {
         })
     }
 
+    /// All ids as they are.
+    pub(crate) fn identity() -> Self {
+        let all = vec![IdRange::new(0, 0, u32::MAX)];
+        Self {
+            uids: all.clone(),
+            gids: all,
+        }
+    }
+
     /// Whether outer and inner ids are the same.
     pub(crate) fn is_identity(&self) -> bool {
         self.uids

@@ -290,7 +290,7 @@ impl Runtime for NativeRuntime {
         let job = start::Job {
             host: self.shared.host(&zygote),
             zygote,
-            cgroups: self.shared.options.cgroups.clone(),
+            cgroups: self.shared.options.cgroups.clone().filter(|_| !launch.hold),
             ids,
         };
         job.run_detached(launch).await

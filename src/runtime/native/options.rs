@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 
 /// `MOUNT_ATTR_RDONLY`.
 pub(crate) const READ_ONLY: u32 = 1;
-const NO_SUID: u32 = 2;
+/// `MOUNT_ATTR_NOSUID`.
+pub(crate) const NO_SUID: u32 = 2;
 /// `MOUNT_ATTR_NODEV`.
 pub(crate) const NO_DEV: u32 = 4;
 const NO_EXEC: u32 = 8;

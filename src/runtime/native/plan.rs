@@ -15,8 +15,13 @@ use super::options::{self, Options};
 use super::seccomp;
 use crate::error::{Error, Result};
 use crate::runtime::caps::CapabilitySet;
-use crate::runtime::{ExecLaunch, Launch, SharedNamespace, StdioPlan, sysctls};
-use crate::types::{Mount, MountSource};
+use crate::runtime::{ExecLaunch, Launch, LaunchMount, LaunchSource, SharedNamespace, StdioPlan, sysctls};
+use crate::types::{IdRange, Mount, MountSource, Propagation};
+
+/// Where the descriptors of mounts begin among those that travel with a plan: behind that of the status.
+const TREES: u32 = 1;
+/// Most of them: there is room for 64 in all.
+const MOST_TREES: u32 = 32;
 
 /// What of the host matters to a plan.
 #[derive(Debug, Clone, Copy, Default)]
@@ -132,7 +137,7 @@ impl Plan {
     ///
     /// # Errors
     /// `InvalidArgument` for values that can never work, `Unsupported` for what this runtime does not do.
-    pub(crate) fn new(launch: &Launch, host: Host, filters: Filters) -> Result<Self> {
+    pub(crate) fn new(launch: &Launch, host: Host, filters: Filters, ids: Option<&ContainerIds>) -> Result<Self> {
         let mut plan = Self {
             sections: std::array::from_fn(|_| Vec::new()),
             words: [0; field::COUNT],
@@ -151,6 +156,7 @@ impl Plan {
         plan.user(launch.user.as_ref(), &launch.extra_groups, process)?;
         plan.streams(launch.stdio);
         plan.set_if(launch.init, flag::INIT);
+        plan.set_if(launch.hold, flag::HOLD);
         plan.names_of_host(spec, process)?;
         let default;
         let linux = match spec.linux() {
@@ -162,7 +168,7 @@ impl Plan {
         };
         let own_network = plan.namespaces(linux)?;
         let own_network = plan.share(&launch.shared)? || own_network;
-        plan.mounts(launch, host, own_network)?;
+        plan.mounts(launch, host, own_network, ids)?;
         plan.linux(linux, host)?;
         plan.seccomp(filters)?;
         for directory in &launch.scratch {
@@ -491,7 +497,7 @@ impl Plan {
         Ok(network)
     }
 
-    fn mounts(&mut self, launch: &Launch, host: Host, own_network: bool) -> Result<()> {
+    fn mounts(&mut self, launch: &Launch, host: Host, own_network: bool, ids: Option<&ContainerIds>) -> Result<()> {
         let [root] = launch.rootfs.as_slice() else {
             return Err(Error::invalid(format!(
                 "{} mounts for the root; one is needed",
@@ -504,6 +510,7 @@ impl Plan {
         }
         record.flags |= mount::ID_MAP;
         self.record(record)?;
+        let mut records = Vec::new();
         for mount in launch.spec.mounts().as_deref().unwrap_or(&[]) {
             let target = clean_absolute(mount.destination(), "the target of a mount")?.to_vec();
             if target == b"/" {
@@ -511,12 +518,12 @@ impl Plan {
             }
             let memory = |one: &SharedNamespace| matches!(one, SharedNamespace::SharedMemory(_));
             if target == b"/dev/shm" && launch.shared.iter().any(memory) {
-                self.record(RecordParts {
+                records.push(RecordParts {
                     kind: mount::SHARED_MEMORY,
                     attributes: 0,
                     flags: mount::STRICT,
                     strings: vec![target],
-                })?;
+                });
                 continue;
             }
             let options = Options::parse(mount.options().as_deref().unwrap_or(&[]), host)?;
@@ -533,9 +540,91 @@ impl Plan {
                 no_devices(&mut record);
             }
             self.set_if(is_dev, flag::FILL_DEV);
-            self.record(record)?;
+            records.push(record);
         }
-        Ok(())
+        let mut trees = 0;
+        for mount in &launch.mounts {
+            records.push(Self::launch_mount(mount, launch, ids, &mut trees)?);
+        }
+        // What is in another comes after it; of the rest the order stays.
+        records.sort_by_key(|record| depth(record));
+        records.into_iter().try_for_each(|record| self.record(record))
+    }
+
+    /// The record of a mount beside those of the spec.
+    fn launch_mount(
+        wanted: &LaunchMount,
+        launch: &Launch,
+        ids: Option<&ContainerIds>,
+        trees: &mut u32,
+    ) -> Result<RecordParts> {
+        let target = clean_absolute(&wanted.target, "the target of a mount")?.to_vec();
+        if target == b"/" {
+            return Err(Error::invalid("a mount on / itself"));
+        }
+        let mut record = match &wanted.source {
+            LaunchSource::Host(path) => {
+                let source = clean_absolute(path, "the source of a bind mount")?.to_vec();
+                RecordParts {
+                    kind: mount::BIND,
+                    attributes: 0,
+                    flags: mount::ID_MAP,
+                    strings: vec![target, source],
+                }
+            }
+            LaunchSource::Tree(_) => {
+                let position = TREES + *trees;
+                *trees += 1;
+                if *trees > MOST_TREES {
+                    return Err(Error::invalid(format!(
+                        "more than {MOST_TREES} volumes that are file systems"
+                    )));
+                }
+                RecordParts {
+                    kind: mount::TREE,
+                    attributes: 0,
+                    flags: mount::ID_MAP | position << mount::FD_SHIFT,
+                    strings: vec![target, Vec::new()],
+                }
+            }
+            LaunchSource::Mount(described) => {
+                let mut record = root_record(described)?;
+                if let Some(place) = record.strings.first_mut() {
+                    *place = target;
+                }
+                record
+            }
+        };
+        let place = record.strings.first().map_or(&[] as &[u8], Vec::as_slice);
+        if is_strict(place) {
+            record.flags |= mount::STRICT;
+        }
+        if let Some(swap) = wanted.swap {
+            if !matches!(record.kind, mount::BIND | mount::TREE) {
+                return Err(Error::invalid("ids change places in directories and volumes alone"));
+            }
+            let identity;
+            let ids = match ids {
+                Some(ids) => ids,
+                None => {
+                    identity = ContainerIds::identity();
+                    &identity
+                }
+            };
+            record.flags = record.flags & !mount::ID_MAP | mount::OWN_MAP;
+            record
+                .strings
+                .push(swap_map(&ids.uids, swap.outside.0, swap.inside.0).into_bytes());
+            record
+                .strings
+                .push(swap_map(&ids.gids, swap.outside.1, swap.inside.1).into_bytes());
+        }
+        if let Some(part) = &wanted.subpath {
+            record.flags |= mount::SUBPATH;
+            record.strings.push(clean_relative(part)?.to_vec());
+        }
+        options_of(&mut record, wanted, launch.privileged);
+        Ok(record)
     }
 
     fn record(&mut self, record: RecordParts) -> Result<()> {
@@ -704,6 +793,16 @@ pub(crate) fn root_record(root: &Mount) -> Result<RecordParts> {
                 strings: vec![target, source],
             })
         }
+        MountSource::FileSystem { kind, source, options } => {
+            let mut strings = vec![target, kind.clone().into_bytes(), source.clone().into_bytes()];
+            strings.extend(options.iter().map(|word| word.clone().into_bytes()));
+            Ok(RecordParts {
+                kind: mount::FILESYSTEM,
+                attributes: 0,
+                flags: 0,
+                strings,
+            })
+        }
         MountSource::Overlay {
             lower,
             upper,
@@ -752,6 +851,92 @@ pub(crate) fn root_record(root: &Mount) -> Result<RecordParts> {
     }
 }
 
+/// Whether a place is a pseudo file system's.
+fn is_strict(target: &[u8]) -> bool {
+    let under = |top: &str| Path::new(std::ffi::OsStr::from_bytes(target)).starts_with(top);
+    under("/proc") || under("/sys") || under("/dev")
+}
+
+/// How deep a mount lies. The root's is not among them.
+fn depth(record: &RecordParts) -> usize {
+    let target = record.strings.first().map_or(&[] as &[u8], Vec::as_slice);
+    target
+        .split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty() && *part != b".")
+        .count()
+}
+
+/// What is said of a mount, as the helper reads it.
+fn options_of(record: &mut RecordParts, wanted: &LaunchMount, privileged: bool) {
+    if record.kind == mount::OVERLAY {
+        // What an image shows is nobody's to write.
+        record.attributes |= options::READ_ONLY | options::NO_DEV;
+        return;
+    }
+    if wanted.recursive {
+        record.flags |= mount::RECURSIVE;
+    }
+    match (wanted.read_only, wanted.read_only_below) {
+        (true, true) => record.attributes |= options::READ_ONLY,
+        (true, false) => record.flags |= mount::READ_ONLY_TOP,
+        (false, _) => {}
+    }
+    if wanted.no_suid && !privileged {
+        record.attributes |= options::NO_SUID;
+    }
+    if !wanted.devices && !privileged {
+        record.flags |= mount::NO_DEVICES;
+    }
+    record.flags |= match wanted.propagation {
+        Propagation::Slave => mount::SLAVE | mount::PROPAGATE_TOP,
+        Propagation::Rslave => mount::SLAVE,
+        Propagation::Shared | Propagation::Rshared => mount::SHARED,
+        _ => 0,
+    };
+}
+
+/// The map of ids in which two change places: those on the disk to those that the kernel knows the container's by. `ranges`
+/// are the container's; a place that its ids have none for is left out.
+fn swap_map(ranges: &[IdRange], one: u32, other: u32) -> String {
+    let mut lines = String::new();
+    let (low, high) = (one.min(other), one.max(other));
+    for range in ranges {
+        let end = u64::from(range.inside) + u64::from(range.count);
+        let mut at = u64::from(range.inside);
+        while at < end {
+            let here = u32::try_from(at).unwrap_or(u32::MAX);
+            let (disk, until) = match here {
+                here if here == low => (high, at + 1),
+                here if here == high => (low, at + 1),
+                here if here < low => (here, u64::from(low)),
+                here if here < high => (here, u64::from(high)),
+                here => (here, end),
+            };
+            let until = until.min(end);
+            let known = u64::from(range.outside) + (at - u64::from(range.inside));
+            lines += &format!("{disk} {known} {}\n", until - at);
+            at = until;
+        }
+    }
+    lines
+}
+
+/// The bytes of a relative path without `..`.
+fn clean_relative(path: &Path) -> Result<&[u8]> {
+    let bad = |why: &str| Error::invalid(format!("the subpath {}: {why}", path.display()));
+    if path.is_absolute() || path.as_os_str().is_empty() {
+        return Err(bad("a relative path is needed"));
+    }
+    if path.components().any(|component| component == Component::ParentDir) {
+        return Err(bad("\"..\" is not allowed"));
+    }
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.len() >= libc::PATH_MAX as usize || bytes.contains(&0) {
+        return Err(bad("too long, or with a NUL byte"));
+    }
+    Ok(bytes)
+}
+
 /// No device that the container makes may work (`mknod(2)` is among Docker's capabilities, and there is no devices
 /// cgroup). Only `devpts` makes its own, and lets nobody else make any.
 fn no_devices(record: &mut RecordParts) {
@@ -779,12 +964,7 @@ fn spec_record(
 ) -> Result<RecordParts> {
     let kind = spec.typ().as_deref().unwrap_or("bind");
     let source = spec.source().as_deref();
-    let under = |top: &str| Path::new(std::ffi::OsStr::from_bytes(&target)).starts_with(top);
-    let flags = if under("/proc") || under("/sys") || under("/dev") {
-        mount::STRICT
-    } else {
-        0
-    };
+    let flags = if is_strict(&target) { mount::STRICT } else { 0 };
     let attributes = options.attributes;
     let bind = |source: Vec<u8>, recursive: bool, attributes: u32, target: Vec<u8>| {
         let flags = if recursive { flags | mount::RECURSIVE } else { flags };

@@ -19,7 +19,7 @@ use super::task::{Inside, NativeTask};
 use super::zygote::{self, ExitWatch, Reply, Zygote};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::cgroups::{Cgroup, CgroupDriver};
-use crate::runtime::{Launch, SharedNamespace, Started, StdioPlan, Task};
+use crate::runtime::{Launch, LaunchSource, SharedNamespace, Started, StdioPlan, Task};
 use crate::sys::blocking::blocking;
 use crate::sys::socket::Received;
 use crate::sys::{pidfd, poll, socket};
@@ -108,7 +108,7 @@ impl Job {
             self.host,
             self.zygote.agent().is_some(),
         )?;
-        let mut plan = Plan::new(launch, self.host, filters)?;
+        let mut plan = Plan::new(launch, self.host, filters, self.ids.as_ref())?;
         if let Some(ids) = &self.ids {
             plan.user_namespace(ids)?;
         }
@@ -151,7 +151,11 @@ impl Job {
         let req = self.zygote.request();
         let exit = self.zygote.watch_exit(req);
         let reply = {
-            let (mut positions, mut fds) = ends.positions(cgroup.as_deref());
+            let trees = launch.mounts.iter().filter_map(|mount| match &mount.source {
+                LaunchSource::Tree(tree) => Some(tree.as_fd()),
+                _ => None,
+            });
+            let (mut positions, mut fds) = ends.positions(trees, cgroup.as_deref());
             for shared in &launch.shared {
                 let (place, fd) = match shared {
                     SharedNamespace::Of(LinuxNamespaceType::Pid, fd) => (0, fd),
@@ -410,8 +414,14 @@ impl Ends {
         Ok(ends)
     }
 
-    pub(crate) fn positions<'a>(&'a self, cgroup: Option<&'a dyn Cgroup>) -> (FdPositions, Vec<BorrowedFd<'a>>) {
+    pub(crate) fn positions<'a>(
+        &'a self,
+        trees: impl Iterator<Item = BorrowedFd<'a>>,
+        cgroup: Option<&'a dyn Cgroup>,
+    ) -> (FdPositions, Vec<BorrowedFd<'a>>) {
         let mut fds = vec![self.status_theirs.as_fd()];
+        // At once behind it: the plan counts on that.
+        fds.extend(trees);
         let mut positions = FdPositions::default();
         for (stream, position) in [
             (&self.stdin, &mut positions.stdin),

@@ -21,9 +21,10 @@ mod tests;
 mod tree;
 
 pub use self::apply::{Applied, apply};
-pub(crate) use self::apply::{OPAQUE_TRUSTED, OPAQUE_USER, OWNER_XATTR, apply_with};
+pub(crate) use self::apply::{OPAQUE_TRUSTED, OPAQUE_USER, OWNER_XATTR, Plain, apply_plain, apply_with};
 pub(crate) use self::crew::Processors;
 pub use self::limits::Limits;
 pub(crate) use self::notes::Notes;
 pub use self::read::{LayerReader, Sight};
+pub(crate) use self::read::{Spot, open_inside};
 pub(crate) use self::tree::Tree;

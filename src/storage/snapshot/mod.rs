@@ -12,6 +12,9 @@ mod usage;
 pub mod vfs;
 
 pub use self::auto::auto;
+pub(crate) use self::copy::tree as copy_tree;
+pub(crate) use self::delete::tree as delete_tree;
+pub(crate) use self::records::set_mode as chmod;
 pub(crate) use self::usage::usage_of;
 
 use std::fmt::Debug;

@@ -65,6 +65,7 @@ impl Mounter for Root {
                     mount(None::<&str>, dir.path(), None::<&str>, flags, None::<&str>).map_err(failed)?;
                 }
             }
+            MountSource::FileSystem { .. } => panic!("no storage driver says so"),
             MountSource::Overlay {
                 lower,
                 upper,

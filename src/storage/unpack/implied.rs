@@ -23,7 +23,7 @@ pub(super) fn trees_of(mounts: &[Mount]) -> Vec<PathBuf> {
     match mounts.first().map(|mount| &mount.source) {
         Some(MountSource::Bind { path }) => vec![path.clone()],
         Some(MountSource::Overlay { lower, .. }) => lower.clone(),
-        None => Vec::new(),
+        Some(MountSource::FileSystem { .. }) | None => Vec::new(),
     }
 }
 

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::error::bad_value;
 use super::images::{image_is_here, is_hex_prefix};
 use super::refs::{self, Node};
+use super::volumes::Uses;
 use super::{Database, Failure, Store};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::events::Event;
@@ -68,6 +69,21 @@ impl Store {
         image: Option<&ImageId>,
         event: Option<&Event>,
     ) -> Result<Insert> {
+        self.insert_container_with(row, image, &Uses::default(), event)
+    }
+
+    /// As [`Store::insert_container`], with edges to what else the container uses, and the records of volumes that are made
+    /// with it. Blocking.
+    ///
+    /// # Errors
+    /// As there; `NotFound` for a volume or an image that vanished.
+    pub fn insert_container_with(
+        &self,
+        row: &ContainerRow,
+        image: Option<&ImageId>,
+        uses: &Uses,
+        event: Option<&Event>,
+    ) -> Result<Insert> {
         if let Some(by) = self.dead_holder_of(&row.name)? {
             return Ok(Insert::Taken { by });
         }
@@ -75,9 +91,16 @@ impl Store {
         self.write_run(event, |run| {
             self.refuse_taken(run, row)?;
             self.refuse_missing(image)?;
+            self.refuse_missing_uses(run, uses)?;
             match row.owner {
-                Some(_) => insert(run, row, image)?,
-                None => self.inner.store.write(|store| insert(store, row, image))?,
+                Some(_) => {
+                    insert(run, row, image)?;
+                    uses.insert(run, &row.id)?;
+                }
+                None => self.inner.store.write(|store| {
+                    insert(store, row, image)?;
+                    uses.insert(store, &row.id)
+                })?,
             }
             Ok(Insert::Done)
         })
@@ -261,6 +284,21 @@ impl Store {
             None => Ok(()),
             Some(taken) => Err(name_in_use(&row.name, &taken.id).into()),
         }
+    }
+
+    /// Called with run.db's write lock held.
+    fn refuse_missing_uses(&self, run: &Connection, uses: &Uses) -> Result<(), Failure> {
+        for image in &uses.images {
+            self.refuse_missing(Some(image))?;
+        }
+        for volume in &uses.volumes {
+            if !super::volumes::is_here(run, volume)?
+                && !self.inner.store.read(|store| super::volumes::is_here(store, volume))?
+            {
+                return Err(Error::not_found(ObjectKind::Volume, volume.as_str()).into());
+            }
+        }
+        Ok(())
     }
 
     /// Called with run.db's write lock held: images are deleted only under it.

@@ -11,6 +11,7 @@ pub mod images;
 pub mod leases;
 mod open;
 pub mod refs;
+pub mod volumes;
 
 pub(super) use self::images::images_of_copy;
 pub(super) use self::open::make_anew;

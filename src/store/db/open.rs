@@ -21,11 +21,15 @@ const BUSY: Duration = Duration::from_secs(30);
 const STATEMENTS: usize = 64;
 
 /// Numbered files, in order. A migration is never edited once it was released.
-const STORE_MIGRATIONS: [&str; 2] = [
+const STORE_MIGRATIONS: [&str; 3] = [
     include_str!("migrations/store/0001_init.sql"),
     include_str!("migrations/store/0002_platforms.sql"),
+    include_str!("migrations/store/0003_volumes.sql"),
 ];
-const RUN_MIGRATIONS: [&str; 1] = [include_str!("migrations/run/0001_init.sql")];
+const RUN_MIGRATIONS: [&str; 2] = [
+    include_str!("migrations/run/0001_init.sql"),
+    include_str!("migrations/run/0002_volumes.sql"),
+];
 
 struct Schema {
     lock: &'static str,

@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 use super::error::bad_value;
 use super::{Failure, Store};
 use crate::error::{Error, Result};
-use crate::types::{ContainerId, Digest, Reference};
+use crate::types::{ContainerId, Digest, Reference, VolumeName};
 
 /// What a node of the graph is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,6 +85,11 @@ impl Node {
     /// A container.
     pub fn container(id: &ContainerId) -> Self {
         Self::new(NodeKind::Container, id.as_str())
+    }
+
+    /// A volume.
+    pub fn volume(name: &VolumeName) -> Self {
+        Self::new(NodeKind::Volume, name.as_str())
     }
 
     /// A blob.

@@ -68,6 +68,8 @@ pub enum FindingKind {
     Image,
     /// A layer: a container's writable one, or one that was being unpacked.
     Layer,
+    /// A volume: its record or its directory.
+    Volume,
     /// A directory or a file below the root.
     File,
     /// The file of a lock.
@@ -88,6 +90,7 @@ impl FindingKind {
             Self::Container => "container",
             Self::Image => "image",
             Self::Layer => "layer",
+            Self::Volume => "volume",
             Self::File => "file",
             Self::Lock => "lock",
             Self::Cgroup => "cgroup",
@@ -174,6 +177,8 @@ impl Parts {
         })
         .await?;
         findings.extend(self.incomplete_images().await?);
+        let volumes = self.volumes.0.findings().await?.into_iter();
+        findings.extend(volumes.map(|(name, what)| Finding::new(FindingKind::Volume, name, what)));
         Ok(findings)
     }
 

@@ -39,10 +39,9 @@ fn of_container(facts: &Facts, record: &Record) -> Vec<Finding> {
 /// Files for `/etc` that a running container should have.
 fn missing_files(facts: &Facts, record: &Record) -> impl Iterator<Item = &'static str> {
     let dir = facts.root.join("containers").join(record.id.as_str());
-    let binds = &record.body.spec.binds;
     let wanted = ETC_FILES
         .iter()
-        .filter(|(_, place)| !binds.iter().any(|bind| bind.target == Path::new(place)));
+        .filter(|(_, place)| !record.body.spec.targets().any(|target| target == Path::new(place)));
     let missing: Vec<_> = wanted
         .map(|(name, _)| *name)
         .filter(|name| !dir.join(name).exists())

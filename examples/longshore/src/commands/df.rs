@@ -41,6 +41,12 @@ fn rows(usage: &DiskUsage, running: usize) -> Vec<[String; 5]> {
         .map(|image| image.size_bytes - image.shared_bytes.min(image.size_bytes))
         .sum();
     let writable: u64 = usage.containers.iter().map(|container| container.writable_bytes).sum();
+    let unused_volumes: u64 = usage
+        .volumes
+        .iter()
+        .filter(|volume| volume.containers == 0)
+        .filter_map(|volume| volume.bytes)
+        .sum();
     vec![
         [
             "Images".into(),
@@ -55,6 +61,18 @@ fn rows(usage: &DiskUsage, running: usize) -> Vec<[String; 5]> {
             running.to_string(),
             size(writable + usage.files_bytes),
             if running == 0 { size(writable) } else { size(0) },
+        ],
+        [
+            "Local Volumes".into(),
+            usage.volumes.len().to_string(),
+            usage
+                .volumes
+                .iter()
+                .filter(|volume| volume.containers > 0)
+                .count()
+                .to_string(),
+            size(usage.volumes_bytes),
+            size(unused_volumes),
         ],
         [
             "Records".into(),

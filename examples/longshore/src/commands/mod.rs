@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod commit;
 pub mod container_prune;
+pub mod cp;
 pub mod df;
 pub mod diff;
 pub mod doctor;
@@ -36,20 +37,21 @@ pub mod tag;
 pub mod top;
 pub mod unpause;
 pub mod update;
+pub mod volume;
 pub mod wait;
 
 use std::io::{self, Write as _};
 
 use longshore::Filter;
 
-use crate::cli::{Cli, ContainerVerb, ImageVerb, ManifestVerb, SystemVerb, Verb};
+use crate::cli::{Cli, ContainerVerb, ImageVerb, ManifestVerb, SystemVerb, Verb, VolumeVerb};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options;
 
 /// Does what the command line says. The exit code comes back.
 pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
-    let context = Context::new(cli.root, cli.host)?;
+    let context = Context::new(cli.root, cli.additional_store, cli.host)?;
     match cli.verb {
         Verb::Run(args) => run::run(&context, *args).await,
         Verb::Pull(args) | Verb::Image(ImageVerb::Pull(args)) => pull::run(&context, args).await,
@@ -90,6 +92,13 @@ pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Diff(args) => diff::run(&context, args).await,
         Verb::Export(args) => export::run(&context, args).await,
         Verb::Commit(args) => commit::run(&context, args).await,
+        Verb::Cp(args) => cp::run(&context, args).await,
+        Verb::Volume(VolumeVerb::Create(args)) => volume::create(&context, args).await,
+        Verb::Volume(VolumeVerb::Ls(args)) => volume::ls(&context, args).await,
+        Verb::Volume(VolumeVerb::Inspect(args)) => volume::inspect(&context, args).await,
+        Verb::Volume(VolumeVerb::Rm(args)) => volume::rm(&context, args).await,
+        Verb::Volume(VolumeVerb::Prune(args)) => volume::prune(&context, args).await,
+        Verb::Volume(VolumeVerb::Snapshot(args)) => volume::snapshot(&context, args).await,
         Verb::Wait(args) => wait::run(&context, args).await,
         Verb::Container(ContainerVerb::Prune(args)) => container_prune::run(&context, args).await,
         Verb::System(SystemVerb::Doctor(args)) => doctor::run(&context, args).await,

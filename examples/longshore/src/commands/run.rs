@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ArgAction;
+use longshore::containers::MountSpec;
 use longshore::containers::{DetachKeys, Ulimit};
 use longshore::types::ImageSource;
 use longshore::{
-    BindMount, Bytes, Container, ContainerSpec, Engine, NamespaceMode, NetworkMode, ObjectKind, Platform, Pull,
-    RemoveOptions, RestartPolicy, Signal, Tmpfs,
+    Bytes, Container, ContainerSpec, Engine, NamespaceMode, NetworkMode, ObjectKind, Platform, Pull, RemoveOptions,
+    RestartPolicy, Signal, Tmpfs,
 };
 
 use crate::care::CareArgs;
@@ -99,9 +100,15 @@ pub struct Args {
     /// Make the root file system read-only
     #[arg(long)]
     read_only: bool,
-    /// Show a directory or file of the host: SRC:DST or SRC:DST:ro
-    #[arg(short, long, value_name = "SRC:DST[:ro]", value_parser = options::bind)]
-    volume: Vec<BindMount>,
+    /// Mount a directory or file of the host, or a volume: SRC:DST or NAME:DST, with :ro, :nocopy, :rslave if wanted
+    #[arg(short, long, value_name = "[SRC:]DST[:OPTIONS]", value_parser = options::volume)]
+    volume: Vec<MountSpec>,
+    /// Mount something: type=bind|volume|tmpfs|image,source=…,target=…
+    #[arg(long, value_name = "KEY=VALUE,…", value_parser = options::mount)]
+    mount: Vec<MountSpec>,
+    /// Take the volumes of another container: NAME or NAME:ro
+    #[arg(long, value_name = "CONTAINER[:ro]")]
+    volumes_from: Vec<String>,
     /// Mount a memory file system: /path[:size=64m,mode=1777,exec]
     #[arg(long, value_name = "PATH[:OPTIONS]", value_parser = options::tmpfs)]
     tmpfs: Vec<(PathBuf, Tmpfs)>,
@@ -297,7 +304,8 @@ fn spec(args: &Args) -> Result<ContainerSpec, Failure> {
 
 fn files(args: &Args, spec: &mut ContainerSpec) {
     spec.read_only = args.read_only;
-    spec.binds = args.volume.clone();
+    spec.mounts = args.volume.iter().chain(&args.mount).cloned().collect();
+    spec.volumes_from = args.volumes_from.clone();
     spec.tmpfs = args.tmpfs.iter().cloned().collect();
     spec.shm_size = args.shm_size;
     spec.storage_size = args.storage_opt;
@@ -366,7 +374,8 @@ mod tests {
             "--bogus busybox",
             "-m lots busybox",
             "--network bridge busybox",
-            "-v data:/x busybox",
+            "-v ../data:x busybox",
+            "--mount type=bind,source=/a busybox",
             "--pull often busybox",
             "--stop-signal NOPE busybox",
         ] {
@@ -434,7 +443,7 @@ mod tests {
             (vec!["ALL".to_owned()], vec!["CHOWN".to_owned()])
         );
         assert_eq!(spec.seccomp, longshore::Seccomp::Unconfined);
-        assert!(spec.no_new_privileges && spec.read_only && spec.init && spec.binds[0].read_only);
+        assert!(spec.no_new_privileges && spec.read_only && spec.init && spec.mounts[0].read_only);
         assert!(spec.tmpfs.contains_key(std::path::Path::new("/tmp")));
         assert_eq!(spec.network, NetworkMode::Host);
     }

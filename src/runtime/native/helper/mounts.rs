@@ -1,6 +1,8 @@
 //! Makes the plan's mounts as detached trees. Runs in the view namespace, where host paths mean what the owner meant, and
 //! where a user namespace may mount `proc` and `sysfs` because the host's are to be seen.
 
+use crate::message::Fds;
+use crate::outfit;
 use crate::path::terminate;
 use crate::sys::{self, AT_FDCWD, Sys};
 use crate::wire::{MountRecord, mount};
@@ -8,31 +10,103 @@ use crate::wire::{MountRecord, mount};
 /// Makes one mount and returns it detached.
 #[inline(never)]
 #[unsafe(link_section = "lhchild")]
-pub(crate) fn make(record: &MountRecord<'_>) -> Sys<i32> {
+pub(crate) fn make(record: &MountRecord<'_>, fds: &Fds) -> Sys<i32> {
     match record.kind {
         mount::BIND => bind(record),
-        mount::OVERLAY => overlay(record),
+        mount::TREE => tree(record, fds),
+        mount::OVERLAY => {
+            let tree = overlay(record)?;
+            let Some(part) = subpath(record) else { return Ok(tree) };
+            let copied = part_of(tree, part, false);
+            sys::close(tree);
+            copied
+        }
         mount::FILESYSTEM => filesystem(record),
         _ => Err(sys::EINVAL),
     }
+}
+
+/// The part that is asked for.
+#[unsafe(link_section = "lhchild")]
+fn subpath<'a>(record: &MountRecord<'a>) -> Option<&'a [u8]> {
+    if record.flags & mount::SUBPATH == 0 {
+        return None;
+    }
+    record.strings.clone().last()
+}
+
+/// A copy of the mount at a path beneath a directory. A link may lead about in it, and not out of it.
+#[unsafe(link_section = "lhchild")]
+fn part_of(directory: i32, path: &[u8], recursive: bool) -> Sys<i32> {
+    let resolve = sys::RESOLVE_BENEATH | sys::RESOLVE_NO_MAGICLINKS;
+    let place = sys::openat2(directory, path, sys::O_PATH, resolve)?;
+    let copied = sys::open_tree(place, b"\0", recursive);
+    sys::close(place);
+    copied
+}
+
+/// A copy of a mount whose descriptor came along.
+#[unsafe(link_section = "lhchild")]
+fn tree(record: &MountRecord<'_>, fds: &Fds) -> Sys<i32> {
+    let whole = fds.get(record.flags >> mount::FD_SHIFT).ok_or(sys::EBADMSG)?;
+    let tree = match subpath(record) {
+        Some(part) => part_of(whole, part, true)?,
+        None => sys::open_tree(whole, b"\0", true)?,
+    };
+    dress(record, tree)
 }
 
 #[unsafe(link_section = "lhchild")]
 fn bind(record: &MountRecord<'_>) -> Sys<i32> {
     let source = record.strings.clone().nth(1).ok_or(sys::EBADMSG)?;
     let recursive = record.flags & mount::RECURSIVE != 0;
+    if let Some(part) = subpath(record) {
+        let whole = sys::openat(AT_FDCWD, source, sys::O_PATH | sys::O_DIRECTORY, 0)?;
+        let tree = part_of(whole, part, recursive);
+        sys::close(whole);
+        return dress(record, tree?);
+    }
     let tree = match sys::open_tree(AT_FDCWD, source, recursive) {
         // In a user namespace, mounts below cannot be left out: they hide what is under them.
         Err(sys::EINVAL) if !recursive => sys::open_tree(AT_FDCWD, source, true)?,
         result => result?,
     };
+    dress(record, tree)
+}
+
+/// Attributes, propagation and ids of a copied mount. A copy of a shared mount is shared with it until that is changed.
+#[unsafe(link_section = "lhchild")]
+fn dress(record: &MountRecord<'_>, tree: i32) -> Sys<i32> {
+    const MS_PRIVATE: u64 = 1 << 18;
+    const MS_SLAVE: u64 = 1 << 19;
     let mut attributes = u64::from(record.attributes);
     // A single device is what the caller named; in a directory, the container could make others.
     if record.flags & mount::NO_DEVICES != 0 && sys::stat_fd(tree)?.mode & sys::S_IFMT == sys::S_IFDIR {
         attributes |= sys::ATTR_NODEV;
     }
-    if attributes != 0 {
-        sys::mount_setattr(tree, true, attributes)?;
+    let top = record.flags & mount::PROPAGATE_TOP != 0;
+    let wanted = match record.flags & (mount::SLAVE | mount::SHARED) {
+        0 => MS_PRIVATE,
+        mount::SLAVE => MS_SLAVE,
+        // It is shared with what it was copied from.
+        _ => 0,
+    };
+    if attributes != 0 || wanted != 0 && !top {
+        sys::mount_change(tree, true, attributes, if top { 0 } else { wanted })?;
+    }
+    if top && wanted != 0 {
+        sys::mount_change(tree, false, 0, wanted)?;
+    }
+    if record.flags & mount::READ_ONLY_TOP != 0 {
+        sys::mount_setattr(tree, false, sys::ATTR_RDONLY)?;
+    }
+    if record.flags & mount::OWN_MAP != 0 {
+        let mut maps = record.strings.clone().skip(2);
+        let (uids, gids) = (maps.next().ok_or(sys::EBADMSG)?, maps.next().ok_or(sys::EBADMSG)?);
+        let userns = outfit::namespace_of_maps(uids, gids)?;
+        let mapped = sys::map_ids(tree, userns);
+        sys::close(userns);
+        mapped?;
     }
     Ok(tree)
 }

@@ -103,7 +103,7 @@ fn provide(plan: &Plan<'_>, fds: &Fds, pid: i32, socket: i32) -> Done {
     let others = plan.mounts().enumerate().skip(1).filter(|(_, record)| provides(record));
     for (index, record) in others.chain(plan.mounts().enumerate().take(1)) {
         let mapped = plan.has(flag::ID_MAPPED) && record.flags & mount::ID_MAP != 0;
-        let tree = make(index, &record, mapped.then_some(userns), root_of(plan))?;
+        let tree = make(index, &record, fds, mapped.then_some(userns), root_of(plan))?;
         hand_over(socket, tree)?;
     }
     if !plan.has(flag::BIND_DEVICES) {
@@ -159,6 +159,44 @@ fn write_maps(proc: i32, plan: &Plan<'_>, pid: i32) -> Done {
     Ok(())
 }
 
+/// A user namespace with these maps, that nobody is in: what id-mapped mounts want.
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
+pub(crate) fn namespace_of_maps(uids: &[u8], gids: &[u8]) -> Sys<i32> {
+    const SIGCHLD: u64 = 17;
+    let proc = mounts::private_proc()?;
+    let [ours, theirs] = sys::socket_pair()?;
+    let args = sys::CloneArgs {
+        flags: sys::CLONE_NEWUSER,
+        exit_signal: SIGCHLD,
+        ..sys::CloneArgs::default()
+    };
+    let child = sys::clone3(&args)?;
+    if child == 0 {
+        // Until it was looked at.
+        sys::close(ours);
+        let _ = message::receive(theirs, &mut [0u8; 1], &mut Fds::none());
+        sys::exit(0);
+    }
+    sys::close(theirs);
+    let bare = |text: &'_ [u8]| text.len().saturating_sub(1);
+    let mapped = write_map(proc, child, b"/uid_map", uids.get(..bare(uids)).unwrap_or(&[]))
+        .and_then(|()| write_map(proc, child, b"/gid_map", gids.get(..bare(gids)).unwrap_or(&[])))
+        .and_then(|()| open_of(proc, child, b"/ns/user"));
+    sys::close(ours);
+    sys::close(proc);
+    let _ = sys::wait(child, false);
+    mapped
+}
+
+#[unsafe(link_section = "lhchild")]
+fn write_map(proc: i32, pid: i32, name: &[u8], text: &[u8]) -> Sys<()> {
+    let file = open_with(proc, pid, name, sys::O_WRONLY)?;
+    let result = sys::write(file, text);
+    sys::close(file);
+    result.map(drop)
+}
+
 fn root_of(plan: &Plan<'_>) -> (u32, u32) {
     (plan.field(field::ROOT_UID), plan.field(field::ROOT_GID))
 }
@@ -176,17 +214,17 @@ pub(crate) fn own_pipes(plan: &Plan<'_>, fds: &Fds) {
     }
 }
 
-fn make(index: usize, record: &MountRecord<'_>, userns: Option<i32>, root: (u32, u32)) -> Done<i32> {
+fn make(index: usize, record: &MountRecord<'_>, fds: &Fds, userns: Option<i32>, root: (u32, u32)) -> Done<i32> {
     let step = if index == 0 { Step::RootMount } else { Step::Mount };
     let Some(userns) = userns else {
-        return at_index(step, index, mounts::make(record));
+        return at_index(step, index, mounts::make(record, fds));
     };
     if record.kind == mount::OVERLAY {
         at_index(Step::IdMappedMount, index, map_layers(record, userns))?;
         at(Step::Identity, become_owner(root))?;
-        return at_index(Step::IdMappedMount, index, mounts::make(record));
+        return at_index(Step::IdMappedMount, index, mounts::make(record, fds));
     }
-    let tree = at_index(step, index, mounts::make(record))?;
+    let tree = at_index(step, index, mounts::make(record, fds))?;
     let kind = at_index(step, index, sys::stat_fd(tree))?.mode & sys::S_IFMT;
     // A device that the caller named keeps its owner: the file systems that hold them know no maps.
     if kind != sys::S_IFCHR && kind != sys::S_IFBLK {

@@ -313,7 +313,12 @@ pub(crate) fn move_mount(from: i32, to: i32) -> Sys {
 }
 
 pub(crate) fn mount_setattr(mount: i32, recursive: bool, set: u64) -> Sys {
-    let attributes = [set, 0, 0, 0u64];
+    mount_change(mount, recursive, set, 0)
+}
+
+/// Sets attributes, and the propagation where it is not 0.
+pub(crate) fn mount_change(mount: i32, recursive: bool, set: u64, propagation: u64) -> Sys {
+    let attributes = [set, 0, propagation, 0u64];
     let recursive = if recursive { AT_RECURSIVE } else { 0 };
     call(
         MOUNT_SETATTR,

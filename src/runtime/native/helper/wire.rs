@@ -8,7 +8,7 @@
 /// First word of every message.
 pub(crate) const MAGIC: u32 = 0x3153_4c48;
 /// Raised with every change of this file that the other side must know.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 /// Bytes of a header.
 pub(crate) const HEADER: usize = 32;
 /// Largest blob that travels inside a message; larger ones come in a sealed memfd, the last descriptor.
@@ -239,6 +239,8 @@ pub(crate) mod flag {
     pub(crate) const ALL_CAPS: u32 = 1 << 13;
     /// The container has a user namespace of its own.
     pub(crate) const OWN_USERNS: u32 = 1 << 11;
+    /// Nothing is run: the first process waits to be killed.
+    pub(crate) const HOLD: u32 = 1 << 15;
     /// Its ids are not the zygote's: mounts that ask for it are id-mapped.
     pub(crate) const ID_MAPPED: u32 = 1 << 12;
 }
@@ -251,6 +253,9 @@ pub(crate) mod mount {
     pub(crate) const OVERLAY: u32 = 2;
     /// Strings: target, type, source, options as `key=value` or `flag`.
     pub(crate) const FILESYSTEM: u32 = 3;
+
+    /// Strings: target, and one that is empty. The mount whose descriptor's position is in the flags, copied.
+    pub(crate) const TREE: u32 = 5;
 
     /// Strings: target. `/dev/shm` of the container whose IPC is shared.
     pub(crate) const SHARED_MEMORY: u32 = 4;
@@ -267,6 +272,20 @@ pub(crate) mod mount {
     pub(crate) const NO_DEVICES: u32 = 16;
     /// Show the owners of files through the ids of the container's user namespace.
     pub(crate) const ID_MAP: u32 = 32;
+    /// The last string is a path beneath the source: that part alone.
+    pub(crate) const SUBPATH: u32 = 64;
+    /// Read-only, but not what is mounted below.
+    pub(crate) const READ_ONLY_TOP: u32 = 128;
+    /// Mounts that are made later on the host are seen.
+    pub(crate) const SLAVE: u32 = 256;
+    /// Mounts that are made later are seen on both sides.
+    pub(crate) const SHARED: u32 = 512;
+    /// The propagation is not that of what is mounted below, which is private.
+    pub(crate) const PROPAGATE_TOP: u32 = 1024;
+    /// Of a bind or a tree: the third and fourth string are id maps to show owners through.
+    pub(crate) const OWN_MAP: u32 = 2048;
+    /// Where the position of a descriptor begins.
+    pub(crate) const FD_SHIFT: u32 = 16;
 }
 
 /// No descriptor.

@@ -93,5 +93,5 @@ pub(crate) fn remove_trees(blob: &[u8]) -> Sys<()> {
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn mount(blob: &[u8]) -> Sys<i32> {
     let record = Mounts(blob).next().ok_or(sys::EBADMSG)?;
-    mounts::make(&record)
+    mounts::make(&record, &Fds::none())
 }

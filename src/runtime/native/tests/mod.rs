@@ -145,6 +145,8 @@ fn launch(root: &Path, args: &[&str]) -> Launch {
         best_effort_limits: false,
         shared: Vec::new(),
         privileged: false,
+        mounts: Vec::new(),
+        hold: false,
     }
 }
 

@@ -85,6 +85,42 @@ pub(crate) fn apply_with(
     Ok(applied)
 }
 
+/// How a plain archive is written: names mean nothing but themselves, and what is there stays.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Plain {
+    /// The directory that the archive's paths begin at, in the tree.
+    pub(crate) base: Vec<u8>,
+    /// Whether a directory and something else never take each other's place.
+    pub(crate) keep_kinds: bool,
+    /// Whose everything is to be, instead of whom the archive names.
+    pub(crate) owner: Option<(u32, u32)>,
+}
+
+/// Writes a tar, plain or compressed, into a tree that others use. Symlinks lead where they lead in the tree. Blocking.
+///
+/// # Errors
+/// As [`apply`]; `InvalidArgument` for what `keep_kinds` refuses. What was written before stays.
+pub(crate) fn apply_plain(
+    source: impl BufRead,
+    root: &std::path::Path,
+    plain: Plain,
+    ownership: &Ownership,
+    limits: &Limits,
+) -> Result<()> {
+    let mut reader = Reader::new(Uncompressed::new(source)?, *limits);
+    let target = LayerTarget::Merged {
+        dir: root.to_owned(),
+        owners: None,
+    };
+    let mut extractor = Extractor::new(&target, ownership, limits, None)?;
+    while let Some(entry) = reader.next()? {
+        extractor
+            .plain_entry(entry, &plain, &mut reader)
+            .map_err(|e| e.context("copy into the container"))?;
+    }
+    extractor.finish().map(drop)
+}
+
 /// How owners, and modes that would lock us out, are kept.
 #[derive(Debug)]
 enum Keep {
@@ -206,6 +242,27 @@ impl Extractor {
         Ok(())
     }
 
+    fn plain_entry<R: BufRead>(&mut self, mut entry: Entry, plain: &Plain, reader: &mut Reader<R>) -> Result<()> {
+        let path = name::clean(&entry.path, &self.limits)?;
+        // The directory itself is as it is.
+        if path.is_empty() {
+            return Ok(());
+        }
+        let path = join(&plain.base, &path);
+        if entry.kind == Kind::HardLink {
+            entry.link = join(&plain.base, &name::clean(&entry.link, &self.limits)?);
+        }
+        if let Some((uid, gid)) = plain.owner {
+            (entry.uid, entry.gid) = (uid, gid);
+        }
+        let (parent, name) = name::split(&path);
+        let dir = self.parent(parent)?;
+        if plain.keep_kinds {
+            keep_kinds(&dir, name, &path, &entry)?;
+        }
+        self.put(&dir, name, &path, &entry, reader)
+    }
+
     fn put<R: BufRead>(
         &mut self,
         dir: &OwnedFd,
@@ -252,6 +309,27 @@ impl Extractor {
             implied: implied.into_iter().map(|path| PathBuf::from(os_string(path))).collect(),
         })
     }
+}
+
+/// Docker's words. Source: moby, `go-archive`, `Unpack`.
+fn keep_kinds(dir: &OwnedFd, name: &[u8], path: &[u8], entry: &Entry) -> Result<()> {
+    let there = match super::tree::stat(dir, name) {
+        Ok(there) => super::tree::is_dir(&there),
+        Err(Errno::ENOENT) => return Ok(()),
+        Err(e) => return Err(Error::os("stat", e)),
+    };
+    let new = entry.kind == Kind::Directory;
+    if there == new {
+        return Ok(());
+    }
+    let words = |directory: bool| if directory { "directory" } else { "non-directory" };
+    let message = format!(
+        "cannot overwrite {} \"{}\" with {}",
+        words(there),
+        show(path),
+        words(new)
+    );
+    Err(Error::invalid(message).with_object(crate::error::ObjectKind::Option, "noOverwriteDirNonDir"))
 }
 
 fn set_times_at(dir: &OwnedFd, name: &[u8], entry: &Entry) -> Result<()> {

@@ -60,6 +60,8 @@ pub(super) struct Ground {
     /// The attribute of opaque directories; a tree without holds no marks at all.
     opaque: Option<&'static CStr>,
     sight: Option<Arc<dyn Sight>>,
+    /// Whether what is mounted below belongs to it.
+    crosses: bool,
 }
 
 /// An open directory of a layer.
@@ -85,7 +87,25 @@ impl Ground {
             owners,
             opaque,
             sight,
+            crosses: false,
         })
+    }
+
+    /// A tree without marks.
+    pub(super) fn of(root: OwnedFd, owners: Owners, sight: Option<Arc<dyn Sight>>) -> Self {
+        Self {
+            root,
+            owners,
+            opaque: None,
+            sight,
+            crosses: false,
+        }
+    }
+
+    /// The same, with all that is mounted in it.
+    pub(super) fn crossing(mut self) -> Self {
+        self.crosses = true;
+        self
     }
 
     /// Whether the tree marks what it hides.
@@ -97,7 +117,12 @@ impl Ground {
     pub(super) fn dir(&self, path: &[u8]) -> Result<Option<Dir<'_>>> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let name = text(if path.is_empty() { b"." } else { path })?;
-        let opened = self.or_by_sight(beneath(&self.root, &name, flags), self.root.as_fd(), &name, flags);
+        let opened = self.or_by_sight(
+            beneath(&self.root, &name, flags, self.crosses),
+            self.root.as_fd(),
+            &name,
+            flags,
+        );
         let found = seen(opened).map_err(|e| failed("open directory", path, e))?;
         Ok(found.map(|fd| Dir {
             ground: self,
@@ -330,8 +355,11 @@ impl Dir<'_> {
 }
 
 /// Opens beneath a directory: symlinks, mounts and `..` lead nowhere.
-pub(super) fn beneath(dir: &OwnedFd, path: &CStr, flags: OFlag) -> io::Result<OwnedFd> {
-    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
+pub(super) fn beneath(dir: &OwnedFd, path: &CStr, flags: OFlag, crosses: bool) -> io::Result<OwnedFd> {
+    let mut resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    if !crosses {
+        resolve |= ResolveFlag::RESOLVE_NO_XDEV;
+    }
     let how = OpenHow::new().flags(flags).resolve(resolve);
     let mut tries = 0;
     loop {

@@ -10,17 +10,25 @@
 mod compare;
 mod ground;
 mod node;
+mod spot;
 mod write;
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
 pub use self::ground::Sight;
+pub(crate) use self::spot::Spot;
 
 use self::ground::{Ground, Owners};
 use self::write::Archive;
 use super::notes::Notes;
+use super::tree::resolve;
 use super::{OPAQUE_TRUSTED, OPAQUE_USER};
 use crate::error::Result;
 use crate::storage::ownership::Ownership;
@@ -94,6 +102,26 @@ impl LayerReader {
         }
     }
 
+    /// A tree of no layer, shown by an open directory: a volume, or what a mount shows.
+    pub(crate) fn of_tree(dir: OwnedFd, ownership: &Ownership, sight: Option<Arc<dyn Sight>>) -> Self {
+        let owners = match ownership {
+            Ownership::Direct => Owners::Own,
+            Ownership::Mapped(_) => Owners::Mapped,
+            Ownership::Squashed => Owners::Noted,
+        };
+        Self::of_ground(Ground::of(dir, owners, sight))
+    }
+
+    fn of_ground(ground: Ground) -> Self {
+        Self {
+            new: ground,
+            old: Vec::new(),
+            merged: true,
+            untouched: None,
+            places: BTreeSet::new(),
+        }
+    }
+
     /// Leaves out empty files and directories at these paths where they were added: places for mounts that a runtime made.
     #[must_use]
     pub fn without(mut self, places: &[&str]) -> Self {
@@ -133,5 +161,16 @@ impl LayerReader {
         let mut archive = Archive::new(out);
         self.write_all(&mut archive)?;
         archive.finish()
+    }
+}
+
+/// Opens a directory as a root's own programs would find it; `None` where there is none, or something else.
+pub(crate) fn open_inside(root: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    match resolve(root, path.as_os_str().as_bytes(), flags) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
+        Err(errno) => Err(crate::error::Error::os(format!("open {}", path.display()), errno)),
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Archive<W> {
     /// Where files with several names were written first.
     links: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
+    /// What all paths begin with, but the root's without one.
+    prefix: Vec<u8>,
 }
 
 /// An entry's header, but for the type's own part.
@@ -169,7 +171,14 @@ impl<W: Write> Archive<W> {
             out,
             links: HashMap::new(),
             buffer: Vec::new(),
+            prefix: Vec::new(),
         }
+    }
+
+    /// Has all paths begin with a name.
+    pub(super) fn below(mut self, prefix: &[u8]) -> Self {
+        self.prefix = prefix.to_vec();
+        self
     }
 
     pub(super) fn finish(mut self) -> Result<()> {
@@ -191,7 +200,11 @@ impl<W: Write> Archive<W> {
 
     fn root(&mut self, dir: &Dir<'_>) -> Result<()> {
         let (node, attributes) = dir.own_node()?;
-        self.head(&Head::of(b'5', b"./", &node, &attributes))
+        let own = match self.prefix.as_slice() {
+            b"" => b"./".to_vec(),
+            prefix => [prefix, b"/"].concat(),
+        };
+        self.head(&Head::of(b'5', &own, &node, &attributes))
     }
 
     /// An empty file whose name says what is gone.
@@ -214,7 +227,9 @@ impl<W: Write> Archive<W> {
     }
 
     /// Writes what is under a name now; returns whether an archive can hold it and it is still there.
-    fn entry(&mut self, dir: &Dir<'_>, name: &[u8], path: &[u8]) -> Result<bool> {
+    pub(super) fn entry(&mut self, dir: &Dir<'_>, name: &[u8], path: &[u8]) -> Result<bool> {
+        let full = join(&self.prefix, path);
+        let path = full.as_slice();
         let Some(mut node) = dir.node(name)? else {
             return Ok(false);
         };

@@ -1,0 +1,4 @@
+//! Drivers of ours.
+
+pub(super) mod local;
+pub(super) mod tmpfs;

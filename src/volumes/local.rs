@@ -1,0 +1,434 @@
+//! The in-process volume manager: what its verbs share.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use regex_lite::RegexBuilder;
+
+use super::driver::{VolumeContext, VolumeDriver};
+use super::drivers::{local::LocalDriver, tmpfs::TmpfsDriver};
+use super::files::Files;
+use super::record::{Body, Record};
+use super::uses::Use;
+use super::{
+    ANONYMOUS_LABEL, CreateVolume, PrunedVolumes, RemoveVolumeOptions, VolumeInfo, VolumeManager, VolumeUsage,
+};
+use crate::driver::Spawner;
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::events::{Event, EventKind};
+use crate::runtime::native::NativeRuntime;
+use crate::storage::ownership::Ownership;
+use crate::storage::snapshot::usage_of;
+use crate::store::{Locks, Node, NodeKind, Owners, Store};
+use crate::sys::blocking::blocking;
+use crate::types::{Filter, Outcome, OwnerId, VolumeName};
+
+/// The driver of volumes that ask for none.
+pub(crate) const DEFAULT_DRIVER: &str = "local";
+const KNOWN_FILTERS: [&str; 5] = ["dangling", "driver", "label", "label!", "name"];
+
+/// What the engine hands the manager.
+pub(crate) struct LocalVolumesParts {
+    pub(crate) spawner: Spawner,
+    pub(crate) store: Store,
+    pub(crate) owners: Owners,
+    pub(crate) owner: OwnerId,
+    pub(crate) locks: Locks,
+    /// Holds a directory per volume.
+    pub(crate) dir: PathBuf,
+    pub(crate) ownership: Ownership,
+    pub(crate) native: Arc<NativeRuntime>,
+    /// The embedder's own.
+    pub(crate) drivers: BTreeMap<String, Arc<dyn VolumeDriver>>,
+}
+
+/// Volumes of one root.
+#[derive(Clone)]
+pub(crate) struct LocalVolumes(pub(crate) Arc<Shared>);
+
+/// What all verbs share.
+pub(crate) struct Shared {
+    pub(super) parts: LocalVolumesParts,
+    pub(super) files: Files,
+    pub(super) uses: Mutex<HashMap<VolumeName, Arc<tokio::sync::Mutex<Use>>>>,
+}
+
+impl fmt::Debug for LocalVolumes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalVolumes")
+            .field("owner", &self.0.parts.owner)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LocalVolumes {
+    /// Blocking.
+    pub(crate) fn open(mut parts: LocalVolumesParts) -> Result<Self> {
+        let drivers = &mut parts.drivers;
+        drivers
+            .entry(DEFAULT_DRIVER.to_owned())
+            .or_insert_with(|| Arc::new(LocalDriver));
+        drivers
+            .entry("tmpfs".to_owned())
+            .or_insert_with(|| Arc::new(TmpfsDriver));
+        let files = Files::open(parts.dir.clone(), parts.owner.clone(), parts.ownership.clone())?;
+        Ok(Self(Arc::new(Shared {
+            parts,
+            files,
+            uses: Mutex::default(),
+        })))
+    }
+}
+
+pub(super) fn no_such(name: &str) -> Error {
+    Error::not_found(ObjectKind::Volume, name)
+}
+
+/// Nanoseconds since 1970 of now.
+pub(super) fn now_ns() -> i64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+impl Shared {
+    pub(super) fn driver(&self, name: &str) -> Result<&Arc<dyn VolumeDriver>> {
+        self.parts.drivers.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.parts.drivers.keys().map(String::as_str).collect();
+            let message = format!(
+                "no volume driver is called {name:?} (there are {}); make it known with with_volume_driver",
+                known.join(", ")
+            );
+            Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Backend, name)
+        })
+    }
+
+    pub(super) fn context(&self, record: &Record) -> VolumeContext {
+        VolumeContext {
+            name: record.name.clone(),
+            dir: self.files.path(&record.name),
+            options: record.body.options.clone(),
+        }
+    }
+
+    /// The record of a name.
+    pub(crate) async fn read(&self, name: &VolumeName) -> Result<Record> {
+        let wanted = name.clone();
+        let row = self.parts.store.call(move |store| store.volume(&wanted)).await?;
+        row.map_or_else(|| Err(no_such(name.as_str())), Record::from_row)
+    }
+
+    /// The record of a word that should be a name.
+    pub(super) async fn find(&self, name: &str) -> Result<Record> {
+        match name.parse::<VolumeName>() {
+            Ok(name) => self.read(&name).await,
+            Err(_) => Err(no_such(name)),
+        }
+    }
+
+    pub(super) async fn tell(&self, event: Event) {
+        let told = self.parts.store.call(move |store| store.record_event(&event)).await;
+        if let Err(error) = told {
+            tracing::warn!(error = error.report(), "an event could not be written");
+        }
+    }
+
+    pub(super) fn event(&self, record: &Record, action: &str) -> Event {
+        let event = Event::now(EventKind::Volume, action, record.name.as_str());
+        event.with("driver", record.body.driver.as_str())
+    }
+
+    pub(super) fn key(name: &VolumeName) -> String {
+        format!("volume-{name}")
+    }
+
+    /// What is asked for, checked.
+    fn asked(&self, request: CreateVolume, owner: Option<OwnerId>) -> Result<Record> {
+        let anonymous = request.name.is_none();
+        let name = match &request.name {
+            Some(name) => name.parse()?,
+            None => VolumeName::random(),
+        };
+        let mut labels = request.labels;
+        if anonymous {
+            labels.insert(ANONYMOUS_LABEL.to_owned(), String::new());
+        }
+        let driver = request.driver.filter(|driver| !driver.is_empty());
+        let driver = driver.unwrap_or_else(|| DEFAULT_DRIVER.to_owned());
+        self.driver(&driver)?;
+        Ok(Record {
+            name,
+            owner,
+            created_ns: now_ns(),
+            body: Body {
+                driver,
+                options: request.options,
+                labels,
+                anonymous,
+            },
+        })
+    }
+
+    /// Makes a volume, unless there is one; whether there was none.
+    pub(crate) async fn create(&self, request: CreateVolume) -> Result<(Record, bool)> {
+        let chosen = request.driver.as_ref().is_some_and(|driver| !driver.is_empty());
+        let record = self.asked(request, None)?;
+        let _held = self.parts.locks.lock(&Self::key(&record.name)).await?;
+        match self.read(&record.name).await {
+            Ok(there) => return Self::same(there, &record, chosen).map(|there| (there, false)),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+        self.make(&record).await?;
+        let (row, event) = (record.to_row()?, self.event(&record, "create"));
+        let inserted = self
+            .parts
+            .store
+            .call(move |store| store.insert_volume(&row, Some(&event)))
+            .await;
+        match inserted {
+            Ok(None) => Ok((record, true)),
+            Ok(Some(there)) => Ok((Self::same(Record::from_row(there)?, &record, chosen)?, false)),
+            Err(error) => {
+                self.unmake(&record).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// One that is there is the one that is asked for, unless somebody else is chosen to keep it.
+    fn same(there: Record, asked: &Record, chosen: bool) -> Result<Record> {
+        if !chosen || there.body.driver == asked.body.driver {
+            return Ok(there);
+        }
+        let message = format!(
+            "the volume {} is there already, kept by the driver {:?} and not by {:?}; take another name",
+            there.name, there.body.driver, asked.body.driver
+        );
+        Err(Error::new(ErrorKind::Conflict, message).with_object(ObjectKind::Volume, there.name.as_str()))
+    }
+
+    /// Makes a volume of a bound container, which has no record yet: it gets it with the container.
+    pub(crate) async fn make_bound(&self, request: CreateVolume) -> Result<Record> {
+        let record = self.asked(request, Some(self.parts.owner.clone()))?;
+        self.make(&record).await?;
+        Ok(record)
+    }
+
+    /// Its directory, whole.
+    pub(super) async fn make(&self, record: &Record) -> Result<()> {
+        let made = async {
+            let (files, name) = (self.files.clone(), record.name.clone());
+            blocking(move || files.begin(&name)).await?;
+            self.driver(&record.body.driver)?.create(&self.context(record)).await?;
+            let (files, record) = (self.files.clone(), record.clone());
+            blocking(move || files.settle(&record)).await
+        };
+        let made = made.await;
+        if made.is_err() {
+            self.unmake(record).await;
+        }
+        made
+    }
+
+    /// Undoes what has no record.
+    pub(crate) async fn unmake(&self, record: &Record) {
+        let removed = async {
+            self.driver(&record.body.driver)?.remove(&self.context(record)).await?;
+            let (files, name) = (self.files.clone(), record.name.clone());
+            blocking(move || files.remove(&name)).await
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!(volume = %record.name, error = error.report(), "a volume that nobody wants could not be removed");
+        }
+    }
+
+    /// Everything about one.
+    pub(super) async fn info(&self, record: &Record) -> Result<VolumeInfo> {
+        let node = Node::volume(&record.name);
+        let users = self.parts.store.call(move |store| store.holders(&node)).await?;
+        let mut info = record.info();
+        info.users = users
+            .into_iter()
+            .filter(|user| user.kind == NodeKind::Container)
+            .map(|user| user.id)
+            .collect();
+        if let Ok(driver) = self.driver(&record.body.driver) {
+            info.mountpoint = driver.directory(&self.context(record));
+        }
+        Ok(info)
+    }
+
+    async fn list(&self, filter: &Filter) -> Result<Vec<VolumeInfo>> {
+        check_filter(filter, &KNOWN_FILTERS)?;
+        let names = filter.values("name").iter().map(|text| {
+            let built = RegexBuilder::new(text).size_limit(1 << 20).build();
+            built.map_err(|error| bad_filter(format!("invalid filter name={text}: {error}")))
+        });
+        let names = names.collect::<Result<Vec<_>>>()?;
+        let dangling = filter
+            .values("dangling")
+            .iter()
+            .map(|word| truth("dangling", word))
+            .collect::<Result<Vec<_>>>()?;
+        let mut found = Vec::new();
+        for row in self.parts.store.call(|store| store.volumes()).await? {
+            let record = Record::from_row(row)?;
+            let drivers = filter.values("driver");
+            let fits = (names.is_empty() || names.iter().any(|name| name.is_match(record.name.as_str())))
+                && (drivers.is_empty() || drivers.contains(&record.body.driver))
+                && has_labels(&record.body.labels, filter);
+            if !fits || self.is_dead(&record).await? {
+                continue;
+            }
+            let info = self.info(&record).await?;
+            if dangling.is_empty() || dangling.contains(&info.users.is_empty()) {
+                found.push(info);
+            }
+        }
+        Ok(found)
+    }
+
+    /// A volume's own directory.
+    pub(crate) fn directory(&self, name: &VolumeName) -> PathBuf {
+        self.files.path(name)
+    }
+
+    /// Where a volume's files are at any time.
+    pub(crate) fn place(&self, record: &Record) -> Option<PathBuf> {
+        self.driver(&record.body.driver).ok()?.directory(&self.context(record))
+    }
+
+    /// Whether a volume is empty, and may begin with an image's content.
+    pub(crate) async fn may_fill(&self, name: &VolumeName) -> Result<bool> {
+        let record = self.read(name).await?;
+        let Some(place) = self.place(&record).filter(|_| record.body.driver == DEFAULT_DRIVER) else {
+            return Ok(false);
+        };
+        blocking(move || super::files::is_empty(&place)).await
+    }
+
+    /// Undoes a volume that was made for nothing, if nobody uses it.
+    pub(crate) async fn discard(&self, name: &VolumeName) {
+        match self.read(name).await {
+            Ok(_) => self.remove_bound(std::slice::from_ref(name)).await,
+            Err(_) => {
+                let (files, name) = (self.files.clone(), name.clone());
+                let removed = blocking(move || files.remove(&name)).await;
+                if let Err(error) = removed {
+                    tracing::warn!(error = error.report(), "an unwanted volume could not be removed");
+                }
+            }
+        }
+    }
+
+    /// What each takes on disk.
+    pub(crate) async fn usage(&self) -> Result<Vec<VolumeUsage>> {
+        let mut all = Vec::new();
+        for info in self.list(&Filter::new()).await? {
+            let place = info.mountpoint.clone();
+            let bytes =
+                blocking(move || Ok(place.and_then(|place| usage_of(&place).ok()).map(|usage| usage.bytes))).await?;
+            all.push(VolumeUsage::new(info.name, bytes, info.users.len()));
+        }
+        Ok(all)
+    }
+
+    /// Whether it belonged to containers of an engine that is gone.
+    pub(super) async fn is_dead(&self, record: &Record) -> Result<bool> {
+        let Some(owner) = record.owner.clone().filter(|owner| *owner != self.parts.owner) else {
+            return Ok(false);
+        };
+        let owners = self.parts.owners.clone();
+        Ok(!blocking(move || owners.is_alive(&owner)).await?)
+    }
+}
+
+pub(super) fn bad_filter(message: String) -> Error {
+    Error::invalid(message).with_object(ObjectKind::Option, "filter")
+}
+
+pub(super) fn check_filter(filter: &Filter, known: &[&str]) -> Result<()> {
+    match filter.keys().find(|key| !known.contains(key)) {
+        Some(key) => Err(bad_filter(format!(
+            "invalid filter {key:?}; known are {}",
+            known.join(", ")
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Docker's words for yes and no. Source: moby, `filters.GetBoolOrDefault`.
+pub(super) fn truth(key: &str, word: &str) -> Result<bool> {
+    match word {
+        "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        _ => Err(bad_filter(format!("invalid filter {key}={word}: true or false"))),
+    }
+}
+
+pub(super) fn has_labels(labels: &BTreeMap<String, String>, filter: &Filter) -> bool {
+    let has = |wanted: &String| match wanted.split_once('=') {
+        Some((name, value)) => labels.get(name).is_some_and(|known| known == value),
+        None => labels.contains_key(wanted),
+    };
+    filter.values("label").iter().all(has) && !filter.values("label!").iter().any(has)
+}
+
+#[async_trait]
+impl VolumeManager for LocalVolumes {
+    async fn create(&self, request: CreateVolume) -> Result<VolumeInfo> {
+        let shared = Arc::clone(&self.0);
+        let work = |_| async move {
+            let (record, _) = shared.create(request).await?;
+            shared.info(&record).await
+        };
+        self.0.parts.spawner.tail(work, |_| async {}).await
+    }
+
+    async fn inspect(&self, name: &str) -> Result<VolumeInfo> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        let work = async move {
+            let record = shared.find(&name).await?;
+            if shared.is_dead(&record).await? {
+                return Err(no_such(&name));
+            }
+            shared.info(&record).await
+        };
+        self.0.parts.spawner.call(work).await
+    }
+
+    async fn list(&self, filter: Filter) -> Result<Vec<VolumeInfo>> {
+        let shared = Arc::clone(&self.0);
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.list(&filter).await })
+            .await
+    }
+
+    async fn remove(&self, name: &str, options: RemoveVolumeOptions) -> Result<Outcome> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        let work = |_| async move { shared.remove(&name, options).await };
+        self.0.parts.spawner.tail(work, |_| async {}).await
+    }
+
+    async fn prune(&self, filter: Filter) -> Result<PrunedVolumes> {
+        let shared = Arc::clone(&self.0);
+        let work = |_| async move { shared.prune(&filter).await };
+        self.0.parts.spawner.tail(work, |_| async {}).await
+    }
+
+    async fn snapshot(&self, name: &str, into: CreateVolume) -> Result<VolumeInfo> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        let work = |_| async move {
+            let record = shared.snapshot(&name, into).await?;
+            shared.info(&record).await
+        };
+        self.0.parts.spawner.tail(work, |_| async {}).await
+    }
+}

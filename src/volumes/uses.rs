@@ -1,0 +1,116 @@
+//! Who uses a volume at the moment: its driver hears of the first and of the last.
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::driver::VolumeSource;
+use super::local::Shared;
+use super::record::Record;
+use crate::error::{Error, ObjectKind, Result};
+use crate::sys::blocking::blocking;
+use crate::types::{ContainerId, Mount, VolumeName};
+
+/// A volume that is ready for containers.
+#[derive(Debug, Clone)]
+pub(crate) enum Mounted {
+    /// A directory of the host.
+    Directory(PathBuf),
+    /// A mount that is attached nowhere.
+    Tree(Arc<OwnedFd>),
+}
+
+/// The containers of this process that use a volume, and what it shows them.
+#[derive(Debug, Default)]
+pub(super) struct Use {
+    pub(super) users: BTreeSet<ContainerId>,
+    mounted: Option<Mounted>,
+}
+
+impl Shared {
+    /// A volume's turn: who holds it decides alone.
+    pub(super) fn turn(&self, name: &VolumeName) -> Arc<tokio::sync::Mutex<Use>> {
+        let mut uses = self.uses.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Arc::clone(uses.entry(name.clone()).or_default())
+    }
+
+    fn forget_turn(&self, name: &VolumeName) {
+        let mut uses = self.uses.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Ours and the map's: nobody waits for it.
+        if uses.get(name).is_some_and(|turn| Arc::strong_count(turn) <= 2) {
+            uses.remove(name);
+        }
+    }
+
+    /// Makes a volume ready for a container that is about to start.
+    ///
+    /// # Errors
+    /// `NotFound`; what the driver says.
+    ///
+    /// # Cancel safety
+    /// A dropped call may leave the volume mounted until the engine ends.
+    pub(crate) async fn mount(&self, name: &VolumeName, user: &ContainerId) -> Result<Mounted> {
+        let record = self.read(name).await?;
+        let turn = self.turn(name);
+        let mut held = turn.lock().await;
+        if let Some(mounted) = &held.mounted {
+            let mounted = mounted.clone();
+            held.users.insert(user.clone());
+            return Ok(mounted);
+        }
+        let mounted = self.mount_now(&record).await.map_err(|error| about(&record, error))?;
+        held.mounted = Some(mounted.clone());
+        held.users.insert(user.clone());
+        Ok(mounted)
+    }
+
+    async fn mount_now(&self, record: &Record) -> Result<Mounted> {
+        let (driver, context) = (self.driver(&record.body.driver)?, self.context(record));
+        let source = match driver.mount(&context).await? {
+            VolumeSource::Directory(path) => return Ok(Mounted::Directory(path)),
+            VolumeSource::FileSystem { kind, source, options } => Mount::file_system(kind, source, options),
+        };
+        let native = Arc::clone(&self.parts.native);
+        let mounted = blocking(move || native.mount(&[source])).await;
+        match mounted {
+            Ok(tree) => Ok(Mounted::Tree(Arc::new(tree))),
+            Err(error) => {
+                let _ = driver.unmount(&context).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// A container has ended that used a volume.
+    pub(crate) async fn unmount(&self, name: &VolumeName, user: &ContainerId) {
+        let turn = self.turn(name);
+        let mut held = turn.lock().await;
+        let was = held.users.remove(user);
+        if was && held.users.is_empty() && held.mounted.take().is_some() {
+            let ended = async {
+                let record = self.read(name).await?;
+                self.driver(&record.body.driver)?.unmount(&self.context(&record)).await
+            };
+            if let Err(error) = ended.await
+                && !error.is_not_found()
+            {
+                tracing::warn!(volume = %name, error = error.report(), "a volume could not be unmounted");
+            }
+        }
+        let idle = held.users.is_empty();
+        drop(held);
+        if idle {
+            self.forget_turn(name);
+        }
+    }
+}
+
+fn about(record: &Record, error: Error) -> Error {
+    match error.object() {
+        Some(_) => error,
+        None => error
+            .context(format!("make volume {} ready", record.name))
+            .with_object(ObjectKind::Volume, record.name.as_str()),
+    }
+}

@@ -1,0 +1,359 @@
+//! Files in and out of containers.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use longshore::containers::{CopyInOptions, MountSpec};
+use longshore::images::ByteStream;
+use longshore::{Container, Engine, ErrorKind, Tmpfs};
+
+use crate::frame::{Check, Stop};
+use crate::support::image;
+use crate::support::root::TempRoot;
+use crate::support::world::{FORCE, World, source};
+use crate::tests;
+
+tests! { "copy":
+    kernel_async [
+        g6_a_round_trip_in_every_state,
+        g6_links_stay_inside_the_container,
+        g6_what_is_mounted_is_there,
+        g6_what_cannot_be,
+        g6_a_container_with_ids_of_its_own,
+        g6_directories_and_their_content,
+        a9_a_dropped_copy_leaves_the_container_free,
+    ]
+}
+
+async fn bytes_of(mut stream: ByteStream) -> Result<Vec<u8>, Stop> {
+    let mut all = Vec::new();
+    while let Some(piece) = stream.next().await {
+        all.extend_from_slice(&piece?);
+    }
+    Ok(all)
+}
+
+fn stream_of(bytes: Vec<u8>) -> ByteStream {
+    Box::pin(stream::iter([Ok(Bytes::from(bytes))]))
+}
+
+/// What a tar holds: type, mode, owner, time, link and content by path.
+fn entries(tar: &[u8]) -> Result<BTreeMap<String, String>, Stop> {
+    let mut out = BTreeMap::new();
+    let mut archive = tar::Archive::new(tar);
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let mut body = String::new();
+        entry.read_to_string(&mut body)?;
+        let header = entry.header().clone();
+        let link = entry.link_name()?.map(|link| link.to_string_lossy().into_owned());
+        let looks = format!(
+            "{:?} {:o} {}:{} {} {} {body}",
+            header.entry_type(),
+            header.mode()?,
+            header.uid()?,
+            header.gid()?,
+            header.mtime()?,
+            link.unwrap_or_default()
+        );
+        out.insert(entry.path()?.to_string_lossy().trim_end_matches('/').to_owned(), looks);
+    }
+    Ok(out)
+}
+
+/// A tree with files of every sort that matters.
+fn tree(owner: u64) -> Result<Vec<u8>, Stop> {
+    tree_at("tree", owner)
+}
+
+fn tree_at(top: &str, owner: u64) -> Result<Vec<u8>, Stop> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut put = |path: &str, kind: tar::EntryType, mode: u32, link: &str, body: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(owner);
+        header.set_gid(owner);
+        header.set_mtime(1_600_000_000);
+        header.set_size(body.len() as u64);
+        let path = path.replacen("tree", top, 1);
+        match link {
+            "" => archive.append_data(&mut header, path, body),
+            link => archive.append_link(&mut header, path, link),
+        }
+    };
+    put("tree/", tar::EntryType::Directory, 0o750, "", b"")?;
+    put("tree/file", tar::EntryType::Regular, 0o640, "", b"content")?;
+    put("tree/link", tar::EntryType::Symlink, 0o777, "file", b"")?;
+    put("tree/tool", tar::EntryType::Regular, 0o4755, "", b"#!")?;
+    put("tree/sub/", tar::EntryType::Directory, 0o700, "", b"")?;
+    put("tree/sub/.wh.name", tar::EntryType::Regular, 0o600, "", b"no whiteout")?;
+    Ok(archive.into_inner()?)
+}
+
+async fn there_and_back(container: &Container, top: &str, owner: u64) -> Check {
+    let sent = tree_at(top, owner)?;
+    container
+        .copy_in("/tmp", stream_of(sent.clone()), CopyInOptions::new())
+        .await?;
+    let back = container.copy_out(&format!("/tmp/{top}")).await?;
+    assert!(
+        back.stat.is_dir() && back.stat.name == top && back.stat.mode & 0o777 == 0o750,
+        "{:?}",
+        back.stat
+    );
+    assert_eq!(entries(&bytes_of(back.archive).await?)?, entries(&sent)?);
+    let stat = container.stat_path(&format!("/tmp/{top}/file")).await?;
+    assert_eq!((stat.name.as_str(), stat.size, stat.mode & 0o777), ("file", 7, 0o640));
+    let link = container.stat_path(&format!("/tmp/{top}/link")).await?;
+    assert_eq!(link.link_target, Some(format!("/tmp/{top}/file")));
+    let one = entries(&bytes_of(container.copy_out(&format!("/tmp/{top}/file")).await?.archive).await?)?;
+    assert_eq!(one.keys().collect::<Vec<_>>(), ["file"]);
+    Ok(())
+}
+
+async fn g6_a_round_trip_in_every_state() -> Check {
+    let world = World::new().await?;
+    let owner = if world.ownership().await? == "squashed" {
+        0
+    } else {
+        1234
+    };
+    let script = "cat /tmp/tree/file 2>/dev/null > /root/seen; sleep 1000";
+    let container = world.engine.create(world.script(script)).await?;
+    there_and_back(&container, "tree", owner).await?;
+    container.start().await?;
+    there_and_back(&container, "tree2", owner).await?;
+    if container.pause().await.is_ok() {
+        there_and_back(&container, "tree3", owner).await?;
+        container.unpause().await?;
+    }
+    container.stop(Default::default()).await?;
+    there_and_back(&container, "tree4", owner).await?;
+    let seen = entries(&bytes_of(container.copy_out("/root/seen").await?.archive).await?)?;
+    assert!(
+        seen["seen"].ends_with("content"),
+        "it was there before the first process: {seen:?}"
+    );
+    // What is copied in is a change as any other.
+    let changed = container.diff().await?;
+    assert!(
+        changed.iter().any(|change| change.path.ends_with("tmp/tree/sub")),
+        "{changed:?}"
+    );
+    container.start().await?;
+    container.remove(FORCE).await?;
+    assert!(world.engine.audit().await?.is_clean());
+    Ok(())
+}
+
+async fn g6_links_stay_inside_the_container() -> Check {
+    let world = World::new().await?;
+    let work = "mkdir /in && ln -s /in /absolute && ln -s ../../../../../../etc /up && ln -s /proc/self/root /magic && \
+                ln -s loop /loop && echo inside > /etc/passwd && sleep 1000";
+    let container = world.started(world.script(work)).await?;
+    while container.stat_path("/loop").await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    for _ in 0..2 {
+        container
+            .copy_in("/absolute", stream_of(tree(0)?), CopyInOptions::new())
+            .await?;
+        assert!(
+            container.stat_path("/in/tree/file").await.is_ok(),
+            "the link was followed inside"
+        );
+        let passwd = entries(&bytes_of(container.copy_out("/up/passwd").await?.archive).await?)?;
+        assert!(passwd["passwd"].ends_with("inside\n"), "{passwd:?}");
+        for nowhere in ["/loop/", "/magic/etc/hostname/x", "/absolute/none", "/in/tree/file/x"] {
+            let refused = container.copy_out(nowhere).await.expect_err(nowhere);
+            assert!(refused.is_not_found(), "{nowhere}: {}", refused.report());
+        }
+        // An archive that tries to leave, by its names or by links that it makes.
+        let mut bad = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        bad.append_link(&mut header, "way", "/../../../../tmp")?;
+        let mut header = tar::Header::new_gnu();
+        header.set_size(1);
+        header.set_mode(0o644);
+        bad.append_data(&mut header, "way/escaped-from-a-container", &b"x"[..])?;
+        container
+            .copy_in("/in", stream_of(bad.into_inner()?), CopyInOptions::new())
+            .await?;
+        assert!(container.stat_path("/tmp/escaped-from-a-container").await.is_ok());
+        assert!(!std::path::Path::new("/tmp/escaped-from-a-container").exists());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(1);
+        header.set_mode(0o644);
+        let name = b"../../escaped";
+        header.as_gnu_mut().expect("gnu").name[..name.len()].copy_from_slice(name);
+        header.set_cksum();
+        let mut bad = tar::Builder::new(Vec::new());
+        bad.append(&header, &b"x"[..])?;
+        let refused = container
+            .copy_in("/in", stream_of(bad.into_inner()?), CopyInOptions::new())
+            .await;
+        assert_eq!(refused.expect_err("it leaves").kind(), &ErrorKind::UnsafeArchive);
+        container
+            .stop(longshore::StopOptions {
+                signal: None,
+                timeout: Some(std::time::Duration::ZERO),
+            })
+            .await?;
+    }
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+async fn g6_what_is_mounted_is_there() -> Check {
+    let world = World::alone().await?;
+    let spec = world
+        .script("sleep 1000")
+        .volume("data", "/data")
+        .mount(MountSpec::volume("fixed", "/fixed").read_only())
+        .tmpfs("/memory", Tmpfs::default());
+    let container = world.engine.create(spec).await?;
+    for _ in 0..2 {
+        container
+            .copy_in("/data", stream_of(tree(0)?), CopyInOptions::new())
+            .await?;
+        let refused = container
+            .copy_in("/fixed", stream_of(tree(0)?), CopyInOptions::new())
+            .await;
+        assert_eq!(refused.expect_err("it is read-only").kind(), &ErrorKind::ReadOnly);
+        let all = entries(&bytes_of(container.copy_out("/data").await?.archive).await?)?;
+        assert!(all.contains_key("data/tree/file"), "{all:?}");
+        container.start().await?;
+    }
+    container.remove(FORCE).await?;
+    let place = world
+        .engine
+        .volume("data")
+        .await?
+        .inspect()
+        .await?
+        .mountpoint
+        .expect("a directory");
+    assert_eq!(std::fs::read_to_string(place.join("tree/file"))?, "content");
+    let mut read_only = world.script("sleep 1000");
+    read_only.read_only = true;
+    let container = world.engine.create(read_only).await?;
+    let refused = container
+        .copy_in("/tmp", stream_of(tree(0)?), CopyInOptions::new())
+        .await;
+    assert_eq!(refused.expect_err("it is read-only").kind(), &ErrorKind::ReadOnly);
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+async fn g6_what_cannot_be() -> Check {
+    let world = World::new().await?;
+    let container = world.engine.create(world.spec()).await?;
+    let file = container
+        .copy_in("/etc/passwd", stream_of(tree(0)?), CopyInOptions::new())
+        .await;
+    assert_eq!(file.expect_err("it is a file").kind(), &ErrorKind::InvalidArgument);
+    let missing = container
+        .copy_in("/nope", stream_of(tree(0)?), CopyInOptions::new())
+        .await;
+    assert!(missing.expect_err("it is not there").is_not_found());
+    container
+        .copy_in("/tmp", stream_of(tree(0)?), CopyInOptions::new())
+        .await?;
+    let mut over = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1);
+    header.set_mode(0o644);
+    over.append_data(&mut header, "tree", &b"x"[..])?;
+    let over = over.into_inner()?;
+    let kept = container
+        .copy_in("/tmp", stream_of(over.clone()), CopyInOptions::new().keep_kinds(true))
+        .await;
+    assert_eq!(
+        kept.expect_err("a directory is there").kind(),
+        &ErrorKind::InvalidArgument
+    );
+    container.copy_in("/tmp", stream_of(over), CopyInOptions::new()).await?;
+    assert!(!container.stat_path("/tmp/tree").await?.is_dir());
+    let cut = tree(0)?[..700].to_vec();
+    let refused = container.copy_in("/tmp", stream_of(cut), CopyInOptions::new()).await;
+    assert_eq!(refused.expect_err("it is cut short").kind(), &ErrorKind::UnsafeArchive);
+    container.remove(FORCE).await?;
+    assert!(container.stat_path("/").await.expect_err("it is gone").is_not_found());
+    Ok(())
+}
+
+async fn g6_a_container_with_ids_of_its_own() -> Check {
+    let root = TempRoot::new();
+    let ids = longshore::types::IdRange::new(0, 100_000, 65_536);
+    let engine = Engine::builder(root.path()).container_ids(ids).open().await?;
+    let image = engine.pull(source(image::shared()?)).await?;
+    let mut spec = longshore::ContainerSpec::image(image.id().to_string()).command(["sleep", "1000"]);
+    spec.user_namespace = true;
+    let container = engine.create(spec).await?;
+    if let Err(error) = container.start().await {
+        container.remove(FORCE).await?;
+        return crate::frame::skip(error.report());
+    }
+    let owner = if container.inspect().await?.ownership == "squashed" {
+        0
+    } else {
+        1234
+    };
+    there_and_back(&container, "tree5", owner).await?;
+    container
+        .stop(longshore::StopOptions {
+            signal: None,
+            timeout: Some(std::time::Duration::ZERO),
+        })
+        .await?;
+    there_and_back(&container, "tree6", owner).await?;
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+async fn g6_directories_and_their_content() -> Check {
+    let world = World::new().await?;
+    let container = world.engine.create(world.spec().user("app")).await?;
+    container
+        .copy_in("/tmp", stream_of(tree(0)?), CopyInOptions::new().own_by_user(true))
+        .await?;
+    let content = entries(&bytes_of(container.copy_out("/tmp/tree/.").await?.archive).await?)?;
+    let names: Vec<_> = content
+        .keys()
+        .map(|name| name.trim_start_matches("./").to_owned())
+        .collect();
+    assert!(
+        names.contains(&"file".to_owned()) && names.contains(&"sub/.wh.name".to_owned()),
+        "{names:?}"
+    );
+    if world.ownership().await? != "squashed" {
+        assert!(content.values().any(|looks| looks.contains("1234:1234")), "{content:?}");
+    }
+    let all = container.copy_out("/").await?;
+    assert_eq!(all.stat.name, "/");
+    drop(all);
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+async fn a9_a_dropped_copy_leaves_the_container_free() -> Check {
+    let world = World::new().await?;
+    let container = world.engine.create(world.script("sleep 1000")).await?;
+    drop(container.copy_out("/bin").await?);
+    let endless: ByteStream = Box::pin(stream::pending());
+    let copying = container.copy_in("/tmp", endless, CopyInOptions::new());
+    assert!(
+        tokio::time::timeout(std::time::Duration::from_millis(300), copying)
+            .await
+            .is_err()
+    );
+    tokio::time::timeout(std::time::Duration::from_secs(10), container.start()).await??;
+    container.remove(FORCE).await?;
+    assert!(world.engine.audit().await?.is_clean());
+    Ok(())
+}
