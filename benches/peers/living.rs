@@ -1,5 +1,6 @@
 //! The jobs about containers that live: commands in them, what they log, lists of many, and a start beside a thousand.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -111,25 +112,26 @@ fn runc_exec(host: &Host) -> Result<Run, String> {
     if !status.success() {
         return Err(format!("runc run: {status}"));
     }
-    let root = dir.join("runc");
-    let command = move |arguments: &[&str]| {
-        let mut command = Command::new("runc");
-        command.arg("--root").arg(&root).args(arguments);
-        command
-    };
-    let ended = Ended(Box::new(command.clone()));
+    let ended = Ended(dir.join("runc"));
     Ok(Box::new(move || {
-        let _ended = &ended;
-        timed(|| sh(&mut command(&["exec", NAME, "true"])))
+        timed(|| sh(&mut ended.command(&["exec", NAME, "true"])))
     }))
 }
 
 /// Removes runc's container when the job is over.
-struct Ended(Box<dyn Fn(&[&str]) -> Command>);
+struct Ended(PathBuf);
+
+impl Ended {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("runc");
+        command.arg("--root").arg(&self.0).args(arguments);
+        command
+    }
+}
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        let _ = sh(&mut (self.0)(&["delete", "--force", NAME]));
+        let _ = sh(&mut self.command(&["delete", "--force", NAME]));
     }
 }
 

@@ -87,6 +87,21 @@ impl Input {
         self.sender.send(bytes.into()).await.map_err(closed)
     }
 
+    /// Waits until what was written before has been passed on to the container's stdin, or over the connection to it.
+    ///
+    /// # Errors
+    /// As [`Input::write`].
+    ///
+    /// # Cancel safety
+    /// A dropped call changes nothing.
+    pub async fn flush(&self) -> Result<()> {
+        // What comes behind is taken when what is before it has been written; then every place is free.
+        self.write(Bytes::new()).await?;
+        let all = self.sender.max_capacity();
+        let closed = |_| Error::new(crate::error::ErrorKind::InvalidState, "the container's stdin is closed");
+        self.sender.reserve_many(all).await.map(drop).map_err(closed)
+    }
+
     /// Lets go without closing stdin: the container waits for the next writer that attaches.
     pub fn detach(self) {
         self.home.keep(self.sender);

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -67,7 +66,7 @@ impl Trace {
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn()?;
         let trace = Self(child);
         // With -q it says nothing when it has attached; the kernel does.
@@ -88,10 +87,15 @@ impl Drop for Trace {
     fn drop(&mut self) {
         let pid = nix::unistd::Pid::from_raw(self.0.id() as i32);
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT);
-        if let Some(stderr) = self.0.stderr.take() {
-            // Read to its end, so that strace does not wait for room.
-            BufReader::new(stderr).lines().map_while(Result::ok).for_each(drop);
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(2) {
+            if matches!(self.0.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
         }
+        // It waits for a process that waits for one that it must reap itself. Without it the kernel does.
+        let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }

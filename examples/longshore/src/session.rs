@@ -3,6 +3,7 @@
 use std::future::{pending, poll_fn};
 use std::io::Read as _;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use longshore::containers::{Attached, BoxStream, DetachKeys, Exiting, Input, KeyScanner, SlowReader};
@@ -19,6 +20,8 @@ use crate::terminal::{RawMode, window_size};
 const CHUNK: usize = 64 << 10;
 /// So many requests to end within one session, and the container is killed: it may be deaf to them.
 const PATIENCE: u32 = 3;
+/// How long what was typed before the keys to leave may take on its way.
+const LEAVING: Duration = Duration::from_secs(2);
 /// What is passed on to the container: everything that a user or a supervisor sends to end a program or to nudge it.
 const FORWARDED: [&str; 6] = ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2"];
 
@@ -166,6 +169,8 @@ async fn feed(input: Option<Input>, keys: Option<DetachKeys>) {
             return pending().await;
         }
         if leaves {
+            // A container that reads nothing keeps nobody from leaving.
+            let _ = tokio::time::timeout(LEAVING, input.flush()).await;
             return input.detach();
         }
     }
