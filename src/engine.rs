@@ -30,8 +30,8 @@ pub use self::managers::Managers;
 pub use self::run::{Output, RunBuilder};
 pub use self::transfer::{ImportBuilder, LoadBuilder, PushBuilder, SaveBuilder};
 pub(crate) use self::verbs::Verb;
-pub use self::volume::Volume;
 use self::verbs::Watch;
+pub use self::volume::Volume;
 use crate::containers::{ContainerManager, ContainerSpec, ContainerSummary, ListOptions};
 #[cfg(feature = "engine")]
 use crate::driver::Driver;

@@ -157,8 +157,8 @@ pub use self::logs::LogQuery;
 pub use self::progress::{Progress, ProgressEvent};
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::system::{DiskUsage, EventQuery, SystemInfo, SystemManager};
-#[cfg(any(feature = "engine", feature = "remote"))]
-pub use self::volumes::{CreateVolume, VolumeManager};
 pub use self::types::{
     Bytes, Change, ChangeKind, ContainerId, Digest, ExitStatus, Filter, ImageId, Outcome, Platform, Reference, Signal,
 };
+#[cfg(any(feature = "engine", feature = "remote"))]
+pub use self::volumes::{CreateVolume, VolumeManager};

@@ -86,17 +86,18 @@ impl Shared {
         };
         let view = self.view_of(record.id.as_str()).await?;
         let (root, place, sight) = (Arc::clone(&view.root), path.to_owned(), view.sight.clone());
-        let there = blocking(move || {
-            let whole = format!("{place}/");
-            match layer::open_inside(&root, Path::new(&whole))? {
-                Some(dir) => Ok(dir),
-                None => match Spot::open(&root, place.as_bytes(), sight.as_deref()) {
-                    Ok(_) => Err(Error::invalid("extraction point is not a directory")
-                        .with_object(ObjectKind::Option, place)),
-                    Err(error) => Err(error),
-                },
-            }
-        });
+        let there =
+            blocking(move || {
+                let whole = format!("{place}/");
+                match layer::open_inside(&root, Path::new(&whole))? {
+                    Some(dir) => Ok(dir),
+                    None => match Spot::open(&root, place.as_bytes(), sight.as_deref()) {
+                        Ok(_) => Err(Error::invalid("extraction point is not a directory")
+                            .with_object(ObjectKind::Option, place)),
+                        Err(error) => Err(error),
+                    },
+                }
+            });
         drop(there.await?);
         let plain = Plain {
             base: path.trim_matches('/').as_bytes().to_vec(),
@@ -127,7 +128,13 @@ impl Shared {
             let root = native.mount(&rootfs)?;
             let root = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
             // The descriptor lives to the end of this block.
-            apply_plain(tar.as_slice(), &root, Plain::default(), &layers, &ArchiveLimits::default())
+            apply_plain(
+                tar.as_slice(),
+                &root,
+                Plain::default(),
+                &layers,
+                &ArchiveLimits::default(),
+            )
         })
         .await
     }
@@ -230,7 +237,12 @@ impl Shared {
             let _ = task.remove().await;
             shared.end_mounts(&record).await;
         });
-        let gone = || Error::new(ErrorKind::Cancelled, "the engine ended before the container's files were there");
+        let gone = || {
+            Error::new(
+                ErrorKind::Cancelled,
+                "the engine ended before the container's files were there",
+            )
+        };
         wait.await.map_err(|_| gone())?
     }
 
@@ -244,7 +256,12 @@ impl Shared {
         let mut quiet = record.clone();
         let spec = &mut quiet.body.spec;
         spec.network = NetworkMode::None;
-        for mode in [&mut spec.pid_mode, &mut spec.ipc_mode, &mut spec.uts_mode, &mut spec.cgroup_mode] {
+        for mode in [
+            &mut spec.pid_mode,
+            &mut spec.ipc_mode,
+            &mut spec.uts_mode,
+            &mut spec.cgroup_mode,
+        ] {
             *mode = NamespaceMode::Private;
         }
         spec.limits = Limits::default();
@@ -319,7 +336,9 @@ fn looks_of(spot: &Spot, path: &str) -> PathStat {
 fn tar_of(files: &BTreeMap<PathBuf, FileSpec>) -> Result<Vec<u8>> {
     let failed = |e: std::io::Error| Error::internal("files that make no archive").with_source(e);
     let mut archive = tar::Builder::new(Vec::new());
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     for (path, file) in files {
         let mut header = tar::Header::new_gnu();
         header.set_mode(file.mode);
@@ -328,7 +347,9 @@ fn tar_of(files: &BTreeMap<PathBuf, FileSpec>) -> Result<Vec<u8>> {
         header.set_mtime(now.as_secs());
         header.set_size(file.bytes.len() as u64);
         let path = path.strip_prefix("/").unwrap_or(path);
-        archive.append_data(&mut header, path, file.bytes.as_slice()).map_err(failed)?;
+        archive
+            .append_data(&mut header, path, file.bytes.as_slice())
+            .map_err(failed)?;
     }
     archive.into_inner().map_err(failed)
 }
@@ -359,13 +380,19 @@ impl Ids {
     }
 
     fn outside(ranges: &[IdRange], id: u32) -> Result<u32> {
-        let range = ranges.iter().find(|range| id >= range.inside && id - range.inside < range.count);
+        let range = ranges
+            .iter()
+            .find(|range| id >= range.inside && id - range.inside < range.count);
         let outside = range.map(|range| range.outside + (id - range.inside));
-        outside.ok_or_else(|| Error::invalid(format!("the container has no id {id}")).with_object(ObjectKind::User, id.to_string()))
+        outside.ok_or_else(|| {
+            Error::invalid(format!("the container has no id {id}")).with_object(ObjectKind::User, id.to_string())
+        })
     }
 
     fn inside(ranges: &[IdRange], id: u32) -> u32 {
-        let range = ranges.iter().find(|range| id >= range.outside && id - range.outside < range.count);
+        let range = ranges
+            .iter()
+            .find(|range| id >= range.outside && id - range.outside < range.count);
         range.map_or(65_534, |range| range.inside + (id - range.outside))
     }
 }
@@ -380,7 +407,11 @@ impl Sight for Ids {
         Err(std::io::Error::from_raw_os_error(libc::EACCES))
     }
 
-    fn attribute(&self, _file: std::os::fd::BorrowedFd<'_>, _name: &std::ffi::CStr) -> std::io::Result<Option<Vec<u8>>> {
+    fn attribute(
+        &self,
+        _file: std::os::fd::BorrowedFd<'_>,
+        _name: &std::ffi::CStr,
+    ) -> std::io::Result<Option<Vec<u8>>> {
         Ok(None)
     }
 
@@ -396,7 +427,10 @@ impl Privileged for Ids {
         // Giving files away is the engine's own right.
         Acting(0, 0).begin();
         for (fd, change) in changes {
-            let (uid, gid) = (Self::outside(&self.maps[0], change.uid)?, Self::outside(&self.maps[1], change.gid)?);
+            let (uid, gid) = (
+                Self::outside(&self.maps[0], change.uid)?,
+                Self::outside(&self.maps[1], change.gid)?,
+            );
             let ids = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
             fchownat(&fd, "", ids.0, ids.1, AtFlags::AT_EMPTY_PATH).map_err(|e| Error::os("fchownat", e))?;
             if let Some(mode) = change.mode {
@@ -404,7 +438,8 @@ impl Privileged for Ids {
                 nix::sys::stat::fchmod(&fd, mode).map_err(|e| Error::os("fchmod", e))?;
             }
             for (name, value) in &change.xattrs {
-                let name = std::ffi::CString::new(name.as_str()).map_err(|_| Error::internal("an attribute with a NUL"))?;
+                let name =
+                    std::ffi::CString::new(name.as_str()).map_err(|_| Error::internal("an attribute with a NUL"))?;
                 crate::sys::xattr::set(&fd, &name, value).map_err(|e| Error::os("set extended attribute", e))?;
             }
         }

@@ -205,9 +205,7 @@ impl Wanted<'_> {
             let is = |path: &std::path::Path| path == std::path::Path::new(value);
             spec.binds.iter().any(|bind| is(&bind.source) || is(&bind.target))
                 || record.body.mounts.iter().any(|point| {
-                    point.volume() == Some(value)
-                        || is(&point.spec.target)
-                        || point.source.as_deref().is_some_and(is)
+                    point.volume() == Some(value) || is(&point.spec.target) || point.source.as_deref().is_some_and(is)
                 })
         };
         self.filter.values("label").iter().all(has_label)

@@ -18,8 +18,7 @@ use super::stubs;
 use super::{
     AttachOptions, Attached, BoxStream, CommitOptions, ContainerInfo, ContainerManager, ContainerSpec,
     ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions,
-    PathStat, Pruned, RemoveOptions, Stats,
-    StatsOptions, StopOptions, Top, WaitCondition,
+    PathStat, Pruned, RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::driver::Spawner;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -30,8 +29,8 @@ use crate::runtime::{Runtime, Task};
 use crate::storage::ownership::Ownership;
 use crate::storage::snapshot::Snapshotter;
 use crate::store::{Owners, Store};
-use crate::volumes::LocalVolumes;
 use crate::types::{Change, ContainerId, ContainerName, ExitStatus, Filter, ImageId, Outcome, OwnerId, Signal};
+use crate::volumes::LocalVolumes;
 
 /// What the engine hands the manager.
 #[derive(Debug, Clone)]

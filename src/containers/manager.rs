@@ -5,12 +5,14 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 
 use super::options::{
-    AttachOptions, CommitOptions, CopyInOptions, ExecSpec, ListOptions, RemoveOptions, StatsOptions, StopOptions, WaitCondition,
+    AttachOptions, CommitOptions, CopyInOptions, ExecSpec, ListOptions, RemoveOptions, StatsOptions, StopOptions,
+    WaitCondition,
 };
 use super::policy::RestartPolicy;
 use super::spec::{ContainerSpec, Limits};
 use super::views::{
-    Attached, BoxStream, ContainerInfo, ContainerSummary, CopiedOut, Created, Exec, ExecInfo, Exiting, PathStat, Pruned, Stats, Top,
+    Attached, BoxStream, ContainerInfo, ContainerSummary, CopiedOut, Created, Exec, ExecInfo, Exiting, PathStat,
+    Pruned, Stats, Top,
 };
 use crate::error::{Error, Result};
 use crate::images::ByteStream;

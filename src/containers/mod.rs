@@ -117,8 +117,8 @@ pub(crate) use self::local::{LocalContainers, Parts};
 pub use self::manager::ContainerManager;
 pub use self::mounts::{BindFrom, FileSpec, MountFrom, MountPoint, MountSpec, VolumeFrom};
 pub use self::options::{
-    AttachOptions, CommitOptions, CopyInOptions, ExecSpec, ListOptions, RemoveOptions, SlowReader, StatsOptions, StopOptions,
-    WaitCondition,
+    AttachOptions, CommitOptions, CopyInOptions, ExecSpec, ListOptions, RemoveOptions, SlowReader, StatsOptions,
+    StopOptions, WaitCondition,
 };
 #[cfg(feature = "remote")]
 pub(crate) use self::output::{chunks, reader};
@@ -136,7 +136,7 @@ pub use self::state::ContainerState;
 #[cfg(feature = "remote")]
 pub(crate) use self::stdin::Stdin;
 pub use self::views::{
-    Attached, BlockStats, BoxStream, ContainerExit, ContainerInfo, ContainerSummary, CopiedOut, CpuStats, Created, Exec, ExecInfo,
-    Exiting, Input, MemoryStats, PathStat, PidsStats, Pruned, Stats, Top,
+    Attached, BlockStats, BoxStream, ContainerExit, ContainerInfo, ContainerSummary, CopiedOut, CpuStats, Created,
+    Exec, ExecInfo, Exiting, Input, MemoryStats, PathStat, PidsStats, Pruned, Stats, Top,
 };
 pub use crate::runtime::native::seccomp::SeccompProfile;

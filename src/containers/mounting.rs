@@ -164,7 +164,9 @@ impl Shared {
     /// Fills empty volumes with what the image has at their places.
     pub(super) async fn fill_volumes(&self, record: &Record) -> Result<()> {
         for point in &record.body.mounts {
-            let MountFrom::Volume(volume) = &point.spec.source else { continue };
+            let MountFrom::Volume(volume) = &point.spec.source else {
+                continue;
+            };
             let Some(name) = volume.name.as_deref() else { continue };
             if volume.no_copy || point.spec.subpath.is_some() || !self.parts.volumes.0.may_fill(&name.parse()?).await? {
                 continue;
@@ -178,7 +180,11 @@ impl Shared {
 
     /// What a root file system has at a place.
     fn content(&self, rootfs: Vec<Mount>, target: &Path) -> Content {
-        let (native, layers, target) = (Arc::clone(&self.parts.root), self.parts.layers.clone(), target.to_owned());
+        let (native, layers, target) = (
+            Arc::clone(&self.parts.root),
+            self.parts.layers.clone(),
+            target.to_owned(),
+        );
         let sight = self.parts.native.clone();
         Box::new(move |to| {
             let root = native.mount(&rootfs)?;
@@ -197,7 +203,9 @@ impl Shared {
                 };
                 let read = std::io::BufReader::with_capacity(1 << 18, read);
                 let applied = apply(read, &target, &layers, &Limits::default());
-                let written = writing.join().unwrap_or_else(|_| Err(Error::internal("reading an image panicked")));
+                let written = writing
+                    .join()
+                    .unwrap_or_else(|_| Err(Error::internal("reading an image panicked")));
                 // A reader that gives up makes the writer fail: its own reason counts.
                 applied?;
                 written
@@ -266,7 +274,9 @@ impl Shared {
     async fn view(&self, image: &str) -> Result<Mount> {
         let info = self.parts.images.inspect(image).await?;
         let Some(chain) = info.chain else {
-            return Err(Error::invalid("an image without layers has nothing to show").with_object(ObjectKind::Image, image));
+            return Err(
+                Error::invalid("an image without layers has nothing to show").with_object(ObjectKind::Image, image)
+            );
         };
         let mounts = match self.parts.snapshotter.view(&chain).await {
             Err(error) if error.is_not_found() => {
@@ -288,7 +298,8 @@ impl Shared {
         }
         let word = bind.propagation.as_str();
         if self.parts.ownership != "direct" {
-            let needs = "root: what an ordinary user's container mounts is in a user namespace, and never seen on the host";
+            let needs =
+                "root: what an ordinary user's container mounts is in a user namespace, and never seen on the host";
             return Err(Error::unsupported(format!("the propagation {word}"), needs)
                 .with_object(ObjectKind::Option, "propagation"));
         }
@@ -313,7 +324,8 @@ impl Shared {
         }
         let inside = self.user_of(record).await?;
         let path = bind.source.clone();
-        let found = blocking(move || std::fs::metadata(&path).map_err(|e| Error::os("look at the source of a mount", e)));
+        let found =
+            blocking(move || std::fs::metadata(&path).map_err(|e| Error::os("look at the source of a mount", e)));
         let found = found.await?;
         let outside = (found.uid(), found.gid());
         if self.parts.ownership == "mapped" {
@@ -339,7 +351,9 @@ impl Shared {
         blocking(move || {
             users::ids(&spec, &image, &rootfs)?.ok_or_else(|| {
                 let user = plan::user(&spec, &image).unwrap_or_default();
-                let message = format!("the ids of the user {user:?} cannot be told before the start; give it by number, as UID:GID");
+                let message = format!(
+                    "the ids of the user {user:?} cannot be told before the start; give it by number, as UID:GID"
+                );
                 Error::invalid(message).with_object(ObjectKind::User, user)
             })
         })
@@ -388,13 +402,18 @@ fn clean(path: &Path) -> Result<PathBuf> {
             Component::Normal(name) => out.push(name),
             Component::RootDir | Component::CurDir => {}
             _ => {
-                let message = format!("the image asks for a volume at {}, which is no place in a container", path.display());
+                let message = format!(
+                    "the image asks for a volume at {}, which is no place in a container",
+                    path.display()
+                );
                 return Err(Error::invalid(message).with_object(ObjectKind::Image, path.display().to_string()));
             }
         }
     }
     if out == Path::new("/") {
-        return Err(Error::invalid("a volume at the root of a container").with_object(ObjectKind::Option, "mount target"));
+        return Err(
+            Error::invalid("a volume at the root of a container").with_object(ObjectKind::Option, "mount target")
+        );
     }
     Ok(out)
 }
@@ -429,7 +448,10 @@ fn is_shared(path: &Path) -> Result<bool> {
         let place = crate::runtime::cgroups::layout::unescape(fields.next().unwrap_or("/"));
         let place = Path::new(&place);
         if path.starts_with(place) && place.components().count() >= found.0 {
-            found = (place.components().count(), fields.any(|field| field.starts_with("shared:")));
+            found = (
+                place.components().count(),
+                fields.any(|field| field.starts_with("shared:")),
+            );
         }
     }
     Ok(found.1)

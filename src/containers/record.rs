@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::health::{Health, HealthCheck};
-use super::{ContainerExit, MountPoint};
 use super::plan::ImageDefaults;
 use super::spec::ContainerSpec;
 use super::state::ContainerState;
+use super::{ContainerExit, MountPoint};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::store::ContainerRow;
 use crate::types::{ChainId, ContainerId, ContainerName, ExitStatus, ImageId, OwnerId};

@@ -17,8 +17,8 @@ use crate::runtime::fake::FakeRuntime;
 use crate::runtime::{Launch, Runtime, Started};
 use crate::storage::snapshot::{LayerTarget, SnapshotKey, Snapshotter, Usage, WritableOptions};
 use crate::store::{ImageRecord, Owner, Root, Store};
-use crate::volumes::{LocalVolumes, LocalVolumesParts};
 use crate::types::{ChainId, Descriptor, Digest, Filter, MediaType, Mount, Outcome, Platform, Signal};
+use crate::volumes::{LocalVolumes, LocalVolumesParts};
 
 /// Waits until a container has run and ended.
 async fn ended(containers: &LocalContainers, name: &str) -> Result<ContainerExit> {

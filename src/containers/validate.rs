@@ -265,7 +265,10 @@ fn check_mount(mount: &MountSpec) -> Result<()> {
         MountFrom::Bind(bind) => {
             absolute("mount source", &bind.source)?;
             if bind.source.components().any(|part| part == Component::ParentDir) {
-                return Err(option("mount source", format!("{} has \"..\" in it", bind.source.display())));
+                return Err(option(
+                    "mount source",
+                    format!("{} has \"..\" in it", bind.source.display()),
+                ));
             }
         }
         MountFrom::Volume(volume) => {
@@ -279,9 +282,14 @@ fn check_mount(mount: &MountSpec) -> Result<()> {
     }
     let Some(part) = &mount.subpath else { return Ok(()) };
     no_nul("mount subpath", &part.to_string_lossy())?;
-    let plain = part.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let plain = part
+        .components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if !plain || part.as_os_str().is_empty() || matches!(mount.source, MountFrom::Bind(_) | MountFrom::Tmpfs(_)) {
-        let why = format!("{}: a relative path without \"..\", of a volume or an image", part.display());
+        let why = format!(
+            "{}: a relative path without \"..\", of a volume or an image",
+            part.display()
+        );
         return Err(option("mount subpath", why));
     }
     Ok(())

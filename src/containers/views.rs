@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::health::{Health, HealthCheck};
-use super::options::ExecSpec;
 use super::mounts::MountPoint;
+use super::options::ExecSpec;
 use super::spec::{BindMount, ContainerSpec, NetworkMode};
 use super::state::ContainerState;
 use super::stdin::Stdin;
@@ -137,7 +137,9 @@ pub struct CopiedOut {
 
 impl fmt::Debug for CopiedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CopiedOut").field("stat", &self.stat).finish_non_exhaustive()
+        f.debug_struct("CopiedOut")
+            .field("stat", &self.stat)
+            .finish_non_exhaustive()
     }
 }
 

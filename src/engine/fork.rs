@@ -30,10 +30,15 @@ impl Container {
         let info = self.inspect().await?;
         if info.state == ContainerState::Running {
             let message = "it runs, so that its files may be half written; stop or pause it, and fork it then";
-            return Err(Error::new(ErrorKind::InvalidState, message).with_object(ObjectKind::Container, self.id().as_str()));
+            return Err(
+                Error::new(ErrorKind::InvalidState, message).with_object(ObjectKind::Container, self.id().as_str())
+            );
         }
         let engine = self.engine().clone();
-        let image = engine.containers().commit(self.id().as_str(), CommitOptions::new()).await?;
+        let image = engine
+            .containers()
+            .commit(self.id().as_str(), CommitOptions::new())
+            .await?;
         let mut template = Template {
             engine,
             spec: info.spec,
@@ -64,7 +69,12 @@ impl Template {
         if let MountFrom::Volume(volume) = &mut mount.source
             && let Some(name) = volume.name.take()
         {
-            let frozen = self.engine.volumes().snapshot(&name, CreateVolume::default()).await?.name;
+            let frozen = self
+                .engine
+                .volumes()
+                .snapshot(&name, CreateVolume::default())
+                .await?
+                .name;
             self.volumes.push(frozen.clone());
             volume.copy_of = Some(frozen);
             volume.no_copy = true;

@@ -30,8 +30,8 @@ use crate::logs::{LogEntries, LogQuery};
 use crate::networks::{NetworkInfo, NetworkManager};
 use crate::progress::Progress;
 use crate::system::{DiskUsage, EventQuery, SystemInfo, SystemManager};
-use crate::volumes::{CreateVolume, PrunedVolumes, RemoveVolumeOptions, VolumeInfo, VolumeManager};
 use crate::types::{Change, Descriptor, ExitStatus, Filter, ImageId, Outcome, Platform, Reference, Signal};
+use crate::volumes::{CreateVolume, PrunedVolumes, RemoveVolumeOptions, VolumeInfo, VolumeManager};
 
 /// A manager whose verbs are watched.
 #[derive(Debug)]

@@ -16,8 +16,8 @@ use super::{logs, spec, stats};
 use crate::containers::{
     AttachOptions, Attached, BoxStream, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec,
     ContainerState, ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Health,
-    HealthStatus, Limits, ListOptions, PathStat, ProbeResult, Pruned, RemoveOptions, RestartPolicy, Stats, StatsOptions,
-    StopOptions, Top, WaitCondition,
+    HealthStatus, Limits, ListOptions, PathStat, ProbeResult, Pruned, RemoveOptions, RestartPolicy, Stats,
+    StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::ByteStream;

@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 use super::json::{flag, list, map, nonzero, objects, positive, text};
 use crate::containers::{
     BindMount, ContainerSpec, DeviceMapping, DeviceRate, DeviceWeight, HealthCheck, Limits, LogConfig, MountFrom,
-    MountPoint, MountSpec, NamespaceMode, NetworkMode, OnUnhealthy, RestartPolicy, Seccomp, SeccompProfile, Tmpfs, Ulimit,
+    MountPoint, MountSpec, NamespaceMode, NetworkMode, OnUnhealthy, RestartPolicy, Seccomp, SeccompProfile, Tmpfs,
+    Ulimit,
 };
 use crate::error::{Error, ObjectKind, Result};
 use crate::images::HealthConfig;
@@ -20,8 +21,11 @@ pub(super) fn body(spec: &ContainerSpec) -> Result<Value> {
     let copied = |mount: &MountSpec| matches!(&mount.source, MountFrom::Volume(volume) if volume.copy_of.is_some());
     if spec.mounts.iter().any(|mount| swapped(mount) || copied(mount)) || !spec.files.is_empty() {
         let needs = "an engine in this process: the API has no word for it; files can be copied in before the start";
-        return Err(Error::unsupported("mounts for the container's user, copies of volumes, and files put there by create", needs)
-            .with_object(ObjectKind::Option, "mounts"));
+        return Err(Error::unsupported(
+            "mounts for the container's user, copies of volumes, and files put there by create",
+            needs,
+        )
+        .with_object(ObjectKind::Option, "mounts"));
     }
     if spec.on_unhealthy != OnUnhealthy::Nothing {
         let needs = "an engine in this process: the API has no word for it";
@@ -272,7 +276,9 @@ pub(super) fn points(info: &Value) -> Vec<MountPoint> {
         mount.read_only = !flag(shown, "RW") && mount.kind() == "volume";
         let mut point = MountPoint::new(mount);
         point.driver = text(shown, "Driver");
-        point.source = text(shown, "Source").filter(|_| point.spec.kind() == "volume").map(Into::into);
+        point.source = text(shown, "Source")
+            .filter(|_| point.spec.kind() == "volume")
+            .map(Into::into);
         Some(point)
     });
     points.collect()
@@ -643,9 +649,17 @@ mod tests {
         spec.mounts = vec![
             MountSpec::volume("data", "/data").no_copy().subpath("a/b").read_only(),
             MountSpec::anonymous("/anonymous"),
-            MountSpec::bind("/src", "/dst").propagation(Propagation::Rslave).create_source(),
+            MountSpec::bind("/src", "/dst")
+                .propagation(Propagation::Rslave)
+                .create_source(),
             MountSpec::image("assets", "/assets").subpath("public"),
-            MountSpec::tmpfs("/fast", Tmpfs { uid: Some(3), ..Tmpfs::default() }),
+            MountSpec::tmpfs(
+                "/fast",
+                Tmpfs {
+                    uid: Some(3),
+                    ..Tmpfs::default()
+                },
+            ),
         ];
         spec.volumes_from = vec!["other:ro".into()];
         spec

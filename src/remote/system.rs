@@ -147,7 +147,11 @@ fn usage(value: &Value) -> Result<DiskUsage> {
     let volumes = lines("Volumes", "VolumeUsage");
     let volumes = volumes.iter().map(|line| {
         let data = &line["UsageData"];
-        VolumeUsage::new(text_or_empty(line, "Name"), data["Size"].as_u64(), count(data, "RefCount"))
+        VolumeUsage::new(
+            text_or_empty(line, "Name"),
+            data["Size"].as_u64(),
+            count(data, "RefCount"),
+        )
     });
     let volumes: Vec<VolumeUsage> = volumes.collect();
     Ok(DiskUsage {

@@ -8,9 +8,7 @@ use super::error::nonsense;
 use super::json::{self, list, map, text, text_or_empty};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::types::{Filter, Outcome};
-use crate::volumes::{
-    ANONYMOUS_LABEL, CreateVolume, PrunedVolumes, RemoveVolumeOptions, VolumeInfo, VolumeManager,
-};
+use crate::volumes::{ANONYMOUS_LABEL, CreateVolume, PrunedVolumes, RemoveVolumeOptions, VolumeInfo, VolumeManager};
 
 /// Volumes of an engine elsewhere.
 #[derive(Debug)]
@@ -36,7 +34,10 @@ impl VolumeManager for Volumes {
         let made = info(&self.0.json(Ask::post("volumes/create").json(&body)).await?)?;
         // dockerd finds nothing wrong with one of another driver.
         if made.driver != driver {
-            let message = format!("the volume {} is there already, kept by the driver {:?}", made.name, made.driver);
+            let message = format!(
+                "the volume {} is there already, kept by the driver {:?}",
+                made.name, made.driver
+            );
             return Err(Error::new(ErrorKind::Conflict, message).with_object(ObjectKind::Volume, made.name));
         }
         Ok(made)
@@ -45,8 +46,16 @@ impl VolumeManager for Volumes {
     async fn inspect(&self, name: &str) -> Result<VolumeInfo> {
         let mut found = info(&self.0.json(Ask::get(of(name)?)).await?)?;
         let users = Filter::new().with("volume", name);
-        let users = self.0.json(Ask::get("containers/json").flag("all", true).filter(&users)).await?;
-        found.users = users.as_array().into_iter().flatten().filter_map(|line| text(line, "Id")).collect();
+        let users = self
+            .0
+            .json(Ask::get("containers/json").flag("all", true).filter(&users))
+            .await?;
+        found.users = users
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|line| text(line, "Id"))
+            .collect();
         Ok(found)
     }
 

@@ -120,7 +120,19 @@ mod tests {
         for good in ["data", "a1", "A.b_c-d", &"a".repeat(255)] {
             assert!(good.parse::<VolumeName>().is_ok(), "{good}");
         }
-        for bad in ["", "a", ".", "..", "../x", "a/b", "-ab", ".ab", "a b", "a\0b", &"a".repeat(256)] {
+        for bad in [
+            "",
+            "a",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "-ab",
+            ".ab",
+            "a b",
+            "a\0b",
+            &"a".repeat(256),
+        ] {
             assert!(bad.parse::<VolumeName>().is_err(), "{bad:?}");
         }
     }

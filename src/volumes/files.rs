@@ -15,6 +15,9 @@ const NOTE: &str = "volume.json";
 const GONE: &str = ".gone.";
 const FILL: &str = ".fill";
 
+/// Directories that may be volumes, and names of whatever else is there.
+pub(super) type Listed = (Vec<VolumeName>, Vec<(String, Other)>);
+
 /// Where volumes are, and how their files are removed.
 #[derive(Debug, Clone)]
 pub(super) struct Files {
@@ -66,7 +69,9 @@ impl Files {
     /// What stands beside a volume's files; `None` without a directory, or if it is not whole.
     pub(super) fn note(&self, name: &VolumeName) -> Result<Option<Note>> {
         let text = files::read(&self.path(name).join(NOTE))?;
-        Ok(text.and_then(|text| serde_json::from_str::<Note>(&text).ok()).filter(|note| note.name == *name))
+        Ok(text
+            .and_then(|text| serde_json::from_str::<Note>(&text).ok())
+            .filter(|note| note.name == *name))
     }
 
     pub(super) fn is_there(&self, name: &VolumeName) -> bool {
@@ -127,7 +132,7 @@ impl Files {
     }
 
     /// Names of directories that may be volumes, and whatever else is there.
-    pub(super) fn list(&self) -> Result<(Vec<VolumeName>, Vec<(String, Other)>)> {
+    pub(super) fn list(&self) -> Result<Listed> {
         let (mut volumes, mut others) = (Vec::new(), Vec::new());
         for name in names(&self.dir)? {
             let work = name.strip_prefix(GONE);

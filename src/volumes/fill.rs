@@ -57,7 +57,9 @@ impl Shared {
             .store
             .call(move |store| {
                 for user in store.holders(&node)? {
-                    let Ok(id) = user.id.parse::<ContainerId>() else { continue };
+                    let Ok(id) = user.id.parse::<ContainerId>() else {
+                        continue;
+                    };
                     if user.kind != NodeKind::Container || id == by {
                         continue;
                     }

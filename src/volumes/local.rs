@@ -69,8 +69,12 @@ impl LocalVolumes {
     /// Blocking.
     pub(crate) fn open(mut parts: LocalVolumesParts) -> Result<Self> {
         let drivers = &mut parts.drivers;
-        drivers.entry(DEFAULT_DRIVER.to_owned()).or_insert_with(|| Arc::new(LocalDriver));
-        drivers.entry("tmpfs".to_owned()).or_insert_with(|| Arc::new(TmpfsDriver));
+        drivers
+            .entry(DEFAULT_DRIVER.to_owned())
+            .or_insert_with(|| Arc::new(LocalDriver));
+        drivers
+            .entry("tmpfs".to_owned())
+            .or_insert_with(|| Arc::new(TmpfsDriver));
         let files = Files::open(parts.dir.clone(), parts.owner.clone(), parts.ownership.clone())?;
         Ok(Self(Arc::new(Shared {
             parts,
@@ -181,7 +185,11 @@ impl Shared {
         }
         self.make(&record).await?;
         let (row, event) = (record.to_row()?, self.event(&record, "create"));
-        let inserted = self.parts.store.call(move |store| store.insert_volume(&row, Some(&event))).await;
+        let inserted = self
+            .parts
+            .store
+            .call(move |store| store.insert_volume(&row, Some(&event)))
+            .await;
         match inserted {
             Ok(None) => Ok((record, true)),
             Ok(Some(there)) => Ok((Self::same(Record::from_row(there)?, &record, chosen)?, false)),
@@ -323,7 +331,8 @@ impl Shared {
         let mut all = Vec::new();
         for info in self.list(&Filter::new()).await? {
             let place = info.mountpoint.clone();
-            let bytes = blocking(move || Ok(place.and_then(|place| usage_of(&place).ok()).map(|usage| usage.bytes))).await?;
+            let bytes =
+                blocking(move || Ok(place.and_then(|place| usage_of(&place).ok()).map(|usage| usage.bytes))).await?;
             all.push(VolumeUsage::new(info.name, bytes, info.users.len()));
         }
         Ok(all)
@@ -345,7 +354,10 @@ pub(super) fn bad_filter(message: String) -> Error {
 
 pub(super) fn check_filter(filter: &Filter, known: &[&str]) -> Result<()> {
     match filter.keys().find(|key| !known.contains(key)) {
-        Some(key) => Err(bad_filter(format!("invalid filter {key:?}; known are {}", known.join(", ")))),
+        Some(key) => Err(bad_filter(format!(
+            "invalid filter {key:?}; known are {}",
+            known.join(", ")
+        ))),
         None => Ok(()),
     }
 }

@@ -13,9 +13,9 @@ mod driver;
 #[cfg(feature = "engine")]
 mod drivers;
 #[cfg(feature = "engine")]
-mod fill;
-#[cfg(feature = "engine")]
 mod files;
+#[cfg(feature = "engine")]
+mod fill;
 #[cfg(feature = "engine")]
 mod local;
 mod manager;

@@ -38,7 +38,11 @@ impl Shared {
             return Ok(());
         }
         let place = self.driver(&record.body.driver)?.directory(&self.context(record));
-        let bytes = blocking(move || Ok(place.and_then(|place| usage_of(&place).ok()).map_or(0, |usage| usage.bytes)));
+        let bytes = blocking(move || {
+            Ok(place
+                .and_then(|place| usage_of(&place).ok())
+                .map_or(0, |usage| usage.bytes))
+        });
         let bytes = bytes.await?;
         match self.remove_record(record, false).await {
             Ok(_) => {

@@ -88,5 +88,6 @@ impl Record {
 }
 
 fn json(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|error| Error::internal("a volume's record cannot be written").with_source(error))
+    serde_json::to_string(value)
+        .map_err(|error| Error::internal("a volume's record cannot be written").with_source(error))
 }

@@ -1,8 +1,8 @@
 //! `snapshot`: a new volume with what another holds.
 
-use super::{ANONYMOUS_LABEL, CreateVolume};
 use super::local::{Shared, now_ns};
 use super::record::{Body, Record};
+use super::{ANONYMOUS_LABEL, CreateVolume};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::storage::files::sync_file_system;
 use crate::sys::blocking::blocking;
@@ -48,7 +48,9 @@ impl Shared {
             let (files, name) = (self.files.clone(), record.name.clone());
             blocking(move || files.begin(&name)).await?;
             let driver = self.driver(&record.body.driver)?;
-            driver.clone_volume(&self.context(&from), &self.context(&record)).await?;
+            driver
+                .clone_volume(&self.context(&from), &self.context(&record))
+                .await?;
             let (files, settled) = (self.files.clone(), record.clone());
             blocking(move || files.settle(&settled)).await
         };
@@ -83,7 +85,12 @@ impl Shared {
             })
             .await?;
             let (row, event) = (record.to_row()?, self.event(&record, "create"));
-            match self.parts.store.call(move |store| store.insert_volume(&row, Some(&event))).await? {
+            match self
+                .parts
+                .store
+                .call(move |store| store.insert_volume(&row, Some(&event)))
+                .await?
+            {
                 None => Ok(()),
                 Some(_) => Err(taken(&record.name)),
             }

@@ -41,7 +41,12 @@ impl Shared {
 
     /// What a killed process was about to fill a volume with; whether there was any, and nobody is at it.
     async fn clear_filling(&self, name: &VolumeName) -> Result<bool> {
-        let (locks, key, files, name) = (self.parts.locks.clone(), Self::key(name), self.files.clone(), name.clone());
+        let (locks, key, files, name) = (
+            self.parts.locks.clone(),
+            Self::key(name),
+            self.files.clone(),
+            name.clone(),
+        );
         blocking(move || match locks.try_lock(&key)? {
             Some(_held) => files.clear_filling(&name),
             None => Ok(false),
@@ -91,7 +96,10 @@ impl Shared {
         match blocking(move || files.note(&wanted)).await? {
             Some(note) if note.owner.is_none() => {
                 let row = recorded(note).to_row()?;
-                self.parts.store.call(move |store| store.insert_volume(&row, None)).await?;
+                self.parts
+                    .store
+                    .call(move |store| store.insert_volume(&row, None))
+                    .await?;
                 Ok(Some(true))
             }
             // Of a bound container that is being made, or was by a process that is dead.
@@ -113,11 +121,17 @@ impl Shared {
         for row in rows {
             let record = Record::from_row(row)?;
             if self.is_dead(&record).await? {
-                found.push((record.name.to_string(), "its owner is dead; reconcile removes it".to_owned()));
+                found.push((
+                    record.name.to_string(),
+                    "its owner is dead; reconcile removes it".to_owned(),
+                ));
             } else if !there.contains(&record.name) {
                 found.push((record.name.to_string(), "its directory is missing".to_owned()));
             } else if record.owner.is_some() && self.info(&record).await?.users.is_empty() {
-                found.push((record.name.to_string(), "it is anonymous, and no container has it".to_owned()));
+                found.push((
+                    record.name.to_string(),
+                    "it is anonymous, and no container has it".to_owned(),
+                ));
             }
         }
         for name in there {

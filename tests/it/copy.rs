@@ -95,9 +95,15 @@ fn tree_at(top: &str, owner: u64) -> Result<Vec<u8>, Stop> {
 
 async fn there_and_back(container: &Container, top: &str, owner: u64) -> Check {
     let sent = tree_at(top, owner)?;
-    container.copy_in("/tmp", stream_of(sent.clone()), CopyInOptions::new()).await?;
+    container
+        .copy_in("/tmp", stream_of(sent.clone()), CopyInOptions::new())
+        .await?;
     let back = container.copy_out(&format!("/tmp/{top}")).await?;
-    assert!(back.stat.is_dir() && back.stat.name == top && back.stat.mode & 0o777 == 0o750, "{:?}", back.stat);
+    assert!(
+        back.stat.is_dir() && back.stat.name == top && back.stat.mode & 0o777 == 0o750,
+        "{:?}",
+        back.stat
+    );
     assert_eq!(entries(&bytes_of(back.archive).await?)?, entries(&sent)?);
     let stat = container.stat_path(&format!("/tmp/{top}/file")).await?;
     assert_eq!((stat.name.as_str(), stat.size, stat.mode & 0o777), ("file", 7, 0o640));
@@ -110,7 +116,11 @@ async fn there_and_back(container: &Container, top: &str, owner: u64) -> Check {
 
 async fn g6_a_round_trip_in_every_state() -> Check {
     let world = World::new().await?;
-    let owner = if world.ownership().await? == "squashed" { 0 } else { 1234 };
+    let owner = if world.ownership().await? == "squashed" {
+        0
+    } else {
+        1234
+    };
     let script = "cat /tmp/tree/file 2>/dev/null > /root/seen; sleep 1000";
     let container = world.engine.create(world.script(script)).await?;
     there_and_back(&container, "tree", owner).await?;
@@ -123,10 +133,16 @@ async fn g6_a_round_trip_in_every_state() -> Check {
     container.stop(Default::default()).await?;
     there_and_back(&container, "tree4", owner).await?;
     let seen = entries(&bytes_of(container.copy_out("/root/seen").await?.archive).await?)?;
-    assert!(seen["seen"].ends_with("content"), "it was there before the first process: {seen:?}");
+    assert!(
+        seen["seen"].ends_with("content"),
+        "it was there before the first process: {seen:?}"
+    );
     // What is copied in is a change as any other.
     let changed = container.diff().await?;
-    assert!(changed.iter().any(|change| change.path.ends_with("tmp/tree/sub")), "{changed:?}");
+    assert!(
+        changed.iter().any(|change| change.path.ends_with("tmp/tree/sub")),
+        "{changed:?}"
+    );
     container.start().await?;
     container.remove(FORCE).await?;
     assert!(world.engine.audit().await?.is_clean());
@@ -142,8 +158,13 @@ async fn g6_links_stay_inside_the_container() -> Check {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     for _ in 0..2 {
-        container.copy_in("/absolute", stream_of(tree(0)?), CopyInOptions::new()).await?;
-        assert!(container.stat_path("/in/tree/file").await.is_ok(), "the link was followed inside");
+        container
+            .copy_in("/absolute", stream_of(tree(0)?), CopyInOptions::new())
+            .await?;
+        assert!(
+            container.stat_path("/in/tree/file").await.is_ok(),
+            "the link was followed inside"
+        );
         let passwd = entries(&bytes_of(container.copy_out("/up/passwd").await?.archive).await?)?;
         assert!(passwd["passwd"].ends_with("inside\n"), "{passwd:?}");
         for nowhere in ["/loop/", "/magic/etc/hostname/x", "/absolute/none", "/in/tree/file/x"] {
@@ -160,7 +181,9 @@ async fn g6_links_stay_inside_the_container() -> Check {
         header.set_size(1);
         header.set_mode(0o644);
         bad.append_data(&mut header, "way/escaped-from-a-container", &b"x"[..])?;
-        container.copy_in("/in", stream_of(bad.into_inner()?), CopyInOptions::new()).await?;
+        container
+            .copy_in("/in", stream_of(bad.into_inner()?), CopyInOptions::new())
+            .await?;
         assert!(container.stat_path("/tmp/escaped-from-a-container").await.is_ok());
         assert!(!std::path::Path::new("/tmp/escaped-from-a-container").exists());
         let mut header = tar::Header::new_gnu();
@@ -171,9 +194,16 @@ async fn g6_links_stay_inside_the_container() -> Check {
         header.set_cksum();
         let mut bad = tar::Builder::new(Vec::new());
         bad.append(&header, &b"x"[..])?;
-        let refused = container.copy_in("/in", stream_of(bad.into_inner()?), CopyInOptions::new()).await;
+        let refused = container
+            .copy_in("/in", stream_of(bad.into_inner()?), CopyInOptions::new())
+            .await;
         assert_eq!(refused.expect_err("it leaves").kind(), &ErrorKind::UnsafeArchive);
-        container.stop(longshore::StopOptions { signal: None, timeout: Some(std::time::Duration::ZERO) }).await?;
+        container
+            .stop(longshore::StopOptions {
+                signal: None,
+                timeout: Some(std::time::Duration::ZERO),
+            })
+            .await?;
     }
     container.remove(FORCE).await?;
     Ok(())
@@ -188,20 +218,33 @@ async fn g6_what_is_mounted_is_there() -> Check {
         .tmpfs("/memory", Tmpfs::default());
     let container = world.engine.create(spec).await?;
     for _ in 0..2 {
-        container.copy_in("/data", stream_of(tree(0)?), CopyInOptions::new()).await?;
-        let refused = container.copy_in("/fixed", stream_of(tree(0)?), CopyInOptions::new()).await;
+        container
+            .copy_in("/data", stream_of(tree(0)?), CopyInOptions::new())
+            .await?;
+        let refused = container
+            .copy_in("/fixed", stream_of(tree(0)?), CopyInOptions::new())
+            .await;
         assert_eq!(refused.expect_err("it is read-only").kind(), &ErrorKind::ReadOnly);
         let all = entries(&bytes_of(container.copy_out("/data").await?.archive).await?)?;
         assert!(all.contains_key("data/tree/file"), "{all:?}");
         container.start().await?;
     }
     container.remove(FORCE).await?;
-    let place = world.engine.volume("data").await?.inspect().await?.mountpoint.expect("a directory");
+    let place = world
+        .engine
+        .volume("data")
+        .await?
+        .inspect()
+        .await?
+        .mountpoint
+        .expect("a directory");
     assert_eq!(std::fs::read_to_string(place.join("tree/file"))?, "content");
     let mut read_only = world.script("sleep 1000");
     read_only.read_only = true;
     let container = world.engine.create(read_only).await?;
-    let refused = container.copy_in("/tmp", stream_of(tree(0)?), CopyInOptions::new()).await;
+    let refused = container
+        .copy_in("/tmp", stream_of(tree(0)?), CopyInOptions::new())
+        .await;
     assert_eq!(refused.expect_err("it is read-only").kind(), &ErrorKind::ReadOnly);
     container.remove(FORCE).await?;
     Ok(())
@@ -210,19 +253,30 @@ async fn g6_what_is_mounted_is_there() -> Check {
 async fn g6_what_cannot_be() -> Check {
     let world = World::new().await?;
     let container = world.engine.create(world.spec()).await?;
-    let file = container.copy_in("/etc/passwd", stream_of(tree(0)?), CopyInOptions::new()).await;
+    let file = container
+        .copy_in("/etc/passwd", stream_of(tree(0)?), CopyInOptions::new())
+        .await;
     assert_eq!(file.expect_err("it is a file").kind(), &ErrorKind::InvalidArgument);
-    let missing = container.copy_in("/nope", stream_of(tree(0)?), CopyInOptions::new()).await;
+    let missing = container
+        .copy_in("/nope", stream_of(tree(0)?), CopyInOptions::new())
+        .await;
     assert!(missing.expect_err("it is not there").is_not_found());
-    container.copy_in("/tmp", stream_of(tree(0)?), CopyInOptions::new()).await?;
+    container
+        .copy_in("/tmp", stream_of(tree(0)?), CopyInOptions::new())
+        .await?;
     let mut over = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(1);
     header.set_mode(0o644);
     over.append_data(&mut header, "tree", &b"x"[..])?;
     let over = over.into_inner()?;
-    let kept = container.copy_in("/tmp", stream_of(over.clone()), CopyInOptions::new().keep_kinds(true)).await;
-    assert_eq!(kept.expect_err("a directory is there").kind(), &ErrorKind::InvalidArgument);
+    let kept = container
+        .copy_in("/tmp", stream_of(over.clone()), CopyInOptions::new().keep_kinds(true))
+        .await;
+    assert_eq!(
+        kept.expect_err("a directory is there").kind(),
+        &ErrorKind::InvalidArgument
+    );
     container.copy_in("/tmp", stream_of(over), CopyInOptions::new()).await?;
     assert!(!container.stat_path("/tmp/tree").await?.is_dir());
     let cut = tree(0)?[..700].to_vec();
@@ -245,9 +299,18 @@ async fn g6_a_container_with_ids_of_its_own() -> Check {
         container.remove(FORCE).await?;
         return crate::frame::skip(error.report());
     }
-    let owner = if container.inspect().await?.ownership == "squashed" { 0 } else { 1234 };
+    let owner = if container.inspect().await?.ownership == "squashed" {
+        0
+    } else {
+        1234
+    };
     there_and_back(&container, "tree5", owner).await?;
-    container.stop(longshore::StopOptions { signal: None, timeout: Some(std::time::Duration::ZERO) }).await?;
+    container
+        .stop(longshore::StopOptions {
+            signal: None,
+            timeout: Some(std::time::Duration::ZERO),
+        })
+        .await?;
     there_and_back(&container, "tree6", owner).await?;
     container.remove(FORCE).await?;
     Ok(())
@@ -256,10 +319,18 @@ async fn g6_a_container_with_ids_of_its_own() -> Check {
 async fn g6_directories_and_their_content() -> Check {
     let world = World::new().await?;
     let container = world.engine.create(world.spec().user("app")).await?;
-    container.copy_in("/tmp", stream_of(tree(0)?), CopyInOptions::new().own_by_user(true)).await?;
+    container
+        .copy_in("/tmp", stream_of(tree(0)?), CopyInOptions::new().own_by_user(true))
+        .await?;
     let content = entries(&bytes_of(container.copy_out("/tmp/tree/.").await?.archive).await?)?;
-    let names: Vec<_> = content.keys().map(|name| name.trim_start_matches("./").to_owned()).collect();
-    assert!(names.contains(&"file".to_owned()) && names.contains(&"sub/.wh.name".to_owned()), "{names:?}");
+    let names: Vec<_> = content
+        .keys()
+        .map(|name| name.trim_start_matches("./").to_owned())
+        .collect();
+    assert!(
+        names.contains(&"file".to_owned()) && names.contains(&"sub/.wh.name".to_owned()),
+        "{names:?}"
+    );
     if world.ownership().await? != "squashed" {
         assert!(content.values().any(|looks| looks.contains("1234:1234")), "{content:?}");
     }
@@ -276,7 +347,11 @@ async fn a9_a_dropped_copy_leaves_the_container_free() -> Check {
     drop(container.copy_out("/bin").await?);
     let endless: ByteStream = Box::pin(stream::pending());
     let copying = container.copy_in("/tmp", endless, CopyInOptions::new());
-    assert!(tokio::time::timeout(std::time::Duration::from_millis(300), copying).await.is_err());
+    assert!(
+        tokio::time::timeout(std::time::Duration::from_millis(300), copying)
+            .await
+            .is_err()
+    );
     tokio::time::timeout(std::time::Duration::from_secs(10), container.start()).await??;
     container.remove(FORCE).await?;
     assert!(world.engine.audit().await?.is_clean());

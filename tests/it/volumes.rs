@@ -91,10 +91,15 @@ async fn j1_an_empty_volume_begins_with_the_images_files() -> Check {
     let world = World::alone().await?;
     let image = shelf(&world, &[]).await?;
     let spec = script(&image, &LOOK.replace("/to", "/shelf")).volume("books", "/shelf");
-    let owner = if world.ownership().await? == "squashed" { "0 0" } else { "1234 1234" };
+    let owner = if world.ownership().await? == "squashed" {
+        "0 0"
+    } else {
+        "1234 1234"
+    };
     let expected = format!("750 {owner}\nonce upon a timeonce upon a time600");
     assert_eq!(world.says(spec.clone()).await?, expected, "as in the image");
-    let elsewhere = script(&image, "cat /mnt/book && echo new > /mnt/book && rm /mnt/deep/page").volume("books", "/mnt");
+    let elsewhere =
+        script(&image, "cat /mnt/book && echo new > /mnt/book && rm /mnt/deep/page").volume("books", "/mnt");
     assert_eq!(world.says(elsewhere).await?, "once upon a time");
     let again = script(&image, "cat /shelf/book && ls /shelf/deep").volume("books", "/shelf");
     assert_eq!(world.says(again).await?, "new", "it is filled once only");
@@ -115,14 +120,27 @@ async fn j1_nocopy_leaves_a_volume_empty() -> Check {
 
 async fn j1_what_is_in_a_volume_stays() -> Check {
     let world = World::alone().await?;
-    let volume = world.engine.create_volume(CreateVolume::named("data").label("a", "b")).await?;
-    world.says(world.script("echo kept > /data/file").volume("data", "/data")).await?;
-    assert_eq!(world.says(world.script("cat /data/file").volume("data", "/data")).await?, "kept");
+    let volume = world
+        .engine
+        .create_volume(CreateVolume::named("data").label("a", "b"))
+        .await?;
+    world
+        .says(world.script("echo kept > /data/file").volume("data", "/data"))
+        .await?;
+    assert_eq!(
+        world
+            .says(world.script("cat /data/file").volume("data", "/data"))
+            .await?,
+        "kept"
+    );
     let read_only = MountSpec::volume("data", "/data").read_only();
     let tried = world.script("echo x > /data/file || cat /data/file").mount(read_only);
     assert_eq!(world.says(tried).await?, "kept");
     let info = volume.inspect().await?;
-    assert_eq!((info.driver.as_str(), info.labels["a"].as_str(), info.anonymous), ("local", "b", false));
+    assert_eq!(
+        (info.driver.as_str(), info.labels["a"].as_str(), info.anonymous),
+        ("local", "b", false)
+    );
     let place = info.mountpoint.expect("it is a directory");
     assert_eq!(fs::read_to_string(place.join("file"))?, "kept\n");
     assert_eq!(names_in(&world.root.path().join("volumes")), ["data"]);
@@ -130,7 +148,10 @@ async fn j1_what_is_in_a_volume_stays() -> Check {
     let other = Engine::open(world.root.path()).await?;
     assert_eq!(volume_names(&other).await?, ["data"]);
     let usage = other.system().disk_usage().await?;
-    assert_eq!((usage.volumes[0].name.as_str(), usage.volumes[0].containers), ("data", 0));
+    assert_eq!(
+        (usage.volumes[0].name.as_str(), usage.volumes[0].containers),
+        ("data", 0)
+    );
     assert!(usage.volumes[0].bytes > Some(0) && usage.volumes_bytes > 0);
     Ok(())
 }
@@ -138,14 +159,23 @@ async fn j1_what_is_in_a_volume_stays() -> Check {
 async fn j3_anonymous_volumes_go_with_their_container() -> Check {
     let world = World::alone().await?;
     let image = shelf(&world, &["/shelf", "/var/lib/other"]).await?;
-    let container = world.engine.run(script(&image, "cat /shelf/book; touch /var/lib/other/x; sleep 100")).await?;
+    let container = world
+        .engine
+        .run(script(&image, "cat /shelf/book; touch /var/lib/other/x; sleep 100"))
+        .await?;
     let points = container.inspect().await?.mounts;
-    let targets: Vec<_> = points.iter().map(|point| point.spec.target.display().to_string()).collect();
+    let targets: Vec<_> = points
+        .iter()
+        .map(|point| point.spec.target.display().to_string())
+        .collect();
     assert_eq!(targets, ["/shelf", "/var/lib/other"]);
     assert_eq!(volume_names(&world.engine).await?.len(), 2);
     // Who takes them keeps them.
     let name = container.id().to_string();
-    let second = world.engine.run(script(&image, "cat /shelf/book; sleep 100").volumes_from(name)).await?;
+    let second = world
+        .engine
+        .run(script(&image, "cat /shelf/book; sleep 100").volumes_from(name))
+        .await?;
     remove(container).await?;
     assert_eq!(volume_names(&world.engine).await?.len(), 2);
     remove(second).await?;
@@ -180,14 +210,25 @@ async fn j4_a_volume_in_use_is_a_conflict_that_names_its_user() -> Check {
     assert!(refused.to_string().contains(container.id().as_str()), "{refused}");
     assert_eq!(volume.inspect().await?.users, [container.id().to_string()]);
     let all = Filter::new().with("all", "true");
-    assert_eq!(world.engine.volumes().prune(all.clone()).await?.removed, [] as [String; 0]);
+    assert_eq!(
+        world.engine.volumes().prune(all.clone()).await?.removed,
+        [] as [String; 0]
+    );
     remove(container).await?;
     assert_eq!(world.engine.volumes().prune(all).await?.removed, ["data"]);
     let gone = volume.remove().await.expect_err("it is gone");
     assert!(gone.is_not_found());
-    world.engine.volumes().remove("data", RemoveVolumeOptions::force()).await?;
+    world
+        .engine
+        .volumes()
+        .remove("data", RemoveVolumeOptions::force())
+        .await?;
     for bad in ["../data", "a/b", ".hidden", "x"] {
-        let refused = world.engine.create_volume(CreateVolume::named(bad)).await.expect_err(bad);
+        let refused = world
+            .engine
+            .create_volume(CreateVolume::named(bad))
+            .await
+            .expect_err(bad);
         assert_eq!(refused.kind(), &ErrorKind::InvalidArgument, "{bad}");
     }
     Ok(())
@@ -197,26 +238,43 @@ async fn j4_lists_and_prunes_as_docker_does() -> Check {
     let world = World::alone().await?;
     let engine = &world.engine;
     engine.create_volume(CreateVolume::named("one").label("a", "1")).await?;
-    engine.create_volume(CreateVolume::named("two").driver("tmpfs").option("size", "1m")).await?;
+    engine
+        .create_volume(CreateVolume::named("two").driver("tmpfs").option("size", "1m"))
+        .await?;
     let nameless = engine.create_volume(CreateVolume::default()).await?;
     assert!(nameless.inspect().await?.anonymous);
     let user = engine.create(world.spec().volume("one", "/x")).await?;
     let found = |key: &'static str, value: &'static str| async move {
         let found = engine.volumes().list(Filter::new().with(key, value)).await?;
-        Ok::<_, Stop>(found.into_iter().map(|volume| volume.name).filter(|name| name.len() < 64).collect::<Vec<_>>())
+        Ok::<_, Stop>(
+            found
+                .into_iter()
+                .map(|volume| volume.name)
+                .filter(|name| name.len() < 64)
+                .collect::<Vec<_>>(),
+        )
     };
     assert_eq!(found("name", "^t").await?, ["two"]);
     assert_eq!(found("driver", "tmpfs").await?, ["two"]);
     assert_eq!(found("label", "a=1").await?, ["one"]);
     assert_eq!(found("dangling", "false").await?, ["one"]);
     assert_eq!(found("dangling", "true").await?, ["two"]);
-    for bad in [Filter::new().with("nope", "1"), Filter::new().with("dangling", "perhaps")] {
+    for bad in [
+        Filter::new().with("nope", "1"),
+        Filter::new().with("dangling", "perhaps"),
+    ] {
         let refused = engine.volumes().list(bad).await.expect_err("it cannot be");
         assert_eq!(refused.kind(), &ErrorKind::InvalidArgument);
     }
-    let other = engine.create_volume(CreateVolume::named("one").driver("tmpfs")).await.expect_err("it is another's");
+    let other = engine
+        .create_volume(CreateVolume::named("one").driver("tmpfs"))
+        .await
+        .expect_err("it is another's");
     assert_eq!(other.kind(), &ErrorKind::Conflict);
-    let unknown = engine.create_volume(CreateVolume::named("odd").driver("nope")).await.expect_err("nobody is that");
+    let unknown = engine
+        .create_volume(CreateVolume::named("odd").driver("nope"))
+        .await
+        .expect_err("nobody is that");
     assert!(unknown.is_not_found());
     assert_eq!(engine.volumes().prune(Filter::new()).await?.removed, [nameless.name()]);
     let all = Filter::new().with("all", "true").with("label!", "a=1");
@@ -236,7 +294,10 @@ struct Counting {
 #[async_trait]
 impl VolumeDriver for Counting {
     async fn create(&self, volume: &VolumeContext) -> longshore::Result<()> {
-        self.told.lock().expect("lock").push(format!("create {} {:?}", volume.name, volume.options));
+        self.told
+            .lock()
+            .expect("lock")
+            .push(format!("create {} {:?}", volume.name, volume.options));
         fs::create_dir_all(self.dir.join(volume.name.as_str())).map_err(|e| longshore::Error::os("mkdir", e))
     }
 
@@ -270,9 +331,20 @@ async fn j5_a_driver_of_ones_own_is_mounted_once() -> Check {
         .with_volume_driver("counting", Arc::clone(&driver) as Arc<dyn VolumeDriver>)
         .open()
         .await?;
-    engine.create_volume(CreateVolume::named("mine").driver("counting").option("size", "7")).await?;
-    let counts = || (driver.mounts.load(Ordering::SeqCst), driver.unmounts.load(Ordering::SeqCst));
-    let spec = || world.script("echo $HOSTNAME >> /data/log; sleep 100").volume("mine", "/data");
+    engine
+        .create_volume(CreateVolume::named("mine").driver("counting").option("size", "7"))
+        .await?;
+    let counts = || {
+        (
+            driver.mounts.load(Ordering::SeqCst),
+            driver.unmounts.load(Ordering::SeqCst),
+        )
+    };
+    let spec = || {
+        world
+            .script("echo $HOSTNAME >> /data/log; sleep 100")
+            .volume("mine", "/data")
+    };
     let first = engine.run(spec()).await?;
     let second = engine.run(spec()).await?;
     assert_eq!(counts(), (1, 0), "once for both");
@@ -280,7 +352,10 @@ async fn j5_a_driver_of_ones_own_is_mounted_once() -> Check {
     assert_eq!(counts(), (1, 0), "one uses it still");
     remove(second).await?;
     assert_eq!(counts(), (1, 1));
-    engine.run(world.script("true").volume("mine", "/data")).output().await?;
+    engine
+        .run(world.script("true").volume("mine", "/data"))
+        .output()
+        .await?;
     assert_eq!(counts(), (2, 2));
     assert_eq!(fs::read_to_string(dir.path().join("mine/log"))?.lines().count(), 2);
     engine.volume("mine").await?.remove().await?;
@@ -296,18 +371,31 @@ async fn j5_local_volumes_elsewhere_and_in_memory() -> Check {
     let there = CreateVolume::named("there").option("type", "none").option("o", "bind");
     let there = there.option("device", dir.path().display().to_string());
     let there = world.engine.create_volume(there).await?;
-    world.says(world.script("echo found > /x/file").volume("there", "/x")).await?;
+    world
+        .says(world.script("echo found > /x/file").volume("there", "/x"))
+        .await?;
     assert_eq!(fs::read_to_string(dir.path().join("file"))?, "found\n");
     there.remove().await?;
     assert!(dir.path().join("file").exists(), "what was there stays");
     // Memory is shared by those who use it at a time, and gone after the last.
-    let memory = CreateVolume::named("memory").option("type", "tmpfs").option("device", "tmpfs").option("o", "size=1m");
+    let memory = CreateVolume::named("memory")
+        .option("type", "tmpfs")
+        .option("device", "tmpfs")
+        .option("o", "size=1m");
     world.engine.create_volume(memory).await?;
-    let first = world.started(world.script("df /m | tail -1 > /m/df; echo shared > /m/file; sleep 100").volume("memory", "/m")).await?;
+    let first = world
+        .started(
+            world
+                .script("df /m | tail -1 > /m/df; echo shared > /m/file; sleep 100")
+                .volume("memory", "/m"),
+        )
+        .await?;
     let until = Instant::now() + Duration::from_secs(20);
     let mut said = String::new();
     while !said.contains("shared") && Instant::now() < until {
-        said = world.says(world.script("cat /m/file && cat /m/df; true").volume("memory", "/m")).await?;
+        said = world
+            .says(world.script("cat /m/file && cat /m/df; true").volume("memory", "/m"))
+            .await?;
     }
     assert!(said.starts_with("shared\n") && said.contains("1024"), "{said}");
     remove(first).await?;
@@ -317,15 +405,24 @@ async fn j5_local_volumes_elsewhere_and_in_memory() -> Check {
 
 async fn j6_a_subpath_stays_inside() -> Check {
     let world = World::alone().await?;
-    let fill = "mkdir -p /v/a/b && echo deep > /v/a/b/file && ln -s a/b /v/in && ln -s /etc /v/out && ln -s ../.. /v/up";
+    let fill =
+        "mkdir -p /v/a/b && echo deep > /v/a/b/file && ln -s a/b /v/in && ln -s /etc /v/out && ln -s ../.. /v/up";
     world.says(world.script(fill).volume("data", "/v")).await?;
-    let at = |part: &str| world.script("cat /p/file").mount(MountSpec::volume("data", "/p").subpath(part));
+    let at = |part: &str| {
+        world
+            .script("cat /p/file")
+            .mount(MountSpec::volume("data", "/p").subpath(part))
+    };
     assert_eq!(world.says(at("a/b")).await?, "deep");
     assert_eq!(world.says(at("in")).await?, "deep", "a link that stays inside");
     for out in ["out", "up", "out/ssl"] {
         let container = world.engine.create(at(out)).await?;
         let refused = container.start().await.expect_err(out);
-        assert!(matches!(refused.kind(), ErrorKind::InvalidArgument), "{out}: {}", refused.report());
+        assert!(
+            matches!(refused.kind(), ErrorKind::InvalidArgument),
+            "{out}: {}",
+            refused.report()
+        );
         remove(container).await?;
     }
     let container = world.engine.create(at("missing")).await?;
@@ -352,13 +449,20 @@ async fn j7_files_of_a_bind_belong_to_its_owner() -> Check {
     let spec = world.script(work).user("999:999").mount(bind());
     if world.ownership().await? == "mapped" {
         let container = world.engine.create(spec).await?;
-        let refused = container.start().await.expect_err("the kernel maps for a file system's owner alone");
+        let refused = container
+            .start()
+            .await
+            .expect_err("the kernel maps for a file system's owner alone");
         assert!(refused.is_unsupported(), "{}", refused.report());
         return remove(container).await;
     }
     assert_eq!(world.says(spec).await?, "999\n999", "its own in the container");
     let file = fs::metadata(dir.path().join("file"))?;
-    assert_eq!((file.uid(), file.gid()), (own, nix::unistd::getegid().as_raw()), "and the caller's outside");
+    assert_eq!(
+        (file.uid(), file.gid()),
+        (own, nix::unistd::getegid().as_raw()),
+        "and the caller's outside"
+    );
     Ok(())
 }
 
@@ -371,19 +475,30 @@ async fn p27_files_of_another_user_of_the_container() -> Check {
     nix::unistd::chown(dir.path(), Some(4321.into()), Some(4321.into()))?;
     let bind = || MountSpec::bind(dir.path(), "/src").map_to_container_user();
     // By name, which the image's own file tells.
-    let by_name = world.script("touch /src/a && stat -c '%u %g' /src/a").user("app").mount(bind());
+    let by_name = world
+        .script("touch /src/a && stat -c '%u %g' /src/a")
+        .user("app")
+        .mount(bind());
     assert_eq!(world.says(by_name).await?, "1234 1234");
     let found = fs::metadata(dir.path().join("a"))?;
     assert_eq!((found.uid(), found.gid()), (4321, 4321));
     // In a user namespace of the container's own, too.
-    let mut apart = world.script("touch /src/b && stat -c '%u' /src/b").user("app").mount(bind());
+    let mut apart = world
+        .script("touch /src/b && stat -c '%u' /src/b")
+        .user("app")
+        .mount(bind());
     apart.user_namespace = true;
     let engine = Engine::builder(world.root.path())
         .container_ids(longshore::types::IdRange::new(0, 100_000, 65_536))
         .open()
         .await?;
     let said = engine.run(apart).output().await?;
-    assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), "1234", "{:?}", String::from_utf8_lossy(&said.stderr));
+    assert_eq!(
+        String::from_utf8_lossy(&said.stdout).trim(),
+        "1234",
+        "{:?}",
+        String::from_utf8_lossy(&said.stderr)
+    );
     assert_eq!(fs::metadata(dir.path().join("b"))?.uid(), 4321);
     Ok(())
 }
@@ -394,14 +509,28 @@ async fn j8_a_snapshot_is_independent() -> Check {
     world.says(world.script(fill).volume("data", "/v")).await?;
     let volume = world.engine.volume("data").await?;
     let copy = volume.snapshot(CreateVolume::named("copy")).await?;
-    world.says(world.script("echo two > /v/file").volume("copy", "/v")).await?;
+    world
+        .says(world.script("echo two > /v/file").volume("copy", "/v"))
+        .await?;
     let look = "cat /v/file /v/hard /v/link && stat -c %a /v/d";
-    assert_eq!(world.says(world.script(look).volume("data", "/v")).await?, "one\none\none\n700");
-    assert_eq!(world.says(world.script(look).volume("copy", "/v")).await?, "two\ntwo\ntwo\n700");
-    let taken = volume.snapshot(CreateVolume::named("copy")).await.expect_err("it is there");
+    assert_eq!(
+        world.says(world.script(look).volume("data", "/v")).await?,
+        "one\none\none\n700"
+    );
+    assert_eq!(
+        world.says(world.script(look).volume("copy", "/v")).await?,
+        "two\ntwo\ntwo\n700"
+    );
+    let taken = volume
+        .snapshot(CreateVolume::named("copy"))
+        .await
+        .expect_err("it is there");
     assert_eq!(taken.kind(), &ErrorKind::Conflict);
     volume.remove().await?;
-    assert_eq!(world.says(world.script("cat /v/link").volume("copy", "/v")).await?, "two");
+    assert_eq!(
+        world.says(world.script("cat /v/link").volume("copy", "/v")).await?,
+        "two"
+    );
     copy.remove().await?;
     assert!(world.engine.audit().await?.is_clean());
     Ok(())
@@ -444,7 +573,11 @@ async fn h14_read_only_reaches_what_is_mounted_below() -> Check {
         bind.non_recursive = true;
     }
     let seen = world.script("ls /b/mounted | wc -l; ls /b | wc -l").mount(alone);
-    assert_eq!(world.says(seen).await?.lines().next(), Some("0"), "what is mounted below is left out");
+    assert_eq!(
+        world.says(seen).await?.lines().next(),
+        Some("0"),
+        "what is mounted below is left out"
+    );
     let options = world.script("grep ' /b ' /proc/self/mountinfo").mount(bind());
     let options = world.says(options).await?;
     assert!(options.contains("nosuid") && options.contains("nodev"), "{options}");
@@ -469,7 +602,10 @@ async fn h14_propagation() -> Check {
         let mount = MountSpec::bind(&place, "/b").propagation(propagation);
         let wait = "while ! test -e /b/go; do sleep 0.05; done; test -e /b/later/seen && echo seen; true";
         let container = world.engine.run(world.script(wait).mount(mount)).await?;
-        let made = Command::new("mount").args(["-t", "tmpfs", "none"]).arg(place.join("later")).status()?;
+        let made = Command::new("mount")
+            .args(["-t", "tmpfs", "none"])
+            .arg(place.join("later"))
+            .status()?;
         assert!(made.success());
         fs::write(place.join("later/seen"), "")?;
         fs::write(place.join("go"), "")?;
@@ -502,10 +638,19 @@ async fn j2_memory_and_images() -> Check {
     assert!(said.starts_with("700"), "{said}");
     let shown = MountSpec::image(&image, "/other");
     let look = "cat /other/shelf/book; touch /other/x || echo read-only";
-    assert_eq!(world.says(world.script(look).mount(shown)).await?, "once upon a timeread-only");
+    assert_eq!(
+        world.says(world.script(look).mount(shown)).await?,
+        "once upon a timeread-only"
+    );
     let part = MountSpec::image(&image, "/other").subpath("shelf");
     let container = world.engine.create(world.script("cat /other/book").mount(part)).await?;
-    let used = world.engine.image(&image).await?.remove(Default::default()).await.expect_err("it is mounted");
+    let used = world
+        .engine
+        .image(&image)
+        .await?
+        .remove(Default::default())
+        .await
+        .expect_err("it is mounted");
     assert_eq!(used.kind(), &ErrorKind::Conflict);
     container.start().await?;
     assert!(container.wait().await?.status.success());
@@ -525,17 +670,33 @@ async fn h14_volumes_of_another_container() -> Check {
     let dir = scratch::fresh("bound");
     fs::write(dir.path().join("file"), "of the host")?;
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
-    let first = world.spec().name("first").volume("data", "/data").bind(dir.path(), "/host");
+    let first = world
+        .spec()
+        .name("first")
+        .volume("data", "/data")
+        .bind(dir.path(), "/host");
     let first = world.engine.create(first.mount(MountSpec::anonymous("/cache"))).await?;
-    let take = |mode: &str| world.script("cat /host/file; touch /data/x /cache/x || echo no").volumes_from(format!("first{mode}"));
+    let take = |mode: &str| {
+        world
+            .script("cat /host/file; touch /data/x /cache/x || echo no")
+            .volumes_from(format!("first{mode}"))
+    };
     assert_eq!(world.says(take("")).await?, "of the host");
     assert_eq!(world.says(take(":ro")).await?, "of the hostno");
     let over = take("").volume("other", "/data");
     world.says(over).await?;
     assert_eq!(volume_names(&world.engine).await?.len(), 3);
-    let missing = world.engine.create(world.spec().volumes_from("nobody")).await.expect_err("no such");
+    let missing = world
+        .engine
+        .create(world.spec().volumes_from("nobody"))
+        .await
+        .expect_err("no such");
     assert!(missing.is_not_found());
-    let odd = world.engine.create(world.spec().volumes_from("first:odd")).await.expect_err("no mode");
+    let odd = world
+        .engine
+        .create(world.spec().volumes_from("first:odd"))
+        .await
+        .expect_err("no mode");
     assert_eq!(odd.kind(), &ErrorKind::InvalidArgument);
     remove(first).await
 }
@@ -544,19 +705,46 @@ async fn h14_sources_that_cannot_be() -> Check {
     let world = World::alone().await?;
     let dir = scratch::fresh("sources");
     let missing = dir.path().join("missing/deep");
-    let refused = world.engine.create(world.spec().mount(MountSpec::bind(&missing, "/x"))).await.expect_err("it is not there");
+    let refused = world
+        .engine
+        .create(world.spec().mount(MountSpec::bind(&missing, "/x")))
+        .await
+        .expect_err("it is not there");
     assert_eq!(refused.kind(), &ErrorKind::InvalidArgument, "{}", refused.report());
-    world.says(world.script("true").mount(MountSpec::bind(&missing, "/x").create_source())).await?;
+    world
+        .says(
+            world
+                .script("true")
+                .mount(MountSpec::bind(&missing, "/x").create_source()),
+        )
+        .await?;
     assert!(missing.is_dir());
-    for (source, target) in [("relative", "/x"), ("/a/../b", "/x"), ("/tmp", "x"), ("/tmp", "/"), ("/tmp", "/a/../..")] {
-        let refused = world.engine.create(world.spec().mount(MountSpec::bind(source, target))).await.expect_err(source);
+    for (source, target) in [
+        ("relative", "/x"),
+        ("/a/../b", "/x"),
+        ("/tmp", "x"),
+        ("/tmp", "/"),
+        ("/tmp", "/a/../.."),
+    ] {
+        let refused = world
+            .engine
+            .create(world.spec().mount(MountSpec::bind(source, target)))
+            .await
+            .expect_err(source);
         assert_eq!(refused.kind(), &ErrorKind::InvalidArgument, "{source} {target}");
     }
     let twice = world.spec().volume("data", "/x").tmpfs("/x/", Tmpfs::default());
-    assert_eq!(world.engine.create(twice).await.expect_err("twice").kind(), &ErrorKind::InvalidArgument);
+    assert_eq!(
+        world.engine.create(twice).await.expect_err("twice").kind(),
+        &ErrorKind::InvalidArgument
+    );
     let unknown = world.spec().mount(MountSpec::image("nothere:nope", "/x"));
     assert!(world.engine.create(unknown).await.expect_err("no image").is_not_found());
-    assert_eq!(volume_names(&world.engine).await?, [] as [String; 0], "what failed leaves nothing");
+    assert_eq!(
+        volume_names(&world.engine).await?,
+        [] as [String; 0],
+        "what failed leaves nothing"
+    );
     Ok(())
 }
 
@@ -588,9 +776,19 @@ async fn m9_forks_of_a_prepared_container() -> Check {
     }
     // Each has volumes of its own, which go with it.
     assert_eq!(volume_names(&world.engine).await?.len(), 1 + 1 + forks.len());
-    assert_eq!(world.says(world.script("cat /data/rows").volume("data", "/data")).await?, "b", "the template's is as it was");
+    assert_eq!(
+        world
+            .says(world.script("cat /data/rows").volume("data", "/data"))
+            .await?,
+        "b",
+        "the template's is as it was"
+    );
     let said = world.engine.run(template.spec()).output().await?;
-    assert_eq!(String::from_utf8_lossy(&said.stdout), "a\nb\n", "no fork sees another's");
+    assert_eq!(
+        String::from_utf8_lossy(&said.stdout),
+        "a\nb\n",
+        "no fork sees another's"
+    );
     for fork in forks {
         remove(fork).await?;
     }
@@ -603,7 +801,9 @@ async fn m9_forks_of_a_prepared_container() -> Check {
 
 async fn n3_a_fork_of_one_that_stands_still() -> Check {
     let world = World::alone().await?;
-    let container = world.started(world.script("echo warm > /root/state; sleep 1000")).await?;
+    let container = world
+        .started(world.script("echo warm > /root/state; sleep 1000"))
+        .await?;
     let running = container.template().await.expect_err("it runs");
     assert_eq!(running.kind(), &ErrorKind::InvalidState);
     while container.stat_path("/root/state").await.is_err() {
@@ -615,7 +815,11 @@ async fn n3_a_fork_of_one_that_stands_still() -> Check {
     }
     let template = container.template().await?;
     container.unpause().await?;
-    let said = world.engine.run(template.spec().command(["cat", "/root/state"])).output().await?;
+    let said = world
+        .engine
+        .run(template.spec().command(["cat", "/root/state"]))
+        .output()
+        .await?;
     assert_eq!(String::from_utf8_lossy(&said.stdout), "warm\n");
     remove(container).await?;
     template.remove().await?;
@@ -626,7 +830,10 @@ async fn e9_an_engine_that_dies_leaves_no_anonymous_volume() -> Check {
     let root = TempRoot::new();
     let engine = Engine::open(root.path()).await?;
     let image = engine.pull(source(image::shared()?)).await?;
-    let mut embedder = Embedder::start("with-volume", &[&root.path().display().to_string(), &image.id().to_string()])?;
+    let mut embedder = Embedder::start(
+        "with-volume",
+        &[&root.path().display().to_string(), &image.id().to_string()],
+    )?;
     embedder.line(Duration::from_secs(60))?;
     assert_eq!(volume_names(&engine).await?.len(), 1);
     embedder.kill()?;
@@ -648,10 +855,15 @@ async fn e9_an_engine_that_dies_leaves_no_anonymous_volume() -> Check {
 /// An embedder that runs a container with an anonymous volume, until it is killed.
 pub fn with_volume(arguments: &[String]) -> i32 {
     let [root, image] = arguments else { return 2 };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         let engine = Engine::open(root).await.expect("open");
-        let spec = ContainerSpec::image(image).command(["sleep", "1000"]).mount(MountSpec::anonymous("/data"));
+        let spec = ContainerSpec::image(image)
+            .command(["sleep", "1000"])
+            .mount(MountSpec::anonymous("/data"));
         let _container = engine.run(spec).await.expect("run");
         println!("ready");
         std::future::pending::<()>().await;
@@ -661,12 +873,18 @@ pub fn with_volume(arguments: &[String]) -> i32 {
 
 async fn e9_a_volume_without_a_record_is_recorded_again() -> Check {
     let world = World::alone().await?;
-    world.says(world.script("echo kept > /v/file").volume("data", "/v")).await?;
+    world
+        .says(world.script("echo kept > /v/file").volume("data", "/v"))
+        .await?;
     let volumes = world.root.path().join("volumes");
     // As a lost database leaves it, and what a killed process leaves.
     let aside = volumes.with_file_name("aside");
     fs::rename(volumes.join("data"), &aside)?;
-    world.engine.volumes().remove("data", RemoveVolumeOptions::default()).await?;
+    world
+        .engine
+        .volumes()
+        .remove("data", RemoveVolumeOptions::default())
+        .await?;
     fs::rename(&aside, volumes.join("data"))?;
     fs::create_dir_all(volumes.join("half/_data"))?;
     fs::create_dir_all(volumes.join(format!(".gone.{}.x/_data", "0".repeat(64))))?;
@@ -674,7 +892,10 @@ async fn e9_a_volume_without_a_record_is_recorded_again() -> Check {
     world.engine.reconcile().await?;
     assert_eq!(volume_names(&world.engine).await?, ["data"]);
     assert_eq!(names_in(&volumes), ["data"]);
-    assert_eq!(world.says(world.script("cat /v/file").volume("data", "/v")).await?, "kept");
+    assert_eq!(
+        world.says(world.script("cat /v/file").volume("data", "/v")).await?,
+        "kept"
+    );
     assert!(world.engine.audit().await?.is_clean());
     let _ = (Files::new(), RemoveOptions::default());
     Ok(())

@@ -104,7 +104,11 @@ pub fn volume(text: &str) -> Result<MountSpec, String> {
             ("rw" | "z" | "Z", _) => mount,
             ("nocopy", _) => mount.no_copy(),
             (_, Some(propagation)) => mount.propagation(propagation),
-            _ => return Err(format!("unknown option {word:?} of a volume (ro, rw, nocopy, rslave, …)")),
+            _ => {
+                return Err(format!(
+                    "unknown option {word:?} of a volume (ro, rw, nocopy, rslave, …)"
+                ));
+            }
         };
     }
     Ok(mount)
@@ -148,7 +152,11 @@ pub fn mount(text: &str) -> Result<MountSpec, String> {
 
 fn mount_option(mut mount: MountSpec, key: &str, value: &str) -> Result<MountSpec, String> {
     let bad = || format!("{key}={value} does not go with it");
-    let set = || value.parse::<bool>().or(if value == "1" { Ok(true) } else { Err(bad()) });
+    let set = || {
+        value
+            .parse::<bool>()
+            .or(if value == "1" { Ok(true) } else { Err(bad()) })
+    };
     match (key, &mut mount.source) {
         ("readonly" | "ro", _) => mount.read_only = set()?,
         ("volume-nocopy", MountFrom::Volume(volume)) => volume.no_copy = set()?,
@@ -372,11 +380,19 @@ mod tests {
             mount
         };
         assert_eq!(volume("/a:/b"), Ok(short(MountSpec::bind("/a", "/b").create_source())));
-        assert_eq!(volume("/a:/b:ro"), Ok(short(MountSpec::bind("/a", "/b").create_source().read_only())));
-        assert_eq!(volume("data:/b:nocopy"), Ok(short(MountSpec::volume("data", "/b").no_copy())));
+        assert_eq!(
+            volume("/a:/b:ro"),
+            Ok(short(MountSpec::bind("/a", "/b").create_source().read_only()))
+        );
+        assert_eq!(
+            volume("data:/b:nocopy"),
+            Ok(short(MountSpec::volume("data", "/b").no_copy()))
+        );
         assert_eq!(volume("/cache"), Ok(short(MountSpec::anonymous("/cache"))));
         let here = std::env::current_dir().unwrap();
-        let MountFrom::Bind(bind) = volume("./x/../y:/b").unwrap().source else { panic!() };
+        let MountFrom::Bind(bind) = volume("./x/../y:/b").unwrap().source else {
+            panic!()
+        };
         assert_eq!(bind.source, here.join("y"));
         for bad in ["/a:b", ":/b", "/a:/b:odd", "/a:/b:ro:x", "a:b"] {
             assert!(volume(bad).is_err(), "{bad}");
@@ -386,10 +402,16 @@ mod tests {
     #[test]
     fn h14_mounts_in_docker_s_long_form() {
         let made = mount("type=volume,src=data,dst=/d,readonly,volume-nocopy,volume-subpath=a/b").unwrap();
-        assert_eq!(made, MountSpec::volume("data", "/d").read_only().no_copy().subpath("a/b"));
+        assert_eq!(
+            made,
+            MountSpec::volume("data", "/d").read_only().no_copy().subpath("a/b")
+        );
         let made = mount("type=bind,source=/s,target=/t,bind-propagation=rslave").unwrap();
         assert_eq!(made, MountSpec::bind("/s", "/t").propagation(Propagation::Rslave));
-        assert_eq!(mount("type=image,source=assets,target=/t").unwrap(), MountSpec::image("assets", "/t"));
+        assert_eq!(
+            mount("type=image,source=assets,target=/t").unwrap(),
+            MountSpec::image("assets", "/t")
+        );
         for bad in [
             "type=bind,target=/t",
             "type=bind,source=/s",

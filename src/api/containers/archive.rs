@@ -38,7 +38,11 @@ pub(super) async fn put(mut call: Call) -> Answer {
         .keep_kinds(call.query.flag("noOverwriteDirNonDir"))
         .own_by_user(call.query.flag("copyUIDGID"));
     let archive = call.stream();
-    let copied = call.engine.containers().copy_in(call.name(), &path, archive, options).await;
+    let copied = call
+        .engine
+        .containers()
+        .copy_in(call.name(), &path, archive, options)
+        .await;
     copied.map_err(|error| failure(&call, &path, error))?;
     Ok(reply::empty(StatusCode::OK))
 }

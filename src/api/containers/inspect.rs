@@ -176,10 +176,17 @@ fn config(info: &ContainerInfo, image: &RunConfig) -> Value {
 
 /// Places of volumes that nobody named, the image's and the container's.
 fn volumes(spec: &ContainerSpec, image: &RunConfig) -> Value {
-    let own = spec.mounts.iter().filter(|mount| mount.short && mounts::is_anonymous(mount));
+    let own = spec
+        .mounts
+        .iter()
+        .filter(|mount| mount.short && mounts::is_anonymous(mount));
     let own = own.map(|mount| mount.target.display().to_string());
     let all: Vec<String> = image.volumes.iter().flatten().cloned().chain(own).collect();
-    if all.is_empty() && image.volumes.is_none() { Value::Null } else { set(&all) }
+    if all.is_empty() && image.volumes.is_none() {
+        Value::Null
+    } else {
+        set(&all)
+    }
 }
 
 fn working_dir(spec: &ContainerSpec, image: &RunConfig) -> String {

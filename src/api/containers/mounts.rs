@@ -201,7 +201,11 @@ fn long(mount: Mount) -> Result<MountSpec, Failure> {
             let words = asked.options.unwrap_or_default();
             let words: Vec<String> = words.into_iter().map(|pair| pair.join("=")).collect();
             let mut options = tmpfs(&words.join(","))?;
-            options.size = asked.size_bytes.filter(|size| *size > 0).map(Bytes::new).or(options.size);
+            options.size = asked
+                .size_bytes
+                .filter(|size| *size > 0)
+                .map(Bytes::new)
+                .or(options.size);
             options.mode = asked.mode.filter(|mode| *mode > 0).or(options.mode);
             MountSpec::tmpfs(mount.target, options)
         }
@@ -350,13 +354,21 @@ fn short_text(mount: &MountSpec) -> Option<String> {
         }
         MountFrom::Tmpfs(_) | MountFrom::Image(_) => return None,
     };
-    let options = if words.is_empty() { String::new() } else { format!(":{}", words.join(",")) };
+    let options = if words.is_empty() {
+        String::new()
+    } else {
+        format!(":{}", words.join(","))
+    };
     Some(format!("{source}:{}{options}", mount.target.display()))
 }
 
 /// What was given as `Mounts`, with every field that says something.
 pub(super) fn as_mounts(spec: &ContainerSpec) -> Vec<Value> {
-    spec.mounts.iter().filter(|mount| !mount.short).map(long_value).collect()
+    spec.mounts
+        .iter()
+        .filter(|mount| !mount.short)
+        .map(long_value)
+        .collect()
 }
 
 fn long_value(mount: &MountSpec) -> Value {
@@ -411,7 +423,11 @@ fn long_value(mount: &MountSpec) -> Value {
             }
             let uid = made.uid.map(|uid| json!(["uid", uid.to_string()]));
             let gid = made.gid.map(|gid| json!(["gid", gid.to_string()]));
-            let words: Vec<Value> = uid.into_iter().chain(gid).chain(made.exec.then(|| json!(["exec"]))).collect();
+            let words: Vec<Value> = uid
+                .into_iter()
+                .chain(gid)
+                .chain(made.exec.then(|| json!(["exec"])))
+                .collect();
             if !words.is_empty() {
                 options.insert("Options".to_owned(), json!(words));
             }
@@ -466,10 +482,21 @@ mod tests {
         let mut expected = MountSpec::volume("data", "/b").no_copy();
         expected.short = true;
         assert_eq!(short("data:/b:nocopy"), expected);
-        let MountFrom::Bind(slave) = short("/a:/b:rslave").source else { panic!() };
+        let MountFrom::Bind(slave) = short("/a:/b:rslave").source else {
+            panic!()
+        };
         assert_eq!(slave.propagation, Propagation::Rslave);
         assert!(matches!(short("/a").source, MountFrom::Volume(volume) if volume.name.is_none()));
-        for bad in ["/", ":/b", "/a:", "/a:/b:x", "/a:/b:ro:x", "../x:/b", "data:/b:rshared", "/a:/b:nocopy"] {
+        for bad in [
+            "/",
+            ":/b",
+            "/a:",
+            "/a:/b:x",
+            "/a:/b:ro:x",
+            "../x:/b",
+            "data:/b:rshared",
+            "/a:/b:nocopy",
+        ] {
             assert_eq!(bind(bad).map(|_| ()).unwrap_err().status, 400, "{bad}");
         }
     }
@@ -489,10 +516,20 @@ mod tests {
             {"Type": "image", "Source": "busybox", "Target": "/e", "ImageOptions": {"Subpath": "bin"}},
         ]);
         let mut spec = ContainerSpec::image("x");
-        let Value::Object(host) = json!({"Mounts": sent, "VolumesFrom": ["a:ro"]}) else { panic!() };
-        take(&mut Object::new("HostConfig", host), vec!["/c".into(), "/v".into()], &mut spec).unwrap();
+        let Value::Object(host) = json!({"Mounts": sent, "VolumesFrom": ["a:ro"]}) else {
+            panic!()
+        };
+        take(
+            &mut Object::new("HostConfig", host),
+            vec!["/c".into(), "/v".into()],
+            &mut spec,
+        )
+        .unwrap();
         assert_eq!(json!(as_mounts(&spec)), sent);
-        assert_eq!((spec.volumes_from.as_slice(), as_binds(&spec)), (&["a:ro".to_owned()][..], Vec::new()));
+        assert_eq!(
+            (spec.volumes_from.as_slice(), as_binds(&spec)),
+            (&["a:ro".to_owned()][..], Vec::new())
+        );
         assert_eq!(spec.mounts.last().unwrap().target, Path::new("/v"));
     }
 

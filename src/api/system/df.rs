@@ -147,7 +147,12 @@ fn body(usage: &DiskUsage, objects: Objects<'_>, wanted: &[&str], form: Form) ->
         let used = usage.volumes.iter().filter(|volume| volume.containers > 0);
         let bytes = |volume: &VolumeUsage| volume.bytes.unwrap_or(0);
         let total: u64 = usage.volumes.iter().map(bytes).sum();
-        let free: u64 = usage.volumes.iter().filter(|volume| volume.containers == 0).map(bytes).sum();
+        let free: u64 = usage
+            .volumes
+            .iter()
+            .filter(|volume| volume.containers == 0)
+            .map(bytes)
+            .sum();
         let sums = sums(used.count(), lines.len(), total, free);
         add(&mut value, ("VolumeUsage", "Volumes"), sums, lines, form);
     }
@@ -198,7 +203,9 @@ fn volume_lines(usage: &DiskUsage, volumes: &[VolumeInfo]) -> Vec<Value> {
         let mut line = volume_body(volume);
         let counted = usage.volumes.iter().find(|known| known.name == volume.name);
         // What nobody can say is -1.
-        let bytes = counted.and_then(|known| known.bytes).and_then(|bytes| i64::try_from(bytes).ok());
+        let bytes = counted
+            .and_then(|known| known.bytes)
+            .and_then(|bytes| i64::try_from(bytes).ok());
         let users = counted.map_or(volume.users.len(), |known| known.containers);
         line["UsageData"] = json!({"Size": bytes.unwrap_or(-1), "RefCount": users});
         line

@@ -547,12 +547,17 @@ impl Plan {
             records.push(Self::launch_mount(mount, launch, ids, &mut trees)?);
         }
         // What is in another comes after it; of the rest the order stays.
-        records.sort_by_key(|record| depth(record));
+        records.sort_by_key(depth);
         records.into_iter().try_for_each(|record| self.record(record))
     }
 
     /// The record of a mount beside those of the spec.
-    fn launch_mount(wanted: &LaunchMount, launch: &Launch, ids: Option<&ContainerIds>, trees: &mut u32) -> Result<RecordParts> {
+    fn launch_mount(
+        wanted: &LaunchMount,
+        launch: &Launch,
+        ids: Option<&ContainerIds>,
+        trees: &mut u32,
+    ) -> Result<RecordParts> {
         let target = clean_absolute(&wanted.target, "the target of a mount")?.to_vec();
         if target == b"/" {
             return Err(Error::invalid("a mount on / itself"));
@@ -571,7 +576,9 @@ impl Plan {
                 let position = TREES + *trees;
                 *trees += 1;
                 if *trees > MOST_TREES {
-                    return Err(Error::invalid(format!("more than {MOST_TREES} volumes that are file systems")));
+                    return Err(Error::invalid(format!(
+                        "more than {MOST_TREES} volumes that are file systems"
+                    )));
                 }
                 RecordParts {
                     kind: mount::TREE,
@@ -605,8 +612,12 @@ impl Plan {
                 }
             };
             record.flags = record.flags & !mount::ID_MAP | mount::OWN_MAP;
-            record.strings.push(swap_map(&ids.uids, swap.outside.0, swap.inside.0).into_bytes());
-            record.strings.push(swap_map(&ids.gids, swap.outside.1, swap.inside.1).into_bytes());
+            record
+                .strings
+                .push(swap_map(&ids.uids, swap.outside.0, swap.inside.0).into_bytes());
+            record
+                .strings
+                .push(swap_map(&ids.gids, swap.outside.1, swap.inside.1).into_bytes());
         }
         if let Some(part) = &wanted.subpath {
             record.flags |= mount::SUBPATH;
@@ -849,7 +860,10 @@ fn is_strict(target: &[u8]) -> bool {
 /// How deep a mount lies. The root's is not among them.
 fn depth(record: &RecordParts) -> usize {
     let target = record.strings.first().map_or(&[] as &[u8], Vec::as_slice);
-    target.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").count()
+    target
+        .split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty() && *part != b".")
+        .count()
 }
 
 /// What is said of a mount, as the helper reads it.

@@ -65,10 +65,12 @@ pub(crate) fn error(record: &Record, text: &[u8], names: &Names, host: super::pl
     }
     if is(Step::Mount) && record.errno == libc::EXDEV {
         let place = subject.as_deref().unwrap_or("a mount");
-        return Error::invalid(format!("the subpath of the mount at {place} leads out of what it is a part of"))
-            .with_object(ObjectKind::Option, "mount subpath")
-            .with_source(error)
-            .with_step(words);
+        return Error::invalid(format!(
+            "the subpath of the mount at {place} leads out of what it is a part of"
+        ))
+        .with_object(ObjectKind::Option, "mount subpath")
+        .with_source(error)
+        .with_step(words);
     }
     if is(Step::IdMappedMount) {
         return Error::unsupported(

@@ -25,6 +25,6 @@ pub(crate) use self::apply::{OPAQUE_TRUSTED, OPAQUE_USER, OWNER_XATTR, Plain, ap
 pub(crate) use self::crew::Processors;
 pub use self::limits::Limits;
 pub(crate) use self::notes::Notes;
-pub(crate) use self::read::{Spot, open_inside};
 pub use self::read::{LayerReader, Sight};
+pub(crate) use self::read::{Spot, open_inside};
 pub(crate) use self::tree::Tree;

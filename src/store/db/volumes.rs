@@ -114,9 +114,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub fn volumes_of(&self, owner: &OwnerId) -> Result<Vec<VolumeRow>> {
-        self.inner
-            .run
-            .read(|run| select(run, "owner = ?1", &[owner.as_str()]))
+        self.inner.run.read(|run| select(run, "owner = ?1", &[owner.as_str()]))
     }
 
     /// Deletes a volume's row, with an event, if nothing refers to it; `remove` puts its files out of the way while nobody

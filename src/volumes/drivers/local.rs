@@ -55,9 +55,16 @@ fn wanted(volume: &VolumeContext) -> Result<Wanted> {
         }
         return Ok(Wanted::Bind(path));
     }
-    let kind = kind.filter(|kind| *kind != "none").ok_or_else(|| bad("type", "it is missing"))?;
+    let kind = kind
+        .filter(|kind| *kind != "none")
+        .ok_or_else(|| bad("type", "it is missing"))?;
     // What a mount call knows as flags, and what only mount(8) knows.
-    let of_helper = |word: &&str| !matches!(*word, "" | "rw" | "defaults" | "auto" | "noauto" | "_netdev" | "nofail" | "user");
+    let of_helper = |word: &&str| {
+        !matches!(
+            *word,
+            "" | "rw" | "defaults" | "auto" | "noauto" | "_netdev" | "nofail" | "user"
+        )
+    };
     let own = words.into_iter().filter(of_helper).map(str::to_owned).collect();
     Ok(Wanted::Mount(VolumeSource::FileSystem {
         kind: kind.to_owned(),
@@ -112,7 +119,10 @@ impl VolumeDriver for LocalDriver {
     async fn clone_volume(&self, volume: &VolumeContext, into: &VolumeContext) -> Result<()> {
         let (Wanted::Plain, Wanted::Plain) = (wanted(volume)?, wanted(into)?) else {
             let needs = "a volume that is a directory of the root";
-            return Err(Error::unsupported("a snapshot of a volume that is somewhere else", needs));
+            return Err(Error::unsupported(
+                "a snapshot of a volume that is somewhere else",
+                needs,
+            ));
         };
         let (from, to) = (volume.dir.join(DATA), into.dir.join(DATA));
         blocking(move || {
@@ -130,7 +140,10 @@ mod tests {
     use super::*;
 
     fn of(options: &[(&str, &str)]) -> Result<Wanted> {
-        let options: BTreeMap<_, _> = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let options: BTreeMap<_, _> = options
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         wanted(&VolumeContext {
             name: "data".parse().unwrap(),
             dir: "/r".into(),
@@ -156,7 +169,11 @@ mod tests {
             &[("o", "bind"), ("device", "a")],
             &[("nope", "1")],
         ] {
-            assert_eq!(of(bad).unwrap_err().kind(), &crate::error::ErrorKind::InvalidArgument, "{bad:?}");
+            assert_eq!(
+                of(bad).unwrap_err().kind(),
+                &crate::error::ErrorKind::InvalidArgument,
+                "{bad:?}"
+            );
         }
         assert!(of(&[("size", "1g")]).unwrap_err().is_unsupported());
     }

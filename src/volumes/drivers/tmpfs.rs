@@ -29,12 +29,16 @@ fn source(volume: &VolumeContext) -> Result<VolumeSource> {
     let mut words = Vec::new();
     for (name, value) in &volume.options {
         let bad = || {
-            let message = format!("invalid option {name}={value} of a volume in memory: size=64m, mode=1777, uid=0, gid=0");
+            let message =
+                format!("invalid option {name}={value} of a volume in memory: size=64m, mode=1777, uid=0, gid=0");
             Error::invalid(message).with_object(ObjectKind::Option, name.as_str())
         };
         match name.as_str() {
             "size" => words.push(format!("size={}", value.parse::<Bytes>().map_err(|_| bad())?.get())),
-            "mode" => words.push(format!("mode={:o}", u32::from_str_radix(value, 8).map_err(|_| bad())? & 0o7777)),
+            "mode" => words.push(format!(
+                "mode={:o}",
+                u32::from_str_radix(value, 8).map_err(|_| bad())? & 0o7777
+            )),
             "uid" | "gid" => words.push(format!("{name}={}", value.parse::<u32>().map_err(|_| bad())?)),
             _ => return Err(bad()),
         }

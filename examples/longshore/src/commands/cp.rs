@@ -55,7 +55,12 @@ async fn out(container: &Container, path: &str, target: &str) -> Result<(), Fail
     if target == "-" {
         return transfer::write_out(copied.archive).await;
     }
-    let plan = Place::of(Path::new(target), &copied.stat.name, copied.stat.is_dir(), path.ends_with("/."))?;
+    let plan = Place::of(
+        Path::new(target),
+        &copied.stat.name,
+        copied.stat.is_dir(),
+        path.ends_with("/."),
+    )?;
     let mut archive = copied.archive;
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
     let unpacking = std::thread::spawn(move || unpack(Pipe::new(receiver), &plan));
@@ -92,13 +97,13 @@ impl Place {
             _ => Path::new("."),
         };
         if !above.is_dir() {
-            return Err(Failure::ours(&format!("no such directory: {}", above.display())));
+            return Err(Failure::ours(format!("no such directory: {}", above.display())));
         }
         if is_dir && target.exists() {
             return Err(Failure::ours("cannot copy a directory onto a file"));
         }
         if !is_dir && target.as_os_str().to_string_lossy().ends_with('/') {
-            return Err(Failure::ours(&format!("no such directory: {}", target.display())));
+            return Err(Failure::ours(format!("no such directory: {}", target.display())));
         }
         if content {
             std::fs::create_dir(target)?;
@@ -125,18 +130,30 @@ fn unpack(pipe: Pipe, place: &Place) -> io::Result<()> {
         }
         let below: PathBuf = parts.collect();
         if below.components().any(|part| !matches!(part, Component::Normal(_))) {
-            return Err(io::Error::other(format!("a path that leads elsewhere: {}", path.display())));
+            return Err(io::Error::other(format!(
+                "a path that leads elsewhere: {}",
+                path.display()
+            )));
         }
-        let to = place.dir.join(place.name.as_deref().unwrap_or(Path::new(""))).join(below);
+        let to = place
+            .dir
+            .join(place.name.as_deref().unwrap_or(Path::new("")))
+            .join(below);
         let inside = to.parent().map(Path::canonicalize).transpose()?;
         let home = place.dir.canonicalize()?;
         if to != place.dir && !inside.is_some_and(|inside| inside.starts_with(&home)) {
-            return Err(io::Error::other(format!("a link that leads elsewhere: {}", path.display())));
+            return Err(io::Error::other(format!(
+                "a link that leads elsewhere: {}",
+                path.display()
+            )));
         }
         if entry.header().entry_type().is_hard_link() {
             let link = entry.link_name()?.map(|link| link.into_owned()).unwrap_or_default();
             let link: PathBuf = link.components().skip(usize::from(place.name.is_some())).collect();
-            let from = place.dir.join(place.name.as_deref().unwrap_or(Path::new(""))).join(link);
+            let from = place
+                .dir
+                .join(place.name.as_deref().unwrap_or(Path::new("")))
+                .join(link);
             let _ = std::fs::remove_file(&to);
             std::fs::hard_link(from, &to)?;
             continue;
@@ -158,7 +175,9 @@ async fn into(engine: &Engine, name: &str, path: &str, args: &Args) -> Result<()
     let found = std::fs::symlink_metadata(&source)?;
     let there = container.stat_path(path).await;
     let is_dir = match &there {
-        Ok(there) => there.is_dir() || there.link_target.is_some() && container.stat_path(&format!("{path}/")).await.is_ok(),
+        Ok(there) => {
+            there.is_dir() || there.link_target.is_some() && container.stat_path(&format!("{path}/")).await.is_ok()
+        }
         Err(error) if error.is_not_found() => false,
         Err(_) => there.map(|_| false)?,
     };
@@ -174,13 +193,15 @@ async fn into(engine: &Engine, name: &str, path: &str, args: &Args) -> Result<()
         }
     };
     if !is_dir && !found.is_dir() && path.ends_with('/') {
-        return Err(Failure::ours(&format!("no such directory in the container: {path}")));
+        return Err(Failure::ours(format!("no such directory in the container: {path}")));
     }
     let (reader, writer) = std::io::pipe()?;
     let packing = std::thread::spawn(move || pack(&source, &top, writer));
     let archive = transfer::read_from(Box::new(reader))?;
     let copied = container.copy_in(&dir, archive, options).await;
-    let packed = packing.join().unwrap_or_else(|_| Err(io::Error::other("packing panicked")));
+    let packed = packing
+        .join()
+        .unwrap_or_else(|_| Err(io::Error::other("packing panicked")));
     copied?;
     Ok(packed?)
 }
@@ -191,7 +212,11 @@ fn pack(source: &Path, top: &Path, out: impl io::Write) -> io::Result<()> {
     archive.follow_symlinks(false);
     let found = std::fs::symlink_metadata(source)?;
     if found.is_dir() {
-        let top = if top.as_os_str().is_empty() { Path::new(".") } else { top };
+        let top = if top.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            top
+        };
         archive.append_dir_all(top, source)?;
     } else if found.is_symlink() {
         archive.append_path_with_name(source, top)?;

@@ -65,7 +65,12 @@ fn rows(usage: &DiskUsage, running: usize) -> Vec<[String; 5]> {
         [
             "Local Volumes".into(),
             usage.volumes.len().to_string(),
-            usage.volumes.iter().filter(|volume| volume.containers > 0).count().to_string(),
+            usage
+                .volumes
+                .iter()
+                .filter(|volume| volume.containers > 0)
+                .count()
+                .to_string(),
             size(usage.volumes_bytes),
             size(unused_volumes),
         ],

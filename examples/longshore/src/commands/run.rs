@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ArgAction;
+use longshore::containers::MountSpec;
 use longshore::containers::{DetachKeys, Ulimit};
 use longshore::types::ImageSource;
-use longshore::containers::MountSpec;
 use longshore::{
     Bytes, Container, ContainerSpec, Engine, NamespaceMode, NetworkMode, ObjectKind, Platform, Pull, RemoveOptions,
     RestartPolicy, Signal, Tmpfs,

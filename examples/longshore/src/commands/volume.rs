@@ -179,7 +179,10 @@ pub async fn prune(context: &Context, args: Prune) -> Result<u8, Failure> {
     for name in &pruned.removed {
         say(name)?;
     }
-    say(&format!("Total reclaimed space: {}", Bytes::new(pruned.reclaimed_bytes)))?;
+    say(&format!(
+        "Total reclaimed space: {}",
+        Bytes::new(pruned.reclaimed_bytes)
+    ))?;
     Ok(0)
 }
 

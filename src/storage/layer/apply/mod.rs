@@ -323,7 +323,12 @@ fn keep_kinds(dir: &OwnedFd, name: &[u8], path: &[u8], entry: &Entry) -> Result<
         return Ok(());
     }
     let words = |directory: bool| if directory { "directory" } else { "non-directory" };
-    let message = format!("cannot overwrite {} \"{}\" with {}", words(there), show(path), words(new));
+    let message = format!(
+        "cannot overwrite {} \"{}\" with {}",
+        words(there),
+        show(path),
+        words(new)
+    );
     Err(Error::invalid(message).with_object(crate::error::ObjectKind::Option, "noOverwriteDirNonDir"))
 }
 

@@ -117,7 +117,12 @@ impl Ground {
     pub(super) fn dir(&self, path: &[u8]) -> Result<Option<Dir<'_>>> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let name = text(if path.is_empty() { b"." } else { path })?;
-        let opened = self.or_by_sight(beneath(&self.root, &name, flags, self.crosses), self.root.as_fd(), &name, flags);
+        let opened = self.or_by_sight(
+            beneath(&self.root, &name, flags, self.crosses),
+            self.root.as_fd(),
+            &name,
+            flags,
+        );
         let found = seen(opened).map_err(|e| failed("open directory", path, e))?;
         Ok(found.map(|fd| Dir {
             ground: self,

@@ -9,9 +9,9 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
 
+use super::LayerReader;
 use super::ground::{Ground, Owners, Sight};
 use super::write::Archive;
-use super::LayerReader;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::storage::layer::name::show;
 use crate::storage::layer::tree::{is_dir, resolve, stat};
@@ -43,7 +43,9 @@ impl Spot {
             e => Error::os(format!("open {}", show(path)), e),
         };
         if path.contains(&0) || path.len() >= libc::PATH_MAX as usize {
-            return Err(Error::invalid("a path that is too long, or with a NUL byte").with_object(ObjectKind::Option, "path"));
+            return Err(
+                Error::invalid("a path that is too long, or with a NUL byte").with_object(ObjectKind::Option, "path")
+            );
         }
         let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let (above, last, whole) = split(path);
@@ -182,7 +184,11 @@ mod tests {
             ("a/b", ("a/", "b", false)),
         ] {
             let (above, last, whole) = expected;
-            assert_eq!(split(path.as_bytes()), (above.as_bytes(), last.as_bytes(), whole), "{path}");
+            assert_eq!(
+                split(path.as_bytes()),
+                (above.as_bytes(), last.as_bytes(), whole),
+                "{path}"
+            );
         }
     }
 
@@ -199,7 +205,10 @@ mod tests {
         let link = Spot::open(&root, b"/out", None).unwrap();
         assert_eq!(link.link.as_deref(), Some(&b"../../../../etc"[..]));
         for none in ["/out/passwd", "/out/", "/in/file/", "/nope/x"] {
-            assert!(Spot::open(&root, none.as_bytes(), None).unwrap_err().is_not_found(), "{none}");
+            assert!(
+                Spot::open(&root, none.as_bytes(), None).unwrap_err().is_not_found(),
+                "{none}"
+            );
         }
     }
 }
