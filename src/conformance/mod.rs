@@ -2,6 +2,7 @@
 
 mod differences;
 pub mod layers;
+pub mod logs;
 pub mod registry;
 pub mod snapshots;
 pub mod storage;

@@ -17,6 +17,9 @@ use crate::types::{ContainerId, ExitStatus};
 /// How long an ended command is known. Docker's is as long at least.
 const KEPT: Duration = Duration::from_secs(300);
 
+/// How many ended commands are known at most: of more, those that ended first are forgotten.
+const MOST: usize = 1024;
+
 /// All commands, by id.
 #[derive(Debug, Default)]
 pub(crate) struct Execs(Mutex<HashMap<String, Arc<ExecSlot>>>);
@@ -57,6 +60,9 @@ impl Execs {
         });
         let mut all = lock(&self.0);
         all.retain(|_, slot| !slot.is_stale());
+        if all.len() > MOST {
+            forget_first(&mut all);
+        }
         all.insert(slot.id.clone(), Arc::clone(&slot));
         slot
     }
@@ -95,7 +101,28 @@ impl Execs {
     }
 }
 
+/// Makes room where many have ended. One is added at a time, so one is enough.
+fn forget_first(all: &mut HashMap<String, Arc<ExecSlot>>) {
+    let ended = all.values().filter_map(|slot| Some((slot.ended_at()?, &slot.id)));
+    let (mut count, mut first) = (0, None);
+    for one in ended {
+        count += 1;
+        first = first.min(Some(one)).or(Some(one));
+    }
+    let first = first.filter(|_| count > MOST).map(|(_, id)| id.clone());
+    if let Some(id) = first {
+        all.remove(&id);
+    }
+}
+
 impl ExecSlot {
+    fn ended_at(&self) -> Option<Instant> {
+        match *self.phase.borrow() {
+            Phase::Ended { at, .. } => Some(at),
+            _ => None,
+        }
+    }
+
     fn is_stale(&self) -> bool {
         matches!(*self.phase.borrow(), Phase::Ended { at, .. } if at.elapsed() > KEPT)
     }
@@ -165,5 +192,25 @@ impl ExecSlot {
             pid,
             status,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g3_so_many_ended_commands_are_known_and_all_that_run() {
+        let (execs, container) = (Execs::default(), ContainerId::random());
+        let add = || execs.add(container.clone(), ExecSpec::new(["true"]));
+        let prepared = add();
+        let first = add();
+        first.end(Some(ExitStatus::exited(0)));
+        for _ in 0..2 * MOST {
+            add().end(Some(ExitStatus::exited(0)));
+        }
+        assert!(execs.get(&prepared.id).is_ok());
+        assert!(execs.get(&first.id).is_err());
+        assert!(execs.of(&container).len() <= MOST + 3);
     }
 }

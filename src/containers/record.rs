@@ -1,8 +1,10 @@
 //! What is written down of a container: the body of its row.
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
 
 use super::health::{Health, HealthCheck};
 use super::plan::ImageDefaults;
@@ -27,6 +29,7 @@ pub(crate) struct Record {
 /// The part that only this module reads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Body {
+    #[serde(serialize_with = "lean")]
     pub(crate) spec: ContainerSpec,
     pub(crate) image_id: ImageId,
     pub(crate) chain: Option<ChainId>,
@@ -149,6 +152,24 @@ impl Body {
     }
 }
 
+/// A specification without what is as it is anyway: a list of containers reads each of them.
+fn lean<S: Serializer>(spec: &ContainerSpec, serializer: S) -> Result<S::Ok, S::Error> {
+    static USUAL: OnceLock<Option<Value>> = OnceLock::new();
+    let mut value = serde_json::to_value(spec).map_err(serde::ser::Error::custom)?;
+    if let Some(usual) = USUAL.get_or_init(|| serde_json::to_value(ContainerSpec::default()).ok()) {
+        leave_out(&mut value, usual);
+        leave_out(&mut value["limits"], &usual["limits"]);
+    }
+    value.serialize(serializer)
+}
+
+fn leave_out(value: &mut Value, usual: &Value) {
+    if let Value::Object(fields) = value {
+        // The limits are looked through themselves.
+        fields.retain(|name, value| name == "limits" || usual.get(name) != Some(value));
+    }
+}
+
 /// The key of a container's writable snapshot.
 pub(crate) fn snapshot_key(id: &ContainerId) -> String {
     format!("c-{}", id.as_str())
@@ -164,4 +185,53 @@ pub(crate) fn now_ns() -> i64 {
 /// The time of nanoseconds since 1970.
 pub(crate) fn time_of(ns: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(ns.max(0) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::containers::{HealthCheck, LogConfig, NetworkMode, RestartPolicy};
+    use crate::types::{Bytes, Digest};
+
+    fn body(spec: ContainerSpec) -> Body {
+        Body {
+            spec,
+            image_id: Digest::of(b"image"),
+            chain: None,
+            image: ImageDefaults::default(),
+            process: None,
+            started_ns: None,
+            finished_ns: None,
+            exit: None,
+            error: None,
+            restarts: 0,
+            health: None,
+            warnings: Vec::new(),
+            mounts: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        let rich = ContainerSpec::image("busybox")
+            .command(["sh", "-c", "true"])
+            .env("A", "b")
+            .memory(Bytes::mib(64))
+            .network(NetworkMode::Host)
+            .bind("/a", "/b")
+            .health(HealthCheck::shell("true"))
+            .log(LogConfig::driver("json-file"))
+            .restart(RestartPolicy::Always);
+        for spec in [ContainerSpec::image("busybox"), rich, ContainerSpec::default()] {
+            let written = body(spec.clone()).to_json().unwrap();
+            let read: Body = serde_json::from_str(&written).unwrap();
+            assert_eq!(read.spec, spec, "{written}");
+        }
+        let plain = body(ContainerSpec::image("busybox")).to_json().unwrap();
+        assert!(!plain.contains("hostname") && !plain.contains("memory"), "{plain}");
+        // As it was written before.
+        let whole = serde_json::to_string(&ContainerSpec::image("busybox")).unwrap();
+        let read: ContainerSpec = serde_json::from_str(&whole).unwrap();
+        assert_eq!(read, ContainerSpec::image("busybox"));
+    }
 }

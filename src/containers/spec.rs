@@ -178,6 +178,7 @@ impl LogConfig {
 
 /// What a container may take. `None` and 0 mean no limit. `Limits::default()` limits nothing; set what is to be limited.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct Limits {
     /// Most memory, in bytes.
@@ -242,6 +243,7 @@ pub struct Limits {
 /// let spec = ContainerSpec::image("busybox").command(["echo", "hello"]).memory(Bytes::mib(64));
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct ContainerSpec {
     /// Name or id of the image.

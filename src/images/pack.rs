@@ -130,9 +130,9 @@ impl LocalImages {
 
 /// Compresses a plain blob into the store. Blocking.
 fn pack(mut from: Hashed, ingest: Box<dyn Ingest>, plain: &Descriptor, holder: &Holder) -> Result<(Digest, u64)> {
-    let mut to = Into { ingest, error: None };
+    let mut to = Sink { ingest, error: None };
     let packed = compress::gzip(&mut from, &mut to);
-    let Into { ingest, error } = to;
+    let Sink { ingest, error } = to;
     if let Some(error) = error {
         return Err(error);
     }
@@ -178,12 +178,12 @@ impl io::Read for Hashed {
 }
 
 /// A blob that is written, and why that failed.
-struct Into {
+struct Sink {
     ingest: Box<dyn Ingest>,
     error: Option<Error>,
 }
 
-impl Write for Into {
+impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.ingest.write(bytes) {
             Ok(()) => Ok(bytes.len()),
@@ -238,7 +238,11 @@ fn made_here(store: &Store, name: &Reference, platform: Option<&Platform>) -> Re
 /// Layers in gzip that some image here has, by what they unpack to. Blocking.
 fn packed_layers(store: &Store) -> Result<HashMap<Digest, Descriptor>> {
     let packed = |descriptor: &Descriptor| KINDS.iter().any(|(_, kind)| *kind == descriptor.media_type.0);
-    let entries = store.images()?.into_iter();
+    // What another root has is not for good.
+    let entries = store
+        .images()?
+        .into_iter()
+        .filter(|entry| entry.record.lent_by.is_none());
     let layers = entries.flat_map(|entry| entry.record.layers);
     let packed = layers.filter(|layer| packed(&layer.descriptor));
     Ok(packed.map(|layer| (layer.diff_id, layer.descriptor)).collect())

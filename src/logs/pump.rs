@@ -293,7 +293,7 @@ impl Queue {
     /// Puts in the pieces that are handed out one by one.
     fn push(&self, stream: LogStream, pieces: impl FnOnce(&mut dyn FnMut(Bytes))) {
         let mut waiting = self.lock();
-        let mut time_ns = self.tee.entry_time();
+        let (mut time_ns, mut entries) = (self.tee.entry_time(), 0);
         pieces(&mut |bytes| {
             if self.options.overflow == Overflow::Drop && waiting.bytes >= self.options.buffer_bytes {
                 waiting.lost += 1;
@@ -302,9 +302,9 @@ impl Queue {
             waiting.bytes += bytes.len();
             waiting.entries.push(LogEntry { stream, time_ns, bytes });
             time_ns += 1;
-            self.tee.pushed();
+            entries += 1;
         });
-        self.tee.times_taken(time_ns);
+        self.tee.pushed(entries, time_ns);
         self.filled.notify_one();
     }
 

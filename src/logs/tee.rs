@@ -204,15 +204,11 @@ impl Tee {
         time_ns
     }
 
-    /// Times up to this, which follow one of [`Tee::entry_time`], are taken.
-    pub(crate) fn times_taken(&self, until_ns: i64) {
+    /// So many entries are on their way to the log; times up to this, which follow one of [`Tee::entry_time`], are theirs.
+    pub(crate) fn pushed(&self, entries: u64, until_ns: i64) {
         let mut inner = self.lock();
+        inner.pushed += entries;
         inner.floor_ns = inner.floor_ns.max(until_ns);
-    }
-
-    /// An entry is on its way to the log.
-    pub(crate) fn pushed(&self) {
-        self.lock().pushed += 1;
     }
 
     /// So many entries have reached the log, or are lost.

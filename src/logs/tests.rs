@@ -559,3 +559,13 @@ async fn h19_json_lines_are_followed_across_packed_files() {
     assert_eq!(last, ["line 7\n", "x\n"]);
     assert_eq!(driver.remove(&target).unwrap(), Outcome::Done);
 }
+
+#[cfg(feature = "conformance")]
+#[tokio::test]
+async fn h20_our_drivers_pass_the_suite() {
+    let drivers: [&dyn LogDriver; 3] = [&LocalDriver::default(), &JsonFileDriver::default(), &NoneDriver::new()];
+    for driver in drivers {
+        let dir = tempfile::tempdir().unwrap();
+        crate::conformance::logs::logs(driver, dir.path()).await;
+    }
+}

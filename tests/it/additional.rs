@@ -107,6 +107,22 @@ async fn says(engine: &Engine, image: &str, script: &str) -> Result<String, Stop
     }
 }
 
+/// What the client prints, with an additional store.
+fn client_says(client: &Path, root: &Path, store: &Path, words: &[&str]) -> Result<String, Stop> {
+    let mut command = std::process::Command::new(client);
+    command
+        .arg("--root")
+        .arg(root)
+        .arg("--additional-store")
+        .arg(store)
+        .args(words);
+    let output = command.output()?;
+    match output.status.success() {
+        true => Ok(text(&output.stdout)),
+        false => fail(format!("{}: {}", output.status, text(&output.stderr))),
+    }
+}
+
 fn lent(listed: &[ImageSummary]) -> Vec<Option<PathBuf>> {
     listed.iter().map(|image| image.lent_by.clone()).collect()
 }
@@ -151,6 +167,20 @@ async fn d10_an_image_of_a_read_only_store_runs() -> Check {
     assert_eq!(listed.len(), 2, "{listed:?}");
     assert!(of("mine:1").is_some_and(|image| image.lent_by.is_none()), "{listed:?}");
     assert!(of(NAME).is_some_and(|image| image.lent_by.is_some()), "{listed:?}");
+    if let Ok(client) = crate::platforms::client() {
+        let shown = client_says(&client, own.path(), &cache.0, &["images"])?;
+        assert!(
+            shown.contains("R/O") && shown.lines().any(|line| line.ends_with("true")),
+            "{shown}"
+        );
+        let said = client_says(
+            &client,
+            own.path(),
+            &cache.0,
+            &["run", "--rm", NAME, "echo", "from there"],
+        )?;
+        assert_eq!(said, "from there");
+    }
     // The record goes, the image stays where it is.
     engine.images().remove("mine:1", RemoveImageOptions::default()).await?;
     engine.images().remove(NAME, RemoveImageOptions::default()).await?;

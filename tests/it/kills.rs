@@ -119,6 +119,17 @@ async fn keep_pushes(root: &str, source: &str, registry: &str) -> longshore::Res
         engine.push(name.as_str()).await?;
         println!("pushed {name}");
         let _ = engine.images().remove(&name, RemoveImageOptions::default()).await;
+        // One that was made here, and is compressed for the push.
+        let tar = Files::new()
+            .file("made", 0o644, format!("{name} ").repeat(20_000))
+            .tar();
+        let tar = tar.map_err(|error| longshore::Error::os("make an archive", error))?;
+        let made = engine.import(stream::iter([Ok(Bytes::from(tar))]).boxed()).await?;
+        let name = format!("{registry}/{}", mark("made", number));
+        made.tag(&name.parse()?).await?;
+        engine.push(name.as_str()).await?;
+        println!("pushed {name}");
+        println!("kept {name}");
     }
     Ok(())
 }

@@ -450,7 +450,7 @@ async fn d8_the_client_s_manifest_commands() -> Check {
 }
 
 /// Our client, where cargo puts it.
-fn client() -> Result<std::path::PathBuf, Stop> {
+pub fn client() -> Result<std::path::PathBuf, Stop> {
     let here = std::env::current_exe()?;
     let mut places = here.ancestors().skip(1).take(2).map(|dir| dir.join("longshore"));
     let found = places.find(|file| file.is_file());

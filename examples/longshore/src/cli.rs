@@ -19,6 +19,10 @@ pub struct Cli {
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
 
+    /// Look for images in another root, too, which is only read
+    #[arg(long, value_name = "DIR")]
+    pub additional_store: Vec<PathBuf>,
+
     /// Talk to an engine elsewhere: unix:///run/docker.sock, tcp://HOST:PORT
     #[arg(short = 'H', long, value_name = "URL")]
     pub host: Option<String>,

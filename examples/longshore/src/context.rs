@@ -13,18 +13,19 @@ use crate::failure::Failure;
 #[derive(Debug)]
 pub struct Context {
     root: Option<PathBuf>,
+    additional: Vec<PathBuf>,
     host: Option<String>,
 }
 
 impl Context {
     /// Takes the global options.
-    pub fn new(root: Option<PathBuf>, host: Option<String>) -> Result<Self, Failure> {
-        if root.is_some() && host.is_some() {
+    pub fn new(root: Option<PathBuf>, additional: Vec<PathBuf>, host: Option<String>) -> Result<Self, Failure> {
+        if host.is_some() && (root.is_some() || !additional.is_empty()) {
             return Err(Failure::ours(
-                "--root is of an engine in this process, and --host of one elsewhere; leave one out",
+                "--root and --additional-store are of an engine in this process, and --host of one elsewhere; leave one out",
             ));
         }
-        Ok(Self { root, host })
+        Ok(Self { root, additional, host })
     }
 
     /// Whether containers are those of an engine elsewhere.
@@ -46,6 +47,9 @@ impl Context {
             return Ok(Engine::connect(host).await?);
         }
         let mut builder = Engine::builder(self.root()?);
+        for store in &self.additional {
+            builder = builder.additional_store(store);
+        }
         if let Some(credentials) = auth::load()? {
             let registries = HttpRegistries::default().with_credentials(Arc::new(credentials));
             builder = builder.registries(Arc::new(registries));

@@ -499,9 +499,9 @@ impl Job {
         if self.shared.has_blob(&blob).await? {
             let target = self.shared.snapshotter.begin_layer(key, self.parent.as_ref()).await?;
             let file = self.shared.content.open(&blob.digest).await?;
-            let reader = BlobReader::store(file, stop.clone());
+            let (layer, stop_reading) = (self.layer.clone(), stop.clone());
             let work = self.work(target.clone());
-            let applied = blocking(move || work(reader)).await;
+            let applied = blocking(move || work(BlobReader::layer(file, &layer, stop_reading)?)).await;
             if applied.is_ok() || stop.is_set() || self.is_whole().await? {
                 drop(permit);
                 return applied

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, ProgressEvent};
 use crate::storage::content::{Ingest, check_room, check_whole, mismatch};
-use crate::types::{Descriptor, Digest, Hasher};
+use crate::types::{Descriptor, Digest, Hasher, LayerRef};
 
 /// Progress is told at least this many bytes apart.
 const TOLD: u64 = 256 << 10;
@@ -92,10 +92,11 @@ pub(super) enum BlobReader {
         teller: Teller,
         stop: Stop,
     },
-    /// From the store: hashed again, since a crash may have left it without its data.
+    /// From the store: hashed again, since a crash may have left it without its data; unless it is plain, and whoever unpacks
+    /// it compares the very same bytes with the very same digest.
     Store {
         file: BufReader<File>,
-        hasher: Hasher,
+        hasher: Option<Hasher>,
         read: u64,
         stop: Stop,
     },
@@ -120,10 +121,22 @@ impl BlobReader {
     pub(super) fn store(file: File, stop: Stop) -> Self {
         Self::Store {
             file: BufReader::with_capacity(256 << 10, file),
-            hasher: Hasher::default(),
+            hasher: Some(Hasher::default()),
             read: 0,
             stop,
         }
+    }
+
+    /// As [`BlobReader::store`], for a layer to unpack, whose diff ID is checked at its end.
+    pub(super) fn layer(file: File, layer: &LayerRef, stop: Stop) -> Result<Self> {
+        let mut reader = Self::store(file, stop);
+        if layer.descriptor.digest == layer.diff_id
+            && let Self::Store { file, hasher, .. } = &mut reader
+            && is_plain(file.fill_buf().map_err(ours)?)
+        {
+            *hasher = None;
+        }
+        Ok(reader)
     }
 
     /// Reads the rest.
@@ -145,10 +158,21 @@ impl BlobReader {
                 ingest.commit().map(drop)
             }
             Self::Store { hasher, read, .. } => {
-                check_whole(Some(&blob.digest), Some(blob.size), &hasher.finish(), read)
+                let digest = hasher.map_or(blob.digest, Hasher::finish);
+                check_whole(Some(&blob.digest), Some(blob.size), &digest, read)
             }
         }
     }
+}
+
+/// Whether these are the first bytes of a tar that nobody would take for a compressed one: gzip, zstd with or without a
+/// skippable frame before it, xz.
+fn is_plain(head: &[u8]) -> bool {
+    let compressed = head.starts_with(&[0x1f, 0x8b])
+        || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
+        || head.get(1..4) == Some(&[0x2a, 0x4d, 0x18])
+        || head.starts_with(&[0xfd]);
+    !compressed && head.get(257..262) == Some(b"ustar")
 }
 
 fn ours(error: io::Error) -> Error {
@@ -213,7 +237,9 @@ impl BufRead for BlobReader {
                 // What is consumed was filled before: this reads nothing.
                 let filled = file.buffer();
                 let amount = amount.min(filled.len());
-                hasher.update(&filled[..amount]);
+                if let Some(hasher) = hasher {
+                    hasher.update(&filled[..amount]);
+                }
                 *read += amount as u64;
                 file.consume(amount);
             }
@@ -252,5 +278,33 @@ pub(super) async fn feed(
     if taken < blob.size {
         let message = format!("the blob ended after {taken} of {} bytes", blob.size);
         let _ = chunks.send(Err(mismatch(Some(&blob.digest), message))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_cannot_be_taken_for_compressed_is_plain() {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(1);
+        archive.append_data(&mut header, "(file", &b"x"[..]).unwrap();
+        let tar = archive.into_inner().unwrap();
+        assert!(is_plain(&tar));
+        for magic in [
+            &[0x1f, 0x8b][..],
+            &[0x28, 0xb5, 0x2f, 0xfd],
+            &[0x5a, 0x2a, 0x4d, 0x18],
+            &[0xfd, b'7'],
+        ] {
+            let mut like = tar.clone();
+            like[..magic.len()].copy_from_slice(magic);
+            assert!(!is_plain(&like), "{magic:?}");
+        }
+        for short in [&[][..], &tar[..100], &[0; 512]] {
+            assert!(!is_plain(short));
+        }
     }
 }

@@ -34,9 +34,24 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         found.iter().try_for_each(|image| say(&id(image, args.no_trunc)))?;
         return Ok(0);
     }
+    if found.iter().any(|image| image.lent_by.is_some()) {
+        return with_origin(&found, args.no_trunc);
+    }
     let mut table = Table::new(["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"]);
     for image in &found {
         rows(image, args.no_trunc).into_iter().for_each(|row| table.row(row));
+    }
+    table.print()?;
+    Ok(0)
+}
+
+/// As podman shows what is in additional stores.
+fn with_origin(found: &[ImageSummary], whole: bool) -> Result<u8, Failure> {
+    let mut table = Table::new(["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "R/O"]);
+    for image in found {
+        for [repository, tag, id, created, size] in rows(image, whole) {
+            table.row([repository, tag, id, created, size, image.lent_by.is_some().to_string()]);
+        }
     }
     table.print()?;
     Ok(0)

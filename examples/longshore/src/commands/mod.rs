@@ -51,7 +51,7 @@ use crate::options;
 
 /// Does what the command line says. The exit code comes back.
 pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
-    let context = Context::new(cli.root, cli.host)?;
+    let context = Context::new(cli.root, cli.additional_store, cli.host)?;
     match cli.verb {
         Verb::Run(args) => run::run(&context, *args).await,
         Verb::Pull(args) | Verb::Image(ImageVerb::Pull(args)) => pull::run(&context, args).await,
