@@ -4,6 +4,7 @@
 mod builder;
 mod container;
 mod exec;
+mod fork;
 mod image;
 #[cfg(feature = "engine")]
 mod images;
@@ -23,6 +24,7 @@ use std::time::Duration;
 pub use self::builder::{BackendContext, EngineBuilder};
 pub use self::container::Container;
 pub use self::exec::{ExecBuilder, RunningExec};
+pub use self::fork::Template;
 pub use self::image::{Image, PullBuilder};
 pub use self::managers::Managers;
 pub use self::run::{Output, RunBuilder};

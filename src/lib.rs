@@ -148,7 +148,7 @@ pub use self::containers::{
 #[cfg(feature = "engine")]
 pub use self::engine::EngineBuilder;
 #[cfg(any(feature = "engine", feature = "remote"))]
-pub use self::engine::{Container, Engine, ExecBuilder, Image, Managers, Output, RunningExec, Volume};
+pub use self::engine::{Container, Engine, ExecBuilder, Image, Managers, Output, RunningExec, Template, Volume};
 pub use self::error::{Error, ErrorKind, ObjectKind, Result};
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::images::{ImageManager, Pull};

@@ -56,9 +56,8 @@ pub(super) fn body(volume: &VolumeInfo) -> Value {
 
 async fn create(mut call: Call) -> Answer {
     let mut asked = Object::new("", call.object().await?);
-    let mut request = CreateVolume::default();
-    request.name = asked.text("Name")?;
-    if let Some(name) = &request.name
+    let name = asked.text("Name")?;
+    if let Some(name) = &name
         && name.parse::<VolumeName>().is_err()
     {
         let message = format!(
@@ -67,9 +66,12 @@ async fn create(mut call: Call) -> Answer {
         );
         return Err(Failure::bad(message));
     }
-    request.driver = asked.text("Driver")?;
-    request.options = asked.take_or_default("DriverOpts")?;
-    request.labels = asked.take_or_default("Labels")?;
+    let request = CreateVolume {
+        name,
+        driver: asked.text("Driver")?,
+        options: asked.take_or_default("DriverOpts")?,
+        labels: asked.take_or_default("Labels")?,
+    };
     asked.refuse(&[("ClusterVolumeSpec", "a swarm")])?;
     let made = call.engine.volumes().create(request).await?;
     Ok(reply::json(StatusCode::CREATED, &body(&made)))

@@ -80,7 +80,10 @@ impl Shared {
             MountFrom::Volume(volume) => {
                 let record = match &volume.name {
                     None => {
-                        let record = self.parts.volumes.0.make_bound(asked(volume)).await?;
+                        let record = match &volume.copy_of {
+                            Some(other) => self.parts.volumes.0.make_bound_copy(other).await?,
+                            None => self.parts.volumes.0.make_bound(asked(volume)).await?,
+                        };
                         mounts.uses.fresh.push(record.to_row()?);
                         point.bound = true;
                         record

@@ -91,6 +91,9 @@ pub struct VolumeFrom {
     /// Whether an empty volume stays empty, instead of beginning with what the image has at the target.
     #[serde(default)]
     pub no_copy: bool,
+    /// Of an anonymous one: the volume that it begins as a copy of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_of: Option<String>,
     /// Who keeps it, if it is made.
     #[serde(default)]
     pub driver: Option<String>,

@@ -50,6 +50,10 @@ impl Container {
         self.engine.detach(remove);
     }
 
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// Its id.
     pub fn id(&self) -> &ContainerId {
         &self.id

@@ -18,12 +18,14 @@ use crate::types::{Bytes, Propagation};
 /// The body of `containers/create`.
 pub(super) fn body(spec: &ContainerSpec) -> Result<Value> {
     let swapped = |mount: &MountSpec| matches!(&mount.source, MountFrom::Bind(bind) if bind.container_user);
-    if spec.mounts.iter().any(swapped) || !spec.files.is_empty() {
+    let copied = |mount: &MountSpec| matches!(&mount.source, MountFrom::Volume(volume) if volume.copy_of.is_some());
+    if spec.mounts.iter().any(|mount| swapped(mount) || copied(mount)) || !spec.files.is_empty() {
         let needs = "an engine in this process: the API has no word for it; files can be copied in before the start";
-        return Err(
-            Error::unsupported("files for the container's user, or put there by create", needs)
-                .with_object(ObjectKind::Option, "mounts"),
-        );
+        return Err(Error::unsupported(
+            "mounts for the container's user, copies of volumes, and files put there by create",
+            needs,
+        )
+        .with_object(ObjectKind::Option, "mounts"));
     }
     if spec.on_unhealthy != OnUnhealthy::Nothing {
         let needs = "an engine in this process: the API has no word for it";

@@ -15,6 +15,9 @@ const NOTE: &str = "volume.json";
 const GONE: &str = ".gone.";
 const FILL: &str = ".fill";
 
+/// Directories that may be volumes, and names of whatever else is there.
+pub(super) type Listed = (Vec<VolumeName>, Vec<(String, Other)>);
+
 /// Where volumes are, and how their files are removed.
 #[derive(Debug, Clone)]
 pub(super) struct Files {
@@ -129,7 +132,7 @@ impl Files {
     }
 
     /// Names of directories that may be volumes, and whatever else is there.
-    pub(super) fn list(&self) -> Result<(Vec<VolumeName>, Vec<(String, Other)>)> {
+    pub(super) fn list(&self) -> Result<Listed> {
         let (mut volumes, mut others) = (Vec::new(), Vec::new());
         for name in names(&self.dir)? {
             let work = name.strip_prefix(GONE);

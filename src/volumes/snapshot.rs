@@ -1,8 +1,8 @@
 //! `snapshot`: a new volume with what another holds.
 
-use super::CreateVolume;
 use super::local::{Shared, now_ns};
 use super::record::{Body, Record};
+use super::{ANONYMOUS_LABEL, CreateVolume};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::storage::files::sync_file_system;
 use crate::sys::blocking::blocking;
@@ -31,6 +31,36 @@ impl Shared {
             },
         };
         self.copy_of(&from, record).await
+    }
+
+    /// A copy for a bound container, which has no record yet: it gets it with the container.
+    pub(crate) async fn make_bound_copy(&self, name: &str) -> Result<Record> {
+        let from = self.find(name).await?;
+        let mut record = Record {
+            name: VolumeName::random(),
+            owner: Some(self.parts.owner.clone()),
+            created_ns: now_ns(),
+            body: from.body.clone(),
+        };
+        record.body.anonymous = true;
+        record.body.labels.insert(ANONYMOUS_LABEL.to_owned(), String::new());
+        let made = async {
+            let (files, name) = (self.files.clone(), record.name.clone());
+            blocking(move || files.begin(&name)).await?;
+            let driver = self.driver(&record.body.driver)?;
+            driver
+                .clone_volume(&self.context(&from), &self.context(&record))
+                .await?;
+            let (files, settled) = (self.files.clone(), record.clone());
+            blocking(move || files.settle(&settled)).await
+        };
+        match made.await {
+            Ok(()) => Ok(record),
+            Err(error) => {
+                self.unmake(&record).await;
+                Err(error)
+            }
+        }
     }
 
     /// A new volume with another's content, recorded once it is whole.

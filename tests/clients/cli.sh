@@ -221,6 +221,26 @@ step "image prune" d image prune -f
 ### the rest
 step "network ls" d network ls --filter name=none --filter name=host --format '{{.Name}} {{.Driver}} {{.Scope}}'
 step "volume ls" d volume ls -q
+
+### volumes and files
+step "volume create" d volume create --label a=b --opt type=tmpfs --opt device=tmpfs --opt o=size=1m memory
+step "volume create again" d volume create memory
+step "volume inspect" d volume inspect --format '{{.Name}} {{.Driver}} {{.Scope}} {{json .Labels}} {{json .Options}}' memory
+step "volume of a bad name" d volume create a/b
+step "volume inspect of nothing" d volume inspect nothere
+step "a volume begins with the image's files" b -v etc:/etc "$IMAGE" sh -c 'stat -c "%a %u %g" /etc && tail -n 1 /etc/group && echo mine > /etc/mine'
+step "a volume keeps" b -v etc:/mnt "$IMAGE" cat /mnt/mine
+step "nocopy" b -v empty:/etc:nocopy "$IMAGE" ls /etc/group
+step "a read-only volume" b --mount type=volume,src=etc,dst=/mnt,readonly "$IMAGE" touch /mnt/x
+step "a subpath" sh_ "$DD docker run --rm --network none -v tree:/t $IMAGE sh -c 'mkdir -p /t/a && echo deep > /t/a/file'; docker run --rm --network none -v tree:/t $IMAGE cat /t/a/file"
+step "volume in use" sh_ "$DD id=\$(docker create --network none -v etc:/x $IMAGE); docker volume rm etc; docker inspect --format '{{json .HostConfig.Binds}} {{range .Mounts}}{{.Type}} {{.Name}} {{.Destination}} {{.RW}}{{end}}' \$id; docker volume ls -q --filter dangling=false; docker rm \$id >/dev/null"
+step "volumes of another" sh_ "$DD docker create --name holder --network none -v tree:/t $IMAGE >/dev/null; docker run --rm --network none --volumes-from holder:ro $IMAGE sh -c 'cat /t/a/file; touch /t/x'; docker rm holder >/dev/null"
+step "memory" b --tmpfs /m:size=1m,mode=700 "$IMAGE" stat -c %a /m
+step "a bind" sh_ "$DD mkdir -p $SCRATCH/shown && echo shown > $SCRATCH/shown/file; docker run --rm --network none -v $SCRATCH/shown:/s:ro $IMAGE sh -c 'cat /s/file; touch /s/x'"
+step "volume prune" sh_ "$DD docker volume rm etc empty tree memory; docker volume create >/dev/null; docker volume prune -f | grep -c 'Deleted\|Total'"
+step "volume rm of nothing" d volume rm nothere
+step "cp" sh_ "$DD id=\$(docker create --network none $IMAGE sh -c 'cat /tmp/in/file'); mkdir -p $SCRATCH/in && echo copied > $SCRATCH/in/file && ln -sf file $SCRATCH/in/link; docker cp $SCRATCH/in \$id:/tmp; docker start -a \$id; docker cp \$id:/tmp/in $SCRATCH/out-in && cat $SCRATCH/out-in/link; docker cp \$id:/etc/group - | tar -t; docker cp \$id:/nothere $SCRATCH; docker cp $SCRATCH/in/file \$id:/nodir/x; docker rm \$id >/dev/null"
+step "cp of a running one" sh_ "$DD id=\$(docker run -d --network none --tmpfs /m $IMAGE sleep 60); docker cp $SCRATCH/in/file \$id:/m/file; docker exec \$id cat /m/file; docker cp \$id:/m/file - | tar -xO; docker rm -f \$id >/dev/null"
 step "system df" sh_ "$DD docker system df --format '{{.Type}}'"
 step "swarm" d node ls
 step "login to nowhere" d login -u a -p b 127.0.0.1:1

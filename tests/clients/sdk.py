@@ -298,3 +298,34 @@ def _():
 @step("disk usage")
 def _():
     return sorted(client.df().keys() & {"Images", "Containers", "Volumes", "LayersSize"})
+
+@step("volumes")
+def volumes():
+    made = client.volumes.create("sdk", labels={"a": "b"})
+    client.containers.run(IMAGE, ["sh", "-c", "echo kept > /v/file"], remove=True, volumes={"sdk": {"bind": "/v"}}, **NONE)
+    mount = docker.types.Mount("/v", "sdk", read_only=True)
+    said = client.containers.run(IMAGE, ["cat", "/v/file"], remove=True, mounts=[mount], **NONE)
+    listed = [volume.name for volume in client.volumes.list(filters={"label": "a=b"})]
+    made.remove()
+    return said, listed, made.attrs["Driver"], made.attrs["Labels"]
+
+
+@step("a volume that is not there")
+def no_volume():
+    return client.volumes.get("nothere")
+
+
+@step("archives in and out")
+def archives():
+    container = client.containers.create(IMAGE, ["true"], **NONE)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        member = tarfile.TarInfo("file")
+        member.size, member.mode, member.uid, member.gid, member.mtime = 7, 0o640, 12, 34, 1600000000
+        archive.addfile(member, io.BytesIO(b"content"))
+    put = container.put_archive("/tmp", packed.getvalue())
+    pieces, stat = container.get_archive("/tmp/file")
+    with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as archive:
+        found = [(m.name, m.mode, m.uid, m.gid, m.mtime, archive.extractfile(m).read()) for m in archive]
+    container.remove()
+    return put, found, stat["name"], stat["size"], stat["mode"], stat["linkTarget"]

@@ -47,6 +47,8 @@ tests! { "volumes":
         h14_volumes_of_another_container,
         h14_sources_that_cannot_be,
         m7_files_are_there_before_the_first_process,
+        m9_forks_of_a_prepared_container,
+        n3_a_fork_of_one_that_stands_still,
         e9_an_engine_that_dies_leaves_no_anonymous_volume,
         e9_a_volume_without_a_record_is_recorded_again,
     ]
@@ -753,6 +755,74 @@ async fn m7_files_are_there_before_the_first_process() -> Check {
         .with_file("/etc/x", "secret", 0o600)
         .with_file("/new/dir/y", "more", 0o644);
     assert_eq!(world.says(spec).await?, "600 0\nsecretmore");
+    Ok(())
+}
+
+async fn m9_forks_of_a_prepared_container() -> Check {
+    let world = World::alone().await?;
+    let script = "if test -e /root/rows; then cat /root/rows /data/rows; echo $1 > /data/rows; else echo a > /root/rows; echo b > /data/rows; fi";
+    let prepared = world.started(world.script(script).volume("data", "/data")).await?;
+    prepared.wait().await?;
+    let template = prepared.template().await?;
+    let mut forks = Vec::new();
+    for _ in 0..5 {
+        forks.push(template.fork().await?);
+    }
+    for fork in &forks {
+        fork.start().await?;
+        assert!(fork.wait().await?.status.success());
+        let changed = fork.diff().await?;
+        assert_eq!(changed, [], "it begins where the template is");
+    }
+    // Each has volumes of its own, which go with it.
+    assert_eq!(volume_names(&world.engine).await?.len(), 1 + 1 + forks.len());
+    assert_eq!(
+        world
+            .says(world.script("cat /data/rows").volume("data", "/data"))
+            .await?,
+        "b",
+        "the template's is as it was"
+    );
+    let said = world.engine.run(template.spec()).output().await?;
+    assert_eq!(
+        String::from_utf8_lossy(&said.stdout),
+        "a\nb\n",
+        "no fork sees another's"
+    );
+    for fork in forks {
+        remove(fork).await?;
+    }
+    template.remove().await?;
+    assert_eq!(volume_names(&world.engine).await?, ["data"]);
+    remove(prepared).await?;
+    assert!(world.engine.audit().await?.is_clean());
+    Ok(())
+}
+
+async fn n3_a_fork_of_one_that_stands_still() -> Check {
+    let world = World::alone().await?;
+    let container = world
+        .started(world.script("echo warm > /root/state; sleep 1000"))
+        .await?;
+    let running = container.template().await.expect_err("it runs");
+    assert_eq!(running.kind(), &ErrorKind::InvalidState);
+    while container.stat_path("/root/state").await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    if let Err(error) = container.pause().await {
+        remove(container).await?;
+        return skip(error.report());
+    }
+    let template = container.template().await?;
+    container.unpause().await?;
+    let said = world
+        .engine
+        .run(template.spec().command(["cat", "/root/state"]))
+        .output()
+        .await?;
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "warm\n");
+    remove(container).await?;
+    template.remove().await?;
     Ok(())
 }
 

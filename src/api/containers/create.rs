@@ -71,6 +71,10 @@ pub(super) async fn create(mut call: Call) -> Answer {
             failure.status = StatusCode::BAD_REQUEST;
             Err(failure)
         }
+        Err(error) if matches!(error.object(), Some((ObjectKind::Option, "mount source"))) => {
+            let message = format!("invalid mount config for type \"bind\": {error}");
+            Err(Failure::from(error).say(message))
+        }
         Err(error) if error.is_conflict() => Err(name_taken(&call, &name.unwrap_or_default(), error).await),
         Err(error) => Err(error.into()),
     }

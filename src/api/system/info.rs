@@ -36,7 +36,7 @@ pub(in crate::api) fn body(info: &SystemInfo, now: SystemTime) -> Value {
         "Driver": info.storage_driver,
         "DriverStatus": [["Chosen because", info.storage_reason]],
         "Plugins": {
-            "Volume": [],
+            "Volume": ["local"],
             "Network": ["host", "null"],
             "Authorization": null,
             "Log": [info.log_driver],

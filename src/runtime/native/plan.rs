@@ -547,7 +547,7 @@ impl Plan {
             records.push(Self::launch_mount(mount, launch, ids, &mut trees)?);
         }
         // What is in another comes after it; of the rest the order stays.
-        records.sort_by_key(|record| depth(record));
+        records.sort_by_key(depth);
         records.into_iter().try_for_each(|record| self.record(record))
     }
 

@@ -97,13 +97,13 @@ impl Place {
             _ => Path::new("."),
         };
         if !above.is_dir() {
-            return Err(Failure::ours(&format!("no such directory: {}", above.display())));
+            return Err(Failure::ours(format!("no such directory: {}", above.display())));
         }
         if is_dir && target.exists() {
             return Err(Failure::ours("cannot copy a directory onto a file"));
         }
         if !is_dir && target.as_os_str().to_string_lossy().ends_with('/') {
-            return Err(Failure::ours(&format!("no such directory: {}", target.display())));
+            return Err(Failure::ours(format!("no such directory: {}", target.display())));
         }
         if content {
             std::fs::create_dir(target)?;
@@ -193,7 +193,7 @@ async fn into(engine: &Engine, name: &str, path: &str, args: &Args) -> Result<()
         }
     };
     if !is_dir && !found.is_dir() && path.ends_with('/') {
-        return Err(Failure::ours(&format!("no such directory in the container: {path}")));
+        return Err(Failure::ours(format!("no such directory in the container: {path}")));
     }
     let (reader, writer) = std::io::pipe()?;
     let packing = std::thread::spawn(move || pack(&source, &top, writer));
