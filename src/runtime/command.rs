@@ -464,7 +464,7 @@ mod tests {
             .env("A", "b")
             .current_dir("/tmp")
             .hostname("box");
-        assert_eq!(env.output().await.unwrap().stdout, b"b\n/tmp\nbox\n");
+        assert_eq!(env.output().await.unwrap().stdout, b"b /\n/tmp\nbox\n");
 
         let missing = Command::new(runtime(), root.path(), "nothing")
             .spawn()

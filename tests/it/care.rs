@@ -602,17 +602,15 @@ async fn g11_starting_healthy_unhealthy() -> Check {
     let line = world.engine.list(ListOptions::default()).await?;
     let line = line.iter().find(|line| line.id == *container.id()).expect("it runs");
     assert!(line.status.ends_with("(healthy)"), "{}", line.status);
-    // A paused container is not probed.
-    container.pause().await?;
-    let probes = container.inspect().await?.health.expect("it has a check").log;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let later = container.inspect().await?.health.expect("it has a check").log;
-    assert!(later.len() <= probes.len() + 1, "{} then {}", probes.len(), later.len());
-    assert!(
-        later.iter().filter(|probe| !probes.contains(probe)).count() <= 1,
-        "one was under way"
-    );
-    container.unpause().await?;
+    // A paused container is not probed; without a freezer nobody can pause one.
+    match container.pause().await {
+        Err(error) if error.is_unsupported() => {}
+        paused => {
+            paused?;
+            not_probed(&container).await?;
+            container.unpause().await?;
+        }
+    }
     container.remove(FORCE).await?;
 
     let sick = often(HealthCheck::command(["test", "-e", "/ok"]));
@@ -642,6 +640,16 @@ async fn g11_starting_healthy_unhealthy() -> Check {
     let plain = world.started(world.script("sleep 1000")).await?;
     assert_eq!(plain.inspect().await?.health, None);
     plain.remove(FORCE).await?;
+    Ok(())
+}
+
+/// At most the one probe that was under way ends.
+async fn not_probed(container: &Container) -> Check {
+    let probes = container.inspect().await?.health.expect("it has a check").log;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let later = container.inspect().await?.health.expect("it has a check").log;
+    let new = later.iter().filter(|probe| !probes.contains(probe)).count();
+    assert!(new <= 1, "{new} probes of a paused container");
     Ok(())
 }
 
