@@ -122,7 +122,7 @@ impl Rule {
         self.compare(true, value)
     }
 
-    fn is_not(self, value: &[u8]) -> Self {
+    fn differs(self, value: &[u8]) -> Self {
         self.compare(false, value)
     }
 
@@ -150,7 +150,7 @@ impl Rule {
         })
     }
 
-    fn from_link(self, index: u32) -> Self {
+    fn coming_from(self, index: u32) -> Self {
         self.meta(META_IIF).is(&index.to_ne_bytes())
     }
 
@@ -169,7 +169,7 @@ impl Rule {
     }
 
     /// Hands a packet to a socket of this host, with its addresses as they are.
-    fn to_proxy(self, port: u16) -> Self {
+    fn proxied(self, port: u16) -> Self {
         self.load(FIRST, &[127, 0, 0, 1])
             .load(SECOND, &port.to_be_bytes())
             .add("tproxy", |data| {
@@ -177,7 +177,7 @@ impl Rule {
             })
     }
 
-    fn to_address(self, address: [u8; 4], port: u16) -> Self {
+    fn translated(self, address: [u8; 4], port: u16) -> Self {
         self.load(FIRST, &address)
             .load(SECOND, &port.to_be_bytes())
             .add("nat", |data| {
@@ -246,13 +246,13 @@ pub(super) fn way_out(bridge: u32, tcp: u16, udp: u16) -> Vec<Message> {
     let mut messages = vec![chain(INET, &name, &hook)];
     for (protocol, port) in [(TCP, tcp), (UDP, udp)] {
         let rule = Rule::new()
-            .from_link(bridge)
+            .coming_from(bridge)
             .meta(META_NFPROTO)
             .is(&[IPV4])
             .protocol(protocol)
             .meta(META_MARK)
-            .is_not(&MARK.to_ne_bytes())
-            .to_proxy(port)
+            .differs(&MARK.to_ne_bytes())
+            .proxied(port)
             .set_mark()
             .verdict(ACCEPT);
         messages.push(rule.into(INET, &name));
@@ -290,24 +290,24 @@ pub(super) fn only_own(device: &str, mac: Mac, ipv4: Option<IpAddr>, ipv6: Optio
     let of = |protocol: [u8; 2]| Rule::new().meta(META_PROTOCOL).is(&protocol);
     // None of an address that it has not: then what is unspecified alone may come.
     let own = |rule: Rule, address: Option<IpAddr>| match address {
-        Some(address) => rule.is_not(&bytes(address)),
+        Some(address) => rule.differs(&bytes(address)),
         None => rule,
     };
     let drop = |rule: Rule| rule.verdict(DROP).into(NETDEV, device);
     vec![
         chain(NETDEV, device, &hook),
-        drop(Rule::new().payload(LINK_HEADER, 6, 6).is_not(&mac)),
+        drop(Rule::new().payload(LINK_HEADER, 6, 6).differs(&mac)),
         // The sender's addresses of an ARP packet (RFC 826). An unspecified one asks whether an address is in use (RFC 5227).
-        drop(of(ARP).payload(NETWORK_HEADER, 8, 6).is_not(&mac)),
-        drop(own(of(ARP).payload(NETWORK_HEADER, 14, 4).is_not(&[0; 4]), ipv4)),
-        drop(own(of(IP).payload(NETWORK_HEADER, 12, 4).is_not(&[0; 4]), ipv4)),
+        drop(of(ARP).payload(NETWORK_HEADER, 8, 6).differs(&mac)),
+        drop(own(of(ARP).payload(NETWORK_HEADER, 14, 4).differs(&[0; 4]), ipv4)),
+        drop(own(of(IP).payload(NETWORK_HEADER, 12, 4).differs(&[0; 4]), ipv4)),
         drop(own(
             of(IP6)
                 .payload(NETWORK_HEADER, 8, 16)
-                .is_not(&[0; 16])
+                .differs(&[0; 16])
                 .payload(NETWORK_HEADER, 8, 2)
                 .mask(&[0xff, 0xc0])
-                .is_not(&[0xfe, 0x80])
+                .differs(&[0xfe, 0x80])
                 .payload(NETWORK_HEADER, 8, 16),
             ipv6,
         )),
@@ -338,7 +338,7 @@ pub(super) fn resolver(address: [u8; 4], udp: u16, tcp: u16) -> Vec<Message> {
             .protocol(protocol)
             .payload(TRANSPORT_HEADER, 2, 2)
             .is(&DNS.to_be_bytes())
-            .to_address(address, port);
+            .translated(address, port);
         messages.push(rule.into(IPV4, "resolver"));
     }
     messages

@@ -185,14 +185,13 @@ impl NetworkSpec {
             // The bridge is in a network namespace of the engine's: its name there is nobody's concern, and whether what leaves
             // it has the host's address is no choice.
             "com.docker.network.bridge.name" | "com.docker.network.container_iface_prefix" => {}
-            "com.docker.network.bridge.enable_ip_masquerade" => {
-                if !flag()? {
-                    return Err(Error::unsupported(
-                        "a network without address translation",
-                        "an internal network, or one with it",
-                    ));
-                }
+            "com.docker.network.bridge.enable_ip_masquerade" if !flag()? => {
+                return Err(Error::unsupported(
+                    "a network without address translation",
+                    "an internal network, or one with it",
+                ));
             }
+            "com.docker.network.bridge.enable_ip_masquerade" => {}
             "com.docker.network.bridge.host_binding_ipv4" => {
                 value
                     .parse::<std::net::Ipv4Addr>()

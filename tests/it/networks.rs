@@ -803,7 +803,7 @@ async fn what_is_removed_by_hand_is_found() -> Check {
     let inside = std::fs::read_link(format!("/proc/{inside}/ns/net"))?;
     let helpers = crate::support::leaks::all_processes()
         .into_iter()
-        .filter(|process| process.helper);
+        .filter(|process| process.helper && process.descendant);
     let home = helpers.map(|process| process.pid).find(|pid| {
         std::fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|network| network != own && network != inside)
     });

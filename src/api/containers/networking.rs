@@ -137,9 +137,9 @@ pub(super) fn asked(spec: &ContainerSpec) -> Value {
     json!({
         "PortBindings": bindings,
         "PublishAllPorts": spec.publish_all,
-        "Dns": spec.dns,
-        "DnsSearch": spec.dns_search,
-        "DnsOptions": spec.dns_options,
+        "Dns": if spec.dns.is_empty() { Value::Null } else { json!(spec.dns) },
+        "DnsSearch": if spec.dns_search.is_empty() { Value::Null } else { json!(spec.dns_search) },
+        "DnsOptions": if spec.dns_options.is_empty() { Value::Null } else { json!(spec.dns_options) },
         "ExtraHosts": if spec.extra_hosts.is_empty() { Value::Null } else { json!(spec.extra_hosts) },
     })
 }
