@@ -324,7 +324,14 @@ fn g4_detach_keys_leave_the_container_running() -> Check {
         );
         says(
             &daemon,
-            &["exec", "-d", "shell", "sh", "-c", "sleep 0.3; echo poke > /proc/1/fd/1"],
+            &[
+                "exec",
+                "-d",
+                "shell",
+                "sh",
+                "-c",
+                "while true; do echo poke > /proc/1/fd/1; sleep 0.2; done",
+            ],
         )?;
         let (status, printed) = typed(attach, "poke", keys)?;
         assert!(

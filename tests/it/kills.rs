@@ -124,9 +124,10 @@ async fn keep_pushes(root: &str, source: &str, registry: &str) -> longshore::Res
             .file("made", 0o644, format!("{name} ").repeat(20_000))
             .tar();
         let tar = tar.map_err(|error| longshore::Error::os("make an archive", error))?;
-        let made = engine.import(stream::iter([Ok(Bytes::from(tar))]).boxed()).await?;
         let name = format!("{registry}/{}", mark("made", number));
-        made.tag(&name.parse()?).await?;
+        let tar = stream::iter([Ok(Bytes::from(tar))]).boxed();
+        // Named at once: another process prunes what has no name.
+        engine.import(tar).name(name.parse()?).await?;
         engine.push(name.as_str()).await?;
         println!("pushed {name}");
         println!("kept {name}");
