@@ -161,8 +161,8 @@ suite_as() {
     copy=$STAGE/${binary##*/}
     tmp=$STAGE/tmp-$user
     [ -e "$copy" ] || command install -m 755 "$binary" "$copy"
-    # The integration tests look for the daemon beside themselves.
-    [ -e "$STAGE/longshored" ] || command install -m 755 "$LONGSHORED" "$STAGE/longshored"
+    # The integration tests look for the daemon and the client beside themselves.
+    [ -e "$STAGE/longshored" ] || command install -m 755 "$LONGSHORED" "${LONGSHORED%d}" "$STAGE"
     command install -d -m 700 -o "$user" "$tmp"
     part "$name" "${APART[@]}" setpriv --reuid "$user" --regid "$user" --init-groups --reset-env \
         env TMPDIR="$tmp" LONGSHORE_KILL_LOOPS="${LONGSHORE_KILL_LOOPS:-}" \

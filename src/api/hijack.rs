@@ -237,9 +237,16 @@ async fn converse(mut reader: Reader, mut writer: Writer, socket: Option<OwnedFd
                 over => over,
             }
         };
+        tokio::pin!(input);
         tokio::select! {
-            over = out => over,
-            over = input => over,
+            over = out => {
+                if over == Over::Gone {
+                    // It reads no more, but what it had sent before counts: the last line before the keys that leave, say.
+                    let _ = tokio::time::timeout(LINGER, &mut input).await;
+                }
+                over
+            }
+            over = &mut input => over,
         }
     };
     if over == Over::Gone {

@@ -1,9 +1,9 @@
 //! Networks: what containers can be attached to.
 //!
 //! `none` has nothing but loopback, `host` is the host's. Bridge networks, `bridge` and those that users define, live in a
-//! network namespace of the engine's own ([`net`]): their bridges, the engine's ends of containers' links, and all rules.
-//! Nothing of them is in the host's network. What leaves them goes through sockets of the engine's process ([`proxy`]), and
-//! so does what comes in at published ports ([`publish`]); what goes from container to container does not.
+//! network namespace of the engine's own: their bridges, the engine's ends of containers' links, and all rules.
+//! Nothing of them is in the host's network. What leaves them goes through sockets of the engine's process, and
+//! so does what comes in at published ports; what goes from container to container does not.
 
 mod dns;
 mod host;
