@@ -63,7 +63,7 @@ fn held(root: &Path) -> BTreeMap<&'static str, u64> {
             all_processes().iter().filter(|process| process.descendant).count() as u64,
         ),
         ("namespaces", namespaces()),
-        ("cgroups", cgroups()),
+        ("cgroups", cgroups(root)),
         ("containers on disk", names_in(&root.join("containers")).len() as u64),
         ("records of memory mapped", len("/proc/self/map_files")),
     ])
@@ -87,24 +87,31 @@ fn namespaces() -> u64 {
     seen.len() as u64
 }
 
-/// Below the place of a process of this test's own engine.
-fn cgroups() -> u64 {
-    fn below(dir: &Path, depth: usize) -> u64 {
-        let Ok(entries) = fs::read_dir(dir) else { return 0 };
-        let dirs = entries
-            .flatten()
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        dirs.map(|entry| {
-            let ours = entry.file_name().to_string_lossy().contains("longshore");
-            u64::from(ours) + if depth < 6 { below(&entry.path(), depth + 1) } else { 0 }
-        })
-        .sum()
-    }
-    // Others use containers on this machine, too: theirs come and go.
-    if std::env::var_os(crate::support::leaks::SHARED_HOST).is_some() {
-        return 0;
-    }
-    below(Path::new("/sys/fs/cgroup"), 0)
+/// Those of the root's engines, which are named by their owners: others use containers on this machine, too.
+fn cgroups(root: &Path) -> u64 {
+    let owners = names_in(&root.join("owners"));
+    let ours = |name: &str| {
+        let short = name.strip_prefix("longshore-");
+        short.is_some_and(|short| owners.iter().any(|owner| owner.starts_with(short)))
+    };
+    below(Path::new("/sys/fs/cgroup"), 0, false, &ours)
+}
+
+fn below(dir: &Path, depth: usize, counts: bool, ours: &dyn Fn(&str) -> bool) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    let dirs = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    dirs.map(|entry| {
+        let counts = counts || ours(&entry.file_name().to_string_lossy());
+        let within = if depth < 6 {
+            below(&entry.path(), depth + 1, counts, ours)
+        } else {
+            0
+        };
+        u64::from(counts) + within
+    })
+    .sum()
 }
 
 fn compare(before: &BTreeMap<&'static str, u64>, after: &BTreeMap<&'static str, u64>) -> Check {
