@@ -1,5 +1,7 @@
 //! `remove`: the writable layer, the files, the record. The record goes last, so that a removal cut short is taken up again.
 
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use super::RemoveOptions;
@@ -14,6 +16,8 @@ use crate::types::{ContainerId, Outcome, Signal};
 /// even be deleted then.
 const TRIES: usize = 50;
 const RETRY: Duration = Duration::from_millis(200);
+/// How often a directory is emptied into which something is still written.
+const FILES_TRIES: usize = 8;
 
 /// Repeats what a full disk refuses. In a runtime with time.
 pub(crate) async fn patiently<T, W: Future<Output = Result<T>>>(mut work: impl FnMut() -> W) -> Result<T> {
@@ -85,12 +89,48 @@ impl Shared {
 
     async fn remove_files(&self, record: &Record) -> Result<()> {
         let dir = self.dir_of(&record.id);
-        blocking(move || match std::fs::remove_dir_all(dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::os("remove a container's files", error))
+        blocking(move || remove_dir(&dir).map_err(|error| Error::os("remove a container's files", error))).await
+    }
+}
+
+/// A log is closed after the end of its container was told, and may leave a mark of that while the rest goes: then once more.
+fn remove_dir(dir: &Path) -> io::Result<()> {
+    let mut done = Ok(());
+    for _ in 0..FILES_TRIES {
+        done = std::fs::remove_dir_all(dir);
+        match &done {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            _ => return done,
+        }
+    }
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g1_what_is_written_while_files_go_goes_too() {
+        let root = tempfile::tempdir().unwrap();
+        for round in 0..200u64 {
+            let dir = root.path().join(round.to_string());
+            std::fs::create_dir(&dir).unwrap();
+            for number in 0..20 {
+                std::fs::write(dir.join(number.to_string()), "x").unwrap();
             }
-            _ => Ok(()),
-        })
-        .await
+            let late = dir.clone();
+            let writer = std::thread::spawn(move || {
+                // At another moment of the removal each time.
+                for _ in 0..round * 40 {
+                    std::hint::spin_loop();
+                }
+                let _ = std::fs::write(late.join("mark"), "x");
+            });
+            remove_dir(&dir).unwrap();
+            writer.join().unwrap();
+            assert!(!dir.exists(), "round {round}");
+        }
     }
 }

@@ -140,9 +140,11 @@ impl Format {
             return Ok(());
         };
         match ended {
-            true => File::create(mark)
-                .map(drop)
-                .map_err(|error| Error::os("note a log's end", error)),
+            true => match File::create(mark) {
+                // The container has been removed, and its log with it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                made => made.map(drop).map_err(|error| Error::os("note a log's end", error)),
+            },
             false => remove_if_there(&mark),
         }
     }
