@@ -61,20 +61,25 @@ async fn a1_a_container_runs_without_a_daemon() -> Check {
     Ok(())
 }
 
-/// TCP sockets in state LISTEN, and unix sockets that accept connections under a name of ours.
+/// TCP sockets in state LISTEN, and unix sockets that accept connections, of this process: others on this host have theirs.
 fn listening_sockets() -> std::io::Result<BTreeSet<String>> {
     let tcp =
         fs::read_to_string("/proc/self/net/tcp")? + &fs::read_to_string("/proc/self/net/tcp6").unwrap_or_default();
     let unix = fs::read_to_string("/proc/self/net/unix")?;
+    let field = |line: &str, at: usize| line.split_whitespace().nth(at).unwrap_or_default().to_owned();
     let tcp = tcp
         .lines()
-        .filter(|line| line.split_whitespace().nth(3) == Some("0A"))
-        .map(|line| line.split_whitespace().nth(1).unwrap_or_default().to_owned());
+        .filter(|line| field(line, 3) == "0A")
+        .map(|line| field(line, 9));
     let unix = unix
         .lines()
-        .filter(|line| line.contains(" 00010000 ") && line.contains("longshore"))
-        .map(str::to_owned);
-    Ok(tcp.chain(unix).collect())
+        .filter(|line| line.contains(" 00010000 "))
+        .map(|line| field(line, 6));
+    let listening: BTreeSet<String> = tcp.chain(unix).map(|inode| format!("socket:[{inode}]")).collect();
+    let own = fs::read_dir("/proc/self/fd")?.flatten();
+    let own = own.filter_map(|entry| fs::read_link(entry.path()).ok());
+    let own = own.map(|target| target.display().to_string());
+    Ok(own.filter(|target| listening.contains(target)).collect())
 }
 
 async fn h1_image_and_spec_are_merged() -> Check {
