@@ -59,7 +59,7 @@ impl LogDrivers {
                 "logger: no log driver named '{name}' is registered; there are {}, and those that the engine is opened with",
                 known.join(", ")
             );
-            Error::invalid(message).with_object(ObjectKind::Option, "log")
+            Error::invalid(message).with_object(ObjectKind::Option, "log driver")
         })
     }
 }

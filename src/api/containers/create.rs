@@ -50,7 +50,7 @@ pub(super) async fn create(mut call: Call) -> Answer {
     if let Some(platform) = call.query.get("platform") {
         spec.platform = Some(platform.parse::<Platform>()?);
     }
-    let (name, image) = (spec.name.clone(), spec.image.clone());
+    let (name, image, driver) = (spec.name.clone(), spec.image.clone(), spec.log.driver.clone());
     match call.engine.containers().create(spec).await {
         Ok(created) => {
             let warnings = [warnings, created.warnings].concat();
@@ -73,6 +73,11 @@ pub(super) async fn create(mut call: Call) -> Answer {
         }
         Err(error) if matches!(error.object(), Some((ObjectKind::Option, "mount source"))) => {
             let message = format!("invalid mount config for type \"bind\": {error}");
+            Err(Failure::from(error).say(message))
+        }
+        Err(error) if error.object() == Some((ObjectKind::Option, "log driver")) => {
+            let driver = driver.unwrap_or_default();
+            let message = format!("error looking up logging plugin {driver}: plugin \"{driver}\" not found");
             Err(Failure::from(error).say(message))
         }
         Err(error) if error.is_conflict() => Err(name_taken(&call, &name.unwrap_or_default(), error).await),
