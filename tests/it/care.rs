@@ -360,7 +360,8 @@ fn until_now(what: &str, so: impl Fn() -> Result<bool, Stop>) -> Check {
 }
 
 async fn g10_on_failure_restarts_so_often_with_growing_pauses() -> Check {
-    let world = World::new().await?;
+    // Alone: what is replayed is the last of what happened in a root, and others are busy in a shared one.
+    let world = World::alone().await?;
     let policy = RestartPolicy::OnFailure { max_retries: Some(3) };
     let container = world.started(world.script("exit 3").restart(policy)).await?;
     until("the last restart", async || {
@@ -583,7 +584,8 @@ async fn health_is(container: &Container, status: HealthStatus) -> Check {
 }
 
 async fn g11_starting_healthy_unhealthy() -> Check {
-    let world = World::new().await?;
+    // Alone: what is replayed is the last of what happened in a root, and others are busy in a shared one.
+    let world = World::alone().await?;
     let check = often(HealthCheck::shell("echo probing $((1 + 1)); test -e /ok")).retries(100);
     let container = world.started(world.script("sleep 1000").health(check)).await?;
     health_is(&container, HealthStatus::Starting).await?;
@@ -743,7 +745,8 @@ async fn g11_the_start_period_and_the_image_s_check() -> Check {
 }
 
 async fn p47_an_unhealthy_container_is_restarted_once() -> Check {
-    let world = World::new().await?;
+    // Alone: what is replayed is the last of what happened in a root, and others are busy in a shared one.
+    let world = World::alone().await?;
     let script = "test -e /ran && touch /ok; touch /ran; trap 'exit 0' TERM; while true; do sleep 0.05; done";
     let spec = world.script(script).health(often(HealthCheck::shell("test -e /ok")));
     let container = world.started(spec.on_unhealthy(OnUnhealthy::Restart)).await?;
