@@ -317,6 +317,11 @@ impl Ingest for LocalIngest {
         Some(self.hasher.clone().finish())
     }
 
+    fn reader(&self) -> Result<Option<File>> {
+        let file = File::open(&self.path).map_err(|e| Error::os("open ingest file", e))?;
+        Ok(Some(file))
+    }
+
     fn left(&self) -> u64 {
         self.left
     }
