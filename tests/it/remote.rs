@@ -395,7 +395,10 @@ async fn a7_the_same_kind_over_the_api() -> Check {
     // What the API has no words for says so, and what it takes.
     let index = IndexRequest::new("made:1".parse()?, []);
     let images = pair.far.images();
-    for refused in [failure(images.document(&id)).await?, failure(images.make_index(index)).await?] {
+    for refused in [
+        failure(images.document(&id)).await?,
+        failure(images.make_index(index)).await?,
+    ] {
         let ErrorKind::Unsupported { needs } = refused.kind() else {
             return fail(format!("{refused:?}"));
         };
