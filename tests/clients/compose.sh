@@ -78,7 +78,7 @@ services:
     stop_grace_period: 2s
   web:
     image: ${IMAGE}
-    command: ["sh", "-c", "wget -q -O /tmp/page http://store/page && echo web has it && exec httpd -f -h /tmp"]
+    command: ["sh", "-c", "until wget -q -O /tmp/page http://store/page; do sleep 0.2; done; echo web has it && exec httpd -f -h /tmp"]
     init: true
     depends_on:
       store:
@@ -87,6 +87,7 @@ services:
       PLACE: ${PLACE:-front}
     ports: ["127.0.0.1:18080:80"]
     networks: [back, front]
+    links: ["store:warehouse"]
     volumes: ["./shown:/shown:ro"]
     stop_grace_period: 2s
 networks:
@@ -113,6 +114,7 @@ step "port that is not published" c port web 81
 step "from outside" pages http://127.0.0.1:18080/page
 step "by name" c exec -T web wget -q -O - http://store/page
 step "by alias" c exec -T web wget -q -O - http://shelf/page
+step "by link" c exec -T web wget -q -O - http://warehouse/page
 step "back by name" c exec -T store wget -q -O - http://web/page
 step "a name that is nobody's" c exec -T web sh -c 'timeout 2 nslookup nobody >/dev/null 2>&1 && echo found || echo none'
 step "exec's exit code" c exec -T web sh -c 'echo $PLACE; cat /shown/file; exit 4'

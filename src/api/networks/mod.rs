@@ -18,7 +18,7 @@ pub(super) use self::verbs::ROUTES;
 pub(super) use self::without::ROUTES;
 use super::error::Failure;
 use super::fold;
-use crate::types::EndpointSpec;
+use crate::types::{EndpointLink, EndpointSpec};
 
 /// What a client says of a container's place in a network. Source: moby, `api/types/network/endpoint.go`.
 #[derive(Debug, Default, Deserialize)]
@@ -45,12 +45,7 @@ struct AskedAddresses {
 pub(super) fn endpoint(value: Value) -> Result<EndpointSpec, Failure> {
     let asked: Option<Asked> = fold::read(value).map_err(|error| Failure::bad(format!("invalid endpoint: {error}")))?;
     let asked = asked.unwrap_or_default();
-    if asked.links.is_some_and(|links| !links.is_empty()) {
-        return Err(Failure::option(
-            "Links",
-            "containers on one network, which find each other by name",
-        ));
-    }
+    let links = asked.links.unwrap_or_default();
     let ipam = asked.ipam.unwrap_or_default();
     let bad = |text: &str| Failure::bad(format!("invalid endpoint settings: invalid IP address: {text}"));
     let said = |text: Option<String>| text.filter(|text| !text.is_empty());
@@ -62,5 +57,9 @@ pub(super) fn endpoint(value: Value) -> Result<EndpointSpec, Failure> {
         ipv6: ipv6.transpose()?,
         mac: said(asked.mac_address),
         gateway_priority: asked.gw_priority.unwrap_or(0),
+        links: links
+            .iter()
+            .map(|text| Ok(text.parse::<EndpointLink>()?))
+            .collect::<Result<_, Failure>>()?,
     })
 }

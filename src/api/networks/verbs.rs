@@ -12,7 +12,7 @@ use super::super::object::Object;
 use super::super::reply;
 use super::super::router::{Answer, Route, routes};
 use super::shape;
-use crate::error::{ErrorKind, ObjectKind};
+use crate::error::{Error, ErrorKind, ObjectKind};
 use crate::networks::{AddressPool, NetworkInfo, NetworkSpec, Subnet};
 use crate::types::Filter;
 
@@ -50,7 +50,10 @@ async fn inspect(call: Call) -> Answer {
 fn check(filter: &Filter, known: &[&str]) -> Result<(), Failure> {
     match filter.keys().find(|key| !known.contains(key)) {
         None => Ok(()),
-        Some(key) => Err(Failure::bad(format!("invalid filter '{key}'"))),
+        Some(key) => {
+            let error = Error::invalid(format!("invalid filter '{key}'"));
+            Err(error.with_object(ObjectKind::Option, "filters").into())
+        }
     }
 }
 
@@ -150,15 +153,17 @@ async fn remove(call: Call) -> Answer {
     let name = call.name().to_owned();
     match call.engine.networks().remove(&name).await {
         Ok(_) => Ok(reply::empty(StatusCode::NO_CONTENT)),
-        // Docker's status of one that is in use.
-        Err(error) if error.is_conflict() => Err(Failure::from(error).status(StatusCode::FORBIDDEN)),
+        // Docker's status of one that is in use, and its words.
+        Err(error) if error.is_conflict() => {
+            let words = format!("error while removing network: {}", error.report());
+            Err(Failure::from(error).status(StatusCode::FORBIDDEN).say(words))
+        }
         Err(error) => Err(error.into()),
     }
 }
 
 async fn prune(call: Call) -> Answer {
     let filter = filters::read(&call.query)?;
-    check(&filter, &["label", "label!", "until"])?;
     let removed = call.engine.networks().prune(filter).await?;
     let removed = if removed.is_empty() {
         Value::Null
@@ -196,7 +201,7 @@ fn container(body: &mut Object) -> Result<String, Failure> {
 }
 
 /// Docker's status of what a container's place in networks does not allow.
-fn in_its_words(error: crate::error::Error) -> Failure {
+fn in_its_words(error: Error) -> Failure {
     let denied = error.kind() == &ErrorKind::Conflict;
     let failure = Failure::from(error);
     if denied {
