@@ -18,6 +18,8 @@ mkdir -p "$SCRATCH/project" "$DOCKER_CONFIG"
 cd "$SCRATCH/project" || exit 2
 
 c() { timeout --foreground 60 "${COMPOSE[@]}" --ansi never -p shop "$@"; }
+# What it says on stdout comes or does not.
+quietly() { "$@" >/dev/null; }
 docker() { timeout --foreground 60 /usr/bin/docker "$@"; }
 
 # From the host's side, where ports are published.
@@ -144,7 +146,7 @@ step "run that publishes" c run --rm -T -p 18081:80 --no-deps web sh -c 'echo $P
 step "kill" c kill -s KILL web
 step "wait for the kill" sh -c '/usr/bin/docker wait $(/usr/bin/docker ps -aq --filter name=web)'
 unordered "ps of all" docker ps -a --filter label=com.docker.compose.project=shop --format '{{.Names}} {{.State}}'
-unordered "rm of what was stopped" c rm -f
+unordered "rm of what was stopped" quietly c rm -f
 step "network in use" docker network rm shop_back
 unordered "down" c down -t 2
 step "the volume stays" docker volume ls -q --filter label=com.docker.compose.project=shop

@@ -409,6 +409,29 @@ fn i16_refusals_are_docker_s() -> Check {
             "invalid gateway address x".into(),
         ),
         (
+            made(pool(
+                json!({"Subnet": "10.213.4.0/24", "AuxiliaryAddresses": {"router": "10.213.4.9"}}),
+            )),
+            400,
+            "AuxiliaryAddresses".into(),
+        ),
+        (
+            connect(
+                "other",
+                json!({"Container": "busy", "EndpointConfig": {"DriverOpts": {"com.docker.network.endpoint.ifname": "x0"}}}),
+            ),
+            400,
+            "DriverOpts com.docker.network.endpoint.ifname".into(),
+        ),
+        (
+            connect(
+                "other",
+                json!({"Container": "busy", "EndpointConfig": {"IPAMConfig": {"LinkLocalIPs": ["169.254.1.1"]}}}),
+            ),
+            400,
+            "LinkLocalIPs".into(),
+        ),
+        (
             ("GET", "networks/nothere".into(), Value::Null),
             404,
             "network nothere not found".into(),

@@ -1,5 +1,7 @@
 //! The routes of networks.
 
+use std::collections::BTreeMap;
+
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -84,6 +86,7 @@ struct AskedPool {
     gateway: Option<String>,
     #[serde(rename = "IPRange")]
     range: Option<String>,
+    auxiliary_addresses: Option<BTreeMap<String, String>>,
 }
 
 async fn create(mut call: Call) -> Answer {
@@ -134,6 +137,12 @@ fn spec(body: Map<String, Value>) -> Result<NetworkSpec, Failure> {
         return Err(Failure::option(&format!("IPAM.Driver {driver:?}"), "the default one"));
     }
     for asked in ipam.take_or_default::<Vec<AskedPool>>("Config")? {
+        if asked.auxiliary_addresses.is_some_and(|addresses| !addresses.is_empty()) {
+            return Err(Failure::option(
+                "IPAM.Config.AuxiliaryAddresses",
+                "an IPRange that leaves those addresses out",
+            ));
+        }
         let said = |text: Option<String>| text.filter(|text| !text.is_empty());
         let subnet = |text: Option<String>| said(text).map(|text| text.parse::<Subnet>()).transpose();
         let gateway = said(asked.gateway).map(|text| {
