@@ -104,7 +104,7 @@ mkdir -p shown && echo shown >shown/file
 
 unordered config c config --services
 unordered pull c pull -q
-unordered up c up -d
+unordered "up" c up -d
 unordered ps c ps
 unordered "what there is" docker ps --filter label=com.docker.compose.project=shop --format '{{.Names}} {{.Image}} {{.Ports}} {{.Label "com.docker.compose.service"}}'
 unordered "networks" docker network ls --filter label=com.docker.compose.project=shop --format '{{.Name}} {{.Driver}} {{.Scope}}'
