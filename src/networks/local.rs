@@ -72,8 +72,9 @@ impl LocalNetworks {
 
     /// Takes a container out of everything. Blocks.
     pub(crate) fn release(&self, container: &ContainerId) {
-        if let Some(net) = self.0.realised() {
-            net.release(container);
+        let Some(net) = self.0.realised() else { return };
+        for left in net.release(container) {
+            self.0.tell_of(&left, "disconnect", container);
         }
     }
 
@@ -178,7 +179,11 @@ impl Shared {
             dns: request.dns,
             host_ports: request.host_ports,
         };
-        net.attach(&wanted, self.parts.publish_at)
+        let attached = net.attach(&wanted, self.parts.publish_at)?;
+        for taken in &attached.endpoints {
+            self.tell_of(taken, "connect", container);
+        }
+        Ok(attached)
     }
 
     fn bridge(&self, net: &Net, record: &NetworkRecord) -> Result<()> {
@@ -303,6 +308,7 @@ impl Shared {
                 Err(error) => return Err(error),
             }
         }
+        self.record(&Event::now(EventKind::Network, "prune", "").with("reclaimed", "0"));
         Ok(removed)
     }
 
@@ -317,8 +323,20 @@ impl Shared {
     }
 
     fn tell(&self, record: &NetworkRecord, action: &str, container: Option<&ContainerId>) {
-        let event = self.event(record, action, container);
-        if let Err(error) = self.parts.store.record_event(&event) {
+        self.record(&self.event(record, action, container));
+    }
+
+    /// Tells of a place that was taken with a container's start or left with its end.
+    fn tell_of(&self, place: &Endpoint, action: &str, container: &ContainerId) {
+        let event = Event::now(EventKind::Network, action, place.network_id.as_str())
+            .with("name", &place.network)
+            .with("type", "bridge")
+            .with("container", container.as_str());
+        self.record(&event);
+    }
+
+    fn record(&self, event: &Event) {
+        if let Err(error) = self.parts.store.record_event(event) {
             tracing::warn!(error = error.report(), "an event could not be recorded");
         }
     }

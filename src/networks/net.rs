@@ -573,9 +573,9 @@ impl Net {
     }
 
     /// Takes a container out of everything: its ports are free when this returns. Blocks.
-    pub(crate) fn release(&self, container: &ContainerId) {
+    pub(crate) fn release(&self, container: &ContainerId) -> Vec<Endpoint> {
         let Some(member) = lock(&self.places).members.remove(container) else {
-            return;
+            return Vec::new();
         };
         for task in &member.tasks {
             task.abort();
@@ -594,6 +594,7 @@ impl Net {
         while !member.tasks.iter().all(AbortHandle::is_finished) && Instant::now() < until {
             std::thread::sleep(Duration::from_micros(200));
         }
+        member.places.into_iter().map(|place| place.endpoint).collect()
     }
 
     fn unlink(&self, places: &[Place]) {

@@ -25,7 +25,7 @@ JSON = {"Content-Type": "application/json"}
 NAMED = {
     "Annotations", "Config.ExposedPorts", "Config.Volumes", "Containers", "Data", "ExposedPorts", "IndexConfigs", "Labels",
     "LogConfig.Config", "Networks", "Options", "Ports", "Runtimes", "Sysctls", "Tmpfs", "Volumes", "memory_stats.stats",
-    "org.opencontainers", "features", "PortBindings",
+    "org.opencontainers", "features",
 }
 
 

@@ -308,7 +308,8 @@ def networks():
     made.reload()
     container.reload()
     members = [member.name for member in made.containers]
-    seen = made.attrs["Internal"], made.attrs["IPAM"]["Config"], members, sorted(container.attrs["NetworkSettings"]["Networks"])
+    pools = [sorted(pool.items()) for pool in made.attrs["IPAM"]["Config"]]
+    seen = made.attrs["Internal"], pools, members, sorted(container.attrs["NetworkSettings"]["Networks"])
     other.disconnect(container)
     container.reload()
     left = sorted(container.attrs["NetworkSettings"]["Networks"])
@@ -325,11 +326,12 @@ def no_network():
 
 @step("a network twice")
 def network_twice():
-    made = client.networks.create("twice")
+    client.networks.create("twice")
     try:
         return client.networks.create("twice")
     finally:
-        made.remove()
+        for network in client.networks.list(names=["twice"]):
+            network.remove()
 
 
 @step("a published port")

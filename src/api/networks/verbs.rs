@@ -35,6 +35,10 @@ async fn list(call: Call) -> Answer {
     let found = call.engine.networks().list().await?;
     let lines = found.iter().filter(|network| matches(network, &filter)).map(|network| {
         let mut value = shape::body(network);
+        // Lists have not told who is there since 1.28, though the field stayed.
+        if call.version.at_least(28) {
+            value["Containers"] = json!({});
+        }
         fields::fit(Shape::NetworkSummary, call.version, &mut value);
         value
     });

@@ -432,13 +432,13 @@ mod tests {
     use longshore::{HealthCheck, LogConfig, OnUnhealthy};
 
     use super::*;
-    use crate::cli::{Cli, Verb};
+    use crate::cli::{Cli, OfContainer, Verb};
     use clap::Parser as _;
 
     fn parse(words: &str) -> Result<Args, clap::Error> {
         let words = ["longshore", "run"].into_iter().chain(words.split_whitespace());
         match Cli::try_parse_from(words)?.verb {
-            Verb::Run(args) => Ok(*args),
+            Verb::OfContainer(OfContainer::Run(args)) => Ok(*args),
             other => panic!("{other:?}"),
         }
     }
@@ -500,7 +500,7 @@ mod tests {
     #[test]
     fn an_empty_entrypoint_clears_the_image_s() {
         let words = ["longshore", "run", "--entrypoint", "", "busybox", "true"];
-        let Verb::Run(args) = Cli::try_parse_from(words).unwrap().verb else {
+        let Verb::OfContainer(OfContainer::Run(args)) = Cli::try_parse_from(words).unwrap().verb else {
             panic!("not run")
         };
         assert_eq!(spec(&args).unwrap().entrypoint, Some(Vec::new()));

@@ -714,24 +714,45 @@ impl Steps {
                 body.exposed_ports = words(&["80/tcp"]);
                 if let Some(host) = &mut body.host_config {
                     host.network_mode = Some("bol".into());
-                    host.port_bindings = Some(HashMap::from([("80/tcp".to_owned(), Some(vec![PortBinding::default()]))]));
+                    host.port_bindings = Some(HashMap::from([(
+                        "80/tcp".to_owned(),
+                        Some(vec![PortBinding::default()]),
+                    )]));
                 }
             })
             .await?;
         self.start(&id).await?;
-        let network = self.docker.inspect_network("bol", None::<InspectNetworkOptions>).await?;
-        let listed = ListNetworksOptionsBuilder::new().filters(&filter("label", "a=b")).build();
+        let network = self
+            .docker
+            .inspect_network("bol", None::<InspectNetworkOptions>)
+            .await?;
+        let listed = ListNetworksOptionsBuilder::new()
+            .filters(&filter("label", "a=b"))
+            .build();
         let listed = self.docker.list_networks(Some(listed)).await?;
-        let container = self.docker.inspect_container(&id, None::<InspectContainerOptions>).await?;
+        let container = self
+            .docker
+            .inspect_container(&id, None::<InspectContainerOptions>)
+            .await?;
         let places = container.network_settings.unwrap_or_default();
         let ports = places.ports.unwrap_or_default();
         let port = ports.get("80/tcp").cloned().flatten().unwrap_or_default();
-        let addresses: Vec<_> = places.networks.unwrap_or_default().into_values().map(|place| place.gateway).collect();
+        let addresses: Vec<_> = places
+            .networks
+            .unwrap_or_default()
+            .into_values()
+            .map(|place| place.gateway)
+            .collect();
         let again = NetworkConnectRequest {
             container: id.clone(),
             endpoint_config: Some(EndpointSettings::default()),
         };
-        let twice = self.docker.connect_network("bol", again).await.err().map(|error| error.to_string());
+        let twice = self
+            .docker
+            .connect_network("bol", again)
+            .await
+            .err()
+            .map(|error| error.to_string());
         let leave = NetworkDisconnectRequest {
             container: id.clone(),
             force: Some(false),
@@ -740,17 +761,30 @@ impl Steps {
         self.remove(&id).await?;
         let pruned = self.docker.prune_networks(None::<PruneNetworksOptions>).await?;
         shown((
-            (made.id.len(), network.internal, network.ipam.and_then(|ipam| ipam.config)),
-            network.containers.map(|all| all.into_values().map(|member| member.name).collect::<Vec<_>>()),
+            (
+                made.id.len(),
+                network.internal,
+                network.ipam.and_then(|ipam| ipam.config),
+            ),
+            network
+                .containers
+                .map(|all| all.into_values().map(|member| member.name).collect::<Vec<_>>()),
             listed.iter().map(|line| &line.name).collect::<Vec<_>>(),
-            (port.iter().all(|one| one.host_port.as_ref().is_some_and(|port| port != "0")), addresses),
+            (
+                port.iter()
+                    .all(|one| one.host_port.as_ref().is_some_and(|port| port != "0")),
+                addresses,
+            ),
             twice,
             pruned.networks_deleted,
         ))
     }
 
     async fn no_such_network(&self) -> Outcome {
-        let found = self.docker.inspect_network("nothere", None::<InspectNetworkOptions>).await?;
+        let found = self
+            .docker
+            .inspect_network("nothere", None::<InspectNetworkOptions>)
+            .await?;
         shown(found.name)
     }
 
