@@ -45,7 +45,7 @@ async fn run(options: Options) -> Result<(), Failure> {
     }
     for place in places {
         server = match place {
-            Host::Unix(path) => server.unix(path, api::Mode(options.socket_mode)),
+            Host::Unix(path) => server.unix(path, api::Mode(options.socket_mode())),
             Host::Tcp(address) => server.tcp(address, tls.clone()),
             Host::Inherited => activation::sockets()?.into_iter().fold(server, api::Server::listener),
         };
