@@ -39,6 +39,7 @@ mod namespaces;
 mod networks;
 mod places;
 mod platforms;
+mod plugins;
 mod power;
 mod process;
 mod pull;
@@ -91,6 +92,7 @@ const GROUPS: &[frame::Group] = &[
     resume::TESTS,
     doctor::TESTS,
     platforms::TESTS,
+    plugins::TESTS,
     additional::TESTS,
     misbehaving::TESTS,
     power::TESTS,

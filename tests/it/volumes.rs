@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use longshore::containers::{MountFrom, MountSpec, Tmpfs};
-use longshore::types::Propagation;
+use longshore::types::{Outcome, Propagation};
 use longshore::volumes::{RemoveVolumeOptions, VolumeContext, VolumeDriver, VolumeSource};
 use longshore::{Bytes, Container, ContainerSpec, CreateVolume, Engine, ErrorKind, Filter, ObjectKind, RemoveOptions};
 use serde_json::json;
@@ -293,12 +293,13 @@ struct Counting {
 
 #[async_trait]
 impl VolumeDriver for Counting {
-    async fn create(&self, volume: &VolumeContext) -> longshore::Result<()> {
+    async fn create(&self, volume: &VolumeContext) -> longshore::Result<Outcome> {
         self.told
             .lock()
             .expect("lock")
             .push(format!("create {} {:?}", volume.name, volume.options));
-        fs::create_dir_all(self.dir.join(volume.name.as_str())).map_err(|e| longshore::Error::os("mkdir", e))
+        fs::create_dir(self.dir.join(volume.name.as_str())).map_err(|e| longshore::Error::os("mkdir", e))?;
+        Ok(Outcome::Done)
     }
 
     async fn remove(&self, volume: &VolumeContext) -> longshore::Result<()> {
