@@ -25,7 +25,7 @@ use crate::storage::ownership::Ownership;
 use crate::storage::snapshot::usage_of;
 use crate::store::{Locks, Node, NodeKind, Owners, Store};
 use crate::sys::blocking::blocking;
-use crate::types::{Filter, Outcome, OwnerId, VolumeName};
+use crate::types::{ByteStream, Filter, Outcome, OwnerId, VolumeName};
 
 /// The driver of volumes that ask for none.
 pub(crate) const DEFAULT_DRIVER: &str = "local";
@@ -72,6 +72,23 @@ impl fmt::Debug for LocalVolumes {
 }
 
 impl LocalVolumes {
+    /// Removes a new volume that nobody waits for any more, unless somebody uses it by now.
+    fn undo_new(&self) -> impl FnOnce(VolumeInfo) -> futures_util::future::BoxFuture<'static, ()> + Send + use<> {
+        let shared = Arc::clone(&self.0);
+        move |made| {
+            Box::pin(async move {
+                let options = RemoveVolumeOptions::default();
+                if let Err(error) = shared.remove(&made.name, options, &Cancel::default()).await {
+                    tracing::debug!(
+                        volume = made.name,
+                        error = error.report(),
+                        "a volume that nobody waits for stays"
+                    );
+                }
+            })
+        }
+    }
+
     /// Blocking.
     pub(crate) fn open(mut parts: LocalVolumesParts) -> Result<Self> {
         let drivers = &mut parts.drivers;
@@ -165,7 +182,7 @@ impl Shared {
     }
 
     /// What is asked for, checked.
-    fn asked(&self, request: CreateVolume, owner: Option<OwnerId>) -> Result<Record> {
+    pub(super) fn asked(&self, request: CreateVolume, owner: Option<OwnerId>) -> Result<Record> {
         let anonymous = request.name.is_none();
         let name = match &request.name {
             Some(name) => name.parse()?,
@@ -481,12 +498,30 @@ impl VolumeManager for LocalVolumes {
         self.0.parts.spawner.tail(work, |_| async {}).await
     }
 
+    async fn export(&self, name: &str) -> Result<ByteStream> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.export(&name).await })
+            .await
+    }
+
+    async fn import(&self, into: CreateVolume, archive: ByteStream) -> Result<VolumeInfo> {
+        let shared = Arc::clone(&self.0);
+        let work = |cancel| async move {
+            let record = shared.import(into, archive, &cancel).await?;
+            shared.info(&record).await
+        };
+        self.0.parts.spawner.tail(work, self.undo_new()).await
+    }
+
     async fn snapshot(&self, name: &str, into: CreateVolume) -> Result<VolumeInfo> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
         let work = |_| async move {
             let record = shared.snapshot(&name, into).await?;
             shared.info(&record).await
         };
-        self.0.parts.spawner.tail(work, |_| async {}).await
+        self.0.parts.spawner.tail(work, self.undo_new()).await
     }
 }

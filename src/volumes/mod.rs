@@ -34,6 +34,8 @@ mod sweep;
 #[cfg(all(test, feature = "conformance"))]
 mod tests;
 #[cfg(feature = "engine")]
+mod transfer;
+#[cfg(feature = "engine")]
 mod uses;
 
 #[cfg(feature = "engine")]

@@ -30,6 +30,7 @@ mod hostile;
 mod idle;
 mod images;
 mod inject;
+mod keeping;
 mod kills;
 mod layout;
 mod life;
@@ -85,6 +86,7 @@ const GROUPS: &[frame::Group] = &[
     pull::TESTS,
     images::TESTS,
     faults::TESTS,
+    keeping::TESTS,
     kills::TESTS,
     system::TESTS,
     cancel::TESTS,

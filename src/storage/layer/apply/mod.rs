@@ -116,7 +116,7 @@ pub(crate) fn apply_plain(
     while let Some(entry) = reader.next()? {
         extractor
             .plain_entry(entry, &plain, &mut reader)
-            .map_err(|e| e.context("copy into the container"))?;
+            .map_err(|e| e.context("write what the archive holds"))?;
     }
     extractor.finish().map(drop)
 }
