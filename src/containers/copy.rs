@@ -105,6 +105,7 @@ impl Shared {
             base: path.trim_matches('/').as_bytes().to_vec(),
             keep_kinds: options.keep_kinds,
             owner,
+            with_root: false,
         };
         on_thread(archive, move |inflow| {
             // This thread ends with the copy.

@@ -134,7 +134,11 @@ impl Shared {
         };
         let ownership = self.parts.ownership.clone();
         let written = on_thread(until(cancel.clone(), archive), move |inflow| {
-            apply_plain(inflow, &place, Plain::default(), &ownership, &Limits::default())
+            let plain = Plain {
+                with_root: true,
+                ..Plain::default()
+            };
+            apply_plain(inflow, &place, plain, &ownership, &Limits::default())
         });
         written.await.map_err(|error| match error.object() {
             Some(_) => error,

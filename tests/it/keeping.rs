@@ -161,6 +161,10 @@ async fn j8_hostile_archives_are_refused() -> Check {
                 .collect(),
         ),
         ("cut gzip", gzip(&good)[..60].to_vec()),
+        (
+            "a file as root",
+            LayerBuilder::new().entry(b'0', "./", "", &meta, b"x").build(),
+        ),
     ];
     for (what, tar) in hostile {
         let refused = world
