@@ -239,6 +239,18 @@ impl Engine {
         Ok(Volume::new(self.clone(), info.name))
     }
 
+    /// Makes a volume with what a tar holds, as [`Volume::export`] writes it.
+    ///
+    /// # Errors
+    /// As [`VolumeManager::import`].
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn import_volume(&self, into: CreateVolume, archive: ByteStream) -> Result<Volume> {
+        let info = self.volumes().import(into, archive).await?;
+        Ok(Volume::new(self.clone(), info.name))
+    }
+
     /// A volume by name.
     ///
     /// # Errors

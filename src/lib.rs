@@ -77,8 +77,8 @@
 //! # Seams
 //!
 //! Every part can be replaced by one's own: [`registry::Registry`], [`storage::content::ContentStore`],
-//! [`storage::snapshot::Snapshotter`], [`runtime::Runtime`], [`runtime::cgroups::CgroupDriver`], [`logs::LogDriver`], and
-//! the managers [`ImageManager`] and [`ContainerManager`] themselves. With the feature `conformance`, the suites that our
+//! [`storage::snapshot::Snapshotter`], [`runtime::Runtime`], [`runtime::cgroups::CgroupDriver`], [`logs::LogDriver`],
+//! [`volumes::VolumeDriver`], and the managers [`ImageManager`] and [`ContainerManager`] themselves. With the feature `conformance`, the suites that our
 //! own backends pass are there for others.
 //!
 //! # Features
@@ -91,6 +91,7 @@
 //! | `conformance` | no | suites, fakes and tiny images for tests of one's own backends |
 //! | `api` | no | the Docker Engine REST API over any engine: a server, and a router for a server of one's own |
 //! | `remote` | no | [`Engine::connect`]: an engine elsewhere, over its Engine API; alone, without a root directory |
+//! | `plugins` | no | volumes that one of Docker's volume plugins keeps: [`volumes::VolumePlugin`] |
 //! | `cgroups-rs` | no | the crate of that name as a second cgroup driver |
 #![deny(unsafe_code)]
 #![cfg_attr(test, recursion_limit = "256")]

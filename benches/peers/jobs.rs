@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::api;
 use crate::changed;
 use crate::host::Host;
+use crate::keeping;
 use crate::limits;
 use crate::living;
 use crate::measure::{Contestant, Job, Run, timed};
@@ -20,7 +21,7 @@ use crate::worker::{self, Worker};
 
 pub type Prepare = fn(&mut Host) -> Job;
 
-pub const NAMES: [&str; 21] = [
+pub const NAMES: [&str; 25] = [
     "start",
     "start-parallel",
     "run-cli",
@@ -29,6 +30,10 @@ pub const NAMES: [&str; 21] = [
     "pull-files",
     "diff",
     "commit",
+    "cp-in",
+    "cp-out",
+    "volume-snapshot",
+    "forks",
     "pull-zstd",
     "pull-again",
     "push-unchanged",
@@ -54,6 +59,10 @@ pub fn by_name(name: &str) -> Option<Prepare> {
         "pull-files" => Some(pull::files),
         "diff" => Some(changed::diff),
         "commit" => Some(changed::commit),
+        "cp-in" => Some(keeping::cp_in),
+        "cp-out" => Some(keeping::cp_out),
+        "volume-snapshot" => Some(keeping::volume_snapshot),
+        "forks" => Some(keeping::forks),
         "pull-zstd" => Some(pull::zstd),
         "pull-again" => Some(transfer::pull_again),
         "push-unchanged" => Some(transfer::push_unchanged),

@@ -23,6 +23,7 @@ mod changed;
 mod host;
 mod images;
 mod jobs;
+mod keeping;
 mod living;
 mod measure;
 mod ours;

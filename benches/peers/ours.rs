@@ -5,13 +5,16 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use longshore::containers::CommitOptions;
-use longshore::images::RemoveImageOptions;
+use longshore::containers::{CommitOptions, CopyInOptions};
+use longshore::images::{ByteStream, RemoveImageOptions};
 use longshore::logs::LogQuery;
 use longshore::types::Filter;
-use longshore::{AttachOptions, ContainerSpec, Engine, ExecSpec, ListOptions, LogConfig, Pull, RemoveOptions};
+use longshore::{
+    AttachOptions, ContainerSpec, CreateVolume, Engine, ExecSpec, ListOptions, LogConfig, Pull, RemoveOptions,
+};
 
 use crate::changed::{NAME, SCRIPT, WRITTEN};
+use crate::keeping::DATABASE;
 use crate::living::{FLOOD, FLOOD_BYTES};
 use crate::worker::Deed;
 
@@ -63,6 +66,45 @@ async fn deed(engine: &Engine, words: &[&str]) -> longshore::Result<Duration> {
             let time = begin.elapsed();
             let options = RemoveImageOptions::default().force(true);
             engine.images().remove(&image.to_string(), options).await?;
+            return Ok(time);
+        }
+        ["cp-in", file] => {
+            let options = CopyInOptions::new();
+            let archive = pieces_of(Path::new(file))?;
+            engine.containers().copy_in(LIVING, "/", archive, options).await?;
+        }
+        ["cp-out"] => {
+            let mut archive = engine.containers().copy_out(LIVING, "/data").await?.archive;
+            let mut bytes = 0;
+            while let Some(piece) = archive.next().await {
+                bytes += piece?.len();
+            }
+            if bytes < 200 << 20 {
+                return Err(longshore::Error::internal(format!("{bytes} bytes came out")));
+            }
+        }
+        ["volume"] => drop(engine.create_volume(CreateVolume::named("data")).await?),
+        ["volume-snapshot"] => {
+            let into = CreateVolume::named("copy");
+            let copy = engine.volume("data").await?.snapshot(into).await?;
+            let time = begin.elapsed();
+            copy.remove().await?;
+            return Ok(time);
+        }
+        ["template", image] => {
+            have(engine, image).await?;
+            let spec = ContainerSpec::image(*image).name(NAME).command(["sh", "-c", DATABASE]);
+            engine.run(spec).pull(Pull::Never).await?.wait().await?;
+        }
+        ["plain", count, image] => {
+            let spec = ContainerSpec::image(*image).command(["sleep", "1000"]);
+            return many(engine, spec, number(count)).await;
+        }
+        ["forks", count, _] => {
+            let template = engine.container(NAME).await?.template().await?;
+            let spec = template.spec().command(["sleep", "1000"]);
+            let time = many(engine, spec, number(count)).await?;
+            template.remove().await?;
             return Ok(time);
         }
         ["tag", image, name] => {
@@ -207,7 +249,28 @@ async fn save(engine: &Engine, image: &str, file: &Path) -> longshore::Result<()
 const PIECE: usize = 1 << 20;
 
 /// From a file, as `load -i` does.
+/// Creates and starts so many, one after the other, and removes them outside of the time.
+async fn many(engine: &Engine, spec: ContainerSpec, count: usize) -> longshore::Result<Duration> {
+    let begin = Instant::now();
+    let mut all = Vec::new();
+    for _ in 0..count {
+        let container = engine.create(spec.clone()).await?;
+        container.start().await?;
+        all.push(container);
+    }
+    let time = begin.elapsed();
+    for container in all {
+        container.remove(RemoveOptions::force()).await?;
+    }
+    Ok(time)
+}
+
 async fn load(engine: &Engine, file: &Path) -> longshore::Result<()> {
+    engine.load(pieces_of(file)?).await.map(drop)
+}
+
+/// A file as a stream.
+fn pieces_of(file: &Path) -> longshore::Result<ByteStream> {
     let failed = |error| longshore::Error::os("read an archive", error);
     let file = std::fs::File::open(file).map_err(failed)?;
     let pieces = stream::try_unfold(file, move |mut file| async move {
@@ -215,7 +278,7 @@ async fn load(engine: &Engine, file: &Path) -> longshore::Result<()> {
         (&mut file).take(PIECE as u64).read_to_end(&mut piece).map_err(failed)?;
         Ok((!piece.is_empty()).then(|| (bytes::Bytes::from(piece), file)))
     });
-    engine.load(pieces.boxed()).await.map(drop)
+    Ok(pieces.boxed())
 }
 
 /// An image of each layout, with a name of its own.

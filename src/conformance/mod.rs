@@ -6,5 +6,6 @@ pub mod logs;
 pub mod registry;
 pub mod snapshots;
 pub mod storage;
+pub mod volumes;
 
 pub use crate::driver::Abandon;

@@ -15,17 +15,19 @@ use tokio::sync::oneshot;
 
 use super::local::Shared;
 use super::mounts::FileSpec;
-use super::outflow::{on_driver, stream_of};
 use super::peer;
 use super::record::{ProcessIdentity, Record};
 use super::spec::{Limits, NamespaceMode, NetworkMode};
 use super::users;
 use super::{ContainerState, CopiedOut, CopyInOptions, PathStat};
+use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
-use crate::images::{ByteStream, on_thread};
+use crate::images::ByteStream;
 use crate::runtime::Task;
 use crate::runtime::native::sight::ZygoteSight;
+use crate::storage::inflow::on_thread;
 use crate::storage::layer::{self, Limits as ArchiveLimits, Plain, Sight, Spot, apply_plain};
+use crate::storage::outflow::{on_driver, stream_of};
 use crate::storage::ownership::{OwnerChange, Ownership, Privileged};
 use crate::sys::blocking::blocking;
 use crate::types::{IdRange, Signal};
@@ -103,6 +105,7 @@ impl Shared {
             base: path.trim_matches('/').as_bytes().to_vec(),
             keep_kinds: options.keep_kinds,
             owner,
+            with_root: false,
         };
         on_thread(archive, move |inflow| {
             // This thread ends with the copy.
@@ -214,11 +217,20 @@ impl Shared {
     async fn view_of_held(self: &Arc<Self>, record: &Record) -> Result<View> {
         self.must_be_ours(record, "copy from or to")?;
         let (shared, id) = (Arc::clone(self), record.id.clone());
-        let (ready, wait) = oneshot::channel();
+        let (mut ready, wait) = oneshot::channel();
         self.parts.spawner.detach(async move {
             let slot = shared.slot(&id);
             let _turn = slot.turn.lock().await;
-            let held = shared.hold(&id).await;
+            let cancel = Cancel::default();
+            let mut hold = std::pin::pin!(shared.hold(&id, &cancel));
+            let held = tokio::select! {
+                held = &mut hold => held,
+                // What waits for others need not wait any longer.
+                () = ready.closed() => {
+                    cancel.set();
+                    hold.await
+                }
+            };
             let (answer, task) = match held {
                 Ok((view, task)) => (Ok(view), task),
                 Err(error) => (Err(error), None),
@@ -247,7 +259,11 @@ impl Shared {
     }
 
     /// A process that has the container's mounts and does nothing. In the container's turn.
-    async fn hold(self: &Arc<Self>, id: &crate::types::ContainerId) -> Result<(View, Option<(Arc<dyn Task>, Record)>)> {
+    async fn hold(
+        self: &Arc<Self>,
+        id: &crate::types::ContainerId,
+        cancel: &Cancel,
+    ) -> Result<(View, Option<(Arc<dyn Task>, Record)>)> {
         let record = self.read(id).await?;
         if record.state.is_alive() {
             // It was started meanwhile.
@@ -272,7 +288,7 @@ impl Shared {
         spec.device_rules.clear();
         spec.seccomp = super::Seccomp::Unconfined;
         spec.user = Some("0:0".to_owned());
-        let started = match self.hold_now(&quiet).await {
+        let started = match self.hold_now(&quiet, cancel).await {
             Ok(started) => started,
             Err(error) => {
                 self.end_mounts(&record).await;
@@ -296,8 +312,8 @@ impl Shared {
         }
     }
 
-    async fn hold_now(self: &Arc<Self>, record: &Record) -> Result<Arc<dyn Task>> {
-        let mut launch = self.launch(record).await?;
+    async fn hold_now(self: &Arc<Self>, record: &Record, cancel: &Cancel) -> Result<Arc<dyn Task>> {
+        let mut launch = self.launch(record, cancel).await?;
         launch.hold = true;
         Ok(self.parts.runtime.start(launch).await?.task)
     }

@@ -36,7 +36,7 @@ impl Shared {
         let mut record = self.new_record(spec, &image)?;
         plan::check(&record.id, &record.body.spec, &record.body.image)?;
         let warnings = self.parts.runtime.foresee(&plan::resources(&record.body.spec.limits)?);
-        let mounts = self.mounts_of(&record.body.spec, &image).await?;
+        let mounts = self.mounts_of(&record.body.spec, &image, cancel).await?;
         record.body.mounts.clone_from(&mounts.points);
         let _slot = self.slot(&record.id);
         let made = self.record_and_prepare(&record, &mounts.uses, cancel).await;

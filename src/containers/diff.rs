@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::etc;
 use super::local::{Shared, no_such};
-use super::outflow::{Closing, on_driver, stream_of};
 use super::record::Record;
 use super::state::{ContainerState, Refusal, Verb, refuse};
 use crate::error::Result;
 use crate::images::ByteStream;
 use crate::runtime::native::sight::ZygoteSight;
 use crate::storage::layer::{LayerReader, Sight};
+use crate::storage::outflow::{Closing, on_driver, stream_of};
 use crate::sys::blocking::blocking;
 use crate::types::Change;
 

@@ -53,7 +53,6 @@ mod names;
 mod namespaces;
 mod options;
 #[cfg(feature = "engine")]
-mod outflow;
 #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 mod output;
 #[cfg(feature = "engine")]

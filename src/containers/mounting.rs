@@ -15,6 +15,7 @@ use super::mounts::{BindFrom, MountFrom, MountPoint, MountSpec, VolumeFrom};
 use super::plan;
 use super::record::Record;
 use super::users;
+use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::ImageInfo;
 use crate::runtime::native::sight::ZygoteSight;
@@ -37,9 +38,9 @@ pub(super) struct Mounts {
 
 impl Shared {
     /// Makes out what a container will have mounted, and makes the volumes that are not there.
-    pub(super) async fn mounts_of(&self, spec: &ContainerSpec, image: &ImageInfo) -> Result<Mounts> {
+    pub(super) async fn mounts_of(&self, spec: &ContainerSpec, image: &ImageInfo, cancel: &Cancel) -> Result<Mounts> {
         let mut mounts = Mounts::default();
-        let added = self.add_mounts(spec, image, &mut mounts).await;
+        let added = self.add_mounts(spec, image, &mut mounts, cancel).await;
         if let Err(error) = added {
             self.undo_mounts(&mounts).await;
             return Err(error);
@@ -47,9 +48,15 @@ impl Shared {
         Ok(mounts)
     }
 
-    async fn add_mounts(&self, spec: &ContainerSpec, image: &ImageInfo, mounts: &mut Mounts) -> Result<()> {
+    async fn add_mounts(
+        &self,
+        spec: &ContainerSpec,
+        image: &ImageInfo,
+        mounts: &mut Mounts,
+        cancel: &Cancel,
+    ) -> Result<()> {
         for mount in &spec.mounts {
-            self.add_mount(mount.clone(), false, mounts).await?;
+            self.add_mount(mount.clone(), false, mounts, cancel).await?;
         }
         for name in &spec.volumes_from {
             self.add_from(name, spec, mounts).await?;
@@ -58,13 +65,20 @@ impl Shared {
             let place = clean(Path::new(place))?;
             let taken = |target: &Path| clean(target).is_ok_and(|target| target == place);
             if !spec.targets().any(taken) && !mounts.points.iter().any(|point| taken(&point.spec.target)) {
-                self.add_mount(MountSpec::anonymous(place), true, mounts).await?;
+                self.add_mount(MountSpec::anonymous(place), true, mounts, cancel)
+                    .await?;
             }
         }
         Ok(())
     }
 
-    async fn add_mount(&self, mut mount: MountSpec, of_image: bool, mounts: &mut Mounts) -> Result<()> {
+    async fn add_mount(
+        &self,
+        mut mount: MountSpec,
+        of_image: bool,
+        mounts: &mut Mounts,
+        cancel: &Cancel,
+    ) -> Result<()> {
         let mut point = MountPoint::new(mount.clone());
         match &mut mount.source {
             MountFrom::Bind(bind) => {
@@ -82,14 +96,14 @@ impl Shared {
                     None => {
                         let record = match &volume.copy_of {
                             Some(other) => self.parts.volumes.0.make_bound_copy(other).await?,
-                            None => self.parts.volumes.0.make_bound(asked(volume)).await?,
+                            None => self.parts.volumes.0.make_bound(asked(volume), cancel).await?,
                         };
                         mounts.uses.fresh.push(record.to_row()?);
                         point.bound = true;
                         record
                     }
                     Some(_) => {
-                        let (record, made) = self.parts.volumes.0.create(asked(volume)).await?;
+                        let (record, made) = self.parts.volumes.0.create(asked(volume), cancel).await?;
                         if made {
                             mounts.made.push(record.name.clone());
                         }
@@ -214,22 +228,27 @@ impl Shared {
     }
 
     /// What the runtime must know of a container's mounts; volumes are ready from here on.
-    pub(super) async fn ready_mounts(self: &Arc<Self>, record: &Record) -> Result<Vec<LaunchMount>> {
+    pub(super) async fn ready_mounts(self: &Arc<Self>, record: &Record, cancel: &Cancel) -> Result<Vec<LaunchMount>> {
         let mut all = Vec::new();
         for bind in &record.body.spec.binds {
             let mut mount = MountSpec::bind(&bind.source, &bind.target);
             mount.read_only = bind.read_only;
-            all.push(self.ready_mount(record, &MountPoint::new(mount)).await?);
+            all.push(self.ready_mount(record, &MountPoint::new(mount), cancel).await?);
         }
         for point in &record.body.mounts {
             if !matches!(point.spec.source, MountFrom::Tmpfs(_)) {
-                all.push(self.ready_mount(record, point).await?);
+                all.push(self.ready_mount(record, point, cancel).await?);
             }
         }
         Ok(all)
     }
 
-    async fn ready_mount(self: &Arc<Self>, record: &Record, point: &MountPoint) -> Result<LaunchMount> {
+    async fn ready_mount(
+        self: &Arc<Self>,
+        record: &Record,
+        point: &MountPoint,
+        cancel: &Cancel,
+    ) -> Result<LaunchMount> {
         let spec = &point.spec;
         let mut mount = LaunchMount {
             target: spec.target.clone(),
@@ -256,7 +275,7 @@ impl Shared {
             }
             MountFrom::Volume(volume) => {
                 let name = volume.name.as_deref().unwrap_or_default().parse()?;
-                mount.source = match self.parts.volumes.0.mount(&name, &record.id).await? {
+                mount.source = match self.parts.volumes.0.mount(&name, &record.id, cancel).await? {
                     Mounted::Directory(path) => LaunchSource::Host(path),
                     Mounted::Tree(tree) => LaunchSource::Tree(tree),
                 };

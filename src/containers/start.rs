@@ -49,7 +49,7 @@ impl Shared {
             return Err(closed());
         }
         let id = record.id.clone();
-        let (launch, places) = match self.launch_with_places(&record).await {
+        let (launch, places) = match self.launch_with_places(&record, cancel).await {
             Ok(launched) => launched,
             Err(error) => {
                 self.end_mounts(&record).await;
@@ -139,13 +139,13 @@ impl Shared {
 
     /// Makes a container's files, and says what the runtime needs to know.
     /// As it would be started, on no network: for whoever only looks.
-    pub(super) async fn launch(self: &Arc<Self>, record: &Record) -> Result<Launch> {
-        self.launch_in(record, &Places::default()).await
+    pub(super) async fn launch(self: &Arc<Self>, record: &Record, cancel: &Cancel) -> Result<Launch> {
+        self.launch_in(record, &Places::default(), cancel).await
     }
 
-    async fn launch_with_places(self: &Arc<Self>, record: &Record) -> Result<(Launch, Places)> {
+    async fn launch_with_places(self: &Arc<Self>, record: &Record, cancel: &Cancel) -> Result<(Launch, Places)> {
         let places = self.join_networks(record).await?;
-        match self.launch_in(record, &places).await {
+        match self.launch_in(record, &places, cancel).await {
             Ok(launch) => Ok((launch, places)),
             Err(error) => {
                 self.leave_networks(&record.id).await;
@@ -154,11 +154,11 @@ impl Shared {
         }
     }
 
-    async fn launch_in(self: &Arc<Self>, record: &Record, places: &Places) -> Result<Launch> {
+    async fn launch_in(self: &Arc<Self>, record: &Record, places: &Places, cancel: &Cancel) -> Result<Launch> {
         let key = record.snapshot_key();
         let rootfs = self.parts.snapshotter.mounts(&key).await?;
         let namespaces = self.shared_namespaces(&record.body.spec).await?;
-        let mounts = self.ready_mounts(record).await?;
+        let mounts = self.ready_mounts(record, cancel).await?;
         let (shared, mut record) = (Arc::clone(self), record.clone());
         if let Some(name) = self.hostname_of_peer(&record.body.spec).await? {
             record.body.spec.hostname = Some(name);

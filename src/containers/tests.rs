@@ -193,6 +193,7 @@ fn on_runtime(path: &Path, runtime: Arc<dyn Runtime>) -> Bench {
         ownership: crate::storage::ownership::Ownership::Direct,
         native: Arc::clone(&native),
         drivers: BTreeMap::new(),
+        finder: None,
     });
     #[cfg(feature = "network")]
     let networks = crate::networks::LocalNetworks::new(crate::networks::Parts {

@@ -31,7 +31,7 @@ use crate::storage::unpack::Unpacker;
 use crate::store::{OtherRoot, Owner, Root, Store};
 use crate::system::{LocalSystem, Parts as SystemParts};
 use crate::types::IdRange;
-use crate::volumes::{LocalVolumes, LocalVolumesParts, VolumeDriver};
+use crate::volumes::{Finder, LocalVolumes, LocalVolumesParts, VolumeDriver};
 
 /// The seam's name in the root.
 const SNAPSHOTTER: &str = "snapshotter";
@@ -102,6 +102,7 @@ pub struct EngineBuilder {
     additional: Vec<PathBuf>,
     logs: LogDrivers,
     volume_drivers: BTreeMap<String, Arc<dyn VolumeDriver>>,
+    volume_finder: Option<Finder>,
     lifetime: Lifetime,
     supervise: bool,
     deadline: Option<Duration>,
@@ -133,6 +134,7 @@ impl EngineBuilder {
             additional: Vec::new(),
             logs: LogDrivers::default(),
             volume_drivers: BTreeMap::new(),
+            volume_finder: None,
             lifetime: Lifetime::Bound,
             supervise: false,
             deadline: None,
@@ -229,6 +231,14 @@ impl EngineBuilder {
     /// Makes a volume driver of one's own known under a name; in the place of ours, under `local` or `tmpfs`.
     pub fn with_volume_driver(mut self, name: impl Into<String>, driver: Arc<dyn VolumeDriver>) -> Self {
         self.volume_drivers.insert(name.into(), driver);
+        self
+    }
+
+    /// Looks for volume drivers that nobody made known among the plugins of Docker's that are in these places, by name, when
+    /// they are asked for.
+    #[cfg(feature = "plugins")]
+    pub fn with_volume_plugins(mut self, places: crate::volumes::PluginPlaces) -> Self {
+        self.volume_finder = Some(crate::volumes::finder(places));
         self
     }
 
@@ -408,6 +418,7 @@ impl EngineBuilder {
             ownership: ownership.clone(),
             native: Arc::clone(&native),
             drivers: self.volume_drivers.clone(),
+            finder: self.volume_finder.clone(),
         })?;
         let containers = LocalContainers::new(Parts {
             #[cfg(feature = "network")]

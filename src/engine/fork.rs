@@ -25,7 +25,7 @@ impl Container {
     /// [`VolumeManager::snapshot`](crate::VolumeManager::snapshot).
     ///
     /// # Cancel safety
-    /// A dropped call may leave an image and volumes without a name, which a prune removes.
+    /// A dropped call removes what was kept so far; an image without a name may be left, which a prune removes.
     pub async fn template(&self) -> Result<Template> {
         let info = self.inspect().await?;
         if info.state == ContainerState::Running {
@@ -39,27 +39,52 @@ impl Container {
             .containers()
             .commit(self.id().as_str(), CommitOptions::new())
             .await?;
-        let mut template = Template {
+        let mut making = Making(Some(Template {
             engine,
             spec: info.spec,
             image,
             volumes: Vec::new(),
-        };
+        }));
+        let template = making.template()?;
         template.spec.image = image.to_string();
         template.spec.name = None;
         template.spec.mounts.clear();
         template.spec.volumes_from.clear();
         for point in info.mounts {
-            let mount = match template.copied(point.spec).await {
-                Ok(mount) => mount,
-                Err(error) => {
-                    let _ = template.remove().await;
-                    return Err(error);
-                }
-            };
+            let mount = template.copied(point.spec).await?;
             template.spec.mounts.push(mount);
         }
-        Ok(template)
+        making.done()
+    }
+}
+
+/// A template that is not whole: it goes, on the driver, if it does not become so.
+struct Making(Option<Template>);
+
+impl Making {
+    fn template(&mut self) -> Result<&mut Template> {
+        self.0
+            .as_mut()
+            .ok_or_else(|| Error::internal("a template that is gone"))
+    }
+
+    fn done(mut self) -> Result<Template> {
+        self.0.take().ok_or_else(|| Error::internal("a template that is gone"))
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        let Some(template) = self.0.take() else { return };
+        let engine = template.engine.clone();
+        engine.detach(async move {
+            if let Err(error) = template.remove().await {
+                tracing::warn!(
+                    error = error.report(),
+                    "a template that nobody waits for could not be removed"
+                );
+            }
+        });
     }
 }
 

@@ -249,6 +249,8 @@ watched! { VolumeManager "volume" {
     fn remove(name: &str, options: RemoveVolumeOptions) -> Outcome, { volume = Volume name };
     fn prune(filter: Filter) -> PrunedVolumes,;
     fn snapshot(name: &str, into: CreateVolume) -> VolumeInfo, { volume = Volume name };
+    fn export(name: &str) -> ByteStream, { volume = Volume name };
+    fn import(into: CreateVolume, archive: ByteStream) -> VolumeInfo,;
 }}
 
 watched! { SystemManager "system" {

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::error::Result;
-use crate::types::Outcome;
+use crate::types::{ByteStream, Outcome};
 use crate::volumes::{CreateVolume, RemoveVolumeOptions, VolumeInfo};
 
 /// A volume of an engine. Cheap to clone; dropping it changes nothing.
@@ -49,5 +49,15 @@ impl Volume {
     pub async fn snapshot(&self, into: CreateVolume) -> Result<Self> {
         let info = self.engine.volumes().snapshot(&self.name, into).await?;
         Ok(Self::new(self.engine.clone(), info.name))
+    }
+    /// All that it holds, as an uncompressed tar. [`Engine::import_volume`] makes a volume of one.
+    ///
+    /// # Errors
+    /// As [`VolumeManager::export`](crate::VolumeManager::export).
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn export(&self) -> Result<ByteStream> {
+        self.engine.volumes().export(&self.name).await
     }
 }

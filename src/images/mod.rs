@@ -9,12 +9,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::Stream;
 
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -86,7 +84,6 @@ mod when;
 mod tests;
 
 #[cfg(feature = "engine")]
-pub(crate) use self::archive::on_thread;
 pub use self::borrow::AdditionalStore;
 pub use self::config::{HealthConfig, HistoryEntry, ImageConfig, MAX_LAYERS, RootFs, RunConfig};
 #[cfg(feature = "engine")]
@@ -519,8 +516,7 @@ pub struct PrunedImages {
     pub reclaimed_bytes: u64,
 }
 
-/// Bytes as they come, on any executor. An `Err` ends them.
-pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send + 'static>>;
+pub use crate::types::ByteStream;
 
 /// What can be done with images. Every verb has a default body, so a verb that is added breaks no implementation.
 ///

@@ -3,7 +3,9 @@
 
 pub mod content;
 pub(crate) mod files;
+pub(crate) mod inflow;
 pub mod layer;
+pub(crate) mod outflow;
 pub mod ownership;
 pub mod snapshot;
 pub mod sweep;

@@ -17,6 +17,8 @@ pub(crate) mod pem;
 mod platform;
 mod reference;
 mod signal;
+#[cfg(any(feature = "engine", feature = "remote"))]
+mod stream;
 #[cfg(feature = "engine")]
 pub(crate) mod until;
 
@@ -35,3 +37,5 @@ pub use self::outcome::Outcome;
 pub use self::platform::Platform;
 pub use self::reference::{ImageSource, Reference};
 pub use self::signal::Signal;
+#[cfg(any(feature = "engine", feature = "remote"))]
+pub use self::stream::ByteStream;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 use crate::error::{Error, Result};
-use crate::types::VolumeName;
+use crate::types::{Outcome, VolumeName};
 
 /// What a driver is told of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,11 +42,11 @@ pub enum VolumeSource {
 /// Keeps volumes. For one volume, calls come one at a time; of different ones, side by side.
 #[async_trait]
 pub trait VolumeDriver: Debug + Send + Sync + 'static {
-    /// Makes a volume. A second call for one that is there is success.
+    /// Makes a volume, or finds it there: what was there before is never removed again because something else failed.
     ///
     /// # Errors
-    /// `InvalidArgument` for options that cannot be; whatever else stands in the way.
-    async fn create(&self, volume: &VolumeContext) -> Result<()>;
+    /// `InvalidArgument` for options that cannot be; whatever else stands in the way. A call that fails leaves no volume.
+    async fn create(&self, volume: &VolumeContext) -> Result<Outcome>;
 
     /// Removes a volume with all that is in it. One that is gone is success.
     ///

@@ -53,6 +53,14 @@ impl Files {
         make_dirs(&self.path(name))
     }
 
+    /// Removes what was begun, unless it is whole.
+    pub(super) fn remove_unsettled(&self, name: &VolumeName) -> Result<()> {
+        match self.note(name)? {
+            Some(_) => Ok(()),
+            None => self.remove(name),
+        }
+    }
+
     /// Says beside the files whose they are: from now on the directory counts as whole.
     pub(super) fn settle(&self, record: &Record) -> Result<()> {
         let dir = self.path(&record.name);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -17,7 +17,7 @@ use super::uses::Use;
 use super::{
     ANONYMOUS_LABEL, CreateVolume, PrunedVolumes, RemoveVolumeOptions, VolumeInfo, VolumeManager, VolumeUsage,
 };
-use crate::driver::Spawner;
+use crate::driver::{Cancel, Spawner};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::events::{Event, EventKind};
 use crate::runtime::native::NativeRuntime;
@@ -25,11 +25,14 @@ use crate::storage::ownership::Ownership;
 use crate::storage::snapshot::usage_of;
 use crate::store::{Locks, Node, NodeKind, Owners, Store};
 use crate::sys::blocking::blocking;
-use crate::types::{Filter, Outcome, OwnerId, VolumeName};
+use crate::types::{ByteStream, Filter, Outcome, OwnerId, VolumeName};
 
 /// The driver of volumes that ask for none.
 pub(crate) const DEFAULT_DRIVER: &str = "local";
 const KNOWN_FILTERS: [&str; 5] = ["dangling", "driver", "label", "label!", "name"];
+
+/// Looks for a driver that nobody made known. Blocks, for a moment.
+pub(crate) type Finder = Arc<dyn Fn(&str) -> Result<Option<Arc<dyn VolumeDriver>>> + Send + Sync>;
 
 /// What the engine hands the manager.
 pub(crate) struct LocalVolumesParts {
@@ -44,6 +47,7 @@ pub(crate) struct LocalVolumesParts {
     pub(crate) native: Arc<NativeRuntime>,
     /// The embedder's own.
     pub(crate) drivers: BTreeMap<String, Arc<dyn VolumeDriver>>,
+    pub(crate) finder: Option<Finder>,
 }
 
 /// Volumes of one root.
@@ -55,6 +59,8 @@ pub(crate) struct Shared {
     pub(super) parts: LocalVolumesParts,
     pub(super) files: Files,
     pub(super) uses: Mutex<HashMap<VolumeName, Arc<tokio::sync::Mutex<Use>>>>,
+    /// Drivers that were looked for.
+    found: Mutex<BTreeMap<String, Arc<dyn VolumeDriver>>>,
 }
 
 impl fmt::Debug for LocalVolumes {
@@ -66,6 +72,23 @@ impl fmt::Debug for LocalVolumes {
 }
 
 impl LocalVolumes {
+    /// Removes a new volume that nobody waits for any more, unless somebody uses it by now.
+    fn undo_new(&self) -> impl FnOnce(VolumeInfo) -> futures_util::future::BoxFuture<'static, ()> + Send + use<> {
+        let shared = Arc::clone(&self.0);
+        move |made| {
+            Box::pin(async move {
+                let options = RemoveVolumeOptions::default();
+                if let Err(error) = shared.remove(&made.name, options, &Cancel::default()).await {
+                    tracing::debug!(
+                        volume = made.name,
+                        error = error.report(),
+                        "a volume that nobody waits for stays"
+                    );
+                }
+            })
+        }
+    }
+
     /// Blocking.
     pub(crate) fn open(mut parts: LocalVolumesParts) -> Result<Self> {
         let drivers = &mut parts.drivers;
@@ -80,6 +103,7 @@ impl LocalVolumes {
             parts,
             files,
             uses: Mutex::default(),
+            found: Mutex::default(),
         })))
     }
 }
@@ -96,15 +120,26 @@ pub(super) fn now_ns() -> i64 {
 }
 
 impl Shared {
-    pub(super) fn driver(&self, name: &str) -> Result<&Arc<dyn VolumeDriver>> {
-        self.parts.drivers.get(name).ok_or_else(|| {
-            let known: Vec<&str> = self.parts.drivers.keys().map(String::as_str).collect();
-            let message = format!(
-                "no volume driver is called {name:?} (there are {}); make it known with with_volume_driver",
-                known.join(", ")
-            );
-            Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Backend, name)
-        })
+    pub(super) fn driver(&self, name: &str) -> Result<Arc<dyn VolumeDriver>> {
+        if let Some(driver) = self.parts.drivers.get(name) {
+            return Ok(Arc::clone(driver));
+        }
+        if let Some(finder) = &self.parts.finder {
+            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(driver) = found.get(name) {
+                return Ok(Arc::clone(driver));
+            }
+            if let Some(driver) = finder(name)? {
+                found.insert(name.to_owned(), Arc::clone(&driver));
+                return Ok(driver);
+            }
+        }
+        let known: Vec<&str> = self.parts.drivers.keys().map(String::as_str).collect();
+        let message = format!(
+            "no volume driver is called {name:?} (there are {}); make it known with with_volume_driver",
+            known.join(", ")
+        );
+        Err(Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Backend, name))
     }
 
     pub(super) fn context(&self, record: &Record) -> VolumeContext {
@@ -147,7 +182,7 @@ impl Shared {
     }
 
     /// What is asked for, checked.
-    fn asked(&self, request: CreateVolume, owner: Option<OwnerId>) -> Result<Record> {
+    pub(super) fn asked(&self, request: CreateVolume, owner: Option<OwnerId>) -> Result<Record> {
         let anonymous = request.name.is_none();
         let name = match &request.name {
             Some(name) => name.parse()?,
@@ -174,7 +209,7 @@ impl Shared {
     }
 
     /// Makes a volume, unless there is one; whether there was none.
-    pub(crate) async fn create(&self, request: CreateVolume) -> Result<(Record, bool)> {
+    pub(crate) async fn create(&self, request: CreateVolume, cancel: &Cancel) -> Result<(Record, bool)> {
         let chosen = request.driver.as_ref().is_some_and(|driver| !driver.is_empty());
         let record = self.asked(request, None)?;
         let _held = self.parts.locks.lock(&Self::key(&record.name)).await?;
@@ -183,7 +218,7 @@ impl Shared {
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
-        self.make(&record).await?;
+        let made = self.make(&record, cancel).await?;
         let (row, event) = (record.to_row()?, self.event(&record, "create"));
         let inserted = self
             .parts
@@ -194,7 +229,7 @@ impl Shared {
             Ok(None) => Ok((record, true)),
             Ok(Some(there)) => Ok((Self::same(Record::from_row(there)?, &record, chosen)?, false)),
             Err(error) => {
-                self.unmake(&record).await;
+                self.undo(&record, made).await;
                 Err(error)
             }
         }
@@ -213,26 +248,66 @@ impl Shared {
     }
 
     /// Makes a volume of a bound container, which has no record yet: it gets it with the container.
-    pub(crate) async fn make_bound(&self, request: CreateVolume) -> Result<Record> {
+    pub(crate) async fn make_bound(&self, request: CreateVolume, cancel: &Cancel) -> Result<Record> {
         let record = self.asked(request, Some(self.parts.owner.clone()))?;
-        self.make(&record).await?;
+        self.make(&record, cancel).await?;
         Ok(record)
     }
 
-    /// Its directory, whole.
-    pub(super) async fn make(&self, record: &Record) -> Result<()> {
-        let made = async {
-            let (files, name) = (self.files.clone(), record.name.clone());
-            blocking(move || files.begin(&name)).await?;
-            self.driver(&record.body.driver)?.create(&self.context(record)).await?;
-            let (files, record) = (self.files.clone(), record.clone());
-            blocking(move || files.settle(&record)).await
+    /// Its directory, whole; whether nobody had made it before.
+    async fn make(&self, record: &Record, cancel: &Cancel) -> Result<Outcome> {
+        let (files, name) = (self.files.clone(), record.name.clone());
+        let driver = self.driver(&record.body.driver)?;
+        blocking(move || files.begin(&name)).await?;
+        let context = self.context(record);
+        let made = match self.patiently(record, cancel, driver.create(&context)).await {
+            Ok(made) => made,
+            Err(error) => {
+                self.forget_late(record, driver, context);
+                let (files, name) = (self.files.clone(), record.name.clone());
+                blocking(move || files.remove_unsettled(&name)).await?;
+                return Err(error);
+            }
         };
-        let made = made.await;
-        if made.is_err() {
+        let (files, settled) = (self.files.clone(), record.clone());
+        if let Err(error) = blocking(move || files.settle(&settled)).await {
+            self.undo(record, made).await;
+            return Err(error);
+        }
+        Ok(made)
+    }
+
+    /// Waits for a driver as long as the caller does. Our own is never waited for long, and blocks.
+    pub(super) async fn patiently<T>(
+        &self,
+        record: &Record,
+        cancel: &Cancel,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        match record.body.driver == DEFAULT_DRIVER {
+            true => work.await,
+            false => cancel.or(work).await,
+        }
+    }
+
+    /// What a driver may have made of a volume that it failed to make. Under a name that somebody chose it is found when
+    /// they ask again; under one that nobody chose it would never be.
+    fn forget_late(&self, record: &Record, driver: Arc<dyn VolumeDriver>, context: VolumeContext) {
+        if !record.body.anonymous || record.body.driver == DEFAULT_DRIVER {
+            return;
+        }
+        self.parts.spawner.background(async move {
+            if let Err(error) = driver.remove(&context).await {
+                tracing::warn!(volume = %context.name, error = error.report(), "a volume that was not made may be there");
+            }
+        });
+    }
+
+    /// Undoes what a call made that failed. What was there before is not its to remove.
+    async fn undo(&self, record: &Record, made: Outcome) {
+        if made == Outcome::Done {
             self.unmake(record).await;
         }
-        made
     }
 
     /// Undoes what has no record.
@@ -383,8 +458,8 @@ pub(super) fn has_labels(labels: &BTreeMap<String, String>, filter: &Filter) -> 
 impl VolumeManager for LocalVolumes {
     async fn create(&self, request: CreateVolume) -> Result<VolumeInfo> {
         let shared = Arc::clone(&self.0);
-        let work = |_| async move {
-            let (record, _) = shared.create(request).await?;
+        let work = |cancel| async move {
+            let (record, _) = shared.create(request, &cancel).await?;
             shared.info(&record).await
         };
         self.0.parts.spawner.tail(work, |_| async {}).await
@@ -413,14 +488,32 @@ impl VolumeManager for LocalVolumes {
 
     async fn remove(&self, name: &str, options: RemoveVolumeOptions) -> Result<Outcome> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
-        let work = |_| async move { shared.remove(&name, options).await };
+        let work = |cancel| async move { shared.remove(&name, options, &cancel).await };
         self.0.parts.spawner.tail(work, |_| async {}).await
     }
 
     async fn prune(&self, filter: Filter) -> Result<PrunedVolumes> {
         let shared = Arc::clone(&self.0);
-        let work = |_| async move { shared.prune(&filter).await };
+        let work = |cancel| async move { shared.prune(&filter, &cancel).await };
         self.0.parts.spawner.tail(work, |_| async {}).await
+    }
+
+    async fn export(&self, name: &str) -> Result<ByteStream> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        self.0
+            .parts
+            .spawner
+            .call(async move { shared.export(&name).await })
+            .await
+    }
+
+    async fn import(&self, into: CreateVolume, archive: ByteStream) -> Result<VolumeInfo> {
+        let shared = Arc::clone(&self.0);
+        let work = |cancel| async move {
+            let record = shared.import(into, archive, &cancel).await?;
+            shared.info(&record).await
+        };
+        self.0.parts.spawner.tail(work, self.undo_new()).await
     }
 
     async fn snapshot(&self, name: &str, into: CreateVolume) -> Result<VolumeInfo> {
@@ -429,6 +522,6 @@ impl VolumeManager for LocalVolumes {
             let record = shared.snapshot(&name, into).await?;
             shared.info(&record).await
         };
-        self.0.parts.spawner.tail(work, |_| async {}).await
+        self.0.parts.spawner.tail(work, self.undo_new()).await
     }
 }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use crate::error::{Error, Result};
-use crate::types::{Filter, Outcome};
+use crate::types::{ByteStream, Filter, Outcome};
 
 /// A volume to make. `CreateVolume::default()` is an anonymous one of the driver `local`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -219,5 +219,31 @@ pub trait VolumeManager: Debug + Send + Sync + 'static {
     async fn snapshot(&self, name: &str, into: CreateVolume) -> Result<VolumeInfo> {
         let _ = (name, into);
         Err(Error::unsupported_verb("volumes.snapshot"))
+    }
+    /// All that a volume holds, as an uncompressed tar: owners, modes, times, links, devices, extended attributes. Sockets
+    /// are left out, as no archive can hold one. A container that writes to the volume meanwhile may be caught half way.
+    ///
+    /// # Errors
+    /// `NotFound`; what its driver says. An `Err` in the stream means that the archive is not whole.
+    ///
+    /// # Cancel safety
+    /// Dropping the call or the stream ends the reading.
+    async fn export(&self, name: &str) -> Result<ByteStream> {
+        let _ = name;
+        Err(Error::unsupported_verb("volumes.export"))
+    }
+
+    /// Makes a new volume with what a tar holds, plain or compressed with gzip, zstd or whatever layers may be. Nothing of
+    /// the archive reaches a place outside of the volume.
+    ///
+    /// # Errors
+    /// `Conflict` if the name is taken; `UnsafeArchive` for an archive that tries to leave the volume, is malformed or breaks
+    /// off; `Unsupported` for a driver whose files are not at hand; those of [`VolumeManager::create`].
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves no new volume, or a whole one.
+    async fn import(&self, into: CreateVolume, archive: ByteStream) -> Result<VolumeInfo> {
+        let _ = (into, archive);
+        Err(Error::unsupported_verb("volumes.import"))
     }
 }

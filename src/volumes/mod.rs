@@ -19,6 +19,8 @@ mod fill;
 #[cfg(feature = "engine")]
 mod local;
 mod manager;
+#[cfg(feature = "plugins")]
+mod plugin;
 #[cfg(feature = "engine")]
 mod prune;
 #[cfg(feature = "engine")]
@@ -29,6 +31,10 @@ mod remove;
 mod snapshot;
 #[cfg(feature = "engine")]
 mod sweep;
+#[cfg(all(test, feature = "conformance"))]
+mod tests;
+#[cfg(feature = "engine")]
+mod transfer;
 #[cfg(feature = "engine")]
 mod uses;
 
@@ -37,8 +43,12 @@ pub use self::driver::{VolumeContext, VolumeDriver, VolumeSource};
 #[cfg(feature = "engine")]
 pub(crate) use self::fill::Content;
 #[cfg(feature = "engine")]
-pub(crate) use self::local::{LocalVolumes, LocalVolumesParts};
+pub(crate) use self::local::{Finder, LocalVolumes, LocalVolumesParts};
 pub use self::manager::{CreateVolume, PrunedVolumes, RemoveVolumeOptions, VolumeInfo, VolumeManager, VolumeUsage};
+#[cfg(feature = "plugins")]
+pub(crate) use self::plugin::finder;
+#[cfg(feature = "plugins")]
+pub use self::plugin::{PluginPlaces, VolumePlugin, VolumeScope};
 #[cfg(feature = "engine")]
 pub(crate) use self::uses::Mounted;
 

@@ -105,7 +105,7 @@ impl Shared {
     }
 }
 
-fn taken(name: &VolumeName) -> Error {
+pub(super) fn taken(name: &VolumeName) -> Error {
     let message = format!("the volume {name} is there already; take another name, or remove it first");
     Error::new(ErrorKind::Conflict, message).with_object(ObjectKind::Volume, name.as_str())
 }

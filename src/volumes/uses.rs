@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::driver::VolumeSource;
 use super::local::Shared;
 use super::record::Record;
+use crate::driver::Cancel;
 use crate::error::{Error, ObjectKind, Result};
 use crate::sys::blocking::blocking;
 use crate::types::{ContainerId, Mount, VolumeName};
@@ -50,7 +51,7 @@ impl Shared {
     ///
     /// # Cancel safety
     /// A dropped call may leave the volume mounted until the engine ends.
-    pub(crate) async fn mount(&self, name: &VolumeName, user: &ContainerId) -> Result<Mounted> {
+    pub(crate) async fn mount(&self, name: &VolumeName, user: &ContainerId, cancel: &Cancel) -> Result<Mounted> {
         let record = self.read(name).await?;
         let turn = self.turn(name);
         let mut held = turn.lock().await;
@@ -59,15 +60,18 @@ impl Shared {
             held.users.insert(user.clone());
             return Ok(mounted);
         }
-        let mounted = self.mount_now(&record).await.map_err(|error| about(&record, error))?;
+        let mounted = self
+            .mount_now(&record, cancel)
+            .await
+            .map_err(|error| about(&record, error))?;
         held.mounted = Some(mounted.clone());
         held.users.insert(user.clone());
         Ok(mounted)
     }
 
-    async fn mount_now(&self, record: &Record) -> Result<Mounted> {
+    async fn mount_now(&self, record: &Record, cancel: &Cancel) -> Result<Mounted> {
         let (driver, context) = (self.driver(&record.body.driver)?, self.context(record));
-        let source = match driver.mount(&context).await? {
+        let source = match self.patiently(record, cancel, driver.mount(&context)).await? {
             VolumeSource::Directory(path) => return Ok(Mounted::Directory(path)),
             VolumeSource::FileSystem { kind, source, options } => Mount::file_system(kind, source, options),
         };

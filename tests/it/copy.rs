@@ -24,6 +24,7 @@ tests! { "copy":
         g6_a_container_with_ids_of_its_own,
         g6_directories_and_their_content,
         a9_a_dropped_copy_leaves_the_container_free,
+        g6_what_is_swapped_meanwhile_leads_nowhere_else,
     ]
 }
 
@@ -338,6 +339,50 @@ async fn g6_directories_and_their_content() -> Check {
     let all = container.copy_out("/").await?;
     assert_eq!(all.stat.name, "/");
     drop(all);
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+/// A container that makes a directory a link out of it, again and again, while files are copied in and out of it.
+async fn g6_what_is_swapped_meanwhile_leads_nowhere_else() -> Check {
+    let world = World::new().await?;
+    let outside = crate::support::scratch::fresh("outside");
+    std::fs::write(outside.path().join("victim"), "of the host")?;
+    let place = outside.path().display().to_string();
+    let swap = format!(
+        "mkdir -p /tmp/real /tmp/kept && echo inside > /tmp/real/victim && ln -s {place} /tmp/kept/abs && ln -s ../../../..{place} /tmp/kept/up; \
+         cd /tmp; while true; do for l in abs up; do mv real kept/real; mv kept/$l real; mv real kept/$l; mv kept/real real; done; done"
+    );
+    let container = world.started(world.script(&swap)).await?;
+    while container.stat_path("/tmp/real/victim").await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(4);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, "victim", &b"evil"[..])?;
+    let evil = archive.into_inner()?;
+    let (mut inward, mut outward) = (0, 0);
+    for _ in 0..60 {
+        let copied = container
+            .copy_in("/tmp/real", stream_of(evil.clone()), CopyInOptions::new())
+            .await;
+        inward += usize::from(copied.is_ok());
+        if let Ok(out) = container.copy_out("/tmp/real/victim").await
+            && let Ok(bytes) = bytes_of(out.archive).await
+        {
+            outward += 1;
+            let host = b"of the host";
+            assert!(
+                !bytes.windows(host.len()).any(|part| part == host),
+                "a file of the host came out"
+            );
+        }
+        assert_eq!(std::fs::read_to_string(outside.path().join("victim"))?, "of the host");
+        assert_eq!(crate::support::names_in(outside.path()), ["victim"]);
+    }
+    println!("{inward} went in and {outward} came out");
     container.remove(FORCE).await?;
     Ok(())
 }

@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use longshore::containers::CommitOptions;
 use longshore::images::RemoveImageOptions;
 use longshore::types::{Filter, Outcome};
-use longshore::{ContainerSpec, Engine};
+use longshore::{ContainerSpec, CreateVolume, Engine};
 use serde_json::json;
 
 use crate::faults::{Random, fill, filled_root, kills, no_container_left, role};
@@ -32,6 +32,8 @@ tests! { "kills":
         e9_kills_during_starts_leave_nothing,
         e9_kills_during_removals_leave_nothing,
         d4_kills_during_commits_leave_complete_images,
+        e9_kills_during_copy_ups_leave_whole_volumes,
+        e9_kills_during_snapshots_leave_whole_volumes,
         e9_a_blob_that_is_not_what_its_name_says_is_found,
     ]
 }
@@ -61,6 +63,12 @@ pub const ROLES: &[(&str, Role)] = &[
     }),
     ("commit-forever", |arguments| {
         block_on(role(commit_forever(&arguments[0])))
+    }),
+    ("copy-up-forever", |arguments| {
+        block_on(role(copy_up_forever(&arguments[0], &arguments[1])))
+    }),
+    ("snapshot-forever", |arguments| {
+        block_on(role(snapshot_forever(&arguments[0])))
     }),
     ("remove-forever", |arguments| {
         block_on(role(remove_forever(&arguments[0])))
@@ -186,6 +194,35 @@ async fn commit_forever(root: &str) -> longshore::Result<()> {
         let image = container.commit(options.name("committed".parse()?)).await?;
         if number % 2 == 0 {
             image.remove(RemoveImageOptions::default().force(true)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A new volume begins with an image's files, and goes.
+async fn copy_up_forever(root: &str, image: &str) -> longshore::Result<()> {
+    let engine = Engine::open(root).await?;
+    println!("open");
+    for number in 0.. {
+        let name = format!("up-{}-{number}", std::process::id());
+        let spec = ContainerSpec::image(image).command(["true"]).volume(&name, "/shelf");
+        engine.create(spec).await?.remove(FORCE).await?;
+        if number % 2 == 0 {
+            engine.volume(&name).await?.remove().await?;
+        }
+    }
+    Ok(())
+}
+
+async fn snapshot_forever(root: &str) -> longshore::Result<()> {
+    let engine = Engine::open(root).await?;
+    let volume = engine.volume("from").await?;
+    println!("open");
+    for number in 0.. {
+        let into = CreateVolume::named(format!("copy-{}-{number}", std::process::id()));
+        let copy = volume.snapshot(into).await?;
+        if number % 2 == 0 {
+            copy.remove().await?;
         }
     }
     Ok(())
@@ -454,6 +491,71 @@ fn d4_kills_during_commits_leave_complete_images() -> Check {
         );
         Ok(())
     })
+}
+
+/// A shelf with so many files.
+const FILES: usize = 40;
+
+fn shelf() -> Result<Files, Stop> {
+    let mut files = image::busybox_files()?.dir("shelf", 0o755);
+    for number in 0..FILES {
+        files = files.file(format!("shelf/{number}"), 0o644, format!("{number} ").repeat(2000));
+    }
+    Ok(files)
+}
+
+/// Every volume that is listed has all files, or none where that may be, and goes.
+fn whole_volumes(root: &Path, prefix: &str, may_be_empty: bool) -> Check {
+    block_on(async {
+        let engine = Engine::open(root).await?;
+        for volume in engine.volumes().list(Filter::new()).await? {
+            let place = volume.mountpoint.expect("a directory");
+            let files = fs::read_dir(&place)?.count();
+            let whole = files == FILES || (may_be_empty && files == 0);
+            assert!(whole, "{} has {files} files", volume.name);
+            for entry in fs::read_dir(&place)? {
+                let length = entry?.metadata()?.len();
+                assert!(length >= 4000, "a file of {length} bytes in {}", volume.name);
+            }
+            if volume.name.starts_with(prefix) {
+                engine.volume(&volume.name).await?.remove().await?;
+            }
+        }
+        engine.reconcile().await?;
+        assert!(engine.audit().await?.is_clean());
+        Ok(())
+    })
+}
+
+/// A volume is empty, or has all that the image has at its place.
+fn e9_kills_during_copy_ups_leave_whole_volumes() -> Check {
+    let root = filled_root()?;
+    let dir = scratch::fresh("shelf");
+    let layout = image::write_layout(dir.path(), &[shelf()?], &json!({ "Cmd": ["true"] }))?;
+    let image = block_on(async {
+        let engine = Engine::open(root.path()).await?;
+        Ok::<_, Stop>(engine.pull(source(&layout)).await?.id().to_string())
+    })?;
+    let span = Duration::from_millis(60);
+    kill_again_and_again(root.path(), "copy-up-forever", &[&image], span, 0x5eed_0015)?;
+    whole_volumes(root.path(), "up-", true)
+}
+
+fn e9_kills_during_snapshots_leave_whole_volumes() -> Check {
+    let root = filled_root()?;
+    block_on(async {
+        let engine = Engine::open(root.path()).await?;
+        let mut files = Files::new();
+        for number in 0..FILES {
+            files = files.file(format!("{number}"), 0o644, format!("{number} ").repeat(2000));
+        }
+        let tar = stream::iter([Ok(Bytes::from(files.tar()?))]).boxed();
+        engine.import_volume(CreateVolume::named("from"), tar).await?;
+        Ok::<_, Stop>(())
+    })?;
+    let span = Duration::from_millis(60);
+    kill_again_and_again(root.path(), "snapshot-forever", &[], span, 0x5eed_0016)?;
+    whole_volumes(root.path(), "copy-", false)
 }
 
 async fn image_goes(engine: &Engine, id: &str) -> Check {

@@ -30,6 +30,7 @@ mod hostile;
 mod idle;
 mod images;
 mod inject;
+mod keeping;
 mod kills;
 mod layout;
 mod life;
@@ -40,6 +41,7 @@ mod networking;
 mod networks;
 mod places;
 mod platforms;
+mod plugins;
 mod power;
 mod process;
 mod pull;
@@ -86,6 +88,7 @@ const GROUPS: &[frame::Group] = &[
     pull::TESTS,
     images::TESTS,
     faults::TESTS,
+    keeping::TESTS,
     kills::TESTS,
     system::TESTS,
     cancel::TESTS,
@@ -93,6 +96,7 @@ const GROUPS: &[frame::Group] = &[
     resume::TESTS,
     doctor::TESTS,
     platforms::TESTS,
+    plugins::TESTS,
     additional::TESTS,
     misbehaving::TESTS,
     power::TESTS,

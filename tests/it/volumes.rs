@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use longshore::containers::{MountFrom, MountSpec, Tmpfs};
-use longshore::types::Propagation;
+use longshore::types::{Outcome, Propagation};
 use longshore::volumes::{RemoveVolumeOptions, VolumeContext, VolumeDriver, VolumeSource};
 use longshore::{Bytes, Container, ContainerSpec, CreateVolume, Engine, ErrorKind, Filter, ObjectKind, RemoveOptions};
 use serde_json::json;
@@ -46,6 +46,11 @@ tests! { "volumes":
         j2_memory_and_images,
         h14_volumes_of_another_container,
         h14_sources_that_cannot_be,
+        h14_sources_of_every_sort,
+        h14_targets_that_lead_elsewhere,
+        j6_a_subpath_that_is_swapped_meanwhile,
+        j4_a_driver_that_fails_loses_nothing,
+        j4_names_that_cannot_be,
         m7_files_are_there_before_the_first_process,
         m9_forks_of_a_prepared_container,
         n3_a_fork_of_one_that_stands_still,
@@ -293,12 +298,13 @@ struct Counting {
 
 #[async_trait]
 impl VolumeDriver for Counting {
-    async fn create(&self, volume: &VolumeContext) -> longshore::Result<()> {
+    async fn create(&self, volume: &VolumeContext) -> longshore::Result<Outcome> {
         self.told
             .lock()
             .expect("lock")
             .push(format!("create {} {:?}", volume.name, volume.options));
-        fs::create_dir_all(self.dir.join(volume.name.as_str())).map_err(|e| longshore::Error::os("mkdir", e))
+        fs::create_dir(self.dir.join(volume.name.as_str())).map_err(|e| longshore::Error::os("mkdir", e))?;
+        Ok(Outcome::Done)
     }
 
     async fn remove(&self, volume: &VolumeContext) -> longshore::Result<()> {
@@ -745,6 +751,234 @@ async fn h14_sources_that_cannot_be() -> Check {
         [] as [String; 0],
         "what failed leaves nothing"
     );
+    Ok(())
+}
+
+/// Files of every sort can be shown, and none is opened on the way: a FIFO that nobody writes to keeps nobody waiting.
+async fn h14_sources_of_every_sort() -> Check {
+    let world = World::new().await?;
+    let dir = scratch::fresh("sorts");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("file"), "content")?;
+    nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::from_bits_truncate(0o666))?;
+    let _listener = std::os::unix::net::UnixListener::bind(at("socket"))?;
+    std::os::unix::fs::symlink("file", at("link"))?;
+    std::os::unix::fs::symlink("nowhere", at("dangling"))?;
+    let test = |name: &str, script: &str| {
+        let mount = MountSpec::bind(at(name), "/shown");
+        world.script(script).mount(mount)
+    };
+    for (name, script) in [
+        ("file", "test -f /shown && cat /shown"),
+        ("fifo", "test -p /shown && echo content"),
+        ("socket", "test -S /shown && echo content"),
+        ("link", "test ! -L /shown && cat /shown"),
+    ] {
+        assert_eq!(world.says(test(name, script)).await?, "content", "{name}");
+    }
+    let device = world
+        .script("test -c /shown && echo content")
+        .mount(MountSpec::bind("/dev/null", "/shown"));
+    assert_eq!(world.says(device).await?, "content");
+    let refused = world
+        .engine
+        .create(test("dangling", "true"))
+        .await
+        .expect_err("a link to nothing");
+    assert_eq!(refused.kind(), &ErrorKind::InvalidArgument, "{}", refused.report());
+    // What was there at the creation, and is gone or another at the start.
+    let container = world.engine.create(test("file", "cat /shown")).await?;
+    fs::remove_file(at("file"))?;
+    let refused = container.start().await.expect_err("it is gone");
+    assert!(refused.report().contains("/shown"), "{}", refused.report());
+    fs::create_dir(at("file"))?;
+    let turned = container.start().await;
+    if turned.is_ok() {
+        container.wait().await?;
+    }
+    remove(container).await?;
+    Ok(())
+}
+
+/// Links of the image at a mount's target lead to the same place in the container, and never out of it.
+async fn h14_targets_that_lead_elsewhere() -> Check {
+    let world = World::alone().await?;
+    let dir = scratch::fresh("targets");
+    let (outside, shown) = (dir.path().join("outside"), dir.path().join("shown"));
+    fs::create_dir(&outside)?;
+    fs::create_dir(&shown)?;
+    fs::write(shown.join("mark"), "shown")?;
+    let files = image::busybox_files()?
+        .dir("real", 0o755)
+        .link("inside", "real")
+        .link("above", "../../../../real")
+        .link("absolute", &outside.display().to_string())
+        .link("circle", "circle")
+        .file("file", 0o644, "a file");
+    let layout = image::write_layout(&dir.path().join("layout"), &[files], &json!({"Cmd": ["sh"]}))?;
+    let image = world.engine.pull(source(&layout)).await?.id().to_string();
+    for target in ["/inside", "/above", "/real/../inside", "/inside/new/deep"] {
+        let spec = script(&image, &format!("cat {target}/mark")).mount(MountSpec::bind(&shown, target));
+        if target.contains("..") {
+            let refused = world.engine.create(spec).await.expect_err(target);
+            assert_eq!(refused.kind(), &ErrorKind::InvalidArgument, "{target}");
+            continue;
+        }
+        assert_eq!(world.says(spec).await?, "shown", "{target}");
+    }
+    // A link to what is not in the container is not made up for.
+    for target in ["/absolute", "/circle", "/file/deep", "/file"] {
+        let spec = script(&image, "true").mount(MountSpec::bind(&shown, target));
+        let container = world.engine.create(spec).await?;
+        let refused = container.start().await.expect_err(target);
+        assert!(refused.report().contains(target), "{target}: {}", refused.report());
+        remove(container).await?;
+    }
+    assert_eq!(names_in(&outside), [] as [String; 0], "nothing was made on the host");
+    assert_eq!(names_in(&shown), ["mark"]);
+    Ok(())
+}
+
+/// A container that makes its part of a volume another thing, again and again, while others start with it.
+async fn j6_a_subpath_that_is_swapped_meanwhile() -> Check {
+    let world = World::alone().await?;
+    let fill = "mkdir -p /v/good /v/store && echo inside > /v/good/file && ln -s /etc /v/store/evil && ln -s ../../../.. /v/store/up";
+    world.says(world.script(fill).volume("data", "/v")).await?;
+    let swap = "cd /v; while true; do for l in evil up; do mv good store/good; mv store/$l good; mv good store/$l; \
+                mv store/good good; done; done";
+    let swapping = world.started(world.script(swap).volume("data", "/v")).await?;
+    let (mut shown, mut refused) = (0, 0);
+    for _ in 0..12 {
+        let spec = world
+            .script("ls -A /p; cat /p/file")
+            .mount(MountSpec::volume("data", "/p").subpath("good"));
+        let container = world.engine.create(spec).await?;
+        match container.start().await {
+            Ok(_) => {
+                container.wait().await?;
+                let mut said = Vec::new();
+                let mut entries = container.logs(Default::default()).await?;
+                while let Some(entry) = futures_util::StreamExt::next(&mut entries).await {
+                    said.extend_from_slice(&entry?.bytes);
+                }
+                let said = String::from_utf8_lossy(&said).into_owned();
+                assert_eq!(said, "file\ninside\n", "nothing else is ever seen");
+                shown += 1;
+            }
+            Err(_) => refused += 1,
+        }
+        remove(container).await?;
+    }
+    remove(swapping).await?;
+    println!("{shown} saw it, {refused} were refused");
+    Ok(())
+}
+
+/// A driver that cannot: what it did not make is not there, what it did not remove is.
+async fn j4_a_driver_that_fails_loses_nothing() -> Check {
+    let world = World::alone().await?;
+    let dir = scratch::fresh("fake");
+    let fake = Arc::new(longshore::conformance::volumes::FakeVolumes::new(dir.path()));
+    let engine = Engine::builder(world.root.path())
+        .with_volume_driver("fake", Arc::clone(&fake) as Arc<dyn VolumeDriver>)
+        .open()
+        .await?;
+    let named = |name: &str| CreateVolume::named(name).driver("fake");
+    fake.fail("create", ErrorKind::Denied);
+    let refused = engine.create_volume(named("data")).await.expect_err("create");
+    assert_eq!(refused.kind(), &ErrorKind::Denied);
+    assert_eq!(fake.calls(), ["create data"], "what was not made is not removed");
+    assert_eq!(volume_names(&engine).await?, [] as [String; 0]);
+    assert_eq!(names_in(&world.root.path().join("volumes")), [] as [String; 0]);
+    fake.recover();
+    // What the driver had before is not removed because a name is taken or a start fails.
+    fs::create_dir(fake.place("data"))?;
+    fs::write(fake.place("data").join("file"), "precious")?;
+    let volume = engine.create_volume(named("data")).await?;
+    fake.fail("mount", ErrorKind::Timeout);
+    let container = engine.create(world.script("true").volume("data", "/v")).await?;
+    let late = container.start().await.expect_err("mount");
+    assert_eq!(late.kind(), &ErrorKind::Timeout);
+    assert_eq!(
+        late.object().map(|(kind, name)| (kind, name.to_owned())),
+        Some((ObjectKind::Volume, "data".to_owned()))
+    );
+    remove(container).await?;
+    for verb in ["mount", "unmount", "remove"] {
+        fake.fail(verb, ErrorKind::Unavailable);
+    }
+    let refused = volume.remove().await.expect_err("remove");
+    assert_eq!(refused.kind(), &ErrorKind::Unavailable);
+    assert_eq!(volume_names(&engine).await?, ["data"]);
+    // A prune goes on past it.
+    engine.create_volume(CreateVolume::named("other")).await?;
+    let pruned = engine.volumes().prune(Filter::new().with("all", "true")).await?;
+    assert_eq!(pruned.removed, ["other"]);
+    fake.recover();
+    let read = engine
+        .run(world.script("cat /v/file").volume("data", "/v"))
+        .output()
+        .await?;
+    assert_eq!(String::from_utf8_lossy(&read.stdout), "precious");
+    volume.remove().await?;
+    assert!(!fake.place("data").exists());
+    assert!(engine.audit().await?.is_clean());
+    Ok(())
+}
+
+async fn j4_names_that_cannot_be() -> Check {
+    let world = World::alone().await?;
+    let long = "x".repeat(300);
+    for bad in [
+        "",
+        "a",
+        "a/b",
+        "../up",
+        "..",
+        ".",
+        ".hidden",
+        "-dash",
+        "a b",
+        "a\0b",
+        "caf\u{e9}",
+        &long,
+    ] {
+        let refused = world
+            .engine
+            .create_volume(CreateVolume::named(bad))
+            .await
+            .expect_err(bad);
+        assert_eq!(refused.kind(), &ErrorKind::InvalidArgument, "{bad:?}");
+        let volumes = world.engine.volumes();
+        for error in [
+            volumes.inspect(bad).await.expect_err(bad),
+            volumes
+                .remove(bad, RemoveVolumeOptions::default())
+                .await
+                .expect_err(bad),
+            volumes.export(bad).await.err().expect("no such volume"),
+        ] {
+            assert!(error.is_not_found(), "{bad:?}: {}", error.report());
+        }
+        let snapshot = volumes.snapshot(bad, CreateVolume::default()).await;
+        assert!(snapshot.expect_err(bad).is_not_found(), "{bad:?}");
+    }
+    let first = world.engine.create_volume(CreateVolume::named("taken")).await?;
+    let again = world.engine.create_volume(CreateVolume::named("taken")).await?;
+    assert_eq!(first.name(), again.name(), "the same name is the same volume");
+    let other = CreateVolume::named("taken").driver("tmpfs");
+    assert!(
+        world
+            .engine
+            .create_volume(other)
+            .await
+            .expect_err("another's")
+            .is_conflict()
+    );
+    let into = first.snapshot(CreateVolume::named("a/b")).await;
+    assert_eq!(into.expect_err("no name").kind(), &ErrorKind::InvalidArgument);
+    assert_eq!(names_in(&world.root.path().join("volumes")), ["taken"]);
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod tls;
 
 use std::process::ExitCode;
 
+use longshore::volumes::PluginPlaces;
 use longshore::{Engine, api};
 
 use crate::failure::Failure;
@@ -38,7 +39,8 @@ async fn run(options: Options) -> Result<(), Failure> {
         Some(root) => root.clone(),
         None => Engine::default_root()?,
     };
-    let engine = Engine::open(root).await?;
+    let plugins = PluginPlaces::docker();
+    let engine = Engine::builder(root).with_volume_plugins(plugins).open().await?;
     let mut server = api::Server::new(engine.clone()).limits(options.limits());
     if let Some(gid) = group(options.group.as_deref())? {
         server = server.group(gid);

@@ -8,16 +8,15 @@
 mod contents;
 mod find;
 mod held;
-mod inflow;
 mod take;
 mod write;
 
 pub(super) use self::contents::Stored;
 pub(super) use self::find::{Found, find};
 pub(super) use self::held::{Held, Holder};
-pub(crate) use self::inflow::{Inflow, on_thread};
 pub(super) use self::take::Taker;
 pub(super) use self::write::{Item, stream};
+pub(super) use crate::storage::inflow::{Inflow, on_thread};
 
 /// More files than any archive of images has.
 const MAX_FILES: u64 = 100_000;

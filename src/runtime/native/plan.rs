@@ -123,6 +123,8 @@ pub(crate) struct Names {
     pub(crate) command: String,
     pub(crate) directory: String,
     pub(crate) mounts: Vec<String>,
+    /// Those of the mounts that are copied from one that is attached nowhere.
+    pub(crate) copies: Vec<usize>,
     pub(crate) masked: Vec<String>,
     pub(crate) readonly: Vec<String>,
     pub(crate) devices: Vec<String>,
@@ -629,6 +631,10 @@ impl Plan {
 
     fn record(&mut self, record: RecordParts) -> Result<()> {
         let target = String::from_utf8_lossy(record.strings.first().map_or(b"", Vec::as_slice)).into_owned();
+        let part_of_image = record.kind == mount::OVERLAY && record.flags & mount::SUBPATH != 0;
+        if record.kind == mount::TREE || part_of_image {
+            self.names.copies.push(self.names.mounts.len());
+        }
         self.names.mounts.push(target);
         record.write(&mut self.sections[Section::Mounts as usize])
     }

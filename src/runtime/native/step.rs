@@ -72,6 +72,21 @@ pub(crate) fn error(record: &Record, text: &[u8], names: &Names, host: super::pl
         .with_source(error)
         .with_step(words);
     }
+    if is(Step::Mount)
+        && record.errno == libc::EINVAL
+        && names.copies.contains(&(record.index as usize))
+        && copies_need_more(&release())
+    {
+        let place = subject.as_deref().unwrap_or("a mount");
+        return Error::unsupported(
+            format!("mounting {place}"),
+            "Linux 6.15 or a later one, which copies mounts that are attached nowhere: for volumes that are file systems of their \
+             own (type=tmpfs) and for parts of an image; before, take a directory for the volume, or the whole image",
+        )
+        .with_object(ObjectKind::Option, "mount")
+        .with_source(error)
+        .with_step(words);
+    }
     if is(Step::IdMappedMount) {
         return Error::unsupported(
             format!(
@@ -87,6 +102,23 @@ pub(crate) fn error(record: &Record, text: &[u8], names: &Names, host: super::pl
     match subject {
         Some(subject) => error.context(format!("{words}: {subject}")),
         None => error,
+    }
+}
+
+/// The kernel's name for itself, as uname(2) has it.
+fn release() -> String {
+    nix::sys::utsname::uname().map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned())
+}
+
+/// Whether a kernel refuses to copy a mount that is attached nowhere. Source: open_tree(2), `OPEN_TREE_CLONE`; Linux 6.15,
+/// `fs/namespace.c`, `may_copy_tree`.
+fn copies_need_more(release: &str) -> bool {
+    let mut numbers = release
+        .split(|letter: char| !letter.is_ascii_digit())
+        .map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < (6, 15),
+        _ => false,
     }
 }
 
@@ -164,5 +196,20 @@ fn user_error(record: &Record, text: &str, group: bool) -> Error {
             .with_object(ObjectKind::User, text)
             .with_step(step),
         _ => Error::os(step, io::Error::from_raw_os_error(record.errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn j5_kernels_that_copy_no_mount_that_is_attached_nowhere() {
+        for old in ["6.1.0-18-cloud-amd64", "5.15.0", "6.14.11+", "4.18"] {
+            assert!(copies_need_more(old), "{old}");
+        }
+        for new in ["6.15.0", "6.15", "6.18.1-rc1", "7.0.0", "", "unknown"] {
+            assert!(!copies_need_more(new), "{new}");
+        }
     }
 }

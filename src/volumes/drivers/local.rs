@@ -9,6 +9,7 @@ use crate::error::{Error, ObjectKind, Result};
 use crate::storage::files::make_dirs;
 use crate::storage::snapshot::{chmod, copy_tree};
 use crate::sys::blocking::blocking;
+use crate::types::Outcome;
 use crate::volumes::{VolumeContext, VolumeDriver, VolumeSource};
 
 /// Where a volume's files are, in its directory.
@@ -82,14 +83,14 @@ pub(crate) fn make_data(dir: &Path) -> Result<()> {
 
 #[async_trait]
 impl VolumeDriver for LocalDriver {
-    async fn create(&self, volume: &VolumeContext) -> Result<()> {
+    async fn create(&self, volume: &VolumeContext) -> Result<Outcome> {
         if wanted(volume)? != Wanted::Plain {
-            return Ok(());
+            return Ok(Outcome::Done);
         }
         let dir = volume.dir.clone();
         blocking(move || match dir.join(DATA).is_dir() {
-            true => Ok(()),
-            false => make_data(&dir),
+            true => Ok(Outcome::Already),
+            false => make_data(&dir).map(|()| Outcome::Done),
         })
         .await
     }

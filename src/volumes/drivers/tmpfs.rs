@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::error::{Error, ObjectKind, Result};
-use crate::types::Bytes;
+use crate::types::{Bytes, Outcome};
 use crate::volumes::{VolumeContext, VolumeDriver, VolumeSource};
 
 /// The driver `tmpfs`.
@@ -12,8 +12,8 @@ pub(crate) struct TmpfsDriver;
 
 #[async_trait]
 impl VolumeDriver for TmpfsDriver {
-    async fn create(&self, volume: &VolumeContext) -> Result<()> {
-        source(volume).map(drop)
+    async fn create(&self, volume: &VolumeContext) -> Result<Outcome> {
+        source(volume).map(|_| Outcome::Done)
     }
 
     async fn remove(&self, _volume: &VolumeContext) -> Result<()> {

@@ -108,6 +108,8 @@ pub(crate) struct Plain {
     pub(crate) keep_kinds: bool,
     /// Whose everything is to be, instead of whom the archive names.
     pub(crate) owner: Option<(u32, u32)>,
+    /// Whether what the archive says of its root is meant for the directory itself, which is left as it is otherwise.
+    pub(crate) with_root: bool,
 }
 
 /// Writes a tar, plain or compressed, into a tree that others use. Symlinks lead where they lead in the tree. Blocking.
@@ -130,7 +132,7 @@ pub(crate) fn apply_plain(
     while let Some(entry) = reader.next()? {
         extractor
             .plain_entry(entry, &plain, &mut reader)
-            .map_err(|e| e.context("copy into the container"))?;
+            .map_err(|e| e.context("write what the archive holds"))?;
     }
     extractor.finish().map(drop)
 }
@@ -258,8 +260,12 @@ impl Extractor {
 
     fn plain_entry<R: BufRead>(&mut self, mut entry: Entry, plain: &Plain, reader: &mut Reader<R>) -> Result<()> {
         let path = name::clean(&entry.path, &self.limits)?;
-        // The directory itself is as it is.
         if path.is_empty() {
+            match (plain.with_root, entry.kind) {
+                (true, Kind::Directory) => self.declare(Vec::new(), &entry, None),
+                (true, _) => return Err(bad("a root that is not a directory")),
+                (false, _) => {}
+            }
             return Ok(());
         }
         let path = join(&plain.base, &path);

@@ -1,4 +1,4 @@
-//! What a thread writes as a stream: containers are read by blocking calls, as fast as somebody takes it.
+//! What a thread writes as a stream: trees are read by blocking calls, as fast as somebody takes it.
 
 use std::io::{self, Write};
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::driver::{Spawner, closed};
 use crate::error::{Error, ErrorKind, Result};
-use crate::images::ByteStream;
+use crate::types::ByteStream;
 
 /// How much goes together, and how many such pieces may wait.
 const PIECE: usize = 256 << 10;
@@ -23,16 +23,16 @@ enum Piece {
 }
 
 /// Where the thread writes to.
-pub(super) struct Outflow {
+pub(crate) struct Outflow {
     sender: mpsc::Sender<Piece>,
     buffer: BytesMut,
 }
 
 /// Work to be done when all was written: what it says ends the stream.
-pub(super) type Closing = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+pub(crate) type Closing = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 /// The bytes that `work` writes on a thread of its own. Dropping the stream makes its next write fail.
-pub(super) fn stream_of(
+pub(crate) fn stream_of(
     work: impl FnOnce(&mut Outflow) -> Result<()> + Send + 'static,
     closing: Closing,
 ) -> Result<ByteStream> {
@@ -52,7 +52,7 @@ pub(super) fn stream_of(
     std::thread::Builder::new()
         .name("longshore-read".into())
         .spawn(write)
-        .map_err(|error| Error::os("start a thread to read a container", error))?;
+        .map_err(|error| Error::os("start a thread to read files", error))?;
     let state = (receiver, Some(closing));
     let pieces = stream::try_unfold(state, |(mut receiver, closing)| async move {
         match receiver.recv().await {
@@ -64,7 +64,7 @@ pub(super) fn stream_of(
                 }
                 Ok(None)
             }
-            None => Err(Error::internal("reading a container ended early")),
+            None => Err(Error::internal("reading files ended early")),
         }
     });
     Ok(pieces.boxed())
@@ -72,7 +72,7 @@ pub(super) fn stream_of(
 
 /// The same bytes by way of the driver, so that any executor can take them. Where the driver ends first, the stream ends with
 /// an error: what came of the archive must not pass for all of it.
-pub(super) fn on_driver(spawner: &Spawner, stream: ByteStream) -> ByteStream {
+pub(crate) fn on_driver(spawner: &Spawner, stream: ByteStream) -> ByteStream {
     let marked = stream.map(Some).chain(stream::once(async { None }));
     let moved = spawner.stream(Box::pin(marked), 1);
     let pieces = stream::try_unfold(moved, |mut moved| async move {

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::images::ByteStream;
+use crate::types::ByteStream;
 
 /// Pieces that wait for the reader.
 const AHEAD: usize = 8;
