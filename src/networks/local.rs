@@ -377,7 +377,7 @@ fn pick<'a>(rows: &'a [NetworkRow], name: &str) -> Result<&'a NetworkRow> {
     }
 }
 
-fn read(row: &NetworkRow) -> Result<NetworkRecord> {
+fn read<T: serde::de::DeserializeOwned>(row: &NetworkRow) -> Result<T> {
     serde_json::from_str(&row.body).map_err(|error| {
         Error::new(
             ErrorKind::Corrupt,
@@ -391,10 +391,20 @@ fn read(row: &NetworkRow) -> Result<NetworkRecord> {
 fn subnets(rows: &[NetworkRow]) -> Result<Vec<Subnet>> {
     let mut found = Vec::new();
     for row in rows {
-        let pools: Vec<AddressPool> = read(row)?.spec.pools;
-        found.extend(pools.iter().filter_map(|pool| pool.subnet));
+        found.extend(read::<Taken>(row)?.spec.pools.iter().filter_map(|pool| pool.subnet));
     }
     Ok(found)
+}
+
+/// The part of a record that the next network's subnet depends on: whoever makes one reads it of all that are there.
+#[derive(serde::Deserialize)]
+struct Taken {
+    spec: Pools,
+}
+
+#[derive(serde::Deserialize)]
+struct Pools {
+    pools: Vec<AddressPool>,
 }
 
 /// Where routes of the host lead: no network of ours may hide what it reaches.

@@ -479,7 +479,7 @@ fn begin(daemon: &Daemon, target: &str) -> Result<UnixStream, Stop> {
 }
 
 fn a_drain_lets_requests_finish_and_leaves_nothing() -> Check {
-    let mut daemon = Daemon::start(&[])?;
+    let mut daemon = Daemon::start(&["--shutdown-timeout", "4"])?;
     let short = daemon.create(r#""Cmd": ["sleep", "2"]"#)?;
     let (long, pid) = daemon.run(r#""Cmd": ["sh", "-c", "echo x > /x; sleep 600"]"#)?;
     let mut waiting = begin(&daemon, &format!("/containers/{short}/wait"))?;

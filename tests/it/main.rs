@@ -141,6 +141,7 @@ fn main() {
         .chain(doctor::ROLES)
         .chain(networks::ROLES)
         .chain(power::ROLES)
+        .chain(images::ROLES)
         .copied()
         .collect();
     if let Some(code) = support::embedder::run_role(&roles) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use longshore::containers::{BoxStream, CommitOptions};
-use longshore::images::{RemoveImageOptions, RunConfig};
+use longshore::images::{IndexRequest, RemoveImageOptions, RunConfig};
 use longshore::logs::{LogStream, TeeItem};
 use longshore::remote::ClientTls;
 use longshore::types::Filter;
@@ -392,6 +392,18 @@ async fn a7_the_same_kind_over_the_api() -> Check {
         assert_eq!(far.is_retryable(), near.is_retryable());
     }
     assert_eq!(far[0].object(), near[0].object());
+    // What the API has no words for says so, and what it takes.
+    let index = IndexRequest::new("made:1".parse()?, []);
+    let images = pair.far.images();
+    for refused in [
+        failure(images.document(&id)).await?,
+        failure(images.make_index(index)).await?,
+    ] {
+        let ErrorKind::Unsupported { needs } = refused.kind() else {
+            return fail(format!("{refused:?}"));
+        };
+        assert!(needs.starts_with("an engine in this process"), "{needs}");
+    }
     running.remove(FORCE).await?;
     pair.end().await
 }

@@ -39,7 +39,7 @@ async fn run(options: Options) -> Result<(), Failure> {
         None => Engine::default_root()?,
     };
     let engine = Engine::open(root).await?;
-    let mut server = api::Server::new(engine.clone());
+    let mut server = api::Server::new(engine.clone()).limits(options.limits());
     if let Some(gid) = group(options.group.as_deref())? {
         server = server.group(gid);
     }
