@@ -186,7 +186,7 @@ unordered "a command that is not there" c up -d
 unordered "down of that too" c down -t 1
 cat >compose.yaml <<'Y'
 services:
-  first: {image: "${IMAGE}", command: ["sh", "-c", "echo first; exit 3"]}
+  first: {image: "${IMAGE}", command: ["sh", "-c", "sleep 1; echo first; exit 3"]}
   second:
     image: ${IMAGE}
     command: ["echo", "second"]
@@ -194,5 +194,5 @@ services:
 Y
 unordered "one that fails before another" c up -d
 unordered "and down" c down -t 1
-unordered "up in the foreground" c up --abort-on-container-exit --exit-code-from first first
+unordered "up in the foreground" quietly c up --abort-on-container-exit --exit-code-from first first
 unordered "and down at last" c down -t 1

@@ -314,7 +314,7 @@ fn i6_the_routes_of_places_in_networks() -> Check {
     };
     disconnect("second", false)?.expect(200)?;
     disconnect(&first, true)?.expect(200)?;
-    assert!(!succeeds(&daemon, "there", "ping -c 1 -w 1 10.213.2.77")?);
+    assert!(!succeeds(&daemon, "there", "ping -c 1 -W 1 10.213.2.77")?);
     assert_eq!(get(&daemon, "/networks/first")?["Containers"], json!({}));
     // One that does not run is there at its next start.
     let body = json!({"Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": {"NetworkMode": "none"}}).to_string();

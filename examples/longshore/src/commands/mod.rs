@@ -55,7 +55,8 @@ use crate::options;
 pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
     let context = Context::new(cli.root, cli.additional_store, cli.host)?;
     match cli.verb {
-        Verb::OfContainer(verb) | Verb::Container(ContainerVerb::Same(verb)) => of_container(&context, verb).await,
+        Verb::OfContainer(verb) => of_container(&context, verb).await,
+        Verb::Container(ContainerVerb::Same(verb)) => of_container(&context, *verb).await,
         Verb::Pull(args) | Verb::Image(ImageVerb::Pull(args)) => pull::run(&context, args).await,
         Verb::Push(args) | Verb::Image(ImageVerb::Push(args)) | Verb::Manifest(ManifestVerb::Push(args)) => {
             push::run(&context, args).await
