@@ -36,6 +36,7 @@ mod life;
 mod longshored;
 mod misbehaving;
 mod namespaces;
+mod networking;
 mod networks;
 mod places;
 mod platforms;
@@ -67,6 +68,7 @@ const GROUPS: &[frame::Group] = &[
     userns::TESTS,
     namespaces::TESTS,
     networks::TESTS,
+    networking::TESTS,
     process::TESTS,
     devices::TESTS,
     attacks::TESTS,

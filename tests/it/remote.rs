@@ -95,20 +95,20 @@ async fn g8_differences_over_the_api() -> Check {
 }
 
 /// An engine in this process, a server over it, and an engine over the server.
-struct Pair {
-    world: World,
-    far: Engine,
+pub struct Pair {
+    pub world: World,
+    pub far: Engine,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
 }
 
 impl Pair {
-    async fn new() -> Result<Self, Stop> {
+    pub async fn new() -> Result<Self, Stop> {
         Self::on(World::new().await?).await
     }
 
     /// With a root of its own in any case.
-    async fn alone() -> Result<Self, Stop> {
+    pub async fn alone() -> Result<Self, Stop> {
         Self::on(World::alone().await?).await
     }
 
@@ -131,14 +131,14 @@ impl Pair {
         })
     }
 
-    async fn end(self) -> Check {
+    pub async fn end(self) -> Check {
         drop(self.far);
         drop(self.stop);
         self.serving.await?;
         Ok(())
     }
 
-    fn both(&self) -> [&Engine; 2] {
+    pub fn both(&self) -> [&Engine; 2] {
         [&self.world.engine, &self.far]
     }
 }
