@@ -1,6 +1,6 @@
 //! The jobs `pull-large`, `pull-zstd` and `pull-files`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -64,9 +64,10 @@ fn pull(host: &mut Host, name: &str, about: &str, make: impl FnOnce(&Path) -> Re
         Err(reason) => return nothing(about, reason),
     };
     let megabytes = layout.layers.iter().map(|(_, size)| size >> 20).sum::<u64>();
+    let least = Least::default();
     let contestants = vec![
-        Contestant::maybe("longshore", ours_pull(host, &image)),
-        Contestant::maybe("docker pull", docker_pull(host, &image)),
+        Contestant::maybe("longshore", ours_pull(host, &image, &least)),
+        Contestant::maybe("docker pull", docker_pull(host, &image, &least)),
         Contestant::maybe("podman pull", podman_pull(host, &image)),
         Contestant::maybe("ctr images pull", ctr_pull(host, &image)),
         Contestant::new("limit", limit_pull(host, name, layout)),
@@ -92,7 +93,8 @@ fn nothing(about: &str, reason: String) -> Job {
 }
 
 /// A worker and a root per pull: the store is empty each time. Says what the worker's memory peaked at.
-fn ours_pull(host: &Host, image: &str) -> Result<Run, String> {
+fn ours_pull(host: &Host, image: &str, least: &Least) -> Result<Run, String> {
+    let least = Rc::clone(least);
     let (disk, line) = (host.disk.dir.clone(), format!("pull {image}"));
     let peak = Rc::new(RefCell::new(0));
     let mut round = 0;
@@ -102,7 +104,10 @@ fn ours_pull(host: &Host, image: &str) -> Result<Run, String> {
         let mut worker = Worker::start("ours", &[&root.display().to_string(), "0"])?;
         let begun = worker.cpu();
         let time = worker.tell(&line)?;
-        say_cpu("longshore", worker.cpu().saturating_sub(begun));
+        let cpu = worker.cpu().saturating_sub(begun);
+        let so_far = least.get().unwrap_or(cpu);
+        least.set(Some(so_far.min(cpu)));
+        println!("  (longshore: {:.2} s of processor time)", cpu.as_secs_f64());
         let bytes = worker.resident_bytes().unwrap_or(0);
         if bytes > peak.replace_with(|peak| bytes.max(*peak)) {
             println!("  (longshore: peak memory {} MB)", bytes >> 20);
@@ -113,11 +118,18 @@ fn ours_pull(host: &Host, image: &str) -> Result<Run, String> {
     }))
 }
 
-fn say_cpu(who: &str, time: Duration) {
-    println!("  ({who}: {:.2} s of processor time)", time.as_secs_f64());
+/// The least processor time that a pull of ours took.
+type Least = Rc<Cell<Option<Duration>>>;
+
+/// Says also how many times ours that is.
+fn say_cpu(who: &str, time: Duration, ours: Option<Duration>) {
+    let seconds = time.as_secs_f64();
+    let times = ours.map_or(f64::NAN, |ours| seconds / ours.as_secs_f64());
+    println!("  ({who}: {seconds:.2} s of processor time, {times:.1} times ours)");
 }
 
-fn docker_pull(host: &Host, image: &str) -> Result<Run, String> {
+fn docker_pull(host: &Host, image: &str, least: &Least) -> Result<Run, String> {
+    let least = Rc::clone(least);
     let socket = host.docker.as_ref().map_err(Clone::clone)?.socket.clone();
     let image = image.to_owned();
     let mut daemons: Vec<u32> = host.docker.iter().map(|docker| docker.pid()).collect();
@@ -126,7 +138,7 @@ fn docker_pull(host: &Host, image: &str) -> Result<Run, String> {
     Ok(Box::new(move || {
         let begun = cpu();
         let time = timed(|| sh(&mut docker_command(&socket, &["pull", "--quiet", &image])))?;
-        say_cpu("docker and containerd", cpu().saturating_sub(begun));
+        say_cpu("docker and containerd", cpu().saturating_sub(begun), least.get());
         sh(&mut docker_command(&socket, &["rmi", &image]))?;
         Ok(time)
     }))
