@@ -6,7 +6,7 @@ use crate::host::Host;
 use crate::images;
 use crate::measure::{Contestant, Job, Run, timed};
 use crate::peers::docker::docker_command;
-use crate::peers::podman::podman;
+use crate::peers::podman::{LIMITS, podman};
 use crate::peers::{installed, sh};
 use crate::worker::Worker;
 
@@ -89,8 +89,12 @@ fn with_podman(host: &Host, image: &str, verb: Verb) -> Result<Run, String> {
     let dir = host.disk.dir.clone();
     sh(&mut podman(&dir, &["pull", "--quiet", "--tls-verify=false", image]))?;
     let _ = sh(&mut podman(&dir, &["rm", "-f", NAME]));
-    let run = ["run", "--name", NAME, "--network", "none", image, "sh", "-c", SCRIPT];
-    sh(&mut podman(&dir, &run))?;
+    let run = [
+        &["run", "--name", NAME, "--network", "none"],
+        &LIMITS[..],
+        &[image, "sh", "-c", SCRIPT],
+    ];
+    sh(&mut podman(&dir, &run.concat()))?;
     Ok(Box::new(move || match verb {
         Verb::Diff => timed(|| sh(&mut podman(&dir, &["diff", NAME]))),
         Verb::Commit => {

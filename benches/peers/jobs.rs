@@ -13,7 +13,7 @@ use crate::living;
 use crate::measure::{Contestant, Job, Run, timed};
 use crate::peers::containerd::ctr;
 use crate::peers::docker::docker_command;
-use crate::peers::podman::podman;
+use crate::peers::podman::{LIMITS, podman};
 use crate::peers::{at_once, installed, runc, sh};
 use crate::pull;
 use crate::transfer;
@@ -201,23 +201,8 @@ fn podman_run(host: &Host) -> Result<MakeCommand, String> {
     let (dir, image) = (host.disk.dir.clone(), host.reference("busybox"));
     sh(&mut podman(&dir, &["pull", "--quiet", "--tls-verify=false", &image]))?;
     Ok(Box::new(move |_| {
-        podman(
-            &dir,
-            &[
-                "run",
-                "--rm",
-                "--network",
-                "none",
-                "--pull",
-                "never",
-                "--ulimit",
-                "nofile=1024:1024",
-                "--ulimit",
-                "nproc=1024:1024",
-                &image,
-                "true",
-            ],
-        )
+        let run = ["run", "--rm", "--network", "none", "--pull", "never"];
+        podman(&dir, &[&run, &LIMITS[..], &[&image, "true"]].concat())
     }))
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::host::Host;
 use crate::measure::{Contestant, Job, Run, timed};
 use crate::peers::docker::docker_command;
-use crate::peers::podman::podman;
+use crate::peers::podman::{LIMITS, podman};
 use crate::peers::{installed, runc, sh};
 use crate::worker::Worker;
 
@@ -83,10 +83,9 @@ fn podman_exec(host: &Host, image: &str) -> Result<Run, String> {
     let dir = host.disk.dir.clone();
     sh(&mut podman(&dir, &["pull", "--quiet", "--tls-verify=false", image]))?;
     let _ = sh(&mut podman(&dir, &["rm", "-f", NAME]));
-    let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
     let run = [
         &["run", "-d", "--name", NAME, "--network", "none"],
-        &limits[..],
+        &LIMITS[..],
         &[image, "sleep", "100000"],
     ]
     .concat();

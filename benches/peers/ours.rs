@@ -247,6 +247,9 @@ async fn save(engine: &Engine, image: &str, file: &Path) -> longshore::Result<()
     Ok(())
 }
 
+/// How much of an archive is read at a time.
+const PIECE: usize = 1 << 20;
+
 /// From a file, as `load -i` does.
 /// Creates and starts so many, one after the other, and removes them outside of the time.
 async fn many(engine: &Engine, spec: ContainerSpec, count: usize) -> longshore::Result<Duration> {
@@ -273,10 +276,9 @@ fn pieces_of(file: &Path) -> longshore::Result<ByteStream> {
     let failed = |error| longshore::Error::os("read an archive", error);
     let file = std::fs::File::open(file).map_err(failed)?;
     let pieces = stream::try_unfold(file, move |mut file| async move {
-        let mut piece = vec![0; 1 << 20];
-        let length = file.read(&mut piece).map_err(failed)?;
-        piece.truncate(length);
-        Ok((length > 0).then(|| (bytes::Bytes::from(piece), file)))
+        let mut piece = Vec::with_capacity(PIECE);
+        (&mut file).take(PIECE as u64).read_to_end(&mut piece).map_err(failed)?;
+        Ok((!piece.is_empty()).then(|| (bytes::Bytes::from(piece), file)))
     });
     Ok(pieces.boxed())
 }

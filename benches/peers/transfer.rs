@@ -9,7 +9,7 @@ use crate::host::{self, Host};
 use crate::images;
 use crate::measure::{Contestant, Job, Run, timed};
 use crate::peers::docker::docker_command;
-use crate::peers::podman::podman;
+use crate::peers::podman::{LIMITS, podman};
 use crate::peers::{installed, sh};
 use crate::support::image::Layout;
 use crate::support::registry::Registry;
@@ -195,7 +195,12 @@ fn podman_push_changed(host: &Host) -> Result<Run, String> {
     let (dir, image, name) = (host.disk.dir.clone(), host.reference("tree"), "written");
     let podman = move |words: &[&str]| sh(&mut podman(&dir, words));
     podman(&["pull", "--quiet", "--tls-verify=false", &image])?;
-    podman(&["run", "--name", name, "--network", "none", &image, "sh", "-c", WRITTEN])?;
+    let run = [
+        &["run", "--name", name, "--network", "none"],
+        &LIMITS[..],
+        &[&image, "sh", "-c", WRITTEN],
+    ];
+    podman(&run.concat())?;
     Ok(Box::new(move || {
         let (_registry, base, new) = with_base()?;
         podman(&["push", "--quiet", "--tls-verify=false", &image, &base])?;

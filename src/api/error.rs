@@ -129,6 +129,8 @@ fn words(error: &Error) -> String {
             None => format!("No such image: {}", tagged(name)),
         },
         (ErrorKind::NotFound, Some((ObjectKind::Exec, name))) => format!("No such exec instance: {name}"),
+        // The container is not on it.
+        (ErrorKind::NotFound, Some((ObjectKind::Network, _))) if error.step() == Some("not connected") => report,
         (ErrorKind::NotFound, Some((ObjectKind::Network, name))) => format!("network {name} not found"),
         (ErrorKind::NotFound, Some((ObjectKind::User, name))) if report.contains("no such user") => {
             format!("unable to find user {name}: no matching entries in passwd file")

@@ -207,7 +207,9 @@ impl Shared {
         if !networks(&record.body.spec).iter().any(|(name, _)| *name == network) {
             // Docker's words.
             let message = format!("container {} is not connected to the network {network}", record.id);
-            return Err(Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Network, network));
+            return Err(Error::new(ErrorKind::NotFound, message)
+                .with_object(ObjectKind::Network, network)
+                .with_step("not connected"));
         }
         if record.state.is_alive() {
             self.disconnect_now(&id, &network).await?;
@@ -223,6 +225,29 @@ impl Shared {
         record.body.endpoints.retain(|endpoint| endpoint.network != network);
         self.keep_networks(&record).await?;
         Ok(Outcome::Done)
+    }
+
+    /// Has others find a container that runs by its new name.
+    #[cfg(feature = "network")]
+    pub(super) async fn rename_in_networks(&self, record: &mut Record, old: &str) -> Result<()> {
+        if record.body.endpoints.is_empty() {
+            return Ok(());
+        }
+        let (manager, id, name) = (self.parts.networks.clone(), record.id.clone(), record.name.to_string());
+        for endpoint in &mut record.body.endpoints {
+            endpoint.rename(old, &name);
+        }
+        blocking(move || {
+            manager.rename(&id, &name);
+            Ok(())
+        })
+        .await?;
+        self.keep_networks(record).await
+    }
+
+    #[cfg(not(feature = "network"))]
+    pub(super) async fn rename_in_networks(&self, _record: &mut Record, _old: &str) -> Result<()> {
+        Ok(())
     }
 
     async fn keep_networks(&self, record: &Record) -> Result<()> {

@@ -1,4 +1,4 @@
-//! `rename`: another name; the host name inside stays.
+//! `rename`: another name, by which others on its networks find it at once; the host name inside stays.
 
 use super::local::Shared;
 use super::state::{Verb, decide};
@@ -24,7 +24,7 @@ impl Shared {
             .call(move |store| store.rename_container(&id, &new_name, Some(&event)))
             .await?;
         match renamed {
-            Outcome::Done => Ok(()),
+            Outcome::Done => self.rename_in_networks(&mut record, old_name.as_str()).await,
             Outcome::Already => Err(Error::invalid(format!("container {} has that name", record.id.short()))
                 .with_object(ObjectKind::Container, old_name.as_str())),
         }

@@ -72,6 +72,8 @@ struct Opened {
     volumes: LocalVolumes,
     system: LocalSystem,
     snapshotter: Arc<dyn Snapshotter>,
+    /// Whether owners died and nobody cleared up after them.
+    remains: bool,
     #[cfg(feature = "network")]
     networks: LocalNetworks,
 }
@@ -306,6 +308,7 @@ impl EngineBuilder {
             volumes,
             system,
             snapshotter,
+            remains,
             #[cfg(feature = "network")]
             networks,
         } = opened;
@@ -319,8 +322,10 @@ impl EngineBuilder {
             native.close().await;
             drop(owner);
         });
-        let first = system.clone();
-        spawner.background(async move { first.sweep_quietly().await });
+        if remains {
+            let first = system.clone();
+            spawner.background(async move { first.sweep_quietly().await });
+        }
         let left = Arc::clone(&snapshotter);
         spawner.background(async move {
             tokio::time::sleep(SETTLE_LATER).await;
@@ -433,6 +438,8 @@ impl EngineBuilder {
             root: Arc::clone(&native),
             volumes: volumes.clone(),
         });
+        // Mostly nobody has died. If it cannot be told, who sweeps says why.
+        let remains = !owners.dead().is_ok_and(|dead| dead.is_empty());
         let system = LocalSystem::new(SystemParts {
             #[cfg(feature = "network")]
             networks: networks.clone(),
@@ -460,6 +467,7 @@ impl EngineBuilder {
             volumes,
             system,
             snapshotter,
+            remains,
             #[cfg(feature = "network")]
             networks,
         })

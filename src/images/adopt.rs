@@ -96,6 +96,7 @@ impl LocalImages {
         let arrival = Arrival {
             chosen,
             source: Arc::new(Nowhere),
+            offers: None,
             names: &[],
             shown: "an image without a record",
             platform: None,

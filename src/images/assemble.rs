@@ -60,6 +60,7 @@ impl LocalImages {
         let arrival = Arrival {
             chosen: &chosen,
             source: Arc::new(Nowhere),
+            offers: None,
             names: &names,
             shown: parts.shown,
             platform: None,

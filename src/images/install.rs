@@ -15,7 +15,7 @@ use super::{ImageConfig, ImageInfo};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::progress::{Progress, ProgressEvent};
 use crate::registry::ManifestBlob;
-use crate::storage::unpack::{BlobBytes, BlobSource, LayerRef};
+use crate::storage::unpack::{BlobBytes, BlobSource, Given, LayerRef, Offers};
 use crate::store::{ImageRecord, LayerRecord, Lease, Node, Sign, Store};
 use crate::types::{Descriptor, Digest, ImageId, Platform, Reference};
 
@@ -25,6 +25,8 @@ pub(super) struct Arrival<'a> {
     pub(super) chosen: &'a Chosen,
     /// Where blobs come from that are not here.
     pub(super) source: Arc<dyn BlobSource>,
+    /// Layers that were unpacked while their blobs came in.
+    pub(super) offers: Option<Offers>,
     /// The names it gets.
     pub(super) names: &'a [Reference],
     /// What to call it in messages.
@@ -83,8 +85,11 @@ impl LocalImages {
         let snapshots: Vec<Node> = record.chain_ids().iter().map(Node::snapshot).collect();
         self.hold(lease, snapshots.clone()).await?;
         held.splice(0..0, snapshots);
-        let unwanted = self.blobs_not_kept(&record).await?;
-        unpacker.image_but(&layers, &unwanted, source(), progress).await?;
+        let given = Given {
+            unwanted: self.blobs_not_kept(&record).await?,
+            offers: arrival.offers.clone(),
+        };
+        unpacker.image_given(&layers, &given, source(), progress).await?;
         record.size = self.size_of(&record).await?;
         let mut durable = blobs_of(&record);
         durable.extend(chosen.index.iter().map(|index| index.descriptor.digest));

@@ -17,9 +17,9 @@ use super::pull::{Ending, blobs_of};
 use super::{ByteStream, ImageInfo, Loaded};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::progress::{Progress, ProgressEvent};
-use crate::storage::unpack::{BlobBytes, BlobSource};
+use crate::storage::unpack::{Ahead, BlobBytes, BlobSource};
 use crate::store::Node;
-use crate::types::{Descriptor, Platform, Reference};
+use crate::types::{Descriptor, Digest, Platform, Reference};
 
 /// How much of a file is read at once.
 const PIECE: usize = 256 << 10;
@@ -58,7 +58,9 @@ impl LocalImages {
         progress: &Progress,
         held: Held,
     ) -> Result<Vec<Loaded>> {
-        let loaded = self.load_all(archive, platform, progress, &held).await;
+        let ahead = self.ahead(platform, &held)?;
+        let loaded = self.load_all(archive, platform, progress, &held, ahead.as_ref()).await;
+        end(ahead).await;
         held.settle().await?;
         loaded
     }
@@ -69,20 +71,53 @@ impl LocalImages {
         platform: Option<&Platform>,
         progress: &Progress,
         held: &Held,
+        ahead: Option<&Ahead>,
     ) -> Result<Vec<Loaded>> {
-        let found = self.take_in(archive, platform.cloned(), held).await?;
-        let mut loaded = Vec::new();
-        for image in &found {
-            loaded.push(self.load_one(image, platform, progress, held).await?);
-        }
-        Ok(loaded)
+        let found = self.take_in(archive, platform.cloned(), held, ahead).await?;
+        let install = async {
+            let mut loaded = Vec::new();
+            for image in &found {
+                loaded.push(self.load_one(image, platform, progress, held, ahead).await?);
+            }
+            Ok(loaded)
+        };
+        self.while_synced(&found, install).await
     }
 
-    async fn take_in(&self, archive: ByteStream, platform: Option<Platform>, held: &Held) -> Result<Vec<Found>> {
+    /// Writes the blobs of images out while these are installed: the last of the unpacking needs the processor, and this the
+    /// disk. Each image waits for its own blobs once more before its record is written, which then takes no time.
+    async fn while_synced<T>(&self, found: &[Found], install: impl Future<Output = Result<T>>) -> Result<T> {
+        let layers = found.iter().flat_map(|image| &image.chosen.manifest.layers);
+        let blobs: Vec<Digest> = layers.map(|layer| layer.digest).collect();
+        let (installed, synced) = futures_util::join!(install, self.parts.content.sync(&blobs));
+        let installed = installed?;
+        // The kernel tells of a failed write once: it may have told this one.
+        synced?;
+        Ok(installed)
+    }
+
+    /// Unpacks layers while the archive is read. Where one platform of several is wanted, only the end of the archive tells
+    /// whose layers those are.
+    fn ahead(&self, platform: Option<&Platform>, held: &Held) -> Result<Option<Ahead>> {
+        if platform.is_some() {
+            return Ok(None);
+        }
+        let lease = held.lease().ok_or_else(ended)?;
+        Ok(self.parts.unpacker.ahead(lease))
+    }
+
+    async fn take_in(
+        &self,
+        archive: ByteStream,
+        platform: Option<Platform>,
+        held: &Held,
+        ahead: Option<&Ahead>,
+    ) -> Result<Vec<Found>> {
         let content = Arc::clone(&self.parts.content);
         let holder = held.holder().ok_or_else(ended)?;
+        let follower = ahead.map(Ahead::follower);
         on_thread(archive, move |inflow| {
-            let taker = Taker::new(content, holder)?;
+            let taker = Taker::new(content, holder)?.followed(follower);
             let contents = taker
                 .archive(inflow)
                 .map_err(|error| error.context("reading the archive failed"))?;
@@ -97,6 +132,7 @@ impl LocalImages {
         platform: Option<&Platform>,
         progress: &Progress,
         held: &Held,
+        ahead: Option<&Ahead>,
     ) -> Result<Loaded> {
         let lease = held.lease().ok_or_else(ended)?;
         let shown = match image.names.first() {
@@ -106,6 +142,7 @@ impl LocalImages {
         let arrival = Arrival {
             chosen: &image.chosen,
             source: Arc::new(Nowhere),
+            offers: ahead.map(Ahead::offers),
             names: &image.names,
             shown: &shown,
             platform,
@@ -140,7 +177,12 @@ impl LocalImages {
     ) -> Result<ImageInfo> {
         let archive = read_file(file.to_owned()).await?;
         let held = Held::begin(self).await?;
-        let loaded = self.load_named(archive, file, name, platform, progress, &held).await;
+        let ahead = self.ahead(platform, &held)?;
+        let from = (file, name);
+        let loaded = self
+            .load_named(archive, from, platform, progress, &held, ahead.as_ref())
+            .await;
+        end(ahead).await;
         held.settle().await?;
         self.inspect_named(&loaded?.id.to_string()).await
     }
@@ -148,15 +190,16 @@ impl LocalImages {
     async fn load_named(
         &self,
         archive: ByteStream,
-        file: &Path,
-        name: Option<&Reference>,
+        (file, name): (&Path, Option<&Reference>),
         platform: Option<&Platform>,
         progress: &Progress,
         held: &Held,
+        ahead: Option<&Ahead>,
     ) -> Result<Loaded> {
-        let found = self.take_in(archive, platform.cloned(), held).await?;
+        let found = self.take_in(archive, platform.cloned(), held, ahead).await?;
         let image = select(found, name, file)?;
-        self.load_one(&image, platform, progress, held).await
+        let install = self.load_one(&image, platform, progress, held, ahead);
+        self.while_synced(std::slice::from_ref(&image), install).await
     }
 }
 
@@ -207,12 +250,12 @@ async fn read_file(path: PathBuf) -> Result<ByteStream> {
 
 async fn read_piece(mut file: File) -> Result<Option<(Bytes, File)>> {
     blocking(move || {
-        let mut piece = vec![0; PIECE];
-        let length = file
-            .read(&mut piece)
+        let mut piece = Vec::with_capacity(PIECE);
+        (&mut file)
+            .take(PIECE as u64)
+            .read_to_end(&mut piece)
             .map_err(|error| Error::os("read the archive", error))?;
-        piece.truncate(length);
-        Ok((length > 0).then(|| (Bytes::from(piece), file)))
+        Ok((!piece.is_empty()).then(|| (Bytes::from(piece), file)))
     })
     .await
 }
@@ -220,6 +263,13 @@ async fn read_piece(mut file: File) -> Result<Option<(Bytes, File)>> {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| Error::internal("reading an archive ended early").with_source(error))?
+}
+
+/// Sees to it that nothing of what was unpacked ahead is left.
+pub(super) async fn end(ahead: Option<Ahead>) {
+    if let Some(ahead) = ahead {
+        ahead.end().await;
+    }
 }
 
 pub(super) fn ended() -> Error {

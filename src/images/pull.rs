@@ -85,6 +85,7 @@ impl LocalImages {
         let arrival = Arrival {
             chosen: &chosen,
             source: origin.blobs(),
+            offers: None,
             names: &origin.names,
             shown: &origin.shown,
             platform,

@@ -1,6 +1,5 @@
 //! `restore`: layers that did not reach the disk before power was lost are unpacked anew, from the image's blobs, which did.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,9 +7,9 @@ use async_trait::async_trait;
 use super::local::LocalImages;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::progress::Progress;
-use crate::storage::unpack::{BlobBytes, BlobSource, LayerRef};
+use crate::storage::unpack::{BlobBytes, BlobSource, Given, LayerRef};
 use crate::store::{ImageRecord, Node};
-use crate::types::{Descriptor, Digest, Outcome};
+use crate::types::{Descriptor, Outcome};
 
 impl LocalImages {
     pub(super) async fn restore_named(&self, image: &str) -> Result<Outcome> {
@@ -56,13 +55,16 @@ impl LocalImages {
             })
             .collect();
         // A layer that is whole needs no blob.
-        let unwanted: HashSet<Digest> = layers.iter().map(|layer| layer.descriptor.digest).collect();
+        let given = Given {
+            unwanted: layers.iter().map(|layer| layer.descriptor.digest).collect(),
+            offers: None,
+        };
         let source = Arc::new(Nowhere {
             image: record.id.to_string(),
         });
         let unpacker = &self.parts.unpacker;
         unpacker
-            .image_but(&layers, &unwanted, source, &Progress::default())
+            .image_given(&layers, &given, source, &Progress::default())
             .await
             .map(drop)
     }

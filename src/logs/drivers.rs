@@ -1,6 +1,5 @@
 //! Log drivers by name.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{JsonFileDriver, LocalDriver, LogDriver, NoneDriver};
@@ -10,28 +9,29 @@ use crate::error::{Error, ObjectKind, Result};
 #[derive(Debug, Clone)]
 pub struct LogDrivers {
     usual: Arc<dyn LogDriver>,
-    by_name: BTreeMap<String, Arc<dyn LogDriver>>,
+    /// A handful, in the order of their names.
+    known: Vec<Arc<dyn LogDriver>>,
 }
 
 impl Default for LogDrivers {
     /// `local`, which is the usual one, `json-file` and `none`.
     fn default() -> Self {
         let local: Arc<dyn LogDriver> = Arc::new(LocalDriver::default());
-        let mut drivers = Self {
+        Self {
             usual: Arc::clone(&local),
-            by_name: BTreeMap::new(),
-        };
-        drivers.add(local);
-        drivers.add(Arc::new(JsonFileDriver::default()));
-        drivers.add(Arc::new(NoneDriver::new()));
-        drivers
+            known: vec![Arc::new(JsonFileDriver::default()), local, Arc::new(NoneDriver::new())],
+        }
     }
 }
 
 impl LogDrivers {
     /// Makes a driver known under its name, in the place of one of that name.
     pub fn add(&mut self, driver: Arc<dyn LogDriver>) {
-        self.by_name.insert(driver.name().to_owned(), driver);
+        let place = self.known.partition_point(|known| known.name() < driver.name());
+        match self.known.get_mut(place) {
+            Some(known) if known.name() == driver.name() => *known = driver,
+            _ => self.known.insert(place, driver),
+        }
     }
 
     /// Makes a driver the usual one, and known under its name.
@@ -53,8 +53,8 @@ impl LogDrivers {
         let Some(name) = name else {
             return Ok(&self.usual);
         };
-        self.by_name.get(name).ok_or_else(|| {
-            let known: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
+        self.known.iter().find(|known| known.name() == name).ok_or_else(|| {
+            let known: Vec<&str> = self.known.iter().map(|known| known.name()).collect();
             let message = format!(
                 "logger: no log driver named '{name}' is registered; there are {}, and those that the engine is opened with",
                 known.join(", ")

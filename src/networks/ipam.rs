@@ -113,27 +113,44 @@ fn is_host(subnet: &Subnet, address: IpAddr) -> bool {
     subnet.contains(address) && address != subnet.address() && (subnet.is_ipv6() || address != subnet.last())
 }
 
-/// The first subnet of our pools that nobody has and to which no route of the host leads.
+/// The first subnet of our pools that nobody has and to which no route of the host leads. What is taken is gone through once,
+/// in order: there may be thousands.
 fn free(taken: &[Subnet], routes: &[Subnet]) -> Result<Subnet> {
+    // A default route leads everywhere, and is no reason to avoid anything.
+    let specific = routes.iter().filter(|route| route.prefix() > 0);
+    let mut others: Vec<(u128, u128)> = taken
+        .iter()
+        .chain(specific)
+        .filter(|other| !other.is_ipv6())
+        .map(ends)
+        .collect();
+    others.sort_unstable();
     for (pool, size) in POOLS {
         let pool: Subnet = pool.parse()?;
         let Some(first) = Subnet::new(pool.address(), size) else {
             continue;
         };
-        let candidates = (0..)
+        let mut others = others.iter().peekable();
+        let mut candidates = (0..)
             .map_while(|count| first.nth(count))
             .take_while(|one| pool.covers(one));
-        // A default route leads everywhere, and is no reason to avoid anything.
-        let mut others = candidates.filter(|one| {
-            let specific = routes.iter().filter(|route| route.prefix() > 0);
-            !taken.iter().chain(specific).any(|other| other.overlaps(one))
+        let found = candidates.find(|one| {
+            let (low, high) = ends(one);
+            // Subnets lie within each other or apart: what ends before this one does so before all that follow.
+            while others.next_if(|(_, last)| *last < low).is_some() {}
+            others.peek().is_none_or(|(first, _)| *first > high)
         });
-        if let Some(found) = others.next() {
+        if let Some(found) = found {
             return Ok(found);
         }
     }
     let message = "all predefined address pools have been fully subnetted: remove networks, or name a subnet";
     Err(Error::new(ErrorKind::IpamExhausted, message).with_object(ObjectKind::Option, "subnet"))
+}
+
+/// Its first and its last address.
+fn ends(subnet: &Subnet) -> (u128, u128) {
+    (number(subnet.address()), number(subnet.last()))
 }
 
 /// A unique local /64. Source: RFC 4193, section 3.

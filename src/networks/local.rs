@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 
@@ -71,8 +72,9 @@ impl LocalNetworks {
 
     /// Takes a container out of everything. Blocks.
     pub(crate) fn release(&self, container: &ContainerId) {
-        if let Some(net) = self.0.realised() {
-            net.release(container);
+        let Some(net) = self.0.realised() else { return };
+        for left in net.release(container) {
+            self.0.tell_of(&left, "disconnect", container);
         }
     }
 
@@ -93,6 +95,13 @@ impl LocalNetworks {
         net.disconnect(container, &record.id)?;
         self.0.tell(&record, "disconnect", Some(container));
         Ok(())
+    }
+
+    /// A container has another name. Blocks.
+    pub(crate) fn rename(&self, container: &ContainerId, name: &str) {
+        if let Some(net) = self.0.realised() {
+            net.rename(container, name);
+        }
     }
 
     /// The name of a network that is meant by a name or an id. Blocks.
@@ -170,7 +179,11 @@ impl Shared {
             dns: request.dns,
             host_ports: request.host_ports,
         };
-        net.attach(&wanted, self.parts.publish_at)
+        let attached = net.attach(&wanted, self.parts.publish_at)?;
+        for taken in &attached.endpoints {
+            self.tell_of(taken, "connect", container);
+        }
+        Ok(attached)
     }
 
     fn bridge(&self, net: &Net, record: &NetworkRecord) -> Result<()> {
@@ -250,7 +263,7 @@ impl Shared {
             id: Some(record.id.clone()),
             name: record.spec.name.clone(),
             driver: record.spec.driver.clone(),
-            created: Some(std::time::UNIX_EPOCH + std::time::Duration::from_nanos(record.created_ns.unsigned_abs())),
+            created: Some(UNIX_EPOCH + Duration::from_nanos(record.created_ns.unsigned_abs())),
             containers: containers.collect(),
             links: Vec::new(),
             in_use: net.map(|net| net.in_use(&record.id)).unwrap_or_default(),
@@ -278,13 +291,14 @@ impl Shared {
     }
 
     fn prune(&self, filter: &Filter) -> Result<Vec<String>> {
+        let filter = PruneFilter::of(filter)?;
         let unused = self
             .recorded()?
             .into_iter()
             .filter(|network| !network.is_predefined() && network.containers.is_empty());
         let mut removed = Vec::new();
         for network in unused {
-            if !prunes(filter, &network)? {
+            if !filter.takes(&network) {
                 continue;
             }
             match self.remove(&network.name) {
@@ -294,6 +308,7 @@ impl Shared {
                 Err(error) => return Err(error),
             }
         }
+        self.record(&Event::now(EventKind::Network, "prune", "").with("reclaimed", "0"));
         Ok(removed)
     }
 
@@ -308,8 +323,20 @@ impl Shared {
     }
 
     fn tell(&self, record: &NetworkRecord, action: &str, container: Option<&ContainerId>) {
-        let event = self.event(record, action, container);
-        if let Err(error) = self.parts.store.record_event(&event) {
+        self.record(&self.event(record, action, container));
+    }
+
+    /// Tells of a place that was taken with a container's start or left with its end.
+    fn tell_of(&self, place: &Endpoint, action: &str, container: &ContainerId) {
+        let event = Event::now(EventKind::Network, action, place.network_id.as_str())
+            .with("name", &place.network)
+            .with("type", "bridge")
+            .with("container", container.as_str());
+        self.record(&event);
+    }
+
+    fn record(&self, event: &Event) {
+        if let Err(error) = self.parts.store.record_event(event) {
             tracing::warn!(error = error.report(), "an event could not be recorded");
         }
     }
@@ -350,7 +377,7 @@ fn pick<'a>(rows: &'a [NetworkRow], name: &str) -> Result<&'a NetworkRow> {
     }
 }
 
-fn read(row: &NetworkRow) -> Result<NetworkRecord> {
+fn read<T: serde::de::DeserializeOwned>(row: &NetworkRow) -> Result<T> {
     serde_json::from_str(&row.body).map_err(|error| {
         Error::new(
             ErrorKind::Corrupt,
@@ -364,10 +391,20 @@ fn read(row: &NetworkRow) -> Result<NetworkRecord> {
 fn subnets(rows: &[NetworkRow]) -> Result<Vec<Subnet>> {
     let mut found = Vec::new();
     for row in rows {
-        let pools: Vec<AddressPool> = read(row)?.spec.pools;
-        found.extend(pools.iter().filter_map(|pool| pool.subnet));
+        found.extend(read::<Taken>(row)?.spec.pools.iter().filter_map(|pool| pool.subnet));
     }
     Ok(found)
+}
+
+/// The part of a record that the next network's subnet depends on: whoever makes one reads it of all that are there.
+#[derive(serde::Deserialize)]
+struct Taken {
+    spec: Pools,
+}
+
+#[derive(serde::Deserialize)]
+struct Pools {
+    pools: Vec<AddressPool>,
 }
 
 /// Where routes of the host lead: no network of ours may hide what it reaches.
@@ -385,23 +422,34 @@ fn host_routes() -> Result<Vec<Subnet>> {
     Ok(found.iter().filter_map(|body| route::read_route(body)).collect())
 }
 
-/// Whether a filter of `prune` takes a network.
-fn prunes(filter: &Filter, network: &NetworkInfo) -> Result<bool> {
-    if let Some(key) = filter.keys().find(|key| !["label", "label!", "until"].contains(key)) {
-        return Err(Error::invalid(format!("invalid filter '{key}'")).with_object(ObjectKind::Option, "filters"));
+/// A filter of `prune`, understood before anything is removed.
+struct PruneFilter<'a> {
+    labels: &'a [String],
+    not_labels: &'a [String],
+    before: Vec<SystemTime>,
+}
+
+impl<'a> PruneFilter<'a> {
+    fn of(filter: &'a Filter) -> Result<Self> {
+        if let Some(key) = filter.keys().find(|key| !["label", "label!", "until"].contains(key)) {
+            return Err(Error::invalid(format!("invalid filter '{key}'")).with_object(ObjectKind::Option, "filters"));
+        }
+        let moment = |until: &String| -> Result<SystemTime> {
+            let until = crate::types::until::parse(until, now_ns())?;
+            Ok(UNIX_EPOCH + Duration::from_nanos(until.unsigned_abs()))
+        };
+        Ok(Self {
+            labels: filter.values("label"),
+            not_labels: filter.values("label!"),
+            before: filter.values("until").iter().map(moment).collect::<Result<_>>()?,
+        })
     }
-    let has = |wanted: &str| has_label(&network.spec.labels, wanted);
-    let before = |until: &str| -> Result<bool> {
-        let until = crate::types::until::parse(until, now_ns())?;
-        let until = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(until.unsigned_abs());
-        Ok(network.created.is_some_and(|created| created < until))
-    };
-    let mut takes = filter.values("label").iter().all(|label| has(label))
-        && !filter.values("label!").iter().any(|label| has(label));
-    for until in filter.values("until") {
-        takes &= before(until)?;
+
+    fn takes(&self, network: &NetworkInfo) -> bool {
+        let has = |wanted: &String| has_label(&network.spec.labels, wanted);
+        let before = |until: &SystemTime| network.created.is_some_and(|created| created < *until);
+        self.labels.iter().all(has) && !self.not_labels.iter().any(has) && self.before.iter().all(before)
     }
-    Ok(takes)
 }
 
 /// `name` or `name=value`.

@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::runtime::native::NativeRuntime;
 use crate::runtime::native::house::House;
 use crate::sys::netlink::{Message, Refused, Socket};
-use crate::types::{ContainerId, Endpoint, EndpointSpec, NetworkId, PortBinding, PublishedPort};
+use crate::types::{ContainerId, Endpoint, EndpointLink, EndpointSpec, NetworkId, PortBinding, PublishedPort};
 
 /// Where a container's resolver is, as in Docker.
 pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
@@ -114,6 +114,22 @@ struct Place {
     /// Our end of the pair.
     link: u32,
     endpoint: Endpoint,
+    /// Names that others have here for this container alone.
+    links: Vec<EndpointLink>,
+}
+
+impl Place {
+    /// Whom the container means by a name.
+    fn meant<'a>(&'a self, name: &'a str) -> Vec<&'a str> {
+        let links = self.links.iter().filter(|link| link.alias.eq_ignore_ascii_case(name));
+        let linked: Vec<&str> = links.map(|link| link.container.as_str()).collect();
+        if linked.is_empty() { vec![name] } else { linked }
+    }
+
+    fn is_called(&self, container: &ContainerId, name: &str) -> bool {
+        let mut names = self.endpoint.names.iter();
+        names.any(|one| one.eq_ignore_ascii_case(name)) || container.as_str() == name
+    }
 }
 
 impl std::fmt::Debug for Net {
@@ -272,13 +288,15 @@ impl Net {
         let _making = lock(&self.making);
         let bridge = {
             let mut places = lock(&self.places);
-            let on = places.members.values().filter(|member| member.on(network)).count();
-            if on > 0 {
+            let on = places.members.iter().filter(|(_, member)| member.on(network));
+            let mut on: Vec<String> = on
+                .map(|(id, member)| format!("name:{:?} id:{:?}", member.name, id.short()))
+                .collect();
+            if !on.is_empty() {
+                on.sort();
                 let name = places.bridges.get(network).map_or("", |bridge| bridge.name.as_str());
                 // Docker's words.
-                let message = format!(
-                    "network {name} has active endpoints: {on} containers are on it; disconnect or remove them"
-                );
+                let message = format!("network {name} has active endpoints ({})", on.join(", "));
                 return Err(Error::new(ErrorKind::Conflict, message).with_object(ObjectKind::Network, network.as_str()));
             }
             places.bridges.remove(network)
@@ -458,6 +476,7 @@ impl Net {
             network: network.clone(),
             link,
             endpoint,
+            links: spec.links.clone(),
         };
         member.places.push(place.clone());
         Ok((place, bridge.link(inside, mac), Arc::clone(&member.namespace)))
@@ -554,9 +573,9 @@ impl Net {
     }
 
     /// Takes a container out of everything: its ports are free when this returns. Blocks.
-    pub(crate) fn release(&self, container: &ContainerId) {
+    pub(crate) fn release(&self, container: &ContainerId) -> Vec<Endpoint> {
         let Some(member) = lock(&self.places).members.remove(container) else {
-            return;
+            return Vec::new();
         };
         for task in &member.tasks {
             task.abort();
@@ -575,6 +594,7 @@ impl Net {
         while !member.tasks.iter().all(AbortHandle::is_finished) && Instant::now() < until {
             std::thread::sleep(Duration::from_micros(200));
         }
+        member.places.into_iter().map(|place| place.endpoint).collect()
     }
 
     fn unlink(&self, places: &[Place]) {
@@ -590,6 +610,18 @@ impl Net {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// From now on others find a container by this name.
+    pub(crate) fn rename(&self, container: &ContainerId, name: &str) {
+        let mut places = lock(&self.places);
+        let Some(member) = places.members.get_mut(container) else {
+            return;
+        };
+        let old = std::mem::replace(&mut member.name, name.to_owned());
+        for place in &mut member.places {
+            place.endpoint.rename(&old, name);
         }
     }
 
@@ -633,9 +665,10 @@ impl Net {
             let bare = name
                 .strip_suffix(&format!(".{}", bridge.name.to_ascii_lowercase()))
                 .unwrap_or(name);
-            for member in places.members.values() {
+            let meant = own.meant(bare);
+            for (id, member) in &places.members {
                 for place in member.places.iter().filter(|place| place.network == own.network) {
-                    if place.endpoint.names.iter().any(|one| one.eq_ignore_ascii_case(bare)) {
+                    if meant.iter().any(|name| place.is_called(id, name)) {
                         known = true;
                         found.extend(place.endpoint.ipv4.map(|(address, _)| IpAddr::V4(address)));
                         found.extend(place.endpoint.ipv6.map(|(address, _)| IpAddr::V6(address)));

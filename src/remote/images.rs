@@ -11,9 +11,9 @@ use super::json::{self, list, references, required, text, text_or_empty};
 use super::pieces::{self, Lines};
 use crate::error::{Error, ObjectKind, Result};
 use crate::images::{
-    ArchiveFormat, ByteStream, Credentials, HistoryLine, ImageConfig, ImageInfo, ImageManager, ImageSummary,
-    ImportRequest, Loaded, PrunedImages, Pull, PullRequest, PushRequest, Pushed, RemoveImageOptions, Removed, RootFs,
-    RunConfig,
+    ArchiveFormat, ByteStream, Credentials, HistoryLine, ImageConfig, ImageDocument, ImageInfo, ImageManager,
+    ImageSummary, ImportRequest, IndexRequest, Loaded, PrunedImages, Pull, PullRequest, PushRequest, Pushed,
+    RemoveImageOptions, Removed, RootFs, RunConfig,
 };
 use crate::progress::{Progress, ProgressEvent};
 use crate::types::{Descriptor, DiffId, Digest, Filter, ImageId, ImageSource, MediaType, Outcome, Platform, Reference};
@@ -253,6 +253,18 @@ impl ImageManager for Images {
             Credentials::Anonymous => return Err(Error::invalid("nobody can sign in without credentials")),
         };
         self.0.tell(Ask::post("auth").json(&body)).await.map(drop)
+    }
+
+    async fn document(&self, image: &str) -> Result<ImageDocument> {
+        let needs = "an engine in this process; the Engine API tells of manifests, and sends none";
+        Err(Error::unsupported("the manifest of an image elsewhere", needs).with_object(ObjectKind::Image, image))
+    }
+
+    async fn make_index(&self, request: IndexRequest) -> Result<Descriptor> {
+        let needs = "an engine in this process, or a program that makes the index in a registry; the Engine API has no request \
+                     for it";
+        let name = request.name.familiar();
+        Err(Error::unsupported("making an index elsewhere", needs).with_object(ObjectKind::Image, name))
     }
 
     async fn save(&self, images: &[String], platform: Option<Platform>, format: ArchiveFormat) -> Result<ByteStream> {

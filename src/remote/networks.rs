@@ -111,11 +111,21 @@ fn info(value: &Value) -> Result<NetworkInfo> {
         .get("com.docker.network.driver.mtu")
         .and_then(|text| text.parse().ok());
     spec.pools = json::objects(&value["IPAM"], "Config").map(pool).collect();
+    let subnets = value["Status"]["IPAM"]["Subnets"].as_object();
+    info.in_use = subnets.into_iter().flatten().filter_map(in_use).collect();
     let containers = value["Containers"].as_object().into_iter().flatten();
     info.containers = containers
         .filter_map(|(id, value)| member(&info.name, id, value))
         .collect();
     Ok(info)
+}
+
+/// What is said since 1.52. The subnet's own address counts there, and in IPv4 its broadcast.
+fn in_use((subnet, value): (&String, &Value)) -> Option<(Subnet, usize)> {
+    let subnet: Subnet = subnet.parse().ok()?;
+    let nobodys = if subnet.is_ipv6() { 1 } else { 2 };
+    let used = usize::try_from(value["IPsInUse"].as_u64()?).ok()?;
+    Some((subnet, used.saturating_sub(nobodys)))
 }
 
 fn pool(value: &Value) -> AddressPool {

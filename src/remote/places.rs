@@ -116,6 +116,28 @@ pub(super) fn asked_ports(bindings: &Value) -> Vec<PortBinding> {
     found
 }
 
+/// What was asked of a container's places in networks. A hardware address that was chosen cannot be told from one that was not.
+pub(super) fn asked_of(settings: &Value) -> BTreeMap<String, EndpointSpec> {
+    let networks = settings["Networks"].as_object().into_iter().flatten();
+    let asked = networks.map(|(name, value)| {
+        let address = |key: &str| text(&value["IPAMConfig"], key);
+        let links = list(value, "Links").unwrap_or_default();
+        let spec = EndpointSpec {
+            aliases: list(value, "Aliases").unwrap_or_default(),
+            ipv4: address("IPv4Address").and_then(|text| text.parse().ok()),
+            ipv6: address("IPv6Address").and_then(|text| text.parse().ok()),
+            mac: None,
+            gateway_priority: value["GwPriority"]
+                .as_i64()
+                .and_then(|number| i32::try_from(number).ok())
+                .unwrap_or(0),
+            links: links.iter().filter_map(|text| text.parse().ok()).collect(),
+        };
+        (name.clone(), spec)
+    });
+    asked.collect()
+}
+
 /// What is asked of a container's places in networks.
 pub(super) fn asked_endpoints(endpoints: &BTreeMap<String, EndpointSpec>) -> Value {
     let all = endpoints
@@ -128,6 +150,7 @@ pub(super) fn asked_endpoint(spec: &EndpointSpec) -> Value {
     let address = |text: Option<String>| text.unwrap_or_default();
     json!({
         "Aliases": spec.aliases,
+        "Links": spec.links.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "MacAddress": spec.mac.as_deref().unwrap_or_default(),
         "GwPriority": spec.gateway_priority,
         "IPAMConfig": {

@@ -433,6 +433,9 @@ pub(super) fn asked(info: &Value) -> ContainerSpec {
         });
     spec.mounts = objects(host, "Mounts").filter_map(asked_mount).collect();
     spec.volumes_from = list(host, "VolumesFrom").unwrap_or_default();
+    if matches!(spec.network, NetworkMode::Named(_)) {
+        spec.endpoints = super::places::asked_of(&info["NetworkSettings"]);
+    }
     let others: BTreeSet<_> = spec.mounts.iter().map(|mount| mount.target.clone()).collect();
     spec.binds = binds.filter(|bind| !others.contains(&bind.target)).collect();
     spec

@@ -14,5 +14,5 @@ pub(super) fn boot_id() -> Result<String> {
     let text = fs::read_to_string(BOOT_ID).map_err(|error| {
         Error::unsupported("reading the boot id", format!("a mounted /proc ({BOOT_ID})")).with_source(error)
     })?;
-    Ok(text.trim().to_owned())
+    Ok(text.trim_ascii().to_owned())
 }

@@ -148,7 +148,12 @@ impl Root {
                 read_if_there(&file)?
             }
         };
-        let id: OwnerId = text.as_deref().unwrap_or("").trim().parse().map_err(|_| damaged())?;
+        let id: OwnerId = text
+            .as_deref()
+            .unwrap_or("")
+            .trim_ascii()
+            .parse()
+            .map_err(|_| damaged())?;
         Ok(id.into())
     }
 
@@ -283,7 +288,7 @@ pub(super) fn repair_version(path: &Path) -> Result<bool> {
 /// The backend that a root has recorded for a seam.
 pub(super) fn backend_in(root: &Path, seam: &str) -> Result<Option<String>> {
     match fs::read_to_string(root.join(format!("{BACKEND}{seam}"))) {
-        Ok(name) => Ok(Some(name.trim().to_owned())),
+        Ok(name) => Ok(Some(name.trim_ascii().to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::os("read the recorded backend", error)),
     }
@@ -458,7 +463,7 @@ fn version_and_user(path: &Path, text: &str) -> Result<u32> {
         let value = lines
             .next()
             .and_then(|line| line.strip_prefix(name))
-            .and_then(|value| value.trim().parse().ok());
+            .and_then(|value| value.trim_ascii().parse().ok());
         value.ok_or_else(corrupt)
     };
     let version = field("version")?;

@@ -84,7 +84,7 @@ impl Owners {
     /// `NoSpace`, `ReadOnly` or `Os`.
     pub fn register(&self) -> Result<Owner> {
         let id = OwnerId::random();
-        let unborn = self.dir.join(format!("{UNBORN}{id}"));
+        let unborn = self.dir.join([UNBORN, id.as_str()].concat());
         make_private_directory(&unborn)?;
         let registered = self.bear(&id, &unborn);
         if registered.is_err() {
@@ -107,7 +107,7 @@ impl Owners {
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
         // For people who look: which process took the lock, and in which boot.
-        let note = format!("boot {}\npid {}\n", boot_id()?, std::process::id());
+        let note = format!("boot {}\npid {}\n", boot_id()?.as_str(), std::process::id());
         (&file)
             .write_all(note.as_bytes())
             .map_err(|error| Error::os("write the owner's note", error))?;

@@ -19,6 +19,8 @@ pub(crate) mod reflink;
 pub(crate) mod seccomp;
 pub(crate) mod socket;
 pub(crate) mod spawn;
+#[cfg(feature = "engine")]
+pub(crate) mod sqlite;
 pub(crate) mod terminal;
 #[cfg(feature = "engine")]
 pub(crate) mod writeback;

@@ -90,5 +90,7 @@ pub type ImageId = Digest;
 fn random_hex() -> String {
     let mut raw = [0u8; 32];
     getrandom::fill(&mut raw).expect("the kernel's random numbers");
-    hex::encode(raw)
+    let mut digits = [0u8; 64];
+    hex::encode_to_slice(raw, &mut digits).expect("two digits for each byte");
+    str::from_utf8(&digits).expect("digits").to_owned()
 }

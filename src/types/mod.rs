@@ -32,7 +32,7 @@ pub use self::id::{ContainerId, ImageId, NetworkId, OwnerId};
 pub use self::id_range::IdRange;
 pub use self::mount::{Mount, MountSource, Propagation};
 pub use self::name::{ContainerName, VolumeName};
-pub use self::net::{Endpoint, EndpointSpec, Port, PortBinding, Protocol, PublishedPort};
+pub use self::net::{Endpoint, EndpointLink, EndpointSpec, Port, PortBinding, Protocol, PublishedPort};
 pub use self::outcome::Outcome;
 pub use self::platform::Platform;
 pub use self::reference::{ImageSource, Reference};

@@ -168,6 +168,44 @@ pub struct EndpointSpec {
     pub mac: Option<String>,
     /// Of several networks, the way out is through that with the highest number.
     pub gateway_priority: i32,
+    /// Names that other containers have in this network for this container alone. They need not be there yet.
+    pub links: Vec<EndpointLink>,
+}
+
+/// A name that one container has for another in a network: `CONTAINER:ALIAS`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EndpointLink {
+    /// The other one's name or id.
+    pub container: String,
+    /// What it is called.
+    pub alias: String,
+}
+
+impl FromStr for EndpointLink {
+    type Err = Error;
+
+    /// `CONTAINER:ALIAS`, or `CONTAINER`; both may have slashes in front of them, as Docker's lists have. Source: docker/cli,
+    /// `opts/parse.go`.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let (container, alias) = text.split_once(':').unwrap_or((text, text));
+        let container = container.trim_start_matches('/');
+        let alias = alias.rsplit('/').next().unwrap_or_default();
+        if container.is_empty() || alias.is_empty() || alias.contains(':') {
+            return Err(
+                Error::invalid(format!("bad format for links: {text}")).with_object(ObjectKind::Option, "links")
+            );
+        }
+        Ok(Self {
+            container: container.to_owned(),
+            alias: alias.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for EndpointLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.container, self.alias)
+    }
 }
 
 /// A container's place in a network.
@@ -197,6 +235,16 @@ pub struct Endpoint {
     pub aliases: Vec<String>,
 }
 
+impl Endpoint {
+    /// The container's name comes first of those that lead to it.
+    #[cfg(feature = "network")]
+    pub(crate) fn rename(&mut self, old: &str, new: &str) {
+        if let Some(first) = self.names.first_mut().filter(|first| *first == old) {
+            new.clone_into(first);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,6 +256,17 @@ mod tests {
         assert_eq!(Port::udp(53).to_string(), "53/udp");
         for bad in ["", "0", "65536", "80/", "80/x", "-1", "80-81"] {
             assert!(bad.parse::<Port>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn links_are_read_and_written() {
+        let of = |text: &str| text.parse::<EndpointLink>().unwrap().to_string();
+        assert_eq!(of("db:store"), "db:store");
+        assert_eq!(of("db"), "db:db");
+        assert_eq!(of("/db:/web/store"), "db:store");
+        for bad in ["", ":", "db:", ":store", "a:b:c", "/:x"] {
+            assert!(bad.parse::<EndpointLink>().is_err(), "{bad}");
         }
     }
 }

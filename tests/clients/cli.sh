@@ -220,6 +220,51 @@ step "image prune" d image prune -f
 
 ### the rest
 step "network ls" d network ls --filter name=none --filter name=host --format '{{.Name}} {{.Driver}} {{.Scope}}'
+
+### networks
+step "network create" d network create --label a=b net1
+step "network create again" d network create net1
+step "network of a bad name" sh_ "$DD docker network create 'a b' || exit 1; docker network rm 'a b'"
+step "network of the engine's name" d network create bridge
+step "network with a subnet" d network create --subnet 10.213.60.0/24 --gateway 10.213.60.254 --ip-range 10.213.60.128/25 --internal net2
+step "an overlapping subnet" d network create --subnet 10.213.60.0/25 net3
+step "a subnet that is none" d network create --subnet 10.213.60 net3
+step "an unknown driver" d network create -d nodriver net3
+step "network ls by label" d network ls --filter label=a=b --format '{{.Name}} {{.Driver}} {{.Internal}} {{.Labels}}'
+step "network ls by kind" sh_ "$DD docker network ls --filter type=custom --filter driver=bridge --format '{{.Name}}' | sort"
+step "network ls, dangling" sh_ "$DD docker network ls --filter dangling=true --format '{{.Name}}' | sort"
+step "network ls by unknown filter" d network ls --filter colour=red
+step "network inspect" d network inspect --format '{{.Name}} {{.Driver}} {{.Internal}} {{.EnableIPv6}} {{json .IPAM.Config}} {{json .Options}} {{json .Labels}}' net2
+step "network inspect of nothing" d network inspect nothere
+step "on a network" d run -d --name on1 --network net1 --network-alias one "$IMAGE" sh -c 'sleep 60 & trap "exit 3" TERM; wait'
+step "reached by name" d run --rm --network net1 "$IMAGE" sh -c 'for name in on1 one; do ping -c 1 -w 5 $name >/dev/null && echo $name; done'
+step "reached by a link" d run --rm --network net1 --link on1:store "$IMAGE" sh -c 'ping -c 1 -w 5 store >/dev/null && echo reached'
+step "not reached from another" d run --rm --network net2 "$IMAGE" sh -c 'timeout 2 nslookup on1 >/dev/null 2>&1 && echo found || echo none'
+step "on nothing" d run --rm --network nothere "$IMAGE" true
+step "an address on a network without" sh_ "$DD docker run --rm --network net1 --ip 10.213.60.9 $IMAGE true 2>&1 | sed '/^See/d; s#has [0-9./]*#has SUBNET#' >&2; exit \${PIPESTATUS[0]}"
+step "an address that is another's" sh_ "$DD docker run --rm --network net2 --ip 10.9.9.9 $IMAGE true 2>&1 | grep '^docker:'"
+step "network connect" d network connect --ip 10.213.60.200 --alias two net2 on1
+step "what it has then" d exec on1 sh -c 'ip -o -4 addr show eth1 | grep -o "inet [0-9./]*"; ip -o link | grep -c eth'
+step "its places" d inspect --format '{{range $name, $place := .NetworkSettings.Networks}}{{$name}} {{$place.IPAMConfig}} {{json $place.Aliases}} {{len $place.MacAddress}}{{println}}{{end}}' on1
+step "network connect again" d network connect net2 on1
+step "network connect of nobody" d network connect net2 nobody
+step "network connect to nothing" d network connect nothere on1
+step "another on it" d run --rm --network net2 "$IMAGE" sh -c 'ping -c 1 -w 5 two >/dev/null && echo reached'
+step "network rm in use" d network rm net2
+step "network disconnect" d network disconnect net2 on1
+step "network disconnect again" d network disconnect net2 on1
+step "rename on a network" d rename on1 on2
+step "reached by its new name" d run --rm --network net1 "$IMAGE" sh -c 'ping -c 1 -w 5 on2 >/dev/null && echo reached; timeout 2 nslookup on1 >/dev/null 2>&1 && echo found || echo none'
+step "events of networks" sh_ "$DD since=\$(date +%s.%N); docker network connect net2 on2; docker network disconnect net2 on2; docker network create net4 >/dev/null; docker network rm net4 >/dev/null; sleep 1; docker events --since \$since --until \$(date +%s.%N) --filter type=network --format '{{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.type}}'"
+step "rm on a network" d rm -f on2
+step "network rm" d network rm net2 nothere
+step "network rm of the engine's" d network rm bridge
+step "network prune" sh_ "$DD docker network prune -f --filter label=none; docker network prune -f"
+step "a published port" d run -d --name pub --network bridge -p 127.0.0.1:18090:80 -p 127.0.0.1::81/udp "$IMAGE" sh -c 'sleep 60 & trap "exit 3" TERM; wait'
+step "its ports" sh_ "$DD docker port pub | sed 's/\\(81.*:\\).*/\\1PORT/' | sort; docker port pub 80; docker ps --filter name=pub --format '{{.Ports}}' | grep -c '127.0.0.1:18090->80/tcp'"
+step "a port that is taken" d run --rm --name late --network bridge -p 127.0.0.1:18090:80 "$IMAGE" true
+step "a port that is none" d run --rm --network bridge -p 70000:80 "$IMAGE" true
+step "rm of what is published" d rm -f pub
 step "volume ls" d volume ls -q
 
 ### volumes and files

@@ -295,6 +295,55 @@ def _():
     return sorted(n.name for n in client.networks.list(names=["none", "host"])), client.volumes.list()
 
 
+@step("networks")
+def networks():
+    pool = docker.types.IPAMPool(subnet="10.213.61.0/24", gateway="10.213.61.9")
+    ipam = docker.types.IPAMConfig(pool_configs=[pool])
+    made = client.networks.create("sdk", driver="bridge", ipam=ipam, labels={"a": "b"}, internal=True)
+    other = client.networks.create("sdk2", internal=True)
+    container = client.containers.run(IMAGE, ["sleep", "60"], detach=True, network="sdk", name="onsdk")
+    other.connect(container, aliases=["alias"])
+    ping = ["sh", "-c", "ping -c 1 -w 5 alias >/dev/null && ping -c 1 -w 5 onsdk >/dev/null && echo reached"]
+    said = client.containers.run(IMAGE, ping, remove=True, network="sdk2")
+    made.reload()
+    container.reload()
+    members = [member.name for member in made.containers]
+    pools = [sorted(pool.items()) for pool in made.attrs["IPAM"]["Config"]]
+    seen = made.attrs["Internal"], pools, members, sorted(container.attrs["NetworkSettings"]["Networks"])
+    other.disconnect(container)
+    container.reload()
+    left = sorted(container.attrs["NetworkSettings"]["Networks"])
+    listed = [network.name for network in client.networks.list(filters={"label": "a=b"})]
+    container.remove(force=True)
+    other.remove()
+    return said, seen, left, listed, client.networks.prune()["NetworksDeleted"]
+
+
+@step("a network that is not there")
+def no_network():
+    return client.networks.get("nothere")
+
+
+@step("a network twice")
+def network_twice():
+    client.networks.create("twice")
+    try:
+        return client.networks.create("twice")
+    finally:
+        for network in client.networks.list(names=["twice"]):
+            network.remove()
+
+
+@step("a published port")
+def published():
+    ports = {"80/tcp": ("127.0.0.1", 18095), "81/udp": None}
+    container = client.containers.run(IMAGE, ["sleep", "60"], detach=True, network="bridge", ports=ports)
+    container.reload()
+    seen = container.ports["80/tcp"], len(container.ports["81/udp"][0]["HostPort"]) > 1
+    container.remove(force=True)
+    return seen
+
+
 @step("disk usage")
 def _():
     return sorted(client.df().keys() & {"Images", "Containers", "Volumes", "LayersSize"})

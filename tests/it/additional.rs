@@ -41,9 +41,18 @@ async fn filled() -> Result<TempRoot, Stop> {
         .await
         .ok();
     drop(engine);
+    // Its driver ends by itself, and closes the databases last.
+    let path = root.path().display().to_string();
     let start = Instant::now();
-    while !names_in(&root.path().join("owners")).is_empty() && start.elapsed() < Duration::from_secs(10) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    while fs::read_dir("/proc/self/fd")?
+        .flatten()
+        .filter_map(|fd| fs::read_link(fd.path()).ok())
+        .any(|target| target.to_string_lossy().starts_with(&path))
+    {
+        if start.elapsed() > Duration::from_secs(10) {
+            return fail("the engine that filled it is there still");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok(root)
 }

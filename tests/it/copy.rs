@@ -131,7 +131,8 @@ async fn g6_a_round_trip_in_every_state() -> Check {
         there_and_back(&container, "tree3", owner).await?;
         container.unpause().await?;
     }
-    container.stop(Default::default()).await?;
+    container.kill(longshore::Signal::KILL).await?;
+    container.wait().await?;
     there_and_back(&container, "tree4", owner).await?;
     let seen = entries(&bytes_of(container.copy_out("/root/seen").await?.archive).await?)?;
     assert!(

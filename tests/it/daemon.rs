@@ -32,6 +32,7 @@ use crate::tests;
 tests! { "daemon":
     kernel [
         b1_a_unix_socket_with_its_mode_and_group,
+        b1_a_file_says_what_the_command_line_leaves_out,
         b1_tcp_on_loopback_and_elsewhere_only_by_name,
         b1_tls_lets_in_whom_its_authority_signed,
         b2_a_socket_that_was_handed_in_and_readiness,
@@ -60,6 +61,47 @@ fn b1_a_unix_socket_with_its_mode_and_group() -> Check {
     daemon.stop()?;
     assert!(!daemon.socket.exists(), "the socket is left");
     Ok(())
+}
+
+fn b1_a_file_says_what_the_command_line_leaves_out() -> Check {
+    let root = faults::filled_root()?;
+    let (socket, file) = (root.path().join("file.sock"), root.path().join("daemon.json"));
+    let start = |said: &Value, more: &[&str]| -> Result<std::process::Child, Stop> {
+        fs::write(&file, said.to_string())?;
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(longshored::program()?);
+        command.arg("--config").arg(&file).args(more);
+        Ok(command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?)
+    };
+    let said =
+        json!({"data-root": root.path(), "hosts": [format!("unix://{}", socket.display())], "socket-mode": "600"});
+    // What cannot be understood is named, and nothing is served.
+    for (broken, words) in [
+        (json!({"data-root": root.path(), "colour": "red"}), "colour"),
+        (
+            json!({"data-root": root.path(), "hosts": ["tcp://0.0.0.0:1"]}),
+            "--tlsverify",
+        ),
+    ] {
+        let output = start(&broken, &[])?.wait_with_output()?;
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && complaint.contains(words), "{complaint}");
+    }
+    let child = start(&said, &["--socket-mode", "640"])?;
+    let mut daemon = Daemon::adopt(child, root, socket);
+    daemon.await_socket()?;
+    assert_eq!(
+        fs::metadata(&daemon.socket)?.permissions().mode() & 0o777,
+        0o640,
+        "what is said twice"
+    );
+    let images = daemon.ask("GET", "/images/json", "")?.expect(200)?;
+    assert_eq!(
+        images.json()?.as_array().map(Vec::len),
+        Some(1),
+        "the root is that of the file"
+    );
+    daemon.stop()
 }
 
 fn b1_tcp_on_loopback_and_elsewhere_only_by_name() -> Check {
@@ -437,7 +479,7 @@ fn begin(daemon: &Daemon, target: &str) -> Result<UnixStream, Stop> {
 }
 
 fn a_drain_lets_requests_finish_and_leaves_nothing() -> Check {
-    let mut daemon = Daemon::start(&[])?;
+    let mut daemon = Daemon::start(&["--shutdown-timeout", "4"])?;
     let short = daemon.create(r#""Cmd": ["sleep", "2"]"#)?;
     let (long, pid) = daemon.run(r#""Cmd": ["sh", "-c", "echo x > /x; sleep 600"]"#)?;
     let mut waiting = begin(&daemon, &format!("/containers/{short}/wait"))?;

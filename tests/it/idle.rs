@@ -15,8 +15,7 @@ use crate::tests;
 
 tests! { "idle":
     kernel [
-        a1_an_idle_engine_sleeps,
-        a1_an_engine_with_an_idle_container_sleeps,
+        a1_idle_engines_sleep,
     ]
     kernel_async [
         a1_no_thread_is_left_of_an_engine,
@@ -30,38 +29,42 @@ pub const ROLES: &[(&str, Role)] = &[("idle", |arguments| idle(&arguments[0], &a
 const SILENCE: Duration = Duration::from_secs(5);
 const SETTLED: Duration = Duration::from_secs(60);
 
-fn a1_an_idle_engine_sleeps() -> Check {
-    sleeps("without")
-}
-
-fn a1_an_engine_with_an_idle_container_sleeps() -> Check {
-    sleeps("with")
-}
-
-fn sleeps(container: &str) -> Check {
-    let root = TempRoot::new();
-    let path = root.path().to_str().expect("UTF-8");
+/// One without a container, and one with. Watched at the same time, since it takes its time.
+fn a1_idle_engines_sleep() -> Check {
     let layout = source(image::shared()?);
-    let mut embedder = Embedder::start("idle", &[path, &layout, container])?;
-    let line = embedder.line(Duration::from_secs(120))?;
-    if line != "idle" {
-        return fail(line);
+    let roots = [TempRoot::new(), TempRoot::new()];
+    let mut embedders = Vec::new();
+    for (root, container) in roots.iter().zip(["without", "with"]) {
+        let path = root.path().to_str().expect("UTF-8");
+        embedders.push(Embedder::start("idle", &[path, &layout, container])?);
     }
+    for embedder in &mut embedders {
+        let line = embedder.line(Duration::from_secs(120))?;
+        if line != "idle" {
+            return fail(line);
+        }
+    }
+    let now = || {
+        embedders
+            .iter()
+            .map(|one| switches(one.pid()))
+            .collect::<Result<Vec<_>, _>>()
+    };
     let begun = Instant::now();
-    let (mut before, mut since) = (switches(embedder.pid())?, Instant::now());
+    let (mut before, mut since) = (now()?, Instant::now());
     while since.elapsed() < SILENCE {
         std::thread::sleep(Duration::from_millis(250));
-        let now = switches(embedder.pid())?;
+        let now = now()?;
         if now != before {
             if begun.elapsed() > SETTLED {
-                return fail(format!("it wakes up: {before:?}, and then {now:?}"));
+                return fail(format!("one wakes up: {before:?}, and then {now:?}"));
             }
             (before, since) = (now, Instant::now());
         }
     }
     // Its main thread, the driver, and the helper where there is one.
-    assert!(before.len() <= 3, "{before:?}");
-    embedder.kill()
+    assert!(before.iter().all(|threads| threads.len() <= 3), "{before:?}");
+    embedders.iter_mut().try_for_each(Embedder::kill)
 }
 
 /// How often each thread of a process and of its children was given a processor. Source: proc_pid_status(5).

@@ -4,17 +4,20 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use longshore::images::{ArchiveFormat, ByteStream};
+use longshore::images::{ArchiveFormat, ByteStream, RemoveImageOptions};
 use longshore::progress::ProgressEvent;
 use longshore::registry::Credentials;
 use longshore::registry::http::{HttpOptions, HttpRegistries};
 use longshore::types::{Filter, Reference};
 use longshore::{ContainerSpec, Engine, ErrorKind};
 
-use crate::frame::{Check, Stop, fail};
+use crate::faults::role;
+use crate::frame::{Check, Stop, block_on, fail};
+use crate::support::embedder::{Embedder, Role};
 use crate::support::image::{self, busybox_files};
 use crate::support::registry::{LOGIN, Options, Registry};
 use crate::support::root::TempRoot;
@@ -34,6 +37,7 @@ tests! { "images":
         c3_changed_layers_are_compressed_once,
         c9_what_refers_to_an_image_is_listed,
         c3_over_tls_with_a_password,
+        d2_memory_does_not_grow_with_images,
         d2_saved_and_loaded_it_runs,
         d2_skopeo_reads_and_writes_archives,
         d2_podman_reads_and_writes_archives,
@@ -42,6 +46,11 @@ tests! { "images":
         d5_prune_gives_back_what_it_says,
     ]
 }
+
+/// What this binary does as a child.
+pub const ROLES: &[(&str, Role)] = &[("large-images", |arguments| {
+    block_on(role(large_images(&arguments[0], &arguments[1])))
+})];
 
 async fn engine() -> Result<(Engine, TempRoot), Stop> {
     let root = TempRoot::new();
@@ -698,5 +707,67 @@ async fn c9_what_refers_to_an_image_is_listed() -> Check {
         assert_eq!(there.descriptor.size, one.descriptor.size);
         assert_eq!(one.descriptor.annotations.get("of"), one.artifact_type.as_ref());
     }
+    Ok(())
+}
+
+const LARGE: u64 = 128 << 20;
+
+/// A tar with a file of so many zeros, a piece at a time.
+fn zeros(size: u64) -> ByteStream {
+    let mut header = tar::Header::new_ustar();
+    header.set_path("zeros").expect("a short path");
+    header.set_mode(0o644);
+    header.set_size(size);
+    header.set_cksum();
+    let begin = Bytes::copy_from_slice(header.as_bytes());
+    let zeros = Bytes::from_static(&[0; 64 << 10]);
+    let bodies = std::iter::repeat_n(zeros, usize::try_from(size >> 16).expect("it fits"));
+    // Two blocks of zeros end it.
+    let pieces = std::iter::once(begin)
+        .chain(bodies)
+        .chain([Bytes::from_static(&[0; 1024])]);
+    stream::iter(pieces.map(Ok)).boxed()
+}
+
+fn peak_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.and_then(|number| number.parse().ok()).unwrap_or(u64::MAX)
+}
+
+/// All that is done with images, to one of a given size: import, save, load, push, which packs it, pull.
+async fn once(engine: &Engine, size: u64, name: &str) -> longshore::Result<()> {
+    let force = || RemoveImageOptions::default().force(true);
+    engine.import(zeros(size)).name(name.parse()?).await?;
+    let plain = engine.save([name]).await?;
+    let other = format!("{name}-loaded");
+    let loaded = engine.load(plain).await?;
+    engine.images().tag(&loaded[0].id.to_string(), &other.parse()?).await?;
+    engine.push(name).await?;
+    engine.images().remove(&loaded[0].id.to_string(), force()).await?;
+    engine.pull(name).await?;
+    engine.images().remove(name, force()).await.map(drop)
+}
+
+async fn large_images(root: &str, registry: &str) -> longshore::Result<()> {
+    let engine = Engine::open(root).await?;
+    once(&engine, 64 << 10, &format!("{registry}/small:1")).await?;
+    let before = peak_kib();
+    once(&engine, LARGE, &format!("{registry}/large:1")).await?;
+    println!("{before} {}", peak_kib());
+    Ok(())
+}
+
+async fn d2_memory_does_not_grow_with_images() -> Check {
+    let (root, registry) = (TempRoot::new(), Registry::plain()?);
+    let place = root.path().display().to_string();
+    let child = Embedder::start("large-images", &[&place, &registry.addr.to_string()])?;
+    let line = child.line(Duration::from_secs(100))?;
+    println!("peak memory in KiB before and after: {line}");
+    let peaks: Vec<u64> = line.split(' ').filter_map(|number| number.parse().ok()).collect();
+    let [before, after] = peaks[..] else { return fail(line) };
+    assert!((after - before) << 10 < LARGE / 2, "{line}");
+    assert_eq!(child.finish()?, 0);
     Ok(())
 }

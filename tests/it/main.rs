@@ -37,6 +37,7 @@ mod life;
 mod longshored;
 mod misbehaving;
 mod namespaces;
+mod networking;
 mod networks;
 mod places;
 mod platforms;
@@ -69,6 +70,7 @@ const GROUPS: &[frame::Group] = &[
     userns::TESTS,
     namespaces::TESTS,
     networks::TESTS,
+    networking::TESTS,
     process::TESTS,
     devices::TESTS,
     attacks::TESTS,
@@ -143,6 +145,7 @@ fn main() {
         .chain(doctor::ROLES)
         .chain(networks::ROLES)
         .chain(power::ROLES)
+        .chain(images::ROLES)
         .copied()
         .collect();
     if let Some(code) = support::embedder::run_role(&roles) {

@@ -26,7 +26,7 @@ use crate::tests;
 
 tests! { "power":
     kernel [e9_power_goes_while_pulling]
-    kernel_async [e6_a_limit_on_what_a_container_writes, e6_where_there_are_no_quotas_that_is_said]
+    kernel_async [e6_a_limit_on_what_a_container_writes, e6_a_limit_on_ext4, e6_where_there_are_no_quotas_that_is_said]
 }
 
 /// What this binary does as a child.
@@ -249,11 +249,21 @@ fn e9_power_goes_while_pulling() -> Check {
     disk.unmount()
 }
 
-/// XFS or ext4 with project quotas, on a file.
+/// A file system with project quotas, on a file.
 struct WithQuota(TempDir);
 
 impl WithQuota {
-    fn new() -> Result<Self, Stop> {
+    fn xfs() -> Result<Self, Stop> {
+        Self::new("xfs", "mkfs.xfs", &["-q", "-f"])
+    }
+
+    /// Source: ext4(5), "project" and "quota".
+    fn ext4() -> Result<Self, Stop> {
+        let quota = ["-O", "project,quota", "-E", "quotatype=prjquota"];
+        Self::new("ext4", "mke2fs", &[&["-q", "-F", "-t", "ext4"], &quota[..]].concat())
+    }
+
+    fn new(kind: &str, make: &str, options: &[&str]) -> Result<Self, Stop> {
         if !is_root() {
             return skip("only root can mount a file system");
         }
@@ -261,49 +271,16 @@ impl WithQuota {
         let (file, place) = (dir.path().join("disk"), dir.path().join("mounted"));
         fs::create_dir(&place)?;
         fs::File::create(&file)?.set_len(512 << 20)?;
-        let mut reasons = Vec::new();
-        for (make, options, kind) in [
-            ("mkfs.xfs", &["-q", "-f"][..], "xfs"),
-            (
-                "mke2fs",
-                &[
-                    "-q",
-                    "-F",
-                    "-t",
-                    "ext4",
-                    "-O",
-                    "project,quota",
-                    "-E",
-                    "quotatype=prjquota",
-                ],
-                "ext4",
-            ),
-        ] {
-            let made = program(make).and_then(|make| said(Command::new(make).args(options).arg(&file)));
-            let mounted = made.and_then(|_| {
-                let device = said(Command::new(program("losetup")?).arg("-f"))?;
-                said(Command::new(program("losetup")?).arg(&device).arg(&file))?;
-                let mounted = mount(
-                    Some(device.as_str()),
-                    &place,
-                    Some(kind),
-                    MsFlags::empty(),
-                    Some("prjquota"),
-                );
-                if mounted.is_err() {
-                    let _ = Command::new("losetup").args(["-d", &device]).status();
-                }
-                Ok(fs::write(dir.path().join("device"), mounted.map(|()| device)?)?)
-            });
-            match mounted {
-                Ok(()) => return Ok(Self(dir)),
-                Err(Stop::Skip(reason) | Stop::Fail(reason)) => reasons.push(format!("{kind}: {reason}")),
-            }
+        said(Command::new(program(make)?).args(options).arg(&file))?;
+        let device = said(Command::new(program("losetup")?).arg("-f"))?;
+        said(Command::new(program("losetup")?).arg(&device).arg(&file))?;
+        fs::write(dir.path().join("device"), &device)?;
+        let disk = Self(dir);
+        let (from, no_flags) = (Some(device.as_str()), MsFlags::empty());
+        match mount(from, &place, Some(kind), no_flags, Some("prjquota")) {
+            Ok(()) => Ok(disk),
+            Err(error) => skip(format!("no {kind} with project quotas (ci/vm has it): {error}")),
         }
-        skip(format!(
-            "no file system with project quotas (ci/vm has one): {}",
-            reasons.join("; ")
-        ))
     }
 }
 
@@ -333,7 +310,14 @@ async fn actions(
 }
 
 async fn e6_a_limit_on_what_a_container_writes() -> Check {
-    let disk = WithQuota::new()?;
+    limited(&WithQuota::xfs()?).await
+}
+
+async fn e6_a_limit_on_ext4() -> Check {
+    limited(&WithQuota::ext4()?).await
+}
+
+async fn limited(disk: &WithQuota) -> Check {
     let root = disk.0.path().join("mounted/root");
     let engine = Engine::builder(&root).snapshotter("overlayfs").open().await?;
     let image = engine.pull(source(image::shared()?)).await?.id().to_string();

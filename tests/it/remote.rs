@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use longshore::containers::{BoxStream, CommitOptions};
-use longshore::images::{RemoveImageOptions, RunConfig};
+use longshore::images::{IndexRequest, RemoveImageOptions, RunConfig};
 use longshore::logs::{LogStream, TeeItem};
 use longshore::remote::ClientTls;
 use longshore::types::Filter;
@@ -95,20 +95,20 @@ async fn g8_differences_over_the_api() -> Check {
 }
 
 /// An engine in this process, a server over it, and an engine over the server.
-struct Pair {
-    world: World,
-    far: Engine,
+pub struct Pair {
+    pub world: World,
+    pub far: Engine,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
 }
 
 impl Pair {
-    async fn new() -> Result<Self, Stop> {
+    pub async fn new() -> Result<Self, Stop> {
         Self::on(World::new().await?).await
     }
 
     /// With a root of its own in any case.
-    async fn alone() -> Result<Self, Stop> {
+    pub async fn alone() -> Result<Self, Stop> {
         Self::on(World::alone().await?).await
     }
 
@@ -131,14 +131,14 @@ impl Pair {
         })
     }
 
-    async fn end(self) -> Check {
+    pub async fn end(self) -> Check {
         drop(self.far);
         drop(self.stop);
         self.serving.await?;
         Ok(())
     }
 
-    fn both(&self) -> [&Engine; 2] {
+    pub fn both(&self) -> [&Engine; 2] {
         [&self.world.engine, &self.far]
     }
 }
@@ -392,6 +392,18 @@ async fn a7_the_same_kind_over_the_api() -> Check {
         assert_eq!(far.is_retryable(), near.is_retryable());
     }
     assert_eq!(far[0].object(), near[0].object());
+    // What the API has no words for says so, and what it takes.
+    let index = IndexRequest::new("made:1".parse()?, []);
+    let images = pair.far.images();
+    for refused in [
+        failure(images.document(&id)).await?,
+        failure(images.make_index(index)).await?,
+    ] {
+        let ErrorKind::Unsupported { needs } = refused.kind() else {
+            return fail(format!("{refused:?}"));
+        };
+        assert!(needs.starts_with("an engine in this process"), "{needs}");
+    }
     running.remove(FORCE).await?;
     pair.end().await
 }

@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
+/// Limits that every host lets it set: by default it asks for more open files than a host may allow.
+pub const LIMITS: [&str; 4] = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+
 /// A podman command on the store below `dir`.
 pub fn podman(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("podman");

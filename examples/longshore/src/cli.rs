@@ -33,8 +33,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Create a container from an image and run it in the foreground
-    Run(Box<commands::run::Args>),
+    #[command(flatten)]
+    OfContainer(OfContainer),
     /// Download an image
     Pull(commands::pull::Args),
     /// Send an image to a registry
@@ -65,20 +65,39 @@ pub enum Verb {
     Rmi(commands::rmi::Args),
     /// List containers
     Ps(commands::ps::Args),
-    /// Show what a container has written
-    Logs(commands::logs::Args),
     /// Show everything about containers or images, as JSON
     Inspect(commands::inspect::Args),
+    /// Show what this engine is and what this host offers
+    Info(commands::info::Args),
+    /// Show what happens, and with --since what happened
+    Events(commands::events::Args),
+    /// Verbs about volumes
+    #[command(subcommand)]
+    Volume(VolumeVerb),
+    /// Verbs about containers
+    #[command(subcommand)]
+    Container(ContainerVerb),
+    /// Verbs about networks
+    #[command(subcommand)]
+    Network(NetworkVerb),
+    /// Verbs about the engine as a whole
+    #[command(subcommand)]
+    System(SystemVerb),
+}
+
+/// Verbs about containers, which are there with and without `container` before them.
+#[derive(Debug, Subcommand)]
+pub enum OfContainer {
+    /// Create a container from an image and run it in the foreground
+    Run(Box<commands::run::Args>),
+    /// Show what a container has written
+    Logs(commands::logs::Args),
     /// Stop one or more running containers
     Stop(commands::stop::Args),
     /// Send a signal to one or more running containers
     Kill(commands::kill::Args),
     /// Remove one or more containers
     Rm(commands::rm::Args),
-    /// Show what this engine is and what this host offers
-    Info(commands::info::Args),
-    /// Show what happens, and with --since what happened
-    Events(commands::events::Args),
     /// Run a command in a running container
     Exec(commands::exec::Args),
     /// Connect to the standard streams of a running container
@@ -107,18 +126,8 @@ pub enum Verb {
     Cp(commands::cp::Args),
     /// Wait until containers do not run, and print their exit codes
     Wait(commands::wait::Args),
-    /// Verbs about volumes
-    #[command(subcommand)]
-    Volume(VolumeVerb),
-    /// Verbs about containers
-    #[command(subcommand)]
-    Container(ContainerVerb),
-    /// Verbs about networks
-    #[command(subcommand)]
-    Network(NetworkVerb),
-    /// Verbs about the engine as a whole
-    #[command(subcommand)]
-    System(SystemVerb),
+    /// Show where a container's ports are published
+    Port(commands::port::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -200,6 +209,13 @@ pub enum VolumeVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum ContainerVerb {
+    #[command(flatten)]
+    Same(OfContainer),
+    /// List containers
+    #[command(visible_aliases = ["list", "ps"])]
+    Ls(commands::ps::Args),
+    /// Show everything about containers, as JSON
+    Inspect(commands::inspect::Names),
     /// Remove containers that do not run
     Prune(commands::container_prune::Args),
 }
@@ -224,6 +240,21 @@ mod tests {
     #[test]
     fn the_command_line_makes_sense() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn verbs_about_containers_are_there_twice() {
+        for words in [
+            &["longshore", "port", "web"][..],
+            &["longshore", "container", "port", "web"],
+        ] {
+            let verb = Cli::try_parse_from(words).unwrap().verb;
+            let same = matches!(
+                verb,
+                Verb::OfContainer(OfContainer::Port(_)) | Verb::Container(ContainerVerb::Same(OfContainer::Port(_)))
+            );
+            assert!(same, "{words:?}");
+        }
     }
 
     #[test]

@@ -41,13 +41,13 @@ async fn run(options: Options) -> Result<(), Failure> {
     };
     let plugins = PluginPlaces::docker();
     let engine = Engine::builder(root).with_volume_plugins(plugins).open().await?;
-    let mut server = api::Server::new(engine.clone());
+    let mut server = api::Server::new(engine.clone()).limits(options.limits());
     if let Some(gid) = group(options.group.as_deref())? {
         server = server.group(gid);
     }
     for place in places {
         server = match place {
-            Host::Unix(path) => server.unix(path, api::Mode(options.socket_mode)),
+            Host::Unix(path) => server.unix(path, api::Mode(options.socket_mode())),
             Host::Tcp(address) => server.tcp(address, tls.clone()),
             Host::Inherited => activation::sockets()?.into_iter().fold(server, api::Server::listener),
         };

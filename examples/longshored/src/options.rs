@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
+use longshore::api::Limits;
 use serde::Deserialize;
 
 use crate::failure::Failure;
@@ -38,12 +39,15 @@ pub struct Options {
     /// The group that may use unix sockets; default `docker` where there is one that the user may give files to, else his own.
     #[arg(short = 'G', long, value_name = "GROUP")]
     pub group: Option<String>,
-    /// Permission bits of unix sockets, in octal.
-    #[arg(long, value_name = "MODE", value_parser = octal, default_value = "660")]
-    pub socket_mode: u32,
+    /// Permission bits of unix sockets, in octal; by custom 660.
+    #[arg(long, value_name = "MODE", value_parser = octal)]
+    pub socket_mode: Option<u32>,
     /// Ends after so many seconds without a connection and a running container.
     #[arg(long, value_name = "SECONDS")]
     pub exit_idle: Option<u64>,
+    /// How long requests and streams may go on after SIGTERM, in seconds; default 10.
+    #[arg(long, value_name = "SECONDS")]
+    pub shutdown_timeout: Option<u64>,
     /// A JSON file with these options, named as here: `hosts`, `root`, `tlsverify`, … What the command line says goes first.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -64,6 +68,7 @@ struct File {
     group: Option<String>,
     socket_mode: Option<String>,
     exit_idle: Option<u64>,
+    shutdown_timeout: Option<u64>,
 }
 
 /// A place to listen at.
@@ -98,10 +103,10 @@ impl Options {
         self.tlskey = self.tlskey.take().or(file.tlskey);
         self.insecure_tcp |= file.insecure_tcp.unwrap_or_default();
         self.group = self.group.take().or(file.group);
-        if let Some(mode) = file.socket_mode {
-            self.socket_mode = octal(&mode).map_err(Failure::new)?;
-        }
+        let mode = file.socket_mode.map(|mode| octal(&mode)).transpose();
+        self.socket_mode = self.socket_mode.or(mode.map_err(Failure::new)?);
         self.exit_idle = self.exit_idle.or(file.exit_idle);
+        self.shutdown_timeout = self.shutdown_timeout.or(file.shutdown_timeout);
         Ok(())
     }
 
@@ -138,9 +143,23 @@ impl Options {
         self.tlsverify || self.tlscert.is_some()
     }
 
+    /// Permission bits of unix sockets.
+    pub fn socket_mode(&self) -> u32 {
+        self.socket_mode.unwrap_or(0o660)
+    }
+
     /// After how long without work to end.
     pub fn idle(&self) -> Option<Duration> {
         self.exit_idle.map(Duration::from_secs)
+    }
+
+    /// What the server bears.
+    pub fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        if let Some(seconds) = self.shutdown_timeout {
+            limits.drain_within = Duration::from_secs(seconds);
+        }
+        limits
     }
 }
 
@@ -216,14 +235,18 @@ mod tests {
     #[test]
     fn the_command_line_goes_before_the_file() {
         let mut options = options(&["--root", "/a", "-H", "fd://"]);
-        let file = r#"{"data-root": "/b", "hosts": ["unix:///c"], "exit-idle": 3, "socket-mode": "600"}"#;
+        let file = r#"{"data-root": "/b", "hosts": ["unix:///c"], "exit-idle": 3, "socket-mode": "600", "shutdown-timeout": 2}"#;
         options.merge(serde_json::from_str(file).unwrap()).unwrap();
         assert_eq!(options.root, Some("/a".into()));
         assert_eq!(options.places().unwrap(), [Host::Inherited]);
         assert_eq!(
-            (options.idle(), options.socket_mode),
+            (options.idle(), options.socket_mode()),
             (Some(Duration::from_secs(3)), 0o600)
         );
+        assert_eq!(options.limits().drain_within, Duration::from_secs(2));
+        let mut said = self::options(&["--socket-mode", "640"]);
+        said.merge(serde_json::from_str(file).unwrap()).unwrap();
+        assert_eq!(said.socket_mode(), 0o640);
         assert!(serde_json::from_str::<File>(r#"{"colour": "red"}"#).is_err());
     }
 }

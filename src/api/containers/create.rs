@@ -26,7 +26,6 @@ use crate::types::{Bytes, Platform};
 const LATER: &str = "a version of longshore that has it";
 pub(super) const REFUSED_OF_HOST: &[(&str, &str)] = &[
     ("DeviceRequests", LATER),
-    ("Links", "containers on one network, which find each other by name"),
     ("CgroupParent", LATER),
     ("Cgroup", LATER),
     ("KernelMemory", "a kernel that still has it, which none does"),
@@ -65,8 +64,12 @@ pub(super) async fn create(mut call: Call) -> Answer {
                 Err(_) => Err(failure),
             }
         }
-        Err(error) if matches!(error.object(), Some((ObjectKind::Container, _))) && error.is_not_found() => {
-            // One whose namespace was to be shared: a mistake in what was sent.
+        Err(error)
+            if error.is_not_found()
+                && matches!(error.object(), Some((ObjectKind::Container | ObjectKind::Network, _))) =>
+        {
+            // One whose namespace was to be shared, or a network: a mistake in what was sent. Of a 404 clients think that the
+            // image is missing, and pull.
             let mut failure = Failure::from(error);
             failure.status = StatusCode::BAD_REQUEST;
             Err(failure)

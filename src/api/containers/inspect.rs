@@ -28,6 +28,9 @@ pub(super) async fn inspect(call: Call) -> Answer {
         value["SizeRw"] = json!(0);
         list::add_sizes(&mut value, &info.id, &counted);
     }
+    if !call.version.at_least(45) {
+        networking::add_aliases(&mut value, &info);
+    }
     fields::fit(Shape::Container, call.version, &mut value);
     Ok(reply::ok(&value))
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::super::error::Failure;
 use super::super::networks;
 use super::super::object::Object;
-use crate::containers::{ContainerSpec, NetworkMode};
+use crate::containers::{ContainerInfo, ContainerSpec, NetworkMode};
 use crate::types::{Endpoint, Port, PortBinding, PublishedPort};
 
 /// What a client asks of networks. Where it leaves the network open and publishes nothing there is none: the container has
@@ -25,10 +25,18 @@ pub(super) fn take(
     let disabled: bool = config.take_or_default("NetworkDisabled")?;
     let mode = host.text("NetworkMode")?.unwrap_or_else(|| "default".into());
     let mac = config.text("MacAddress")?;
+    let links: Vec<String> = host.take_or_default("Links")?;
     let mut networking = config.object("NetworkingConfig")?;
     let endpoints: BTreeMap<String, Value> = networking.take_or_default("EndpointsConfig")?;
     let open = mode == "default" && !disabled;
     let unsaid = open && endpoints.keys().all(|name| name == "default");
+    let by_default = unsaid || matches!(mode.as_str(), "bridge" | "none" | "host") || mode.starts_with("container:");
+    if by_default && !links.is_empty() {
+        return Err(Failure::option(
+            "HostConfig.Links",
+            "a network that was made, where containers find each other by name",
+        ));
+    }
     if disabled || (unsaid && !asked) {
         spec.network = NetworkMode::None;
         if open {
@@ -53,9 +61,12 @@ pub(super) fn take(
         let name = if name == "default" { first.clone() } else { name };
         spec.endpoints.insert(name, networks::endpoint(value)?);
     }
-    if let Some(mac) = mac {
+    if mac.is_some() || !links.is_empty() {
         let own = spec.endpoints.entry(first).or_default();
-        own.mac = own.mac.take().or(Some(mac));
+        own.mac = own.mac.take().or(mac);
+        for link in links {
+            own.links.push(link.parse()?);
+        }
     }
     Ok(())
 }
@@ -163,9 +174,11 @@ pub(super) fn endpoint(spec: &ContainerSpec, name: &str, place: Option<&Endpoint
             value
         });
     let aliases = asked.map(|asked| &asked.aliases).filter(|aliases| !aliases.is_empty());
+    let links = asked.map(|asked| asked.links.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let links = links.filter(|links| !links.is_empty());
     json!({
         "IPAMConfig": addresses,
-        "Links": null,
+        "Links": links,
         "Aliases": aliases,
         "MacAddress": text(place.map(|place| place.mac.clone())),
         "DriverOpts": null,
@@ -180,6 +193,27 @@ pub(super) fn endpoint(spec: &ContainerSpec, name: &str, place: Option<&Endpoint
         "GlobalIPv6PrefixLen": place.and_then(|place| place.ipv6).map_or(0, |(_, prefix)| prefix),
         "DNSNames": place.map(|place| &place.names).filter(|names| !names.is_empty()),
     })
+}
+
+/// What old clients find among a container's aliases in networks that users made: its short id and its host name. Source: the
+/// API's history, 1.45.
+pub(super) fn add_aliases(value: &mut Value, info: &ContainerInfo) {
+    let host = value["Config"]["Hostname"].as_str().unwrap_or_default().to_owned();
+    let Some(networks) = value["NetworkSettings"]["Networks"].as_object_mut() else {
+        return;
+    };
+    for (name, place) in networks {
+        if matches!(name.as_str(), "bridge" | "host" | "none") {
+            continue;
+        }
+        let mut aliases: Vec<Value> = place["Aliases"].as_array().cloned().unwrap_or_default();
+        for more in [info.id.short(), &host] {
+            if !more.is_empty() && !aliases.iter().any(|known| known == more) {
+                aliases.push(more.into());
+            }
+        }
+        place["Aliases"] = aliases.into();
+    }
 }
 
 /// The networks that a container is in itself: none where it is in another's.

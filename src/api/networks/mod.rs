@@ -7,6 +7,7 @@ mod verbs;
 #[cfg(not(feature = "network"))]
 mod without;
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::Deserialize;
@@ -18,7 +19,7 @@ pub(super) use self::verbs::ROUTES;
 pub(super) use self::without::ROUTES;
 use super::error::Failure;
 use super::fold;
-use crate::types::EndpointSpec;
+use crate::types::{EndpointLink, EndpointSpec};
 
 /// What a client says of a container's place in a network. Source: moby, `api/types/network/endpoint.go`.
 #[derive(Debug, Default, Deserialize)]
@@ -30,6 +31,7 @@ struct Asked {
     links: Option<Vec<String>>,
     mac_address: Option<String>,
     gw_priority: Option<i32>,
+    driver_opts: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -39,19 +41,25 @@ struct AskedAddresses {
     ipv4: Option<String>,
     #[serde(rename = "IPv6Address")]
     ipv6: Option<String>,
+    #[serde(rename = "LinkLocalIPs")]
+    link_local: Option<Vec<String>>,
 }
 
 /// Reads a container's place in a network.
 pub(super) fn endpoint(value: Value) -> Result<EndpointSpec, Failure> {
     let asked: Option<Asked> = fold::read(value).map_err(|error| Failure::bad(format!("invalid endpoint: {error}")))?;
     let asked = asked.unwrap_or_default();
-    if asked.links.is_some_and(|links| !links.is_empty()) {
+    let links = asked.links.unwrap_or_default();
+    let ipam = asked.ipam.unwrap_or_default();
+    if ipam.link_local.is_some_and(|addresses| !addresses.is_empty()) {
+        return Err(Failure::option("LinkLocalIPs", "the address that the kernel chooses"));
+    }
+    if let Some(option) = asked.driver_opts.iter().flatten().map(|(name, _)| name).next() {
         return Err(Failure::option(
-            "Links",
-            "containers on one network, which find each other by name",
+            &format!("DriverOpts {option}"),
+            "an endpoint without it",
         ));
     }
-    let ipam = asked.ipam.unwrap_or_default();
     let bad = |text: &str| Failure::bad(format!("invalid endpoint settings: invalid IP address: {text}"));
     let said = |text: Option<String>| text.filter(|text| !text.is_empty());
     let ipv4 = said(ipam.ipv4).map(|text| text.parse::<Ipv4Addr>().map_err(|_| bad(&text)));
@@ -62,5 +70,9 @@ pub(super) fn endpoint(value: Value) -> Result<EndpointSpec, Failure> {
         ipv6: ipv6.transpose()?,
         mac: said(asked.mac_address),
         gateway_priority: asked.gw_priority.unwrap_or(0),
+        links: links
+            .iter()
+            .map(|text| Ok(text.parse::<EndpointLink>()?))
+            .collect::<Result<_, Failure>>()?,
     })
 }

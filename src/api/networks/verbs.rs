@@ -1,5 +1,7 @@
 //! The routes of networks.
 
+use std::collections::BTreeMap;
+
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -12,7 +14,7 @@ use super::super::object::Object;
 use super::super::reply;
 use super::super::router::{Answer, Route, routes};
 use super::shape;
-use crate::error::{ErrorKind, ObjectKind};
+use crate::error::{Error, ErrorKind, ObjectKind};
 use crate::networks::{AddressPool, NetworkInfo, NetworkSpec, Subnet};
 use crate::types::Filter;
 
@@ -33,6 +35,10 @@ async fn list(call: Call) -> Answer {
     let found = call.engine.networks().list().await?;
     let lines = found.iter().filter(|network| matches(network, &filter)).map(|network| {
         let mut value = shape::body(network);
+        // Lists have not told who is there since 1.28, though the field stayed.
+        if call.version.at_least(28) {
+            value["Containers"] = json!({});
+        }
         fields::fit(Shape::NetworkSummary, call.version, &mut value);
         value
     });
@@ -50,7 +56,10 @@ async fn inspect(call: Call) -> Answer {
 fn check(filter: &Filter, known: &[&str]) -> Result<(), Failure> {
     match filter.keys().find(|key| !known.contains(key)) {
         None => Ok(()),
-        Some(key) => Err(Failure::bad(format!("invalid filter '{key}'"))),
+        Some(key) => {
+            let error = Error::invalid(format!("invalid filter '{key}'"));
+            Err(error.with_object(ObjectKind::Option, "filters").into())
+        }
     }
 }
 
@@ -81,6 +90,7 @@ struct AskedPool {
     gateway: Option<String>,
     #[serde(rename = "IPRange")]
     range: Option<String>,
+    auxiliary_addresses: Option<BTreeMap<String, String>>,
 }
 
 async fn create(mut call: Call) -> Answer {
@@ -131,6 +141,12 @@ fn spec(body: Map<String, Value>) -> Result<NetworkSpec, Failure> {
         return Err(Failure::option(&format!("IPAM.Driver {driver:?}"), "the default one"));
     }
     for asked in ipam.take_or_default::<Vec<AskedPool>>("Config")? {
+        if asked.auxiliary_addresses.is_some_and(|addresses| !addresses.is_empty()) {
+            return Err(Failure::option(
+                "IPAM.Config.AuxiliaryAddresses",
+                "an IPRange that leaves those addresses out",
+            ));
+        }
         let said = |text: Option<String>| text.filter(|text| !text.is_empty());
         let subnet = |text: Option<String>| said(text).map(|text| text.parse::<Subnet>()).transpose();
         let gateway = said(asked.gateway).map(|text| {
@@ -150,15 +166,17 @@ async fn remove(call: Call) -> Answer {
     let name = call.name().to_owned();
     match call.engine.networks().remove(&name).await {
         Ok(_) => Ok(reply::empty(StatusCode::NO_CONTENT)),
-        // Docker's status of one that is in use.
-        Err(error) if error.is_conflict() => Err(Failure::from(error).status(StatusCode::FORBIDDEN)),
+        // Docker's status of one that is in use, and its words.
+        Err(error) if error.is_conflict() => {
+            let words = format!("error while removing network: {}", error.report());
+            Err(Failure::from(error).status(StatusCode::FORBIDDEN).say(words))
+        }
         Err(error) => Err(error.into()),
     }
 }
 
 async fn prune(call: Call) -> Answer {
     let filter = filters::read(&call.query)?;
-    check(&filter, &["label", "label!", "until"])?;
     let removed = call.engine.networks().prune(filter).await?;
     let removed = if removed.is_empty() {
         Value::Null
@@ -196,7 +214,7 @@ fn container(body: &mut Object) -> Result<String, Failure> {
 }
 
 /// Docker's status of what a container's place in networks does not allow.
-fn in_its_words(error: crate::error::Error) -> Failure {
+fn in_its_words(error: Error) -> Failure {
     let denied = error.kind() == &ErrorKind::Conflict;
     let failure = Failure::from(error);
     if denied {

@@ -14,8 +14,9 @@ use crate::containers::{ContainerExit, ContainerInfo, ContainerSpec, ContainerSt
 use crate::error::ErrorKind;
 use crate::events::{Event, EventItem, EventKind, EventStream};
 use crate::images::{ImageInfo, ImageManager, ImageSummary};
+use crate::networks::{AddressPool, NetworkInfo, NetworkManager, NetworkMember, Subnet};
 use crate::system::{ContainerCounts, EventQuery};
-use crate::types::{ContainerId, Descriptor, Digest, ExitStatus, Filter, ImageId, MediaType, Platform};
+use crate::types::{ContainerId, Descriptor, Digest, Endpoint, ExitStatus, Filter, ImageId, MediaType, Platform};
 
 /// An engine in which nothing ever changes.
 #[derive(Debug)]
@@ -194,12 +195,59 @@ impl SystemManager for Still {
     }
 }
 
+#[async_trait]
+impl NetworkManager for Still {
+    async fn list(&self) -> Result<Vec<NetworkInfo>> {
+        Ok(vec![network(), NetworkInfo::of("none", "null")])
+    }
+
+    async fn inspect(&self, name: &str) -> Result<NetworkInfo> {
+        match name {
+            "shop" => Ok(network()),
+            _ => Err(Error::not_found(ObjectKind::Network, name)),
+        }
+    }
+}
+
+fn network() -> NetworkInfo {
+    let subnet: Subnet = "10.0.5.0/24".parse().unwrap();
+    let mut network = NetworkInfo::of("shop", "bridge");
+    network.id = Some("cd".repeat(32).parse().unwrap());
+    network.created = Some(moment());
+    network.spec.labels = [("a".to_owned(), "b".to_owned())].into();
+    network.spec.pools = vec![AddressPool {
+        subnet: Some(subnet),
+        gateway: Some("10.0.5.1".parse().unwrap()),
+        range: None,
+    }];
+    network.in_use = vec![(subnet, 2)];
+    network.containers = vec![NetworkMember {
+        id: container_id(),
+        name: "web".into(),
+        endpoint: Endpoint {
+            network: "shop".into(),
+            network_id: "cd".repeat(32),
+            id: "ef".repeat(32),
+            interface: "eth0".into(),
+            mac: "02:42:0a:00:05:02".into(),
+            ipv4: Some(("10.0.5.2".parse().unwrap(), 24)),
+            ipv6: None,
+            gateway: Some("10.0.5.1".parse().unwrap()),
+            gateway_v6: None,
+            names: vec!["web".into()],
+            aliases: Vec::new(),
+        },
+    }];
+    network
+}
+
 fn still() -> Engine {
     let still = Arc::new(Still);
     Engine::from_managers(
         Managers::default()
             .containers(still.clone())
             .images(still.clone())
+            .networks(still.clone())
             .system(still),
     )
 }
@@ -211,6 +259,9 @@ const ASKED: &[(&str, &str)] = &[
     ("GET", "containers/web/json"),
     ("GET", "images/json"),
     ("GET", "images/busybox/json"),
+    ("GET", "networks"),
+    ("GET", "networks/shop"),
+    ("GET", "networks/nope"),
     ("GET", "events?until=1700000001"),
     ("GET", "containers/nope/json"),
     ("GET", "images/nope/json"),

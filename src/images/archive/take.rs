@@ -10,11 +10,12 @@ use super::MAX_FILES;
 use super::contents::{Contents, Stored, dir_of, inside, text, unsafe_name};
 use super::held::Holder;
 use crate::error::{Error, Result};
-use crate::storage::content::ContentStore;
+use crate::storage::content::{ContentStore, Ingest};
 use crate::storage::inflow::Inflow;
 use crate::storage::layer::Limits;
 use crate::storage::layer::decompress::Uncompressed;
 use crate::storage::layer::tar::{Entry, Kind, Reader};
+use crate::storage::unpack::{Followed, Follower};
 use crate::types::Digest;
 
 /// Writes what comes in into the content store. Blocking.
@@ -22,6 +23,8 @@ use crate::types::Digest;
 pub(in crate::images) struct Taker {
     content: Arc<dyn ContentStore>,
     holder: Holder,
+    /// Who unpacks layers as they come in.
+    follower: Option<Follower>,
     /// The store is async, and this is a thread without a runtime.
     runtime: Runtime,
 }
@@ -35,8 +38,14 @@ impl Taker {
         Ok(Self {
             content,
             holder,
+            follower: None,
             runtime,
         })
+    }
+
+    /// Has layers unpacked as they come in.
+    pub(in crate::images) fn followed(self, follower: Option<Follower>) -> Self {
+        Self { follower, ..self }
     }
 
     /// Reads a tar to its end.
@@ -84,9 +93,14 @@ impl Taker {
     }
 
     fn file(&self, tar: &mut Reader<Uncompressed<Inflow>>, entry: &Entry, expected: Option<Digest>) -> Result<Stored> {
+        let mut here = false;
         if let Some(digest) = &expected {
             self.holder.blob(digest)?;
+            here = self.is_here(digest)?;
         }
+        let follower = self.follower.as_ref().filter(|_| !here);
+        let mut followed = None;
+        let mut begun = false;
         let mut ingest = self
             .runtime
             .block_on(self.content.ingest(expected.as_ref(), Some(entry.size)))?;
@@ -97,9 +111,19 @@ impl Taker {
                 break;
             }
             ingest.write(piece)?;
+            if !std::mem::replace(&mut begun, true) {
+                followed = follower.and_then(|follower| follower.follow(&*ingest, piece, entry.size));
+            }
+            if let Some(followed) = &followed {
+                followed.wrote(length);
+            }
             tar.consume(length)?;
         }
-        self.keep(ingest, expected)
+        self.keep(ingest, expected, followed)
+    }
+
+    fn is_here(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.runtime.block_on(self.content.info(digest))?.is_some())
     }
 
     /// Takes a whole stream as one blob.
@@ -109,6 +133,8 @@ impl Taker {
     pub(in crate::images) fn blob(&self, mut inflow: Inflow) -> Result<Stored> {
         use std::io::BufRead as _;
         let mut ingest = self.runtime.block_on(self.content.ingest(None, None))?;
+        let mut followed = None;
+        let mut begun = false;
         loop {
             let piece = inflow.fill_buf().map_err(crate::storage::layer::tar::read_error)?;
             let length = piece.len();
@@ -116,19 +142,40 @@ impl Taker {
                 break;
             }
             ingest.write(piece)?;
+            if !std::mem::replace(&mut begun, true) {
+                let follower = self.follower.as_ref();
+                followed = follower.and_then(|follower| follower.follow(&*ingest, piece, u64::MAX));
+            }
+            if let Some(followed) = &followed {
+                followed.wrote(length);
+            }
             inflow.consume(length);
         }
-        self.keep(ingest, None)
+        self.keep(ingest, None, followed)
     }
 
-    fn keep(&self, ingest: Box<dyn crate::storage::content::Ingest>, expected: Option<Digest>) -> Result<Stored> {
+    fn keep(&self, ingest: Box<dyn Ingest>, expected: Option<Digest>, followed: Option<Followed>) -> Result<Stored> {
         let known = expected.or_else(|| ingest.digest());
         if let Some(digest) = known.filter(|_| expected.is_none()) {
             self.holder.blob(&digest)?;
         }
+        let mut followed = followed;
+        if let (Some(digest), Some(follower), true) = (&known, &self.follower, followed.is_some())
+            && self.is_here(digest)?
+        {
+            // A layer that is here already is most likely of an image that is: what is below and above it is here, too.
+            followed = None;
+            follower.close();
+        }
         let info = ingest.commit()?;
         if known != Some(info.digest) {
             self.holder.blob(&info.digest)?;
+        }
+        if let Some(follower) = &self.follower {
+            follower.kept(&info.digest);
+        }
+        if let Some(followed) = followed {
+            followed.kept(&info.digest);
         }
         Ok(Stored {
             digest: info.digest,

@@ -1,6 +1,7 @@
 //! Archives: what is written is read again, and what is hostile is refused.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -11,7 +12,7 @@ use super::two_layers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::images::*;
 use crate::progress::ProgressEvent;
-use crate::types::{Digest, Platform};
+use crate::types::{Digest, ImageId, Platform};
 
 async fn bytes_of(mut stream: ByteStream) -> Result<Vec<u8>> {
     let mut out = Vec::new();
@@ -86,7 +87,10 @@ fn config_of(layers: &[Vec<u8>]) -> Vec<u8> {
 
 /// As Docker before 25 wrote it, a layer that occurs twice as a link.
 fn old_style() -> (Vec<u8>, Digest) {
-    let [base, top] = two_layers();
+    old_style_of(two_layers())
+}
+
+fn old_style_of([base, top]: [Vec<u8>; 2]) -> (Vec<u8>, Digest) {
     let layers = [base.clone(), top, base];
     let config = config_of(&layers);
     let id = Digest::of(&config);
@@ -435,6 +439,43 @@ async fn a_broken_or_dropped_load_leaves_nothing() {
     }
     assert_eq!(f.counts().await, (0, 0, 0));
     assert_eq!(events.endings(), 1);
+}
+
+#[tokio::test]
+async fn d2_layers_are_unpacked_while_the_archive_is_read() {
+    let (bytes, id) = old_style_of([tar("base", &vec![7; 2_000_000]), tar("top", b"on top")]);
+    let f = Fixture::new();
+    // The end of the archive, which says whose layers they are, comes when a layer is being unpacked.
+    let (bulk, rest) = bytes.split_at(1_000_000);
+    let (bulk, rest) = (Bytes::copy_from_slice(bulk), Bytes::copy_from_slice(rest));
+    let snapshotter = Arc::clone(&f.snapshotter);
+    let pieces = stream::unfold(0, move |number| {
+        let (bulk, rest, snapshotter) = (bulk.clone(), rest.clone(), Arc::clone(&snapshotter));
+        async move {
+            match number {
+                0 => Some((Ok(bulk), 1)),
+                1 => {
+                    while snapshotter.active().await.unwrap().is_empty() {
+                        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+                    }
+                    Some((Ok(rest), 2))
+                }
+                _ => None,
+            }
+        }
+    });
+    let load = f.images.load(pieces.boxed(), None, Progress::default());
+    let loaded = tokio::time::timeout(std::time::Duration::from_secs(30), load).await;
+    assert_eq!(loaded.expect("it is unpacked ahead").unwrap()[0].id, id);
+    // Config, manifest, two layers, of which one is there twice.
+    assert_eq!(f.counts().await, (1, 4, 3));
+    // Once more: its layers are here, and stay the ones they are.
+    assert_eq!(load_of(&f, &bytes).await, id);
+    assert_eq!(f.counts().await, (1, 4, 3));
+}
+
+async fn load_of(f: &Fixture, bytes: &[u8]) -> ImageId {
+    load(f, bytes).await.unwrap()[0].id
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ impl CgroupsRs {
         let mut layout = Places::find().layout;
         layout.v2 = None;
         Self {
-            shared: Shared::new(parent_name(owner), Places::of(layout)),
+            shared: Shared::new(parent_name(owner), Places::of(layout).into()),
         }
     }
 
@@ -108,7 +108,7 @@ impl CgroupDriver for CgroupsRs {
     }
 
     fn mode(&self) -> CgroupMode {
-        self.shared.places.mode()
+        self.shared.places().mode()
     }
 
     fn create(&self, id: &ContainerId, resources: &LinuxResources, best_effort: bool) -> Result<Box<dyn Cgroup>> {
@@ -190,10 +190,10 @@ impl Group {
         for setting in settings {
             match self.write(setting) {
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => again.push(setting),
-                done => judge(&self.shared.places, setting, done, best_effort, warnings)?,
+                done => judge(self.shared.places(), setting, done, best_effort, warnings)?,
             }
         }
-        let places = &self.shared.places;
+        let places = self.shared.places();
         again
             .into_iter()
             .try_for_each(|one| judge(places, one, self.write(one), best_effort, warnings))
@@ -207,7 +207,7 @@ impl Group {
 
 impl Cgroup for Group {
     fn mode(&self) -> CgroupMode {
-        self.shared.places.mode()
+        self.shared.places().mode()
     }
 
     fn v2_dir(&self) -> Option<BorrowedFd<'_>> {
@@ -238,7 +238,7 @@ impl Cgroup for Group {
         let joined = |setting: &Setting| self.of(&setting.controller).is_some() && is_known(setting);
         let (mine, others): (Vec<_>, Vec<_>) = plan.settings.into_iter().partition(joined);
         if let Some(setting) = others.iter().find(|setting| !setting.lifts) {
-            return Err(not_joined(&self.shared.places, setting));
+            return Err(not_joined(self.shared.places(), setting));
         }
         let mut warnings = plan.warnings;
         self.apply(&mine, false, &mut warnings)?;

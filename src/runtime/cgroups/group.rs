@@ -104,12 +104,18 @@ impl NativeCgroup {
         for setting in settings {
             match self.write(setting) {
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => again.push(setting),
-                done => judge(&self.shared.places, setting, done, best_effort, warnings)?,
+                done => judge(self.shared.places(), setting, done, best_effort, warnings)?,
             }
         }
-        again
-            .into_iter()
-            .try_for_each(|setting| judge(&self.shared.places, setting, self.write(setting), best_effort, warnings))
+        again.into_iter().try_for_each(|setting| {
+            judge(
+                self.shared.places(),
+                setting,
+                self.write(setting),
+                best_effort,
+                warnings,
+            )
+        })
     }
 
     fn write(&self, setting: &Setting) -> io::Result<()> {
@@ -120,7 +126,7 @@ impl NativeCgroup {
     }
 
     fn part_of(&self, controller: &str) -> Option<&Part> {
-        let home = self.shared.places.of_controller(controller)?;
+        let home = self.shared.places().of_controller(controller)?;
         self.parts
             .iter()
             .find(|part| part.v2 == home.v2 && part.controllers == home.controllers)
@@ -189,7 +195,7 @@ pub(crate) fn not_joined(places: &Places, setting: &Setting) -> Error {
 
 impl Cgroup for NativeCgroup {
     fn mode(&self) -> CgroupMode {
-        self.shared.places.mode()
+        self.shared.places().mode()
     }
 
     fn v2_dir(&self) -> Option<BorrowedFd<'_>> {
@@ -235,7 +241,7 @@ impl Cgroup for NativeCgroup {
             .into_iter()
             .partition(|setting| self.part_of(&setting.controller).is_some());
         if let Some(setting) = others.iter().find(|setting| !setting.lifts) {
-            return Err(not_joined(&self.shared.places, setting));
+            return Err(not_joined(self.shared.places(), setting));
         }
         let mut warnings = plan.warnings;
         self.apply(&mine, false, &mut warnings)?;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use oci_spec::runtime::LinuxResources;
@@ -28,7 +28,7 @@ pub struct NativeCgroups {
 pub(crate) struct Shared {
     /// Name of the owner's parent in each hierarchy.
     parent: String,
-    pub(crate) places: Places,
+    places: OnceLock<Places>,
     /// Held while parents come and go: a parent that has just been found must not be removed as empty by another thread.
     /// Other processes stay away while the owner lives. Whether any was made: then they go with this.
     parents: Mutex<bool>,
@@ -46,14 +46,11 @@ impl Drop for Shared {
 }
 
 impl NativeCgroups {
-    /// Looks at this host's cgroups and takes `longshore-<owner>` as the parent's name. Makes nothing yet.
+    /// Takes `longshore-<owner>` as the parent's name. Makes nothing yet, and looks at the host's cgroups when they are first
+    /// asked for: many a program opens an engine for its images only.
     pub fn new(owner: &OwnerId) -> Self {
-        Self::with(parent_name(owner), Places::find())
-    }
-
-    pub(crate) fn with(parent: String, places: Places) -> Self {
         Self {
-            shared: Shared::new(parent, places),
+            shared: Shared::new(parent_name(owner), OnceLock::new()),
         }
     }
 }
@@ -69,7 +66,7 @@ impl CgroupDriver for NativeCgroups {
     }
 
     fn mode(&self) -> CgroupMode {
-        self.shared.places.mode()
+        self.shared.places().mode()
     }
 
     fn create(&self, id: &ContainerId, resources: &LinuxResources, best_effort: bool) -> Result<Box<dyn Cgroup>> {
@@ -118,7 +115,7 @@ impl CgroupDriver for NativeCgroups {
 }
 
 impl Shared {
-    pub(crate) fn new(parent: String, places: Places) -> Arc<Self> {
+    pub(crate) fn new(parent: String, places: OnceLock<Places>) -> Arc<Self> {
         Arc::new(Self {
             parent,
             places,
@@ -130,8 +127,13 @@ impl Shared {
         self.parents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Where cgroups can be made here.
+    pub(crate) fn places(&self) -> &Places {
+        self.places.get_or_init(Places::find)
+    }
+
     pub(crate) fn homes(&self) -> impl Iterator<Item = &Home> {
-        self.places.v2.iter().chain(&self.places.v1)
+        self.places().v2.iter().chain(&self.places().v1)
     }
 
     pub(crate) fn parent_in(&self, home: &Home) -> PathBuf {
@@ -163,9 +165,9 @@ impl Shared {
 
     /// What to write, each controller in the words of the version that has it here, and what cannot be written.
     pub(crate) fn plan(&self, resources: &LinuxResources, current_limit: Option<i64>) -> Result<Plan> {
-        let v2_only = self.places.layout.v1.is_empty() && self.places.layout.v2.is_some();
+        let v2_only = self.places().layout.v1.is_empty() && self.places().layout.v2.is_some();
         let rules = resources.devices().as_ref().is_some_and(|rules| !rules.is_empty());
-        let filters = self.places.v2.is_some();
+        let filters = self.places().v2.is_some();
         if v2_only {
             let mut plan = convert::plan_v2(resources, current_limit)?;
             if rules && !filters {
@@ -178,13 +180,13 @@ impl Shared {
             return Ok(plan);
         }
         let mut plan = convert::plan_v1(resources)?;
-        let has_v2 = self.places.layout.v2.is_some();
+        let has_v2 = self.places().layout.v2.is_some();
         if filters {
             // Every container is in a cgroup of version 2 anyway; to join one more of version 1 takes 11 ms.
             plan.settings.retain(|setting| setting.controller != "devices");
         }
         let on_v1 = |controller: &str| {
-            !has_v2 || self.places.is_v1(controller) || self.places.of_controller(controller).is_none()
+            !has_v2 || self.places().is_v1(controller) || self.places().of_controller(controller).is_none()
         };
         plan.settings.retain(|setting| on_v1(&setting.controller));
         if has_v2 {
@@ -212,11 +214,11 @@ impl Shared {
         let (possible, impossible): (Vec<_>, Vec<_>) = plan
             .settings
             .into_iter()
-            .partition(|setting| self.places.of_controller(&setting.controller).is_some());
+            .partition(|setting| self.places().of_controller(&setting.controller).is_some());
         for setting in impossible {
             match setting.optional.filter(|_| is_left_out(&setting.controller)) {
                 Some(warning) => warnings.push(warning.to_owned()),
-                None => refused.push((setting.what, self.places.remedy(&setting.controller))),
+                None => refused.push((setting.what, self.places().remedy(&setting.controller))),
             }
         }
         for (what, needs) in refused {
@@ -308,10 +310,10 @@ impl Shared {
                 format!(
                     "{} holds processes, and version 2 lets a cgroup have processes or controllers for its children, not both: {}",
                     dir.display(),
-                    self.places.remedy(controller)
+                    self.places().remedy(controller)
                 ),
             ),
-            _ => Error::unsupported(what, self.places.remedy(controller)),
+            _ => Error::unsupported(what, self.places().remedy(controller)),
         }
         .with_source(error)
     }

@@ -9,6 +9,8 @@ use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -175,6 +177,7 @@ impl LocalContent {
             left: 0,
             written: 0,
             begun: 0,
+            out: None,
             refused: false,
             published: false,
             expected,
@@ -259,6 +262,8 @@ struct LocalIngest {
     written: u64,
     /// How much of that the kernel was told to write out.
     begun: u64,
+    /// Who tells it.
+    out: Option<WriteOut>,
     /// Whether what is there is of no use: wrong, or on a disk that is full.
     refused: bool,
     published: bool,
@@ -267,7 +272,48 @@ struct LocalIngest {
     durability: Durability,
 }
 
+/// Has a file written out by a thread of its own, piece by piece: where a disk has much to do, even asking it takes time.
+/// No promise: the sync at the end is what counts, and does all the work where this cannot.
+#[derive(Debug)]
+struct WriteOut {
+    ranges: SyncSender<(u64, u64)>,
+    thread: JoinHandle<()>,
+}
+
+impl WriteOut {
+    fn of(file: &File) -> Option<Self> {
+        let file = file.try_clone().ok()?;
+        let (ranges, asked) = sync_channel::<(u64, u64)>(1);
+        let thread = std::thread::Builder::new().name("longshore-out".into());
+        let work = move || {
+            for (offset, length) in asked {
+                let _ = writeback::begin(&file, offset, length);
+            }
+        };
+        let thread = thread.spawn(work).ok()?;
+        Some(Self { ranges, thread })
+    }
+
+    /// Its descriptor is closed when this returns.
+    fn end(self) {
+        drop(self.ranges);
+        // It does nothing that panics.
+        let _ = self.thread.join();
+    }
+}
+
 impl LocalIngest {
+    fn begin_write_out(&mut self) {
+        if self.out.is_none() {
+            self.out = WriteOut::of(&self.file);
+        }
+        let range = (self.begun, self.written - self.begun);
+        // If it is not done with what it was asked before, it is asked for more at once later.
+        if self.out.as_ref().is_some_and(|out| out.ranges.try_send(range).is_ok()) {
+            self.begun = self.written;
+        }
+    }
+
     fn add(&mut self, bytes: &[u8]) -> Result<()> {
         super::check_room(self.expected.as_ref(), self.size, self.written, bytes.len())?;
         (&*self.file).write_all(bytes).map_err(|e| Error::os("write blob", e))
@@ -306,15 +352,18 @@ impl Ingest for LocalIngest {
         self.hasher.update(bytes);
         self.written += bytes.len() as u64;
         if self.written - self.begun >= WRITE_OUT {
-            // Only begins it. Where the file system cannot, the sync at the end does all the work.
-            let _ = writeback::begin(&*self.file, self.begun, self.written - self.begun);
-            self.begun = self.written;
+            self.begin_write_out();
         }
         Ok(())
     }
 
     fn digest(&self) -> Option<Digest> {
         Some(self.hasher.clone().finish())
+    }
+
+    fn reader(&self) -> Result<Option<File>> {
+        let file = File::open(&self.path).map_err(|e| Error::os("open ingest file", e))?;
+        Ok(Some(file))
     }
 
     fn left(&self) -> u64 {
@@ -351,6 +400,10 @@ impl Ingest for LocalIngest {
 
 impl Drop for LocalIngest {
     fn drop(&mut self) {
+        // A lock ends with the last descriptor: whoever goes on with the file must not find it taken.
+        if let (Some(out), Sink::Partial(_), false) = (self.out.take(), &self.file, self.published) {
+            out.end();
+        }
         // After a commit the name is another's, if it is there at all.
         if self.published || self.is_of_use() {
             return;

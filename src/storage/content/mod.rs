@@ -34,6 +34,14 @@ pub trait Ingest: Debug + Send {
         None
     }
 
+    /// A second descriptor of what is being written, for reading it from its beginning; none where the store has none to give.
+    ///
+    /// # Errors
+    /// `Os`.
+    fn reader(&self) -> Result<Option<File>> {
+        Ok(None)
+    }
+
     /// How many bytes an earlier attempt left that were not read back yet. They come first: as long as there are any,
     /// nothing is written.
     fn left(&self) -> u64 {

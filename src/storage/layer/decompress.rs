@@ -78,7 +78,7 @@ impl<R: BufRead> Uncompressed<R> {
         })
     }
 
-    /// As [`Uncompressed::new`], for bytes whose digest nobody wants; [`Uncompressed::finish`] must not be called.
+    /// As [`Uncompressed::new`], for bytes whose digest nobody wants: what [`Uncompressed::finish`] says of it means nothing.
     pub(crate) fn unhashed(source: R) -> Result<Self> {
         let mut out = Self::new(source)?;
         out.hasher = None;

@@ -21,7 +21,7 @@ mod tests;
 mod tree;
 
 pub use self::apply::{Applied, apply};
-pub(crate) use self::apply::{OPAQUE_TRUSTED, OPAQUE_USER, OWNER_XATTR, Plain, apply_plain, apply_with};
+pub(crate) use self::apply::{Hashing, OPAQUE_TRUSTED, OPAQUE_USER, OWNER_XATTR, Plain, apply_plain, apply_with};
 pub(crate) use self::crew::Processors;
 pub use self::limits::Limits;
 pub(crate) use self::notes::Notes;

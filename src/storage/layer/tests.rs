@@ -86,7 +86,14 @@ impl Bench {
     fn apply(&self, target: &LayerTarget, bytes: &[u8]) -> Result<Applied> {
         // With helping threads, as where a processor is spare.
         let processors = Some(Processors::new(3));
-        let applied = apply_with(bytes, target, &ownership(), &Limits::default(), processors);
+        let applied = apply_with(
+            bytes,
+            target,
+            &ownership(),
+            &Limits::default(),
+            processors,
+            Hashing::Done,
+        );
         assert_eq!(self.canary(), self.before, "something outside the target changed");
         applied
     }

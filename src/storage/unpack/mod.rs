@@ -9,6 +9,7 @@
 //! taken from the chain to the blob to the worker's permit, and a layer waits for its parent only after it gave its permit
 //! back: so whoever waits, waits for someone who can go on.
 
+mod ahead;
 mod compare;
 mod implied;
 mod lock;
@@ -26,13 +27,15 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
 use tokio::sync::{mpsc, watch};
 
+use self::ahead::Offer;
+pub(crate) use self::ahead::{Ahead, Followed, Follower, Offers};
 use self::lock::{Held, Locks};
 use self::source::{BlobReader, Stop, Teller, cancelled, feed};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::progress::{Progress, ProgressEvent};
 use crate::storage::content::ContentStore;
 use crate::storage::files::{self, blocking, check_owner, random_name};
-use crate::storage::layer::{Applied, Limits, Processors, apply_with};
+use crate::storage::layer::{Applied, Hashing, Limits, Processors, apply_with};
 use crate::storage::ownership::Ownership;
 use crate::storage::snapshot::{LayerTarget, SnapshotKey, Snapshotter};
 pub use crate::types::LayerRef;
@@ -49,6 +52,15 @@ pub type BlobBytes = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send + 'static>>
 pub trait BlobSource: Debug + Send + Sync + 'static {
     /// Opens a blob's bytes from an offset, which is at most its size.
     async fn open(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobBytes>;
+}
+
+/// What is known before an image is unpacked.
+#[derive(Debug, Default)]
+pub(crate) struct Given {
+    /// Blobs that are not fetched for their own sake: only where their layer is not here.
+    pub(crate) unwanted: HashSet<Digest>,
+    /// Layers that were unpacked while their blobs came in.
+    pub(crate) offers: Option<Offers>,
 }
 
 /// Puts blobs into the content store and layers into snapshots. Cheap to clone.
@@ -113,24 +125,24 @@ impl Unpacker {
         source: Arc<dyn BlobSource>,
         progress: &Progress,
     ) -> Result<Option<ChainId>> {
-        self.image_but(layers, &HashSet::new(), source, progress).await
+        self.image_given(layers, &Given::default(), source, progress).await
     }
 
-    /// As [`Unpacker::image`], but does not fetch those of the blobs for their own sake: only where their layer is not here.
+    /// As [`Unpacker::image`], with what is known already.
     ///
     /// # Errors
     /// As [`Unpacker::image`].
     ///
     /// # Cancel safety
     /// As [`Unpacker::image`].
-    pub async fn image_but(
+    pub(crate) async fn image_given(
         &self,
         layers: &[LayerRef],
-        unwanted: &HashSet<Digest>,
+        given: &Given,
         source: Arc<dyn BlobSource>,
         progress: &Progress,
     ) -> Result<Option<ChainId>> {
-        let jobs = self.jobs(layers, unwanted, &source, progress);
+        let jobs = self.jobs(layers, given, &source, progress);
         let Some(top) = jobs.last().map(|job| job.chain) else {
             return Ok(None);
         };
@@ -200,11 +212,12 @@ impl Unpacker {
         let shared = &self.shared;
         let chain = Digest::chain(parent, &layer.diff_id);
         let _held = shared.lock("chain", &chain).await?;
-        let key: SnapshotKey = format!("unpack-{}-{}", shared.owner, random_name(16)?);
+        let key = shared.new_key()?;
         let job = Job {
             shared: shared.clone(),
             layer: layer.clone(),
             blob_wanted: false,
+            offers: None,
             chain,
             parent: parent.copied(),
             parent_ready: None,
@@ -263,13 +276,7 @@ impl Unpacker {
         Ok(bytes)
     }
 
-    fn jobs(
-        &self,
-        layers: &[LayerRef],
-        unwanted: &HashSet<Digest>,
-        source: &Arc<dyn BlobSource>,
-        progress: &Progress,
-    ) -> Vec<Job> {
+    fn jobs(&self, layers: &[LayerRef], given: &Given, source: &Arc<dyn BlobSource>, progress: &Progress) -> Vec<Job> {
         let mut jobs: Vec<Job> = Vec::new();
         let mut below: Option<(ChainId, watch::Receiver<bool>)> = None;
         for layer in layers {
@@ -279,7 +286,8 @@ impl Unpacker {
             jobs.push(Job {
                 shared: self.shared.clone(),
                 layer: layer.clone(),
-                blob_wanted: !unwanted.contains(&layer.descriptor.digest),
+                blob_wanted: !given.unwanted.contains(&layer.descriptor.digest),
+                offers: given.offers.clone(),
                 chain,
                 parent,
                 parent_ready: below.take().map(|(_, ready)| ready),
@@ -352,6 +360,10 @@ impl Drop for StopOnDrop {
 }
 
 impl Shared {
+    fn new_key(&self) -> Result<SnapshotKey> {
+        Ok(format!("unpack-{}-{}", self.owner, random_name(16)?))
+    }
+
     async fn lock(&self, what: &str, digest: &Digest) -> Result<Held> {
         self.locks.lock(format!("{what}-{}", digest.hex())).await
     }
@@ -376,6 +388,7 @@ struct Job {
     layer: LayerRef,
     /// Whether the blob must be here in the end, though its layer may be.
     blob_wanted: bool,
+    offers: Option<Offers>,
     chain: ChainId,
     parent: Option<ChainId>,
     parent_ready: Option<watch::Receiver<bool>>,
@@ -407,8 +420,18 @@ impl Job {
             drop(held);
             return self.keep_blob(stop, stopped).await;
         }
-        let key: SnapshotKey = format!("unpack-{}-{}", self.shared.owner, random_name(16)?);
-        let unpacked = self.unpack(&key, stop, stopped).await;
+        let (key, unpacked) = match self.offered(stopped).await? {
+            Some(Offer { key, target, applied }) => {
+                self.exists()?;
+                let put = self.put(&key, &target, &applied, stop, stopped).await;
+                (key, put)
+            }
+            None => {
+                let key = self.shared.new_key()?;
+                let unpacked = self.unpack(&key, stop, stopped).await;
+                (key, unpacked)
+            }
+        };
         if unpacked.is_err()
             && let Err(error) = self.shared.snapshotter.discard(&key).await
         {
@@ -456,9 +479,36 @@ impl Job {
 
     async fn unpack(&mut self, key: &SnapshotKey, stop: &Stop, stopped: &mut watch::Receiver<bool>) -> Result<()> {
         let (target, applied) = self.extract(key, stop, stopped).await?;
+        self.put(key, &target, &applied, stop, stopped).await
+    }
+
+    /// What was unpacked while the blob came in, if it is what is wanted.
+    async fn offered(&self, stopped: &mut watch::Receiver<bool>) -> Result<Option<Offer>> {
+        let Some(offers) = &self.offers else { return Ok(None) };
+        let blob = &self.layer.descriptor;
+        let Some(offer) = unless(stopped, async { Ok(offers.take(&blob.digest).await) }).await? else {
+            return Ok(None);
+        };
+        let kept = self.shared.has_blob(blob).await;
+        if matches!(kept, Ok(true)) && offer.applied.diff_id == self.layer.diff_id {
+            return Ok(Some(offer));
+        }
+        self.shared.snapshotter.discard(&offer.key).await?;
+        kept.map(|_| None)
+    }
+
+    /// Puts what was written under `key` in its place.
+    async fn put(
+        &mut self,
+        key: &SnapshotKey,
+        target: &LayerTarget,
+        applied: &Applied,
+        stop: &Stop,
+        stopped: &mut watch::Receiver<bool>,
+    ) -> Result<()> {
         self.parent_is_ready(stopped).await?;
         stop.check()?;
-        self.dress_implied(&target, &applied).await?;
+        self.dress_implied(target, applied).await?;
         self.shared
             .snapshotter
             .commit_layer(key, &self.chain, self.parent.as_ref(), applied.usage)
@@ -499,9 +549,10 @@ impl Job {
         if self.shared.has_blob(&blob).await? {
             let target = self.shared.snapshotter.begin_layer(key, self.parent.as_ref()).await?;
             let file = self.shared.content.open(&blob.digest).await?;
+            let fresh = self.offers.as_ref().is_some_and(|offers| offers.is_fresh(&blob.digest));
             let (layer, stop_reading) = (self.layer.clone(), stop.clone());
             let work = self.work(target.clone());
-            let applied = blocking(move || work(BlobReader::layer(file, &layer, stop_reading)?)).await;
+            let applied = blocking(move || work(BlobReader::layer(file, &layer, fresh, stop_reading)?)).await;
             if applied.is_ok() || stop.is_set() || self.is_whole().await? {
                 drop(permit);
                 return applied
@@ -604,7 +655,9 @@ impl BlobSource for NoSource {
 /// The worker's side: blocking, one pass.
 fn work(mut reader: BlobReader, target: &LayerTarget, layer: &LayerRef, shared: &Shared) -> Result<Applied> {
     let processors = Some(shared.processors.clone());
-    let applied = match apply_with(&mut reader, target, &shared.ownership, &shared.limits, processors) {
+    let hashing = reader.hashing();
+    let limits = &shared.limits;
+    let applied = match apply_with(&mut reader, target, &shared.ownership, limits, processors, hashing) {
         // Whether the layer is hostile, or was damaged on its way, only its digest tells: at the end.
         Err(error) if blames_the_layer(&error) => {
             reader.drain()?;
@@ -613,7 +666,7 @@ fn work(mut reader: BlobReader, target: &LayerTarget, layer: &LayerRef, shared: 
         }
         other => other?,
     };
-    if applied.diff_id != layer.diff_id {
+    if hashing == Hashing::Done && applied.diff_id != layer.diff_id {
         let message = format!(
             "the layer's content hashes to {}, the image says {}",
             applied.diff_id, layer.diff_id

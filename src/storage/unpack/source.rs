@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, ProgressEvent};
 use crate::storage::content::{Ingest, check_room, check_whole, mismatch};
+use crate::storage::layer::Hashing;
 use crate::types::{Descriptor, Digest, Hasher, LayerRef};
 
 /// Progress is told at least this many bytes apart.
@@ -98,6 +99,8 @@ pub(super) enum BlobReader {
         file: BufReader<File>,
         hasher: Option<Hasher>,
         read: u64,
+        /// Whether it is known to unpack to what it should.
+        known: bool,
         stop: Stop,
     },
 }
@@ -123,20 +126,35 @@ impl BlobReader {
             file: BufReader::with_capacity(256 << 10, file),
             hasher: Some(Hasher::default()),
             read: 0,
+            known: false,
             stop,
         }
     }
 
-    /// As [`BlobReader::store`], for a layer to unpack, whose diff ID is checked at its end.
-    pub(super) fn layer(file: File, layer: &LayerRef, stop: Stop) -> Result<Self> {
+    /// As [`BlobReader::store`], for a layer to unpack, whose diff ID is checked at its end. One that is `fresh` was hashed
+    /// a moment ago, by this process.
+    pub(super) fn layer(file: File, layer: &LayerRef, fresh: bool, stop: Stop) -> Result<Self> {
         let mut reader = Self::store(file, stop);
-        if layer.descriptor.digest == layer.diff_id
-            && let Self::Store { file, hasher, .. } = &mut reader
-            && is_plain(file.fill_buf().map_err(ours)?)
-        {
+        let Self::Store {
+            file, hasher, known, ..
+        } = &mut reader
+        else {
+            return Ok(reader);
+        };
+        let plain = layer.descriptor.digest == layer.diff_id && is_plain(file.fill_buf().map_err(ours)?);
+        if plain || fresh {
             *hasher = None;
         }
+        *known = plain && fresh;
         Ok(reader)
+    }
+
+    /// Who hashes what it unpacks to: nobody, where that is known.
+    pub(super) fn hashing(&self) -> Hashing {
+        match self {
+            Self::Store { known: true, .. } => Hashing::Spared,
+            _ => Hashing::Done,
+        }
     }
 
     /// Reads the rest.
@@ -167,7 +185,7 @@ impl BlobReader {
 
 /// Whether these are the first bytes of a tar that nobody would take for a compressed one: gzip, zstd with or without a
 /// skippable frame before it, xz.
-fn is_plain(head: &[u8]) -> bool {
+pub(super) fn is_plain(head: &[u8]) -> bool {
     let compressed = head.starts_with(&[0x1f, 0x8b])
         || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
         || head.get(1..4) == Some(&[0x2a, 0x4d, 0x18])
@@ -175,7 +193,7 @@ fn is_plain(head: &[u8]) -> bool {
     !compressed && head.get(257..262) == Some(b"ustar")
 }
 
-fn ours(error: io::Error) -> Error {
+pub(super) fn ours(error: io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(error) => error,
         Err(error) => Error::os("read blob", error),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::conformance::layers::{LayerBuilder, Meta, gzip, zstd};
+use crate::storage::content::Ingest;
 use crate::storage::content::local::LocalContent;
 use crate::storage::snapshot::overlayfs::Overlayfs;
 use crate::storage::snapshot::vfs::Vfs;
@@ -452,11 +453,14 @@ async fn a_missing_blob_is_fetched_though_its_layer_is_here() {
     bench.content.remove(&lost).await.unwrap();
 
     // Not for an image that keeps others.
-    let unwanted = HashSet::from([lost]);
+    let given = Given {
+        unwanted: HashSet::from([lost]),
+        ..Given::default()
+    };
     let progress = Progress::default();
     let unpacker = bench.unpacker();
     unpacker
-        .image_but(&layers, &unwanted, bench.source.clone(), &progress)
+        .image_given(&layers, &given, bench.source.clone(), &progress)
         .await
         .unwrap();
     assert_eq!(bench.content.info(&lost).await.unwrap(), None);
@@ -602,4 +606,167 @@ async fn c6_a_dropped_pull_leaves_what_the_next_one_goes_on_with() {
         .unwrap();
     let offsets = bench.source.offsets.lock().unwrap().clone();
     assert!(offsets.len() == 2 && offsets[1] >= 200_000, "{offsets:?}");
+}
+
+/// Writes a blob in pieces, followed, as whoever takes an archive in does; the end is left to the caller.
+async fn written(bench: &Bench, follower: &Follower, bytes: &[u8]) -> (Box<dyn Ingest>, Option<Followed>) {
+    let mut ingest = bench.content.ingest(None, None).await.unwrap();
+    let mut followed = None;
+    for (number, piece) in bytes.chunks(30_000).enumerate() {
+        ingest.write(piece).unwrap();
+        if number == 0 {
+            followed = follower.follow(&*ingest, piece, bytes.len() as u64);
+        }
+        if let Some(followed) = &followed {
+            followed.wrote(piece.len());
+        }
+    }
+    (ingest, followed)
+}
+
+fn bytes_of(bench: &Bench, layer: &LayerRef) -> Vec<u8> {
+    bench.source.blobs.lock().unwrap()[&layer.descriptor.digest].clone()
+}
+
+fn random(seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut byte = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    (0..300_000).map(|_| byte()).collect()
+}
+
+/// Layers that are worth following: packed, plain, packed otherwise.
+fn large_image(bench: &Bench) -> Vec<LayerRef> {
+    let tar = |name: &str, seed| LayerBuilder::new().file(name, &random(seed)).build();
+    let [one, two, three] = [tar("one", 1), tar("two", 2), tar("three", 3)];
+    vec![
+        bench.layer(&one, gzip(&one)),
+        bench.layer(&two, two.clone()),
+        bench.layer(&three, zstd(&three)),
+    ]
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < Duration::from_secs(30), "{what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn layers_are_unpacked_while_their_blobs_come_in() {
+    let bench = Bench::new(Source::default());
+    let layers = large_image(&bench);
+    let unpacker = bench.unpacker();
+    let (keep, kept) = tokio::sync::oneshot::channel::<()>();
+    let ahead = unpacker.ahead(keep).unwrap();
+    let follower = ahead.follower();
+    for layer in &layers {
+        let (ingest, followed) = written(&bench, &follower, &bytes_of(&bench, layer)).await;
+        let followed = followed.expect("a layer is followed");
+        // Before the blob is there as a whole.
+        until("the layer is begun", async || {
+            !bench.snapshotter.active().await.unwrap().is_empty()
+        })
+        .await;
+        let digest = ingest.commit().unwrap().digest;
+        follower.kept(&digest);
+        followed.kept(&digest);
+    }
+    drop(follower);
+    until("all are ready", async || ahead.ready() == layers.len()).await;
+    // Nobody reads them again: not even the digest would be found wrong.
+    for layer in &layers {
+        let path = bench
+            .dir
+            .path()
+            .join("blobs/sha256")
+            .join(layer.descriptor.digest.hex());
+        std::fs::write(path, vec![0; usize::try_from(layer.descriptor.size).unwrap()]).unwrap();
+    }
+    let given = Given {
+        offers: Some(ahead.offers()),
+        ..Given::default()
+    };
+    let progress = Progress::default();
+    let done = unpacker.image_given(&layers, &given, bench.source.clone(), &progress);
+    let top = done.await.unwrap().unwrap();
+    assert!(bench.snapshotter.exists(&top).await.unwrap());
+    assert_eq!(bench.source.opened.load(Ordering::SeqCst), 0);
+    ahead.end().await;
+    assert!(kept.await.is_err(), "what it was to keep is let go");
+    bench.assert_nothing_half_made().await;
+    let trees = implied::trees_of(&bench.snapshotter.view(&top).await.unwrap());
+    for (tree, (name, seed)) in trees.iter().zip([("three", 3), ("two", 2), ("one", 1)]) {
+        assert!(std::fs::read(tree.join(name)).unwrap() == random(seed), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_unpacked_ahead_and_is_of_no_use_is_taken_away() {
+    let bench = Bench::new(Source::default());
+    let layers = large_image(&bench);
+    let unpacker = bench.unpacker();
+    let ahead = unpacker.ahead(()).unwrap();
+    let follower = ahead.follower();
+    // One that is given up, one that is hostile, one that nobody wants, one that is not what it is said to be.
+    let (ingest, followed) = written(&bench, &follower, &bytes_of(&bench, &layers[0])).await;
+    drop((ingest, followed));
+    let hostile = LayerBuilder::new().file("big", &random(4)).file("../x", b"").build();
+    for bytes in [hostile, bytes_of(&bench, &layers[1]), bytes_of(&bench, &layers[2])] {
+        let (ingest, followed) = written(&bench, &follower, &bytes).await;
+        let digest = ingest.commit().unwrap().digest;
+        followed.expect("a layer is followed").kept(&digest);
+    }
+    // What is no layer, or too small for it, is not followed.
+    let text = vec![b'{'; 300_000];
+    assert!(written(&bench, &follower, &text).await.1.is_none());
+    let small = LayerBuilder::new().file("small", b"small").build();
+    assert!(written(&bench, &follower, &small).await.1.is_none());
+    until("both are ready", async || ahead.ready() == 2).await;
+    let mut lying = layers[1].clone();
+    lying.diff_id = Digest::of(b"other");
+    let given = Given {
+        offers: Some(ahead.offers()),
+        ..Given::default()
+    };
+    let (lying, progress) = ([lying], Progress::default());
+    let done = unpacker.image_given(&lying, &given, bench.source.clone(), &progress);
+    assert_eq!(done.await.unwrap_err().kind(), &ErrorKind::DigestMismatch);
+    assert!(
+        written(&bench, &follower, &bytes_of(&bench, &layers[0]))
+            .await
+            .1
+            .is_none(),
+        "closed"
+    );
+    drop(follower);
+    ahead.end().await;
+    bench.assert_nothing_half_made().await;
+}
+
+#[tokio::test]
+async fn a_layer_that_is_followed_when_nobody_wants_it_any_more_is_taken_away() {
+    let bench = Bench::new(Source::default());
+    let layers = large_image(&bench);
+    let ahead = bench.unpacker().ahead(()).unwrap();
+    let follower = ahead.follower();
+    let (ingest, followed) = written(&bench, &follower, &bytes_of(&bench, &layers[1])).await;
+    until("the layer is begun", async || {
+        !bench.snapshotter.active().await.unwrap().is_empty()
+    })
+    .await;
+    drop((ahead, follower, ingest, followed));
+    until("it is gone", async || {
+        bench.snapshotter.active().await.unwrap().is_empty()
+    })
+    .await;
+    until("all of it", async || {
+        count(&bench.dir.path().join("s/l")) + count(&bench.dir.path().join("s/trash")) == 0
+    })
+    .await;
+    bench.assert_nothing_half_made().await;
 }

@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::store::boot::boot_id;
 use crate::store::layout::create_atomically;
 use crate::store::{LockGuard, Root};
+use crate::sys::sqlite::without_lookaside;
 
 /// How long a writer waits for writers of other processes. Transactions take microseconds; a disk that syncs slowly makes
 /// it milliseconds, times the processes in the queue.
@@ -127,7 +128,7 @@ fn boot_file(root: &Root) -> PathBuf {
 /// and must be thrown away without being read.
 fn belongs_to(root: &Root, boot: &str) -> Result<bool> {
     match fs::read_to_string(boot_file(root)) {
-        Ok(text) => Ok(text.trim() == boot),
+        Ok(text) => Ok(text.trim_ascii() == boot),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => Ok(false),
         Err(error) => Err(Error::os("read the boot id of run.db", error)),
     }
@@ -183,6 +184,7 @@ fn connect(path: &Path, schema: &Schema) -> rusqlite::Result<Connection> {
     // Our own mutex guards the connection, so SQLite's is left out.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
+    without_lookaside(&connection);
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.pragma_update(None, "synchronous", if schema.durable { "full" } else { "off" })?;

@@ -22,6 +22,24 @@ pub struct Args {
     names: Vec<String>,
 }
 
+/// Options of `container inspect`.
+#[derive(Debug, clap::Args)]
+pub struct Names {
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    names: Vec<String>,
+}
+
+/// Prints containers alone.
+pub async fn containers(context: &Context, args: Names) -> Result<u8, Failure> {
+    let all = Args {
+        kind: Some("container".into()),
+        platform: None,
+        names: args.names,
+    };
+    run(context, all).await
+}
+
 /// Prints what is found; a name that is not is told on stderr.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let engine = context.engine().await?;

@@ -23,6 +23,7 @@ pub mod logs;
 pub mod manifest;
 pub mod network;
 pub mod pause;
+pub mod port;
 pub mod ps;
 pub mod pull;
 pub mod push;
@@ -45,7 +46,7 @@ use std::io::{self, Write as _};
 
 use longshore::Filter;
 
-use crate::cli::{Cli, ContainerVerb, ImageVerb, ManifestVerb, NetworkVerb, SystemVerb, Verb, VolumeVerb};
+use crate::cli::{Cli, ContainerVerb, ImageVerb, ManifestVerb, NetworkVerb, OfContainer, SystemVerb, Verb, VolumeVerb};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options;
@@ -54,7 +55,7 @@ use crate::options;
 pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
     let context = Context::new(cli.root, cli.additional_store, cli.host)?;
     match cli.verb {
-        Verb::Run(args) => run::run(&context, *args).await,
+        Verb::OfContainer(verb) | Verb::Container(ContainerVerb::Same(verb)) => of_container(&context, verb).await,
         Verb::Pull(args) | Verb::Image(ImageVerb::Pull(args)) => pull::run(&context, args).await,
         Verb::Push(args) | Verb::Image(ImageVerb::Push(args)) | Verb::Manifest(ManifestVerb::Push(args)) => {
             push::run(&context, args).await
@@ -73,34 +74,17 @@ pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Image(ImageVerb::Prune(args)) => image_prune::run(&context, args).await,
         Verb::Login(args) => login::run(args).await,
         Verb::Logout(args) => login::logout(args).await,
-        Verb::Ps(args) => ps::run(&context, args).await,
-        Verb::Logs(args) => logs::run(&context, args).await,
+        Verb::Ps(args) | Verb::Container(ContainerVerb::Ls(args)) => ps::run(&context, args).await,
+        Verb::Container(ContainerVerb::Inspect(args)) => inspect::containers(&context, args).await,
         Verb::Inspect(args) => inspect::run(&context, args).await,
-        Verb::Stop(args) => stop::run(&context, args).await,
-        Verb::Kill(args) => kill::run(&context, args).await,
-        Verb::Rm(args) => rm::run(&context, args).await,
         Verb::Info(args) | Verb::System(SystemVerb::Info(args)) => info::run(&context, args).await,
         Verb::Events(args) | Verb::System(SystemVerb::Events(args)) => events::run(&context, args).await,
-        Verb::Exec(args) => exec::run(&context, args).await,
-        Verb::Attach(args) => attach::run(&context, args).await,
-        Verb::Restart(args) => restart::run(&context, args).await,
-        Verb::Pause(args) => pause::run(&context, args).await,
-        Verb::Unpause(args) => unpause::run(&context, args).await,
-        Verb::Rename(args) => rename::run(&context, args).await,
-        Verb::Update(args) => update::run(&context, args).await,
-        Verb::Top(args) => top::run(&context, args).await,
-        Verb::Stats(args) => stats::run(&context, args).await,
-        Verb::Diff(args) => diff::run(&context, args).await,
-        Verb::Export(args) => export::run(&context, args).await,
-        Verb::Commit(args) => commit::run(&context, args).await,
-        Verb::Cp(args) => cp::run(&context, args).await,
         Verb::Volume(VolumeVerb::Create(args)) => volume::create(&context, args).await,
         Verb::Volume(VolumeVerb::Ls(args)) => volume::ls(&context, args).await,
         Verb::Volume(VolumeVerb::Inspect(args)) => volume::inspect(&context, args).await,
         Verb::Volume(VolumeVerb::Rm(args)) => volume::rm(&context, args).await,
         Verb::Volume(VolumeVerb::Prune(args)) => volume::prune(&context, args).await,
         Verb::Volume(VolumeVerb::Snapshot(args)) => volume::snapshot(&context, args).await,
-        Verb::Wait(args) => wait::run(&context, args).await,
         Verb::Network(NetworkVerb::Create(args)) => network::create(&context, args).await,
         Verb::Network(NetworkVerb::Ls(args)) => network::list(&context, args).await,
         Verb::Network(NetworkVerb::Inspect(args)) => network::inspect(&context, args).await,
@@ -111,6 +95,32 @@ pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Container(ContainerVerb::Prune(args)) => container_prune::run(&context, args).await,
         Verb::System(SystemVerb::Doctor(args)) => doctor::run(&context, args).await,
         Verb::System(SystemVerb::Df(args)) => df::run(&context, args).await,
+    }
+}
+
+/// Verbs about containers.
+async fn of_container(context: &Context, verb: OfContainer) -> Result<u8, Failure> {
+    match verb {
+        OfContainer::Run(args) => run::run(context, *args).await,
+        OfContainer::Logs(args) => logs::run(context, args).await,
+        OfContainer::Stop(args) => stop::run(context, args).await,
+        OfContainer::Kill(args) => kill::run(context, args).await,
+        OfContainer::Rm(args) => rm::run(context, args).await,
+        OfContainer::Exec(args) => exec::run(context, args).await,
+        OfContainer::Attach(args) => attach::run(context, args).await,
+        OfContainer::Restart(args) => restart::run(context, args).await,
+        OfContainer::Pause(args) => pause::run(context, args).await,
+        OfContainer::Unpause(args) => unpause::run(context, args).await,
+        OfContainer::Rename(args) => rename::run(context, args).await,
+        OfContainer::Update(args) => update::run(context, args).await,
+        OfContainer::Top(args) => top::run(context, args).await,
+        OfContainer::Stats(args) => stats::run(context, args).await,
+        OfContainer::Diff(args) => diff::run(context, args).await,
+        OfContainer::Export(args) => export::run(context, args).await,
+        OfContainer::Commit(args) => commit::run(context, args).await,
+        OfContainer::Cp(args) => cp::run(context, args).await,
+        OfContainer::Wait(args) => wait::run(context, args).await,
+        OfContainer::Port(args) => port::run(context, args).await,
     }
 }
 

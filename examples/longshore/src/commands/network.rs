@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use longshore::networks::{AddressPool, NetworkInfo, NetworkSpec, Subnet};
-use longshore::types::EndpointSpec;
+use longshore::types::{EndpointLink, EndpointSpec};
 use serde_json::{Map, Value, json};
 
 use super::{filter, say};
@@ -91,6 +91,9 @@ pub struct Connect {
     /// Another name of the container in the network
     #[arg(long, value_name = "NAME")]
     alias: Vec<String>,
+    /// Name of another container for this one alone
+    #[arg(long, value_name = "CONTAINER[:ALIAS]")]
+    link: Vec<EndpointLink>,
     /// Network
     network: String,
     /// Container
@@ -267,6 +270,7 @@ pub async fn connect(context: &Context, args: Connect) -> Result<u8, Failure> {
         aliases: args.alias,
         ipv4: args.ip,
         ipv6: args.ip6,
+        links: args.link,
         ..EndpointSpec::default()
     };
     engine

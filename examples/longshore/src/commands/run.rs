@@ -9,7 +9,7 @@ use clap::ArgAction;
 use longshore::containers::MountSpec;
 use longshore::containers::{DetachKeys, Ulimit};
 use longshore::types::ImageSource;
-use longshore::types::{EndpointSpec, Port, PortBinding};
+use longshore::types::{EndpointLink, EndpointSpec, Port, PortBinding};
 use longshore::{
     Bytes, Container, ContainerSpec, Engine, NamespaceMode, NetworkMode, ObjectKind, Platform, Pull, RemoveOptions,
     RestartPolicy, Signal, Tmpfs,
@@ -90,6 +90,9 @@ pub struct Args {
     /// Another name of the container in its network
     #[arg(long, visible_alias = "net-alias", value_name = "NAME")]
     network_alias: Vec<String>,
+    /// Name of another container in its network, for this one alone
+    #[arg(long, value_name = "CONTAINER[:ALIAS]")]
+    link: Vec<EndpointLink>,
     /// Its address in its network
     #[arg(long, value_name = "ADDRESS")]
     ip: Option<Ipv4Addr>,
@@ -355,6 +358,7 @@ fn networks(args: &Args, spec: &mut ContainerSpec) -> Result<(), Failure> {
     spec.extra_hosts = args.add_host.clone();
     let first = EndpointSpec {
         aliases: args.network_alias.clone(),
+        links: args.link.clone(),
         ipv4: args.ip,
         ipv6: args.ip6,
         mac: args.mac_address.clone(),
@@ -428,13 +432,13 @@ mod tests {
     use longshore::{HealthCheck, LogConfig, OnUnhealthy};
 
     use super::*;
-    use crate::cli::{Cli, Verb};
+    use crate::cli::{Cli, OfContainer, Verb};
     use clap::Parser as _;
 
     fn parse(words: &str) -> Result<Args, clap::Error> {
         let words = ["longshore", "run"].into_iter().chain(words.split_whitespace());
         match Cli::try_parse_from(words)?.verb {
-            Verb::Run(args) => Ok(*args),
+            Verb::OfContainer(OfContainer::Run(args)) => Ok(*args),
             other => panic!("{other:?}"),
         }
     }
@@ -496,7 +500,7 @@ mod tests {
     #[test]
     fn an_empty_entrypoint_clears_the_image_s() {
         let words = ["longshore", "run", "--entrypoint", "", "busybox", "true"];
-        let Verb::Run(args) = Cli::try_parse_from(words).unwrap().verb else {
+        let Verb::OfContainer(OfContainer::Run(args)) = Cli::try_parse_from(words).unwrap().verb else {
             panic!("not run")
         };
         assert_eq!(spec(&args).unwrap().entrypoint, Some(Vec::new()));

@@ -80,6 +80,10 @@ fn networks_and_ports() {
     assert_eq!(made.network, NetworkMode::Named("web".into()));
     assert_eq!(made.endpoints["web"].aliases, ["w"]);
     assert_eq!(made.endpoints["web"].ipv4.unwrap().to_string(), "10.0.0.9");
+    let host = json!({"NetworkMode": "web", "Links": ["/db:/one/store", "cache"]});
+    let (made, _) = of(json!({"Image": "a", "HostConfig": host})).unwrap();
+    let links: Vec<String> = made.endpoints["web"].links.iter().map(ToString::to_string).collect();
+    assert_eq!(links, ["db:store", "cache:cache"]);
     let host = json!({
         "PortBindings": {"80/tcp": [{"HostPort": "8080-8090", "HostIp": "127.0.0.1"}], "53/udp": []},
         "Dns": ["192.0.2.1"], "ExtraHosts": ["a:host-gateway"],
@@ -106,6 +110,9 @@ fn networks_and_ports() {
         json!({"PortBindings": {"80": [{"HostPort": "9-8"}]}}),
         json!({"PortBindings": {"80": [{"HostIp": "x"}]}}),
         json!({"Dns": ["x"]}),
+        json!({"Links": ["db"]}),
+        json!({"Links": ["db"], "NetworkMode": "bridge"}),
+        json!({"Links": ["db:"], "NetworkMode": "web"}),
     ] {
         assert_eq!(
             of(json!({"Image": "a", "HostConfig": bad})).unwrap_err().status,

@@ -1,11 +1,18 @@
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
 /// A TLS server for 127.0.0.1 with an authority of its own, and the authority's PEM.
 pub(super) fn server() -> (TlsAcceptor, String) {
+    let (tls, pem, _) = server_for(false);
+    (tls, pem)
+}
+
+/// As [`server`]; one that wants a certificate of that authority from its clients, too. And such a certificate, with its key.
+fn server_for(clients: bool) -> (TlsAcceptor, String, ClientIdentity) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
@@ -16,13 +23,61 @@ pub(super) fn server() -> (TlsAcceptor, String) {
         .unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
+    let config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
         .unwrap();
-    (TlsAcceptor::from(Arc::new(config)), authority.pem())
+    let config = if clients {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(authority.der().clone()).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        config.with_client_cert_verifier(verifier.build().unwrap())
+    } else {
+        config.with_no_client_auth()
+    };
+    let config = config.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let client = CertificateParams::new(vec!["client".into()])
+        .unwrap()
+        .signed_by(&key, &authority)
+        .unwrap();
+    let identity = ClientIdentity::pem(client.pem(), key.serialize_pem());
+    (TlsAcceptor::from(Arc::new(config)), authority.pem(), identity)
+}
+
+#[tokio::test]
+async fn c4_a_registry_that_wants_a_certificate_gets_the_one_of_its_host() {
+    let (tls, pem, identity) = server_for(true);
+    let mock = Mock::start_tls(tls, |_| Reply::ok("{}")).await;
+    let known = fast().ca_pem(pem.clone()).identity(identity.clone());
+    let printed = format!("{known:?}");
+    assert!(printed.contains("hidden") && !printed.contains("PRIVATE"), "{printed}");
+    let registry = HttpRegistry::new(&mock.host(), known).unwrap();
+    registry.manifest("app", &tag("1")).await.unwrap();
+    let nobody = HttpRegistry::new(&mock.host(), fast().ca_pem(pem.clone())).unwrap();
+    let error = nobody.manifest("app", &tag("1")).await.unwrap_err();
+    assert!(!error.is_not_found(), "{error:?}");
+    // One of another authority is not taken, and what is no certificate is refused at once.
+    let (_, _, stranger) = server_for(true);
+    let stranger = HttpRegistry::new(&mock.host(), fast().ca_pem(pem.clone()).identity(stranger)).unwrap();
+    stranger.manifest("app", &tag("1")).await.unwrap_err();
+    for bad in [
+        ClientIdentity::pem("none", "none"),
+        ClientIdentity::pem(pem.clone(), "none"),
+    ] {
+        let refused = async {
+            HttpRegistry::new(&mock.host(), fast().identity(bad))?
+                .manifest("app", &tag("1"))
+                .await
+        };
+        assert_eq!(refused.await.unwrap_err().kind(), &ErrorKind::InvalidArgument);
+    }
+    assert_eq!(
+        mock.seen()
+            .iter()
+            .filter(|seen| seen.path.contains("manifests"))
+            .count(),
+        1
+    );
 }
 
 #[tokio::test]

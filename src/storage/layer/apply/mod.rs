@@ -61,7 +61,16 @@ pub struct Applied {
 /// `Unsupported` for a compression this crate does not know; `NoSpace`, `ReadOnly`, `Denied` or `Os`. What was written
 /// before stays: the caller discards the target.
 pub fn apply(source: impl BufRead, target: &LayerTarget, ownership: &Ownership, limits: &Limits) -> Result<Applied> {
-    apply_with(source, target, ownership, limits, None)
+    apply_with(source, target, ownership, limits, None, Hashing::Done)
+}
+
+/// Whether a layer's uncompressed bytes are hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hashing {
+    /// For [`Applied::diff_id`].
+    Done,
+    /// The caller knows what they hash to; [`Applied::diff_id`] says nothing.
+    Spared,
 }
 
 /// As [`apply`], with the help of processors that are spare.
@@ -71,8 +80,13 @@ pub(crate) fn apply_with(
     ownership: &Ownership,
     limits: &Limits,
     processors: Option<Processors>,
+    hashing: Hashing,
 ) -> Result<Applied> {
-    let mut reader = Reader::new(Uncompressed::new(source)?, *limits);
+    let source = match hashing {
+        Hashing::Done => Uncompressed::new(source)?,
+        Hashing::Spared => Uncompressed::unhashed(source)?,
+    };
+    let mut reader = Reader::new(source, *limits);
     let mut extractor = Extractor::new(target, ownership, limits, processors)?;
     while let Some(entry) = reader.next()? {
         extractor

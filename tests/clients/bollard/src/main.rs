@@ -14,7 +14,10 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::exec::{StartExecOptions, StartExecResults};
-use bollard::models::{ContainerCreateBody, ContainerUpdateBody, EventMessage, ExecConfig, HostConfig, RestartPolicy};
+use bollard::models::{
+    ContainerCreateBody, ContainerUpdateBody, EndpointSettings, EventMessage, ExecConfig, HostConfig, Ipam, IpamConfig,
+    NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest, PortBinding, RestartPolicy,
+};
 use bollard::query_parameters::*;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use tokio::io::AsyncWriteExt;
@@ -83,6 +86,8 @@ async fn main() -> Outcome<()> {
         "save and load" => save_and_load,
         "push" => push,
         "prune" => prune,
+        "networks" => networks,
+        "no such network" => no_such_network,
         "disk usage" => disk_usage,
     );
     Ok(())
@@ -686,6 +691,101 @@ impl Steps {
             pruned.containers_deleted.map(|ids| ids.len()),
             pruned.space_reclaimed.is_some(),
         ))
+    }
+
+    async fn networks(&self) -> Outcome {
+        let request = NetworkCreateRequest {
+            name: "bol".into(),
+            internal: Some(true),
+            labels: Some(HashMap::from([("a".to_owned(), "b".to_owned())])),
+            ipam: Some(Ipam {
+                config: Some(vec![IpamConfig {
+                    subnet: Some("10.213.63.0/24".into()),
+                    gateway: Some("10.213.63.9".into()),
+                    ..IpamConfig::default()
+                }]),
+                ..Ipam::default()
+            }),
+            ..NetworkCreateRequest::default()
+        };
+        let made = self.docker.create_network(request).await?;
+        let id = self
+            .create_with("on-bol", &["sleep", "60"], |body| {
+                body.exposed_ports = words(&["80/tcp"]);
+                if let Some(host) = &mut body.host_config {
+                    host.network_mode = Some("bol".into());
+                    host.port_bindings = Some(HashMap::from([(
+                        "80/tcp".to_owned(),
+                        Some(vec![PortBinding::default()]),
+                    )]));
+                }
+            })
+            .await?;
+        self.start(&id).await?;
+        let network = self
+            .docker
+            .inspect_network("bol", None::<InspectNetworkOptions>)
+            .await?;
+        let listed = ListNetworksOptionsBuilder::new()
+            .filters(&filter("label", "a=b"))
+            .build();
+        let listed = self.docker.list_networks(Some(listed)).await?;
+        let container = self
+            .docker
+            .inspect_container(&id, None::<InspectContainerOptions>)
+            .await?;
+        let places = container.network_settings.unwrap_or_default();
+        let ports = places.ports.unwrap_or_default();
+        let port = ports.get("80/tcp").cloned().flatten().unwrap_or_default();
+        let addresses: Vec<_> = places
+            .networks
+            .unwrap_or_default()
+            .into_values()
+            .map(|place| place.gateway)
+            .collect();
+        let again = NetworkConnectRequest {
+            container: id.clone(),
+            endpoint_config: Some(EndpointSettings::default()),
+        };
+        let twice = self
+            .docker
+            .connect_network("bol", again)
+            .await
+            .err()
+            .map(|error| error.to_string());
+        let leave = NetworkDisconnectRequest {
+            container: id.clone(),
+            force: Some(false),
+        };
+        self.docker.disconnect_network("bol", leave).await?;
+        self.remove(&id).await?;
+        let pruned = self.docker.prune_networks(None::<PruneNetworksOptions>).await?;
+        shown((
+            (
+                made.id.len(),
+                network.internal,
+                network.ipam.and_then(|ipam| ipam.config),
+            ),
+            network
+                .containers
+                .map(|all| all.into_values().map(|member| member.name).collect::<Vec<_>>()),
+            listed.iter().map(|line| &line.name).collect::<Vec<_>>(),
+            (
+                port.iter()
+                    .all(|one| one.host_port.as_ref().is_some_and(|port| port != "0")),
+                addresses,
+            ),
+            twice,
+            pruned.networks_deleted,
+        ))
+    }
+
+    async fn no_such_network(&self) -> Outcome {
+        let found = self
+            .docker
+            .inspect_network("nothere", None::<InspectNetworkOptions>)
+            .await?;
+        shown(found.name)
     }
 
     async fn disk_usage(&self) -> Outcome {
