@@ -199,8 +199,10 @@ fn snapshots(root: &Path, disk: Disk) -> Result<Run, String> {
     worker.tell("volume")?;
     fill(&root.join("volumes/data/_data"))?;
     // The disk goes when the worker has.
-    let mut held = (worker, disk);
-    Ok(Box::new(move || held.0.tell("volume-snapshot")))
+    Ok(Box::new(move || {
+        let _mounted = &disk;
+        worker.tell("volume-snapshot")
+    }))
 }
 
 fn with_cp(disk: PathBuf) -> Result<Run, String> {

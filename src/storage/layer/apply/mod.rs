@@ -123,7 +123,7 @@ pub(crate) fn apply_plain(
     ownership: &Ownership,
     limits: &Limits,
 ) -> Result<()> {
-    let mut reader = Reader::new(Uncompressed::new(source)?, *limits);
+    let mut reader = Reader::new(Uncompressed::unhashed(source)?, *limits);
     let target = LayerTarget::Merged {
         dir: root.to_owned(),
         owners: None,
