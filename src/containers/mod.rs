@@ -19,6 +19,7 @@ mod create;
 pub(crate) mod device;
 #[cfg(feature = "engine")]
 mod devices;
+#[cfg(feature = "engine")]
 mod diff;
 #[cfg(feature = "engine")]
 mod etc;
@@ -52,7 +53,6 @@ mod names;
 #[cfg(feature = "engine")]
 mod namespaces;
 mod options;
-#[cfg(feature = "engine")]
 #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 mod output;
 #[cfg(feature = "engine")]

@@ -288,6 +288,7 @@ impl ContainerSpec {
     }
 
     /// Where something is asked to be mounted.
+    #[cfg(feature = "engine")]
     pub(crate) fn targets(&self) -> impl Iterator<Item = &Path> {
         let binds = self.binds.iter().map(|bind| bind.target.as_path());
         let mounts = self.mounts.iter().map(|mount| mount.target.as_path());

@@ -22,6 +22,7 @@ use crate::types::{ChainId, Descriptor, Filter, ImageId, ImageSource, LayerRef, 
 mod adopt;
 #[cfg(feature = "engine")]
 mod archive;
+#[cfg(feature = "engine")]
 mod assemble;
 #[cfg(feature = "engine")]
 mod borrow;

@@ -1,6 +1,6 @@
 //! The in-process network manager.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -51,6 +51,8 @@ struct Shared {
     net: Mutex<Option<Arc<Net>>>,
     /// The default network: each engine has its own.
     default: Mutex<Option<NetworkRecord>>,
+    /// The subnets of networks that were read once: they never change, and who makes a network must know those of all.
+    subnets: Mutex<HashMap<NetworkId, Vec<Subnet>>>,
 }
 
 impl LocalNetworks {
@@ -59,6 +61,7 @@ impl LocalNetworks {
             parts,
             net: Mutex::default(),
             default: Mutex::default(),
+            subnets: Mutex::default(),
         }))
     }
 
@@ -200,6 +203,9 @@ impl Shared {
         if name == "bridge" {
             return self.default();
         }
+        if let Some(row) = self.parts.store.network(name)? {
+            return read(&row);
+        }
         let rows = self.parts.store.networks()?;
         let row = pick(&rows, name)?;
         read(row)
@@ -213,7 +219,7 @@ impl Shared {
         }
         let mut spec = NetworkSpec::bridge("bridge");
         let taken = self.parts.store.networks()?;
-        spec.pools = ipam::plan(&spec, &subnets(&taken)?, &host_routes()?, [0; 5])?;
+        spec.pools = ipam::plan(&spec, &self.subnets(&taken)?, &host_routes()?, [0; 5])?;
         let record = NetworkRecord {
             id: NetworkId::random(),
             created_ns: now_ns(),
@@ -221,6 +227,24 @@ impl Shared {
         };
         *slot = Some(record.clone());
         Ok(record)
+    }
+
+    /// The subnets of recorded networks.
+    fn subnets(&self, rows: &[NetworkRow]) -> Result<Vec<Subnet>> {
+        let mut known = lock(&self.subnets);
+        if known.len() > rows.len() {
+            // Some were removed.
+            known.clear();
+        }
+        let mut found = Vec::new();
+        for row in rows {
+            if !known.contains_key(&row.id) {
+                let pools = read::<Taken>(row)?.spec.pools;
+                known.insert(row.id.clone(), pools.iter().filter_map(|pool| pool.subnet).collect());
+            }
+            found.extend(known.get(&row.id).into_iter().flatten());
+        }
+        Ok(found)
     }
 
     fn create(&self, spec: NetworkSpec) -> Result<CreatedNetwork> {
@@ -238,7 +262,7 @@ impl Shared {
         self.parts
             .store
             .insert_network(&id, &name, owner.as_ref(), &event, |all| {
-                let mut taken = subnets(all)?;
+                let mut taken = self.subnets(all)?;
                 taken.extend(default.iter().flatten().filter_map(|pool| pool.subnet));
                 spec.pools = ipam::plan(&spec, &taken, &routes, random)?;
                 let record = NetworkRecord {
@@ -301,7 +325,8 @@ impl Shared {
             if !filter.takes(&network) {
                 continue;
             }
-            match self.remove(&network.name) {
+            let id = network.id.as_ref().map_or(network.name.as_str(), NetworkId::as_str);
+            match self.remove(id) {
                 Ok(_) => removed.push(network.name),
                 // Somebody came meanwhile, or another engine has it.
                 Err(error) if error.is_conflict() || error.is_not_found() => {}
@@ -386,14 +411,6 @@ fn read<T: serde::de::DeserializeOwned>(row: &NetworkRow) -> Result<T> {
         .with_object(ObjectKind::Network, row.name.clone())
         .with_source(error)
     })
-}
-
-fn subnets(rows: &[NetworkRow]) -> Result<Vec<Subnet>> {
-    let mut found = Vec::new();
-    for row in rows {
-        found.extend(read::<Taken>(row)?.spec.pools.iter().filter_map(|pool| pool.subnet));
-    }
-    Ok(found)
 }
 
 /// The part of a record that the next network's subnet depends on: whoever makes one reads it of all that are there.

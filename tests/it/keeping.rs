@@ -68,8 +68,14 @@ async fn j8_export_and_import_give_the_same_tree() -> Check {
     assert_eq!(copy.inspect().await?.labels["a"], "b");
     let (one, two) = (world.says(at("one", LOOK)).await?, world.says(at("two", LOOK)).await?);
     assert_eq!(one, two);
+    // Where there is but one id, everything is its own.
+    let owned = if world.ownership().await? == "squashed" {
+        "700 0 0"
+    } else {
+        "700 5 6"
+    };
     assert!(
-        one.contains("4711") && one.contains("1500000000") && one.contains("700 5 6"),
+        one.contains("4711") && one.contains("1500000000") && one.contains(owned),
         "{one}"
     );
     let noted = LayerBuilder::new()

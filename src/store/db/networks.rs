@@ -68,6 +68,26 @@ impl Store {
         Ok(all)
     }
 
+    /// The network of an id or, if none has it, of a name. Blocking.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn network(&self, id_or_name: &str) -> Result<Option<NetworkRow>> {
+        let one = |connection: &Connection, column: &str| {
+            let sql = format!("SELECT {COLUMNS} FROM networks WHERE {column} = ?1");
+            let mut statement = connection.prepare_cached(&sql)?;
+            statement.query_row([id_or_name], row_of).optional()
+        };
+        for column in ["id", "name"] {
+            for database in [&self.inner.run, &self.inner.store] {
+                if let Some(row) = database.read(|connection| one(connection, column))? {
+                    return Ok(Some(row));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// Deletes a network, with its event. Blocking.
     ///
     /// # Errors
@@ -186,16 +206,18 @@ fn is_in(connection: &Connection, id: &NetworkId) -> rusqlite::Result<bool> {
     connection.query_row(sql, [id.as_str()], |row| row.get(0))
 }
 
+fn row_of(row: &Row<'_>) -> rusqlite::Result<NetworkRow> {
+    let owner: Option<String> = row.get(2)?;
+    Ok(NetworkRow {
+        id: super::containers::parse(row, 0)?,
+        name: row.get(1)?,
+        owner: owner.map(|_| super::containers::parse(row, 2)).transpose()?,
+        body: row.get(3)?,
+    })
+}
+
 fn all_in(connection: &Connection) -> rusqlite::Result<Vec<NetworkRow>> {
     let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM networks"))?;
-    let rows = statement.query_map([], |row| {
-        let owner: Option<String> = row.get(2)?;
-        Ok(NetworkRow {
-            id: super::containers::parse(row, 0)?,
-            name: row.get(1)?,
-            owner: owner.map(|_| super::containers::parse(row, 2)).transpose()?,
-            body: row.get(3)?,
-        })
-    })?;
+    let rows = statement.query_map([], row_of)?;
     rows.collect()
 }
