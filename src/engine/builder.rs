@@ -386,8 +386,10 @@ impl EngineBuilder {
         root.recorded_backend(OWNERSHIP, ownership_name(&ownership))?;
         let (snapshotter, storage_reason) = self.choose_snapshotter(&root, &ownership, &native)?;
         let additional = self.additional_stores(&root, snapshotter.name(), &ownership)?;
-        let content = LocalContent::open(root.content(), owner.id().as_str())?
-            .with_more(additional.iter().map(|store| store.root.content()));
+        let mut content = LocalContent::open(root.content(), owner.id().as_str())?;
+        if !additional.is_empty() {
+            content = content.with_more(additional.iter().map(|store| store.root.content()));
+        }
         let parts = Storage {
             content: &content,
             snapshotter: &snapshotter,
@@ -502,6 +504,9 @@ impl EngineBuilder {
     }
 
     fn additional_stores(&self, root: &Root, snapshotter: &str, ownership: &Ownership) -> Result<Vec<AdditionalStore>> {
+        if self.additional.is_empty() {
+            return Ok(Vec::new());
+        }
         let open = |path: &PathBuf| {
             let other = OtherRoot::open(path, root)?;
             let same_driver = other.backend(SNAPSHOTTER)?.as_deref() == Some(snapshotter);

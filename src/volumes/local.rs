@@ -29,6 +29,8 @@ use crate::types::{ByteStream, Filter, Outcome, OwnerId, VolumeName};
 
 /// The driver of volumes that ask for none.
 pub(crate) const DEFAULT_DRIVER: &str = "local";
+/// The other driver that is always there.
+const TMPFS: &str = "tmpfs";
 const KNOWN_FILTERS: [&str; 5] = ["dangling", "driver", "label", "label!", "name"];
 
 /// Looks for a driver that nobody made known. Blocks, for a moment.
@@ -90,14 +92,7 @@ impl LocalVolumes {
     }
 
     /// Blocking.
-    pub(crate) fn open(mut parts: LocalVolumesParts) -> Result<Self> {
-        let drivers = &mut parts.drivers;
-        drivers
-            .entry(DEFAULT_DRIVER.to_owned())
-            .or_insert_with(|| Arc::new(LocalDriver));
-        drivers
-            .entry("tmpfs".to_owned())
-            .or_insert_with(|| Arc::new(TmpfsDriver));
+    pub(crate) fn open(parts: LocalVolumesParts) -> Result<Self> {
         let files = Files::open(parts.dir.clone(), parts.owner.clone(), parts.ownership.clone())?;
         Ok(Self(Arc::new(Shared {
             parts,
@@ -124,6 +119,11 @@ impl Shared {
         if let Some(driver) = self.parts.drivers.get(name) {
             return Ok(Arc::clone(driver));
         }
+        match name {
+            DEFAULT_DRIVER => return Ok(Arc::new(LocalDriver)),
+            TMPFS => return Ok(Arc::new(TmpfsDriver)),
+            _ => {}
+        }
         if let Some(finder) = &self.parts.finder {
             let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(driver) = found.get(name) {
@@ -134,7 +134,13 @@ impl Shared {
                 return Ok(driver);
             }
         }
-        let known: Vec<&str> = self.parts.drivers.keys().map(String::as_str).collect();
+        let mut known: Vec<&str> = self.parts.drivers.keys().map(String::as_str).collect();
+        known.extend(
+            [DEFAULT_DRIVER, TMPFS]
+                .iter()
+                .filter(|name| !self.parts.drivers.contains_key(**name)),
+        );
+        known.sort_unstable();
         let message = format!(
             "no volume driver is called {name:?} (there are {}); make it known with with_volume_driver",
             known.join(", ")

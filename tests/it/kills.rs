@@ -112,8 +112,12 @@ async fn keep_loads(root: &str, archive: &str) -> longshore::Result<()> {
         let pieces: Vec<_> = bytes.chunks(50_000).map(|piece| Ok(piece.to_vec().into())).collect();
         let loaded = engine.load(stream::iter(pieces).boxed()).await?;
         let name = mark("loaded", number);
-        engine.images().tag(&loaded[0].id.to_string(), &name.parse()?).await?;
-        println!("kept {name}");
+        match engine.images().tag(&loaded[0].id.to_string(), &name.parse()?).await {
+            Ok(_) => println!("kept {name}"),
+            // It came without a name, and another process prunes such.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }
@@ -123,7 +127,11 @@ async fn keep_pushes(root: &str, source: &str, registry: &str) -> longshore::Res
     println!("open");
     for number in 0.. {
         let name = format!("{registry}/{}", mark("pushed", number));
-        engine.pull(source).await?.tag(&name.parse()?).await?;
+        match engine.pull(source).await?.tag(&name.parse()?).await {
+            // As above.
+            Err(error) if error.is_not_found() => continue,
+            tagged => tagged?,
+        };
         engine.push(name.as_str()).await?;
         println!("pushed {name}");
         let _ = engine.images().remove(&name, RemoveImageOptions::default()).await;

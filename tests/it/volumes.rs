@@ -813,7 +813,7 @@ async fn h14_targets_that_lead_elsewhere() -> Check {
         .dir("real", 0o755)
         .link("inside", "real")
         .link("above", "../../../../real")
-        .link("absolute", &outside.display().to_string())
+        .link("absolute", outside.display().to_string())
         .link("circle", "circle")
         .file("file", 0o644, "a file");
     let layout = image::write_layout(&dir.path().join("layout"), &[files], &json!({"Cmd": ["sh"]}))?;

@@ -310,17 +310,19 @@ fn wants_user_namespace(spec: &oci_spec::runtime::Spec) -> bool {
 /// Whether the process may make mounts as it is.
 fn has_admin() -> bool {
     const CAP_SYS_ADMIN: u32 = 21;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let status = std::fs::read("/proc/self/status").unwrap_or_default();
+    let mut lines = status.split(|byte| *byte == b'\n');
+    let effective = lines.find_map(|line| str::from_utf8(line.strip_prefix(b"CapEff:")?).ok());
     effective
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .and_then(|hex| u64::from_str_radix(hex.trim_ascii(), 16).ok())
         .is_some_and(|caps| caps & 1 << CAP_SYS_ADMIN != 0)
 }
 
 /// Whether ids are the host's own: only then can device nodes be made.
 fn in_initial_userns() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.split_whitespace().eq(["0", "0", "4294967295"])
+    let mut words = map.split_ascii_whitespace();
+    [words.next(), words.next(), words.next(), words.next()] == [Some("0"), Some("0"), Some("4294967295"), None]
 }
 
 fn cgroup_v2() -> bool {
