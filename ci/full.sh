@@ -65,11 +65,6 @@ beside_others_of_sqlite() {
     fi
 }
 
-company_of_a_user() {
-    local LONGSHORE_IT_COMPANY=1
-    suite_as longshore-test "integration beside others, as a user" "$IT_TESTS"
-}
-
 # The name by which rustup knows a toolchain: `1.89` may be there as `1.89.0`.
 installed_rust() {
     rustup toolchain list 2>/dev/null | sed -n "s/^\(${1//./\\.}\(\.[0-9]*\)\{0,1\}-[^ ]*\).*/\1/p" | head -n 1
@@ -122,7 +117,6 @@ linked_with_cc() {
         echo_in_all_namespaces
 }
 
-company_of_a_user
 beside_others_of_sqlite
 real_clients
 # Linux 6.1 and nothing but cgroup version 2, as root and as an ordinary user with a delegated cgroup.
