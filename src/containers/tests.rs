@@ -419,12 +419,10 @@ async fn auto_remove_tells_waiters_the_status_first() {
             .unwrap()
             .id
             .to_string();
-        let waiting = {
-            let (containers, id) = (containers.clone(), id.clone());
-            tokio::spawn(async move { ended(&containers, &id).await })
-        };
+        // Registered before the start: who comes later may find it removed.
+        let waiting = containers.wait(&id, WaitCondition::Exited).await.unwrap();
         containers.start(&id).await.unwrap();
-        assert_eq!(waiting.await.unwrap().unwrap().status.code(), 7);
+        assert_eq!(waiting.await.unwrap().status.code(), 7);
     }
 }
 
