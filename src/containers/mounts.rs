@@ -1,7 +1,7 @@
 //! What a container sees beside its root: directories of the host, volumes, memory, images.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -289,7 +289,7 @@ impl ContainerSpec {
 
     /// Where something is asked to be mounted.
     #[cfg(feature = "engine")]
-    pub(crate) fn targets(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &std::path::Path> {
         let binds = self.binds.iter().map(|bind| bind.target.as_path());
         let mounts = self.mounts.iter().map(|mount| mount.target.as_path());
         binds.chain(mounts).chain(self.tmpfs.keys().map(PathBuf::as_path))
