@@ -401,11 +401,13 @@ async fn g10_on_failure_restarts_so_often_with_growing_pauses() -> Check {
 
 async fn g10_who_ends_it_by_hand_ends_its_restarts() -> Check {
     let world = World::new().await?;
-    let trapping = "trap 'exit 0' TERM; while true; do sleep 0.05; done";
+    let trapping = "trap 'exit 0' TERM; touch /ready; while true; do sleep 0.05; done";
     for way in ["stop", "kill", "term"] {
         let container = world
             .started(world.script(trapping).restart(RestartPolicy::Always))
             .await?;
+        // Before that it is deaf to the signal, as every pid 1 without a handler.
+        until("the trap", async || Ok(container.stat_path("/ready").await.is_ok())).await?;
         let exit = container.wait_for(WaitCondition::NextExit).await?;
         match way {
             "stop" => drop(container.stop(StopOptions::default()).await?),
