@@ -170,8 +170,21 @@ impl Engine {
     /// ```
     #[must_use]
     pub fn deadline(&self, limit: Duration) -> Self {
+        self.limited(Some(limit))
+    }
+
+    /// The same engine without a limit: for the steps of work that has one as a whole, which must be what tells of it, and
+    /// for cleaning up, which no caller waits for.
+    pub(crate) fn unlimited(&self) -> Self {
+        match self.watch.limit {
+            Some(_) => self.limited(None),
+            None => self.clone(),
+        }
+    }
+
+    fn limited(&self, limit: Option<Duration>) -> Self {
         let watch = Watch {
-            limit: Some(limit),
+            limit,
             ..self.watch.clone()
         };
         Self {

@@ -30,7 +30,7 @@ impl Container {
 
     /// Ends and removes it without anybody waiting: for a caller that goes away.
     pub(crate) fn remove_in_background(&self) {
-        let (engine, id) = (self.engine.clone(), self.id.clone());
+        let (engine, id) = (self.engine.unlimited(), self.id.clone());
         let remove = async move {
             let remove = || engine.containers().remove(id.as_str(), RemoveOptions::force());
             #[cfg(feature = "engine")]
@@ -67,7 +67,12 @@ impl Container {
     /// The same container, each of whose verbs may take so long. See [`Engine::deadline`].
     #[must_use]
     pub fn within(&self, limit: std::time::Duration) -> Self {
-        Self::new(self.engine.deadline(limit), self.id.clone(), self.warnings.clone())
+        self.by(self.engine.deadline(limit))
+    }
+
+    /// The same container by another handle of its engine.
+    pub(super) fn by(&self, engine: Engine) -> Self {
+        Self::new(engine, self.id.clone(), self.warnings.clone())
     }
 
     /// Starts it. See [`ContainerManager::start`](crate::ContainerManager::start).

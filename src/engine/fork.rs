@@ -75,7 +75,8 @@ impl Making {
 
 impl Drop for Making {
     fn drop(&mut self) {
-        let Some(template) = self.0.take() else { return };
+        let Some(mut template) = self.0.take() else { return };
+        template.engine = template.engine.unlimited();
         let engine = template.engine.clone();
         engine.detach(async move {
             if let Err(error) = template.remove().await {

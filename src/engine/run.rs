@@ -69,11 +69,8 @@ impl RunBuilder {
     /// # Cancel safety
     /// A dropped call ends and removes the container.
     pub async fn output(mut self) -> Result<Output> {
-        if let Some(limit) = self.deadline {
-            // The wait for the end is one of its verbs.
-            self.engine = self.engine.deadline(limit);
-        }
         let (engine, deadline, image) = (self.engine.clone(), self.deadline, self.spec.image.clone());
+        self.engine = engine.unlimited();
         engine
             .within(Verb::of("run", ObjectKind::Image, &image), deadline, self.output_now())
             .await
@@ -139,11 +136,13 @@ impl IntoFuture for RunBuilder {
     type Output = Result<Container>;
     type IntoFuture = Pin<Box<dyn Future<Output = Result<Container>> + Send>>;
 
-    fn into_future(self) -> Self::IntoFuture {
+    fn into_future(mut self) -> Self::IntoFuture {
         let (engine, deadline, image) = (self.engine.clone(), self.deadline, self.spec.image.clone());
+        self.engine = engine.unlimited();
         Box::pin(async move {
             let verb = Verb::of("run", ObjectKind::Image, &image);
-            Ok(engine.within(verb, deadline, self.start()).await?.disarm())
+            let container = engine.within(verb, deadline, self.start()).await?.disarm();
+            Ok(container.by(engine))
         })
     }
 }

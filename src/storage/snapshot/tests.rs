@@ -28,7 +28,8 @@ impl MountedTree for Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        umount2(self.0.path(), MntFlags::empty()).expect("umount");
+        // Detached: a process that another test is just starting may have a descriptor below it until it executes.
+        umount2(self.0.path(), MntFlags::MNT_DETACH).expect("umount");
     }
 }
 
