@@ -11,6 +11,10 @@ pub(crate) const INSTRUCTION_BYTES: usize = 1 << 20;
 pub(crate) const INSTRUCTIONS: usize = 100_000;
 /// Stages of a file.
 pub(crate) const STAGES: usize = 10_000;
+/// Triggers that the stages of a file have from each other.
+pub(crate) const TRIGGERS: usize = 100_000;
+/// Variables without a value that are told of.
+pub(crate) const UNDEFINED: usize = 1_000;
 /// Flags of an instruction.
 pub(crate) const FLAGS: usize = 1_000;
 /// Heredocs of an instruction.
@@ -24,7 +28,7 @@ pub(crate) const ENVIRONMENT_BYTES: usize = 4 << 20;
 /// What all words of a plan may become together.
 pub(crate) const PLAN_BYTES: usize = 64 << 20;
 /// Steps of a pattern's search in a value, `${x//pattern/…}`.
-pub(crate) const PATTERN_STEPS: usize = 20_000_000;
+pub(crate) const PATTERN_STEPS: usize = 5_000_000;
 /// An ignore file.
 pub(crate) const IGNORE_BYTES: usize = 1 << 20;
 /// Patterns of an ignore file.

@@ -7,7 +7,19 @@ const LONG: usize = 64;
 
 /// The name nearest to what was written, if one is near. Where only the case differs, that is near too.
 pub(crate) fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let written = written.to_lowercase();
+    search(&written.to_lowercase(), names, str::to_lowercase)
+}
+
+/// The same for variables, where case matters.
+pub(crate) fn nearest_variable<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    search(written, names, str::to_owned)
+}
+
+fn search<'a>(
+    written: &str,
+    names: impl IntoIterator<Item = &'a str>,
+    same: impl Fn(&str) -> String,
+) -> Option<&'a str> {
     if written.is_empty() || written.len() > LONG {
         return None;
     }
@@ -17,7 +29,7 @@ pub(crate) fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str
         if name.len() > LONG || name.len().abs_diff(written.len()) >= FAR {
             continue;
         }
-        let distance = distance(&written, &name.to_lowercase());
+        let distance = distance(written, &same(name));
         if distance < least && distance < written.chars().count() {
             least = distance;
             best = Some(name);
@@ -55,6 +67,8 @@ mod tests {
         assert_eq!(nearest("copy", names), Some("COPY"));
         assert_eq!(nearest("INCLUDE", names), None);
         assert_eq!(nearest("X", names), None, "nothing of what was written is left");
+        assert_eq!(nearest_variable("home", ["HOME"]), None);
+        assert_eq!(nearest_variable("HOM", ["HOME"]), Some("HOME"));
         assert_eq!(nearest("", names), None);
         assert_eq!(nearest(&"R".repeat(1000), names), None);
     }

@@ -28,6 +28,19 @@ const BACKTICK: &str = "`";
 const BACKSLASH: &str = "\\";
 
 impl Reader {
+    /// Takes none: the escape character is known.
+    pub(crate) fn done(escape: char) -> Self {
+        let mut reader = Self {
+            done: true,
+            ..Self::default()
+        };
+        reader.found.escape = Some(Word {
+            text: escape.to_string(),
+            ..Word::default()
+        });
+        reader
+    }
+
     pub(crate) fn escape(&self) -> char {
         match &self.found.escape {
             Some(word) if word.text == BACKTICK => '`',

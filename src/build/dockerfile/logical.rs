@@ -59,6 +59,15 @@ impl<'a> Lines<'a> {
         }
     }
 
+    /// A trigger has no directives of its own.
+    pub(crate) fn of_trigger(source: &'a Source<'a>, escape: char) -> Self {
+        Self {
+            source,
+            directives: Reader::done(escape),
+            next: 0,
+        }
+    }
+
     /// The next line as it is, for heredocs.
     pub(crate) fn raw(&mut self) -> Option<Line<'a>> {
         let line = self.source.line(self.next)?;

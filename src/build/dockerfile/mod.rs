@@ -114,6 +114,21 @@ impl Dockerfile {
         Ok(())
     }
 
+    /// The instruction of a trigger, `ONBUILD`, as an image's config keeps it.
+    pub(crate) fn trigger(text: &str, escape: char) -> Result<Instruction> {
+        let source = Source::new(text.as_bytes());
+        let read = || {
+            let mut lines = Lines::of_trigger(&source, escape);
+            let first = parse::next(&mut lines)?;
+            let more = parse::next(&mut lines)?;
+            match (first, more) {
+                (Some((instruction, _)), None) if is_trigger(&instruction.command) => Ok(instruction),
+                _ => Err(Fault::new(START, "a trigger is one instruction", "one, and not FROM, ONBUILD or MAINTAINER")),
+            }
+        };
+        read().map_err(|fault| fault.into_error("ONBUILD"))
+    }
+
     fn add(&mut self, instruction: Instruction) -> Parsed<()> {
         if let Command::From(from) = &instruction.command {
             if self.stages.len() == limits::STAGES {
@@ -168,6 +183,15 @@ impl Dockerfile {
     pub(crate) fn empty_continuations(&self) -> &[Span] {
         &self.empty_continuations
     }
+}
+
+fn is_trigger(command: &Command) -> bool {
+    !matches!(command, Command::From(_) | Command::Onbuild(_) | Command::Maintainer(_))
+}
+
+/// Whether a word announces a heredoc.
+pub(crate) fn is_heredoc(word: &str) -> bool {
+    heredoc::announced(word).is_some()
 }
 
 const START: Span = Span {

@@ -32,6 +32,10 @@ impl Env {
         self.pairs.iter().map(|(name, _)| name.as_str())
     }
 
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// What all names and values take.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

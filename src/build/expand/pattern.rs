@@ -89,6 +89,11 @@ fn too_long() -> Failure {
 
 /// Where a match that begins with the text ends: the first or the last place. All ways are followed at once.
 fn end_of_match(tokens: &[Token], text: &[char], longest: bool, steps: &mut usize) -> Result<Option<usize>, Failure> {
+    if let (Some(Token::Char(wanted)), Some(c)) = (tokens.first(), text.first())
+        && wanted != c
+    {
+        return Ok(None);
+    }
     let mut states = vec![false; tokens.len() + 1];
     let mut next = states.clone();
     states[0] = true;
