@@ -78,8 +78,11 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    pub(super) fn run(mut self) -> Lexed<Expanded> {
-        let mut words = Words::default();
+    pub(super) fn run(mut self, wanted: bool) -> Lexed<Expanded> {
+        let mut words = Words {
+            wanted,
+            ..Words::default()
+        };
         self.found.text = self.until(None, false, &mut words)?;
         self.found.words = words.finish();
         Ok(self.found)
@@ -300,15 +303,19 @@ fn unclosed() -> Failure {
     Failure::new("a substitution does not end", "'}' at the end of ${")
 }
 
-/// Cuts a text into words at its blanks.
+/// Cuts a text into words at its blanks, if anybody wants them.
 #[derive(Default)]
 struct Words {
+    wanted: bool,
     found: Vec<String>,
     word: String,
 }
 
 impl Words {
     fn char(&mut self, c: char) {
+        if !self.wanted {
+            return;
+        }
         if !c.is_whitespace() {
             self.word.push(c);
         } else if !self.word.is_empty() {
@@ -317,15 +324,21 @@ impl Words {
     }
 
     fn raw_char(&mut self, c: char) {
-        self.word.push(c);
+        if self.wanted {
+            self.word.push(c);
+        }
     }
 
     fn text(&mut self, text: &str) {
-        text.chars().for_each(|c| self.char(c));
+        if self.wanted {
+            text.chars().for_each(|c| self.char(c));
+        }
     }
 
     fn raw(&mut self, text: &str) {
-        self.word.push_str(text);
+        if self.wanted {
+            self.word.push_str(text);
+        }
     }
 
     fn finish(mut self) -> Vec<String> {

@@ -19,7 +19,7 @@ pub(crate) use self::lexer::{Failure, Style};
 pub(crate) struct Expanded {
     /// The word, without quotes and escapes where the style undoes them.
     pub(crate) text: String,
-    /// Split at the blanks that neither quotes nor escapes guard.
+    /// Split at the blanks that neither quotes nor escapes guard, where that is asked for.
     pub(crate) words: Vec<String>,
     /// The names that had values.
     pub(crate) matched: BTreeSet<String>,
@@ -29,5 +29,10 @@ pub(crate) struct Expanded {
 
 /// Puts the variables of a word in.
 pub(crate) fn expand(text: &str, style: Style, env: &Env) -> Result<Expanded, Failure> {
-    lexer::Lexer::new(text, style, env).run()
+    lexer::Lexer::new(text, style, env).run(false)
+}
+
+/// The same, and the words it is.
+pub(crate) fn expand_words(text: &str, style: Style, env: &Env) -> Result<Expanded, Failure> {
+    lexer::Lexer::new(text, style, env).run(true)
 }

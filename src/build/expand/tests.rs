@@ -122,7 +122,7 @@ fn f5_what_cannot_be_expanded_is_told() {
 
 #[test]
 fn f5_words_are_split_where_nothing_guards_the_blanks() {
-    let words = |text: &str| expand(text, Style::words('\\'), &env()).unwrap().words;
+    let words = |text: &str| expand_words(text, Style::words('\\'), &env()).unwrap().words;
     assert_eq!(words("$words \"$words\" c\\ d ''"), ["a", "b", "a  b", "c d"]);
     assert!(words(" ").is_empty());
 }

@@ -62,7 +62,13 @@ fn ends(raw: &Raw<'_>, heredocs: Vec<Heredoc>) -> Parsed<(Vec<FileSource>, Word)
     }
     let mut heredocs = heredocs.into_iter();
     let sources = found.into_iter().map(|word| source(word, &mut heredocs));
-    Ok((sources.collect::<Parsed<_>>()?, destination))
+    let sources = sources.collect::<Parsed<_>>()?;
+    // Its lines are read, and would be lost.
+    if let Some(lost) = heredocs.next() {
+        let problem = format!("the heredoc {:?} is no source", lost.name);
+        return Err(Fault::new(lost.span, problem, "a delimiter without blanks, between blanks"));
+    }
+    Ok((sources, destination))
 }
 
 /// The heredocs come in the order of the words that announce them.

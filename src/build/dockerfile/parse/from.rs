@@ -15,7 +15,11 @@ pub(super) fn from(raw: Raw<'_>) -> Parsed<Command> {
             let name = found.pop();
             (found.pop(), name)
         }
-        _ => return Err(raw.fault("FROM with more than an image and a name", SHAPE)),
+        _ => {
+            let comment = found.iter().any(|word| word.text.starts_with('#'));
+            let hint = if comment { "; a comment has a line of its own" } else { "" };
+            return Err(raw.fault("FROM with more than an image and a name", format!("{SHAPE}{hint}")));
+        }
     };
     if let Some(name) = name.as_ref().filter(|name| !is_name(&name.text)) {
         let problem = format!("{:?} cannot be the name of a stage", name.text);

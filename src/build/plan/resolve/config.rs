@@ -26,7 +26,7 @@ impl Resolver<'_> {
     pub(super) fn expose(&mut self, words: &[Word]) -> Parsed<Action> {
         let mut found = Vec::new();
         for word in words {
-            for port in self.text(&word.text, word.span, Style::words(self.file.escape()))?.words {
+            for port in self.split(word)? {
                 let exposed = ports::exposed(&port);
                 let exposed = exposed.map_err(|problem| Fault::new(word.span, problem, "PORT[/PROTOCOL]"))?;
                 found.push(exposed.range);

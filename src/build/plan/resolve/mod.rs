@@ -195,8 +195,20 @@ impl<'a> Resolver<'a> {
         Ok(text)
     }
 
+    /// A word that can become several.
+    fn split(&mut self, word: &Word) -> Parsed<Vec<String>> {
+        let style = Style::words(self.file.escape());
+        let expanded = expand::expand_words(&word.text, style, &self.state.env);
+        self.taken(expanded, word.span).map(|expanded| expanded.words)
+    }
+
     fn text(&mut self, text: &str, span: Span, style: Style) -> Parsed<expand::Expanded> {
-        let expanded = expand::expand(text, style, &self.state.env).map_err(|failure| args::fault(failure, span))?;
+        let expanded = expand::expand(text, style, &self.state.env);
+        self.taken(expanded, span)
+    }
+
+    fn taken(&mut self, expanded: Result<expand::Expanded, expand::Failure>, span: Span) -> Parsed<expand::Expanded> {
+        let expanded = expanded.map_err(|failure| args::fault(failure, span))?;
         self.budget = self.budget.checked_sub(expanded.text.len()).ok_or_else(|| {
             Fault::limit(span, "bytes in a stage once its variables are put in", limits::PLAN_BYTES)
         })?;
