@@ -17,6 +17,7 @@ use crate::runtime::native::NativeRuntime;
 use crate::store::{NetworkRow, Store};
 use crate::sys::blocking::blocking;
 use crate::sys::netlink::Socket;
+use crate::sys::order;
 use crate::types::{ContainerId, Endpoint, EndpointSpec, Filter, NetworkId, Outcome, OwnerId, PortBinding};
 
 /// What the engine hands the manager.
@@ -509,7 +510,7 @@ impl NetworkManager for LocalNetworks {
         let mut all = self.blocking(Shared::recorded).await?;
         all.push(self.host().await?);
         all.push(NetworkInfo::of("none", "null"));
-        all.sort_by(|a, b| a.name.cmp(&b.name));
+        order::sort_by(&mut all, |a, b| a.name.cmp(&b.name));
         Ok(all)
     }
 
