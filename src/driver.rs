@@ -209,7 +209,7 @@ impl Spawner {
         Call { wait, abort, kind }
     }
 
-    fn call_parcelled(&self, deadline: Option<Duration>, work: Parcelled) -> (Wait, Option<AbortHandle>) {
+    fn call_parcelled(&self, deadline: Option<Duration>, work: Parcelled<'static>) -> (Wait, Option<AbortHandle>) {
         let work = work.in_current_span().with_current_subscriber();
         let (answer, wait) = oneshot::channel();
         if let Err(error) = self.check_fork() {
@@ -236,7 +236,7 @@ impl Spawner {
         Call { wait, abort, kind }
     }
 
-    fn call_blocking_parcelled(&self, work: Parcelled) -> Wait {
+    fn call_blocking_parcelled(&self, work: Parcelled<'static>) -> Wait {
         let work = work.in_current_span().with_current_subscriber();
         let (mut answer, wait) = oneshot::channel();
         if let Err(error) = self.check_fork() {
@@ -281,7 +281,7 @@ impl Spawner {
         Tail { wait, cancel, kind }
     }
 
-    fn tail_parcelled(&self, work: Parcelled, cancel: Cancel, undo: Undo) -> oneshot::Receiver<Answer> {
+    fn tail_parcelled(&self, work: Parcelled<'static>, cancel: Cancel, undo: Undo) -> oneshot::Receiver<Answer> {
         let (sender, wait) = oneshot::channel();
         if let Err(error) = self.check_fork() {
             let _ = sender.send(Answer {

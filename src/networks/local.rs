@@ -404,7 +404,7 @@ fn pick<'a>(rows: &'a [NetworkRow], name: &str) -> Result<&'a NetworkRow> {
 }
 
 fn read<T: serde::de::DeserializeOwned>(row: &NetworkRow) -> Result<T> {
-    serde_json::from_str(&row.body).map_err(|error| {
+    serde_json::from_slice(row.body.as_bytes()).map_err(|error| {
         Error::new(
             ErrorKind::Corrupt,
             format!("the record of network {} is unreadable", row.name),

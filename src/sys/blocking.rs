@@ -55,11 +55,11 @@ pub(crate) fn may_block() -> bool {
 ///
 /// # Cancel safety
 /// The work runs to its end once it began.
-pub(crate) fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Unpacking<T> {
+pub(crate) fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Unpacking<'static, T> {
     Unpacking::new(parcel_of(Box::new(move || Ok(Box::new(work()?) as Parcel))))
 }
 
-fn parcel_of(work: Box<dyn FnOnce() -> Result<Parcel> + Send>) -> Parcelled {
+fn parcel_of(work: Box<dyn FnOnce() -> Result<Parcel> + Send>) -> Parcelled<'static> {
     Box::pin(async move {
         if may_block() {
             // Work that drives a future of its own on this thread (`block_on`) cannot block within it: tokio forbids that.

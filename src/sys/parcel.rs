@@ -13,7 +13,10 @@ use crate::error::{Error, Result};
 pub(crate) type Parcel = Box<dyn Any + Send>;
 
 /// Work with a parcel for its result.
-pub(crate) type Parcelled = Pin<Box<dyn Future<Output = Result<Parcel>> + Send>>;
+pub(crate) type Parcelled<'a> = Pin<Box<dyn Future<Output = Result<Parcel>> + Send + 'a>>;
+
+/// Work with a result of its own kind.
+type Work<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
 /// The value, where it is known what it is.
 pub(crate) fn unpack<T: 'static>(parcel: Parcel) -> Result<T> {
@@ -24,13 +27,13 @@ pub(crate) fn unpack<T: 'static>(parcel: Parcel) -> Result<T> {
 }
 
 /// Work, with its result made a parcel.
-pub(crate) fn parcelled<T: Send + 'static>(work: Pin<Box<dyn Future<Output = Result<T>> + Send>>) -> Parcelled {
+pub(crate) fn parcelled<T: Send + 'static>(work: Work<'_, T>) -> Parcelled<'_> {
     Box::pin(Packing(work))
 }
 
-struct Packing<T>(Pin<Box<dyn Future<Output = Result<T>> + Send>>);
+struct Packing<'a, T>(Work<'a, T>);
 
-impl<T: Send + 'static> Future for Packing<T> {
+impl<T: Send + 'static> Future for Packing<'_, T> {
     type Output = Result<Parcel>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -40,19 +43,19 @@ impl<T: Send + 'static> Future for Packing<T> {
 }
 
 /// Work whose parcel is opened when it comes.
-pub(crate) struct Unpacking<T> {
-    work: Parcelled,
+pub(crate) struct Unpacking<'a, T> {
+    work: Parcelled<'a>,
     kind: PhantomData<fn() -> T>,
 }
 
-impl<T> Unpacking<T> {
-    pub(crate) fn new(work: Parcelled) -> Self {
+impl<'a, T> Unpacking<'a, T> {
+    pub(crate) fn new(work: Parcelled<'a>) -> Self {
         let kind = PhantomData;
         Self { work, kind }
     }
 }
 
-impl<T: 'static> Future for Unpacking<T> {
+impl<T: 'static> Future for Unpacking<'_, T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {

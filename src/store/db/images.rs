@@ -532,7 +532,7 @@ pub(super) fn image_is_here(store: &Connection, id: &ImageId) -> rusqlite::Resul
 
 fn record_of(row: &Row<'_>) -> rusqlite::Result<ImageRecord> {
     let body: String = row.get(0)?;
-    serde_json::from_str(&body).map_err(|error| bad_value(0, error))
+    serde_json::from_slice(body.as_bytes()).map_err(|error| bad_value(0, error))
 }
 
 fn all_records(store: &Connection) -> rusqlite::Result<Vec<ImageRecord>> {
