@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::oneshot;
 
+use super::parcel::{Parcel, Parcelled, Unpacking};
 use crate::error::{Error, Result};
 
 thread_local! {
@@ -54,18 +55,24 @@ pub(crate) fn may_block() -> bool {
 ///
 /// # Cancel safety
 /// The work runs to its end once it began.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    if may_block() {
-        // Work that drives a future of its own on this thread (`block_on`) cannot block within it: tokio forbids that.
-        let _back = Back(MAY_BLOCK.replace(false));
-        return work();
-    }
-    let (answer, answered) = oneshot::channel();
-    on_pool(Box::new(move || {
-        let _ = answer.send(work());
-    }));
-    let ended = |error| Error::internal("a worker of the blocking pool ended early").with_source(error);
-    answered.await.map_err(ended)?
+pub(crate) fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Unpacking<'static, T> {
+    Unpacking::new(parcel_of(Box::new(move || Ok(Box::new(work()?) as Parcel))))
+}
+
+fn parcel_of(work: Box<dyn FnOnce() -> Result<Parcel> + Send>) -> Parcelled<'static> {
+    Box::pin(async move {
+        if may_block() {
+            // Work that drives a future of its own on this thread (`block_on`) cannot block within it: tokio forbids that.
+            let _back = Back(MAY_BLOCK.replace(false));
+            return work();
+        }
+        let (answer, answered) = oneshot::channel();
+        on_pool(Box::new(move || {
+            let _ = answer.send(work());
+        }));
+        let ended = |error| Error::internal("a worker of the blocking pool ended early").with_source(error);
+        answered.await.map_err(ended)?
+    })
 }
 
 /// Work of one type only: what tokio makes of each type that it spawns is five kilobytes of code.

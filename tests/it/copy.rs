@@ -122,10 +122,13 @@ async fn g6_a_round_trip_in_every_state() -> Check {
     } else {
         1234
     };
-    let script = "cat /tmp/tree/file 2>/dev/null > /root/seen; sleep 1000";
+    let script = "cat /tmp/tree/file > /root/part 2>/dev/null; mv /root/part /root/seen; sleep 1000";
     let container = world.engine.create(world.script(script)).await?;
     there_and_back(&container, "tree", owner).await?;
     container.start().await?;
+    while container.stat_path("/root/seen").await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     there_and_back(&container, "tree2", owner).await?;
     if container.pause().await.is_ok() {
         there_and_back(&container, "tree3", owner).await?;
