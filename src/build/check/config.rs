@@ -55,7 +55,10 @@ impl Config {
 
     /// Whether a rule is in force, given the comments above an instruction.
     pub(super) fn wants(&self, rule: Rule, comments: &[&str]) -> bool {
-        let here = comments.iter().find_map(|comment| of_comment(comment)).unwrap_or_default();
+        let here = comments
+            .iter()
+            .find_map(|comment| of_comment(comment))
+            .unwrap_or_default();
         if rule.is_experimental() {
             return self.experimental.has(rule) || here.experimental.has(rule);
         }

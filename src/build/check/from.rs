@@ -41,7 +41,10 @@ fn default_image(stage: &Stage, defaults: &Globals, linter: &mut Linter) {
     let word = &stage.from.image;
     let is_name = |expanded: Expanded| expanded.text.parse::<Reference>().is_ok();
     if word.text.contains('$') && !expanded(defaults, word).is_some_and(is_name) {
-        let message = format!("Default value for ARG {} results in empty or invalid base image name", word.text);
+        let message = format!(
+            "Default value for ARG {} results in empty or invalid base image name",
+            word.text
+        );
         linter.warn_at(&stage.opening, Rule::InvalidDefaultArgInFrom, message);
     }
 }

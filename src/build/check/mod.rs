@@ -43,7 +43,10 @@ impl Report {
         rules.sort_unstable();
         rules.dedup();
         let first = self.warnings.first().map(|warning| warning.span).unwrap_or_default();
-        Err(Error::invalid(format!("{file}:{first}: against the rules {}", rules.join(", "))))
+        Err(Error::invalid(format!(
+            "{file}:{first}: against the rules {}",
+            rules.join(", ")
+        )))
     }
 }
 
@@ -78,7 +81,9 @@ impl Linter {
 impl Dockerfile {
     /// The warnings that need nothing but the file, without build arguments; see [`Dockerfile::check`].
     pub fn warnings(&self) -> Vec<Warning> {
-        self.check(&CheckOptions::new()).map(|report| report.warnings).unwrap_or_default()
+        self.check(&CheckOptions::new())
+            .map(|report| report.warnings)
+            .unwrap_or_default()
     }
 
     /// Checks the file as `docker build --check` does.

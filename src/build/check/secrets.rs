@@ -33,7 +33,14 @@ mod tests {
         for name in ["PASSWORD", "DB_PASSWORD", "token_x", "a_ApiKey_b", "AUTH"] {
             assert!(is_secret(name), "{name}");
         }
-        for name in ["PASSWORDS", "MONKEY", "PUBLIC_KEY", "PASSWORD_FILE", "TOKEN_VERSION", ""] {
+        for name in [
+            "PASSWORDS",
+            "MONKEY",
+            "PUBLIC_KEY",
+            "PASSWORD_FILE",
+            "TOKEN_VERSION",
+            "",
+        ] {
             assert!(!is_secret(name), "{name}");
         }
     }

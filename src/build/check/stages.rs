@@ -57,7 +57,10 @@ fn description(instruction: &Instruction, linter: &mut Linter) {
     };
     let said = comment.text.split(' ').next().unwrap_or_default();
     let is_from = matches!(instruction.command, Command::From(_));
-    if names.iter().any(|name| *name == said || is_from && name.eq_ignore_ascii_case(said)) {
+    if names
+        .iter()
+        .any(|name| *name == said || is_from && name.eq_ignore_ascii_case(said))
+    {
         return;
     }
     let name = if names.len() > 1 { "<arg_key>" } else { first };

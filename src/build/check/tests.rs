@@ -6,7 +6,10 @@ use crate::build::{IgnoreFile, PlanOptions, StageState};
 /// Rule and place of all warnings.
 fn told(text: &str, options: &CheckOptions) -> Vec<String> {
     let report = Dockerfile::parse(text).unwrap().check(options).unwrap();
-    let told = report.warnings.iter().map(|warning| format!("{} {}", warning.span, warning.rule));
+    let told = report
+        .warnings
+        .iter()
+        .map(|warning| format!("{} {}", warning.span, warning.rule));
     told.collect()
 }
 
@@ -32,7 +35,10 @@ fn f20_each_rule_finds_what_is_against_it_and_no_more() {
         ("FROM a\nrun b\nRUN c", "2:1 ConsistentInstructionCasing"),
         ("from a\nrun b\nRUN c", "3:1 ConsistentInstructionCasing"),
         ("FROM a\nRun b", "2:1 ConsistentInstructionCasing"),
-        ("FROM a AS b\nFROM a AS B", "2:1 DuplicateStageName, 2:1 StageNameCasing"),
+        (
+            "FROM a AS b\nFROM a AS B",
+            "2:1 DuplicateStageName, 2:1 StageNameCasing",
+        ),
         ("FROM a AS scratch", "1:1 ReservedStageName"),
         ("FROM a\nCMD b", "2:1 JSONArgsRecommended"),
         ("FROM a\nENTRYPOINT b", "2:1 JSONArgsRecommended"),
@@ -47,8 +53,14 @@ fn f20_each_rule_finds_what_is_against_it_and_no_more() {
         ("FROM scratch\nCOPY $b /", "2:1 UndefinedVar"),
         ("FROM scratch\nARG b\nCOPY $b$PATH$http_proxy /", ""),
         ("FROM a\nCOPY $b /", ""),
-        ("FROM a\nCMD [\"b\"]\nCMD [\"c\"]\nCMD [\"d\"]", "2:1 MultipleInstructionsDisallowed, 3:1 MultipleInstructionsDisallowed"),
-        ("FROM a\nHEALTHCHECK NONE\nHEALTHCHECK CMD b", "2:1 MultipleInstructionsDisallowed"),
+        (
+            "FROM a\nCMD [\"b\"]\nCMD [\"c\"]\nCMD [\"d\"]",
+            "2:1 MultipleInstructionsDisallowed, 3:1 MultipleInstructionsDisallowed",
+        ),
+        (
+            "FROM a\nHEALTHCHECK NONE\nHEALTHCHECK CMD b",
+            "2:1 MultipleInstructionsDisallowed",
+        ),
         ("FROM a\nENV b c", "2:1 LegacyKeyValueFormat"),
         ("FROM a\nLABEL b c", "2:1 LegacyKeyValueFormat"),
         ("FROM --platform=$TARGETPLATFORM a", "1:1 RedundantTargetPlatform"),
@@ -61,8 +73,14 @@ fn f20_each_rule_finds_what_is_against_it_and_no_more() {
         ("FROM a\nEXPOSE 1.2.3.4:80:80", "2:1 ExposeInvalidFormat"),
         ("FROM a\nRUN ['b']", "2:1 ExecFormNotJSON"),
         ("FROM a\n# other words\nARG b", ""),
-        ("# check=experimental=all\nFROM a\n# other words\nARG b", "4:1 InvalidDefinitionDescription"),
-        ("# check=experimental=InvalidDefinitionDescription\n# b is it\nARG b\n# C is it\nFROM a as c\n# no\n#\nARG d", "5:1 FromAsCasing"),
+        (
+            "# check=experimental=all\nFROM a\n# other words\nARG b",
+            "4:1 InvalidDefinitionDescription",
+        ),
+        (
+            "# check=experimental=InvalidDefinitionDescription\n# b is it\nARG b\n# C is it\nFROM a as c\n# no\n#\nARG d",
+            "5:1 FromAsCasing",
+        ),
     ] {
         assert_eq!(told(text, &bare()).join(", "), expected, "{text}");
     }
@@ -70,7 +88,10 @@ fn f20_each_rule_finds_what_is_against_it_and_no_more() {
 
 #[test]
 fn f20_messages_are_dockers() {
-    assert_eq!(messages("FROM scratch\nENV abc=1\nCOPY $abd /", &bare()), ["Usage of undefined variable '$abd' (did you mean $abc?)"]);
+    assert_eq!(
+        messages("FROM scratch\nENV abc=1\nCOPY $abd /", &bare()),
+        ["Usage of undefined variable '$abd' (did you mean $abc?)"]
+    );
     assert_eq!(
         messages("FROM a:$TARGETARHC", &bare())[1],
         "FROM argument 'TARGETARHC' is not declared (did you mean TARGETARCH?)"
@@ -86,22 +107,38 @@ fn f20_ignored_files_are_told() {
     let with = |patterns: &str| bare().ignore(IgnoreFile::parse(patterns).unwrap());
     let text = "FROM a\nCOPY ./x/../b.log c $d *.log /\nADD b.log/ http://h/b.log /\nCOPY --from=0 b.log /\nCOPY . /";
     let found = messages(text, &with("*.log"));
-    assert_eq!(found[0], "Attempting to Copy file \"b.log\" that is excluded by .dockerignore");
-    assert_eq!(found[1], "Attempting to Add file \"b.log\" that is excluded by .dockerignore");
+    assert_eq!(
+        found[0],
+        "Attempting to Copy file \"b.log\" that is excluded by .dockerignore"
+    );
+    assert_eq!(
+        found[1],
+        "Attempting to Add file \"b.log\" that is excluded by .dockerignore"
+    );
     assert_eq!(found.len(), 2);
     assert_eq!(told("FROM a\nCOPY . /", &with("**")), ["2:1 CopyIgnoredFile"]);
-    assert!(told(text, &with("*.log\n!b.log")).is_empty(), "with exceptions it cannot be told");
+    assert!(
+        told(text, &with("*.log\n!b.log")).is_empty(),
+        "with exceptions it cannot be told"
+    );
 }
 
 #[test]
 fn f20_base_images_make_variables_known() {
     let options = |platform: &str| {
-        bare().image("base:1", StageState::image([("HOME", "/root")]), Some(platform.parse().unwrap()))
+        bare().image(
+            "base:1",
+            StageState::image([("HOME", "/root")]),
+            Some(platform.parse().unwrap()),
+        )
     };
     let text = "ARG v=1\nFROM base:$v AS a\nCOPY $HOME $none /\nFROM a\nCOPY $HOME $HOM /";
     assert_eq!(
         messages(text, &options("linux/amd64")),
-        ["Usage of undefined variable '$none'", "Usage of undefined variable '$HOM' (did you mean $HOME?)"]
+        [
+            "Usage of undefined variable '$none'",
+            "Usage of undefined variable '$HOM' (did you mean $HOME?)"
+        ]
     );
     assert_eq!(told(text, &options("linux/arm64"))[0], "2:1 InvalidBaseImagePlatform");
 }
@@ -109,9 +146,22 @@ fn f20_base_images_make_variables_known() {
 #[test]
 fn f20_rules_are_chosen() {
     assert!(told("# check=skip=all\nFROM a as b\nENV b c", &bare()).is_empty());
-    assert_eq!(told("#check=skip=FromAsCasing, JSONArgsRecommended\nFROM a as b\nCMD c", &bare()), ["3:1 JSONArgsRecommended"], "a blank ends it");
-    assert_eq!(told("FROM a\n# check=skip=LegacyKeyValueFormat\nENV b c\nENV d e", &bare()), ["4:1 LegacyKeyValueFormat"]);
-    assert_eq!(told("FROM a\n# check=nonsense\nENV b c", &bare()), ["3:1 LegacyKeyValueFormat"]);
+    assert_eq!(
+        told(
+            "#check=skip=FromAsCasing, JSONArgsRecommended\nFROM a as b\nCMD c",
+            &bare()
+        ),
+        ["3:1 JSONArgsRecommended"],
+        "a blank ends it"
+    );
+    assert_eq!(
+        told("FROM a\n# check=skip=LegacyKeyValueFormat\nENV b c\nENV d e", &bare()),
+        ["4:1 LegacyKeyValueFormat"]
+    );
+    assert_eq!(
+        told("FROM a\n# check=nonsense\nENV b c", &bare()),
+        ["3:1 LegacyKeyValueFormat"]
+    );
     assert_eq!(told("# check=skip=Unknown\nFROM a as b", &bare()), ["2:1 FromAsCasing"]);
 }
 
@@ -119,9 +169,19 @@ fn f20_rules_are_chosen() {
 fn f20_warnings_can_be_errors() {
     let file = Dockerfile::parse("# check=error=true\nFROM a as b\nENV c d").unwrap();
     let error = file.check(&bare()).unwrap().into_result("Dockerfile").unwrap_err();
-    assert_eq!(error.to_string(), "Dockerfile:2:1: against the rules FromAsCasing, LegacyKeyValueFormat");
+    assert_eq!(
+        error.to_string(),
+        "Dockerfile:2:1: against the rules FromAsCasing, LegacyKeyValueFormat"
+    );
     let clean = Dockerfile::parse("# check=error=true\nFROM a").unwrap();
-    assert!(clean.check(&bare()).unwrap().into_result("Dockerfile").unwrap().is_empty());
+    assert!(
+        clean
+            .check(&bare())
+            .unwrap()
+            .into_result("Dockerfile")
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[test]

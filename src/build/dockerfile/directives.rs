@@ -117,7 +117,10 @@ mod tests {
             Ok(file) => {
                 let found = file.directives();
                 let all = [&found.syntax, &found.escape, &found.check];
-                let told = all.map(|word| word.as_ref().map_or("-".into(), |word| format!("{}@{}", word.text, word.span)));
+                let told = all.map(|word| {
+                    word.as_ref()
+                        .map_or("-".into(), |word| format!("{}@{}", word.text, word.span))
+                });
                 told.join(" ")
             }
             Err(error) => error.to_string(),
@@ -145,7 +148,13 @@ mod tests {
 
     #[test]
     fn f7_wrong_directives_are_refused() {
-        assert_eq!(of("# escape=\\\n# escape=`\nFROM a"), "Dockerfile:2:3: a second escape directive");
-        assert_eq!(of("# escape=x\nFROM a"), "Dockerfile:1:10: \"x\" cannot be the escape character");
+        assert_eq!(
+            of("# escape=\\\n# escape=`\nFROM a"),
+            "Dockerfile:2:3: a second escape directive"
+        );
+        assert_eq!(
+            of("# escape=x\nFROM a"),
+            "Dockerfile:1:10: \"x\" cannot be the escape character"
+        );
     }
 }

@@ -133,7 +133,11 @@ impl<'a> Flags<'a> {
             "false" => Ok(Some(false)),
             _ => {
                 let problem = format!("{:?} is neither true nor false", value.text);
-                Err(Fault::new(flag.span, problem, format!("--{name}, --{name}=true or --{name}=false")))
+                Err(Fault::new(
+                    flag.span,
+                    problem,
+                    format!("--{name}, --{name}=true or --{name}=false"),
+                ))
             }
         }
     }
@@ -159,7 +163,12 @@ fn unknown(keyword: &str, flag: &Flag, known: &[&str]) -> Fault {
         known => format!("one of --{}", known.join(", --")),
     };
     let nearest = suggest::nearest(&flag.name, known.iter().copied()).map(|name| format!("--{name}"));
-    Fault::new(flag.span, format!("unknown flag --{} of {keyword}", flag.name), expected).suggesting(nearest)
+    Fault::new(
+        flag.span,
+        format!("unknown flag --{} of {keyword}", flag.name),
+        expected,
+    )
+    .suggesting(nearest)
 }
 
 #[cfg(test)]

@@ -63,7 +63,11 @@ fn body(lines: &mut Lines<'_>, announced: Announced, span: Span) -> Parsed<Hered
     let mut raw = String::new();
     while let Some(line) = lines.raw() {
         let said = text(lines.source, line)?;
-        let compared = if announced.chomp { said.trim_start_matches('\t') } else { said };
+        let compared = if announced.chomp {
+            said.trim_start_matches('\t')
+        } else {
+            said
+        };
         if compared == announced.name {
             return Ok(Heredoc {
                 name: announced.name,
@@ -78,7 +82,11 @@ fn body(lines: &mut Lines<'_>, announced: Announced, span: Span) -> Parsed<Hered
         raw.push_str(&String::from_utf8_lossy(whole));
     }
     let problem = format!("the heredoc <<{} does not end", announced.name);
-    Err(Fault::new(span, problem, format!("a line that says {} and nothing else", announced.name)))
+    Err(Fault::new(
+        span,
+        problem,
+        format!("a line that says {} and nothing else", announced.name),
+    ))
 }
 
 /// What a word of an instruction announces: digits, `<<`, perhaps `-`, and a delimiter.
@@ -195,7 +203,9 @@ mod tests {
         assert_eq!(said("<<E\"O\"F"), Some(("EOF".into(), false, false, 0)));
         assert_eq!(said(r"<<\EOF"), Some(("EOF".into(), true, false, 0)));
         assert_eq!(said(r#"<<"a\"b\c""#), Some((r#"a"b\c"#.into(), false, false, 0)));
-        for none in ["<<", "<<<x", "x<<EOF", "<<\"\"", "<<'a", "<<a b", "12", "", "<", "<<a<b"] {
+        for none in [
+            "<<", "<<<x", "x<<EOF", "<<\"\"", "<<'a", "<<a b", "12", "", "<", "<<a<b",
+        ] {
             assert_eq!(said(none), None, "{none}");
         }
     }

@@ -43,7 +43,11 @@ fn strings(text: &str) -> Option<Vec<Piece>> {
     loop {
         let end = string_end(text, at)?;
         let value = serde_json::from_str(&text[at..end]).ok()?;
-        found.push(Piece { text: value, start: at, end });
+        found.push(Piece {
+            text: value,
+            start: at,
+            end,
+        });
         at = skip(end);
         match text[at..].chars().next()? {
             ',' => at = skip(at + 1),
@@ -119,13 +123,25 @@ mod tests {
     fn f2_arrays_of_strings_are_the_exec_form() {
         assert_eq!(values(r#"["a", "b c" ,"\"\u00e9\\" ]"#), ["a", "b c", "\"é\\"]);
         assert!(values(" [ ] ").is_empty());
-        let Form::Exec(found) = form(r#"[ "ab"]"#) else { panic!() };
+        let Form::Exec(found) = form(r#"[ "ab"]"#) else {
+            panic!()
+        };
         assert_eq!((found[0].start, found[0].end), (2, 6));
     }
 
     #[test]
     fn f2_other_texts_are_the_shell_form() {
-        for text in ["echo []", "[ -f x ]", r#"[ "$a" = b ]"#, r#"["a"] && b"#, "[", r#"["a"#, r#"["\"#, "[a]", "[,]"] {
+        for text in [
+            "echo []",
+            "[ -f x ]",
+            r#"[ "$a" = b ]"#,
+            r#"["a"] && b"#,
+            "[",
+            r#"["a"#,
+            r#"["\"#,
+            "[a]",
+            "[,]",
+        ] {
             assert_eq!(form(text), Form::Shell, "{text}");
         }
         for text in ["['a', 'b']", "[\"a\",]", "[\"a\" \"b\"]", "[\u{201C}a\u{201D}]"] {

@@ -258,7 +258,9 @@ mod tests {
         ] {
             let source = Source::new(bad);
             let mut lines = Lines::new(&source);
-            let fault = std::iter::from_fn(|| lines.logical().transpose()).find_map(Result::err).unwrap();
+            let fault = std::iter::from_fn(|| lines.logical().transpose())
+                .find_map(Result::err)
+                .unwrap();
             let message = fault.into_error("F").to_string();
             assert!(message.starts_with(&format!("F:{place}: ")), "{message}");
         }

@@ -123,7 +123,11 @@ impl Dockerfile {
             let more = parse::next(&mut lines)?;
             match (first, more) {
                 (Some((instruction, _)), None) if is_trigger(&instruction.command) => Ok(instruction),
-                _ => Err(Fault::new(START, "a trigger is one instruction", "one, and not FROM, ONBUILD or MAINTAINER")),
+                _ => Err(Fault::new(
+                    START,
+                    "a trigger is one instruction",
+                    "one, and not FROM, ONBUILD or MAINTAINER",
+                )),
             }
         };
         read().map_err(|fault| fault.into_error("ONBUILD"))

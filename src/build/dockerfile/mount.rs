@@ -74,8 +74,25 @@ pub struct Mount {
 }
 
 const KEYS: [&str; 19] = [
-    "type", "from", "source", "src", "target", "dst", "destination", "readonly", "ro", "readwrite", "rw", "required",
-    "size", "id", "sharing", "mode", "uid", "gid", "env",
+    "type",
+    "from",
+    "source",
+    "src",
+    "target",
+    "dst",
+    "destination",
+    "readonly",
+    "ro",
+    "readwrite",
+    "rw",
+    "required",
+    "size",
+    "id",
+    "sharing",
+    "mode",
+    "uid",
+    "gid",
+    "env",
 ];
 /// Keys that say something without a value.
 const SWITCHES: [&str; 5] = ["readonly", "ro", "readwrite", "rw", "required"];
@@ -105,7 +122,10 @@ impl MountFlag {
         for (key, value) in &flag.fields {
             flag.check(key, value.as_deref())?;
         }
-        let variable = flag.fields.iter().any(|(_, value)| value.as_ref().is_some_and(|value| value.contains('$')));
+        let variable = flag
+            .fields
+            .iter()
+            .any(|(_, value)| value.as_ref().is_some_and(|value| value.contains('$')));
         if !variable {
             flag.resolve(|value| Ok(value.to_owned()))?;
         }
@@ -115,7 +135,12 @@ impl MountFlag {
     fn check(&self, key: &str, value: Option<&str>) -> Parsed<()> {
         if !KEYS.contains(&key) {
             let nearest = suggest::nearest(key, KEYS);
-            return Err(self.fault(format!("unknown key {key:?} of --mount"), format!("one of {}", KEYS.join(", "))).suggesting(nearest));
+            return Err(self
+                .fault(
+                    format!("unknown key {key:?} of --mount"),
+                    format!("one of {}", KEYS.join(", ")),
+                )
+                .suggesting(nearest));
         }
         if value.is_none() && !SWITCHES.contains(&key) {
             return Err(self.fault(format!("{key:?} of --mount has no value"), format!("{key}=value")));
@@ -182,7 +207,10 @@ impl MountFlag {
         match value {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-            _ => Err(self.fault(format!("{key} cannot be {value:?}"), format!("{key}=true or {key}=false"))),
+            _ => Err(self.fault(
+                format!("{key} cannot be {value:?}"),
+                format!("{key}=true or {key}=false"),
+            )),
         }
     }
 
@@ -192,7 +220,11 @@ impl MountFlag {
         chosen.map(|(_, choice)| *choice).ok_or_else(|| {
             let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
             let nearest = suggest::nearest(value, names.iter().copied());
-            self.fault(format!("{key} cannot be {value:?}"), format!("one of {}", names.join(", "))).suggesting(nearest)
+            self.fault(
+                format!("{key} cannot be {value:?}"),
+                format!("one of {}", names.join(", ")),
+            )
+            .suggesting(nearest)
         })
     }
 
@@ -218,7 +250,10 @@ impl MountFlag {
             }
         }
         if mount.sharing.is_some() && mount.kind != MountKind::Cache {
-            return Err(self.fault(format!("sharing is not for mounts of type {kind}"), "sharing for mounts of type cache"));
+            return Err(self.fault(
+                format!("sharing is not for mounts of type {kind}"),
+                "sharing for mounts of type cache",
+            ));
         }
         if mount.kind == MountKind::Secret {
             return self.agree_of_secret(mount);
@@ -242,7 +277,10 @@ impl MountFlag {
 }
 
 fn name_of(kind: MountKind) -> &'static str {
-    KINDS.iter().find(|(_, of)| *of == kind).map_or("bind", |(name, _)| name)
+    KINDS
+        .iter()
+        .find(|(_, of)| *of == kind)
+        .map_or("bind", |(name, _)| name)
 }
 
 fn field_of(field: &str) -> (String, Option<String>) {

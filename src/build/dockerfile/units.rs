@@ -5,7 +5,9 @@ use std::time::Duration;
 /// A size: `64m`, `1.5GiB`, `512`. Steps of 1024, as everywhere in Docker where memory is meant.
 pub(crate) fn bytes(text: &str) -> Option<u64> {
     let text = text.trim();
-    let unit = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let unit = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(text.len());
     let number: f64 = text[..unit].parse().ok()?;
     let suffix = text[unit..].trim_start().to_ascii_lowercase();
     let power = match suffix.trim_end_matches('b').trim_end_matches('i') {
@@ -36,7 +38,9 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
         let digits = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
         let number: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
         nanoseconds += number * unit(&rest[..end])?;
         rest = &rest[end..];
     }
@@ -62,7 +66,14 @@ mod tests {
 
     #[test]
     fn sizes_are_dockers() {
-        for (text, size) in [("64m", 64 << 20), ("1.5 GiB", 3 << 29), ("512", 512), ("2kb", 2048), ("7b", 7), ("1T", 1 << 40)] {
+        for (text, size) in [
+            ("64m", 64 << 20),
+            ("1.5 GiB", 3 << 29),
+            ("512", 512),
+            ("2kb", 2048),
+            ("7b", 7),
+            ("1T", 1 << 40),
+        ] {
             assert_eq!(bytes(text), Some(size), "{text}");
         }
         for bad in ["", "m", "-1", "1x", "1e5", "1ib", "9999999p", "1.2.3"] {
@@ -72,7 +83,13 @@ mod tests {
 
     #[test]
     fn durations_are_gos() {
-        for (text, milliseconds) in [("30s", 30_000), ("1m30.5s", 90_500), ("0", 0), ("1h", 3_600_000), ("+5ms", 5)] {
+        for (text, milliseconds) in [
+            ("30s", 30_000),
+            ("1m30.5s", 90_500),
+            ("0", 0),
+            ("1h", 3_600_000),
+            ("+5ms", 5),
+        ] {
             assert_eq!(duration(text), Some(Duration::from_millis(milliseconds)), "{text}");
         }
         for bad in ["", "5", "s", "-1s", "1d", "1s5", ".s", "99999999999h"] {

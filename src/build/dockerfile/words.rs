@@ -37,7 +37,8 @@ pub(crate) fn first(text: &str) -> (Piece, Option<Piece>) {
     let rest = text[end..].find(|c| !is_blank(c)).map(|at| end + at);
     (
         piece(text, 0, end),
-        rest.filter(|_| end < text.len()).map(|from| piece(text, from, text.len())),
+        rest.filter(|_| end < text.len())
+            .map(|from| piece(text, from, text.len())),
     )
 }
 

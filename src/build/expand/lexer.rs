@@ -185,7 +185,10 @@ impl<'a> Lexer<'a> {
     fn put(&mut self, value: String) -> Lexed<String> {
         self.bytes += value.len();
         if self.bytes > limits::EXPANDED_BYTES {
-            let problem = format!("a word of more than {} bytes once its variables are put in", limits::EXPANDED_BYTES);
+            let problem = format!(
+                "a word of more than {} bytes once its variables are put in",
+                limits::EXPANDED_BYTES
+            );
             return Err(Failure::new(problem, "shorter values"));
         }
         Ok(value)
@@ -213,7 +216,10 @@ impl<'a> Lexer<'a> {
             }
             return name;
         }
-        if let Some(c) = self.chars.next_if(|c| matches!(c, '@' | '*' | '#' | '?' | '-' | '$' | '!')) {
+        if let Some(c) = self
+            .chars
+            .next_if(|c| matches!(c, '@' | '*' | '#' | '?' | '-' | '$' | '!'))
+        {
             return c.to_string();
         }
         while let Some(c) = self.chars.next_if(|c| c.is_alphanumeric() || *c == '_') {
@@ -260,7 +266,10 @@ impl<'a> Lexer<'a> {
                 } else {
                     format!("{name}: {word}")
                 };
-                Err(Failure::new(problem, "a value for the variable: a build argument, ARG or ENV"))
+                Err(Failure::new(
+                    problem,
+                    "a value for the variable: a build argument, ARG or ENV",
+                ))
             }
         }
     }
@@ -285,7 +294,8 @@ impl<'a> Lexer<'a> {
     fn replaced(&mut self, name: &str) -> Lexed<String> {
         let all = self.chars.next_if_eq(&'/').is_some();
         let word = self.until(Some('/'), true, &mut Words::default());
-        let word = word.map_err(|_| Failure::new("a replacement without its second '/'", "${name/pattern/replacement}"))?;
+        let word =
+            word.map_err(|_| Failure::new("a replacement without its second '/'", "${name/pattern/replacement}"))?;
         let replacement = self.until(Some('}'), true, &mut Words::default())?;
         let value = self.value(name).unwrap_or_default();
         pattern::Pattern::parse(&word)?.replace(value, &replacement, all, &mut self.steps)

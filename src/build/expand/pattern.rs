@@ -26,7 +26,10 @@ impl Pattern {
                 '\\' => match chars.next() {
                     Some(c @ ('*' | '?' | '\\' | '}' | '/')) => Token::Char(c),
                     other => {
-                        let problem = format!("the escape \\{} in a pattern", other.map(String::from).unwrap_or_default());
+                        let problem = format!(
+                            "the escape \\{} in a pattern",
+                            other.map(String::from).unwrap_or_default()
+                        );
                         return Err(Failure::new(problem, "\\*, \\?, \\\\, \\/ or \\}"));
                     }
                 },

@@ -130,7 +130,10 @@ fn f5_words_are_split_where_nothing_guards_the_blanks() {
 #[test]
 fn f7_heredocs_know_no_quotes() {
     let body = |text: &str| expand(text, Style::heredoc(), &env()).unwrap().text;
-    assert_eq!(body("it's \"$x\" \\$x\n\\\\ ${none:-'d'}\n"), "it's \"value\" $x\n\\ 'd'\n");
+    assert_eq!(
+        body("it's \"$x\" \\$x\n\\\\ ${none:-'d'}\n"),
+        "it's \"value\" $x\n\\ 'd'\n"
+    );
 }
 
 #[test]
@@ -157,7 +160,10 @@ fn f5_hostile_words_meet_limits() {
     let said = |text: &str| expand(text, Style::words('\\'), &env).unwrap_err().problem;
     assert!(said("$big$big$big$big$big").contains("bytes once its variables are put in"));
     assert!(said("${big//x/yyyyyyyyy}").contains("a replacement makes more than"));
-    assert!(said("${big//*y/}").contains("steps"), "each place would be searched to the end");
+    assert!(
+        said("${big//*y/}").contains("steps"),
+        "each place would be searched to the end"
+    );
 }
 
 proptest! {

@@ -28,7 +28,8 @@ impl Glob {
             let token = match c {
                 '*' => stars(&mut chars),
                 '?' => Token::One,
-                '[' => class(&mut chars).ok_or_else(|| bad(text, "a class [...] that is not closed or has no characters"))?,
+                '[' => class(&mut chars)
+                    .ok_or_else(|| bad(text, "a class [...] that is not closed or has no characters"))?,
                 '\\' => {
                     let escaped = chars.next();
                     literal.push(escaped.ok_or_else(|| bad(text, "a backslash with nothing to escape"))?);
@@ -51,14 +52,18 @@ impl Glob {
     }
 
     pub(super) fn matches(&self, path: &[u8]) -> bool {
-        self.search(path, |token, at| token.is_none() && at == path.len() || matches!(token, Some(Token::Rest)))
+        self.search(path, |token, at| {
+            token.is_none() && at == path.len() || matches!(token, Some(Token::Rest))
+        })
     }
 
     /// Whether a path that begins like this could match.
     pub(super) fn may_go_on(&self, beginning: &[u8]) -> bool {
         self.search(beginning, |token, at| match token {
             Some(Token::Rest | Token::Directories) => true,
-            Some(Token::Text(text)) => beginning.get(at..).is_some_and(|rest| text.as_bytes().starts_with(rest)),
+            Some(Token::Text(text)) => beginning
+                .get(at..)
+                .is_some_and(|rest| text.as_bytes().starts_with(rest)),
             Some(_) => at == beginning.len(),
             None => false,
         })

@@ -67,8 +67,8 @@ impl IgnoreFile {
         let mut patterns = Vec::new();
         for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
             let place = || format!("{file}:{}", index + 1);
-            let line = std::str::from_utf8(line)
-                .map_err(|_| Error::invalid(format!("{}: this is not UTF-8", place())))?;
+            let line =
+                std::str::from_utf8(line).map_err(|_| Error::invalid(format!("{}: this is not UTF-8", place())))?;
             if line.starts_with('#') {
                 continue;
             }
@@ -137,7 +137,9 @@ impl IgnoreFile {
         }
         let decided = below.matched.iter().rposition(|hit| *hit).unwrap_or(0);
         let later = self.patterns.iter().skip(decided + 1);
-        !later.filter(|pattern| pattern.is_exception()).any(|pattern| pattern.may_match_below(path.as_ref()))
+        !later
+            .filter(|pattern| pattern.is_exception())
+            .any(|pattern| pattern.may_match_below(path.as_ref()))
     }
 }
 

@@ -24,19 +24,19 @@ enum Matcher {
 }
 
 impl Pattern {
-    /// A line's pattern, if it has one.
+    /// A line's pattern, if it has one. Docker does this in two goes, its reader of files and its matcher, and what the first
+    /// makes of a line the second reads anew: `/!a` is an exception for it.
     pub(super) fn parse(line: &str) -> Result<Option<Self>, String> {
-        let line = line.trim();
-        let (exception, text) = match line.strip_prefix('!') {
-            Some(text) => (true, text.trim()),
-            None => (false, line),
+        let Some(read) = as_read(line) else {
+            return Ok(None);
+        };
+        let cleaned = clean(read.trim());
+        let (exception, text) = match cleaned.strip_prefix('!') {
+            Some(text) => (true, text.to_owned()),
+            None => (false, cleaned),
         };
         if text.is_empty() {
-            return if exception { Err("\"!\" alone is no exception".into()) } else { Ok(None) };
-        }
-        let mut text = clean(text);
-        if text.len() > 1 && text.starts_with('/') {
-            text.remove(0);
+            return Err("\"!\" alone is no exception".into());
         }
         let matcher = matcher(&text)?;
         Ok(Some(Self {
@@ -59,7 +59,8 @@ impl Pattern {
             Matcher::Exact => path == self.text.as_bytes(),
             Matcher::Prefix(prefix) => path.starts_with(prefix.as_bytes()),
             Matcher::Suffix(suffix) => {
-                path.ends_with(suffix.as_bytes()) || suffix.strip_prefix('/').is_some_and(|name| name.as_bytes() == path)
+                path.ends_with(suffix.as_bytes())
+                    || suffix.strip_prefix('/').is_some_and(|name| name.as_bytes() == path)
             }
             Matcher::Glob(glob) => glob.matches(path),
         }
@@ -79,6 +80,21 @@ impl Pattern {
             Matcher::Glob(glob) => glob.may_go_on(&below),
         }
     }
+}
+
+/// A line without blanks around it and its path, with no slash in front.
+fn as_read(line: &str) -> Option<String> {
+    let line = line.trim();
+    let (mark, path) = match line.strip_prefix('!') {
+        Some(path) => ("!", path.trim()),
+        None => ("", line),
+    };
+    if path.is_empty() {
+        return (!mark.is_empty()).then(|| mark.to_owned());
+    }
+    let path = clean(path);
+    let path = path.strip_prefix('/').filter(|rest| !rest.is_empty()).unwrap_or(&path);
+    Some(format!("{mark}{path}"))
 }
 
 fn matcher(text: &str) -> Result<Matcher, String> {

@@ -71,6 +71,8 @@ fn f9_exceptions_and_order() {
         ("a\n! /a/b/", "a/b", false),
         ("# a\n#b\n\n\r\n c \r\n", "c", true),
         (" # a", "# a", true),
+        ("*\n/!a", "a", false),
+        ("./ b", "b", true),
         ("\u{FEFF}a", "a", true),
     ] {
         assert_eq!(ignored(patterns, path), expected, "{patterns:?} on {path}");
@@ -116,26 +118,57 @@ fn f9_directories_are_left_out_as_a_whole_where_nothing_below_is_kept() {
 #[test]
 fn f9_patterns_that_are_none_are_refused() {
     for (text, message) in [
+        ("!/", ".dockerignore:1: \"!\" alone is no exception"),
         ("a\n!\n", ".dockerignore:2: \"!\" alone is no exception"),
-        ("a[", ".dockerignore:1: the pattern \"a[\" has a class [...] that is not closed or has no characters"),
-        ("a\n\n[]", ".dockerignore:3: the pattern \"[]\" has a class [...] that is not closed or has no characters"),
-        ("[z-a]", ".dockerignore:1: the pattern \"[z-a]\" has a class [...] that is not closed or has no characters"),
-        ("a\\", ".dockerignore:1: the pattern \"a\\\\\" has a backslash with nothing to escape"),
+        (
+            "a[",
+            ".dockerignore:1: the pattern \"a[\" has a class [...] that is not closed or has no characters",
+        ),
+        (
+            "a\n\n[]",
+            ".dockerignore:3: the pattern \"[]\" has a class [...] that is not closed or has no characters",
+        ),
+        (
+            "[z-a]",
+            ".dockerignore:1: the pattern \"[z-a]\" has a class [...] that is not closed or has no characters",
+        ),
+        (
+            "a\\",
+            ".dockerignore:1: the pattern \"a\\\\\" has a backslash with nothing to escape",
+        ),
     ] {
         let error = IgnoreFile::parse(text).unwrap_err();
         assert_eq!(error.to_string(), message);
         assert_eq!(error.kind(), &crate::error::ErrorKind::InvalidArgument);
     }
-    assert!(IgnoreFile::parse(b"a\n\xFF").unwrap_err().to_string().contains(":2: this is not UTF-8"));
+    assert!(
+        IgnoreFile::parse(b"a\n\xFF")
+            .unwrap_err()
+            .to_string()
+            .contains(":2: this is not UTF-8")
+    );
     let many = "a\n".repeat(limits::IGNORE_PATTERNS + 1);
-    assert!(IgnoreFile::parse(many).unwrap_err().to_string().contains("at most 10000"));
+    assert!(
+        IgnoreFile::parse(many)
+            .unwrap_err()
+            .to_string()
+            .contains("at most 10000")
+    );
     let long = "a".repeat(limits::IGNORE_BYTES + 1);
-    assert!(IgnoreFile::parse(long).unwrap_err().to_string().contains("too many bytes"));
+    assert!(
+        IgnoreFile::parse(long)
+            .unwrap_err()
+            .to_string()
+            .contains("too many bytes")
+    );
 }
 
 #[test]
 fn f9_a_dockerfile_has_an_ignore_file_of_its_own() {
-    assert_eq!(IgnoreFile::names("docker/app.Dockerfile")[0], "docker/app.Dockerfile.dockerignore");
+    assert_eq!(
+        IgnoreFile::names("docker/app.Dockerfile")[0],
+        "docker/app.Dockerfile.dockerignore"
+    );
     assert_eq!(IgnoreFile::names("Dockerfile")[1], ".dockerignore");
 }
 

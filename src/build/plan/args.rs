@@ -66,7 +66,8 @@ impl Globals {
         let Some(default) = &argument.default else {
             return Ok(None);
         };
-        self.expand(&default.text, default.span).map(|expanded| Some(expanded.text))
+        self.expand(&default.text, default.span)
+            .map(|expanded| Some(expanded.text))
     }
 
     /// A word of `FROM`.
@@ -109,5 +110,8 @@ fn of_platform(env: &mut Env, prefix: &str, platform: &Platform) {
     // A version of the system is Windows' alone.
     env.set(&format!("{prefix}OSVERSION"), "");
     env.set(&format!("{prefix}ARCH"), &platform.architecture);
-    env.set(&format!("{prefix}VARIANT"), platform.variant.as_deref().unwrap_or_default());
+    env.set(
+        &format!("{prefix}VARIANT"),
+        platform.variant.as_deref().unwrap_or_default(),
+    );
 }

@@ -74,14 +74,23 @@ impl Names {
         }
         let reference = name.parse().map_err(|_| {
             let nearest = suggest::nearest(name, self.by_name.keys().map(String::as_str)).map(str::to_owned);
-            Fault::new(span, format!("there is no stage {name:?}"), "a stage, a named context or an image").suggesting(nearest)
+            Fault::new(
+                span,
+                format!("there is no stage {name:?}"),
+                "a stage, a named context or an image",
+            )
+            .suggesting(nearest)
         })?;
         Ok(Origin::Image(reference))
     }
 }
 
 /// All stages, with what they begin with and what they need.
-pub(super) fn stages(file: &Dockerfile, options: &PlanOptions, globals: &Globals) -> Parsed<(Vec<PlannedStage>, Names)> {
+pub(super) fn stages(
+    file: &Dockerfile,
+    options: &PlanOptions,
+    globals: &Globals,
+) -> Parsed<(Vec<PlannedStage>, Names)> {
     let mut names = Names {
         by_name: HashMap::new(),
         count: file.stages().len(),
@@ -117,7 +126,11 @@ fn base(stage: &Stage, names: &Names, globals: &Globals) -> Parsed<Base> {
     let name = globals.expand(&word.text, word.span)?.text;
     if name.is_empty() {
         let problem = format!("{} stands for nothing", word.text);
-        return Err(Fault::new(word.span, problem, "an image or a stage; give the argument a value"));
+        return Err(Fault::new(
+            word.span,
+            problem,
+            "an image or a stage; give the argument a value",
+        ));
     }
     if let Some(number) = names.get(&name) {
         return Ok(Base::Stage(number));
@@ -142,8 +155,11 @@ fn platform(stage: &Stage, globals: &Globals) -> Parsed<Option<Platform>> {
     let expanded = globals.expand(&word.text, word.span)?;
     expanded.text.parse().map(Some).map_err(|error: crate::error::Error| {
         let unset = expanded.unmatched.iter();
-        let nearest = unset.filter_map(|name| suggest::nearest_variable(name, globals.env.names())).next();
-        Fault::new(word.span, error.to_string(), "--platform=OS/ARCHITECTURE[/VARIANT]").suggesting(nearest.map(|name| format!("${name}")))
+        let nearest = unset
+            .filter_map(|name| suggest::nearest_variable(name, globals.env.names()))
+            .next();
+        Fault::new(word.span, error.to_string(), "--platform=OS/ARCHITECTURE[/VARIANT]")
+            .suggesting(nearest.map(|name| format!("${name}")))
     })
 }
 
@@ -213,10 +229,17 @@ pub(super) fn target(file: &Dockerfile, options: &PlanOptions) -> Parsed<usize> 
         return Ok(last);
     };
     let name = wanted.to_ascii_lowercase();
-    let named = file.stages().iter().rposition(|stage| stage.name.as_deref() == Some(name.as_str()));
+    let named = file
+        .stages()
+        .iter()
+        .rposition(|stage| stage.name.as_deref() == Some(name.as_str()));
     let numbered = || wanted.parse().ok().filter(|number| *number <= last);
     named.or_else(numbered).ok_or_else(|| {
-        let span = file.stages().first().map(|stage| stage.opening.span).unwrap_or_default();
+        let span = file
+            .stages()
+            .first()
+            .map(|stage| stage.opening.span)
+            .unwrap_or_default();
         let names = file.stages().iter().filter_map(|stage| stage.name.as_deref());
         let nearest = suggest::nearest(wanted, names);
         let problem = format!("there is no stage {wanted:?} to build");

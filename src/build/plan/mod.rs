@@ -101,7 +101,9 @@ impl<'a> Plan<'a> {
     ///
     /// `InvalidArgument` with file, line and column, where a word cannot be expanded or is not what its instruction needs.
     pub fn steps(&self, stage: usize, before: StageState) -> Result<Steps> {
-        self.resolver(before).stage(stage).map_err(|fault| fault.into_error(self.file.file()))
+        self.resolver(before)
+            .stage(stage)
+            .map_err(|fault| fault.into_error(self.file.file()))
     }
 
     pub(crate) fn resolver(&self, before: StageState) -> Resolver<'_> {

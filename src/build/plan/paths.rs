@@ -18,10 +18,10 @@ pub(super) fn absolute(directory: &str, path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// The destination of a copy: a slash at its end says that it is a directory, and is kept; `.` is one.
+/// The destination of a copy: a slash at its end says that it is a directory, and is kept; `.` and nothing at all are one.
 pub(super) fn destination(directory: &str, path: &str) -> String {
     let mut whole = absolute(directory, path);
-    let is_directory = path.ends_with('/') || path == "." || path.ends_with("/.");
+    let is_directory = path.is_empty() || path.ends_with('/') || path == "." || path.ends_with("/.");
     if is_directory && !whole.ends_with('/') {
         whole.push('/');
     }
@@ -41,5 +41,6 @@ mod tests {
         assert_eq!(destination("/a", "b/"), "/a/b/");
         assert_eq!(destination("/a", "b"), "/a/b");
         assert_eq!(destination("/", "./"), "/");
+        assert_eq!(destination("/a", ""), "/a/");
     }
 }

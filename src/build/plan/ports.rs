@@ -44,10 +44,15 @@ pub(crate) fn exposed(text: &str) -> Result<Exposed, String> {
     };
     let (numbers, protocol) = port.split_once('/').unwrap_or((port, ""));
     let small = protocol.to_ascii_lowercase();
-    let parsed = if small.is_empty() { Ok(Protocol::Tcp) } else { small.parse() };
+    let parsed = if small.is_empty() {
+        Ok(Protocol::Tcp)
+    } else {
+        small.parse()
+    };
     let (first, last) = range(numbers).ok_or_else(|| bad("a number from 0 to 65535, or two of them, 8000-8010"))?;
     if let Some(host) = host {
-        published(host, usize::from(last - first)).ok_or_else(|| bad("what is before the ':' is no address or port"))?;
+        published(host, usize::from(last - first))
+            .ok_or_else(|| bad("what is before the ':' is no address or port"))?;
     }
     Ok(Exposed {
         range: PortRange {
@@ -71,7 +76,10 @@ fn range(text: &str) -> Option<(u16, u16)> {
 
 fn published(host: &str, count: usize) -> Option<()> {
     let (address, port) = host.rsplit_once(':').unwrap_or(("", host));
-    let bare = address.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(address);
+    let bare = address
+        .strip_prefix('[')
+        .and_then(|inner| inner.strip_suffix(']'))
+        .unwrap_or(address);
     if !bare.is_empty() && bare.parse::<IpAddr>().is_err() {
         return None;
     }
@@ -104,7 +112,20 @@ mod tests {
         }
         assert!(exposed("80/TCP").unwrap().shouting);
         assert!(exposed("8080:80").unwrap().published);
-        for bad in ["", "a", "65536", "-1", "+1", "9-8", "80/x", "x:80", "1.2.3:1:80", "1-2:1-3", "80:", "80/tcp/udp"] {
+        for bad in [
+            "",
+            "a",
+            "65536",
+            "-1",
+            "+1",
+            "9-8",
+            "80/x",
+            "x:80",
+            "1.2.3:1:80",
+            "1-2:1-3",
+            "80:",
+            "80/tcp/udp",
+        ] {
             assert!(exposed(bad).is_err(), "{bad}");
         }
     }

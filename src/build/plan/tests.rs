@@ -63,12 +63,18 @@ fn f8_the_target_has_what_it_needs_and_no_more() {
     assert_eq!(order(FOUR, &bare().target("c")), [2]);
     assert_eq!(order(FOUR, &bare().target("1")), [0, 1]);
     assert_eq!(order(FOUR, &bare().target("b")), [0, 1]);
-    assert_eq!(order("FROM scratch\nCOPY --from=1 x /\nFROM scratch", &bare().target("0")), [1, 0], "a later stage");
+    assert_eq!(
+        order("FROM scratch\nCOPY --from=1 x /\nFROM scratch", &bare().target("0")),
+        [1, 0],
+        "a later stage"
+    );
 }
 
 #[test]
 fn f8_an_empty_build_of_many_stages_is_quick() {
-    let text: String = (0..limits::STAGES - 1).map(|n| format!("FROM s{n} AS s{}\n", n + 1)).collect();
+    let text: String = (0..limits::STAGES - 1)
+        .map(|n| format!("FROM s{n} AS s{}\n", n + 1))
+        .collect();
     let text = format!("FROM scratch AS s0\n{text}");
     assert_eq!(order(&text, &bare()).len(), limits::STAGES);
 }
@@ -76,16 +82,28 @@ fn f8_an_empty_build_of_many_stages_is_quick() {
 #[test]
 fn f8_circles_and_missing_stages_are_told() {
     for (text, message) in [
-        ("FROM scratch AS a\nCOPY --from=a x /", "2:6: stages need each other: a -> a"),
+        (
+            "FROM scratch AS a\nCOPY --from=a x /",
+            "2:6: stages need each other: a -> a",
+        ),
         (
             "FROM scratch AS a\nCOPY --from=b x /\nFROM scratch AS b\nRUN --mount=from=a,target=/x true",
             "2:6: stages need each other: b -> a -> b",
         ),
         ("FROM scratch\nCOPY --from=2 x /", "2:6: there is no stage 2"),
-        ("FROM scratch AS base\nFROM scratch\nCOPY --from=Basee/ x /", "3:6: there is no stage \"Basee/\" (did you mean base?)"),
+        (
+            "FROM scratch AS base\nFROM scratch\nCOPY --from=Basee/ x /",
+            "3:6: there is no stage \"Basee/\" (did you mean base?)",
+        ),
         ("ARG x\nFROM $x", "2:6: $x stands for nothing"),
-        ("FROM a:b:c", "1:6: invalid reference \"a:b:c\": invalid reference format"),
-        ("FROM --platform=$TARGETPLATFROM a", "1:6: invalid platform: \"\" (os/architecture[/variant], say linux/amd64) (did you mean $TARGETPLATFORM?)"),
+        (
+            "FROM a:b:c",
+            "1:6: invalid reference \"a:b:c\": invalid reference format",
+        ),
+        (
+            "FROM --platform=$TARGETPLATFROM a",
+            "1:6: invalid platform: \"\" (os/architecture[/variant], say linux/amd64) (did you mean $TARGETPLATFORM?)",
+        ),
         ("ARG x=${y:?which}\nFROM $x", "1:7: y: which"),
     ] {
         assert_eq!(error(text, &bare()), format!("Dockerfile:{message}"), "{text}");
@@ -103,10 +121,17 @@ fn f5_arguments_have_their_scopes() {
     let got = |options: &PlanOptions| {
         let mut env = String::new();
         plan_with(text, options, |plan| {
-            let Base::Image(image) = &plan.stages()[0].base else { panic!() };
+            let Base::Image(image) = &plan.stages()[0].base else {
+                panic!()
+            };
             let first = plan.steps(0, StageState::image([("x", "y")])).unwrap();
             let last = plan.steps(1, first.after).unwrap();
-            let all: Vec<String> = last.after.env().skip(2).map(|(name, value)| format!("{name}={value}")).collect();
+            let all: Vec<String> = last
+                .after
+                .env()
+                .skip(2)
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
             env = format!("{} {}", image.familiar(), all.join(" "));
         });
         env
@@ -116,14 +141,23 @@ fn f5_arguments_have_their_scopes() {
         got(&bare().argument("tag", "9").argument("other", "o").argument("late", "l")),
         "image:9 tag=9 own=92 late=l got=9-92-l- more=92 other=o"
     );
-    assert_eq!(got(&bare().argument("own", "mine")), "image:1 tag=1 own=mine late=mine got=1-mine-mine- more=mine");
+    assert_eq!(
+        got(&bare().argument("own", "mine")),
+        "image:1 tag=1 own=mine late=mine got=1-mine-mine- more=mine"
+    );
 }
 
 #[test]
 fn f5_the_last_of_env_and_arg_is_in_force() {
     let text = "FROM scratch\nARG a=1\nENV a=2\nENV b=$a c=$b\nARG a=3\nENV d=$a";
-    let Action::Env(pairs) = &actions(text, &bare())[4 - 2] else { panic!() };
-    assert_eq!(pairs, &[("b".into(), "2".into()), ("c".into(), String::new())], "b is not yet there for c");
+    let Action::Env(pairs) = &actions(text, &bare())[4 - 2] else {
+        panic!()
+    };
+    assert_eq!(
+        pairs,
+        &[("b".into(), "2".into()), ("c".into(), String::new())],
+        "b is not yet there for c"
+    );
     assert_eq!(actions(text, &bare())[4], Action::Env(vec![("d".into(), "3".into())]));
 }
 
@@ -135,9 +169,15 @@ fn f5_platforms_are_variables() {
     plan_with(text, &options, |plan| {
         assert_eq!(plan.stages()[0].platform.as_ref().unwrap().to_string(), "linux/amd64");
     });
-    assert_eq!(actions(text, &options)[3], Action::Env(vec![("v".into(), "arm64/v8/x/".into())]));
+    assert_eq!(
+        actions(text, &options)[3],
+        Action::Env(vec![("v".into(), "arm64/v8/x/".into())])
+    );
     let given = options.argument("TARGETARCH", "z80");
-    assert_eq!(actions(text, &given)[3], Action::Env(vec![("v".into(), "z80/v8/x/".into())]));
+    assert_eq!(
+        actions(text, &given)[3],
+        Action::Env(vec![("v".into(), "z80/v8/x/".into())])
+    );
 }
 
 #[test]
@@ -147,7 +187,10 @@ fn f18_named_contexts_stand_in() {
     plan_with(text, &options, |plan| {
         let name = "a".to_owned();
         assert_eq!(plan.stages()[0].base, Base::Context { name, replaces: true });
-        assert!(plan.steps(0, StageState::scratch()).unwrap().steps.is_empty(), "the context replaces the stage");
+        assert!(
+            plan.steps(0, StageState::scratch()).unwrap().steps.is_empty(),
+            "the context replaces the stage"
+        );
         let steps = plan.steps(1, StageState::scratch()).unwrap().steps;
         let origin = |at: usize| match &steps[at].action {
             Action::Copy(copy) => copy.from.clone(),
@@ -175,7 +218,10 @@ fn f6_triggers_run_in_the_child_once() {
         assert!(matches!(b.steps[0].action, Action::Copy(_)) && b.steps[0].triggered);
         assert_eq!(b.steps[1].action, Action::Env(vec![("v".into(), "1".into())]));
         assert_eq!(b.steps[2].action, Action::Env(vec![("last".into(), "1".into())]));
-        assert!(plan.steps(3, b.after).unwrap().steps.is_empty(), "a grandchild has them no more");
+        assert!(
+            plan.steps(3, b.after).unwrap().steps.is_empty(),
+            "a grandchild has them no more"
+        );
     });
 }
 
@@ -189,7 +235,10 @@ fn f6_triggers_of_images_are_parsed() {
     assert_eq!(found.steps[0].span.to_string(), "1:1");
     for bad in ["NONE", "FROM x", "ONBUILD RUN a", "RUN a\nRUN b", ""] {
         let error = with(bad).unwrap_err().to_string();
-        assert!(error.starts_with("Dockerfile:1:1: the base image has a bad trigger: ONBUILD:1:1: "), "{error}");
+        assert!(
+            error.starts_with("Dockerfile:1:1: the base image has a bad trigger: ONBUILD:1:1: "),
+            "{error}"
+        );
     }
 }
 
@@ -204,11 +253,26 @@ fn run_of(text: &str) -> RunAction {
 #[test]
 fn f2_commands_run_in_the_shell_in_force() {
     assert_eq!(run_of("FROM scratch\nRUN echo $X").args, ["/bin/sh", "-c", "echo $X"]);
-    assert_eq!(run_of("FROM scratch\nRUN [\"/bin/echo\", \"$X\"]").args, ["/bin/echo", "$X"]);
-    assert_eq!(run_of("FROM scratch\nSHELL [\"bash\", \"-ec\"]\nRUN a").args, ["bash", "-ec", "a"]);
-    assert_eq!(run_of("FROM scratch AS a\nSHELL [\"zsh\"]\nFROM a\nRUN b").args, ["zsh", "b"]);
-    assert_eq!(actions("FROM scratch\nCMD a b", &bare()), [Action::Cmd(vec!["/bin/sh".into(), "-c".into(), "a b".into()])]);
-    assert_eq!(actions("FROM scratch\nCMD\nENTRYPOINT []", &bare()), [Action::Cmd(vec![]), Action::Entrypoint(vec![])]);
+    assert_eq!(
+        run_of("FROM scratch\nRUN [\"/bin/echo\", \"$X\"]").args,
+        ["/bin/echo", "$X"]
+    );
+    assert_eq!(
+        run_of("FROM scratch\nSHELL [\"bash\", \"-ec\"]\nRUN a").args,
+        ["bash", "-ec", "a"]
+    );
+    assert_eq!(
+        run_of("FROM scratch AS a\nSHELL [\"zsh\"]\nFROM a\nRUN b").args,
+        ["zsh", "b"]
+    );
+    assert_eq!(
+        actions("FROM scratch\nCMD a b", &bare()),
+        [Action::Cmd(vec!["/bin/sh".into(), "-c".into(), "a b".into()])]
+    );
+    assert_eq!(
+        actions("FROM scratch\nCMD\nENTRYPOINT []", &bare()),
+        [Action::Cmd(vec![]), Action::Entrypoint(vec![])]
+    );
 }
 
 #[test]
@@ -226,12 +290,17 @@ fn f7_heredocs_of_run() {
 #[test]
 fn f7_heredocs_of_copy() {
     let text = "FROM scratch\nENV x=1\nCOPY <<a <<'b' <<-c /d/\n$x \"$x\" \\$x\na\n$x\nb\n\t$x\r\nc\n";
-    let Some(Action::Copy(copy)) = actions(text, &bare()).pop() else { panic!() };
+    let Some(Action::Copy(copy)) = actions(text, &bare()).pop() else {
+        panic!()
+    };
     let inline = |name: &str, content: &str| FileContent::Inline {
         name: name.into(),
         content: content.into(),
     };
-    assert_eq!(copy.sources, [inline("a", "1 \"1\" $x\n"), inline("b", "$x\n"), inline("c", "1\r\n")]);
+    assert_eq!(
+        copy.sources,
+        [inline("a", "1 \"1\" $x\n"), inline("b", "$x\n"), inline("c", "1\r\n")]
+    );
 }
 
 #[test]
@@ -242,13 +311,37 @@ fn f11_mounts_have_their_variables() {
     let run = run_of(text);
     let mounts: Vec<_> = run.mounts.iter().map(|mount| &mount.mount).collect();
     assert_eq!(mounts[0].id.as_deref(), Some("go"));
-    assert_eq!((mounts[0].sharing, mounts[0].mode, mounts[0].uid), (Some(CacheSharing::Locked), Some(0o700), Some(5)));
+    assert_eq!(
+        (mounts[0].sharing, mounts[0].mode, mounts[0].uid),
+        (Some(CacheSharing::Locked), Some(0o700), Some(5))
+    );
     assert!(!mounts[0].read_only && !mounts[1].read_only && mounts[3].read_only);
     assert_eq!(run.mounts[1].from, Some(Origin::Stage(0)));
     assert_eq!(mounts[2].size_bytes, Some(1 << 20));
-    assert_eq!((mounts[3].kind, mounts[3].required, mounts[3].env.as_deref()), (MountKind::Secret, true, Some("S")));
+    assert_eq!(
+        (mounts[3].kind, mounts[3].required, mounts[3].env.as_deref()),
+        (MountKind::Secret, true, Some("S"))
+    );
+    for wrong in [
+        "--mount=type=cache,target=$none",
+        "--mount=type=tmpfs",
+        "--mount=target=/a/..",
+    ] {
+        let message = error(&format!("FROM scratch\nRUN {wrong} true"), &bare());
+        assert_eq!(message, "Dockerfile:2:5: a mount upon the root");
+    }
+    let placed = run_of("FROM scratch\nWORKDIR /w\nRUN --mount=target=a --mount=type=secret,id=s true");
+    let targets: Vec<_> = placed
+        .mounts
+        .iter()
+        .map(|mount| mount.mount.target.as_deref())
+        .collect();
+    assert_eq!(targets, [Some("/w/a"), None]);
     let wrong = "FROM scratch\nARG kind=bing\nRUN --mount=type=$kind,target=/c true";
-    assert_eq!(error(wrong, &bare()), "Dockerfile:3:5: type cannot be \"bing\" (did you mean bind?)");
+    assert_eq!(
+        error(wrong, &bare()),
+        "Dockerfile:3:5: type cannot be \"bing\" (did you mean bind?)"
+    );
 }
 
 #[test]
@@ -262,26 +355,48 @@ fn f6_config_is_resolved() {
     assert!(text(&found[3]).contains("destination: \"/srv/app/\""));
     assert!(text(&found[4]).contains("owner: Some(\"5:5\")"));
     let Action::Expose(ports) = &found[5] else { panic!() };
-    assert_eq!(ports.iter().map(ToString::to_string).collect::<Vec<_>>(), ["5/udp", "80/tcp"]);
+    assert_eq!(
+        ports.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["5/udp", "80/tcp"]
+    );
     assert_eq!(found[6], Action::Volume(vec!["/srv".into(), "/data".into()]));
     assert_eq!(found[7], Action::User("5".into()));
-    assert_eq!(found[9], Action::Label(vec![("k".into(), "v 5".into()), ("l".into(), "$n".into())]));
+    assert_eq!(
+        found[9],
+        Action::Label(vec![("k".into(), "v 5".into()), ("l".into(), "$n".into())])
+    );
     assert!(text(&found[10]).contains("[\"CMD-SHELL\", \"x\"], interval: 60s"));
     assert_eq!(found[11], Action::Author("m $n".into()));
+}
+
+/// What has no value is nothing, as in Docker, where that can mean something.
+#[test]
+fn f6_nothing_is_a_value_too() {
+    let found = actions(
+        "FROM scratch\nWORKDIR /w\nWORKDIR $none\nUSER $none\nCOPY a $none",
+        &bare(),
+    );
+    assert_eq!(found[1..3], [Action::Workdir("/w".into()), Action::User(String::new())]);
+    assert!(matches!(&found[3], Action::Copy(copy) if copy.destination == "/w/"));
 }
 
 #[test]
 fn f6_wrong_values_have_their_place() {
     for (line, message) in [
-        ("WORKDIR $none", "2:9: $none stands for nothing"),
-        ("USER ${none}", "2:6: ${none} stands for nothing"),
-        ("EXPOSE 80 x", "2:11: \"x\" is no port: a number from 0 to 65535, or two of them, 8000-8010"),
+        (
+            "EXPOSE 80 x",
+            "2:11: \"x\" is no port: a number from 0 to 65535, or two of them, 8000-8010",
+        ),
         ("ENV $none=1", "2:5: $none stands for nothing"),
         ("COPY a ${b", "2:8: a substitution does not end"),
         ("VOLUME /a $none", "2:11: $none stands for nothing"),
         ("COPY <<a /\n${x:-\na", "2:6: a substitution does not end"),
     ] {
-        assert_eq!(error(&format!("FROM scratch\n{line}"), &bare()), format!("Dockerfile:{message}"), "{line}");
+        assert_eq!(
+            error(&format!("FROM scratch\n{line}"), &bare()),
+            format!("Dockerfile:{message}"),
+            "{line}"
+        );
     }
     assert!(error("FROM scratch\nSTOPSIGNAL SIGNONE", &bare()).starts_with("Dockerfile:2:12: "));
 }
@@ -290,7 +405,10 @@ fn f6_wrong_values_have_their_place() {
 fn f5_variables_cannot_fill_the_memory() {
     let doubling: String = (0..40).map(|_| "ENV a=$a$a\n").collect();
     let message = error(&format!("FROM scratch\nENV a=0123456789\n{doubling}"), &bare());
-    assert!(message.contains("bytes in all variables") || message.contains("bytes once"), "{message}");
+    assert!(
+        message.contains("bytes in all variables") || message.contains("bytes once"),
+        "{message}"
+    );
     let args: String = (0..40).map(|_| "ARG a=$a$a\n").collect();
     let message = error(&format!("ARG a=0123456789\n{args}FROM scratch"), &bare());
     assert!(message.contains("bytes"), "{message}");
@@ -299,7 +417,10 @@ fn f5_variables_cannot_fill_the_memory() {
     let message = error(&format!("FROM scratch\nENV a={big}\n{labels}"), &bare());
     assert!(message.contains("bytes in a stage"), "{message}");
     let triggers = "ONBUILD RUN a\n".repeat(20_000);
-    let message = error(&format!("FROM scratch AS a\n{triggers}{}", "FROM a\n".repeat(6)), &bare());
+    let message = error(
+        &format!("FROM scratch AS a\n{triggers}{}", "FROM a\n".repeat(6)),
+        &bare(),
+    );
     assert!(message.contains("too many triggers"), "{message}");
 }
 
@@ -307,6 +428,9 @@ fn f5_variables_cannot_fill_the_memory() {
 #[test]
 fn p16_the_same_steps_whatever_the_layout() {
     let plain = actions("FROM scratch\nENV a=1 b=2\nRUN x y", &bare());
-    let odd = actions("\u{FEFF}# syntax=x\r\n  from scratch\r\n\r\nEnv a=1 \\\r\n# c\r\n b=2\r\nrun x \\\r\ny\r\n", &bare());
+    let odd = actions(
+        "\u{FEFF}# syntax=x\r\n  from scratch\r\n\r\nEnv a=1 \\\r\n# c\r\n b=2\r\nrun x \\\r\ny\r\n",
+        &bare(),
+    );
     assert_eq!(plain, odd);
 }

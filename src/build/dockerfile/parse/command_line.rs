@@ -39,7 +39,11 @@ pub(super) fn read(raw: &Raw<'_>, from: usize, heredocs: Vec<Heredoc>) -> Parsed
         json::Form::NotStrings => return Err(raw.not_strings()),
         other => {
             let line = (!text.is_empty()).then(|| super::words::piece(text, 0, text.len()));
-            (Form::Shell, line.into_iter().map(moved).collect(), other == json::Form::Nearly)
+            (
+                Form::Shell,
+                line.into_iter().map(moved).collect(),
+                other == json::Form::Nearly,
+            )
         }
     };
     Ok(CommandLine {

@@ -25,7 +25,15 @@ pub(super) fn copy(raw: Raw<'_>, heredocs: Vec<Heredoc>) -> Parsed<Command> {
 }
 
 pub(super) fn add(raw: Raw<'_>, heredocs: Vec<Heredoc>) -> Parsed<Command> {
-    let known = ["chown", "chmod", "link", "keep-git-dir", "checksum", "unpack", "exclude"];
+    let known = [
+        "chown",
+        "chmod",
+        "link",
+        "keep-git-dir",
+        "checksum",
+        "unpack",
+        "exclude",
+    ];
     let flags = raw.flags(&known, &["exclude"])?;
     let (sources, destination) = ends(&raw, heredocs)?;
     Ok(Command::Add(Add {
@@ -58,7 +66,11 @@ fn ends(raw: &Raw<'_>, heredocs: Vec<Heredoc>) -> Parsed<(Vec<FileSource>, Word)
     let destination = found.pop().filter(|_| !found.is_empty());
     let destination = destination.ok_or_else(|| raw.fault(format!("{} without a destination", raw.name), shape))?;
     if announced(&destination.text).is_some() {
-        return Err(Fault::new(destination.span, "a heredoc cannot be the destination", "a path"));
+        return Err(Fault::new(
+            destination.span,
+            "a heredoc cannot be the destination",
+            "a path",
+        ));
     }
     let mut heredocs = heredocs.into_iter();
     let sources = found.into_iter().map(|word| source(word, &mut heredocs));
@@ -66,7 +78,11 @@ fn ends(raw: &Raw<'_>, heredocs: Vec<Heredoc>) -> Parsed<(Vec<FileSource>, Word)
     // Its lines are read, and would be lost.
     if let Some(lost) = heredocs.next() {
         let problem = format!("the heredoc {:?} is no source", lost.name);
-        return Err(Fault::new(lost.span, problem, "a delimiter without blanks, between blanks"));
+        return Err(Fault::new(
+            lost.span,
+            problem,
+            "a delimiter without blanks, between blanks",
+        ));
     }
     Ok((sources, destination))
 }
@@ -78,6 +94,10 @@ fn source(word: Word, heredocs: &mut impl Iterator<Item = Heredoc>) -> Parsed<Fi
     };
     match heredocs.find(|heredoc| heredoc.name == said.name) {
         Some(heredoc) => Ok(FileSource::Inline(heredoc)),
-        None => Err(Fault::new(word.span, "a heredoc that its line does not announce", "<<NAME between blanks")),
+        None => Err(Fault::new(
+            word.span,
+            "a heredoc that its line does not announce",
+            "<<NAME between blanks",
+        )),
     }
 }

@@ -17,7 +17,11 @@ pub(super) fn from(raw: Raw<'_>) -> Parsed<Command> {
         }
         _ => {
             let comment = found.iter().any(|word| word.text.starts_with('#'));
-            let hint = if comment { "; a comment has a line of its own" } else { "" };
+            let hint = if comment {
+                "; a comment has a line of its own"
+            } else {
+                ""
+            };
             return Err(raw.fault("FROM with more than an image and a name", format!("{SHAPE}{hint}")));
         }
     };

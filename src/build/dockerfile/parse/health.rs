@@ -61,7 +61,11 @@ fn retries(value: Option<Word>) -> Parsed<u32> {
     let Some(value) = value.filter(|value| !value.text.is_empty()) else {
         return Ok(0);
     };
-    let number = value.text.parse::<i32>().ok().and_then(|number| u32::try_from(number).ok());
+    let number = value
+        .text
+        .parse::<i32>()
+        .ok()
+        .and_then(|number| u32::try_from(number).ok());
     number.ok_or_else(|| {
         let problem = format!("--retries cannot be {:?}", value.text);
         Fault::new(value.span, problem, "a number, 3")

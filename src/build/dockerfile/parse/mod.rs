@@ -216,13 +216,20 @@ impl<'a> Raw<'a> {
     }
 
     fn not_strings(&self) -> Fault {
-        self.fault("the array holds something other than strings", "strings in double quotes")
+        self.fault(
+            "the array holds something other than strings",
+            "strings in double quotes",
+        )
     }
 }
 
 fn unknown(keyword: Word) -> Fault {
     if keyword.text.is_empty() {
-        return Fault::new(keyword.span, "a continued line without an instruction", "an instruction");
+        return Fault::new(
+            keyword.span,
+            "a continued line without an instruction",
+            "an instruction",
+        );
     }
     let nearest = suggest::nearest(&keyword.text, KEYWORDS);
     let shown: String = keyword.text.chars().take(64).collect();

@@ -12,7 +12,9 @@ pub(super) fn onbuild(raw: Raw<'_>, heredocs: Vec<Heredoc>) -> Parsed<Command> {
         let expected = "any instruction but ONBUILD, FROM and MAINTAINER";
         return Err(Fault::new(inner.keyword.span, problem, expected));
     }
-    let trigger = trigger(raw.text(), &heredocs);
+    // Blanks at its end are kept, as in Docker: the config says what the file does.
+    let whole = raw.logical.text.get(raw.args.0..).unwrap_or_default();
+    let trigger = trigger(whole, &heredocs);
     let keyword = inner.keyword.clone();
     let span = keyword.span.to(raw.span());
     Ok(Command::Onbuild(Onbuild {

@@ -14,7 +14,7 @@ pub(super) fn label(raw: Raw<'_>) -> Parsed<Command> {
 pub(super) fn arg(raw: Raw<'_>) -> Parsed<Command> {
     raw.no_flags()?;
     raw.some("ARG NAME, or ARG NAME=VALUE")?;
-    let found = words::quoted(raw.text(), raw.escape);
+    let found = quoted(&raw, "ARG NAME, or ARG NAME=VALUE")?;
     let arguments = found.into_iter().map(|piece| argument(&raw, piece));
     Ok(Command::Arg(arguments.collect::<Parsed<_>>()?))
 }
@@ -38,7 +38,7 @@ fn pairs(raw: &Raw<'_>) -> Parsed<Vec<Pair>> {
     let shape = format!("{} NAME=VALUE ...", raw.name);
     raw.no_flags()?;
     raw.some(&shape)?;
-    let found = words::quoted(raw.text(), raw.escape);
+    let found = quoted(raw, &shape)?;
     if found.first().is_some_and(|first| !first.text.contains('=')) {
         return Ok(vec![legacy(raw, &shape)?]);
     }
@@ -52,6 +52,15 @@ fn pairs(raw: &Raw<'_>) -> Parsed<Vec<Pair>> {
         Ok(Pair { name, value, legacy })
     });
     pairs.collect()
+}
+
+/// The words, of which an escape character alone leaves none.
+fn quoted(raw: &Raw<'_>, shape: &str) -> Parsed<Vec<Piece>> {
+    let found = words::quoted(raw.text(), raw.escape);
+    if found.is_empty() {
+        return Err(raw.fault(format!("{} without arguments", raw.name), shape));
+    }
+    Ok(found)
 }
 
 fn legacy(raw: &Raw<'_>, shape: &str) -> Parsed<Pair> {

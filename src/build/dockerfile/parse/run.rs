@@ -14,10 +14,7 @@ const NETWORKS: [(&str, NetworkFlag); 3] = [
     ("host", NetworkFlag::Host),
 ];
 
-const SECURITY: [(&str, SecurityFlag); 2] = [
-    ("sandbox", SecurityFlag::Sandbox),
-    ("insecure", SecurityFlag::Insecure),
-];
+const SECURITY: [(&str, SecurityFlag); 2] = [("sandbox", SecurityFlag::Sandbox), ("insecure", SecurityFlag::Insecure)];
 
 pub(super) fn run(raw: Raw<'_>, heredocs: Vec<Heredoc>) -> Parsed<Command> {
     let flags = raw.flags(&FLAGS, &["mount", "device"])?;
@@ -27,7 +24,11 @@ pub(super) fn run(raw: Raw<'_>, heredocs: Vec<Heredoc>) -> Parsed<Command> {
         return Err(raw.fault("RUN with an empty array", "a program and its arguments"));
     }
     Ok(Command::Run(Run {
-        mounts: flags.all("mount")?.iter().map(MountFlag::parse).collect::<Parsed<_>>()?,
+        mounts: flags
+            .all("mount")?
+            .iter()
+            .map(MountFlag::parse)
+            .collect::<Parsed<_>>()?,
         network: flags.choice("network", &NETWORKS)?.unwrap_or_default(),
         security: flags.choice("security", &SECURITY)?.unwrap_or_default(),
         devices: flags.all("device")?.iter().map(device).collect::<Parsed<_>>()?,

@@ -19,12 +19,24 @@ fn f7_what_is_too_much_is_refused_by_its_limit() {
     for (text, what) in [
         ("\\\n".repeat(6 << 20), "too many bytes in a Dockerfile"),
         ("x".repeat(limits::FILE_BYTES + 1), "too many bytes in a Dockerfile"),
-        (after(format!("RUN {}", "x\\\n".repeat(1_200_000))), "too many bytes in an instruction"),
-        (after(format!("RUN {}", "x".repeat(limits::LINE_BYTES))), "too many bytes in a line"),
+        (
+            after(format!("RUN {}", "x\\\n".repeat(1_200_000))),
+            "too many bytes in an instruction",
+        ),
+        (
+            after(format!("RUN {}", "x".repeat(limits::LINE_BYTES))),
+            "too many bytes in a line",
+        ),
         ("FROM a\n".repeat(100_000), "too many stages"),
         (after("USER x\n".repeat(200_000)), "too many instructions"),
-        (after(format!("RUN {}", "<<a ".repeat(2_000)) + &"\na".repeat(2_000)), "too many heredocs in an instruction"),
-        (after(format!("COPY {}a b", "--exclude=x ".repeat(2_000))), "too many flags of an instruction"),
+        (
+            after(format!("RUN {}", "<<a ".repeat(2_000)) + &"\na".repeat(2_000)),
+            "too many heredocs in an instruction",
+        ),
+        (
+            after(format!("COPY {}a b", "--exclude=x ".repeat(2_000))),
+            "too many flags of an instruction",
+        ),
     ] {
         let told = error(text);
         assert!(told.contains(what), "{what}: {told}");
@@ -52,33 +64,55 @@ fn f7_deep_and_wide_files_take_no_time() {
 
 #[test]
 fn f7_bytes_that_are_no_text_are_refused_with_their_place() {
-    assert_eq!(error(b"FROM a\nRUN echo \xC3\xA9\xFF"), "Dockerfile:2:11: this is not UTF-8");
+    assert_eq!(
+        error(b"FROM a\nRUN echo \xC3\xA9\xFF"),
+        "Dockerfile:2:11: this is not UTF-8"
+    );
     assert_eq!(error(b"FROM a\nRUN <<E\n\xFF\nE"), "Dockerfile:3:1: this is not UTF-8");
     assert_eq!(error("FROM a\nRUN b\0"), "Dockerfile:2:6: a zero byte");
     assert_eq!(error(""), "Dockerfile:1:1: there is no stage");
     assert_eq!(error("# only this\n"), "Dockerfile:2:1: there is no stage");
-    assert!(Dockerfile::parse(b"# \xFF\nFROM a\nRUN b \\\n# \xFE\n c").is_ok(), "comments may be anything");
+    assert!(
+        Dockerfile::parse(b"# \xFF\nFROM a\nRUN b \\\n# \xFE\n c").is_ok(),
+        "comments may be anything"
+    );
 }
 
 #[test]
 fn errors_say_their_file() {
     let error = Dockerfile::parse_named("app/Dockerfile.dev", "FROM a\nCOPPY b c").unwrap_err();
-    assert_eq!(error.to_string(), "app/Dockerfile.dev:2:1: unknown instruction COPPY (did you mean COPY?)");
+    assert_eq!(
+        error.to_string(),
+        "app/Dockerfile.dev:2:1: unknown instruction COPPY (did you mean COPY?)"
+    );
     assert!(error.report().ends_with("STOPSIGNAL, USER, VOLUME, WORKDIR"));
     let place = SyntaxError::of(&error).unwrap();
-    assert_eq!((place.suggestion.as_deref(), place.span.end.to_string()), (Some("COPY"), "2:6".into()));
+    assert_eq!(
+        (place.suggestion.as_deref(), place.span.end.to_string()),
+        (Some("COPY"), "2:6".into())
+    );
 }
 
 /// A place is in the file, and what is found there is the word, unless quotes or continuations are in it.
 fn check_places(text: &str, file: &Dockerfile) {
     let check = |span: Span| {
-        assert!(span.start.offset <= span.end.offset && span.end.offset <= text.len(), "{span:?} {text:?}");
-        assert!(text.is_char_boundary(span.start.offset) && text.is_char_boundary(span.end.offset), "{span:?} {text:?}");
+        assert!(
+            span.start.offset <= span.end.offset && span.end.offset <= text.len(),
+            "{span:?} {text:?}"
+        );
+        assert!(
+            text.is_char_boundary(span.start.offset) && text.is_char_boundary(span.end.offset),
+            "{span:?} {text:?}"
+        );
     };
     for stage in file.stages() {
         for one in std::iter::once(&stage.opening).chain(&stage.instructions) {
             check(one.span);
-            assert_eq!(&text[one.keyword.span.start.offset..one.keyword.span.end.offset], one.keyword.text, "{text:?}");
+            assert_eq!(
+                &text[one.keyword.span.start.offset..one.keyword.span.end.offset],
+                one.keyword.text,
+                "{text:?}"
+            );
             if let Command::Expose(words) = &one.command {
                 for word in words {
                     check(word.span);

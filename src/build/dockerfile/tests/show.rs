@@ -6,7 +6,8 @@ pub(super) fn file(file: &Dockerfile) -> String {
     let stages = file.stages().iter();
     let within = stages.flat_map(|stage| std::iter::once(&stage.opening).chain(&stage.instructions));
     let all = file.arguments().iter().chain(within);
-    all.map(|one| format!("{}-{} {}\n", one.span.start, one.span.end, instruction(one))).collect()
+    all.map(|one| format!("{}-{} {}\n", one.span.start, one.span.end, instruction(one)))
+        .collect()
 }
 
 fn instruction(one: &Instruction) -> String {
@@ -14,19 +15,40 @@ fn instruction(one: &Instruction) -> String {
         Command::From(from) => {
             let platform = from.platform.as_ref().map(|word| format!("platform={} ", text(word)));
             let name = from.name.as_ref().map(|name| format!(" as {}", text(name)));
-            format!("{}{}{}", platform.unwrap_or_default(), text(&from.image), name.unwrap_or_default())
+            format!(
+                "{}{}{}",
+                platform.unwrap_or_default(),
+                text(&from.image),
+                name.unwrap_or_default()
+            )
         }
         Command::Run(run) => self::run(run),
         Command::Cmd(line) | Command::Entrypoint(line) => self::line(line),
         Command::Copy(copy) => {
             let flags = [("from", &copy.from), ("chown", &copy.chown), ("chmod", &copy.chmod)];
             let switches = [("link", Some(copy.link)), ("parents", Some(copy.parents))];
-            format!("{}{}", self::flags(&flags, &switches, &copy.excludes), files(&copy.sources, &copy.destination))
+            format!(
+                "{}{}",
+                self::flags(&flags, &switches, &copy.excludes),
+                files(&copy.sources, &copy.destination)
+            )
         }
         Command::Add(add) => {
-            let flags = [("chown", &add.chown), ("chmod", &add.chmod), ("checksum", &add.checksum)];
-            let switches = [("link", Some(add.link)), ("keep-git-dir", add.keep_git_dir), ("unpack", add.unpack)];
-            format!("{}{}", self::flags(&flags, &switches, &add.excludes), files(&add.sources, &add.destination))
+            let flags = [
+                ("chown", &add.chown),
+                ("chmod", &add.chmod),
+                ("checksum", &add.checksum),
+            ];
+            let switches = [
+                ("link", Some(add.link)),
+                ("keep-git-dir", add.keep_git_dir),
+                ("unpack", add.unpack),
+            ];
+            format!(
+                "{}{}",
+                self::flags(&flags, &switches, &add.excludes),
+                files(&add.sources, &add.destination)
+            )
         }
         Command::Env(pairs) | Command::Label(pairs) => {
             let pairs = pairs.iter().map(|pair| {
@@ -54,7 +76,9 @@ fn instruction(one: &Instruction) -> String {
             self::line(&probe.command)
         ),
         Command::Onbuild(onbuild) => format!("{:?} {}", onbuild.trigger, instruction(&onbuild.instruction)),
-        Command::Maintainer(word) | Command::StopSignal(word) | Command::User(word) | Command::Workdir(word) => text(word),
+        Command::Maintainer(word) | Command::StopSignal(word) | Command::User(word) | Command::Workdir(word) => {
+            text(word)
+        }
     };
     format!("{} {said}", one.command.keyword()).trim_end().to_owned()
 }
@@ -83,11 +107,19 @@ fn heredocs(list: &[Heredoc]) -> String {
 fn heredoc(heredoc: &Heredoc) -> String {
     let plain = if heredoc.expand { "" } else { " quoted" };
     let chomp = if heredoc.chomp { " chomped" } else { "" };
-    format!(" <{} {}{plain}{chomp} {:?}@{}>", heredoc.descriptor, heredoc.name, heredoc.content(), heredoc.span)
+    format!(
+        " <{} {}{plain}{chomp} {:?}@{}>",
+        heredoc.descriptor,
+        heredoc.name,
+        heredoc.content(),
+        heredoc.span
+    )
 }
 
 fn flags(flags: &[(&str, &Option<Word>)], switches: &[(&str, Option<bool>)], excludes: &[Word]) -> String {
-    let given = flags.iter().filter_map(|(name, value)| Some(format!("{name}={:?} ", value.as_ref()?.text)));
+    let given = flags
+        .iter()
+        .filter_map(|(name, value)| Some(format!("{name}={:?} ", value.as_ref()?.text)));
     let on = switches.iter().filter_map(|(name, value)| match value {
         Some(false) if matches!(*name, "link" | "parents") => None,
         Some(value) => Some(format!("{name}={value} ")),
@@ -109,8 +141,15 @@ fn files(sources: &[FileSource], destination: &Word) -> String {
 }
 
 fn run(run: &Run) -> String {
-    let mounts: String = run.mounts.iter().map(|mount| format!("mount@{}{:?} ", mount.span, mount.fields)).collect();
-    let devices = run.devices.iter().map(|device| format!("device={}/{} ", device.name, device.required));
+    let mounts: String = run
+        .mounts
+        .iter()
+        .map(|mount| format!("mount@{}{:?} ", mount.span, mount.fields))
+        .collect();
+    let devices = run
+        .devices
+        .iter()
+        .map(|device| format!("device={}/{} ", device.name, device.required));
     let network = match run.network {
         NetworkFlag::Default => String::new(),
         other => format!("network={other:?} "),
@@ -119,5 +158,9 @@ fn run(run: &Run) -> String {
         SecurityFlag::Sandbox => String::new(),
         other => format!("security={other:?} "),
     };
-    format!("{mounts}{}{network}{security}{}", devices.collect::<String>(), line(&run.command))
+    format!(
+        "{mounts}{}{network}{security}{}",
+        devices.collect::<String>(),
+        line(&run.command)
+    )
 }

@@ -56,7 +56,8 @@ impl Resolver<'_> {
     }
 
     pub(super) fn workdir(&mut self, word: &Word) -> Parsed<Action> {
-        let path = self.some(word)?;
+        let path = self.word(word)?;
+        self.first_workdir.get_or_insert_with(|| (self.at, path.clone()));
         self.state.working_dir = paths::absolute(&self.state.working_dir, &path);
         Ok(Action::Workdir(self.state.working_dir.clone()))
     }
@@ -87,7 +88,9 @@ pub(super) fn health(check: &Healthcheck) -> Action {
             Form::Shell => "CMD-SHELL",
         };
         action.test = vec![kind.to_owned()];
-        action.test.extend(probe.command.args.iter().map(|word| word.text.clone()));
+        action
+            .test
+            .extend(probe.command.args.iter().map(|word| word.text.clone()));
         action.interval = probe.interval;
         action.timeout = probe.timeout;
         action.start_period = probe.start_period;

@@ -8,7 +8,9 @@ impl Resolver<'_> {
     pub(super) fn copy(&mut self, copy: &Copy) -> Parsed<Action> {
         let from = copy.from.as_ref();
         Ok(Action::Copy(CopyAction {
-            from: from.map(|word| self.names.origin(&word.text, word.span, true)).transpose()?,
+            from: from
+                .map(|word| self.names.origin(&word.text, word.span, true))
+                .transpose()?,
             owner: self.given(copy.chown.as_ref())?,
             permissions: self.given(copy.chmod.as_ref())?,
             link: copy.link,
@@ -54,7 +56,7 @@ impl Resolver<'_> {
     }
 
     fn destination(&mut self, word: &Word) -> Parsed<String> {
-        let path = self.some(word)?;
+        let path = self.word(word)?;
         Ok(paths::destination(&self.state.working_dir, &path))
     }
 }

@@ -49,6 +49,8 @@ pub(crate) struct Resolver<'a> {
     at: Span,
     /// What was used without a value, once an instruction.
     pub(crate) undefined: Vec<Undefined>,
+    /// The first `WORKDIR`, its variables put in.
+    pub(crate) first_workdir: Option<(Span, String)>,
     /// The names of them that the instruction being resolved has.
     told: BTreeSet<String>,
 }
@@ -66,6 +68,7 @@ impl<'a> Resolver<'a> {
             at: Span::default(),
             undefined: Vec::new(),
             told: BTreeSet::new(),
+            first_workdir: None,
         }
     }
 
@@ -115,7 +118,13 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    fn instruction(&mut self, instruction: &Instruction, span: Span, triggered: bool, steps: &mut Vec<Step>) -> Parsed<()> {
+    fn instruction(
+        &mut self,
+        instruction: &Instruction,
+        span: Span,
+        triggered: bool,
+        steps: &mut Vec<Step>,
+    ) -> Parsed<()> {
         self.at = span;
         self.told.clear();
         let mut push = |action: Action| {
@@ -151,11 +160,13 @@ impl<'a> Resolver<'a> {
             Command::Run(run) => self.run(run),
             Command::Shell(words) => self.shell(words),
             Command::StopSignal(word) => self.stop_signal(word),
-            Command::User(word) => Ok(Action::User(self.some(word)?)),
+            Command::User(word) => Ok(Action::User(self.word(word)?)),
             Command::Volume(words) => self.volume(words),
             Command::Workdir(word) => self.workdir(word),
             // These are no instructions of a stage.
-            Command::Arg(_) | Command::From(_) => Err(Fault::new(self.at, "FROM within a stage", "another instruction")),
+            Command::Arg(_) | Command::From(_) => {
+                Err(Fault::new(self.at, "FROM within a stage", "another instruction"))
+            }
         }
     }
 
@@ -182,7 +193,8 @@ impl<'a> Resolver<'a> {
 
     /// A word with its variables put in.
     fn word(&mut self, word: &Word) -> Parsed<String> {
-        self.text(&word.text, word.span, Style::words(self.file.escape())).map(|expanded| expanded.text)
+        self.text(&word.text, word.span, Style::words(self.file.escape()))
+            .map(|expanded| expanded.text)
     }
 
     /// One that must not be empty then.
@@ -210,7 +222,11 @@ impl<'a> Resolver<'a> {
     fn taken(&mut self, expanded: Result<expand::Expanded, expand::Failure>, span: Span) -> Parsed<expand::Expanded> {
         let expanded = expanded.map_err(|failure| args::fault(failure, span))?;
         self.budget = self.budget.checked_sub(expanded.text.len()).ok_or_else(|| {
-            Fault::limit(span, "bytes in a stage once its variables are put in", limits::PLAN_BYTES)
+            Fault::limit(
+                span,
+                "bytes in a stage once its variables are put in",
+                limits::PLAN_BYTES,
+            )
         })?;
         self.remember(&expanded.unmatched);
         Ok(expanded)

@@ -1,9 +1,9 @@
 //! `RUN`, and commands in general.
 
 use super::{Parsed, Resolver, args};
-use crate::build::dockerfile::{CommandLine, Form, Heredoc, Mount, MountFlag, Run};
+use crate::build::dockerfile::{CommandLine, Fault, Form, Heredoc, Mount, MountFlag, MountKind, Run};
 use crate::build::expand::{self, Style};
-use crate::build::plan::{Action, MountAction, RunAction, Script};
+use crate::build::plan::{Action, MountAction, RunAction, Script, paths};
 
 /// Runs the shell form where neither the file nor the base image says what does.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
@@ -51,10 +51,25 @@ impl Resolver<'_> {
     }
 
     fn mount(&mut self, flag: &MountFlag) -> Parsed<MountAction> {
-        let mount = self.resolved(flag)?;
+        let mut mount = self.resolved(flag)?;
+        self.place(&mut mount, flag)?;
         let from = mount.from.as_deref().filter(|from| !from.is_empty());
         let from = from.map(|name| self.names.origin(name, flag.span, false)).transpose()?;
         Ok(MountAction { mount, from })
+    }
+
+    /// Makes the target absolute. Secrets and agents have places of their own where none is given.
+    fn place(&self, mount: &mut Mount, flag: &MountFlag) -> Parsed<()> {
+        let given = mount.target.as_deref().filter(|target| !target.is_empty());
+        if given.is_none() && matches!(mount.kind, MountKind::Secret | MountKind::Ssh) {
+            return Ok(());
+        }
+        let target = paths::absolute(&self.state.working_dir, given.unwrap_or_default());
+        if target == "/" {
+            return Err(Fault::new(flag.span, "a mount upon the root", "target=PATH"));
+        }
+        mount.target = Some(target);
+        Ok(())
     }
 
     fn resolved(&mut self, flag: &MountFlag) -> Parsed<Mount> {
@@ -76,9 +91,10 @@ fn line(command: &CommandLine) -> String {
     let text = command.args.first().map(|word| word.text.clone()).unwrap_or_default();
     match alone(command) {
         Some(heredoc) => heredoc.content(),
-        None => command.heredocs.iter().fold(text, |text, heredoc| {
-            format!("{text}\n{}{}", heredoc.raw, heredoc.name)
-        }),
+        None => command
+            .heredocs
+            .iter()
+            .fold(text, |text, heredoc| format!("{text}\n{}{}", heredoc.raw, heredoc.name)),
     }
 }
 
