@@ -25,6 +25,8 @@ pub use self::step::{
 
 pub(crate) use self::args::Globals;
 pub(crate) use self::ports::exposed;
+#[cfg(any(feature = "engine", feature = "remote"))]
+pub(crate) use self::resolve::PATH;
 pub(crate) use self::resolve::Resolver;
 
 use self::graph::Names;

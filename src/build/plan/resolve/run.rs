@@ -33,10 +33,10 @@ impl Resolver<'_> {
 
     /// A command as it is run: the shell form by the shell in force.
     pub(super) fn with_shell(&self, command: &CommandLine) -> Vec<String> {
-        let words = command.args.iter().map(|word| word.text.clone());
-        match (command.form, command.args.first()) {
-            (Form::Shell, Some(line)) => self.in_shell(&line.text),
-            _ => words.collect(),
+        match command.form {
+            // An empty line is a command for the shell, too; an empty array is none.
+            Form::Shell => self.in_shell(command.args.first().map_or("", |line| &line.text)),
+            Form::Exec => command.args.iter().map(|word| word.text.clone()).collect(),
         }
     }
 

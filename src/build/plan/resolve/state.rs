@@ -16,7 +16,7 @@ pub struct StageState {
 }
 
 /// What containers search without a `PATH` of their image's, as in Docker.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl StageState {
     /// At the beginning of a stage `FROM scratch`.
