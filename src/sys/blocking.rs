@@ -60,6 +60,17 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
         let _back = Back(MAY_BLOCK.replace(false));
         return work();
     }
+    elsewhere(work).await
+}
+
+/// Runs blocking work on another thread of the pool, wherever this is: work that waits for what the caller does meanwhile.
+///
+/// # Errors
+/// What the work returns.
+///
+/// # Cancel safety
+/// The work runs to its end once it began.
+pub(crate) async fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let (answer, answered) = oneshot::channel();
     on_pool(Box::new(move || {
         let _ = answer.send(work());
@@ -78,6 +89,19 @@ fn on_pool(work: Box<dyn FnOnce() + Send>) {
 pub(crate) fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     let _back = Back(MAY_BLOCK.replace(true));
     future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Waits for a future on a thread that may block, and has a runtime of its own for what the future leaves to one.
+pub(crate) fn wait_for<T>(runtime: &tokio::runtime::Runtime, future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let entered = runtime.enter();
+    match poll_once(future.as_mut()) {
+        Poll::Ready(output) => output,
+        Poll::Pending => {
+            drop(entered);
+            runtime.block_on(future)
+        }
+    }
 }
 
 /// What became of a future that was polled with [`poll_movable`].
