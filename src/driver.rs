@@ -8,6 +8,7 @@ mod abandon;
 mod clock;
 
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +28,7 @@ pub use self::abandon::Abandon;
 pub(crate) use self::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::blocking::{self, Polled};
+use crate::sys::parcel::{Parcel, Parcelled, parcelled, unpack};
 
 /// How long the driver goes on for tails after the last handle went away.
 const LINGER: Duration = Duration::from_secs(10);
@@ -202,15 +204,17 @@ impl Spawner {
         deadline: Option<Duration>,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Call<T> {
-        self.call_boxed(deadline, Box::pin(work))
+        let (wait, abort) = self.call_parcelled(deadline, parcelled(Box::pin(work)));
+        let kind = PhantomData;
+        Call { wait, abort, kind }
     }
 
-    fn call_boxed<T: Send + 'static>(&self, deadline: Option<Duration>, work: Answering<T>) -> Call<T> {
+    fn call_parcelled(&self, deadline: Option<Duration>, work: Parcelled<'static>) -> (Wait, Option<AbortHandle>) {
         let work = work.in_current_span().with_current_subscriber();
         let (answer, wait) = oneshot::channel();
         if let Err(error) = self.check_fork() {
             let _ = answer.send(Err(error));
-            return Call { wait, abort: None };
+            return (wait, None);
         }
         let work = self.abandonable(within(deadline, work));
         let task = self.spawn(Box::pin(async move {
@@ -218,10 +222,7 @@ impl Spawner {
                 let _ = answer.send(result);
             }
         }));
-        Call {
-            wait,
-            abort: Some(task),
-        }
+        (wait, Some(task))
     }
 
     /// As [`Spawner::call`], for work that begins with something that blocks: up to where it first waits it runs on a thread
@@ -230,15 +231,17 @@ impl Spawner {
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Call<T> {
-        self.call_blocking_boxed(Box::pin(work))
+        let wait = self.call_blocking_parcelled(parcelled(Box::pin(work)));
+        let (abort, kind) = (None, PhantomData);
+        Call { wait, abort, kind }
     }
 
-    fn call_blocking_boxed<T: Send + 'static>(&self, work: Answering<T>) -> Call<T> {
+    fn call_blocking_parcelled(&self, work: Parcelled<'static>) -> Wait {
         let work = work.in_current_span().with_current_subscriber();
         let (mut answer, wait) = oneshot::channel();
         if let Err(error) = self.check_fork() {
             let _ = answer.send(Err(error));
-            return Call { wait, abort: None };
+            return wait;
         }
         let work = self.abandonable(work);
         self.begin(Box::pin(async move {
@@ -251,7 +254,7 @@ impl Spawner {
                 let _ = answer.send(result);
             }
         }));
-        Call { wait, abort: None }
+        wait
     }
 
     /// Runs work that goes on when its caller goes away: it is told so by its [`Cancel`], and finishes or undoes itself.
@@ -267,21 +270,28 @@ impl Spawner {
     {
         let spawner = self.clone();
         let cancel = Cancel::default();
-        let work = Box::pin(work(cancel.clone()));
-        self.tail_boxed(work, cancel, Box::new(move |value| spawner.detach(undo(value))))
+        let work = parcelled(Box::pin(work(cancel.clone())));
+        let undo = move |parcel| {
+            if let Ok(value) = unpack(parcel) {
+                spawner.detach(undo(value));
+            }
+        };
+        let wait = self.tail_parcelled(work, cancel.clone(), Box::new(undo));
+        let kind = PhantomData;
+        Tail { wait, cancel, kind }
     }
 
-    fn tail_boxed<T: Send + 'static>(&self, work: Answering<T>, cancel: Cancel, undo: Undo<T>) -> Tail<T> {
+    fn tail_parcelled(&self, work: Parcelled<'static>, cancel: Cancel, undo: Undo) -> oneshot::Receiver<Answer> {
         let (sender, wait) = oneshot::channel();
         if let Err(error) = self.check_fork() {
             let _ = sender.send(Answer {
                 result: Some(Err(error)),
                 undo: None,
             });
-            return Tail { wait, cancel };
+            return wait;
         }
         let work = work.in_current_span().with_current_subscriber();
-        let work = self.tellable(work, cancel.clone());
+        let work = self.tellable(work, cancel);
         let guard = self.guard();
         self.begin(Box::pin(async move {
             let _guard = guard;
@@ -294,7 +304,7 @@ impl Spawner {
                 let _ = sender.send(answer);
             }
         }));
-        Tail { wait, cancel }
+        wait
     }
 
     /// Polls work on a thread of the pool, which may be this one, and hands it to the driver when it has to wait. From there
@@ -356,6 +366,10 @@ impl Spawner {
 
     /// Runs work that nobody waits for and that must not be cut off.
     pub(crate) fn detach(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.detach_boxed(Box::pin(work));
+    }
+
+    fn detach_boxed(&self, work: Work) {
         let guard = self.guard();
         self.spawn(Box::pin(async move {
             let _guard = guard;
@@ -429,18 +443,23 @@ impl<T> Stream for Received<T> {
     }
 }
 
+/// Where a result comes out.
+type Wait = oneshot::Receiver<Result<Parcel>>;
+
 /// An answer on its way. Dropping it drops the work.
 #[derive(Debug)]
 pub(crate) struct Call<T> {
-    wait: oneshot::Receiver<Result<T>>,
+    wait: Wait,
     abort: Option<AbortHandle>,
+    kind: PhantomData<fn() -> T>,
 }
 
-impl<T> Future for Call<T> {
+impl<T: 'static> Future for Call<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        Pin::new(&mut self.wait).poll(cx).map(gone)
+        let answer = Pin::new(&mut self.wait).poll(cx);
+        answer.map(|answer| answer.unwrap_or_else(|_| Err(closed())).and_then(unpack))
     }
 }
 
@@ -452,18 +471,21 @@ impl<T> Drop for Call<T> {
     }
 }
 
-/// Work of whatever kind with its answer: what is wrapped around it is made once for each kind of answer.
-type Answering<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
-
-type Undo<T> = Box<dyn FnOnce(T) + Send>;
+type Undo = Box<dyn FnOnce(Parcel) + Send>;
 
 /// A result on its way; undone if it is dropped before somebody takes it.
-struct Answer<T> {
-    result: Option<Result<T>>,
-    undo: Option<Undo<T>>,
+struct Answer {
+    result: Option<Result<Parcel>>,
+    undo: Option<Undo>,
 }
 
-impl<T> Drop for Answer<T> {
+impl Answer {
+    fn take(mut self) -> Result<Parcel> {
+        self.result.take().unwrap_or_else(|| Err(closed()))
+    }
+}
+
+impl Drop for Answer {
     fn drop(&mut self) {
         if let (Some(Ok(value)), Some(undo)) = (self.result.take(), self.undo.take()) {
             undo(value);
@@ -473,16 +495,17 @@ impl<T> Drop for Answer<T> {
 
 /// An answer of work that finishes or undoes itself. Dropping it tells the work that nobody waits any more.
 pub(crate) struct Tail<T> {
-    wait: oneshot::Receiver<Answer<T>>,
+    wait: oneshot::Receiver<Answer>,
     cancel: Cancel,
+    kind: PhantomData<fn() -> T>,
 }
 
-impl<T> Future for Tail<T> {
+impl<T: 'static> Future for Tail<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
         let answer = Pin::new(&mut self.wait).poll(cx);
-        answer.map(|answer| gone(answer.map(|mut answer| answer.result.take().unwrap_or_else(|| Err(closed())))))
+        answer.map(|answer| answer.map_or_else(|_| Err(closed()), Answer::take).and_then(unpack))
     }
 }
 
@@ -490,10 +513,6 @@ impl<T> Drop for Tail<T> {
     fn drop(&mut self) {
         self.cancel.set();
     }
-}
-
-fn gone<T>(answer: Result<Result<T>, oneshot::error::RecvError>) -> Result<T> {
-    answer.unwrap_or_else(|_| Err(closed()))
 }
 
 /// What becomes of work whose engine ends first.

@@ -305,7 +305,7 @@ impl Engine {
             Verb::of_engine("engine.reconcile"),
         );
         let system = &self.local("reconcile")?.system;
-        self.watch.run(verb, span, system.reconcile()).await
+        self.watch.run(verb, span, Box::pin(system.reconcile())).await
     }
 
     /// Compares the records with what is really there: files, layers, locks, processes, cgroups, and mounts as far as this
@@ -322,7 +322,7 @@ impl Engine {
     pub async fn audit(&self) -> Result<Audit> {
         let (span, verb) = (tracing::info_span!("engine.audit"), Verb::of_engine("engine.audit"));
         let system = &self.local("audit")?.system;
-        self.watch.run(verb, span, system.audit()).await
+        self.watch.run(verb, span, Box::pin(system.audit())).await
     }
 
     /// Reads everything that images stand on: every blob is hashed, every layer compared with what its blob says. With `fix`
@@ -339,7 +339,7 @@ impl Engine {
     pub async fn doctor(&self, fix: bool) -> Result<Diagnosis> {
         let (span, verb) = (tracing::info_span!("engine.doctor"), Verb::of_engine("engine.doctor"));
         let system = &self.local("doctor")?.system;
-        self.watch.run(verb, span, system.doctor(fix)).await
+        self.watch.run(verb, span, Box::pin(system.doctor(fix))).await
     }
 
     /// Makes a root that lost a file of its own, or has it damaged, one that can be opened: the file that says its version,
@@ -474,9 +474,9 @@ impl Engine {
         match &self.inner.local {
             Some(local) => {
                 let work = local.spawner().call_blocking(work);
-                self.watch.in_time(verb, limit, work).await
+                self.watch.in_time(verb, limit, Box::pin(work)).await
             }
-            None => self.watch.in_time(verb, limit, work).await,
+            None => self.watch.in_time(verb, limit, Box::pin(work)).await,
         }
     }
 }

@@ -20,7 +20,7 @@ fn parse(text: &str) -> Result<Filter, Failure> {
             "invalid filter: {text:?} is neither {{\"key\":[\"value\"]}} nor {{\"key\":{{\"value\":true}}}}"
         ))
     };
-    let Ok(Value::Object(terms)) = serde_json::from_str(text) else {
+    let Ok(Value::Object(terms)) = serde_json::from_slice(text.as_bytes()) else {
         return Err(bad());
     };
     let mut filter = Filter::new();

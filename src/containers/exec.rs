@@ -19,6 +19,7 @@ use crate::events::Event;
 use crate::logs::{self, LogStream, Tee};
 use crate::runtime::{ExecStarted, ExecTask};
 use crate::types::{ExitStatus, Signal};
+use futures_util::future::BoxFuture;
 
 impl Shared {
     pub(crate) async fn exec_create(&self, name: &str, spec: ExecSpec) -> Result<Exec> {
@@ -123,10 +124,12 @@ impl Shared {
 
     /// Records an event that comes with no change of a record. The ring is history, not truth: what cannot be written there
     /// is reported and holds nothing up.
-    pub(crate) async fn tell(&self, event: Event) {
-        if let Err(error) = self.parts.store.call(move |store| store.record_event(&event)).await {
-            tracing::warn!(error = error.report(), "an event could not be recorded");
-        }
+    pub(crate) fn tell<'a>(&'a self, event: Event) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if let Err(error) = self.parts.store.call(move |store| store.record_event(&event)).await {
+                tracing::warn!(error = error.report(), "an event could not be recorded");
+            }
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use super::stdin::Stdin;
 use super::views::ExecInfo;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::runtime::ExecTask;
+use crate::sys::order;
 use crate::types::{ContainerId, ExitStatus};
 
 /// How long an ended command is known. Docker's is as long at least.
@@ -96,7 +97,7 @@ impl Execs {
             .values()
             .filter(|slot| slot.container == *container && !slot.is_stale());
         let mut ids: Vec<_> = own.map(|slot| slot.id.clone()).collect();
-        ids.sort();
+        order::sort(&mut ids);
         ids
     }
 }

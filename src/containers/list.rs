@@ -10,6 +10,7 @@ use super::record::{Record, time_of};
 use super::state::ContainerState;
 use super::{ContainerSummary, ListOptions};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::sys::order;
 use crate::types::{Filter, ImageId};
 
 /// Docker's, all of them. `health`, `expose`, `publish` and `volume` look at what a spec can say so far.
@@ -56,7 +57,7 @@ impl Shared {
                 found.push(summary(&record, SystemTime::now()));
             }
         }
-        found.sort_by_key(|found| std::cmp::Reverse(found.created));
+        order::sort_by_key(&mut found, |found| std::cmp::Reverse(found.created));
         Ok(found)
     }
 

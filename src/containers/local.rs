@@ -33,6 +33,7 @@ use crate::types::{
     Change, ContainerId, ContainerName, EndpointSpec, ExitStatus, Filter, ImageId, Outcome, OwnerId, Signal,
 };
 use crate::volumes::LocalVolumes;
+use futures_util::future::BoxFuture;
 
 /// What the engine hands the manager.
 #[derive(Debug, Clone)]
@@ -286,23 +287,27 @@ impl Shared {
     }
 
     /// The record of a name, an id, or a prefix of an id. One whose owner died is swept on the way and not found.
-    pub(crate) async fn find(&self, name: &str) -> Result<Record> {
-        let wanted = name.to_owned();
-        let row = self.parts.store.call(move |store| look_up(store, &wanted)).await?;
-        let record = Record::from_row(row)?;
-        // The verb's span was opened with the name that the caller gave.
-        tracing::Span::current().record("container", record.id.as_str());
-        if self.sweep_if_dead(&record).await? {
-            return Err(no_such(name));
-        }
-        Ok(record)
+    pub(crate) fn find<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Record>> {
+        Box::pin(async move {
+            let wanted = name.to_owned();
+            let row = self.parts.store.call(move |store| look_up(store, &wanted)).await?;
+            let record = Record::from_row(row)?;
+            // The verb's span was opened with the name that the caller gave.
+            tracing::Span::current().record("container", record.id.as_str());
+            if self.sweep_if_dead(&record).await? {
+                return Err(no_such(name));
+            }
+            Ok(record)
+        })
     }
 
     /// The record of an id, now.
-    pub(crate) async fn read(&self, id: &ContainerId) -> Result<Record> {
-        let wanted = id.clone();
-        let row = self.parts.store.call(move |store| store.container(&wanted)).await?;
-        row.map_or_else(|| Err(no_such(id.as_str())), Record::from_row)
+    pub(crate) fn read<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<Record>> {
+        Box::pin(async move {
+            let wanted = id.clone();
+            let row = self.parts.store.call(move |store| store.container(&wanted)).await?;
+            row.map_or_else(|| Err(no_such(id.as_str())), Record::from_row)
+        })
     }
 
     /// Refuses what only the container's own process can do.

@@ -20,6 +20,7 @@ use crate::logs::{self, LogSink, LogStream, PumpReport, Tee};
 use crate::runtime::{Exit, Task};
 use crate::sys::blocking::{begin_blocking, blocking};
 use crate::types::ExitStatus;
+use futures_util::future::BoxFuture;
 
 /// How long output may take to drain once the first process has ended: only a process outside can hold a pipe open then.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);
@@ -191,23 +192,25 @@ impl Shared {
     }
 
     /// As [`Shared::record_state`], with an event or without one.
-    pub(crate) async fn write_state(
-        &self,
-        record: &mut Record,
+    pub(crate) fn write_state<'a>(
+        &'a self,
+        record: &'a mut Record,
         state: ContainerState,
         event: Option<Event>,
-    ) -> Result<()> {
-        let from = record.state.as_str();
-        record.state = state;
-        let (id, body) = (record.id.clone(), record.body.to_json()?);
-        self.parts
-            .store
-            .call(move |store| {
-                store
-                    .update_container(&id, from, state.as_str(), &body, event.as_ref())
-                    .map(|_| ())
-            })
-            .await
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let from = record.state.as_str();
+            record.state = state;
+            let (id, body) = (record.id.clone(), record.body.to_json()?);
+            self.parts
+                .store
+                .call(move |store| {
+                    store
+                        .update_container(&id, from, state.as_str(), &body, event.as_ref())
+                        .map(|_| ())
+                })
+                .await
+        })
     }
 
     /// An event about a container.

@@ -26,6 +26,7 @@ use crate::store::{Uses, VolumeRow};
 use crate::sys::blocking::blocking;
 use crate::types::{Mount, Propagation, VolumeName};
 use crate::volumes::{Content, CreateVolume, Mounted};
+use futures_util::future::BoxFuture;
 
 /// What a container is to have.
 #[derive(Debug, Default)]
@@ -243,50 +244,54 @@ impl Shared {
         Ok(all)
     }
 
-    async fn ready_mount(
-        self: &Arc<Self>,
-        record: &Record,
-        point: &MountPoint,
-        cancel: &Cancel,
-    ) -> Result<LaunchMount> {
-        let spec = &point.spec;
-        let mut mount = LaunchMount {
-            target: spec.target.clone(),
-            source: LaunchSource::Host(PathBuf::new()),
-            subpath: spec.subpath.clone(),
-            read_only: spec.read_only,
-            read_only_below: true,
-            recursive: true,
-            no_suid: false,
-            devices: false,
-            propagation: Propagation::Rprivate,
-            swap: None,
-        };
-        match &spec.source {
-            MountFrom::Bind(bind) => {
-                mount.source = LaunchSource::Host(bind.source.clone());
-                mount.propagation = self.propagation(bind).await?;
-                mount.recursive = !bind.non_recursive;
-                mount.read_only_below = !bind.read_only_top;
-                mount.no_suid = !bind.setuid;
-                if bind.container_user {
-                    mount.swap = self.swap(record, bind).await?;
+    fn ready_mount<'a>(
+        self: &'a Arc<Self>,
+        record: &'a Record,
+        point: &'a MountPoint,
+        cancel: &'a Cancel,
+    ) -> BoxFuture<'a, Result<LaunchMount>> {
+        Box::pin(async move {
+            let spec = &point.spec;
+            let mut mount = LaunchMount {
+                target: spec.target.clone(),
+                source: LaunchSource::Host(PathBuf::new()),
+                subpath: spec.subpath.clone(),
+                read_only: spec.read_only,
+                read_only_below: true,
+                recursive: true,
+                no_suid: false,
+                devices: false,
+                propagation: Propagation::Rprivate,
+                swap: None,
+            };
+            match &spec.source {
+                MountFrom::Bind(bind) => {
+                    mount.source = LaunchSource::Host(bind.source.clone());
+                    mount.propagation = self.propagation(bind).await?;
+                    mount.recursive = !bind.non_recursive;
+                    mount.read_only_below = !bind.read_only_top;
+                    mount.no_suid = !bind.setuid;
+                    if bind.container_user {
+                        mount.swap = self.swap(record, bind).await?;
+                    }
+                }
+                MountFrom::Volume(volume) => {
+                    let name = volume.name.as_deref().unwrap_or_default().parse()?;
+                    mount.source = match self.parts.volumes.0.mount(&name, &record.id, cancel).await? {
+                        Mounted::Directory(path) => LaunchSource::Host(path),
+                        Mounted::Tree(tree) => LaunchSource::Tree(tree),
+                    };
+                }
+                MountFrom::Image(image) => {
+                    mount.source = LaunchSource::Mount(self.view(image).await?);
+                    mount.read_only = true;
+                }
+                MountFrom::Tmpfs(_) => {
+                    return Err(Error::internal("a memory file system among the runtime's own mounts"));
                 }
             }
-            MountFrom::Volume(volume) => {
-                let name = volume.name.as_deref().unwrap_or_default().parse()?;
-                mount.source = match self.parts.volumes.0.mount(&name, &record.id, cancel).await? {
-                    Mounted::Directory(path) => LaunchSource::Host(path),
-                    Mounted::Tree(tree) => LaunchSource::Tree(tree),
-                };
-            }
-            MountFrom::Image(image) => {
-                mount.source = LaunchSource::Mount(self.view(image).await?);
-                mount.read_only = true;
-            }
-            MountFrom::Tmpfs(_) => return Err(Error::internal("a memory file system among the runtime's own mounts")),
-        }
-        Ok(mount)
+            Ok(mount)
+        })
     }
 
     /// An image's files.

@@ -105,7 +105,8 @@ impl Record {
             .with_object(ObjectKind::Container, row.id.as_str())
         };
         let state = ContainerState::parse(&row.state).ok_or_else(|| damaged("an unknown state"))?;
-        let body = serde_json::from_str(&row.body).map_err(|error| damaged("an unreadable body").with_source(error))?;
+        let body = serde_json::from_slice(row.body.as_bytes())
+            .map_err(|error| damaged("an unreadable body").with_source(error))?;
         Ok(Self {
             id: row.id,
             name: row.name,

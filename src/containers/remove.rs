@@ -11,6 +11,7 @@ use super::state::{ContainerState, Move, Verb, decide};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::blocking::blocking;
 use crate::types::{ContainerId, Outcome, Signal};
+use futures_util::future::BoxFuture;
 
 /// How often and after what time a removal that nobody waits for is tried again where the disk is full: a record cannot
 /// even be deleted then.
@@ -31,32 +32,34 @@ pub(crate) async fn patiently<T, W: Future<Output = Result<T>>>(mut work: impl F
 }
 
 impl Shared {
-    pub(crate) async fn remove(&self, name: &str, options: RemoveOptions) -> Result<Outcome> {
-        let (id, slot) = self.own_slot(name, "remove").await?;
-        let verb = if options.force { Verb::RemoveForce } else { Verb::Remove };
-        let turn = slot.turn.lock().await;
-        let record = match self.read(&id).await {
-            Err(error) if error.is_not_found() => return Ok(Outcome::Already),
-            other => other?,
-        };
-        let record = match decide(&record.id, record.state, verb)? {
-            Move::KillFirst => {
-                drop(turn);
-                self.signal_if_running(record.id.as_str(), Signal::KILL).await?;
-                let _ = self.until_exited(record.id.as_str()).await;
-                match self.read(&record.id).await {
-                    Err(error) if error.is_not_found() => return Ok(Outcome::Already),
-                    other => other?,
+    pub(crate) fn remove<'a>(&'a self, name: &'a str, options: RemoveOptions) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move {
+            let (id, slot) = self.own_slot(name, "remove").await?;
+            let verb = if options.force { Verb::RemoveForce } else { Verb::Remove };
+            let turn = slot.turn.lock().await;
+            let record = match self.read(&id).await {
+                Err(error) if error.is_not_found() => return Ok(Outcome::Already),
+                other => other?,
+            };
+            let record = match decide(&record.id, record.state, verb)? {
+                Move::KillFirst => {
+                    drop(turn);
+                    self.signal_if_running(record.id.as_str(), Signal::KILL).await?;
+                    let _ = self.until_exited(record.id.as_str()).await;
+                    match self.read(&record.id).await {
+                        Err(error) if error.is_not_found() => return Ok(Outcome::Already),
+                        other => other?,
+                    }
                 }
-            }
-            _ => record,
-        };
-        slot.life.send_if_modified(|life| {
-            life.exit = life.exit.or(record.body.exit);
-            false
-        });
-        self.delete(&record).await?;
-        Ok(Outcome::Done)
+                _ => record,
+            };
+            slot.life.send_if_modified(|life| {
+                life.exit = life.exit.or(record.body.exit);
+                false
+            });
+            self.delete(&record).await?;
+            Ok(Outcome::Done)
+        })
     }
 
     /// Removes a container that nobody got to know.
@@ -70,21 +73,23 @@ impl Shared {
     }
 
     /// Removes everything of a container that does not run. What is gone already is success.
-    pub(crate) async fn delete(&self, record: &Record) -> Result<()> {
-        let mut record = record.clone();
-        let layer = self.parts.snapshotter.discard(&record.snapshot_key()).await;
-        let files = self.remove_files(&record).await;
-        layer?;
-        files?;
-        record.state = ContainerState::Removing;
-        let (id, event) = (record.id.clone(), self.event(&record, "destroy"));
-        self.parts
-            .store
-            .call(move |store| store.delete_container(&id, Some(&event)).map(|_| ()))
-            .await?;
-        self.remove_volumes(&record).await;
-        self.forget(&record.id);
-        Ok(())
+    pub(crate) fn delete<'a>(&'a self, record: &'a Record) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let mut record = record.clone();
+            let layer = self.parts.snapshotter.discard(&record.snapshot_key()).await;
+            let files = self.remove_files(&record).await;
+            layer?;
+            files?;
+            record.state = ContainerState::Removing;
+            let (id, event) = (record.id.clone(), self.event(&record, "destroy"));
+            self.parts
+                .store
+                .call(move |store| store.delete_container(&id, Some(&event)).map(|_| ()))
+                .await?;
+            self.remove_volumes(&record).await;
+            self.forget(&record.id);
+            Ok(())
+        })
     }
 
     async fn remove_files(&self, record: &Record) -> Result<()> {

@@ -22,6 +22,7 @@ use crate::logs::{LogSink, LogStream};
 use crate::runtime::{Launch, Started};
 use crate::sys::blocking::blocking;
 use crate::types::{ExitStatus, Outcome, Signal};
+use futures_util::future::BoxFuture;
 
 impl Shared {
     pub(crate) async fn start(self: &Arc<Self>, name: &str, cancel: &Cancel) -> Result<Outcome> {
@@ -43,24 +44,31 @@ impl Shared {
     }
 
     /// Starts a container that does not run. Whoever calls this has its turn.
-    pub(crate) async fn start_now(self: &Arc<Self>, record: Record, slot: &Arc<Slot>, cancel: &Cancel) -> Result<()> {
-        cancel.check()?;
-        if self.is_closing() {
-            return Err(closed());
-        }
-        let id = record.id.clone();
-        let (launch, places) = match self.launch_with_places(&record, cancel).await {
-            Ok(launched) => launched,
-            Err(error) => {
-                self.end_mounts(&record).await;
-                return Err(error);
+    pub(crate) fn start_now<'a>(
+        self: &'a Arc<Self>,
+        record: Record,
+        slot: &'a Arc<Slot>,
+        cancel: &'a Cancel,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            cancel.check()?;
+            if self.is_closing() {
+                return Err(closed());
             }
-        };
-        let started = self.start_launched(record, slot, cancel, launch, places).await;
-        if started.is_err() {
-            self.leave_networks(&id).await;
-        }
-        started
+            let id = record.id.clone();
+            let (launch, places) = match self.launch_with_places(&record, cancel).await {
+                Ok(launched) => launched,
+                Err(error) => {
+                    self.end_mounts(&record).await;
+                    return Err(error);
+                }
+            };
+            let started = self.start_launched(record, slot, cancel, launch, places).await;
+            if started.is_err() {
+                self.leave_networks(&id).await;
+            }
+            started
+        })
     }
 
     async fn start_launched(
@@ -154,22 +162,29 @@ impl Shared {
         }
     }
 
-    async fn launch_in(self: &Arc<Self>, record: &Record, places: &Places, cancel: &Cancel) -> Result<Launch> {
-        let key = record.snapshot_key();
-        let rootfs = self.parts.snapshotter.mounts(&key).await?;
-        let namespaces = self.shared_namespaces(&record.body.spec).await?;
-        let mounts = self.ready_mounts(record, cancel).await?;
-        let (shared, mut record) = (Arc::clone(self), record.clone());
-        if let Some(name) = self.hostname_of_peer(&record.body.spec).await? {
-            record.body.spec.hostname = Some(name);
-        }
-        let seen = etc::Seen::new(&record.body.spec, places, self.dir_of_peer(&record.body.spec));
-        let mut launch = blocking(move || shared.launch_of(&record, rootfs, &seen)).await?;
-        launch.shared = namespaces;
-        launch.shared.extend(places.namespace());
-        plan::make_room(&mut launch.spec, mounts.iter().map(|mount| mount.target.as_path()));
-        launch.mounts = mounts;
-        Ok(launch)
+    fn launch_in<'a>(
+        self: &'a Arc<Self>,
+        record: &'a Record,
+        places: &'a Places,
+        cancel: &'a Cancel,
+    ) -> BoxFuture<'a, Result<Launch>> {
+        Box::pin(async move {
+            let key = record.snapshot_key();
+            let rootfs = self.parts.snapshotter.mounts(&key).await?;
+            let namespaces = self.shared_namespaces(&record.body.spec).await?;
+            let mounts = self.ready_mounts(record, cancel).await?;
+            let (shared, mut record) = (Arc::clone(self), record.clone());
+            if let Some(name) = self.hostname_of_peer(&record.body.spec).await? {
+                record.body.spec.hostname = Some(name);
+            }
+            let seen = etc::Seen::new(&record.body.spec, places, self.dir_of_peer(&record.body.spec));
+            let mut launch = blocking(move || shared.launch_of(&record, rootfs, &seen)).await?;
+            launch.shared = namespaces;
+            launch.shared.extend(places.namespace());
+            plan::make_room(&mut launch.spec, mounts.iter().map(|mount| mount.target.as_path()));
+            launch.mounts = mounts;
+            Ok(launch)
+        })
     }
 
     /// Blocking.

@@ -12,6 +12,7 @@ use super::Top;
 use super::local::Shared;
 use super::state::{ContainerState, Refusal, Verb, decide, refuse};
 use crate::error::{Error, ObjectKind, Result};
+use crate::sys::order;
 
 /// A column of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -428,7 +429,7 @@ fn processes(first: u32) -> Option<Vec<Process>> {
         found.extend(children);
         others = rest;
     }
-    found.sort_by_key(|process| process.pid);
+    order::sort_by_key(&mut found, |process| process.pid);
     found.iter().any(|process| process.pid == first).then_some(found)
 }
 

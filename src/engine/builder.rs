@@ -280,7 +280,8 @@ impl EngineBuilder {
         let root = self.root.display().to_string();
         let span = tracing::info_span!("engine.open", root);
         let verb = Verb::of("engine.open", ObjectKind::Root, &root);
-        watch.run(verb, span, self.open_on(driver)).await
+        // Each layer around it would keep a place for it in the caller's future, and on its stack.
+        watch.run(verb, span, Box::pin(self.open_on(driver))).await
     }
 
     fn refuse_what_is_not_there(&self) -> Result<()> {

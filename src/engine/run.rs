@@ -71,8 +71,10 @@ impl RunBuilder {
     pub async fn output(mut self) -> Result<Output> {
         let (engine, deadline, image) = (self.engine.clone(), self.deadline, self.spec.image.clone());
         self.engine = engine.unlimited();
+        // Each layer around it would keep a place for it in the caller's future, and on its stack.
+        let work = Box::pin(self.output_now());
         engine
-            .within(Verb::of("run", ObjectKind::Image, &image), deadline, self.output_now())
+            .within(Verb::of("run", ObjectKind::Image, &image), deadline, work)
             .await
     }
 
@@ -141,7 +143,8 @@ impl IntoFuture for RunBuilder {
         self.engine = engine.unlimited();
         Box::pin(async move {
             let verb = Verb::of("run", ObjectKind::Image, &image);
-            let container = engine.within(verb, deadline, self.start()).await?.disarm();
+            let work = Box::pin(self.start());
+            let container = engine.within(verb, deadline, work).await?.disarm();
             Ok(container.by(engine))
         })
     }

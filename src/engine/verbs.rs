@@ -4,11 +4,11 @@
 //! The driver carries the span on to its thread (`Spawner::call`, `Spawner::tail`). Of an error only kind and step are
 //! written down: a message may quote what the caller gave, and that may be a secret.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use tracing::{Instrument as _, Span};
 
 use super::Managers;
@@ -29,6 +29,7 @@ use crate::logs::{LogEntries, LogQuery};
 #[cfg(feature = "network")]
 use crate::networks::{CreatedNetwork, NetworkInfo, NetworkManager, NetworkSpec};
 use crate::progress::Progress;
+use crate::sys::parcel::{Parcel, Parcelled, Unpacking, parcelled};
 use crate::system::{DiskUsage, EventQuery, SystemInfo, SystemManager};
 use crate::types::{
     Change, Descriptor, EndpointSpec, ExitStatus, Filter, ImageId, Outcome, Platform, Reference, Signal,
@@ -85,25 +86,38 @@ impl<'a> Verb<'a> {
 
 impl Watch {
     /// Does a verb's work in its span and within the limit.
-    pub(super) async fn run<T>(&self, verb: Verb<'_>, span: Span, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let watched = async {
-            let result = self.in_time(verb, self.limit, work).await;
+    pub(super) fn run<'a, T: Send + 'static>(
+        &'a self,
+        verb: Verb<'a>,
+        span: Span,
+        work: BoxFuture<'a, Result<T>>,
+    ) -> Unpacking<'a, T> {
+        Unpacking::new(self.run_parcelled(verb, span, parcelled(work)))
+    }
+
+    fn run_parcelled<'a>(&'a self, verb: Verb<'a>, span: Span, work: Parcelled<'a>) -> Parcelled<'a> {
+        let watched = async move {
+            let result = self.in_time_parcelled(verb, self.limit, work).await;
             if let Err(error) = &result {
                 let (kind, step) = (error.kind().as_str(), error.step());
                 tracing::debug!(verb = verb.name, kind, step, "failed");
             }
             result
         };
-        watched.instrument(span).await
+        Box::pin(watched.instrument(span))
     }
 
     /// The work's result, or `Timeout`.
-    pub(super) async fn in_time<T>(
-        &self,
-        verb: Verb<'_>,
+    pub(super) fn in_time<'a, T: Send + 'static>(
+        &'a self,
+        verb: Verb<'a>,
         limit: Option<Duration>,
-        work: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
+        work: BoxFuture<'a, Result<T>>,
+    ) -> Unpacking<'a, T> {
+        Unpacking::new(Box::pin(self.in_time_parcelled(verb, limit, parcelled(work))))
+    }
+
+    async fn in_time_parcelled(&self, verb: Verb<'_>, limit: Option<Duration>, work: Parcelled<'_>) -> Result<Parcel> {
         let Some(limit) = limit else { return work.await };
         let result = self.clock.within(limit, work).await;
         result.unwrap_or_else(|| Err(verb.late(limit)))
@@ -188,11 +202,11 @@ watched! { ContainerManager "container" {
             let image = spec.image.clone();
             let span = tracing::info_span!("container.create", container = tracing::field::Empty, image);
             let verb = Verb::of("container.create", ObjectKind::Image, &image);
-            let work = async {
+            let work = Box::pin(async {
                 let created = self.inner.create(spec).await?;
                 Span::current().record("container", created.id.as_str());
                 Ok(created)
-            };
+            });
             self.watch.run(verb, span, work).await
         }
 

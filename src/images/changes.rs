@@ -45,7 +45,7 @@ pub(crate) fn apply(config: &mut RunConfig, change: &str) -> Result<()> {
 /// A JSON list, or text for the shell.
 fn command(config: &RunConfig, text: &str, change: &str) -> Result<Vec<String>> {
     if text.starts_with('[')
-        && let Ok(words) = serde_json::from_str::<Vec<String>>(text)
+        && let Ok(words) = serde_json::from_slice::<Vec<String>>(text.as_bytes())
     {
         return if words.iter().any(|word| word.contains('\0')) {
             Err(bad("a NUL in it", change))
@@ -62,7 +62,8 @@ fn command(config: &RunConfig, text: &str, change: &str) -> Result<Vec<String>> 
 /// A JSON list, or words.
 fn list(text: &str, change: &str) -> Result<Vec<String>> {
     let words = match text.starts_with('[') {
-        true => serde_json::from_str(text).map_err(|error| bad("its list is no JSON", change).with_source(error))?,
+        true => serde_json::from_slice(text.as_bytes())
+            .map_err(|error| bad("its list is no JSON", change).with_source(error))?,
         false => words(text, change)?,
     };
     if words.iter().any(String::is_empty) {

@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::registry::{MAX_MANIFEST, ManifestBlob, index};
 use crate::storage::files::blocking;
 use crate::store::{ImageRecord, NamedImage, Node, Sign, Store};
+use crate::sys::order;
 use crate::types::{Descriptor, Digest, MediaType, Platform, Reference};
 
 pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -274,7 +275,7 @@ fn listed(images: &[(NamedImage, IndexEntry)]) -> Vec<Descriptor> {
 /// An index of images, in the order of their platforms: the same images always make the same index.
 pub(super) fn index_of_these(images: &[NamedImage]) -> Result<ManifestBlob> {
     let mut images: Vec<&NamedImage> = images.iter().collect();
-    images.sort_by_key(|one| one.sign.platform.to_string());
+    order::sort_by_key(&mut images, |one| one.sign.platform.to_string());
     let entry = |one: &&NamedImage| Descriptor {
         platform: Some(one.sign.platform.clone()),
         ..one.record.manifest.clone()

@@ -20,6 +20,7 @@ use crate::storage::unpack::{BlobBytes, BlobSource, Given, LayerRef, Offers};
 use crate::store::{ImageRecord, LayerRecord, Lease, Node, Sign, Store};
 use crate::sys::blocking::onto_pool;
 use crate::types::{Descriptor, Digest, ImageId, Platform, Reference};
+use futures_util::future::BoxFuture;
 
 /// An image about to be here.
 pub(super) struct Arrival<'a> {
@@ -58,72 +59,74 @@ impl BlobSource for Leased {
 
 impl LocalImages {
     /// Makes it an image. Its blobs are leased with `lease`, and are in `held` with whatever else was leased for it.
-    pub(super) async fn install(
-        &self,
-        arrival: &Arrival<'_>,
-        lease: &Arc<Lease>,
-        held: &mut Vec<Node>,
-        progress: &Progress,
-    ) -> Result<ImageInfo> {
-        let chosen = arrival.chosen;
-        self.hold(lease, held.clone()).await?;
-        progress.report(resolved(chosen));
-        self.keep_manifest(&chosen.blob, lease).await?;
-        if let Some(index) = &chosen.index {
-            self.keep_manifest(index, lease).await?;
-        }
-        let unpacker = &self.parts.unpacker;
-        let source = || -> Arc<dyn BlobSource> {
-            Arc::new(Leased {
-                source: Arc::clone(&arrival.source),
-                _lease: Arc::clone(lease),
-            })
-        };
-        let config = unpacker
-            .blob(&chosen.manifest.config, source(), manifest::MAX_CONFIG, progress)
-            .await?;
-        let config = ImageConfig::parse(&config)?;
-        check_platform(&config, arrival.platform, arrival.shown)?;
-        let layers = manifest::layers(&chosen.manifest, &config)?;
-        let mut record = record_of(chosen, &config, &layers);
-        let snapshots: Vec<Node> = record.chain_ids().iter().map(Node::snapshot).collect();
-        self.hold(lease, snapshots.clone()).await?;
-        held.splice(0..0, snapshots);
-        let given = Given {
-            unwanted: self.blobs_not_kept(&record).await?,
-            offers: arrival.offers.clone(),
-            fresh: arrival.fresh.iter().flatten().copied().collect(),
-        };
-        let unpacking = unpacker.image_given(&layers, &given, source(), progress);
-        let mut durable = blobs_of(&record);
-        durable.extend(chosen.index.iter().map(|index| index.descriptor.digest));
-        if arrival.fresh.is_some() {
-            // What unpacking writes need not be on the disk, and what must be is complete: neither waits for the other.
-            let (unpacked, synced) = futures_util::join!(unpacking, unpacker.sync(&durable));
-            unpacked.and(synced)?;
-        } else {
-            unpacking.await?;
-            unpacker.sync(&durable).await?;
-        }
-        onto_pool().await;
-        record.size = self.size_of(&record).await?;
-        let id = record.id;
-        let names = arrival.names.to_vec();
-        let sign = chosen.index.as_ref().map(|index| Sign {
-            platform: chosen.platform.clone().unwrap_or_else(|| record.platform.clone()),
-            top: index.descriptor.digest,
-        });
-        // Written even if the caller goes away now: until then nobody may take the blobs for unneeded.
-        let kept = Arc::clone(lease);
-        let write = move |store: &Store| {
-            let written = put(store, record, &names, sign.as_ref());
-            drop(kept);
-            written
-        };
-        let (record, freed) = self.parts.store.call(write).await?;
-        self.remove_unused(freed).await?;
-        self.tell(arrival.action, id, arrival.names.first()).await;
-        self.info_of(record).await
+    pub(super) fn install<'a>(
+        &'a self,
+        arrival: &'a Arrival<'_>,
+        lease: &'a Arc<Lease>,
+        held: &'a mut Vec<Node>,
+        progress: &'a Progress,
+    ) -> BoxFuture<'a, Result<ImageInfo>> {
+        Box::pin(async move {
+            let chosen = arrival.chosen;
+            self.hold(lease, held.clone()).await?;
+            progress.report(resolved(chosen));
+            self.keep_manifest(&chosen.blob, lease).await?;
+            if let Some(index) = &chosen.index {
+                self.keep_manifest(index, lease).await?;
+            }
+            let unpacker = &self.parts.unpacker;
+            let source = || -> Arc<dyn BlobSource> {
+                Arc::new(Leased {
+                    source: Arc::clone(&arrival.source),
+                    _lease: Arc::clone(lease),
+                })
+            };
+            let config = unpacker
+                .blob(&chosen.manifest.config, source(), manifest::MAX_CONFIG, progress)
+                .await?;
+            let config = ImageConfig::parse(&config)?;
+            check_platform(&config, arrival.platform, arrival.shown)?;
+            let layers = manifest::layers(&chosen.manifest, &config)?;
+            let mut record = record_of(chosen, &config, &layers);
+            let snapshots: Vec<Node> = record.chain_ids().iter().map(Node::snapshot).collect();
+            self.hold(lease, snapshots.clone()).await?;
+            held.splice(0..0, snapshots);
+            let given = Given {
+                unwanted: self.blobs_not_kept(&record).await?,
+                offers: arrival.offers.clone(),
+                fresh: arrival.fresh.iter().flatten().copied().collect(),
+            };
+            let unpacking = unpacker.image_given(&layers, &given, source(), progress);
+            let mut durable = blobs_of(&record);
+            durable.extend(chosen.index.iter().map(|index| index.descriptor.digest));
+            if arrival.fresh.is_some() {
+                // What unpacking writes need not be on the disk, and what must be is complete: neither waits for the other.
+                let (unpacked, synced) = futures_util::join!(unpacking, unpacker.sync(&durable));
+                unpacked.and(synced)?;
+            } else {
+                unpacking.await?;
+                unpacker.sync(&durable).await?;
+            }
+            onto_pool().await;
+            record.size = self.size_of(&record).await?;
+            let id = record.id;
+            let names = arrival.names.to_vec();
+            let sign = chosen.index.as_ref().map(|index| Sign {
+                platform: chosen.platform.clone().unwrap_or_else(|| record.platform.clone()),
+                top: index.descriptor.digest,
+            });
+            // Written even if the caller goes away now: until then nobody may take the blobs for unneeded.
+            let kept = Arc::clone(lease);
+            let write = move |store: &Store| {
+                let written = put(store, record, &names, sign.as_ref());
+                drop(kept);
+                written
+            };
+            let (record, freed) = self.parts.store.call(write).await?;
+            self.remove_unused(freed).await?;
+            self.tell(arrival.action, id, arrival.names.first()).await;
+            self.info_of(record).await
+        })
     }
 
     pub(super) async fn hold(&self, lease: &Arc<Lease>, nodes: Vec<Node>) -> Result<()> {

@@ -8,6 +8,7 @@ use super::local::{LocalImages, time_of};
 use super::{ImageSummary, borrow, lookup, prune, when};
 use crate::error::{Error, Result};
 use crate::store::ImageEntry;
+use crate::sys::order;
 use crate::types::{Filter, Reference};
 
 const KEYS: &[&str] = &["reference", "dangling", "label", "label!", "before", "since", "until"];
@@ -24,7 +25,9 @@ impl LocalImages {
             let mut entries = store.images()?;
             if !parts.additional.is_empty() {
                 entries.extend(borrow::entries(&parts, &entries));
-                entries.sort_by_key(|entry| Reverse((entry.record.pulled_at_ns, entry.record.id)));
+                order::sort_by_key(&mut entries, |entry| {
+                    Reverse((entry.record.pulled_at_ns, entry.record.id))
+                });
             }
             for (key, newer) in [("before", false), ("since", true)] {
                 for name in wanted.values(key) {

@@ -17,6 +17,7 @@ use crate::runtime::native::NativeRuntime;
 use crate::store::{NetworkRow, Store};
 use crate::sys::blocking::blocking;
 use crate::sys::netlink::Socket;
+use crate::sys::order;
 use crate::types::{ContainerId, Endpoint, EndpointSpec, Filter, NetworkId, Outcome, OwnerId, PortBinding};
 
 /// What the engine hands the manager.
@@ -403,7 +404,7 @@ fn pick<'a>(rows: &'a [NetworkRow], name: &str) -> Result<&'a NetworkRow> {
 }
 
 fn read<T: serde::de::DeserializeOwned>(row: &NetworkRow) -> Result<T> {
-    serde_json::from_str(&row.body).map_err(|error| {
+    serde_json::from_slice(row.body.as_bytes()).map_err(|error| {
         Error::new(
             ErrorKind::Corrupt,
             format!("the record of network {} is unreadable", row.name),
@@ -509,7 +510,7 @@ impl NetworkManager for LocalNetworks {
         let mut all = self.blocking(Shared::recorded).await?;
         all.push(self.host().await?);
         all.push(NetworkInfo::of("none", "null"));
-        all.sort_by(|a, b| a.name.cmp(&b.name));
+        order::sort_by(&mut all, |a, b| a.name.cmp(&b.name));
         Ok(all)
     }
 

@@ -24,6 +24,7 @@ use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::runtime::native::NativeRuntime;
 use crate::runtime::native::house::House;
 use crate::sys::netlink::{Message, Refused, Socket};
+use crate::sys::order;
 use crate::types::{ContainerId, Endpoint, EndpointLink, EndpointSpec, NetworkId, PortBinding, PublishedPort};
 
 /// Where a container's resolver is, as in Docker.
@@ -293,7 +294,7 @@ impl Net {
                 .map(|(id, member)| format!("name:{:?} id:{:?}", member.name, id.short()))
                 .collect();
             if !on.is_empty() {
-                on.sort();
+                order::sort(&mut on);
                 let name = places.bridges.get(network).map_or("", |bridge| bridge.name.as_str());
                 // Docker's words.
                 let message = format!("network {name} has active endpoints ({})", on.join(", "));
@@ -636,7 +637,7 @@ impl Net {
                 Some((id.clone(), member.name.clone(), place.endpoint.clone()))
             })
             .collect();
-        found.sort_by(|a, b| a.0.cmp(&b.0));
+        order::sort_by(&mut found, |a, b| a.0.cmp(&b.0));
         found
     }
 
@@ -676,7 +677,7 @@ impl Net {
                 }
             }
         }
-        found.sort();
+        order::sort(&mut found);
         found.dedup();
         known.then_some(found)
     }

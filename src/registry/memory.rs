@@ -9,6 +9,7 @@ use futures_util::{StreamExt, stream};
 
 use super::{BlobStream, ManifestBlob, ManifestKey, Registry, Upload};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::sys::order;
 use crate::types::{Descriptor, Digest};
 
 /// Bytes of one piece of a stream.
@@ -175,7 +176,7 @@ impl Registry for MemoryRegistry {
 
     async fn tags(&self, _repository: &str) -> Result<Vec<String>> {
         let mut tags: Vec<String> = self.state().tags.keys().cloned().collect();
-        tags.sort();
+        order::sort(&mut tags);
         Ok(tags)
     }
 }

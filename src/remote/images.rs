@@ -16,6 +16,7 @@ use crate::images::{
     RemoveImageOptions, Removed, RootFs, RunConfig,
 };
 use crate::progress::{Progress, ProgressEvent};
+use crate::sys::order;
 use crate::types::{Descriptor, DiffId, Digest, Filter, ImageId, ImageSource, MediaType, Outcome, Platform, Reference};
 
 /// Images of an engine elsewhere.
@@ -395,8 +396,8 @@ fn info(value: &Value) -> Result<ImageInfo> {
     };
     let mut digests = references(value, "RepoDigests");
     let mut tags = references(value, "RepoTags");
-    tags.sort_by_key(Reference::to_string);
-    digests.sort_by_key(Reference::to_string);
+    order::sort_by_key(&mut tags, Reference::to_string);
+    order::sort_by_key(&mut digests, Reference::to_string);
     let config = ImageConfig {
         created: json::moment(value, "Created").and_then(|_| text(value, "Created")),
         author: text(value, "Author"),

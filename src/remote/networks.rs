@@ -9,6 +9,7 @@ use super::json::{self, flag, list, required, text, text_or_empty};
 use super::places;
 use crate::error::{Error, ObjectKind, Result};
 use crate::networks::{AddressPool, CreatedNetwork, NetworkInfo, NetworkManager, NetworkMember, NetworkSpec, Subnet};
+use crate::sys::order;
 use crate::types::{Filter, Outcome};
 
 /// Networks of an engine elsewhere.
@@ -36,7 +37,7 @@ impl NetworkManager for Networks {
         let networks = self.0.json(Ask::get("networks")).await?;
         let networks = networks.as_array().ok_or_else(|| nonsense("no list of networks"))?;
         let mut found = networks.iter().map(info).collect::<Result<Vec<_>>>()?;
-        found.sort_by(|a, b| a.name.cmp(&b.name));
+        order::sort_by(&mut found, |a, b| a.name.cmp(&b.name));
         Ok(found)
     }
 

@@ -7,6 +7,7 @@ use super::client::{Ask, Client, segment};
 use super::error::nonsense;
 use super::json::{self, list, map, text, text_or_empty};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::sys::order;
 use crate::types::{Filter, Outcome};
 use crate::volumes::{ANONYMOUS_LABEL, CreateVolume, PrunedVolumes, RemoveVolumeOptions, VolumeInfo, VolumeManager};
 
@@ -62,7 +63,7 @@ impl VolumeManager for Volumes {
     async fn list(&self, filter: Filter) -> Result<Vec<VolumeInfo>> {
         let told = self.0.json(Ask::get("volumes").filter(&filter)).await?;
         let mut found = json::objects(&told, "Volumes").map(info).collect::<Result<Vec<_>>>()?;
-        found.sort_by(|a, b| a.name.cmp(&b.name));
+        order::sort_by(&mut found, |a, b| a.name.cmp(&b.name));
         Ok(found)
     }
 

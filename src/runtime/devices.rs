@@ -10,6 +10,7 @@ use nix::unistd::{AccessFlags, access};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceBuilder, LinuxDeviceType};
 
 use super::defaults;
+use crate::sys::order;
 
 /// What below `/dev` is a container's own, or another's. Source: moby, `daemon/internal/… /devices`, and runc's
 /// `libcontainer/devices`.
@@ -36,7 +37,7 @@ const DEEPEST: u32 = 8;
 pub fn of_host(usable: bool) -> io::Result<Vec<LinuxDevice>> {
     let mut found = Vec::new();
     collect(Path::new("/dev"), usable, DEEPEST, &mut found)?;
-    found.sort_by(|one: &LinuxDevice, other| one.path().cmp(other.path()));
+    order::sort_by(&mut found, |one: &LinuxDevice, other| one.path().cmp(other.path()));
     Ok(found)
 }
 
@@ -47,7 +48,7 @@ pub fn of_host(usable: bool) -> io::Result<Vec<LinuxDevice>> {
 pub fn below(dir: &Path) -> io::Result<Vec<LinuxDevice>> {
     let mut found = Vec::new();
     collect(dir, false, DEEPEST, &mut found)?;
-    found.sort_by(|one: &LinuxDevice, other| one.path().cmp(other.path()));
+    order::sort_by(&mut found, |one: &LinuxDevice, other| one.path().cmp(other.path()));
     Ok(found)
 }
 

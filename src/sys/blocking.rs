@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::oneshot;
 
+use super::parcel::{Parcel, Parcelled, Unpacking};
 use crate::error::{Error, Result};
 
 thread_local! {
@@ -54,13 +55,8 @@ pub(crate) fn may_block() -> bool {
 ///
 /// # Cancel safety
 /// The work runs to its end once it began.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    if may_block() {
-        // Work that drives a future of its own on this thread (`block_on`) cannot block within it: tokio forbids that.
-        let _back = Back(MAY_BLOCK.replace(false));
-        return work();
-    }
-    elsewhere(work).await
+pub(crate) fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Unpacking<'static, T> {
+    Unpacking::new(parcel_of(Box::new(move || Ok(Box::new(work()?) as Parcel)), true))
 }
 
 /// Runs blocking work on another thread of the pool, wherever this is: work that waits for what the caller does meanwhile.
@@ -70,13 +66,24 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
 ///
 /// # Cancel safety
 /// The work runs to its end once it began.
-pub(crate) async fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let (answer, answered) = oneshot::channel();
-    on_pool(Box::new(move || {
-        let _ = answer.send(work());
-    }));
-    let ended = |error| Error::internal("a worker of the blocking pool ended early").with_source(error);
-    answered.await.map_err(ended)?
+pub(crate) fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Unpacking<'static, T> {
+    Unpacking::new(parcel_of(Box::new(move || Ok(Box::new(work()?) as Parcel)), false))
+}
+
+fn parcel_of(work: Box<dyn FnOnce() -> Result<Parcel> + Send>, may_be_here: bool) -> Parcelled<'static> {
+    Box::pin(async move {
+        if may_be_here && may_block() {
+            // Work that drives a future of its own on this thread (`block_on`) cannot block within it: tokio forbids that.
+            let _back = Back(MAY_BLOCK.replace(false));
+            return work();
+        }
+        let (answer, answered) = oneshot::channel();
+        on_pool(Box::new(move || {
+            let _ = answer.send(work());
+        }));
+        let ended = |error| Error::internal("a worker of the blocking pool ended early").with_source(error);
+        answered.await.map_err(ended)?
+    })
 }
 
 /// Work of one type only: what tokio makes of each type that it spawns is five kilobytes of code.
@@ -92,8 +99,10 @@ pub(crate) fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Outp
 }
 
 /// Waits for a future on a thread that may block, and has a runtime of its own for what the future leaves to one.
-pub(crate) fn wait_for<T>(runtime: &tokio::runtime::Runtime, future: impl Future<Output = T>) -> T {
-    let mut future = std::pin::pin!(future);
+pub(crate) fn wait_for<T>(
+    runtime: &tokio::runtime::Runtime,
+    mut future: Pin<Box<dyn Future<Output = T> + Send + '_>>,
+) -> T {
     let entered = runtime.enter();
     match poll_once(future.as_mut()) {
         Poll::Ready(output) => output,

@@ -8,6 +8,10 @@ pub(crate) mod bpf;
 pub(crate) mod memfd;
 #[cfg(feature = "network")]
 pub(crate) mod netlink;
+#[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
+pub(crate) mod order;
+#[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
+pub(crate) mod parcel;
 pub(crate) mod pidfd;
 pub(crate) mod poll;
 #[cfg(feature = "engine")]

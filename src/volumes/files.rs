@@ -78,7 +78,7 @@ impl Files {
     pub(super) fn note(&self, name: &VolumeName) -> Result<Option<Note>> {
         let text = files::read(&self.path(name).join(NOTE))?;
         Ok(text
-            .and_then(|text| serde_json::from_str::<Note>(&text).ok())
+            .and_then(|text| serde_json::from_slice::<Note>(text.as_bytes()).ok())
             .filter(|note| note.name == *name))
     }
 
@@ -163,7 +163,7 @@ impl Files {
         }
         let text = files::read(&self.dir.join(name).join(NOTE))?;
         Ok(text
-            .and_then(|text| serde_json::from_str::<Note>(&text).ok())
+            .and_then(|text| serde_json::from_slice::<Note>(text.as_bytes()).ok())
             .map(|note| note.name))
     }
 

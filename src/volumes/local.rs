@@ -26,6 +26,7 @@ use crate::storage::snapshot::usage_of;
 use crate::store::{Locks, Node, NodeKind, Owners, Store};
 use crate::sys::blocking::blocking;
 use crate::types::{ByteStream, Filter, Outcome, OwnerId, VolumeName};
+use futures_util::future::BoxFuture;
 
 /// The driver of volumes that ask for none.
 pub(crate) const DEFAULT_DRIVER: &str = "local";
@@ -157,18 +158,22 @@ impl Shared {
     }
 
     /// The record of a name.
-    pub(crate) async fn read(&self, name: &VolumeName) -> Result<Record> {
-        let wanted = name.clone();
-        let row = self.parts.store.call(move |store| store.volume(&wanted)).await?;
-        row.map_or_else(|| Err(no_such(name.as_str())), Record::from_row)
+    pub(crate) fn read<'a>(&'a self, name: &'a VolumeName) -> BoxFuture<'a, Result<Record>> {
+        Box::pin(async move {
+            let wanted = name.clone();
+            let row = self.parts.store.call(move |store| store.volume(&wanted)).await?;
+            row.map_or_else(|| Err(no_such(name.as_str())), Record::from_row)
+        })
     }
 
     /// The record of a word that should be a name.
-    pub(super) async fn find(&self, name: &str) -> Result<Record> {
-        match name.parse::<VolumeName>() {
-            Ok(name) => self.read(&name).await,
-            Err(_) => Err(no_such(name)),
-        }
+    pub(super) fn find<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Record>> {
+        Box::pin(async move {
+            match name.parse::<VolumeName>() {
+                Ok(name) => self.read(&name).await,
+                Err(_) => Err(no_such(name)),
+            }
+        })
     }
 
     pub(super) async fn tell(&self, event: Event) {

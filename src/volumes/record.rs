@@ -42,7 +42,7 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn from_row(row: VolumeRow) -> Result<Self> {
-        let body = serde_json::from_str(&row.body).map_err(|error| {
+        let body = serde_json::from_slice(row.body.as_bytes()).map_err(|error| {
             let message = format!("the record of volume {} is unreadable", row.name);
             Error::new(ErrorKind::Corrupt, message)
                 .with_object(ObjectKind::Volume, row.name.as_str())

@@ -11,6 +11,7 @@ use crate::driver::Cancel;
 use crate::error::Result;
 use crate::sys::blocking::blocking;
 use crate::types::{Outcome, OwnerId, VolumeName};
+use futures_util::future::BoxFuture;
 
 /// How long a driver may take to remove a volume that goes with its container.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -26,65 +27,74 @@ impl Shared {
     }
 
     /// Removes one that nothing uses.
-    pub(crate) async fn remove_record(&self, record: &Record, force: bool, cancel: &Cancel) -> Result<Outcome> {
-        let _held = self.parts.locks.lock(&Self::key(&record.name)).await?;
-        let aside = Arc::new(Mutex::new(None));
-        let (files, name, place) = (self.files.clone(), record.name.clone(), Arc::clone(&aside));
-        let event = self.event(record, "destroy");
-        // What a driver can still refuse is told of when it has not.
-        let (now, later) = match record.body.driver == DEFAULT_DRIVER {
-            true => (Some(event), None),
-            false => (None, Some(event)),
-        };
-        let removed = self.parts.store.call(move |store| {
-            store.remove_volume(&name, now.as_ref(), || {
-                *place.lock().unwrap_or_else(PoisonError::into_inner) = files.put_aside(&name)?;
-                Ok(())
-            })
-        });
-        let removed = removed.await;
-        let aside = aside.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if !matches!(removed, Ok(Outcome::Done)) {
-            self.put_back(record, aside).await?;
-            return removed;
-        }
-        // From here on nobody can begin to use it: its driver may look after what is elsewhere.
-        let told = match self.driver(&record.body.driver) {
-            Ok(driver) => {
-                self.patiently(record, cancel, driver.remove(&self.context(record)))
-                    .await
-            }
-            Err(error) => Err(error),
-        };
-        match told {
-            Err(error) if force => {
-                tracing::warn!(volume = %record.name, error = error.report(), "a driver could not remove a volume");
-            }
-            Err(error) => {
+    pub(crate) fn remove_record<'a>(
+        &'a self,
+        record: &'a Record,
+        force: bool,
+        cancel: &'a Cancel,
+    ) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move {
+            let _held = self.parts.locks.lock(&Self::key(&record.name)).await?;
+            let aside = Arc::new(Mutex::new(None));
+            let (files, name, place) = (self.files.clone(), record.name.clone(), Arc::clone(&aside));
+            let event = self.event(record, "destroy");
+            // What a driver can still refuse is told of when it has not.
+            let (now, later) = match record.body.driver == DEFAULT_DRIVER {
+                true => (Some(event), None),
+                false => (None, Some(event)),
+            };
+            let removed = self.parts.store.call(move |store| {
+                store.remove_volume(&name, now.as_ref(), || {
+                    *place.lock().unwrap_or_else(PoisonError::into_inner) = files.put_aside(&name)?;
+                    Ok(())
+                })
+            });
+            let removed = removed.await;
+            let aside = aside.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if !matches!(removed, Ok(Outcome::Done)) {
                 self.put_back(record, aside).await?;
-                let row = record.to_row()?;
-                self.parts
-                    .store
-                    .call(move |store| store.insert_volume(&row, None))
-                    .await?;
-                return Err(error);
+                return removed;
             }
-            Ok(()) => {}
-        }
-        if let Some(event) = later {
-            self.tell(event).await;
-        }
-        let files = self.files.clone();
-        if let Some(aside) = aside {
-            blocking(move || files.delete(&aside)).await?;
-        }
-        removed
+            // From here on nobody can begin to use it: its driver may look after what is elsewhere.
+            let told = match self.driver(&record.body.driver) {
+                Ok(driver) => {
+                    self.patiently(record, cancel, driver.remove(&self.context(record)))
+                        .await
+                }
+                Err(error) => Err(error),
+            };
+            match told {
+                Err(error) if force => {
+                    tracing::warn!(volume = %record.name, error = error.report(), "a driver could not remove a volume");
+                }
+                Err(error) => {
+                    self.put_back(record, aside).await?;
+                    let row = record.to_row()?;
+                    self.parts
+                        .store
+                        .call(move |store| store.insert_volume(&row, None))
+                        .await?;
+                    return Err(error);
+                }
+                Ok(()) => {}
+            }
+            if let Some(event) = later {
+                self.tell(event).await;
+            }
+            let files = self.files.clone();
+            if let Some(aside) = aside {
+                blocking(move || files.delete(&aside)).await?;
+            }
+            removed
+        })
     }
 
-    async fn put_back(&self, record: &Record, aside: Option<PathBuf>) -> Result<()> {
-        let Some(aside) = aside else { return Ok(()) };
-        let (files, name) = (self.files.clone(), record.name.clone());
-        blocking(move || files.put_back(&aside, &name)).await
+    fn put_back<'a>(&'a self, record: &'a Record, aside: Option<PathBuf>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let Some(aside) = aside else { return Ok(()) };
+            let (files, name) = (self.files.clone(), record.name.clone());
+            blocking(move || files.put_back(&aside, &name)).await
+        })
     }
 
     /// Removes volumes of a container that is gone, as far as no other one uses them.

@@ -51,7 +51,7 @@ pub(super) fn platform_of(text: &str) -> Result<Platform, Failure> {
     if !text.starts_with('{') {
         return Ok(text.parse()?);
     }
-    let read = serde_json::from_str(text).and_then(fold::read::<Platform>);
+    let read = serde_json::from_slice(text.as_bytes()).and_then(fold::read::<Platform>);
     read.map_err(|error| Failure::bad(format!("invalid platform: {error}")))
 }
 

@@ -19,6 +19,7 @@ use crate::images::origin::Chosen;
 use crate::images::resolve::choose;
 use crate::registry::layout::REF_NAME;
 use crate::registry::{MAX_MANIFEST, ManifestBlob, index};
+use crate::sys::order;
 use crate::types::{Descriptor, Digest, MediaType, Platform, Reference};
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -172,7 +173,7 @@ impl Archive<'_> {
             }
         }
         for image in &mut found {
-            image.names.sort_by_key(ToString::to_string);
+            order::sort_by_key(&mut image.names, ToString::to_string);
             image.names.dedup();
         }
         Ok(found)

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::images::local::{LocalImages, remove_unreferenced};
 use crate::store::{Lease, Node};
+use crate::sys::order;
 use crate::types::Digest;
 
 /// How long a dropped call waits for its thread to let go of the lease.
@@ -101,7 +102,7 @@ fn settle(images: &LocalImages, lease: Arc<Lease>, nodes: &Nodes) -> Result<()> 
         lease.release()?;
     }
     let mut nodes = std::mem::take(&mut *nodes.lock().unwrap_or_else(PoisonError::into_inner));
-    nodes.sort();
+    order::sort(&mut nodes);
     nodes.dedup();
     if nodes.is_empty() {
         return Ok(());

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
@@ -45,7 +46,7 @@ impl Taker {
     }
 
     /// What the store does, here if it can be.
-    fn wait<T>(&self, what: impl Future<Output = T>) -> T {
+    fn wait<T>(&self, what: Pin<Box<dyn Future<Output = T> + Send + '_>>) -> T {
         wait_for(&self.runtime, what)
     }
 

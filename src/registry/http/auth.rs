@@ -21,6 +21,7 @@ use super::options::HttpOptions;
 use super::retry::{Retry, is_transient, retry_after};
 use crate::error::{Error, ErrorKind, Result};
 use crate::registry::Credentials;
+use futures_util::future::BoxFuture;
 
 /// A token service's answer may not be larger than this, in bytes.
 const MAX_TOKEN_BODY: usize = 1 << 20;
@@ -118,26 +119,28 @@ impl Authenticator {
         Arc::clone(scopes.entry(scope.to_owned()).or_default())
     }
 
-    async fn renew(
-        &self,
-        grant: &mut Grant,
-        registry: &Url,
-        scope: &str,
+    fn renew<'a>(
+        &'a self,
+        grant: &'a mut Grant,
+        registry: &'a Url,
+        scope: &'a str,
         challenge: Challenge,
-        subject: &Subject,
-    ) -> Result<()> {
-        let (header, life) = match &challenge {
-            Challenge::Basic => (self.basic(registry, subject)?, None),
-            Challenge::Bearer { realm, service, .. } => {
-                let realm = safe_realm(realm, registry, subject)?;
-                self.token(realm, service.as_deref(), scope, subject).await?
-            }
-        };
-        grant.header = Some(header);
-        grant.expires = life.map(|life| Instant::now() + life);
-        grant.generation += 1;
-        grant.challenge = Some(challenge);
-        Ok(())
+        subject: &'a Subject,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let (header, life) = match &challenge {
+                Challenge::Basic => (self.basic(registry, subject)?, None),
+                Challenge::Bearer { realm, service, .. } => {
+                    let realm = safe_realm(realm, registry, subject)?;
+                    self.token(realm, service.as_deref(), scope, subject).await?
+                }
+            };
+            grant.header = Some(header);
+            grant.expires = life.map(|life| Instant::now() + life);
+            grant.generation += 1;
+            grant.challenge = Some(challenge);
+            Ok(())
+        })
     }
 
     fn basic(&self, registry: &Url, subject: &Subject) -> Result<HeaderValue> {

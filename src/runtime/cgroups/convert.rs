@@ -10,6 +10,7 @@ use oci_spec::runtime::{
 };
 
 use crate::error::{Error, Result};
+use crate::sys::order;
 
 /// One file to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -446,7 +447,7 @@ fn unified(plan: &mut Plan, resources: &LinuxResources) -> Result<()> {
         return Ok(());
     };
     let mut names: Vec<_> = files.iter().collect();
-    names.sort();
+    order::sort(&mut names);
     for (name, value) in names {
         let plain = name
             .bytes()

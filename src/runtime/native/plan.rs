@@ -16,6 +16,7 @@ use super::seccomp;
 use crate::error::{Error, Result};
 use crate::runtime::caps::CapabilitySet;
 use crate::runtime::{ExecLaunch, Launch, LaunchMount, LaunchSource, SharedNamespace, StdioPlan, sysctls};
+use crate::sys::order;
 use crate::types::{IdRange, Mount, MountSource, Propagation};
 
 /// Where the descriptors of mounts begin among those that travel with a plan: behind that of the status.
@@ -549,7 +550,7 @@ impl Plan {
             records.push(Self::launch_mount(mount, launch, ids, &mut trees)?);
         }
         // What is in another comes after it; of the rest the order stays.
-        records.sort_by_key(depth);
+        order::sort_by_key(&mut records, depth);
         records.into_iter().try_for_each(|record| self.record(record))
     }
 
@@ -654,7 +655,7 @@ impl Plan {
             self.device(device, host)?;
         }
         let mut sysctls: Vec<_> = linux.sysctl().iter().flatten().collect();
-        sysctls.sort();
+        order::sort(&mut sysctls);
         for (name, value) in sysctls {
             let path = sysctls::path(name)?;
             self.sysctl_is_own(name)?;

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::sys::order;
 
 const CHUNK: usize = 128 << 10;
 
@@ -17,8 +18,8 @@ pub(super) fn difference(one: &Path, other: &Path) -> Result<Option<PathBuf>> {
         let (Some(mut here), Some(mut there)) = (names(&one.join(&dir))?, names(&other.join(&dir))?) else {
             continue;
         };
-        here.sort();
-        there.sort();
+        order::sort(&mut here);
+        order::sort(&mut there);
         if let Some(odd) = here.iter().find(|name| !there.contains(name)) {
             return Ok(Some(dir.join(odd)));
         }

@@ -39,6 +39,7 @@ use crate::storage::layer::{Applied, Hashing, Limits, Processors, apply_with};
 use crate::storage::ownership::Ownership;
 use crate::storage::snapshot::{LayerTarget, SnapshotKey, Snapshotter};
 use crate::sys::blocking::{begin_blocking, elsewhere, may_block};
+use crate::sys::order;
 pub use crate::types::LayerRef;
 use crate::types::{ChainId, Descriptor, Digest};
 
@@ -312,7 +313,7 @@ impl Unpacker {
     /// Runs all jobs, the biggest first in the queue for workers; the first error stops the others, and is returned when
     /// all of them have cleaned up.
     async fn side_by_side(&self, mut jobs: Vec<Job>, guard: &StopOnDrop) -> Result<()> {
-        jobs.sort_by_key(|job| std::cmp::Reverse(job.layer.descriptor.size));
+        order::sort_by_key(&mut jobs, |job| std::cmp::Reverse(job.layer.descriptor.size));
         let spawn = |job: Job| one(job.spawn(guard));
         let mut running: FuturesUnordered<_> = jobs.into_iter().map(spawn).collect();
         let mut first: Option<Error> = None;

@@ -11,6 +11,7 @@ use super::volumes::Uses;
 use super::{Database, Failure, Store};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::events::Event;
+use crate::sys::order;
 use crate::types::{ContainerId, ContainerName, ImageId, Outcome, OwnerId};
 
 const COLUMNS: &str = "id, name, owner, state, created_ns, body";
@@ -400,7 +401,7 @@ fn owner_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<OwnerId>> {
 }
 
 fn newest_first(rows: &mut [ContainerRow]) {
-    rows.sort_by(|a, b| (b.created_ns, &b.id).cmp(&(a.created_ns, &a.id)));
+    order::sort_by(rows, |a, b| (b.created_ns, &b.id).cmp(&(a.created_ns, &a.id)));
 }
 
 fn read_row(row: &Row<'_>) -> rusqlite::Result<ContainerRow> {

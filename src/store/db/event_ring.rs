@@ -70,7 +70,7 @@ fn read_event(row: &Row<'_>) -> rusqlite::Result<(u64, Event)> {
         kind: parse::<EventKind>(row, 2)?,
         action: row.get(3)?,
         id: row.get(4)?,
-        attributes: serde_json::from_str(&attributes).map_err(|error| bad_value(5, error))?,
+        attributes: serde_json::from_slice(attributes.as_bytes()).map_err(|error| bad_value(5, error))?,
     };
     Ok((row.get::<_, i64>(0)?.unsigned_abs(), event))
 }

@@ -13,6 +13,7 @@ use super::error::{bad_value, from_sqlite};
 use super::open;
 use super::refs::{self, Node, NodeKind};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::sys::order;
 use crate::types::{ChainId, Descriptor, DiffId, Digest, ImageId, Outcome, Platform, Reference};
 
 /// A layer of an image.
@@ -220,7 +221,7 @@ impl Store {
         })?;
         if all.len() > 1 {
             let host = Platform::host();
-            all.sort_by_key(|one| {
+            order::sort_by_key(&mut all, |one| {
                 let record = &one.record;
                 (
                     !host.accepts(&one.sign.platform),
@@ -262,7 +263,9 @@ impl Store {
             Ok((all_records(&snapshot)?, all_names(&snapshot)?))
         })?;
         let mut entries: Vec<ImageEntry> = records.into_iter().map(|record| entry(&mut names, record)).collect();
-        entries.sort_by_key(|entry| Reverse((entry.record.pulled_at_ns, entry.record.id)));
+        order::sort_by_key(&mut entries, |entry| {
+            Reverse((entry.record.pulled_at_ns, entry.record.id))
+        });
         Ok(entries)
     }
 
@@ -529,7 +532,7 @@ pub(super) fn image_is_here(store: &Connection, id: &ImageId) -> rusqlite::Resul
 
 fn record_of(row: &Row<'_>) -> rusqlite::Result<ImageRecord> {
     let body: String = row.get(0)?;
-    serde_json::from_str(&body).map_err(|error| bad_value(0, error))
+    serde_json::from_slice(body.as_bytes()).map_err(|error| bad_value(0, error))
 }
 
 fn all_records(store: &Connection) -> rusqlite::Result<Vec<ImageRecord>> {

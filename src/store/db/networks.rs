@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::{Failure, Store};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::events::Event;
+use crate::sys::order;
 use crate::types::{NetworkId, Outcome, OwnerId};
 
 const COLUMNS: &str = "id, name, owner, body";
@@ -64,7 +65,7 @@ impl Store {
     pub fn networks(&self) -> Result<Vec<NetworkRow>> {
         let mut all = self.inner.run.read(all_in)?;
         all.extend(self.inner.store.read(all_in)?);
-        all.sort_by(|a, b| a.name.cmp(&b.name));
+        order::sort_by(&mut all, |a, b| a.name.cmp(&b.name));
         Ok(all)
     }
 

@@ -7,6 +7,7 @@ use rusqlite::{Connection, params};
 use super::error::bad_value;
 use super::{Failure, Store};
 use crate::error::{Error, Result};
+use crate::sys::order;
 use crate::types::{ContainerId, Digest, Reference, VolumeName};
 
 /// What a node of the graph is.
@@ -146,7 +147,7 @@ impl Store {
     pub fn holders(&self, target: &Node) -> Result<Vec<Node>> {
         let mut all = self.inner.store.read(|store| holders_in(store, target))?;
         all.extend(self.inner.run.read(|run| holders_in(run, target))?);
-        all.sort();
+        order::sort(&mut all);
         all.dedup();
         Ok(all)
     }
@@ -158,7 +159,7 @@ impl Store {
     pub fn targets(&self, holder: &Node) -> Result<Vec<Node>> {
         let mut all = self.inner.store.read(|store| targets_in(store, holder))?;
         all.extend(self.inner.run.read(|run| targets_in(run, holder))?);
-        all.sort();
+        order::sort(&mut all);
         all.dedup();
         Ok(all)
     }

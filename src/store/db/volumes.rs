@@ -8,6 +8,7 @@ use super::refs::{self, Node, NodeKind};
 use super::{Database, Failure, Store};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::events::Event;
+use crate::sys::order;
 use crate::types::{ContainerId, ImageId, Outcome, OwnerId, VolumeName};
 
 const COLUMNS: &str = "name, owner, created_ns, body";
@@ -105,7 +106,7 @@ impl Store {
         for database in self.volume_databases() {
             rows.extend(database.read(|connection| select(connection, "1", &[]))?);
         }
-        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        order::sort_by(&mut rows, |a, b| a.name.cmp(&b.name));
         Ok(rows)
     }
 

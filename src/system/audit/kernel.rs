@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Facts, Finding, FindingKind};
 use crate::runtime::cgroups::layout::unescape;
+use crate::sys::order;
 use crate::types::{ContainerId, OwnerId};
 
 /// The name that the helper gives itself.
@@ -112,7 +113,7 @@ fn mounts(facts: &Facts, processes: &Processes) -> Vec<Finding> {
         .filter_map(|table| fs::read_to_string(table).ok())
         .flat_map(|table| below(&facts.root, &table))
         .collect();
-    points.sort();
+    order::sort(&mut points);
     points.dedup();
     let what = "nothing of the engine is mounted where others see it; unmount it";
     let found = |point: PathBuf| Finding::new(FindingKind::Mount, point.display().to_string(), what);

@@ -91,7 +91,7 @@ fn plain(text: &str) -> Option<String> {
 }
 
 fn of_json(text: &str) -> Option<String> {
-    let value: Value = serde_json::from_str(text).ok()?;
+    let value: Value = serde_json::from_slice(text.as_bytes()).ok()?;
     value["Addr"].as_str().and_then(plain)
 }
 

@@ -50,8 +50,8 @@ impl SeccompProfile {
     /// # Errors
     /// As [`Self::parse`].
     pub fn resolve(&self, caps: &CapabilitySet) -> Result<LinuxSeccomp> {
-        let profile: Profile =
-            serde_json::from_str(&self.0).map_err(|error| Error::invalid(format!("seccomp profile: {error}")))?;
+        let profile: Profile = serde_json::from_slice(self.0.as_bytes())
+            .map_err(|error| Error::invalid(format!("seccomp profile: {error}")))?;
         profile.resolve(caps, *KERNEL)
     }
 }

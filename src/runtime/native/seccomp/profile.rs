@@ -12,7 +12,7 @@ use crate::runtime::caps::CapabilitySet;
 /// The data with its origin: see `NOTICE` beside it.
 static DEFAULT: LazyLock<Vec<Group>> = LazyLock::new(|| {
     // The text is part of the program, and a test parses it.
-    serde_json::from_str(include_str!("default.json")).unwrap_or_default()
+    serde_json::from_slice(include_bytes!("default.json")).unwrap_or_default()
 });
 
 /// Calls that are treated alike, and when.

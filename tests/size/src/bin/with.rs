@@ -14,8 +14,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             .await?;
         println!("{}", output.status);
     }
-    peak();
+    resident();
     Ok(())
 }
 
-include!("../peak.rs");
+include!("../resident.rs");

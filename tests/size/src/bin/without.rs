@@ -4,8 +4,8 @@
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = std::env::args().nth(1).ok_or("a directory is missing")?;
     println!("{root}");
-    peak();
+    resident();
     Ok(())
 }
 
-include!("../peak.rs");
+include!("../resident.rs");
