@@ -617,7 +617,10 @@ fn e9_kills_during_removals_of_volumes_leave_no_halves() -> Check {
             Ok::<_, Stop>(left)
         })?;
     }
-    assert!(removed > 0 && spared > 0, "every kill came too early, or too late: {removed} gone, {spared} left");
+    assert!(
+        removed > 0 && spared > 0,
+        "every kill came too early, or too late: {removed} gone, {spared} left"
+    );
     clean(root.path())?;
     blobs_are_what_they_say(root.path())
 }

@@ -37,7 +37,8 @@ tests! { "volumes":
         j4_lists_and_prunes_as_docker_does,
         j5_a_driver_of_ones_own_is_mounted_once,
         j5_local_volumes_elsewhere_and_in_memory,
-        j5_what_an_older_kernel_cannot_mount,
+        j5_memory_volumes_of_an_older_kernel,
+        j2_images_of_several_layers,
         j6_a_subpath_stays_inside,
         j7_files_of_a_bind_belong_to_its_owner,
         p27_files_of_another_user_of_the_container,
@@ -423,41 +424,68 @@ fn copies_detached_mounts() -> Result<bool, Stop> {
     }
 }
 
-/// Volumes in memory and parts of an image are copied from a mount that is attached nowhere. Where the kernel cannot, that is
-/// said, nothing is left of the attempt, and what is named as the way out works.
-async fn j5_what_an_older_kernel_cannot_mount() -> Check {
+/// A volume in memory is copied from a mount that is attached nowhere. Where the kernel cannot do that, it is said, nothing is
+/// left of the attempt, and what is named as the way out works.
+async fn j5_memory_volumes_of_an_older_kernel() -> Check {
     let can = copies_detached_mounts()?;
     let world = World::alone().await?;
-    let image = shelf(&world, &[]).await?;
     let memory = CreateVolume::named("memory")
         .option("type", "tmpfs")
         .option("device", "tmpfs");
     world.engine.create_volume(memory).await?;
-    let in_memory = world.script("touch /m/file && ls /m").volume("memory", "/m");
-    let part = world
-        .script("ls /part/deep")
-        .mount(MountSpec::image(&image, "/part").subpath("shelf"));
-    for (spec, shown) in [(in_memory, "file"), (part, "page")] {
-        // Twice: what the first one mounted is no help.
-        for _ in 0..2 {
-            if can {
-                assert_eq!(world.says(spec.clone()).await?, shown);
-                continue;
-            }
-            let container = world.engine.create(spec.clone()).await?;
-            let refused = container.start().await.expect_err("the kernel copies no such mount");
-            assert!(refused.is_unsupported(), "{}", refused.report());
-            assert!(refused.report().contains("Linux 6.15"), "{}", refused.report());
-            remove(container).await?;
+    let spec = || {
+        world
+            .script("ls -A /m && echo new > /m/file && cat /m/file")
+            .volume("memory", "/m")
+    };
+    for _ in 0..2 {
+        if can {
+            assert_eq!(world.says(spec()).await?, "new");
+            continue;
         }
+        let container = world.engine.create(spec()).await?;
+        let refused = container.start().await.expect_err("the kernel copies no such mount");
+        assert!(refused.is_unsupported(), "{}", refused.report());
+        assert!(refused.report().contains("Linux 6.15"), "{}", refused.report());
+        remove(container).await?;
     }
     let kept = world.script("echo kept > /m/file && cat /m/file").volume("kept", "/m");
     assert_eq!(world.says(kept).await?, "kept", "a directory for the volume");
-    let whole = world
-        .script("ls /whole/shelf/deep")
-        .mount(MountSpec::image(&image, "/whole"));
-    assert_eq!(world.says(whole).await?, "page", "the whole image");
-    assert!(world.engine.audit().await?.is_clean());
+    world.engine.volume("memory").await?.remove().await?;
+    Ok(())
+}
+
+/// Several layers are an overlay, which each kernel makes, and takes a part of, in its own way.
+async fn j2_images_of_several_layers() -> Check {
+    let world = World::alone().await?;
+    let dir = scratch::fresh("layers");
+    let layers = [
+        image::busybox_files()?
+            .dir("shelf", 0o755)
+            .file("shelf/one", 0o644, "1"),
+        Files::new()
+            .dir("shelf", 0o755)
+            .file("shelf/two", 0o644, "2")
+            .link("shelf/out", "/bin"),
+    ];
+    let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let layout = image::write_layout(dir.path(), &layers, &json!({"Cmd": ["sh"], "Env": [path]}))?;
+    let image = world.engine.pull(source(&layout)).await?.id().to_string();
+    let part = |path: &str| MountSpec::image(&image, "/part").subpath(path);
+    let whole = MountSpec::image(&image, "/whole");
+    // In a container of the very same image: what it writes is in neither.
+    let look =
+        "echo mine > /shelf/mine && cd /part && echo * && cd /whole/shelf && echo * && touch x || echo read-only";
+    let said = world
+        .says(script(&image, look).mount(part("shelf")).mount(whole))
+        .await?;
+    assert_eq!(said, "one out two\none out two\nread-only");
+    for (out, kind) in [("shelf/out", ErrorKind::InvalidArgument), ("missing", ErrorKind::NotFound)] {
+        let container = world.engine.create(world.script("true").mount(part(out))).await?;
+        let refused = container.start().await.expect_err(out);
+        assert_eq!(refused.kind(), &kind, "{}", refused.report());
+        remove(container).await?;
+    }
     Ok(())
 }
 
