@@ -480,7 +480,10 @@ async fn j2_images_of_several_layers() -> Check {
         .says(script(&image, look).mount(part("shelf")).mount(whole))
         .await?;
     assert_eq!(said, "one out two\none out two\nread-only");
-    for (out, kind) in [("shelf/out", ErrorKind::InvalidArgument), ("missing", ErrorKind::NotFound)] {
+    for (out, kind) in [
+        ("shelf/out", ErrorKind::InvalidArgument),
+        ("missing", ErrorKind::NotFound),
+    ] {
         let container = world.engine.create(world.script("true").mount(part(out))).await?;
         let refused = container.start().await.expect_err(out);
         assert_eq!(refused.kind(), &kind, "{}", refused.report());
