@@ -97,6 +97,7 @@ impl LocalImages {
             chosen,
             source: Arc::new(Nowhere),
             offers: None,
+            fresh: None,
             names: &[],
             shown: "an image without a record",
             platform: None,

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::registry::ManifestBlob;
 use crate::store::Node;
-use crate::types::{Descriptor, ImageId, Reference};
+use crate::types::{Descriptor, Digest, ImageId, Reference};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -28,6 +28,8 @@ pub(super) struct Parts<'a> {
     pub(super) config: &'a ImageConfig,
     /// From the lowest, in OCI's media types.
     pub(super) layers: Vec<Descriptor>,
+    /// Those of them that this process wrote a moment ago.
+    pub(super) fresh: Vec<Digest>,
     pub(super) name: Option<Reference>,
     /// How errors call the image.
     pub(super) shown: &'a str,
@@ -61,6 +63,7 @@ impl LocalImages {
             chosen: &chosen,
             source: Arc::new(Nowhere),
             offers: None,
+            fresh: Some(parts.fresh),
             names: &names,
             shown: parts.shown,
             platform: None,

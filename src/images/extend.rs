@@ -14,6 +14,7 @@ use super::{ByteStream, ExtendRequest, HistoryEntry, ImageConfig, when};
 use crate::error::{Error, ObjectKind, Result};
 use crate::progress::Progress;
 use crate::store::{ImageRecord, Node};
+use crate::sys::blocking::onto_pool;
 use crate::types::{Descriptor, Digest, ImageId, MediaType};
 
 /// An archive with nothing in it: two blocks of zeros.
@@ -33,11 +34,14 @@ impl LocalImages {
         let content = Arc::clone(&self.parts.content);
         let holder = held.holder().ok_or_else(ended)?;
         let layer = on_thread(layer, move |inflow| take(&Taker::new(content, holder)?, inflow)).await?;
+        // From here on hardly anything waits for something else than a disk.
+        onto_pool().await;
         let new = (layer.digest != Digest::of(&[0; EMPTY])).then_some(layer);
         add_step(&mut config, request, new.as_ref(), SystemTime::now())?;
         let below = base.layers.iter().map(|layer| in_oci_words(&layer.descriptor));
         let parts = Parts {
             config: &config,
+            fresh: new.iter().map(|layer| layer.digest).collect(),
             layers: below.chain(new).collect(),
             name: request.name.clone(),
             shown: "the new image",

@@ -15,6 +15,7 @@ use crate::progress::{Progress, ProgressEvent};
 use crate::storage::layer::Limits;
 use crate::storage::layer::decompress::Uncompressed;
 use crate::storage::layer::tar::{bad, read_error};
+use crate::sys::blocking::onto_pool;
 use crate::types::{Descriptor, DiffId, Digest, ImageId, MediaType, Platform};
 
 /// The layer that came in.
@@ -63,9 +64,11 @@ impl LocalImages {
         let content = Arc::clone(&self.parts.content);
         let holder = held.holder().ok_or_else(ended)?;
         let layer = on_thread(archive, move |inflow| take(&Taker::new(content, holder)?, inflow)).await?;
+        onto_pool().await;
         let config = config_of(request, run, layer.diff_id, SystemTime::now())?;
         let parts = Parts {
             config: &config,
+            fresh: vec![layer.descriptor.digest],
             layers: vec![layer.descriptor],
             name: request.name.clone(),
             shown: "the imported image",

@@ -15,8 +15,10 @@ use super::{ImageConfig, ImageInfo};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::progress::{Progress, ProgressEvent};
 use crate::registry::ManifestBlob;
+use crate::storage::files::blocking;
 use crate::storage::unpack::{BlobBytes, BlobSource, Given, LayerRef, Offers};
 use crate::store::{ImageRecord, LayerRecord, Lease, Node, Sign, Store};
+use crate::sys::blocking::onto_pool;
 use crate::types::{Descriptor, Digest, ImageId, Platform, Reference};
 use futures_util::future::BoxFuture;
 
@@ -28,6 +30,8 @@ pub(super) struct Arrival<'a> {
     pub(super) source: Arc<dyn BlobSource>,
     /// Layers that were unpacked while their blobs came in.
     pub(super) offers: Option<Offers>,
+    /// Where all its blobs are here already: its layers that were written a moment ago, by this process.
+    pub(super) fresh: Option<Vec<Digest>>,
     /// The names it gets.
     pub(super) names: &'a [Reference],
     /// What to call it in messages.
@@ -90,12 +94,21 @@ impl LocalImages {
             let given = Given {
                 unwanted: self.blobs_not_kept(&record).await?,
                 offers: arrival.offers.clone(),
+                fresh: arrival.fresh.iter().flatten().copied().collect(),
             };
-            unpacker.image_given(&layers, &given, source(), progress).await?;
-            record.size = self.size_of(&record).await?;
+            let unpacking = unpacker.image_given(&layers, &given, source(), progress);
             let mut durable = blobs_of(&record);
             durable.extend(chosen.index.iter().map(|index| index.descriptor.digest));
-            unpacker.sync(&durable).await?;
+            if arrival.fresh.is_some() {
+                // What unpacking writes need not be on the disk, and what must be is complete: neither waits for the other.
+                let (unpacked, synced) = futures_util::join!(unpacking, unpacker.sync(&durable));
+                unpacked.and(synced)?;
+            } else {
+                unpacking.await?;
+                unpacker.sync(&durable).await?;
+            }
+            onto_pool().await;
+            record.size = self.size_of(&record).await?;
             let id = record.id;
             let names = arrival.names.to_vec();
             let sign = chosen.index.as_ref().map(|index| Sign {
@@ -134,15 +147,13 @@ impl LocalImages {
             .ingest(Some(&descriptor.digest), Some(descriptor.size))
             .await?;
         let (bytes, kept) = (blob.bytes.clone(), Arc::clone(lease));
-        let written = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             ingest.write(&bytes)?;
             let committed = ingest.commit().map(drop);
             drop(kept);
             committed
-        });
-        written
-            .await
-            .map_err(|error| Error::internal("writing a manifest ended early").with_source(error))?
+        })
+        .await
     }
 
     /// Blobs that need not be fetched for their own sake, since the image is here, and stays as it came, with others that

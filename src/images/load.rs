@@ -143,6 +143,7 @@ impl LocalImages {
             chosen: &image.chosen,
             source: Arc::new(Nowhere),
             offers: ahead.map(Ahead::offers),
+            fresh: None,
             names: &image.names,
             shown: &shown,
             platform,

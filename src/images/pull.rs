@@ -86,6 +86,7 @@ impl LocalImages {
             chosen: &chosen,
             source: origin.blobs(),
             offers: None,
+            fresh: None,
             names: &origin.names,
             shown: &origin.shown,
             platform,

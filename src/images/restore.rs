@@ -57,7 +57,7 @@ impl LocalImages {
         // A layer that is whole needs no blob.
         let given = Given {
             unwanted: layers.iter().map(|layer| layer.descriptor.digest).collect(),
-            offers: None,
+            ..Given::default()
         };
         let source = Arc::new(Nowhere {
             image: record.id.to_string(),

@@ -46,6 +46,15 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>> {
     found(fs::read_to_string(path)).map_err(|e| Error::os(format!("read {}", path.display()), e))
 }
 
+/// A read of what is buffered: for readers that are [`BufRead`](io::BufRead) in the first place.
+pub(crate) fn read_buffered(reader: &mut impl io::BufRead, out: &mut [u8]) -> io::Result<usize> {
+    let piece = reader.fill_buf()?;
+    let length = piece.len().min(out.len());
+    out[..length].copy_from_slice(&piece[..length]);
+    reader.consume(length);
+    Ok(length)
+}
+
 /// Turns "not there" into `None`.
 pub(crate) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {

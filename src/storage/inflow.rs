@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::files::read_buffered;
 use crate::types::ByteStream;
 
 /// Pieces that wait for the reader.
@@ -65,11 +66,7 @@ pub(crate) async fn on_thread<T: Send + 'static>(
 
 impl Read for Inflow {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let piece = self.fill_buf()?;
-        let length = piece.len().min(out.len());
-        out[..length].copy_from_slice(&piece[..length]);
-        self.consume(length);
-        Ok(length)
+        read_buffered(self, out)
     }
 }
 

@@ -56,12 +56,23 @@ pub(crate) fn may_block() -> bool {
 /// # Cancel safety
 /// The work runs to its end once it began.
 pub(crate) fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Unpacking<'static, T> {
-    Unpacking::new(parcel_of(Box::new(move || Ok(Box::new(work()?) as Parcel))))
+    Unpacking::new(parcel_of(Box::new(move || Ok(Box::new(work()?) as Parcel)), true))
 }
 
-fn parcel_of(work: Box<dyn FnOnce() -> Result<Parcel> + Send>) -> Parcelled<'static> {
+/// Runs blocking work on another thread of the pool, wherever this is: work that waits for what the caller does meanwhile.
+///
+/// # Errors
+/// What the work returns.
+///
+/// # Cancel safety
+/// The work runs to its end once it began.
+pub(crate) fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Unpacking<'static, T> {
+    Unpacking::new(parcel_of(Box::new(move || Ok(Box::new(work()?) as Parcel)), false))
+}
+
+fn parcel_of(work: Box<dyn FnOnce() -> Result<Parcel> + Send>, may_be_here: bool) -> Parcelled<'static> {
     Box::pin(async move {
-        if may_block() {
+        if may_be_here && may_block() {
             // Work that drives a future of its own on this thread (`block_on`) cannot block within it: tokio forbids that.
             let _back = Back(MAY_BLOCK.replace(false));
             return work();
@@ -85,6 +96,21 @@ fn on_pool(work: Box<dyn FnOnce() + Send>) {
 pub(crate) fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     let _back = Back(MAY_BLOCK.replace(true));
     future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Waits for a future on a thread that may block, and has a runtime of its own for what the future leaves to one.
+pub(crate) fn wait_for<T>(
+    runtime: &tokio::runtime::Runtime,
+    mut future: Pin<Box<dyn Future<Output = T> + Send + '_>>,
+) -> T {
+    let entered = runtime.enter();
+    match poll_once(future.as_mut()) {
+        Poll::Ready(output) => output,
+        Poll::Pending => {
+            drop(entered);
+            runtime.block_on(future)
+        }
+    }
 }
 
 /// What became of a future that was polled with [`poll_movable`].

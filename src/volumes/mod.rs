@@ -37,6 +37,7 @@ mod tests;
 mod transfer;
 #[cfg(feature = "engine")]
 mod uses;
+mod whole;
 
 #[cfg(feature = "engine")]
 pub use self::driver::{VolumeContext, VolumeDriver, VolumeSource};

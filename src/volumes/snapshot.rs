@@ -3,8 +3,7 @@
 use super::local::{Shared, now_ns};
 use super::record::{Body, Record};
 use super::{ANONYMOUS_LABEL, CreateVolume};
-use crate::error::{Error, ErrorKind, ObjectKind, Result};
-use crate::storage::files::sync_file_system;
+use crate::error::{Error, ObjectKind, Result};
 use crate::sys::blocking::blocking;
 use crate::types::VolumeName;
 
@@ -30,7 +29,8 @@ impl Shared {
                 driver: from.body.driver.clone(),
             },
         };
-        self.copy_of(&from, record).await
+        self.make_whole(&record, Box::pin(self.copy(&from, &record))).await?;
+        Ok(record)
     }
 
     /// A copy for a bound container, which has no record yet: it gets it with the container.
@@ -63,49 +63,13 @@ impl Shared {
         }
     }
 
-    /// A new volume with another's content, recorded once it is whole.
-    async fn copy_of(&self, from: &Record, record: Record) -> Result<Record> {
-        let _held = self.parts.locks.lock(&Self::key(&record.name)).await?;
-        if self.read(&record.name).await.is_ok() {
-            return Err(taken(&record.name));
+    /// Has a driver copy a volume; nothing is left of a copy that fails.
+    async fn copy(&self, from: &Record, record: &Record) -> Result<()> {
+        let driver = self.driver(&record.body.driver)?;
+        let copied = driver.clone_volume(&self.context(from), &self.context(record)).await;
+        if copied.is_err() {
+            self.unmake_driven(record).await;
         }
-        let (files, name) = (self.files.clone(), record.name.clone());
-        blocking(move || {
-            files.remove(&name)?;
-            files.begin(&name)
-        })
-        .await?;
-        let made = async {
-            let driver = self.driver(&record.body.driver)?;
-            driver.clone_volume(&self.context(from), &self.context(&record)).await?;
-            let (files, settled) = (self.files.clone(), record.clone());
-            blocking(move || {
-                sync_file_system(&files.path(&settled.name))?;
-                files.settle(&settled)
-            })
-            .await?;
-            let (row, event) = (record.to_row()?, self.event(&record, "create"));
-            match self
-                .parts
-                .store
-                .call(move |store| store.insert_volume(&row, Some(&event)))
-                .await?
-            {
-                None => Ok(()),
-                Some(_) => Err(taken(&record.name)),
-            }
-        };
-        match made.await {
-            Ok(()) => Ok(record),
-            Err(error) => {
-                self.unmake(&record).await;
-                Err(error)
-            }
-        }
+        copied
     }
-}
-
-pub(super) fn taken(name: &VolumeName) -> Error {
-    let message = format!("the volume {name} is there already; take another name, or remove it first");
-    Error::new(ErrorKind::Conflict, message).with_object(ObjectKind::Volume, name.as_str())
 }

@@ -7,15 +7,14 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 
-use super::local::{DEFAULT_DRIVER, Shared, no_such};
+use super::local::{Shared, no_such};
 use super::record::Record;
-use super::snapshot::taken;
 use super::uses::Mounted;
+use super::whole::taken;
 use super::{CreateVolume, VolumeSource};
 use crate::driver::Cancel;
 use crate::error::{Error, ObjectKind, Result};
 use crate::runtime::native::sight::ZygoteSight;
-use crate::storage::files::sync_file_system;
 use crate::storage::inflow::on_thread;
 use crate::storage::layer::{LayerReader, Limits, Plain, Sight, apply_plain};
 use crate::storage::outflow::{on_driver, stream_of};
@@ -75,23 +74,9 @@ impl Shared {
 
     pub(super) async fn import(&self, into: CreateVolume, archive: ByteStream, cancel: &Cancel) -> Result<Record> {
         let record = self.asked(into, None)?;
-        let _held = self.parts.locks.lock(&Self::key(&record.name)).await?;
-        if self.read(&record.name).await.is_ok() {
-            return Err(taken(&record.name));
-        }
-        let (files, name) = (self.files.clone(), record.name.clone());
-        blocking(move || {
-            files.remove(&name)?;
-            files.begin(&name)
-        })
-        .await?;
-        match self.import_into(&record, archive, cancel).await {
-            Ok(()) => Ok(record),
-            Err(error) => {
-                self.unmake_own(&record).await;
-                Err(error)
-            }
-        }
+        let filling = Box::pin(self.import_into(&record, archive, cancel));
+        self.make_whole(&record, filling).await?;
+        Ok(record)
     }
 
     async fn import_into(&self, record: &Record, archive: ByteStream, cancel: &Cancel) -> Result<()> {
@@ -108,16 +93,10 @@ impl Shared {
             }
             Err(error) => Err(error),
         };
-        let kept = match filled {
-            Ok(()) => self.keep(record).await,
-            failed => failed,
-        };
-        if kept.is_err()
-            && let Err(error) = driver.remove(&context).await
-        {
-            tracing::warn!(volume = %record.name, error = error.report(), "a volume that nobody wants could not be removed");
+        if filled.is_err() {
+            self.unmake_driven(record).await;
         }
-        kept
+        filled
     }
 
     async fn fill_with(
@@ -144,35 +123,6 @@ impl Shared {
             Some(_) => error,
             None => error.with_object(ObjectKind::Volume, record.name.as_str()),
         })
-    }
-
-    /// Writes the files to the disk, then says that they count.
-    async fn keep(&self, record: &Record) -> Result<()> {
-        let (files, settled) = (self.files.clone(), record.clone());
-        blocking(move || {
-            if settled.body.driver == DEFAULT_DRIVER {
-                sync_file_system(&files.path(&settled.name))?;
-            }
-            files.settle(&settled)
-        })
-        .await?;
-        let (row, event) = (record.to_row()?, self.event(record, "create"));
-        let inserted = self
-            .parts
-            .store
-            .call(move |store| store.insert_volume(&row, Some(&event)));
-        match inserted.await? {
-            None => Ok(()),
-            Some(_) => Err(taken(&record.name)),
-        }
-    }
-
-    /// Our own directory of what came to nothing.
-    async fn unmake_own(&self, record: &Record) {
-        let (files, name) = (self.files.clone(), record.name.clone());
-        if let Err(error) = blocking(move || files.remove(&name)).await {
-            tracing::warn!(volume = %record.name, error = error.report(), "a volume that nobody wants could not be removed");
-        }
     }
 }
 

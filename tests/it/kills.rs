@@ -34,6 +34,7 @@ tests! { "kills":
         d4_kills_during_commits_leave_complete_images,
         e9_kills_during_copy_ups_leave_whole_volumes,
         e9_kills_during_snapshots_leave_whole_volumes,
+        e9_kills_during_removals_of_volumes_leave_no_halves,
         e9_a_blob_that_is_not_what_its_name_says_is_found,
     ]
 }
@@ -69,6 +70,9 @@ pub const ROLES: &[(&str, Role)] = &[
     }),
     ("snapshot-forever", |arguments| {
         block_on(role(snapshot_forever(&arguments[0])))
+    }),
+    ("remove-volumes", |arguments| {
+        block_on(role(remove_volumes(&arguments[0])))
     }),
     ("remove-forever", |arguments| {
         block_on(role(remove_forever(&arguments[0])))
@@ -234,6 +238,30 @@ async fn snapshot_forever(root: &str) -> longshore::Result<()> {
         }
     }
     Ok(())
+}
+
+/// How many volumes wait to be removed when a kill is near.
+const VOLUMES: usize = 4;
+
+async fn remove_volumes(root: &str) -> longshore::Result<()> {
+    let engine = Engine::open(root).await?;
+    let mut all = Vec::new();
+    for number in 0..VOLUMES {
+        let name = format!("gone-{}-{number}", std::process::id());
+        let volume = engine.create_volume(CreateVolume::named(&name)).await?;
+        let place = volume.inspect().await?.mountpoint.expect("a directory");
+        for file in 0..FILES {
+            let written = fs::write(place.join(file.to_string()), name.repeat(500));
+            written.map_err(|error| longshore::Error::os("fill a volume", error))?;
+        }
+        all.push((volume, name));
+    }
+    println!("open");
+    for (volume, name) in all {
+        volume.remove().await?;
+        println!("gone {name}");
+    }
+    std::future::pending().await
 }
 
 async fn remove_forever(root: &str) -> longshore::Result<()> {
@@ -547,6 +575,54 @@ fn e9_kills_during_copy_ups_leave_whole_volumes() -> Check {
     let span = Duration::from_millis(60);
     kill_again_and_again(root.path(), "copy-up-forever", &[&image], span, 0x5eed_0015)?;
     whole_volumes(root.path(), "up-", true)
+}
+
+/// A volume is there with all its files, or not at all; and one whose removal was reported does not come back.
+fn e9_kills_during_removals_of_volumes_leave_no_halves() -> Check {
+    let root = filled_root()?;
+    let place = root.path().to_str().expect("temporary paths are UTF-8");
+    let mut random = Random(0x5eed_0017);
+    let (mut removed, mut spared) = (0, 0);
+    for round in 0..kills() {
+        let mut embedder = Embedder::start("remove-volumes", &[place])?;
+        let line = embedder.line(Duration::from_secs(20))?;
+        if line != "open" {
+            return fail(line);
+        }
+        // A moment of one removal, whichever, however slow the disk is.
+        let mut said = Vec::new();
+        for _ in 0..random.below(VOLUMES as u64) {
+            said.push(embedder.line(Duration::from_secs(20))?);
+        }
+        std::thread::sleep(Duration::from_micros(random.below(8_000)));
+        embedder.kill()?;
+        said.extend(embedder.rest());
+        let gone: Vec<&str> = said.iter().filter_map(|line| line.strip_prefix("gone ")).collect();
+        assert_eq!(gone.len(), said.len(), "round {round}: {said:?}");
+        removed += gone.len();
+        // Whatever was in the middle of it: whole again, or gone.
+        clean(root.path())?;
+        spared += block_on(async {
+            let engine = Engine::open(root.path()).await?;
+            let mut left = 0;
+            for volume in engine.volumes().list(Filter::new()).await? {
+                assert!(!gone.contains(&volume.name.as_str()), "{} is back", volume.name);
+                let files = fs::read_dir(volume.mountpoint.expect("a directory"))?.count();
+                assert_eq!(files, FILES, "round {round}: files of {}", volume.name);
+                engine.volume(&volume.name).await?.remove().await?;
+                left += 1;
+            }
+            let there = fs::read_dir(root.path().join("volumes"))?.count();
+            assert_eq!(there, 0, "round {round}: directories of no volume");
+            Ok::<_, Stop>(left)
+        })?;
+    }
+    assert!(
+        removed > 0 && spared > 0,
+        "every kill came too early, or too late: {removed} gone, {spared} left"
+    );
+    clean(root.path())?;
+    blobs_are_what_they_say(root.path())
 }
 
 fn e9_kills_during_snapshots_leave_whole_volumes() -> Check {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::Command;
@@ -30,17 +31,21 @@ tests! { "volumes":
         j1_an_empty_volume_begins_with_the_images_files,
         j1_nocopy_leaves_a_volume_empty,
         j1_what_is_in_a_volume_stays,
-        j3_anonymous_volumes_go_with_their_container,
+        g1_j3_anonymous_volumes_go_with_their_container,
         p28_runs_leave_no_volume,
         j4_a_volume_in_use_is_a_conflict_that_names_its_user,
         j4_lists_and_prunes_as_docker_does,
         j5_a_driver_of_ones_own_is_mounted_once,
         j5_local_volumes_elsewhere_and_in_memory,
+        j5_memory_volumes_of_an_older_kernel,
+        j2_images_of_several_layers,
         j6_a_subpath_stays_inside,
         j7_files_of_a_bind_belong_to_its_owner,
         p27_files_of_another_user_of_the_container,
         j8_a_snapshot_is_independent,
         j8_a_snapshot_shares_blocks,
+        j8_a_snapshot_shares_blocks_on_btrfs,
+        j8_a_snapshot_is_a_copy_elsewhere,
         h14_read_only_reaches_what_is_mounted_below,
         h14_propagation,
         j2_memory_and_images,
@@ -161,7 +166,7 @@ async fn j1_what_is_in_a_volume_stays() -> Check {
     Ok(())
 }
 
-async fn j3_anonymous_volumes_go_with_their_container() -> Check {
+async fn g1_j3_anonymous_volumes_go_with_their_container() -> Check {
     let world = World::alone().await?;
     let image = shelf(&world, &["/shelf", "/var/lib/other"]).await?;
     let container = world
@@ -409,6 +414,84 @@ async fn j5_local_volumes_elsewhere_and_in_memory() -> Check {
     Ok(())
 }
 
+/// Whether this kernel copies mounts that are attached nowhere (`fs/namespace.c`, `may_copy_tree`).
+fn copies_detached_mounts() -> Result<bool, Stop> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor) >= (6_u32, 15_u32)),
+        _ => skip(format!("a kernel of no known number: {release}")),
+    }
+}
+
+/// A volume in memory is copied from a mount that is attached nowhere. Where the kernel cannot do that, it is said, nothing is
+/// left of the attempt, and what is named as the way out works.
+async fn j5_memory_volumes_of_an_older_kernel() -> Check {
+    let can = copies_detached_mounts()?;
+    let world = World::alone().await?;
+    let memory = CreateVolume::named("memory")
+        .option("type", "tmpfs")
+        .option("device", "tmpfs");
+    world.engine.create_volume(memory).await?;
+    let spec = || {
+        world
+            .script("ls -A /m && echo new > /m/file && cat /m/file")
+            .volume("memory", "/m")
+    };
+    for _ in 0..2 {
+        if can {
+            assert_eq!(world.says(spec()).await?, "new");
+            continue;
+        }
+        let container = world.engine.create(spec()).await?;
+        let refused = container.start().await.expect_err("the kernel copies no such mount");
+        assert!(refused.is_unsupported(), "{}", refused.report());
+        assert!(refused.report().contains("Linux 6.15"), "{}", refused.report());
+        remove(container).await?;
+    }
+    let kept = world.script("echo kept > /m/file && cat /m/file").volume("kept", "/m");
+    assert_eq!(world.says(kept).await?, "kept", "a directory for the volume");
+    world.engine.volume("memory").await?.remove().await?;
+    Ok(())
+}
+
+/// Several layers are an overlay, which each kernel makes, and takes a part of, in its own way.
+async fn j2_images_of_several_layers() -> Check {
+    let world = World::alone().await?;
+    let dir = scratch::fresh("layers");
+    let layers = [
+        image::busybox_files()?
+            .dir("shelf", 0o755)
+            .file("shelf/one", 0o644, "1"),
+        Files::new()
+            .dir("shelf", 0o755)
+            .file("shelf/two", 0o644, "2")
+            .link("shelf/out", "/bin"),
+    ];
+    let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let layout = image::write_layout(dir.path(), &layers, &json!({"Cmd": ["sh"], "Env": [path]}))?;
+    let image = world.engine.pull(source(&layout)).await?.id().to_string();
+    let part = |path: &str| MountSpec::image(&image, "/part").subpath(path);
+    let whole = MountSpec::image(&image, "/whole");
+    // In a container of the very same image: what it writes is in neither.
+    let look =
+        "echo mine > /shelf/mine && cd /part && echo * && cd /whole/shelf && echo * && touch x || echo read-only";
+    let said = world
+        .says(script(&image, look).mount(part("shelf")).mount(whole))
+        .await?;
+    assert_eq!(said, "one out two\none out two\nread-only");
+    for (out, kind) in [
+        ("shelf/out", ErrorKind::InvalidArgument),
+        ("missing", ErrorKind::NotFound),
+    ] {
+        let container = world.engine.create(world.script("true").mount(part(out))).await?;
+        let refused = container.start().await.expect_err(out);
+        assert_eq!(refused.kind(), &kind, "{}", refused.report());
+        remove(container).await?;
+    }
+    Ok(())
+}
+
 async fn j6_a_subpath_stays_inside() -> Check {
     let world = World::alone().await?;
     let fill =
@@ -542,21 +625,61 @@ async fn j8_a_snapshot_is_independent() -> Check {
     Ok(())
 }
 
-async fn j8_a_snapshot_shares_blocks() -> Check {
-    let disk = match Disk::of_kind("xfs", 400 << 20) {
-        Err(Stop::Fail(why)) => return skip(format!("no xfs here: {why}")),
-        other => other?,
-    };
+/// A volume with so many bytes on a disk, and what a snapshot of it takes there.
+async fn snapshot_on(disk: &Disk, bytes: usize) -> Result<u64, Stop> {
     let engine = Engine::open(disk.path().join("root")).await?;
     let volume = engine.create_volume(CreateVolume::named("data")).await?;
     let place = volume.inspect().await?.mountpoint.expect("a directory");
-    fs::write(place.join("large"), vec![7u8; 100 << 20])?;
+    // Nothing that a file system could leave out, or pack.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let content: Vec<u8> = (0..bytes / 8).flat_map(|_| next().to_le_bytes()).collect();
+    fs::write(place.join("large"), &content)?;
     nix::unistd::sync();
     let before = disk.free()?;
-    volume.snapshot(CreateVolume::named("copy")).await?;
+    let copy = volume.snapshot(CreateVolume::named("copy")).await?;
     nix::unistd::sync();
     let taken = before.saturating_sub(disk.free()?);
-    assert!(taken < 10 << 20, "the copy took {taken} bytes");
+    let copied = copy.inspect().await?.mountpoint.expect("a directory").join("large");
+    assert!(fs::read(&copied)? == content, "the copy has other bytes");
+    fs::File::options().write(true).open(&copied)?.write_all(b"changed")?;
+    assert!(
+        fs::read(place.join("large"))? == content,
+        "what the copy changes is its own"
+    );
+    Ok(taken)
+}
+
+async fn shares_blocks(kind: &str) -> Check {
+    let disk = match Disk::of_kind(kind, 400 << 20) {
+        Err(Stop::Fail(why)) => return skip(format!("no {kind} here: {why}")),
+        other => other?,
+    };
+    let taken = snapshot_on(&disk, 64 << 20).await?;
+    assert!(taken < 8 << 20, "the copy took {taken} bytes");
+    Ok(())
+}
+
+async fn j8_a_snapshot_shares_blocks() -> Check {
+    shares_blocks("xfs").await
+}
+
+async fn j8_a_snapshot_shares_blocks_on_btrfs() -> Check {
+    shares_blocks("btrfs").await
+}
+
+async fn j8_a_snapshot_is_a_copy_elsewhere() -> Check {
+    let disk = match Disk::of_kind("ext4", 100 << 20) {
+        Err(Stop::Fail(why)) => return skip(format!("no ext4 here: {why}")),
+        other => other?,
+    };
+    let taken = snapshot_on(&disk, 16 << 20).await?;
+    assert!(taken >= 16 << 20, "the copy took {taken} bytes");
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
@@ -16,6 +17,7 @@ use crate::storage::layer::Limits;
 use crate::storage::layer::decompress::Uncompressed;
 use crate::storage::layer::tar::{Entry, Kind, Reader};
 use crate::storage::unpack::{Followed, Follower};
+use crate::sys::blocking::wait_for;
 use crate::types::Digest;
 
 /// Writes what comes in into the content store. Blocking.
@@ -41,6 +43,11 @@ impl Taker {
             follower: None,
             runtime,
         })
+    }
+
+    /// What the store does, here if it can be.
+    fn wait<T>(&self, what: Pin<Box<dyn Future<Output = T> + Send + '_>>) -> T {
+        wait_for(&self.runtime, what)
     }
 
     /// Has layers unpacked as they come in.
@@ -101,9 +108,7 @@ impl Taker {
         let follower = self.follower.as_ref().filter(|_| !here);
         let mut followed = None;
         let mut begun = false;
-        let mut ingest = self
-            .runtime
-            .block_on(self.content.ingest(expected.as_ref(), Some(entry.size)))?;
+        let mut ingest = self.wait(self.content.ingest(expected.as_ref(), Some(entry.size)))?;
         loop {
             let piece = tar.data()?;
             let length = piece.len();
@@ -123,7 +128,7 @@ impl Taker {
     }
 
     fn is_here(&self, digest: &Digest) -> Result<bool> {
-        Ok(self.runtime.block_on(self.content.info(digest))?.is_some())
+        Ok(self.wait(self.content.info(digest))?.is_some())
     }
 
     /// Takes a whole stream as one blob.
@@ -132,7 +137,7 @@ impl Taker {
     /// As [`Taker::archive`].
     pub(in crate::images) fn blob(&self, mut inflow: Inflow) -> Result<Stored> {
         use std::io::BufRead as _;
-        let mut ingest = self.runtime.block_on(self.content.ingest(None, None))?;
+        let mut ingest = self.wait(self.content.ingest(None, None))?;
         let mut followed = None;
         let mut begun = false;
         loop {
@@ -185,7 +190,7 @@ impl Taker {
 
     /// A file that was taken in.
     pub(in crate::images) fn open(&self, stored: &Stored) -> Result<File> {
-        self.runtime.block_on(self.content.open(&stored.digest))
+        self.wait(self.content.open(&stored.digest))
     }
 
     /// The bytes of a small file.

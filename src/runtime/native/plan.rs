@@ -632,8 +632,7 @@ impl Plan {
 
     fn record(&mut self, record: RecordParts) -> Result<()> {
         let target = String::from_utf8_lossy(record.strings.first().map_or(b"", Vec::as_slice)).into_owned();
-        let part_of_image = record.kind == mount::OVERLAY && record.flags & mount::SUBPATH != 0;
-        if record.kind == mount::TREE || part_of_image {
+        if record.kind == mount::TREE {
             self.names.copies.push(self.names.mounts.len());
         }
         self.names.mounts.push(target);

@@ -81,7 +81,7 @@ pub(crate) fn error(record: &Record, text: &[u8], names: &Names, host: super::pl
         return Error::unsupported(
             format!("mounting {place}"),
             "Linux 6.15 or a later one, which copies mounts that are attached nowhere: for volumes that are file systems of their \
-             own (type=tmpfs) and for parts of an image; before, take a directory for the volume, or the whole image",
+             own (type=tmpfs); before, take a directory for the volume",
         )
         .with_object(ObjectKind::Option, "mount")
         .with_source(error)

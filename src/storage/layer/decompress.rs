@@ -6,6 +6,7 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::tar::read_error;
 use crate::error::{Error, Result};
+use crate::storage::files::read_buffered;
 use crate::types::{Digest, Hasher};
 
 /// The largest zstd window accepted, as a power of two: 128 MiB, which is what `zstd --long` writes and libzstd takes by
@@ -14,6 +15,9 @@ const WINDOW_LOG: u32 = 27;
 
 /// How much is decompressed, hashed and written at a time.
 pub(crate) const CHUNK: usize = 256 << 10;
+
+/// Pieces of plain bytes that are handed on as they lie in the source.
+const DIRECT: usize = 64 << 10;
 
 enum Decoder<R: BufRead> {
     Plain(R),
@@ -29,6 +33,8 @@ pub(crate) struct Uncompressed<R: BufRead> {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
+    /// How much is left of a piece that is handed on as it lies in the source.
+    direct: usize,
 }
 
 impl<R: BufRead> std::fmt::Debug for Uncompressed<R> {
@@ -75,6 +81,7 @@ impl<R: BufRead> Uncompressed<R> {
             buffer,
             start: 0,
             end: 0,
+            direct: 0,
         })
     }
 
@@ -103,6 +110,24 @@ impl<R: BufRead> Uncompressed<R> {
     }
 }
 
+impl<R: BufRead> Uncompressed<R> {
+    fn piece(&mut self) -> io::Result<&[u8]> {
+        match &mut self.decoder {
+            Decoder::Plain(source) => source.fill_buf(),
+            Decoder::Gzip(_) | Decoder::Zstd(_) => Ok(&[]),
+        }
+    }
+
+    /// No copy where plain bytes come in large pieces. Small ones are gathered: each would be written by itself.
+    fn look_ahead(&mut self) -> io::Result<()> {
+        if let (Decoder::Plain(source), 0) = (&mut self.decoder, self.direct) {
+            let length = source.fill_buf()?.len();
+            self.direct = if length < DIRECT { 0 } else { length };
+        }
+        Ok(())
+    }
+}
+
 fn zstd_of<R: BufRead>(source: R) -> Result<zstd::stream::read::Decoder<'static, R>> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(source).map_err(read_error)?;
     decoder.window_log_max(WINDOW_LOG).map_err(read_error)?;
@@ -124,17 +149,17 @@ fn read_up_to(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 
 impl<R: BufRead> Read for Uncompressed<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let piece = self.fill_buf()?;
-        let length = piece.len().min(out.len());
-        out[..length].copy_from_slice(&piece[..length]);
-        self.consume(length);
-        Ok(length)
+        read_buffered(self, out)
     }
 }
 
 impl<R: BufRead> BufRead for Uncompressed<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.start == self.end {
+            self.look_ahead()?;
+            if self.direct > 0 {
+                return self.piece();
+            }
             self.start = 0;
             self.end = 0;
             self.end = match &mut self.decoder {
@@ -150,7 +175,21 @@ impl<R: BufRead> BufRead for Uncompressed<R> {
     }
 
     fn consume(&mut self, amount: usize) {
-        self.start = self.end.min(self.start + amount);
+        let Decoder::Plain(source) = &mut self.decoder else {
+            self.start = self.end.min(self.start + amount);
+            return;
+        };
+        if self.direct == 0 {
+            self.start = self.end.min(self.start + amount);
+            return;
+        }
+        let amount = amount.min(self.direct);
+        // What is consumed was filled before: this reads nothing.
+        if let (Some(hasher), Ok(piece)) = (&mut self.hasher, source.fill_buf()) {
+            hasher.update(&piece[..amount.min(piece.len())]);
+        }
+        source.consume(amount);
+        self.direct -= amount;
     }
 }
 
@@ -164,11 +203,7 @@ struct Sniffed<R> {
 
 impl<R: BufRead> Read for Sniffed<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let piece = self.fill_buf()?;
-        let length = piece.len().min(out.len());
-        out[..length].copy_from_slice(&piece[..length]);
-        self.consume(length);
-        Ok(length)
+        read_buffered(self, out)
     }
 }
 
@@ -231,5 +266,68 @@ mod tests {
             assert_eq!(all(bad).unwrap_err().kind(), &ErrorKind::UnsafeArchive);
         }
         assert!(all(b"\xfd7zXZ\0....").unwrap_err().is_unsupported());
+    }
+
+    /// Pieces as a stream brings them.
+    struct Pieces {
+        all: Vec<Vec<u8>>,
+        at: usize,
+    }
+
+    impl Read for Pieces {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            read_buffered(self, out)
+        }
+    }
+
+    impl BufRead for Pieces {
+        fn fill_buf(&mut self) -> io::Result<&[u8]> {
+            while self.all.first().is_some_and(|piece| piece.len() == self.at) {
+                self.all.remove(0);
+                self.at = 0;
+            }
+            Ok(self.all.first().map_or(&[], |piece| &piece[self.at..]))
+        }
+
+        fn consume(&mut self, amount: usize) {
+            self.at += amount;
+        }
+    }
+
+    #[test]
+    fn plain_bytes_come_in_whatever_pieces() {
+        let sizes = [3, DIRECT, 10, 0, DIRECT + 5, 1 << 20, 1, CHUNK + 1, DIRECT - 1, 7];
+        let all: Vec<Vec<u8>> = sizes
+            .iter()
+            .enumerate()
+            .map(|(number, size)| (0..*size).map(|at| (at * 31 + number) as u8).collect())
+            .collect();
+        let whole = all.concat();
+        // Taken in steps that do not fit the pieces.
+        for step in [1000, DIRECT, usize::MAX] {
+            let source = Pieces {
+                all: all.clone(),
+                at: 0,
+            };
+            let mut reader = Uncompressed::new(source).unwrap();
+            let (mut out, mut largest) = (Vec::new(), 0);
+            loop {
+                let piece = reader.fill_buf().unwrap();
+                assert_eq!(piece.is_empty(), out.len() == whole.len());
+                largest = largest.max(piece.len());
+                let take = piece.len().min(step);
+                out.extend_from_slice(&piece[..take]);
+                reader.consume(take);
+                if take == 0 {
+                    break;
+                }
+            }
+            assert!(out == whole);
+            assert_eq!(reader.finish().unwrap().0, Digest::of(&whole));
+            if step == usize::MAX {
+                // More than is ever copied: it was handed on where it lay.
+                assert!(largest > CHUNK, "{largest}");
+            }
+        }
     }
 }

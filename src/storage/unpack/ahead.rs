@@ -17,6 +17,7 @@ use super::source::{Stop, cancelled, is_plain};
 use super::{Shared, Unpacker, apply_with};
 use crate::error::Result;
 use crate::storage::content::Ingest;
+use crate::storage::files::read_buffered;
 use crate::storage::layer::{Applied, Hashing};
 use crate::storage::snapshot::{LayerTarget, SnapshotKey};
 use crate::types::Digest;
@@ -390,11 +391,7 @@ struct TailReader {
 
 impl Read for TailReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let piece = self.fill_buf()?;
-        let length = piece.len().min(out.len());
-        out[..length].copy_from_slice(&piece[..length]);
-        self.consume(length);
-        Ok(length)
+        read_buffered(self, out)
     }
 }
 

@@ -38,12 +38,16 @@ use crate::storage::files::{self, blocking, check_owner, random_name};
 use crate::storage::layer::{Applied, Hashing, Limits, Processors, apply_with};
 use crate::storage::ownership::Ownership;
 use crate::storage::snapshot::{LayerTarget, SnapshotKey, Snapshotter};
+use crate::sys::blocking::{begin_blocking, elsewhere, may_block};
 use crate::sys::order;
 pub use crate::types::LayerRef;
 use crate::types::{ChainId, Descriptor, Digest};
 
 /// Chunks of a blob between the network and a worker.
 const CHUNKS: usize = 16;
+
+/// A layer's work, of one type only: what is spawned is several kilobytes of code for each.
+type Work = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 /// A blob's bytes as they arrive.
 pub type BlobBytes = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send + 'static>>;
@@ -62,6 +66,8 @@ pub(crate) struct Given {
     pub(crate) unwanted: HashSet<Digest>,
     /// Layers that were unpacked while their blobs came in.
     pub(crate) offers: Option<Offers>,
+    /// Blobs that this process hashed and kept a moment ago.
+    pub(crate) fresh: HashSet<Digest>,
 }
 
 /// Puts blobs into the content store and layers into snapshots. Cheap to clone.
@@ -147,12 +153,13 @@ impl Unpacker {
         let Some(top) = jobs.last().map(|job| job.chain) else {
             return Ok(None);
         };
+        let jobs = missing(jobs).await?;
         let guard = StopOnDrop::default();
         if self.shared.snapshotter.unpacks_in_parallel() {
             self.side_by_side(jobs, &guard).await?;
         } else {
             for job in jobs {
-                one(tokio::spawn(job.run(guard.stop.clone(), guard.stopped()))).await?;
+                one(job.spawn(&guard)).await?;
             }
         }
         Ok(Some(top))
@@ -219,6 +226,7 @@ impl Unpacker {
             layer: layer.clone(),
             blob_wanted: false,
             offers: None,
+            fresh: false,
             chain,
             parent: parent.copied(),
             parent_ready: None,
@@ -289,6 +297,7 @@ impl Unpacker {
                 layer: layer.clone(),
                 blob_wanted: !given.unwanted.contains(&layer.descriptor.digest),
                 offers: given.offers.clone(),
+                fresh: given.fresh.contains(&layer.descriptor.digest),
                 chain,
                 parent,
                 parent_ready: below.take().map(|(_, ready)| ready),
@@ -305,7 +314,7 @@ impl Unpacker {
     /// all of them have cleaned up.
     async fn side_by_side(&self, mut jobs: Vec<Job>, guard: &StopOnDrop) -> Result<()> {
         order::sort_by_key(&mut jobs, |job| std::cmp::Reverse(job.layer.descriptor.size));
-        let spawn = |job: Job| one(tokio::spawn(job.run(guard.stop.clone(), guard.stopped())));
+        let spawn = |job: Job| one(job.spawn(guard));
         let mut running: FuturesUnordered<_> = jobs.into_iter().map(spawn).collect();
         let mut first: Option<Error> = None;
         while let Some(ended) = running.next().await {
@@ -320,6 +329,24 @@ impl Unpacker {
         }
         first.map_or(Ok(()), Err)
     }
+}
+
+/// Those that there is something to do for. Each can find that out for itself; but where this is a thread that may block, a
+/// look costs less than a task.
+async fn missing(jobs: Vec<Job>) -> Result<Vec<Job>> {
+    if !may_block() {
+        return Ok(jobs);
+    }
+    let mut rest = Vec::new();
+    for job in jobs {
+        if job.is_here().await? {
+            job.exists()?;
+            job.done.send_replace(true);
+        } else {
+            rest.push(job);
+        }
+    }
+    Ok(rest)
 }
 
 async fn one(task: tokio::task::JoinHandle<Result<()>>) -> Result<()> {
@@ -390,6 +417,8 @@ struct Job {
     /// Whether the blob must be here in the end, though its layer may be.
     blob_wanted: bool,
     offers: Option<Offers>,
+    /// Whether its blob was hashed and kept a moment ago, by this process.
+    fresh: bool,
     chain: ChainId,
     parent: Option<ChainId>,
     parent_ready: Option<watch::Receiver<bool>>,
@@ -399,6 +428,24 @@ struct Job {
 }
 
 impl Job {
+    fn spawn(self, guard: &StopOnDrop) -> tokio::task::JoinHandle<Result<()>> {
+        let fresh = self.fresh;
+        let work: Work = Box::pin(self.run(guard.stop.clone(), guard.stopped()));
+        match fresh {
+            // Nothing has to come from elsewhere: all of it blocks.
+            true => tokio::spawn(Box::pin(async move { begin_blocking(work).await? }) as Work),
+            false => tokio::spawn(work),
+        }
+    }
+
+    /// Whether there is nothing to do.
+    async fn is_here(&self) -> Result<bool> {
+        if !self.shared.snapshotter.exists(&self.chain).await? {
+            return Ok(false);
+        }
+        Ok(!self.blob_wanted || self.shared.has_blob(&self.layer.descriptor).await?)
+    }
+
     async fn run(mut self, stop: Stop, mut stopped: watch::Receiver<bool>) -> Result<()> {
         let digest = self.layer.descriptor.digest;
         let result = self.layer(&stop, &mut stopped).await;
@@ -550,7 +597,8 @@ impl Job {
         if self.shared.has_blob(&blob).await? {
             let target = self.shared.snapshotter.begin_layer(key, self.parent.as_ref()).await?;
             let file = self.shared.content.open(&blob.digest).await?;
-            let fresh = self.offers.as_ref().is_some_and(|offers| offers.is_fresh(&blob.digest));
+            let offers = self.offers.as_ref();
+            let fresh = self.fresh || offers.is_some_and(|offers| offers.is_fresh(&blob.digest));
             let (layer, stop_reading) = (self.layer.clone(), stop.clone());
             let work = self.work(target.clone());
             let applied = blocking(move || work(BlobReader::layer(file, &layer, fresh, stop_reading)?)).await;
@@ -606,7 +654,8 @@ impl Job {
             };
             let _ = unless(stopped, fed).await;
         };
-        let (worked, ()) = futures_util::join!(blocking(move || work(reader)), feeding);
+        // Not here, whatever this thread is: it waits for what is fed.
+        let (worked, ()) = futures_util::join!(elsewhere(move || work(reader)), feeding);
         Ok((worked, left > 0))
     }
 

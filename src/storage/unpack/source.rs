@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, ProgressEvent};
 use crate::storage::content::{Ingest, check_room, check_whole, mismatch};
+use crate::storage::files::read_buffered;
 use crate::storage::layer::Hashing;
 use crate::types::{Descriptor, Digest, Hasher, LayerRef};
 
@@ -202,11 +203,7 @@ pub(super) fn ours(error: io::Error) -> Error {
 
 impl Read for BlobReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let piece = self.fill_buf()?;
-        let length = piece.len().min(out.len());
-        out[..length].copy_from_slice(&piece[..length]);
-        self.consume(length);
-        Ok(length)
+        read_buffered(self, out)
     }
 }
 

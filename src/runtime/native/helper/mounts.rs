@@ -5,7 +5,7 @@ use crate::message::Fds;
 use crate::outfit;
 use crate::path::terminate;
 use crate::sys::{self, AT_FDCWD, Sys};
-use crate::wire::{MountRecord, mount};
+use crate::wire::{MountRecord, Strings, mount};
 
 /// Makes one mount and returns it detached.
 #[inline(never)]
@@ -14,13 +14,7 @@ pub(crate) fn make(record: &MountRecord<'_>, fds: &Fds) -> Sys<i32> {
     match record.kind {
         mount::BIND => bind(record),
         mount::TREE => tree(record, fds),
-        mount::OVERLAY => {
-            let tree = overlay(record)?;
-            let Some(part) = subpath(record) else { return Ok(tree) };
-            let copied = part_of(tree, part, false);
-            sys::close(tree);
-            copied
-        }
+        mount::OVERLAY => overlay(record),
         mount::FILESYSTEM => filesystem(record),
         _ => Err(sys::EINVAL),
     }
@@ -142,6 +136,15 @@ fn finish(context: i32, attributes: u64) -> Sys<i32> {
     Ok(mount)
 }
 
+/// The layers of an overlay, the topmost first: behind its place, upper and work directory, and before the part of it that may
+/// be asked for.
+#[unsafe(link_section = "lhchild")]
+fn layers<'a>(record: &MountRecord<'a>) -> core::iter::Take<core::iter::Skip<Strings<'a>>> {
+    let others = 3 + usize::from(record.flags & mount::SUBPATH != 0);
+    let count = record.strings.clone().count().saturating_sub(others);
+    record.strings.clone().skip(3).take(count)
+}
+
 #[unsafe(link_section = "lhchild")]
 fn overlay(record: &MountRecord<'_>) -> Sys<i32> {
     let mut strings = record.strings.clone().skip(1);
@@ -149,7 +152,7 @@ fn overlay(record: &MountRecord<'_>) -> Sys<i32> {
     let work = strings.next().ok_or(sys::EBADMSG)?;
     let context = sys::fsopen(b"overlay\0")?;
     sys::fsconfig_set(context, b"source\0", Some(b"overlay\0"))?;
-    for lower in strings {
+    for lower in layers(record) {
         match set_directory(context, b"lowerdir+\0", lower) {
             Ok(_) => {}
             // From Linux 6.5 to 6.7 there is no such key.
@@ -175,10 +178,18 @@ fn overlay(record: &MountRecord<'_>) -> Sys<i32> {
     let _ = sys::fsconfig_set(context, b"metacopy\0", Some(b"off\0"));
     // A renamed directory would only be known by an attribute, in a layer that others read.
     let _ = sys::fsconfig_set(context, b"redirect_dir\0", Some(b"nofollow\0"));
-    match finish(context, u64::from(record.attributes)) {
+    let tree = match finish(context, u64::from(record.attributes)) {
         // Before Linux 6.5, options are but collected, and refused now.
+        Err(sys::EINVAL) => return overlay_by_mount(record),
+        result => result?,
+    };
+    let Some(part) = subpath(record) else { return Ok(tree) };
+    let copied = part_of(tree, part, false);
+    sys::close(tree);
+    match copied {
+        // Before Linux 6.15, what is attached nowhere is not copied.
         Err(sys::EINVAL) => overlay_by_mount(record),
-        result => result,
+        copied => copied,
     }
 }
 
@@ -199,7 +210,7 @@ fn set_directory(context: i32, key: &[u8], path: &[u8]) -> Sys {
 }
 
 /// Before Linux 6.8: the older call, with all directories in one string of short names. It attaches, so that it needs a
-/// namespace of its own.
+/// namespace of its own; and what is attached is copied by every kernel.
 #[inline(never)]
 #[unsafe(link_section = "lhchild")]
 fn overlay_by_mount(record: &MountRecord<'_>) -> Sys<i32> {
@@ -215,7 +226,7 @@ fn overlay_by_mount(record: &MountRecord<'_>) -> Sys<i32> {
         options.add(b",userxattr")?;
     }
     let mut place = None;
-    for (index, lower) in strings.enumerate() {
+    for (index, lower) in layers(record).enumerate() {
         options.add(if index == 0 { b",lowerdir=" } else { b":" })?;
         options.add_directory(lower)?;
         place = place.or(Some(lower));
@@ -231,7 +242,17 @@ fn overlay_by_mount(record: &MountRecord<'_>) -> Sys<i32> {
     }
     let place = place.ok_or(sys::EINVAL)?;
     sys::mount(b"overlay\0", place, b"overlay\0", 0, options.finish()?)?;
-    let tree = sys::open_tree(AT_FDCWD, place, false)?;
+    let tree = match subpath(record) {
+        Some(part) => {
+            let whole = sys::openat(AT_FDCWD, place, sys::O_PATH | sys::O_DIRECTORY, 0)?;
+            let copied = part_of(whole, part, false);
+            sys::close(whole);
+            copied?
+        }
+        None => sys::open_tree(AT_FDCWD, place, false)?,
+    };
+    // It covers a layer, which the next mount may be made of.
+    sys::detach(place)?;
     if record.attributes != 0 {
         sys::mount_setattr(tree, false, u64::from(record.attributes))?;
     }

@@ -10,6 +10,7 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{SFlag, fchmod, futimens, makedev, mknodat};
 use nix::unistd::{linkat, symlinkat};
 
+use super::leftovers::Leftovers;
 use super::{Extractor, Keep, mode_of, set_times_at, time_of, unresolved};
 use crate::error::{Error, Result};
 use crate::storage::layer::crew::Fresh;
@@ -31,7 +32,11 @@ impl Extractor {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let opened = match openat(dir, name, flags, mode_of(made)) {
             Err(Errno::EEXIST) => {
+                let held = Leftovers::hold(dir, name, entry.size);
                 self.replace(dir, name, path)?;
+                if let Some(held) = held {
+                    self.leftovers.free(held);
+                }
                 openat(dir, name, flags, mode_of(made))
             }
             other => other,

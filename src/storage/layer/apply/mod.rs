@@ -6,6 +6,7 @@
 
 mod dirs;
 mod files;
+mod leftovers;
 mod owners;
 mod whiteouts;
 
@@ -20,6 +21,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
+use self::leftovers::Leftovers;
 use super::crew::{Crew, Processors};
 use super::decompress::Uncompressed;
 use super::limits::Limits;
@@ -184,6 +186,7 @@ struct Extractor {
     whiteouts: HashSet<Vec<u8>>,
     /// Merged: inodes that belong to this layer and survive its whiteouts.
     own: HashSet<u64>,
+    leftovers: Leftovers,
     usage: Usage,
     skipped_devices: u64,
     skipped_xattrs: u64,
@@ -228,6 +231,7 @@ impl Extractor {
             implied: BTreeSet::from([Vec::new()]),
             whiteouts: HashSet::new(),
             own: HashSet::new(),
+            leftovers: Leftovers::default(),
             usage: Usage::default(),
             skipped_devices: 0,
             skipped_xattrs: 0,

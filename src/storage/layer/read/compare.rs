@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::ground::{Dir, too_deep};
-use super::node::{Attributes, Node, Type};
+use super::node::{Node, Type};
 use super::{DEEPEST, LayerReader};
 use crate::error::{Error, Result};
 use crate::storage::layer::name::{join, split};
@@ -239,8 +239,11 @@ impl Comparison<'_> {
             let deleted = old.is_some() && (hidden || complete);
             return Ok(deleted.then(|| Seen::of(name, ChangeKind::Deleted)));
         };
-        let attributes = new.dress(&name, &mut node)?;
         let Some(old) = old else {
+            if node.is_dir() {
+                // For what must not be there.
+                new.dress(&name, &mut node)?;
+            }
             if node.is_linked() {
                 self.changed.insert(node.identity);
             }
@@ -256,7 +259,7 @@ impl Comparison<'_> {
                 ..Seen::of(name, ChangeKind::Added)
             }));
         };
-        self.both(new, old, path, name, (node, attributes), complete).map(Some)
+        self.both(new, old, path, name, node, complete).map(Some)
     }
 
     /// A name that both have.
@@ -266,13 +269,12 @@ impl Comparison<'_> {
         old: Below<'_, '_>,
         path: &[u8],
         name: Vec<u8>,
-        (node, attributes): (Node, Attributes),
+        mut node: Node,
         complete: bool,
     ) -> Result<Seen> {
         let mut before = old.node.clone();
-        let attributes_before = old.dir.dress(&name, &mut before)?;
-        let same = node.looks_like(&before)
-            && attributes == attributes_before
+        let same = !node.is_other_file(&before)
+            && self.same_attributes((new, &mut node), (old.dir, &mut before), &name)?
             && self.same_content(new, old.dir, &name, (&node, &old.node))?;
         let only_time = same && node.is_dir() && node.mtime != before.mtime && !self.holds_places(&join(path, &name));
         let only_names = same && !node.is_dir() && node.links != before.links;
@@ -292,6 +294,13 @@ impl Comparison<'_> {
             place: false,
             name,
         })
+    }
+
+    /// Whether all is the same but the content. Both nodes have the container's owners then.
+    fn same_attributes(&self, new: (&Dir<'_>, &mut Node), old: (&Dir<'_>, &mut Node), name: &[u8]) -> Result<bool> {
+        let attributes = new.0.dress(name, new.1)?;
+        let before = old.0.dress(name, old.1)?;
+        Ok(new.1.looks_like(old.1) && attributes == before)
     }
 
     /// Whether places for mounts are made in a directory, or it is one.

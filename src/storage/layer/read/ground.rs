@@ -20,6 +20,9 @@ use crate::storage::layer::notes::Notes;
 use crate::storage::layer::tree::stat;
 use crate::sys::xattr;
 
+/// How a handle is opened.
+const HANDLE: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
 /// Sees files that this process may not: in a user namespace, a process inside it. Blocking calls, made from the blocking
 /// pool only. Nothing outside the directory that is given may be reached through it.
 pub trait Sight: Debug + Send + Sync + 'static {
@@ -239,12 +242,43 @@ impl Dir<'_> {
         Ok((node, attributes))
     }
 
+    /// As [`Dir::node`], with a regular file open: `None` if that cannot be had (any more).
+    pub(super) fn look(&self, name: &[u8]) -> Result<Option<(Node, Option<File>)>> {
+        match self.own_look(name) {
+            Err(e) if denied(&e) && self.ground.sight.is_some() => {
+                let Some(node) = self.node(name)? else { return Ok(None) };
+                if !node.is_file() {
+                    return Ok(Some((node, None)));
+                }
+                Ok(self.open(name, &node)?.map(|file| (node, Some(file))))
+            }
+            own => seen(own).map_err(|e| self.failed("open", name, e)),
+        }
+    }
+
+    /// A handle opens nothing, and what it shows is what is opened by it.
+    fn own_look(&self, name: &[u8]) -> io::Result<(Node, Option<File>)> {
+        let handle = openat(&self.fd, name, HANDLE, Mode::empty())?;
+        let node = Node::of(&fstat(&handle)?);
+        let file = match node.is_file() {
+            true => Some(open_by(&handle)?),
+            false => None,
+        };
+        Ok((node, file))
+    }
+
     /// Reads attributes, and makes the owner of a node that of the container. Overlay's marks and labels of the host's
     /// policy are left out.
     pub(super) fn dress(&self, name: &[u8], node: &mut Node) -> Result<Attributes> {
-        let mut attributes = match node.kind {
+        self.dress_open(name, node, None)
+    }
+
+    /// As [`Dir::dress`], of what may be open.
+    pub(super) fn dress_open(&self, name: &[u8], node: &mut Node, file: Option<&File>) -> Result<Attributes> {
+        let mut attributes = match (node.kind, file) {
+            (_, Some(file)) => self.attributes_of(file.as_fd(), name)?,
             // Nothing else has attributes that a layer could keep.
-            Type::File | Type::Directory => self.attributes(name, node)?,
+            (Type::File | Type::Directory, None) => self.attributes(name, node)?,
             _ => Attributes::new(),
         };
         self.ground.own(node, &join(&self.path, name), &mut attributes);
@@ -329,29 +363,31 @@ impl Dir<'_> {
 
     /// First a handle, which opens nothing, then a look, and only then the file: opening a device does things.
     fn own_open(&self, name: &[u8]) -> io::Result<Option<File>> {
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let handle = openat(&self.fd, name, flags, Mode::empty())?;
+        let handle = openat(&self.fd, name, HANDLE, Mode::empty())?;
         let there = Node::of(&fstat(&handle)?);
         if !there.is_file() && !there.is_dir() {
             return Ok(None);
         }
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
-        let file = nix::fcntl::open(path.as_str(), flags, Mode::empty())?;
-        Ok(Some(File::from(file)))
+        open_by(&handle).map(Some)
     }
 
     /// An `O_PATH` descriptor by the eyes of another.
     fn handle(&self, name: &[u8]) -> io::Result<OwnedFd> {
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let path = CString::new(name)?;
         self.ground
-            .or_by_sight(Err(Errno::EACCES.into()), self.fd.as_fd(), &path, flags)
+            .or_by_sight(Err(Errno::EACCES.into()), self.fd.as_fd(), &path, HANDLE)
     }
 
     fn failed(&self, step: &str, name: &[u8], error: io::Error) -> Error {
         failed(step, &join(&self.path, name), error)
     }
+}
+
+/// Opens for reading what a handle stands for.
+fn open_by(handle: &OwnedFd) -> io::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    Ok(nix::fcntl::open(path.as_str(), flags, Mode::empty())?.into())
 }
 
 /// Opens beneath a directory: symlinks, mounts and `..` lead nowhere.

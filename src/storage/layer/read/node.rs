@@ -83,6 +83,12 @@ impl Node {
         self.identity == now.identity && self.kind == now.kind
     }
 
+    /// Whether two files differ, whatever else there is to know of them.
+    pub(super) fn is_other_file(&self, other: &Self) -> bool {
+        let files = self.is_file() && other.is_file();
+        files && (self.size, self.mtime) != (other.size, other.mtime)
+    }
+
     /// Whether it looks the same, but for attributes, content, other names and the time of a directory.
     pub(super) fn looks_like(&self, other: &Self) -> bool {
         let own = |node: &Self| (node.kind, node.mode, node.uid, node.gid);

@@ -230,20 +230,14 @@ impl<W: Write> Archive<W> {
     pub(super) fn entry(&mut self, dir: &Dir<'_>, name: &[u8], path: &[u8]) -> Result<bool> {
         let full = join(&self.prefix, path);
         let path = full.as_slice();
-        let Some(mut node) = dir.node(name)? else {
+        // A file is opened before anything is written of it: it may be something else by now.
+        let Some((mut node, file)) = dir.look(name)? else {
             return Ok(false);
         };
-        // Opened before anything is written of it: it may be something else by now.
-        let file = match node.kind {
-            Type::File => match dir.open(name, &node)? {
-                Some(file) => Some(file),
-                None => return Ok(false),
-            },
-            Type::Socket => return Ok(false),
-            Type::Character if node.device == (0, 0) => return Ok(false),
-            _ => None,
-        };
-        let attributes = dir.dress(name, &mut node)?;
+        if node.kind == Type::Socket || node.is_whiteout() {
+            return Ok(false);
+        }
+        let attributes = dir.dress_open(name, &mut node, file.as_ref())?;
         if node.is_linked() {
             if let Some(first) = self.links.get(&node.identity).cloned() {
                 self.head(&Head {
@@ -276,7 +270,8 @@ impl<W: Write> Archive<W> {
     }
 
     fn file(&mut self, path: &[u8], node: &Node, attributes: &Attributes, file: &File) -> Result<()> {
-        let size = file.metadata().map_err(|e| Error::os("stat", e))?.len();
+        // As it was when it was opened: what is written to it meanwhile may be missing, and what it loses is zero.
+        let size = node.size;
         let pieces = match node.blocks.saturating_mul(512).saturating_add(WORTH) <= size {
             true => pieces(file, size)?,
             false => None,
