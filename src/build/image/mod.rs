@@ -66,12 +66,18 @@ impl Assembly {
         image
     }
 
-    /// A stage upon this one: its triggers are not handed on, its arguments are.
+    /// A stage upon this one: its triggers are not handed on, its arguments are, but where `ENV` says something else.
     #[must_use]
     pub fn next_stage(&self) -> Self {
         let mut next = self.clone();
         next.config.on_build = None;
         next.cmd_given = false;
+        for pair in next.config.env.iter().flatten() {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if let Some((_, shown)) = next.arguments.iter_mut().find(|(argument, _)| argument == name) {
+                value.clone_into(shown);
+            }
+        }
         next
     }
 

@@ -166,6 +166,18 @@ fn f5_the_last_of_env_and_arg_is_in_force() {
 }
 
 #[test]
+fn f5_what_env_says_is_in_force_again_in_the_next_stage() {
+    let text = "FROM scratch AS a\nENV e=1\nARG e=2 only=3\nENV now=$e\nFROM a\nENV then=$e$only";
+    plan_with(text, &bare(), |plan| {
+        let first = plan.steps(0, StageState::scratch()).unwrap();
+        let now = Action::Env(vec![("now".into(), "2".into())]);
+        assert_eq!(first.steps[2].action, now);
+        let second = plan.steps(1, first.after).unwrap();
+        assert_eq!(second.steps[0].action, Action::Env(vec![("then".into(), "13".into())]));
+    });
+}
+
+#[test]
 fn f5_platforms_are_variables() {
     let text = "FROM --platform=$BUILDPLATFORM scratch AS x\nARG TARGETARCH TARGETVARIANT TARGETSTAGE\n\
                 ENV v=$TARGETARCH/$TARGETVARIANT/$TARGETSTAGE/$BUILDARCH";

@@ -1,6 +1,6 @@
 //! Instructions that change the image's config alone.
 
-use super::{Fault, Parsed, Resolver};
+use super::{Fault, Parsed, Resolver, args};
 use crate::build::dockerfile::{Form, Healthcheck, Pair, Span, Word};
 use crate::build::expand::Style;
 use crate::build::limits;
@@ -19,7 +19,8 @@ impl Resolver<'_> {
     pub(super) fn env(&mut self, pairs: &[Pair]) -> Parsed<Action> {
         let found = self.pairs(pairs)?;
         for ((name, value), pair) in found.iter().zip(pairs) {
-            self.set(name, value, pair.name.span)?;
+            self.state.set_env(name, value);
+            args::within(&self.state.env, pair.name.span)?;
         }
         Ok(Action::Env(found))
     }

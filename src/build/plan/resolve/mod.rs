@@ -91,6 +91,7 @@ impl<'a> Resolver<'a> {
             let problem = format!("there is no stage {number}");
             return Err(Fault::new(Span::default(), problem, "a stage of the file"));
         };
+        self.state.begin();
         let mut steps = Vec::new();
         if let graph::Base::Context { replaces: true, .. } = planned.base {
             return Ok(steps);
@@ -179,15 +180,11 @@ impl<'a> Resolver<'a> {
             (None, None) => self.globals.env.get(name).map(str::to_owned),
         };
         if let Some(value) = &value {
-            self.set(name, value, argument.name.span)?;
+            self.state.set_argument(name, value);
+            args::within(&self.state.env, argument.name.span)?;
         }
         self.state.arguments.insert(name.clone());
         Ok((name.clone(), value))
-    }
-
-    fn set(&mut self, name: &str, value: &str, span: Span) -> Parsed<()> {
-        self.state.env.set(name, value);
-        args::within(&self.state.env, span)
     }
 
     /// A word with its variables put in.

@@ -1,6 +1,6 @@
 //! What holds at some line of a stage.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::build::expand::Env;
 
@@ -10,6 +10,10 @@ pub struct StageState {
     pub(super) env: Env,
     /// What `ARG` has declared, with or without a value.
     pub(super) arguments: BTreeSet<String>,
+    /// Variables that are there by `ARG` alone.
+    bare: BTreeSet<String>,
+    /// Values of `ENV`, and of the base, that `ARG` hides until the stage ends.
+    hidden: BTreeMap<String, String>,
     pub(super) working_dir: String,
     pub(super) shell: Vec<String>,
     pub(super) triggers: Vec<String>,
@@ -54,6 +58,30 @@ impl StageState {
     pub fn triggers<S: Into<String>>(mut self, triggers: impl IntoIterator<Item = S>) -> Self {
         self.triggers = triggers.into_iter().map(Into::into).collect();
         self
+    }
+
+    /// A stage begins: what the config says is in force again.
+    pub(super) fn begin(&mut self) {
+        for (name, value) in std::mem::take(&mut self.hidden) {
+            self.env.set(&name, &value);
+        }
+    }
+
+    /// A variable of the config.
+    pub(super) fn set_env(&mut self, name: &str, value: &str) {
+        self.bare.remove(name);
+        self.hidden.remove(name);
+        self.env.set(name, value);
+    }
+
+    /// A variable of the build alone.
+    pub(super) fn set_argument(&mut self, name: &str, value: &str) {
+        match self.env.get(name) {
+            None => drop(self.bare.insert(name.to_owned())),
+            Some(_) if self.bare.contains(name) || self.hidden.contains_key(name) => {}
+            Some(old) => drop(self.hidden.insert(name.to_owned(), old.to_owned())),
+        }
+        self.env.set(name, value);
     }
 
     /// What the variables take.
