@@ -17,4 +17,4 @@ pub use self::dockerfile::{Command, Dockerfile, SyntaxError};
 pub use self::ignore::{Below, IgnoreFile};
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::image::Assembly;
-pub use self::plan::{Action, Plan, PlanOptions, StageState, Step};
+pub use self::plan::{Action, AddAction, CopyAction, Plan, PlanOptions, RunAction, StageBuilder, StageState, Step};

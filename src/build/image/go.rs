@@ -71,7 +71,7 @@ fn long(duration: Duration) -> String {
 /// A fraction without zeros at its end.
 fn decimal(value: u128, unit: u128) -> String {
     let whole = value / unit;
-    if value % unit == 0 {
+    if value.is_multiple_of(unit) {
         return whole.to_string();
     }
     let width = unit.ilog10() as usize;

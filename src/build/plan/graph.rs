@@ -108,8 +108,8 @@ pub(super) fn stages(
         names.by_name.extend(stage.name.clone().map(|name| (name, number)));
     }
     let mut left = limits::TRIGGERS;
-    for number in 0..planned.len() {
-        planned[number].needs = needs(file, number, &planned[number].base, &names, &mut left)?;
+    for stage in &mut planned {
+        stage.needs = needs(file, stage.number, &stage.base, &names, &mut left)?;
     }
     Ok((planned, names))
 }

@@ -5,9 +5,6 @@ use crate::build::dockerfile::{CommandLine, Fault, Form, Heredoc, Mount, MountFl
 use crate::build::expand::{self, Style};
 use crate::build::plan::{Action, MountAction, RunAction, Script, paths};
 
-/// Runs the shell form where neither the file nor the base image says what does.
-const SHELL: [&str; 2] = ["/bin/sh", "-c"];
-
 /// Where a heredoc that begins with `#!` is while it runs, as in BuildKit: caches of steps must not depend on the builder.
 const SCRIPTS: &str = "/dev/pipes";
 
@@ -41,13 +38,7 @@ impl Resolver<'_> {
     }
 
     fn in_shell(&self, line: &str) -> Vec<String> {
-        let given = self.state.shell.iter().cloned();
-        let shell: Vec<String> = if self.state.shell.is_empty() {
-            SHELL.map(str::to_owned).to_vec()
-        } else {
-            given.collect()
-        };
-        shell.into_iter().chain([line.to_owned()]).collect()
+        self.state.in_shell(line)
     }
 
     fn mount(&mut self, flag: &MountFlag) -> Parsed<MountAction> {
