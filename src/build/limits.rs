@@ -9,6 +9,8 @@ pub(crate) const LINE_BYTES: usize = 65_535;
 pub(crate) const INSTRUCTION_BYTES: usize = 1 << 20;
 /// Instructions of a file.
 pub(crate) const INSTRUCTIONS: usize = 100_000;
+/// Words of all lists of a file: each takes far more memory than text.
+pub(crate) const WORDS: usize = 200_000;
 /// Stages of a file.
 pub(crate) const STAGES: usize = 10_000;
 /// Triggers that the stages of a file have from each other.

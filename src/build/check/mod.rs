@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 
 /// What the checks of a Dockerfile found.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Report {
     /// The warnings, in the order of the file.
     pub warnings: Vec<Warning>,
@@ -58,6 +59,8 @@ struct Linter {
 
 /// So many warnings are told; more help nobody.
 const MOST: usize = 10_000;
+/// The longest message, in characters.
+const LONGEST: usize = 1_000;
 
 impl Linter {
     fn warn(&mut self, rule: Rule, span: Span, message: impl Into<String>) {
@@ -72,7 +75,8 @@ impl Linter {
 
     fn warn_within(&mut self, comments: &[&str], rule: Rule, span: Span, message: impl Into<String>) {
         if self.found.len() < MOST && self.config.wants(rule, comments) {
-            let message = message.into();
+            // Names in it come from the file, and can be of any length.
+            let message = message.into().chars().take(LONGEST).collect();
             self.found.push(Warning { rule, span, message });
         }
     }

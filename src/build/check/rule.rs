@@ -6,6 +6,7 @@ use crate::build::dockerfile::Span;
 
 /// A warning about a Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Warning {
     /// The rule that is broken.
     pub rule: Rule,

@@ -55,7 +55,7 @@ pub(super) fn check(file: &Dockerfile, options: &CheckOptions, linter: &mut Lint
 /// What is known of a base image.
 fn image(
     file: &Dockerfile,
-    plan: &Plan<'_>,
+    plan: &Plan,
     number: usize,
     options: &CheckOptions,
     linter: &mut Linter,
@@ -83,7 +83,7 @@ fn image(
 
 /// Resolves a stage, and tells of variables that had no value.
 fn undefined(
-    plan: &Plan<'_>,
+    plan: &Plan,
     number: usize,
     before: StageState,
     instructions: &[Instruction],

@@ -6,6 +6,7 @@ use super::span::{Line, Source};
 
 /// What the directives of a Dockerfile say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Directives {
     /// The front end asked for, `docker/dockerfile:1`. It is told and not run: this parser knows the language.
     pub syntax: Option<Word>,
@@ -28,17 +29,12 @@ const BACKTICK: &str = "`";
 const BACKSLASH: &str = "\\";
 
 impl Reader {
-    /// Takes none: the escape character is known.
-    pub(crate) fn done(escape: char) -> Self {
-        let mut reader = Self {
+    /// Takes none.
+    pub(crate) fn done() -> Self {
+        Self {
             done: true,
             ..Self::default()
-        };
-        reader.found.escape = Some(Word {
-            text: escape.to_string(),
-            ..Word::default()
-        });
-        reader
+        }
     }
 
     pub(crate) fn escape(&self) -> char {

@@ -8,6 +8,7 @@ use crate::error::Error;
 /// Why a Dockerfile cannot be used, for programs that show the place: the source of the [`Error`] that
 /// [`Dockerfile::parse`](super::Dockerfile::parse) and the planner return. [`SyntaxError::of`] finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SyntaxError {
     /// The file, as it was named to the parser.
     pub file: String,

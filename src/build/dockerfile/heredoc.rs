@@ -8,6 +8,7 @@ use crate::build::limits;
 
 /// A here-document.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Heredoc {
     /// Its delimiter, without quotes; for `COPY` and `ADD` the file's name too.
     pub name: String,

@@ -17,6 +17,7 @@ pub struct Word {
 
 /// A comment, without its `#`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Comment {
     /// What it says.
     pub text: String,
@@ -26,6 +27,7 @@ pub struct Comment {
 
 /// An instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Instruction {
     /// Its keyword as it is written.
     pub keyword: Word,
@@ -107,8 +109,27 @@ impl Command {
     }
 }
 
+impl Command {
+    /// How many words its lists have.
+    pub(super) fn words(&self) -> usize {
+        match self {
+            Self::Add(add) => add.sources.len() + add.excludes.len(),
+            Self::Arg(arguments) => arguments.len(),
+            Self::Cmd(line) | Self::Entrypoint(line) => line.args.len(),
+            Self::Copy(copy) => copy.sources.len() + copy.excludes.len(),
+            Self::Env(pairs) | Self::Label(pairs) => 2 * pairs.len(),
+            Self::Expose(words) | Self::Volume(words) | Self::Shell(words) => words.len(),
+            Self::Healthcheck(Healthcheck::Command(probe)) => probe.command.args.len(),
+            Self::Onbuild(onbuild) => onbuild.instruction.command.words(),
+            Self::Run(run) => run.command.args.len() + run.mounts.iter().map(|mount| mount.fields.len()).sum::<usize>(),
+            _ => 0,
+        }
+    }
+}
+
 /// `FROM [--platform=P] IMAGE [AS NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct From {
     /// The platform asked for.
     pub platform: Option<Word>,
@@ -122,6 +143,7 @@ pub struct From {
 
 /// A stage: `FROM` and what follows, up to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stage {
     /// Its name in small letters.
     pub name: Option<String>,
@@ -135,6 +157,7 @@ pub struct Stage {
 
 /// A name and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Pair {
     /// The name.
     pub name: Word,
@@ -146,6 +169,7 @@ pub struct Pair {
 
 /// A variable of `ARG`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Argument {
     /// Its name.
     pub name: Word,
@@ -164,6 +188,7 @@ pub enum Form {
 
 /// A command.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CommandLine {
     /// How it is written.
     pub form: Form,
@@ -177,6 +202,7 @@ pub struct CommandLine {
 
 /// `RUN`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Run {
     /// `--mount`.
     pub mounts: Vec<MountFlag>,
@@ -192,6 +218,7 @@ pub struct Run {
 
 /// `--network` of `RUN`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NetworkFlag {
     /// What the build as a whole has.
     #[default]
@@ -204,6 +231,7 @@ pub enum NetworkFlag {
 
 /// `--security` of `RUN`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SecurityFlag {
     /// Like any container.
     #[default]
@@ -214,6 +242,7 @@ pub enum SecurityFlag {
 
 /// `--device` of `RUN`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeviceFlag {
     /// The device's name in CDI's manner, `vendor.com/class=name`.
     pub name: String,
@@ -225,6 +254,7 @@ pub struct DeviceFlag {
 
 /// What `COPY` and `ADD` take.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FileSource {
     /// A path or a pattern; for `ADD`, a URL or a repository too.
     Path(Word),
@@ -234,6 +264,7 @@ pub enum FileSource {
 
 /// `COPY`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Copy {
     /// A stage by name or number, an image, or a named context; else the context.
     pub from: Option<Word>,
@@ -255,6 +286,7 @@ pub struct Copy {
 
 /// `ADD`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Add {
     /// Who owns the files.
     pub chown: Option<Word>,
@@ -278,6 +310,7 @@ pub struct Add {
 
 /// `HEALTHCHECK`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Healthcheck {
     /// `HEALTHCHECK NONE`: the base image's check is not in force.
     None,
@@ -287,6 +320,7 @@ pub enum Healthcheck {
 
 /// How health is told. A duration or number of zero leaves the engine's default in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HealthProbe {
     /// What to run.
     pub command: CommandLine,
@@ -304,6 +338,7 @@ pub struct HealthProbe {
 
 /// `ONBUILD`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Onbuild {
     /// What the image's config keeps: the instruction as text, with its heredocs.
     pub trigger: String,

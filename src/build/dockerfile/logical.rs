@@ -59,11 +59,11 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// A trigger has no directives of its own.
-    pub(crate) fn of_trigger(source: &'a Source<'a>, escape: char) -> Self {
+    /// A trigger has no directives of its own, and knows none of the file that runs it.
+    pub(crate) fn of_trigger(source: &'a Source<'a>) -> Self {
         Self {
             source,
-            directives: Reader::done(escape),
+            directives: Reader::done(),
             next: 0,
         }
     }

@@ -30,12 +30,14 @@ pub use self::instruction::{
 pub use self::mount::{CacheSharing, Mount, MountFlag, MountKind};
 pub use self::span::{Position, Span};
 
+use std::sync::Arc;
+
 use self::logical::Lines;
 use self::span::Source;
 use super::limits;
 use crate::error::Result;
 
-/// A Dockerfile, parsed.
+/// A Dockerfile, parsed. Clones are cheap: they share it.
 ///
 /// ```
 /// use longshore::build::{Command, Dockerfile};
@@ -51,6 +53,11 @@ use crate::error::Result;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dockerfile {
+    contents: Arc<Contents>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Contents {
     file: String,
     directives: Directives,
     arguments: Vec<Instruction>,
@@ -75,7 +82,7 @@ impl Dockerfile {
     ///
     /// Those of [`Dockerfile::parse`].
     pub fn parse_named(file: &str, text: impl AsRef<[u8]>) -> Result<Self> {
-        let mut parsed = Self {
+        let mut contents = Contents {
             file: file.to_owned(),
             directives: Directives::default(),
             arguments: Vec::new(),
@@ -83,42 +90,22 @@ impl Dockerfile {
             empty_continuations: Vec::new(),
             escape: '\\',
         };
-        match parsed.read(text.as_ref()) {
-            Ok(()) => Ok(parsed),
+        match contents.read(text.as_ref()) {
+            Ok(()) => Ok(Self {
+                contents: Arc::new(contents),
+            }),
             Err(fault) => Err(fault.into_error(file)),
         }
     }
 
-    fn read(&mut self, text: &[u8]) -> Parsed<()> {
-        if text.len() > limits::FILE_BYTES {
-            return Err(Fault::limit(START, "bytes in a Dockerfile", limits::FILE_BYTES));
-        }
-        let source = Source::new(text);
-        let mut lines = Lines::new(&source);
-        let mut count = 0;
-        while let Some((instruction, empty)) = parse::next(&mut lines)? {
-            count += 1;
-            if count > limits::INSTRUCTIONS {
-                return Err(Fault::limit(instruction.span, "instructions", limits::INSTRUCTIONS));
-            }
-            self.empty_continuations.extend(empty);
-            self.add(instruction)?;
-        }
-        self.escape = lines.directives.escape();
-        self.directives = lines.directives.found;
-        if self.stages.is_empty() {
-            let end = source.position(text.len());
-            let span = Span { start: end, end };
-            return Err(Fault::new(span, "there is no stage", "FROM IMAGE"));
-        }
-        Ok(())
-    }
-
     /// The instruction of a trigger, `ONBUILD`, as an image's config keeps it.
-    pub(crate) fn trigger(text: &str, escape: char) -> Result<Instruction> {
+    pub(crate) fn trigger(text: &str) -> Result<Instruction> {
         let source = Source::new(text.as_bytes());
         let read = || {
-            let mut lines = Lines::of_trigger(&source, escape);
+            if text.len() > limits::FILE_BYTES {
+                return Err(Fault::limit(START, "bytes in a trigger", limits::FILE_BYTES));
+            }
+            let mut lines = Lines::of_trigger(&source);
             let first = parse::next(&mut lines)?;
             let more = parse::next(&mut lines)?;
             match (first, more) {
@@ -131,6 +118,68 @@ impl Dockerfile {
             }
         };
         read().map_err(|fault| fault.into_error("ONBUILD"))
+    }
+
+    /// The name that errors and warnings call it by.
+    pub fn file(&self) -> &str {
+        &self.contents.file
+    }
+
+    /// The parser directives at its top.
+    pub fn directives(&self) -> &Directives {
+        &self.contents.directives
+    }
+
+    /// The escape character in force.
+    pub fn escape(&self) -> char {
+        self.contents.escape
+    }
+
+    /// `ARG` above the first `FROM`: variables of the `FROM`s.
+    pub fn arguments(&self) -> &[Instruction] {
+        &self.contents.arguments
+    }
+
+    /// Its stages; there is one at least.
+    pub fn stages(&self) -> &[Stage] {
+        &self.contents.stages
+    }
+
+    /// Empty lines between continued ones.
+    pub(crate) fn empty_continuations(&self) -> &[Span] {
+        &self.contents.empty_continuations
+    }
+}
+
+impl Contents {
+    fn read(&mut self, text: &[u8]) -> Parsed<()> {
+        if text.len() > limits::FILE_BYTES {
+            return Err(Fault::limit(START, "bytes in a Dockerfile", limits::FILE_BYTES));
+        }
+        let source = Source::new(text);
+        let mut lines = Lines::new(&source);
+        let mut count = 0;
+        let mut words = 0;
+        while let Some((instruction, empty)) = parse::next(&mut lines)? {
+            count += 1;
+            if count > limits::INSTRUCTIONS {
+                return Err(Fault::limit(instruction.span, "instructions", limits::INSTRUCTIONS));
+            }
+            words += instruction.command.words();
+            if words > limits::WORDS {
+                return Err(Fault::limit(instruction.span, "words", limits::WORDS));
+            }
+            self.empty_continuations.extend(empty);
+            self.add(instruction)?;
+        }
+        self.escape = lines.directives.escape();
+        self.directives = lines.directives.found;
+        if self.stages.is_empty() {
+            let end = source.position(text.len());
+            let span = Span { start: end, end };
+            return Err(Fault::new(span, "there is no stage", "FROM IMAGE"));
+        }
+        Ok(())
     }
 
     fn add(&mut self, instruction: Instruction) -> Parsed<()> {
@@ -156,36 +205,6 @@ impl Dockerfile {
             }
         }
         Ok(())
-    }
-
-    /// The name that errors and warnings call it by.
-    pub fn file(&self) -> &str {
-        &self.file
-    }
-
-    /// The parser directives at its top.
-    pub fn directives(&self) -> &Directives {
-        &self.directives
-    }
-
-    /// The escape character in force.
-    pub fn escape(&self) -> char {
-        self.escape
-    }
-
-    /// `ARG` above the first `FROM`: variables of the `FROM`s.
-    pub fn arguments(&self) -> &[Instruction] {
-        &self.arguments
-    }
-
-    /// Its stages; there is one at least.
-    pub fn stages(&self) -> &[Stage] {
-        &self.stages
-    }
-
-    /// Empty lines between continued ones.
-    pub(crate) fn empty_continuations(&self) -> &[Span] {
-        &self.empty_continuations
     }
 }
 

@@ -8,6 +8,7 @@ use crate::build::suggest;
 
 /// A `--mount` flag with its variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MountFlag {
     /// Its fields: `key=value`, or a key alone. Keys are in small letters.
     pub fields: Vec<(String, Option<String>)>,
@@ -17,6 +18,7 @@ pub struct MountFlag {
 
 /// What kind of mount it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MountKind {
     /// Files of the context, a stage or an image.
     #[default]
@@ -33,6 +35,7 @@ pub enum MountKind {
 
 /// How builds share a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CacheSharing {
     /// At the same time.
     Shared,
@@ -44,6 +47,7 @@ pub enum CacheSharing {
 
 /// A mount of `RUN`, its variables put in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Mount {
     /// What kind it is.
     pub kind: MountKind,

@@ -10,6 +10,7 @@ use crate::types::{Platform, Reference};
 
 /// What a stage begins with.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Base {
     /// Nothing: `FROM scratch`.
     Scratch,
@@ -28,6 +29,7 @@ pub enum Base {
 
 /// A stage, its `FROM` put in.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct PlannedStage {
     /// Its number in the file; the first is 0.
     pub number: usize,

@@ -87,7 +87,7 @@ impl StageBuilder {
     }
 
     /// Files of the context, of URLs or of repositories.
-    pub fn add(self, add: AddAction) -> Self {
+    pub fn add_files(self, add: AddAction) -> Self {
         self.action(Action::Add(add))
     }
 
@@ -209,7 +209,7 @@ impl StageBuilder {
                 Action::Run(run)
             }
             Action::StopSignal(signal) => signal.parse::<Signal>().map(|_| Action::StopSignal(signal))?,
-            Action::Onbuild(text) => Dockerfile::trigger(&text, '\\').map(|_| Action::Onbuild(text))?,
+            Action::Onbuild(text) => Dockerfile::trigger(&text).map(|_| Action::Onbuild(text))?,
             Action::Volume(paths) if paths.iter().any(|path| path.trim().is_empty()) => {
                 return Err(Error::invalid("a volume without a path"));
             }

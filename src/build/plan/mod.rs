@@ -51,8 +51,8 @@ use crate::error::Result;
 /// # Ok::<(), longshore::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Plan<'a> {
-    file: &'a Dockerfile,
+pub struct Plan {
+    file: Dockerfile,
     options: PlanOptions,
     globals: Globals,
     stages: Vec<PlannedStage>,
@@ -60,24 +60,24 @@ pub struct Plan<'a> {
     order: Vec<usize>,
 }
 
-impl<'a> Plan<'a> {
+impl Plan {
     /// Finds out which stages are needed.
     ///
     /// # Errors
     ///
     /// `InvalidArgument` with file, line and column: a target or a stage that is not there, stages that need each other, a
     /// platform or an image name that is none, a variable that must have a value.
-    pub fn new(file: &'a Dockerfile, options: &PlanOptions) -> Result<Self> {
+    pub fn new(file: &Dockerfile, options: &PlanOptions) -> Result<Self> {
         Self::make(file, options).map_err(|fault| fault.into_error(file.file()))
     }
 
-    fn make(file: &'a Dockerfile, options: &PlanOptions) -> super::dockerfile::Parsed<Self> {
+    fn make(file: &Dockerfile, options: &PlanOptions) -> super::dockerfile::Parsed<Self> {
         let globals = Globals::new(file, options)?;
         let (stages, names) = graph::stages(file, options, &globals)?;
         let target = graph::target(file, options)?;
         let order = graph::order(&stages, target)?;
         Ok(Self {
-            file,
+            file: file.clone(),
             options: options.clone(),
             globals,
             stages,

@@ -8,6 +8,7 @@ use crate::types::Reference;
 
 /// A step of a stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Step {
     /// What to do.
     pub action: Action,
@@ -21,6 +22,7 @@ pub struct Step {
 
 /// Where files come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Origin {
     /// A stage, by number.
     Stage(usize),
@@ -74,6 +76,7 @@ pub enum Action {
 
 /// A command to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RunAction {
     /// The program and its arguments, a shell where the shell form is used.
     pub args: Vec<String>,
@@ -91,6 +94,7 @@ pub struct RunAction {
 
 /// A heredoc that begins with `#!`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Script {
     /// Where it is while the step runs.
     pub path: String,
@@ -99,7 +103,8 @@ pub struct Script {
 }
 
 /// A mount, with where its files come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MountAction {
     /// The mount.
     pub mount: Mount,
@@ -109,6 +114,7 @@ pub struct MountAction {
 
 /// What is copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FileContent {
     /// A path or a pattern; for `ADD`, a URL or a repository too.
     Path(String),
@@ -123,6 +129,7 @@ pub enum FileContent {
 
 /// Files to copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CopyAction {
     /// Where from; the context without.
     pub from: Option<Origin>,
@@ -146,6 +153,7 @@ pub struct CopyAction {
 
 /// Files to add.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AddAction {
     /// `USER[:GROUP]`, by name or number.
     pub owner: Option<String>,
@@ -170,7 +178,8 @@ pub struct AddAction {
 }
 
 /// How health is told, as the image's config keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HealthAction {
     /// `NONE`; `CMD` and a program with its arguments; or `CMD-SHELL` and a line.
     pub test: Vec<String>,

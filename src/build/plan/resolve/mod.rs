@@ -20,6 +20,7 @@ use crate::build::limits;
 
 /// The steps of a stage.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Steps {
     /// What to do, in order.
     pub steps: Vec<Step>,
@@ -60,9 +61,9 @@ pub(crate) struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    pub(super) fn new(plan: &'a Plan<'_>, before: StageState) -> Self {
+    pub(super) fn new(plan: &'a Plan, before: StageState) -> Self {
         Self {
-            file: plan.file,
+            file: &plan.file,
             options: &plan.options,
             globals: &plan.globals,
             stages: &plan.stages,
@@ -109,8 +110,12 @@ impl<'a> Resolver<'a> {
 
     /// What the base wants done first: an image's triggers are texts, a stage's are parsed.
     fn triggers(&mut self, planned: &PlannedStage, span: Span, steps: &mut Vec<Step>) -> Parsed<()> {
-        for text in std::mem::take(&mut self.state.triggers) {
-            let instruction = Dockerfile::trigger(&text, self.file.escape()).map_err(|error| {
+        let texts = std::mem::take(&mut self.state.triggers);
+        if texts.len() > limits::TRIGGERS {
+            return Err(Fault::limit(span, "triggers", limits::TRIGGERS));
+        }
+        for text in texts {
+            let instruction = Dockerfile::trigger(&text).map_err(|error| {
                 let expected = "an image with triggers that can be parsed, or another image";
                 Fault::new(span, format!("the base image has a bad trigger: {error}"), expected)
             })?;

@@ -7,7 +7,7 @@ use super::*;
 use crate::build::dockerfile::SyntaxError;
 use crate::build::limits;
 
-fn plan_with(text: &str, options: &PlanOptions, look: impl FnOnce(Plan<'_>)) {
+fn plan_with(text: &str, options: &PlanOptions, look: impl FnOnce(Plan)) {
     let file = Dockerfile::parse(text).unwrap();
     look(Plan::new(&file, options).unwrap());
 }
@@ -30,7 +30,7 @@ fn error(text: &str, options: &PlanOptions) -> String {
 }
 
 /// The steps of the target, those of the stages below it left out.
-fn steps_of(plan: &Plan<'_>) -> Result<Vec<Step>> {
+fn steps_of(plan: &Plan) -> Result<Vec<Step>> {
     let mut after = std::collections::BTreeMap::new();
     let mut last = Vec::new();
     for number in plan.order() {
