@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -22,6 +24,7 @@ use crate::tests;
 tests! { "keeping":
     kernel_async [
         j8_export_and_import_give_the_same_tree,
+        j8_the_client_exports_and_imports,
         j8_hostile_archives_are_refused,
         j8_a_full_disk_leaves_no_half_volume,
         j8_who_cannot_export_or_import,
@@ -56,6 +59,41 @@ const FILL: &str = "cd /v && echo one > file && ln file hard && ln -s file link 
                     truncate -s 1000000 sparse && touch -d @1500000000 file d/e d && chmod 700 . && chown 5:6 .";
 const LOOK: &str = "cd /v && find . | sort | xargs -n 1 stat -c '%n %a %u %g %s %h %F %Y' | grep -v '^[.] .* directory' ; \
                     stat -c '%a %u %g' . ; cat file hard link d/e/f; readlink out";
+
+async fn j8_the_client_exports_and_imports() -> Check {
+    let client = crate::platforms::client()?;
+    let world = World::alone().await?;
+    let fill = "mkdir /v/d && echo deep > /v/d/f && chmod 640 /v/d/f";
+    world.says(world.script(fill).volume("one", "/v")).await?;
+    let file = world.root.path().join("one.tar");
+    let says = |words: &[&str], input: Option<&Path>| -> Result<String, Stop> {
+        let mut command = Command::new(&client);
+        command.arg("--root").arg(world.root.path()).args(words);
+        if let Some(input) = input {
+            command.stdin(fs::File::open(input)?);
+        }
+        let output = command.output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        Ok(format!("{}{said}", output.status.code().unwrap_or(-1)))
+    };
+    let path = file.to_string_lossy();
+    assert_eq!(says(&["volume", "export", "-o", &path, "one"], None)?, "0");
+    assert_eq!(says(&["volume", "import", "two", &path], None)?, "0two\n");
+    assert_eq!(says(&["volume", "import", "three", "-"], Some(&file))?, "0three\n");
+    for name in ["two", "three"] {
+        let look = world.script("cat /v/d/f && stat -c %a /v/d/f").volume(name, "/v");
+        assert_eq!(world.says(look).await?, "deep\n640", "{name}");
+    }
+    let taken = says(&["volume", "import", "two", &path], None)?;
+    assert!(taken.starts_with('1') && taken.contains("already"), "{taken}");
+    let missing = says(&["volume", "export", "-o", &path, "nothere"], None)?;
+    assert!(
+        missing.starts_with('1') && missing.contains("no such volume"),
+        "{missing}"
+    );
+    fs::remove_file(file)?;
+    Ok(())
+}
 
 async fn j8_export_and_import_give_the_same_tree() -> Check {
     let world = World::alone().await?;
