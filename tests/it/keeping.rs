@@ -12,12 +12,14 @@ use longshore::conformance::layers::{LayerBuilder, Meta, gzip};
 use longshore::containers::CopyInOptions;
 use longshore::images::ByteStream;
 use longshore::volumes::RemoveVolumeOptions;
-use longshore::{CreateVolume, Engine, ErrorKind, Filter};
+use longshore::{ContainerSpec, CreateVolume, Engine, ErrorKind, Filter};
+use serde_json::json;
 
 use crate::cancel::{Drop, Scene, TAIL, drop_value, each_drop, under};
 use crate::frame::{Check, Stop, fail, skip};
 use crate::support::disk::Disk;
-use crate::support::world::{FORCE, World};
+use crate::support::image::{self, Files};
+use crate::support::world::{FORCE, World, source};
 use crate::support::{names_in, scratch};
 use crate::tests;
 
@@ -25,6 +27,7 @@ tests! { "keeping":
     kernel_async [
         j8_export_and_import_give_the_same_tree,
         j8_the_client_exports_and_imports,
+        j8_whatever_an_engine_needs_its_helper_for_first,
         j8_hostile_archives_are_refused,
         j8_a_full_disk_leaves_no_half_volume,
         j8_who_cannot_export_or_import,
@@ -92,6 +95,46 @@ async fn j8_the_client_exports_and_imports() -> Check {
         "{missing}"
     );
     fs::remove_file(file)?;
+    Ok(())
+}
+
+/// An ordinary user's engine needs its helper to give files away and to remove them. That begins on threads and in runtimes of
+/// a moment, and serves the containers that come later.
+async fn j8_whatever_an_engine_needs_its_helper_for_first() -> Check {
+    let World { engine, image, root } = World::alone().await?;
+    let dir = scratch::fresh("passing");
+    let files = Files::new()
+        .owned_dir("theirs", 0o750, 1234)
+        .file("theirs/file", 0o640, "x");
+    let layout = image::write_layout(dir.path(), &[files], &json!({}))?;
+    let passing = engine.pull(source(&layout)).await?.id().to_string();
+    let busybox = image.id().to_string();
+    drop((image, engine));
+    let owned = LayerBuilder::new()
+        .entry(b'0', "file", "", &Meta::mode(0o644).owner(5, 6), b"content")
+        .build();
+    for first in ["import", "remove"] {
+        let engine = Engine::open(root.path()).await?;
+        match first {
+            "import" => drop(
+                engine
+                    .import_volume(CreateVolume::named("data"), stream_of(&owned))
+                    .await?,
+            ),
+            _ => drop(engine.images().remove(&passing, Default::default()).await?),
+        }
+        for _ in 0..2 {
+            let spec = ContainerSpec::image(&busybox)
+                .command(["cat", "/v/file"])
+                .volume("data", "/v");
+            let output = engine.run(spec).output().await?;
+            assert_eq!(String::from_utf8_lossy(&output.stdout), "content", "after the {first}");
+        }
+        let volume = engine.volume("data").await?;
+        assert!(!bytes_of(volume.export().await?).await?.is_empty());
+    }
+    let engine = Engine::open(root.path()).await?;
+    engine.volume("data").await?.remove().await?;
     Ok(())
 }
 
