@@ -27,6 +27,8 @@ pub(crate) const EXPANDED_BYTES: usize = 4 << 20;
 pub(crate) const ENVIRONMENT_BYTES: usize = 4 << 20;
 /// What all words of a plan may become together.
 pub(crate) const PLAN_BYTES: usize = 64 << 20;
+/// Ports that the instructions of a stage expose, each as often as it is named.
+pub(crate) const PORTS: usize = 262_144;
 /// Steps of a pattern's search in a value, `${x//pattern/…}`.
 pub(crate) const PATTERN_STEPS: usize = 5_000_000;
 /// An ignore file.

@@ -6,6 +6,8 @@ pub mod check;
 pub mod dockerfile;
 mod expand;
 mod ignore;
+#[cfg(any(feature = "engine", feature = "remote"))]
+pub mod image;
 mod limits;
 pub mod plan;
 mod suggest;
@@ -13,4 +15,6 @@ mod suggest;
 pub use self::check::{CheckOptions, Rule, Warning};
 pub use self::dockerfile::{Command, Dockerfile, SyntaxError};
 pub use self::ignore::{Below, IgnoreFile};
-pub use self::plan::{Action, Plan, PlanOptions, StageState, Step};
+#[cfg(any(feature = "engine", feature = "remote"))]
+pub use self::image::Assembly;
+pub use self::plan::{Action, AddAction, CopyAction, Plan, PlanOptions, RunAction, StageBuilder, StageState, Step};

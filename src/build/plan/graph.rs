@@ -108,8 +108,8 @@ pub(super) fn stages(
         names.by_name.extend(stage.name.clone().map(|name| (name, number)));
     }
     let mut left = limits::TRIGGERS;
-    for number in 0..planned.len() {
-        planned[number].needs = needs(file, number, &planned[number].base, &names, &mut left)?;
+    for stage in &mut planned {
+        stage.needs = needs(file, stage.number, &stage.base, &names, &mut left)?;
     }
     Ok((planned, names))
 }
@@ -253,31 +253,57 @@ enum Mark {
     Done,
 }
 
-/// What a stage needs, directly or not, each after what it needs itself. Without recursion: there may be many.
+/// What a stage needs, directly or not, each after what it needs itself. A circle is an error wherever it is.
 pub(super) fn order(stages: &[PlannedStage], target: usize) -> Parsed<Vec<usize>> {
-    let mut marks: Vec<Mark> = stages.iter().map(|_| Mark::New).collect();
-    let mut order = Vec::new();
-    let mut path = vec![(target, 0)];
-    marks[target] = Mark::Open;
-    while let Some((number, next)) = path.last_mut() {
-        let number = *number;
-        let Some((needed, span)) = stages[number].needs.get(*next).copied() else {
-            marks[number] = Mark::Done;
-            order.push(number);
-            path.pop();
-            continue;
-        };
-        *next += 1;
-        match marks[needed] {
-            Mark::Done => {}
-            Mark::Open => return Err(circle(stages, &path, needed, span)),
-            Mark::New => {
-                marks[needed] = Mark::Open;
-                path.push((needed, 0));
-            }
+    let mut all = Walk::new(stages);
+    (0..stages.len()).try_for_each(|number| all.visit(number))?;
+    let mut needed = Walk::new(stages);
+    needed.visit(target)?;
+    Ok(needed.order)
+}
+
+/// A walk through stages, each once. Without recursion: there may be many.
+struct Walk<'a> {
+    stages: &'a [PlannedStage],
+    marks: Vec<Mark>,
+    order: Vec<usize>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(stages: &'a [PlannedStage]) -> Self {
+        Self {
+            stages,
+            marks: stages.iter().map(|_| Mark::New).collect(),
+            order: Vec::new(),
         }
     }
-    Ok(order)
+
+    fn visit(&mut self, root: usize) -> Parsed<()> {
+        if matches!(self.marks[root], Mark::Done) {
+            return Ok(());
+        }
+        let mut path = vec![(root, 0)];
+        self.marks[root] = Mark::Open;
+        while let Some((number, next)) = path.last_mut() {
+            let number = *number;
+            let Some((needed, span)) = self.stages[number].needs.get(*next).copied() else {
+                self.marks[number] = Mark::Done;
+                self.order.push(number);
+                path.pop();
+                continue;
+            };
+            *next += 1;
+            match self.marks[needed] {
+                Mark::Done => {}
+                Mark::Open => return Err(circle(self.stages, &path, needed, span)),
+                Mark::New => {
+                    self.marks[needed] = Mark::Open;
+                    path.push((needed, 0));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 fn circle(stages: &[PlannedStage], path: &[(usize, usize)], again: usize, span: Span) -> Fault {

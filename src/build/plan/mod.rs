@@ -7,6 +7,7 @@
 
 mod args;
 mod graph;
+mod made;
 mod options;
 mod paths;
 mod ports;
@@ -16,6 +17,7 @@ mod step;
 mod tests;
 
 pub use self::graph::{Base, PlannedStage};
+pub use self::made::StageBuilder;
 pub use self::options::PlanOptions;
 pub use self::ports::PortRange;
 pub use self::resolve::{StageState, Steps};
@@ -25,6 +27,8 @@ pub use self::step::{
 
 pub(crate) use self::args::Globals;
 pub(crate) use self::ports::exposed;
+#[cfg(any(feature = "engine", feature = "remote"))]
+pub(crate) use self::resolve::PATH;
 pub(crate) use self::resolve::Resolver;
 
 use self::graph::Names;

@@ -18,6 +18,15 @@ pub(super) fn absolute(directory: &str, path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
+/// A working directory: an absolute one stays as it is written, as Docker has it in configs.
+pub(super) fn working_dir(directory: &str, path: &str) -> String {
+    let path = if path.is_empty() { directory } else { path };
+    if path.starts_with('/') {
+        return path.to_owned();
+    }
+    absolute(directory, path)
+}
+
 /// The destination of a copy: a slash at its end says that it is a directory, and is kept; `.` and nothing at all are one.
 pub(super) fn destination(directory: &str, path: &str) -> String {
     let mut whole = absolute(directory, path);
@@ -37,6 +46,10 @@ mod tests {
         assert_eq!(absolute("/a", "b/../../c"), "/c");
         assert_eq!(absolute("/a", "/b//c/."), "/b/c");
         assert_eq!(absolute("", "../.."), "/");
+        assert_eq!(working_dir("/a", "../b"), "/b");
+        assert_eq!(working_dir("/a/..", ""), "/a/..");
+        assert_eq!(working_dir("", ""), "/");
+        assert_eq!(working_dir("/a", "/b/../c/"), "/b/../c/");
         assert_eq!(destination("/a", "."), "/a/");
         assert_eq!(destination("/a", "b/"), "/a/b/");
         assert_eq!(destination("/a", "b"), "/a/b");

@@ -16,6 +16,19 @@ pub struct PortRange {
     pub protocol: Protocol,
 }
 
+impl PortRange {
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        usize::from(self.last.saturating_sub(self.first)) + 1
+    }
+
+    /// Each of them, `80/tcp`.
+    pub fn each(&self) -> impl Iterator<Item = String> {
+        let protocol = self.protocol;
+        (self.first..=self.last).map(move |number| format!("{number}/{protocol}"))
+    }
+}
+
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.first == self.last {

@@ -38,13 +38,8 @@ pub enum Origin {
 pub enum Action {
     /// Files of the context, of URLs or of repositories.
     Add(AddAction),
-    /// A variable for the steps that follow, not for the image's containers.
-    Arg {
-        /// Its name.
-        name: String,
-        /// Its value, if it has one.
-        value: Option<String>,
-    },
+    /// Variables for the steps that follow, not for the image's containers, with their values if they have any.
+    Arg(Vec<(String, Option<String>)>),
     /// The image's author.
     Author(String),
     /// What containers run.
@@ -145,6 +140,8 @@ pub struct CopyAction {
     pub sources: Vec<FileContent>,
     /// Where to: absolute, with a slash at the end where it is a directory in any case.
     pub destination: String,
+    /// The same as it is written, for the image's history.
+    pub written: String,
 }
 
 /// Files to add.
@@ -168,6 +165,8 @@ pub struct AddAction {
     pub sources: Vec<FileContent>,
     /// Where to: absolute, with a slash at the end where it is a directory in any case.
     pub destination: String,
+    /// The same as it is written, for the image's history.
+    pub written: String,
 }
 
 /// How health is told, as the image's config keeps it.

@@ -1,8 +1,9 @@
 //! Instructions that change the image's config alone.
 
-use super::{Fault, Parsed, Resolver};
+use super::{Fault, Parsed, Resolver, args};
 use crate::build::dockerfile::{Form, Healthcheck, Pair, Span, Word};
 use crate::build::expand::Style;
+use crate::build::limits;
 use crate::build::plan::{Action, HealthAction, paths, ports};
 use crate::types::Signal;
 
@@ -18,22 +19,26 @@ impl Resolver<'_> {
     pub(super) fn env(&mut self, pairs: &[Pair]) -> Parsed<Action> {
         let found = self.pairs(pairs)?;
         for ((name, value), pair) in found.iter().zip(pairs) {
-            self.set(name, value, pair.name.span)?;
+            self.state.set_env(name, value);
+            args::within(&self.state.env, pair.name.span)?;
         }
         Ok(Action::Env(found))
     }
 
+    /// In the order of the words as they are written, sorted, as Docker has them in the history.
     pub(super) fn expose(&mut self, words: &[Word]) -> Parsed<Action> {
+        let mut words: Vec<&Word> = words.iter().collect();
+        words.sort_by(|one, other| one.text.cmp(&other.text));
         let mut found = Vec::new();
         for word in words {
             for port in self.split(word)? {
                 let exposed = ports::exposed(&port);
                 let exposed = exposed.map_err(|problem| Fault::new(word.span, problem, "PORT[/PROTOCOL]"))?;
+                let left = self.ports.checked_sub(exposed.range.count());
+                self.ports = left.ok_or_else(|| Fault::limit(word.span, "ports", limits::PORTS))?;
                 found.push(exposed.range);
             }
         }
-        found.sort_unstable();
-        found.dedup();
         Ok(Action::Expose(found))
     }
 
@@ -58,7 +63,7 @@ impl Resolver<'_> {
     pub(super) fn workdir(&mut self, word: &Word) -> Parsed<Action> {
         let path = self.word(word)?;
         self.first_workdir.get_or_insert_with(|| (self.at, path.clone()));
-        self.state.working_dir = paths::absolute(&self.state.working_dir, &path);
+        self.state.working_dir = paths::working_dir(&self.state.working_dir, &path);
         Ok(Action::Workdir(self.state.working_dir.clone()))
     }
 

@@ -7,6 +7,7 @@ use crate::build::plan::{Action, AddAction, CopyAction, FileContent, paths};
 impl Resolver<'_> {
     pub(super) fn copy(&mut self, copy: &Copy) -> Parsed<Action> {
         let from = copy.from.as_ref();
+        let written = self.word(&copy.destination)?;
         Ok(Action::Copy(CopyAction {
             from: from
                 .map(|word| self.names.origin(&word.text, word.span, true))
@@ -17,11 +18,13 @@ impl Resolver<'_> {
             parents: copy.parents,
             excludes: texts(&copy.excludes),
             sources: self.sources(&copy.sources)?,
-            destination: self.destination(&copy.destination)?,
+            destination: paths::destination(&self.state.working_dir, &written),
+            written,
         }))
     }
 
     pub(super) fn add(&mut self, add: &Add) -> Parsed<Action> {
+        let written = self.word(&add.destination)?;
         Ok(Action::Add(AddAction {
             owner: self.given(add.chown.as_ref())?,
             permissions: self.given(add.chmod.as_ref())?,
@@ -31,7 +34,8 @@ impl Resolver<'_> {
             unpack: add.unpack,
             excludes: texts(&add.excludes),
             sources: self.sources(&add.sources)?,
-            destination: self.destination(&add.destination)?,
+            destination: paths::destination(&self.state.working_dir, &written),
+            written,
         }))
     }
 
@@ -53,11 +57,6 @@ impl Resolver<'_> {
                 content
             },
         })
-    }
-
-    fn destination(&mut self, word: &Word) -> Parsed<String> {
-        let path = self.word(word)?;
-        Ok(paths::destination(&self.state.working_dir, &path))
     }
 }
 

@@ -5,6 +5,8 @@ mod files;
 mod run;
 mod state;
 
+#[cfg(any(feature = "engine", feature = "remote"))]
+pub(crate) use self::state::PATH;
 pub use self::state::StageState;
 
 use std::collections::BTreeSet;
@@ -45,6 +47,8 @@ pub(crate) struct Resolver<'a> {
     state: StageState,
     /// Bytes that words may still become.
     budget: usize,
+    /// Ports that may still be exposed.
+    ports: usize,
     /// The instruction being resolved.
     at: Span,
     /// What was used without a value, once an instruction.
@@ -65,6 +69,7 @@ impl<'a> Resolver<'a> {
             names: &plan.names,
             state: before,
             budget: limits::PLAN_BYTES,
+            ports: limits::PORTS,
             at: Span::default(),
             undefined: Vec::new(),
             told: BTreeSet::new(),
@@ -86,6 +91,7 @@ impl<'a> Resolver<'a> {
             let problem = format!("there is no stage {number}");
             return Err(Fault::new(Span::default(), problem, "a stage of the file"));
         };
+        self.state.begin();
         let mut steps = Vec::new();
         if let graph::Base::Context { replaces: true, .. } = planned.base {
             return Ok(steps);
@@ -127,27 +133,20 @@ impl<'a> Resolver<'a> {
     ) -> Parsed<()> {
         self.at = span;
         self.told.clear();
-        let mut push = |action: Action| {
-            steps.push(Step {
-                action,
-                span,
-                text: instruction.text.clone(),
-                triggered,
-            });
-        };
-        if let Command::Arg(arguments) = &instruction.command {
-            for argument in arguments {
-                push(self.argument(argument)?);
-            }
-        } else {
-            push(self.action(&instruction.command)?);
-        }
+        let action = self.action(&instruction.command)?;
+        steps.push(Step {
+            action,
+            span,
+            text: instruction.text.clone(),
+            triggered,
+        });
         Ok(())
     }
 
     fn action(&mut self, command: &Command) -> Parsed<Action> {
         match command {
             Command::Add(add) => self.add(add),
+            Command::Arg(arguments) => self.arguments(arguments),
             Command::Cmd(line) => Ok(Action::Cmd(self.with_shell(line))),
             Command::Copy(copy) => self.copy(copy),
             Command::Entrypoint(line) => Ok(Action::Entrypoint(self.with_shell(line))),
@@ -163,15 +162,17 @@ impl<'a> Resolver<'a> {
             Command::User(word) => Ok(Action::User(self.word(word)?)),
             Command::Volume(words) => self.volume(words),
             Command::Workdir(word) => self.workdir(word),
-            // These are no instructions of a stage.
-            Command::Arg(_) | Command::From(_) => {
-                Err(Fault::new(self.at, "FROM within a stage", "another instruction"))
-            }
+            Command::From(_) => Err(Fault::new(self.at, "FROM within a stage", "another instruction")),
         }
     }
 
+    fn arguments(&mut self, arguments: &[Argument]) -> Parsed<Action> {
+        let found = arguments.iter().map(|argument| self.argument(argument));
+        Ok(Action::Arg(found.collect::<Parsed<_>>()?))
+    }
+
     /// `ARG`: what whoever builds says, else the default, else what holds for the whole file.
-    fn argument(&mut self, argument: &Argument) -> Parsed<Action> {
+    fn argument(&mut self, argument: &Argument) -> Parsed<(String, Option<String>)> {
         let name = &argument.name.text;
         let value = match (self.options.arguments.get(name), &argument.default) {
             (Some(given), _) => Some(given.clone()),
@@ -179,16 +180,11 @@ impl<'a> Resolver<'a> {
             (None, None) => self.globals.env.get(name).map(str::to_owned),
         };
         if let Some(value) = &value {
-            self.set(name, value, argument.name.span)?;
+            self.state.set_argument(name, value);
+            args::within(&self.state.env, argument.name.span)?;
         }
         self.state.arguments.insert(name.clone());
-        let name = name.clone();
-        Ok(Action::Arg { name, value })
-    }
-
-    fn set(&mut self, name: &str, value: &str, span: Span) -> Parsed<()> {
-        self.state.env.set(name, value);
-        args::within(&self.state.env, span)
+        Ok((name.clone(), value))
     }
 
     /// A word with its variables put in.

@@ -5,9 +5,6 @@ use crate::build::dockerfile::{CommandLine, Fault, Form, Heredoc, Mount, MountFl
 use crate::build::expand::{self, Style};
 use crate::build::plan::{Action, MountAction, RunAction, Script, paths};
 
-/// Runs the shell form where neither the file nor the base image says what does.
-const SHELL: [&str; 2] = ["/bin/sh", "-c"];
-
 /// Where a heredoc that begins with `#!` is while it runs, as in BuildKit: caches of steps must not depend on the builder.
 const SCRIPTS: &str = "/dev/pipes";
 
@@ -33,21 +30,15 @@ impl Resolver<'_> {
 
     /// A command as it is run: the shell form by the shell in force.
     pub(super) fn with_shell(&self, command: &CommandLine) -> Vec<String> {
-        let words = command.args.iter().map(|word| word.text.clone());
-        match (command.form, command.args.first()) {
-            (Form::Shell, Some(line)) => self.in_shell(&line.text),
-            _ => words.collect(),
+        match command.form {
+            // An empty line is a command for the shell, too; an empty array is none.
+            Form::Shell => self.in_shell(command.args.first().map_or("", |line| &line.text)),
+            Form::Exec => command.args.iter().map(|word| word.text.clone()).collect(),
         }
     }
 
     fn in_shell(&self, line: &str) -> Vec<String> {
-        let given = self.state.shell.iter().cloned();
-        let shell: Vec<String> = if self.state.shell.is_empty() {
-            SHELL.map(str::to_owned).to_vec()
-        } else {
-            given.collect()
-        };
-        shell.into_iter().chain([line.to_owned()]).collect()
+        self.state.in_shell(line)
     }
 
     fn mount(&mut self, flag: &MountFlag) -> Parsed<MountAction> {

@@ -1,22 +1,29 @@
 //! What holds at some line of a stage.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::build::expand::Env;
 
 /// What steps leave for those behind them: variables, the working directory, the shell.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StageState {
-    pub(super) env: Env,
+    pub(in crate::build::plan) env: Env,
     /// What `ARG` has declared, with or without a value.
-    pub(super) arguments: BTreeSet<String>,
-    pub(super) working_dir: String,
-    pub(super) shell: Vec<String>,
-    pub(super) triggers: Vec<String>,
+    pub(in crate::build::plan) arguments: BTreeSet<String>,
+    /// Variables that are there by `ARG` alone.
+    bare: BTreeSet<String>,
+    /// Values of `ENV`, and of the base, that `ARG` hides until the stage ends.
+    hidden: BTreeMap<String, String>,
+    pub(in crate::build::plan) working_dir: String,
+    pub(in crate::build::plan) shell: Vec<String>,
+    pub(in crate::build::plan) triggers: Vec<String>,
 }
 
 /// What containers search without a `PATH` of their image's, as in Docker.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Runs the shell form where neither the file nor the base image says what does.
+const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
 impl StageState {
     /// At the beginning of a stage `FROM scratch`.
@@ -54,6 +61,37 @@ impl StageState {
     pub fn triggers<S: Into<String>>(mut self, triggers: impl IntoIterator<Item = S>) -> Self {
         self.triggers = triggers.into_iter().map(Into::into).collect();
         self
+    }
+
+    /// A stage begins: what the config says is in force again.
+    pub(in crate::build::plan) fn begin(&mut self) {
+        for (name, value) in std::mem::take(&mut self.hidden) {
+            self.env.set(&name, &value);
+        }
+    }
+
+    /// A variable of the config.
+    pub(in crate::build::plan) fn set_env(&mut self, name: &str, value: &str) {
+        self.bare.remove(name);
+        self.hidden.remove(name);
+        self.env.set(name, value);
+    }
+
+    /// A variable of the build alone.
+    pub(in crate::build::plan) fn set_argument(&mut self, name: &str, value: &str) {
+        match self.env.get(name) {
+            None => drop(self.bare.insert(name.to_owned())),
+            Some(_) if self.bare.contains(name) || self.hidden.contains_key(name) => {}
+            Some(old) => drop(self.hidden.insert(name.to_owned(), old.to_owned())),
+        }
+        self.env.set(name, value);
+    }
+
+    /// A line as the shell in force runs it.
+    pub(in crate::build::plan) fn in_shell(&self, line: &str) -> Vec<String> {
+        let given = self.shell.iter().map(String::as_str);
+        let default = SHELL.into_iter().filter(|_| self.shell.is_empty());
+        given.chain(default).chain([line]).map(str::to_owned).collect()
     }
 
     /// What the variables take.
