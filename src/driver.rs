@@ -193,6 +193,11 @@ impl Spawner {
         Err(Error::new(ErrorKind::InvalidState, message).with_step("call the engine's driver"))
     }
 
+    /// The driver's runtime, for what is to be on its thread though it begins elsewhere.
+    pub(crate) fn runtime(&self) -> Handle {
+        self.handle.clone()
+    }
+
     /// Runs a future on the driver, in the caller's `tracing` span. Dropping the call drops the future at its next await.
     pub(crate) fn call<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Call<T> {
         self.call_within(None, work)

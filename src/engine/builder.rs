@@ -380,6 +380,7 @@ impl EngineBuilder {
                 Arc::clone(&cgroups),
                 self.container_ids,
                 self.seccomp_agent.clone(),
+                spawner.runtime(),
             )?);
             || native
         }));
@@ -580,12 +581,14 @@ fn native(
     cgroups: Arc<dyn CgroupDriver>,
     container_ids: Option<IdRange>,
     seccomp_agent: Option<Arc<dyn SeccompAgent>>,
+    reactor: tokio::runtime::Handle,
 ) -> Result<NativeRuntime> {
     let options = NativeOptions {
         owner_lock: Some(owner.dup_lock()?),
         cgroups: Some(cgroups),
         container_ids,
         seccomp_agent,
+        reactor: Some(reactor),
         ..NativeOptions::default()
     };
     Ok(NativeRuntime::new(options))

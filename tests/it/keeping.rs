@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -10,18 +12,22 @@ use longshore::conformance::layers::{LayerBuilder, Meta, gzip};
 use longshore::containers::CopyInOptions;
 use longshore::images::ByteStream;
 use longshore::volumes::RemoveVolumeOptions;
-use longshore::{CreateVolume, Engine, ErrorKind, Filter};
+use longshore::{ContainerSpec, CreateVolume, Engine, ErrorKind, Filter};
+use serde_json::json;
 
 use crate::cancel::{Drop, Scene, TAIL, drop_value, each_drop, under};
 use crate::frame::{Check, Stop, fail, skip};
 use crate::support::disk::Disk;
-use crate::support::world::{FORCE, World};
+use crate::support::image::{self, Files};
+use crate::support::world::{FORCE, World, source};
 use crate::support::{names_in, scratch};
 use crate::tests;
 
 tests! { "keeping":
     kernel_async [
         j8_export_and_import_give_the_same_tree,
+        j8_the_client_exports_and_imports,
+        j8_whatever_an_engine_needs_its_helper_for_first,
         j8_hostile_archives_are_refused,
         j8_a_full_disk_leaves_no_half_volume,
         j8_who_cannot_export_or_import,
@@ -56,6 +62,81 @@ const FILL: &str = "cd /v && echo one > file && ln file hard && ln -s file link 
                     truncate -s 1000000 sparse && touch -d @1500000000 file d/e d && chmod 700 . && chown 5:6 .";
 const LOOK: &str = "cd /v && find . | sort | xargs -n 1 stat -c '%n %a %u %g %s %h %F %Y' | grep -v '^[.] .* directory' ; \
                     stat -c '%a %u %g' . ; cat file hard link d/e/f; readlink out";
+
+async fn j8_the_client_exports_and_imports() -> Check {
+    let client = crate::platforms::client()?;
+    let world = World::alone().await?;
+    let fill = "mkdir /v/d && echo deep > /v/d/f && chmod 640 /v/d/f";
+    world.says(world.script(fill).volume("one", "/v")).await?;
+    let file = world.root.path().join("one.tar");
+    let says = |words: &[&str], input: Option<&Path>| -> Result<String, Stop> {
+        let mut command = Command::new(&client);
+        command.arg("--root").arg(world.root.path()).args(words);
+        if let Some(input) = input {
+            command.stdin(fs::File::open(input)?);
+        }
+        let output = command.output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        Ok(format!("{}{said}", output.status.code().unwrap_or(-1)))
+    };
+    let path = file.to_string_lossy();
+    assert_eq!(says(&["volume", "export", "-o", &path, "one"], None)?, "0");
+    assert_eq!(says(&["volume", "import", "two", &path], None)?, "0two\n");
+    assert_eq!(says(&["volume", "import", "three", "-"], Some(&file))?, "0three\n");
+    for name in ["two", "three"] {
+        let look = world.script("cat /v/d/f && stat -c %a /v/d/f").volume(name, "/v");
+        assert_eq!(world.says(look).await?, "deep\n640", "{name}");
+    }
+    let taken = says(&["volume", "import", "two", &path], None)?;
+    assert!(taken.starts_with('1') && taken.contains("already"), "{taken}");
+    let missing = says(&["volume", "export", "-o", &path, "nothere"], None)?;
+    assert!(
+        missing.starts_with('1') && missing.contains("no such volume"),
+        "{missing}"
+    );
+    fs::remove_file(file)?;
+    Ok(())
+}
+
+/// An ordinary user's engine needs its helper to give files away and to remove them. That begins on threads and in runtimes of
+/// a moment, and serves the containers that come later.
+async fn j8_whatever_an_engine_needs_its_helper_for_first() -> Check {
+    let World { engine, image, root } = World::alone().await?;
+    let dir = scratch::fresh("passing");
+    let files = Files::new()
+        .owned_dir("theirs", 0o750, 1234)
+        .file("theirs/file", 0o640, "x");
+    let layout = image::write_layout(dir.path(), &[files], &json!({}))?;
+    let passing = engine.pull(source(&layout)).await?.id().to_string();
+    let busybox = image.id().to_string();
+    drop((image, engine));
+    let owned = LayerBuilder::new()
+        .entry(b'0', "file", "", &Meta::mode(0o644).owner(5, 6), b"content")
+        .build();
+    for first in ["import", "remove"] {
+        let engine = Engine::open(root.path()).await?;
+        match first {
+            "import" => drop(
+                engine
+                    .import_volume(CreateVolume::named("data"), stream_of(&owned))
+                    .await?,
+            ),
+            _ => drop(engine.images().remove(&passing, Default::default()).await?),
+        }
+        for _ in 0..2 {
+            let spec = ContainerSpec::image(&busybox)
+                .command(["cat", "/v/file"])
+                .volume("data", "/v");
+            let output = engine.run(spec).output().await?;
+            assert_eq!(String::from_utf8_lossy(&output.stdout), "content", "after the {first}");
+        }
+        let volume = engine.volume("data").await?;
+        assert!(!bytes_of(volume.export().await?).await?.is_empty());
+    }
+    let engine = Engine::open(root.path()).await?;
+    engine.volume("data").await?.remove().await?;
+    Ok(())
+}
 
 async fn j8_export_and_import_give_the_same_tree() -> Check {
     let world = World::alone().await?;

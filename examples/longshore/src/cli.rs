@@ -205,6 +205,10 @@ pub enum VolumeVerb {
     Prune(commands::volume::Prune),
     /// Copy a volume as it is at this moment
     Snapshot(commands::volume::Snapshot),
+    /// Write what a volume holds into an archive
+    Export(commands::volume::Export),
+    /// Make a volume of what an archive holds
+    Import(commands::volume::Import),
 }
 
 #[derive(Debug, Subcommand)]

@@ -54,11 +54,15 @@ pub struct NativeOptions {
     pub container_ids: Option<IdRange>,
     /// Who answers the calls that seccomp profiles hand out (`SCMP_ACT_NOTIFY`). Without it, such a profile is `Unsupported`.
     pub seccomp_agent: Option<Arc<dyn seccomp::SeccompAgent>>,
+    /// Which runtime, with I/O enabled, listens to the zygote. Without it, the one that is entered where the zygote is first
+    /// needed, which must live as long as what is made of this.
+    pub reactor: Option<tokio::runtime::Handle>,
 }
 
 /// Starts containers with the helper's zygote, which is spawned at the first use.
 ///
-/// Its futures must be polled in a tokio runtime with I/O enabled; the first to use it must live as long as this.
+/// Its futures must be polled in a tokio runtime with I/O enabled; the first to use it must live as long as this, unless
+/// [`NativeOptions::reactor`] names one.
 #[derive(Debug)]
 pub struct NativeRuntime {
     shared: Arc<Shared>,
@@ -86,6 +90,7 @@ pub struct NativeInfo {
 
 impl NativeRuntime {
     /// Sets up, without starting anything.
+    #[inline] // To lie with its caller: docs/measuring.md, "Memory".
     pub fn new(options: NativeOptions) -> Self {
         let userns = options.user_namespace.unwrap_or_else(|| !has_admin());
         let shared = Arc::new(Shared {
@@ -201,6 +206,7 @@ impl Shared {
             bind_devices: self.bind_devices(),
             clean_up: &self.owner_directories()?,
             agent: self.options.seccomp_agent.as_ref(),
+            reactor: self.options.reactor.as_ref(),
         })?);
         *slot = Some(Arc::clone(&zygote));
         Ok(zygote)

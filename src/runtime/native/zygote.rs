@@ -185,6 +185,9 @@ pub(crate) struct ZygoteOptions<'a> {
     pub(crate) clean_up: &'a [u8],
     /// Who answers calls that a seccomp profile hands out.
     pub(crate) agent: Option<&'a Arc<dyn SeccompAgent>>,
+    /// Where its socket is listened to: not in whatever runtime it happens to be first needed in, which may be one of a
+    /// moment, or none.
+    pub(crate) reactor: Option<&'a tokio::runtime::Handle>,
 }
 
 /// A zygote that has been spawned and mapped, before its socket is in a reactor.
@@ -202,7 +205,10 @@ impl Zygote {
     /// # Errors
     /// `Unsupported` where the kernel forbids the namespaces; `Os` with the step that failed.
     pub(crate) fn start(options: &ZygoteOptions<'_>) -> Result<Self> {
-        let runtime = tokio::runtime::Handle::try_current().map_err(|_| gone())?;
+        let runtime = match options.reactor {
+            Some(named) => named.clone(),
+            None => tokio::runtime::Handle::try_current().map_err(|_| gone())?,
+        };
         let spawned = spawn(options)?;
         let pid = spawned.child.pid;
         let shared = Arc::new(Shared {

@@ -86,6 +86,8 @@ pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Volume(VolumeVerb::Rm(args)) => volume::rm(&context, args).await,
         Verb::Volume(VolumeVerb::Prune(args)) => volume::prune(&context, args).await,
         Verb::Volume(VolumeVerb::Snapshot(args)) => volume::snapshot(&context, args).await,
+        Verb::Volume(VolumeVerb::Export(args)) => volume::export(&context, args).await,
+        Verb::Volume(VolumeVerb::Import(args)) => volume::import(&context, args).await,
         Verb::Network(NetworkVerb::Create(args)) => network::create(&context, args).await,
         Verb::Network(NetworkVerb::Ls(args)) => network::list(&context, args).await,
         Verb::Network(NetworkVerb::Inspect(args)) => network::inspect(&context, args).await,

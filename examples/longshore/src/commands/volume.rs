@@ -1,17 +1,20 @@
 //! `volume`: what containers keep when they go.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use longshore::volumes::{CreateVolume, RemoveVolumeOptions, VolumeInfo};
 use longshore::{Bytes, Filter};
 use serde_json::{Value, json};
 
+use super::export::{no_terminal, write};
 use super::{each, filter, say};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::human;
 use crate::options::{self, Pair};
 use crate::table::Table;
+use crate::transfer;
 
 /// Options of `volume create`.
 #[derive(Debug, clap::Args)]
@@ -83,6 +86,28 @@ pub struct Snapshot {
     /// Name of the copy
     #[arg(value_name = "NAME")]
     into: String,
+}
+
+/// Options of `volume export`.
+#[derive(Debug, clap::Args)]
+pub struct Export {
+    /// Write to a file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Its name
+    #[arg(value_name = "VOLUME")]
+    volume: String,
+}
+
+/// Options of `volume import`.
+#[derive(Debug, clap::Args)]
+pub struct Import {
+    /// Name of the new volume
+    #[arg(value_name = "VOLUME")]
+    volume: String,
+    /// A tar, plain or compressed; - for stdin
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
 }
 
 fn map(pairs: &[Pair]) -> BTreeMap<String, String> {
@@ -191,5 +216,23 @@ pub async fn snapshot(context: &Context, args: Snapshot) -> Result<u8, Failure> 
     let engine = context.engine().await?;
     let volume = engine.volume(&args.from).await?;
     say(volume.snapshot(CreateVolume::named(args.into)).await?.name())?;
+    Ok(0)
+}
+
+/// Writes what a volume holds into an archive.
+pub async fn export(context: &Context, args: Export) -> Result<u8, Failure> {
+    no_terminal(args.output.as_deref())?;
+    let engine = context.engine().await?;
+    let archive = engine.volume(&args.volume).await?.export().await?;
+    write(archive, args.output.as_deref()).await
+}
+
+/// Makes a volume of what an archive holds, and prints its name.
+pub async fn import(context: &Context, args: Import) -> Result<u8, Failure> {
+    let file = (args.file != Path::new("-")).then_some(args.file.as_path());
+    let archive = transfer::read(file).map_err(|error| Failure::ours(error.to_string()))?;
+    let engine = context.engine().await?;
+    let volume = engine.import_volume(CreateVolume::named(args.volume), archive).await?;
+    say(volume.name())?;
     Ok(0)
 }
