@@ -24,6 +24,7 @@
 //! - A command in a running container is an [`ExecBuilder`], in the manner of `std::process::Command`.
 //! - With the feature `api`, programs that talk to Docker talk to an engine; with `remote`, an engine elsewhere, dockerd's
 //!   too, has the handles of one in this process.
+//! - A Dockerfile is parsed, checked and planned by [`build`], with the place of every word; it is not built yet.
 //! - Programs without an async runtime wait with [`Blocking::block`].
 //! - [`runtime::Command`] is a sandboxed command in a directory, without an engine.
 //! - Many processes can share a root. What belongs to a live one is never touched by another.
@@ -88,6 +89,7 @@
 //! | `engine` | yes | everything but registries over HTTP and netlink; without it, [`types`] and [`runtime`] remain |
 //! | `registry` | yes | pull and push over HTTP and TLS |
 //! | `network` | yes | bridge networks, published ports and names; a look at the host's links over netlink |
+//! | `build` | yes | [`build`]: Dockerfiles and ignore files, parsed, checked and planned; they are not built yet |
 //! | `conformance` | no | suites, fakes and tiny images for tests of one's own backends |
 //! | `api` | no | the Docker Engine REST API over any engine: a server, and a router for a server of one's own |
 //! | `remote` | no | [`Engine::connect`]: an engine elsewhere, over its Engine API; alone, without a root directory |
@@ -100,6 +102,8 @@
 pub mod api;
 #[cfg(any(feature = "engine", feature = "remote"))]
 mod blocking;
+#[cfg(feature = "build")]
+pub mod build;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(any(feature = "engine", feature = "remote"))]

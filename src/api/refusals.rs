@@ -58,7 +58,6 @@ pub(super) const ROUTES: &[Route] = routes! {
     POST "grpc" => build_kit;
     GET "images/search" => search;
     GET "images/{name*}/attestations" => attestations;
-    GET "distribution/{name*}/json" => distribution;
     GET "containers/{id}/attach/ws" => websocket;
     GET "containers/{id}/checkpoints" => checkpoints;
     POST "containers/{id}/checkpoints" => checkpoints;
@@ -120,13 +119,6 @@ async fn search(_call: Call) -> Answer {
 
 async fn attestations(_call: Call) -> Answer {
     later("attestations", "a version of longshore that has them")
-}
-
-async fn distribution(_call: Call) -> Answer {
-    later(
-        "looking at images in registries",
-        "a version of longshore that has it; pulling works",
-    )
 }
 
 async fn websocket(_call: Call) -> Answer {

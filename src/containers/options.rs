@@ -158,7 +158,7 @@ pub struct StopOptions {
 pub struct RemoveOptions {
     /// Kill it first if it runs.
     pub force: bool,
-    /// Remove its anonymous volumes too.
+    /// Remove its anonymous volumes too. Those of a bound container go with it in any case: nobody could find them again.
     pub volumes: bool,
 }
 

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use crate::driver::Spawner;
 use crate::error::Result;
 use crate::images::{
-    ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageDocument, ImageInfo, ImageManager,
-    ImageSummary, ImportRequest, IndexRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed,
+    ArchiveFormat, ByteStream, Credentials, Distribution, ExtendRequest, HistoryLine, ImageDocument, ImageInfo,
+    ImageManager, ImageSummary, ImportRequest, IndexRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed,
     RemoveImageOptions, Removed,
 };
 use crate::progress::Progress;
@@ -121,6 +121,13 @@ impl ImageManager for DriverImages {
         let (inner, registry) = (Arc::clone(&self.inner), registry.to_owned());
         self.spawner
             .call(async move { inner.login(&registry, credentials).await })
+            .await
+    }
+
+    async fn distribution(&self, image: &Reference, credentials: Credentials) -> Result<Distribution> {
+        let (inner, image) = (Arc::clone(&self.inner), image.clone());
+        self.spawner
+            .call(async move { inner.distribution(&image, credentials).await })
             .await
     }
 

@@ -21,8 +21,8 @@ use crate::driver::Clock;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::events::EventStream;
 use crate::images::{
-    ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageDocument, ImageInfo, ImageManager,
-    ImageSummary, ImportRequest, IndexRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed,
+    ArchiveFormat, ByteStream, Credentials, Distribution, ExtendRequest, HistoryLine, ImageDocument, ImageInfo,
+    ImageManager, ImageSummary, ImportRequest, IndexRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed,
     RemoveImageOptions, Removed,
 };
 use crate::logs::{LogEntries, LogQuery};
@@ -230,6 +230,7 @@ watched! { ImageManager "image" {
     fn pull(request: PullRequest, progress: Progress) -> ImageInfo, { image = Image request.source };
     fn push(request: PushRequest, progress: Progress) -> Pushed, { image = Image request.name };
     fn login(registry: &str, credentials: Credentials) -> (), { registry = Registry registry };
+    fn distribution(image: &Reference, credentials: Credentials) -> Distribution, { image = Image image };
     fn list(filter: Filter) -> Vec<ImageSummary>,;
     fn inspect(image: &str) -> ImageInfo, { image = Image image };
     fn variants(image: &str) -> Vec<ImageInfo>, { image = Image image };

@@ -8,9 +8,9 @@ use tokio::runtime::Builder;
 
 use super::inspect::Configs;
 use super::{
-    AdditionalStore, ArchiveFormat, ByteStream, Credentials, ExtendRequest, HistoryLine, ImageDocument, ImageInfo,
-    ImageManager, ImageSummary, ImportRequest, IndexRequest, Loaded, PrunedImages, PullRequest, PushRequest, Pushed,
-    RemoveImageOptions, Removed,
+    AdditionalStore, ArchiveFormat, ByteStream, Credentials, Distribution, ExtendRequest, HistoryLine, ImageDocument,
+    ImageInfo, ImageManager, ImageSummary, ImportRequest, IndexRequest, Loaded, PrunedImages, PullRequest, PushRequest,
+    Pushed, RemoveImageOptions, Removed,
 };
 use crate::error::{Error, Result};
 use crate::events::{Event, EventKind};
@@ -184,6 +184,10 @@ impl ImageManager for LocalImages {
 
     async fn login(&self, registry: &str, credentials: Credentials) -> Result<()> {
         self.login_to(registry, credentials).await
+    }
+
+    async fn distribution(&self, image: &Reference, credentials: Credentials) -> Result<Distribution> {
+        self.distribution_of(image, credentials).await
     }
 
     async fn import(&self, archive: ByteStream, request: ImportRequest, progress: Progress) -> Result<ImageId> {

@@ -31,6 +31,8 @@ pub(crate) mod changes;
 #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 mod config;
 #[cfg(feature = "engine")]
+mod distribution;
+#[cfg(feature = "engine")]
 mod extend;
 #[cfg(feature = "engine")]
 mod history;
@@ -48,7 +50,6 @@ mod list;
 mod load;
 #[cfg(feature = "engine")]
 mod local;
-#[cfg(feature = "engine")]
 mod login;
 #[cfg(feature = "engine")]
 mod lookup;
@@ -519,6 +520,23 @@ pub struct PrunedImages {
 
 pub use crate::types::ByteStream;
 
+/// What a registry holds under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Distribution {
+    /// The manifest or index.
+    pub descriptor: Descriptor,
+    /// What it is for: those that an index names, in its order, or the one of an image's config.
+    pub platforms: Vec<Platform>,
+}
+
+impl Distribution {
+    /// What an implementation of its own found.
+    pub fn new(descriptor: Descriptor, platforms: Vec<Platform>) -> Self {
+        Self { descriptor, platforms }
+    }
+}
+
 /// What can be done with images. Every verb has a default body, so a verb that is added breaks no implementation.
 ///
 /// Where a verb takes the name of an image, that is a reference (`latest` is assumed), `repository@digest`, an id, or the
@@ -671,6 +689,20 @@ pub trait ImageManager: Debug + Send + Sync + 'static {
     async fn login(&self, registry: &str, credentials: Credentials) -> Result<()> {
         let _ = (registry, credentials);
         Err(Error::unsupported_verb("images.login"))
+    }
+
+    /// Asks a registry what it holds under a name, and takes nothing of it but the manifest and, of an image for one platform,
+    /// its config.
+    ///
+    /// # Errors
+    /// `NotFound`, `Denied`, `RateLimited`, `Unavailable`, `Timeout`: the registry; `DigestMismatch`, `InvalidArgument`,
+    /// `Unsupported`: what it sent.
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind.
+    async fn distribution(&self, image: &Reference, credentials: Credentials) -> Result<Distribution> {
+        let _ = (image, credentials);
+        Err(Error::unsupported_verb("images.distribution"))
     }
 
     /// Images as one archive. An image named by a reference keeps that name in it.

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::StreamExt as _;
 
-use super::PullRequest;
 use super::manifest::{self, Document, Manifest};
 use super::resolve::choose;
+use super::{Distribution, ImageConfig, PullRequest};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::registry::layout::{LayoutRegistry, REF_NAME};
 use crate::registry::{BlobStream, Credentials, ManifestBlob, ManifestKey, Registry, RegistryProvider};
@@ -108,6 +109,18 @@ impl Origin {
         Err(Error::new(ErrorKind::InvalidArgument, message).with_object(ObjectKind::Image, self.shown.clone()))
     }
 
+    /// What is there, for whom.
+    pub(super) async fn distribution(&self) -> Result<Distribution> {
+        let platforms = match manifest::parse(&self.top)? {
+            Document::Index(entries) => entries.into_iter().filter_map(|entry| entry.platform).collect(),
+            Document::Image(manifest) => {
+                let config = self.source.small(&manifest.config).await?;
+                vec![ImageConfig::parse(&config)?.platform()]
+            }
+        };
+        Ok(Distribution::new(self.top.descriptor.clone(), platforms))
+    }
+
     /// Where its blobs come from.
     pub(super) fn blobs(&self) -> Arc<dyn BlobSource> {
         Arc::clone(&self.source) as Arc<dyn BlobSource>
@@ -137,6 +150,23 @@ impl Source {
             );
         }
         Ok(blob)
+    }
+
+    /// The bytes of a blob whose size was found to be sane, as it is said to be.
+    async fn small(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        let mut stream = self.registry.blob(&self.repository, descriptor, 0).await?;
+        let mut bytes = Vec::new();
+        while let Some(piece) = stream.next().await {
+            bytes.extend_from_slice(&piece?);
+            if bytes.len() as u64 > descriptor.size {
+                break;
+            }
+        }
+        if bytes.len() as u64 == descriptor.size && Digest::of(&bytes) == descriptor.digest {
+            return Ok(bytes);
+        }
+        let message = format!("a blob is not the {} bytes that its manifest says", descriptor.size);
+        Err(Error::new(ErrorKind::DigestMismatch, message).with_object(ObjectKind::Blob, descriptor.digest.to_string()))
     }
 }
 

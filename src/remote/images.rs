@@ -11,9 +11,9 @@ use super::json::{self, list, references, required, text, text_or_empty};
 use super::pieces::{self, Lines};
 use crate::error::{Error, ObjectKind, Result};
 use crate::images::{
-    ArchiveFormat, ByteStream, Credentials, HistoryLine, ImageConfig, ImageDocument, ImageInfo, ImageManager,
-    ImageSummary, ImportRequest, IndexRequest, Loaded, PrunedImages, Pull, PullRequest, PushRequest, Pushed,
-    RemoveImageOptions, Removed, RootFs, RunConfig,
+    ArchiveFormat, ByteStream, Credentials, Distribution, HistoryLine, ImageConfig, ImageDocument, ImageInfo,
+    ImageManager, ImageSummary, ImportRequest, IndexRequest, Loaded, PrunedImages, Pull, PullRequest, PushRequest,
+    Pushed, RemoveImageOptions, Removed, RootFs, RunConfig,
 };
 use crate::progress::{Progress, ProgressEvent};
 use crate::sys::order;
@@ -254,6 +254,23 @@ impl ImageManager for Images {
             Credentials::Anonymous => return Err(Error::invalid("nobody can sign in without credentials")),
         };
         self.0.tell(Ask::post("auth").json(&body)).await.map(drop)
+    }
+
+    async fn distribution(&self, image: &Reference, credentials: Credentials) -> Result<Distribution> {
+        let path = format!("distribution/{}/json", image_path(&image.familiar()));
+        let ask = Ask::get(path).header(AUTH, &auth(Some(&credentials), image.host()))?;
+        let found = self.0.json(ask).await?;
+        let descriptor = &found["Descriptor"];
+        let digest = descriptor["digest"].as_str().and_then(|digest| digest.parse().ok());
+        let digest = digest.ok_or_else(|| nonsense("no descriptor"))?;
+        let media_type = descriptor["mediaType"].as_str().unwrap_or(MANIFEST);
+        let size = descriptor["size"].as_u64().unwrap_or(0);
+        let platforms = found["Platforms"].as_array().into_iter().flatten();
+        let platforms = platforms.filter_map(|one| serde_json::from_value(one.clone()).ok());
+        Ok(Distribution::new(
+            descriptor_of(media_type, digest, size),
+            platforms.collect(),
+        ))
     }
 
     async fn document(&self, image: &str) -> Result<ImageDocument> {

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use longshore::images::{ArchiveFormat, IndexEntry, IndexRequest, RemoveImageOptions};
-use longshore::types::{Filter, Reference};
+use longshore::registry::Credentials;
+use longshore::types::{Digest, Filter, Reference};
 use longshore::{ContainerSpec, Engine, ErrorKind, Platform};
 use serde_json::json;
 use tempfile::TempDir;
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 use crate::frame::{Check, Stop};
 use crate::support::image::{self, Layout, MANIFEST, busybox_files};
 use crate::support::mock::{Mock, Reply, image_reply};
-use crate::support::registry::Registry;
+use crate::support::registry::{LOGIN, Options, Registry};
 use crate::support::root::TempRoot;
 use crate::support::scratch;
 use crate::support::world::{source, text};
@@ -25,6 +26,7 @@ tests! { "platforms":
         d8_an_index_of_two_tags_is_pushed,
         d8_what_makes_no_index_is_refused,
         d7_platforms_over_the_api,
+        d7_what_a_registry_holds_is_seen_without_a_pull,
         d8_the_client_s_manifest_commands,
     ]
 }
@@ -292,6 +294,57 @@ async fn d8_what_makes_no_index_is_refused() -> Check {
         assert_eq!(error.kind(), &kind, "{}", error.report());
     }
     assert!(engine.images().inspect("list:1").await.is_err());
+    Ok(())
+}
+
+/// In this process and over the API: an index, an image behind a password, and what is not there.
+async fn d7_what_a_registry_holds_is_seen_without_a_pull() -> Check {
+    let two = Two::make()?;
+    let (index, host_manifest) = (Digest::of(two.index().as_bytes()), two.host.manifest.clone());
+    let options = Options {
+        basic_auth: true,
+        ..Options::default()
+    };
+    let locked = Registry::with(options, &[(&two.other, "app", "1")])?;
+    let mock = two.serve()?;
+    let (engine, root) = engine().await?;
+    let path = root.path().join("api.sock");
+    let server = longshore::api::Server::new(engine.clone())
+        .unix(&path, longshore::api::Mode(0o600))
+        .bind()
+        .await?;
+    let serving = tokio::spawn(server.serve_until(std::future::pending::<()>()));
+    let far = Engine::connect(format!("unix://{}", path.display())).await?;
+    for engine in [&engine, &far] {
+        let ask = async |name: String, credentials| {
+            let name = name.parse().expect("a reference");
+            engine.images().distribution(&name, credentials).await
+        };
+        let both = ask(mock.reference("app:1"), Credentials::Anonymous).await?;
+        assert_eq!(both.descriptor.digest, index);
+        assert_eq!(both.descriptor.media_type.0, INDEX);
+        assert_eq!(both.platforms, [Platform::host(), other()?]);
+        let pinned = mock.reference(&format!("app@{host_manifest}"));
+        let one = ask(pinned, Credentials::Anonymous).await?;
+        assert_eq!(one.descriptor.digest.to_string(), host_manifest);
+        assert_eq!(one.platforms, [Platform::host()], "as its config says");
+        let login = Credentials::password(LOGIN.0, LOGIN.1);
+        let behind = ask(locked.reference("app:1"), login.clone()).await?;
+        assert_eq!(behind.platforms, [other()?]);
+        let denied = ask(locked.reference("app:1"), Credentials::password(LOGIN.0, "wrong")).await;
+        assert_eq!(denied.expect_err("the password is wrong").kind(), &ErrorKind::Denied);
+        let missing = ask(locked.reference("app:2"), login).await.expect_err("no such tag");
+        assert!(missing.is_not_found(), "{}", missing.report());
+    }
+    let layers = mock
+        .asked()
+        .iter()
+        .filter(|asked| asked.path.contains("/blobs/"))
+        .count();
+    assert_eq!(layers, 2, "a config for each engine, and nothing else");
+    assert!(engine.list_images(Filter::new()).await?.is_empty());
+    serving.abort();
+    let _ = serving.await;
     Ok(())
 }
 

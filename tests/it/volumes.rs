@@ -31,7 +31,7 @@ tests! { "volumes":
         j1_an_empty_volume_begins_with_the_images_files,
         j1_nocopy_leaves_a_volume_empty,
         j1_what_is_in_a_volume_stays,
-        j3_anonymous_volumes_go_with_their_container,
+        g1_j3_anonymous_volumes_go_with_their_container,
         p28_runs_leave_no_volume,
         j4_a_volume_in_use_is_a_conflict_that_names_its_user,
         j4_lists_and_prunes_as_docker_does,
@@ -166,7 +166,7 @@ async fn j1_what_is_in_a_volume_stays() -> Check {
     Ok(())
 }
 
-async fn j3_anonymous_volumes_go_with_their_container() -> Check {
+async fn g1_j3_anonymous_volumes_go_with_their_container() -> Check {
     let world = World::alone().await?;
     let image = shelf(&world, &["/shelf", "/var/lib/other"]).await?;
     let container = world

@@ -2,6 +2,7 @@
 
 mod archive;
 mod create;
+mod distribution;
 mod history;
 mod inspect;
 mod list;
@@ -27,6 +28,7 @@ pub(super) const ROUTES: &[Route] = routes! {
     POST "images/prune" => prune::prune;
     GET "images/get" => archive::save_many;
     GET "images/{name*}/json" => inspect::inspect;
+    GET "distribution/{name*}/json" => distribution::distribution;
     GET "images/{name*}/history" => history::history;
     GET "images/{name*}/get" => archive::save_one;
     POST "images/{name*}/push" => push::push;
