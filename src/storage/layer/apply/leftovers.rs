@@ -38,7 +38,7 @@ impl Leftovers {
             return None;
         }
         let room = fstatvfs(dir).ok()?;
-        if u64::from(room.blocks_available()).saturating_mul(room.fragment_size()) <= size {
+        if room.blocks_available().saturating_mul(room.fragment_size()) <= size {
             return None;
         }
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
