@@ -50,6 +50,7 @@ mod list;
 mod load;
 #[cfg(feature = "engine")]
 mod local;
+#[cfg(feature = "engine")]
 mod login;
 #[cfg(feature = "engine")]
 mod lookup;

@@ -37,6 +37,7 @@ mod tests;
 mod transfer;
 #[cfg(feature = "engine")]
 mod uses;
+#[cfg(feature = "engine")]
 mod whole;
 
 #[cfg(feature = "engine")]
