@@ -766,8 +766,11 @@ async fn p47_an_unhealthy_container_is_restarted_once() -> Check {
     container.remove(FORCE).await?;
     // The other two actions.
     for (action, code) in [(OnUnhealthy::Stop, 0), (OnUnhealthy::Kill, 137)] {
-        let script = "trap 'exit 0' TERM; while true; do sleep 0.05; done";
-        let spec = world.script(script).health(often(HealthCheck::command(["false"])));
+        // It fails from when the signal is waited for.
+        let script = "trap 'exit 0' TERM; touch /ready; while true; do sleep 0.05; done";
+        let spec = world
+            .script(script)
+            .health(often(HealthCheck::shell("test ! -e /ready")));
         let container = world.started(spec.on_unhealthy(action)).await?;
         state_is(&container, ContainerState::Exited).await?;
         let exit = container.inspect().await?.exit.expect("it has ended");
@@ -917,11 +920,12 @@ async fn g15_prune_takes_what_has_ended_and_is_old_enough() -> Check {
     let spec = || world.script("true").label(label, "1");
     let old = world.started(spec()).await?;
     old.wait().await?;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let between = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     let young = world.started(spec()).await?;
     young.wait().await?;
     let running = world.started(world.script("sleep 1000").label(label, "1")).await?;
-    let filter = Filter::new().with("label", label).with("until", "1s");
+    let between = format!("{}.{:09}", between.as_secs(), between.subsec_nanos());
+    let filter = Filter::new().with("label", label).with("until", between);
     let pruned = world.engine.containers().prune(filter).await?;
     assert_eq!(pruned.removed, [old.id().to_string()]);
     let rest = world

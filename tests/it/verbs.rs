@@ -41,7 +41,9 @@ async fn count(container: &Container, pid: u32) -> Result<u64, Stop> {
 async fn paused(world: &World) -> Result<(Container, u32), Stop> {
     let container = counter(world).await?;
     let pid = container.inspect().await?.pid.unwrap_or(0);
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    while !matches!(count(&container, pid).await, Ok(1..)) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     match container.pause().await {
         Err(error) if error.is_unsupported() => {
             let reason = error.report();
@@ -121,9 +123,16 @@ async fn g1_a_restart_runs_it_again() -> Check {
         let info = container.inspect().await?;
         assert_eq!(info.state, ContainerState::Running);
         assert!(info.started > started);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let lines = container.exec(ExecSpec::new(["cat", "/starts"])).output().await?;
-        assert_eq!(text(&lines.stdout).lines().count(), round, "its files stay");
+        let mut starts = 0;
+        while starts < round {
+            let lines = container.exec(ExecSpec::new(["cat", "/starts"])).output().await?;
+            let now = text(&lines.stdout).lines().count();
+            assert!(
+                (round - 1..=round).contains(&now),
+                "its files stay: {now} starts in round {round}"
+            );
+            starts = now;
+        }
     }
     container.remove(FORCE).await?;
     Ok(())
@@ -212,8 +221,12 @@ async fn g7_top_shows_the_containers_processes() -> Check {
     let spec = world.script("sleep 1001 & sleep 1002 & wait").stop_signal(Signal::KILL);
     let container = world.started(spec).await?;
     let running = container.exec(ExecSpec::new(["sleep", "1003"])).await?;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let top = container.top(&[]).await?;
+    let mut top = container.top(&[]).await?;
+    let asleep = |row: &Vec<String>| row.last().is_some_and(|command| command.starts_with("sleep 100"));
+    while top.processes.iter().filter(|row| asleep(row)).count() < 3 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        top = container.top(&[]).await?;
+    }
     assert_eq!(top.titles, ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]);
     let commands: Vec<&str> = top
         .processes

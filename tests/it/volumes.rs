@@ -1159,7 +1159,7 @@ async fn m9_forks_of_a_prepared_container() -> Check {
 async fn n3_a_fork_of_one_that_stands_still() -> Check {
     let world = World::alone().await?;
     let container = world
-        .started(world.script("echo warm > /root/state; sleep 1000"))
+        .started(world.script("echo warm > /root/part; mv /root/part /root/state; sleep 1000"))
         .await?;
     let running = container.template().await.expect_err("it runs");
     assert_eq!(running.kind(), &ErrorKind::InvalidState);
