@@ -3,6 +3,12 @@
 //! [`Dockerfile`] parses the whole language of today, with the place of every word.
 
 pub mod check;
+#[cfg(feature = "engine")]
+#[allow(dead_code, unused_imports, reason = "nothing carries out steps yet")]
+pub(crate) mod context;
+#[cfg(feature = "engine")]
+#[allow(dead_code, reason = "nothing carries out steps yet")]
+pub(crate) mod copy;
 pub mod dockerfile;
 mod expand;
 mod ignore;
@@ -13,6 +19,8 @@ pub mod plan;
 mod suggest;
 
 pub use self::check::{CheckOptions, Rule, Warning};
+#[cfg(feature = "engine")]
+pub use self::context::ContextSource;
 pub use self::dockerfile::{Command, Dockerfile, SyntaxError};
 pub use self::ignore::{Below, IgnoreFile};
 #[cfg(any(feature = "engine", feature = "remote"))]

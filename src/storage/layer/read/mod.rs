@@ -23,10 +23,14 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 pub use self::ground::Sight;
+#[cfg_attr(not(feature = "build"), allow(unused_imports, reason = "for builds"))]
+pub(crate) use self::ground::{Dir, Ground, Owners, is_read};
+#[cfg_attr(not(feature = "build"), allow(unused_imports, reason = "for builds"))]
+pub(crate) use self::node::{Attributes, Node, Type};
 pub(crate) use self::spot::Spot;
+#[cfg_attr(not(feature = "build"), allow(unused_imports, reason = "for builds"))]
+pub(crate) use self::write::{Archive, Head};
 
-use self::ground::{Ground, Owners};
-use self::write::Archive;
 use super::notes::Notes;
 use super::tree::resolve;
 use super::{OPAQUE_TRUSTED, OPAQUE_USER};
@@ -58,11 +62,7 @@ impl LayerReader {
     /// # Errors
     /// `Os` with the errno, `Corrupt` for a damaged table of owners.
     pub fn open(source: &LayerSource, ownership: &Ownership, sight: Option<Arc<dyn Sight>>) -> Result<Self> {
-        let owners = || match ownership {
-            Ownership::Direct => Owners::Own,
-            Ownership::Mapped(_) => Owners::Mapped,
-            Ownership::Squashed => Owners::Noted,
-        };
+        let owners = || Owners::of(ownership);
         let ground = |dir: &std::path::Path, owners, mark| Ground::open(dir, owners, mark, sight.clone());
         match source {
             LayerSource::Overlay {
@@ -104,12 +104,7 @@ impl LayerReader {
 
     /// A tree of no layer, shown by an open directory: a volume, or what a mount shows.
     pub(crate) fn of_tree(dir: OwnedFd, ownership: &Ownership, sight: Option<Arc<dyn Sight>>) -> Self {
-        let owners = match ownership {
-            Ownership::Direct => Owners::Own,
-            Ownership::Mapped(_) => Owners::Mapped,
-            Ownership::Squashed => Owners::Noted,
-        };
-        Self::of_ground(Ground::of(dir, owners, sight))
+        Self::of_ground(Ground::of(dir, Owners::of(ownership), sight))
     }
 
     fn of_ground(ground: Ground) -> Self {

@@ -1,0 +1,14 @@
+//! Build contexts: the files that `COPY` and `ADD` see, wherever they come from.
+
+pub(crate) mod fetch;
+mod services;
+mod source;
+pub(crate) mod spool;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub(crate) use self::services::{SINGLE, Services};
+pub use self::source::ContextSource;
+pub(crate) use self::source::{Context, ImageSource, Opened, open};
+pub(crate) use self::tree::{DEEPEST, Folder, Paths, Tree, View, parts, too_deep};
