@@ -12,6 +12,8 @@ use futures_util::future::BoxFuture;
 use tracing::{Instrument as _, Span};
 
 use super::Managers;
+#[cfg(all(feature = "engine", feature = "build"))]
+use crate::build::{BuildResult, BuildSpec, CachedStep, ImageBuilder, PruneCache, PrunedCache};
 use crate::containers::{
     AttachOptions, Attached, BoxStream, CommitOptions, ContainerInfo, ContainerManager, ContainerSpec,
     ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions,
@@ -132,6 +134,8 @@ impl Watch {
             networks: self.one(&managers.networks),
             volumes: self.one(&managers.volumes),
             system: self.one(&managers.system),
+            #[cfg(all(feature = "engine", feature = "build"))]
+            builds: self.one(&managers.builds),
         }
     }
 
@@ -266,6 +270,13 @@ watched! { VolumeManager "volume" {
     fn snapshot(name: &str, into: CreateVolume) -> VolumeInfo, { volume = Volume name };
     fn export(name: &str) -> ByteStream, { volume = Volume name };
     fn import(into: CreateVolume, archive: ByteStream) -> VolumeInfo,;
+}}
+
+#[cfg(all(feature = "engine", feature = "build"))]
+watched! { ImageBuilder "build" {
+    fn build(spec: BuildSpec, progress: Progress) -> BuildResult,;
+    fn cache() -> Vec<CachedStep>,;
+    fn prune(options: PruneCache) -> PrunedCache,;
 }}
 
 watched! { SystemManager "system" {
