@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use super::connect::Places;
 use super::devices;
 use super::etc;
@@ -23,7 +25,6 @@ use crate::runtime::{Launch, Started};
 use crate::storage::snapshot::SnapshotKey;
 use crate::sys::blocking::blocking;
 use crate::types::{ExitStatus, Outcome, Signal};
-use futures_util::future::BoxFuture;
 
 /// Where the files are of what is to be started.
 #[derive(Debug, Clone)]
