@@ -202,6 +202,10 @@ impl Selector<'_> {
 
     fn expand(&self, name: Vec<u8>, path: Vec<u8>, node: &Node, wanted: Option<&IgnoreFile>) -> Result<Match> {
         let is_dir = node.is_dir();
+        if node.kind == Type::Socket {
+            let message = format!("{:?} is a socket, which no image can hold", show(&path));
+            return Err(Error::invalid(message).with_object(ObjectKind::Option, show(&path)));
+        }
         let mut items = Vec::new();
         if !is_dir {
             let whole = Item {
