@@ -20,6 +20,7 @@ use crate::storage::layer::{Archive, Attributes, Head, Node, Type};
 
 /// What goes to the layer together.
 const BUFFER: usize = 256 << 10;
+const SETGID: u32 = 0o2000;
 
 /// How the copies are to be.
 #[derive(Debug)]
@@ -34,23 +35,22 @@ pub(super) struct Look {
 /// What this layer has made of a path.
 #[derive(Debug, Clone)]
 pub(super) enum Made {
-    /// A directory, with its owner.
-    Directory(u32, u32),
+    /// A directory, with its permissions and its owner.
+    Directory(u32, u32, u32),
     Link(Vec<u8>),
     Other,
 }
 
 impl Made {
     pub(super) fn node(&self) -> Node {
-        let (kind, uid, gid) = match self {
-            Self::Directory(uid, gid) => (Type::Directory, *uid, *gid),
-            Self::Link(_) => (Type::Symlink, 0, 0),
-            Self::Other => (Type::File, 0, 0),
-        };
-        Node {
-            uid,
-            gid,
-            ..plain(kind, 0o755)
+        match self {
+            Self::Directory(mode, uid, gid) => Node {
+                uid: *uid,
+                gid: *gid,
+                ..plain(Type::Directory, *mode)
+            },
+            Self::Link(_) => plain(Type::Symlink, 0o777),
+            Self::Other => plain(Type::File, 0o644),
         }
     }
 
@@ -172,37 +172,45 @@ impl<'a, W: Write> Layer<'a, W> {
     /// is copied gives its time.
     pub(super) fn make_dirs(&mut self, path: &[u8], time: Option<(i64, i64)>) -> Result<()> {
         let mode = self.look.permissions.as_ref().map_or(0o755, Permissions::of_parents);
-        self.make_dirs_as(path, time, mode, self.look.owner.unwrap_or((0, 0)))
+        self.make_dirs_as(path, time, mode, self.look.owner)
     }
 
+    /// Without an owner they are root's, and of the group that a directory above with the set-group-id bit gives them.
     pub(super) fn make_dirs_as(
         &mut self,
         path: &[u8],
         time: Option<(i64, i64)>,
         mode: u32,
-        (uid, gid): (u32, u32),
+        owner: Option<(u32, u32)>,
     ) -> Result<()> {
+        let mut above = self.at(b"")?.map(|(node, _)| node);
         let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
         let mut ends: Vec<usize> = ends.map(|(at, _)| at).collect();
         ends.push(path.len());
         for end in ends {
-            let whole = end == path.len();
-            let path = &path[..end];
-            if path.is_empty() || self.made.get(path).is_some_and(Made::is_dir) {
+            let (whole, path) = (end == path.len(), &path[..end]);
+            if path.is_empty() {
                 continue;
             }
             let there = self.at(path)?.map(|(node, _)| node);
             let time = time.filter(|_| whole);
-            match there {
+            match &there {
                 Some(node) if !node.is_dir() => return Err(not_a_directory(path)),
+                Some(_) if self.made.contains_key(path) => {}
                 Some(_) => self.show_base(path, time)?,
                 None => {
+                    let given = above
+                        .filter(|above| above.mode & SETGID != 0)
+                        .map_or(0, |above| above.gid);
                     let mut node = plain(Type::Directory, mode);
-                    (node.uid, node.gid) = (uid, gid);
+                    (node.uid, node.gid) = owner.unwrap_or((0, given));
                     node.mtime = self.time_of(time, false);
-                    self.directory(path, node, &Attributes::new())?;
+                    self.directory(path, node.clone(), &Attributes::new())?;
+                    above = Some(node);
+                    continue;
                 }
             }
+            above = there;
         }
         Ok(())
     }
@@ -228,7 +236,8 @@ impl<'a, W: Write> Layer<'a, W> {
         check_name(path)?;
         self.archive
             .head(&Head::of(b'5', &[path, b"/"].concat(), &node, attributes))?;
-        self.made.insert(path.to_vec(), Made::Directory(node.uid, node.gid));
+        self.made
+            .insert(path.to_vec(), Made::Directory(node.mode, node.uid, node.gid));
         Ok(())
     }
 
@@ -458,10 +467,9 @@ fn is_a_directory(path: &[u8]) -> Error {
 ///
 /// # Errors
 /// `InvalidArgument` where a directory and something else would take each other's place.
-pub(super) fn overlaps(matches: &[Match], targets: &[Option<Vec<u8>>]) -> Result<Overlaps> {
+pub(super) fn overlaps(matches: &[Match], targets: &[Vec<u8>]) -> Result<Overlaps> {
     let mut last: Overlaps = HashMap::new();
     for (number, (found, target)) in matches.iter().zip(targets).enumerate() {
-        let Some(target) = target else { continue };
         for (at, item) in found.items.iter().enumerate() {
             let to = parts(target).chain(parts(&item.path)).collect::<Vec<_>>().join(&b'/');
             let is_dir = item.kind == Type::Directory;

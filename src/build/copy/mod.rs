@@ -13,7 +13,10 @@ mod select;
 mod tests;
 mod unpack;
 
+use std::collections::HashMap;
+use std::fs::File;
 use std::io::Write;
+use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
@@ -107,7 +110,10 @@ struct Found {
 /// # Cancel safety
 /// What was fetched is in the directory of the build, and goes with it.
 pub(crate) async fn gather(files: Files, source: Option<Tree>, services: &Services) -> Result<Gathered> {
-    let request = Request::of(files);
+    gather_request(Request::of(files), source, services).await
+}
+
+async fn gather_request(request: Request, source: Option<Tree>, services: &Services) -> Result<Gathered> {
     request.check()?;
     let mut gathered = Gathered {
         inputs: Vec::with_capacity(request.sources.len()),
@@ -301,35 +307,60 @@ impl Gathered {
         let matches = &found.matches;
         let several = matches.len() > 1;
         let mut layer = Layer::new(out, base.as_ref(), &look, &self.stop, several);
-        let mut targets = Vec::with_capacity(matches.len());
-        let mut archives = Vec::with_capacity(matches.len());
-        for (number, one) in matches.iter().enumerate() {
-            let archive = match one.unpack {
-                true => archive_of(one, &found.views)?,
-                false => None,
-            };
-            targets.push(match &archive {
-                Some(_) => None,
-                None => Some(layer.place(&self.source(found, number))?),
-            });
-            archives.push(archive);
-        }
-        let last = match several {
-            true => overlaps(matches, &targets)?,
-            false => Default::default(),
-        };
-        for (number, target) in targets.iter().enumerate() {
-            match (target, &archives[number]) {
-                (_, Some(file)) => layer.unpack(file)?,
-                (Some(target), None) => layer.copy(&self.source(found, number), target, &|item, to| {
-                    let replaced = last.get(to).is_some_and(|(by, _)| *by != number);
-                    replaced && item.kind != Type::Directory
-                })?,
-                (None, None) => {}
+        let mut next = 0;
+        while next < matches.len() {
+            let archive = self.archive_of(found, next)?;
+            if let Some(file) = archive {
+                layer.unpack(&file)?;
+                next += 1;
+                continue;
             }
+            let mut end = next + 1;
+            while end < matches.len() && self.archive_of(found, end)?.is_none() {
+                end += 1;
+            }
+            self.write_files(found, next..end, &mut layer)?;
+            next = end;
         }
         let changed = layer.finish()?;
         Ok(Written { changed })
+    }
+
+    /// Sources that are no archives, one after the other. Where they meet, the last one's files are written alone.
+    fn write_files<W: Write>(&self, found: &Found, range: Range<usize>, layer: &mut Layer<'_, W>) -> Result<()> {
+        let mut targets = Vec::with_capacity(range.len());
+        for number in range.clone() {
+            targets.push(layer.place(&self.source(found, number))?);
+        }
+        let last = match range.len() {
+            1 => HashMap::new(),
+            _ => overlaps(&found.matches[range.clone()], &targets)?,
+        };
+        for (at, target) in targets.iter().enumerate() {
+            let source = self.source(found, range.start + at);
+            layer.copy(&source, target, &|item, to| {
+                let replaced = last.get(to).is_some_and(|(by, _)| *by != at);
+                replaced && item.kind != Type::Directory
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The open file of a source that is to be unpacked.
+    fn archive_of(&self, found: &Found, number: usize) -> Result<Option<File>> {
+        let one = &found.matches[number];
+        if !one.unpack {
+            return Ok(None);
+        }
+        let (parent, name) = split(&one.path);
+        let Some(folder) = found.views[one.tree].folder(parent)? else {
+            return Ok(None);
+        };
+        let Some((_, _, Some(file))) = folder.open(name, Type::File)? else {
+            return Ok(None);
+        };
+        let is_archive = is_archive(&file).map_err(unpack::explain)?;
+        Ok(is_archive.then_some(file))
     }
 
     fn source<'a>(&'a self, found: &'a Found, number: usize) -> Source<'a> {
@@ -407,17 +438,4 @@ pub(crate) fn make_dirs(base: Option<&Tree>, path: &str, times: Times, out: &mut
         layer.make_dirs(&led.path, None)?;
     }
     layer.finish().map(drop)
-}
-
-/// The open file of a match that is an archive.
-fn archive_of(found: &Match, views: &[View]) -> Result<Option<std::fs::File>> {
-    let (parent, name) = split(&found.path);
-    let Some(folder) = views[found.tree].folder(parent)? else {
-        return Ok(None);
-    };
-    let Some((_, _, Some(file))) = folder.open(name, Type::File)? else {
-        return Ok(None);
-    };
-    let is_archive = is_archive(&file).map_err(unpack::explain)?;
-    Ok(is_archive.then_some(file))
 }

@@ -123,7 +123,7 @@ fn number(line: &str, field: usize) -> Option<u32> {
 }
 
 fn malformed(file: &str, name: &str) -> Error {
-    Error::invalid(format!("/{file} of the base has no id for {name:?}")).with_object(ObjectKind::User, name)
+    Error::invalid(format!("--chown: /{file} of the base has no id for {name:?}")).with_object(ObjectKind::User, name)
 }
 
 fn bad(text: &str) -> Error {

@@ -121,7 +121,8 @@ impl Selector<'_> {
             out.push(self.expand(name, path, &node, Some(&wanted))?);
         }
         let literal = !has_wildcards(base.as_bytes()) && !has_wildcards(&pattern);
-        if literal && out.iter().all(|found| found.items.is_empty()) && !pattern.is_empty() {
+        let nothing = out.iter().all(|found| !found.is_dir || found.items.is_empty());
+        if literal && nothing && !pattern.is_empty() {
             return Err(self.missing(&join(&clean(base.as_bytes()), &pattern), source)?);
         }
         Ok(out)
@@ -253,7 +254,8 @@ impl Selector<'_> {
             return Ok(Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Option, shown));
         }
         let mut message = format!("no such file or directory in {called}: {shown:?}");
-        if let Some(near) = self.nearest(path)? {
+        // What is near is only a help.
+        if let Ok(Some(near)) = self.nearest(path) {
             message += &format!(" (did you mean {near:?}?)");
         }
         Ok(Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Option, shown))

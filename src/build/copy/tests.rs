@@ -61,7 +61,8 @@ impl Bench {
     }
 
     fn gather_from(&self, line: &str, tree: Tree) -> Result<Gathered> {
-        let services = Services::new(self.path("scratch"));
+        let scratch = tempfile::tempdir_in(self.path("scratch")).unwrap().keep();
+        let services = Services::new(scratch);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -89,10 +90,14 @@ fn make(root: &Path, line: &str) {
         std::os::unix::fs::symlink(target, path).unwrap();
         return;
     }
-    let mut words = line.splitn(3, ' ');
-    let name = words.next().unwrap();
+    let (name, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let (first, text) = rest.split_once(' ').unwrap_or((rest, ""));
+    let octal = u32::from_str_radix(first, 8).ok().filter(|_| first.len() >= 3);
+    let (mode, text) = match octal {
+        Some(mode) => (Some(mode), text),
+        None => (None, rest),
+    };
     let path = root.join(name);
-    let mode = words.next().map(|mode| u32::from_str_radix(mode, 8).unwrap());
     let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|above| !above.exists()).collect();
     for above in missing.into_iter().rev() {
         fs::create_dir(above).unwrap();
@@ -100,7 +105,7 @@ fn make(root: &Path, line: &str) {
     }
     match name.ends_with('/') {
         true => fs::create_dir_all(&path).unwrap(),
-        false => fs::write(&path, words.next().unwrap_or(name)).unwrap(),
+        false => fs::write(&path, if text.is_empty() { name } else { text }).unwrap(),
     }
     let usual = if name.ends_with('/') { 0o755 } else { 0o644 };
     fs::set_permissions(&path, fs::Permissions::from_mode(mode.unwrap_or(usual))).unwrap();
@@ -377,7 +382,7 @@ fn f3_names_of_owners_are_those_of_the_base() {
     let gathered = bench.gather("COPY --chown=node a /a").unwrap();
     assert!(listing(&gathered, None).unwrap_err().to_string().contains("--link"));
     // Who the base's files belong to is asked inside the base alone.
-    let hostile = Bench::new(&["a"], &["etc/passwd -> /../../../../../../../etc/passwd"]);
+    let hostile = Bench::new(&["a"], &["etc/passwd -> /../../../../../../../etc/group"]);
     assert!(hostile.layer("COPY --chown=root a /a").unwrap_err().is_not_found());
 }
 

@@ -27,7 +27,7 @@ impl<W: Write> Layer<'_, W> {
     pub(super) fn unpack(&mut self, file: &File) -> Result<()> {
         self.remembers_all = true;
         let root = self.follow(b"", self.look.destination.as_bytes(), true)?.path;
-        self.make_dirs_as(&root, None, 0o755, self.look.owner.unwrap_or((0, 0)))?;
+        self.make_dirs_as(&root, None, 0o755, self.look.owner)?;
         let limits = Limits {
             entries: ENTRIES,
             ..Limits::default()
@@ -111,7 +111,7 @@ impl<W: Write> Layer<'_, W> {
         let (parent, name) = split(path);
         let led = self.follow(root, parent, true)?;
         if !led.is_dir() {
-            self.make_dirs_as(&led.path, None, 0o755, (0, 0))?;
+            self.make_dirs_as(&led.path, None, 0o755, Some((0, 0)))?;
         } else if !led.path.is_empty() {
             // It is in the layer, so that its owner and permissions stay.
             self.make_dirs(&led.path, None)?;
