@@ -302,7 +302,7 @@ mod tests {
             .next()
             .unwrap();
         let sections = |group: &str| {
-            let section = here.split(&format!("Manager \"{group}\" {{")).nth(1).unwrap();
+            let section = here.split(&format!(" \"{group}\" {{")).nth(1).unwrap();
             let section = section.split("\n}}").next().unwrap();
             let mut all = names(section, "\n    fn ");
             all.extend(names(section, "async fn "));
@@ -315,9 +315,11 @@ mod tests {
             ("network", include_str!("../networks/mod.rs")),
             ("volume", include_str!("../volumes/manager.rs")),
             ("system", include_str!("../system/manager.rs")),
+            #[cfg(feature = "build")]
+            ("build", include_str!("../build/manager.rs")),
         ] {
             let text = text
-                .split("Manager: Debug")
+                .split(": Debug + Send")
                 .nth(1)
                 .unwrap()
                 .split("\n}\n")
