@@ -100,7 +100,7 @@ pub(crate) struct Wish {
     pub(crate) tags: Vec<String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) pull: Pull,
-    pub(crate) credentials: Option<Credentials>,
+    pub(crate) credentials: BTreeMap<String, Credentials>,
     pub(crate) no_cache: bool,
     pub(crate) no_cache_stages: BTreeSet<String>,
     pub(crate) times: BuildTimes,
@@ -125,7 +125,7 @@ impl BuildSpec {
                 tags: Vec::new(),
                 labels: BTreeMap::new(),
                 pull: Pull::Missing,
-                credentials: None,
+                credentials: BTreeMap::new(),
                 no_cache: false,
                 no_cache_stages: BTreeSet::new(),
                 times: BuildTimes::Fixed,
@@ -228,10 +228,10 @@ impl BuildSpec {
         self
     }
 
-    /// Who asks the registry.
+    /// Who asks a registry, by its host: `docker.io`, `example.com:5000`. No other registry learns of it.
     #[must_use]
-    pub fn credentials(mut self, credentials: Credentials) -> Self {
-        self.wish.credentials = Some(credentials);
+    pub fn credentials(mut self, registry: impl Into<String>, credentials: Credentials) -> Self {
+        self.wish.credentials.insert(registry.into(), credentials);
         self
     }
 

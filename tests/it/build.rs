@@ -10,16 +10,23 @@ use longshore::images::{ImageInfo, RemoveImageOptions};
 use longshore::progress::BuildEvent;
 use longshore::types::Bytes;
 use longshore::{ContainerSpec, Engine, Error, ErrorKind, NetworkMode, ProgressEvent};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::cancel::{Scene, each_drop, under};
 use crate::frame::{Check, Stop, fail};
+use crate::longshored::Daemon;
+use crate::support::image::Files;
 use crate::support::root::TempRoot;
+use crate::support::wire;
 use crate::support::world::{FORCE, World, source};
 use crate::support::{image, scratch};
 use crate::tests;
 
 tests! { "build":
+    kernel [
+        b6_f10_a_build_over_the_api,
+    ]
     kernel_async [
         f1_f2_f6_a_dockerfile_makes_an_image,
         f2_a_command_that_fails_says_where_and_what_it_wrote,
@@ -774,4 +781,86 @@ async fn p14_a_build_leaves_nothing_but_its_image() -> Check {
     let audit = world.engine.audit().await?;
     assert!(audit.is_clean(), "{:?}", audit.findings);
     Ok(())
+}
+
+/// A request whose body is a tar.
+fn send(daemon: &Daemon, target: &str, tar: &[u8]) -> Result<wire::Answer, Stop> {
+    let head = format!(
+        "POST {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",
+        tar.len()
+    );
+    let bytes = [head.as_bytes(), tar].concat();
+    Ok(wire::Answer::parse(&wire::exchange(
+        wire::connect(&daemon.socket)?,
+        &bytes,
+    )?)?)
+}
+
+fn b6_f10_a_build_over_the_api() -> Check {
+    let mut daemon = Daemon::start(&[])?;
+    let text = "FROM busybox\nARG WORD\nCOPY x /x\nRUN echo $WORD $(cat /x) | tee /said\n";
+    let files = Files::new().file("Dockerfile", 0o644, text).file("x", 0o644, "there");
+    let tar = files.tar()?;
+    let target = "/v1.44/build?t=made&t=made:2&networkmode=none&labels=%7B%22a%22%3A%22b%22%7D&buildargs=%7B%22WORD%22%3A%22hello%22%7D";
+    let built = send(&daemon, target, &tar)?.expect(200)?;
+    let said: Vec<Value> = lines(&built)?;
+    let stream: String = said.iter().filter_map(|line| line["stream"].as_str()).collect();
+    assert!(
+        stream.contains("Step 2 : ARG WORD\n") && stream.contains("hello there\n"),
+        "{stream}"
+    );
+    assert!(
+        stream.ends_with("Successfully tagged made:latest\nSuccessfully tagged made:2\n"),
+        "{stream}"
+    );
+    let id = said
+        .iter()
+        .find_map(|line| line["aux"]["ID"].as_str())
+        .unwrap_or_default()
+        .to_owned();
+    let image = daemon
+        .ask("GET", "/v1.44/images/made:2/json", "")?
+        .expect(200)?
+        .json()?;
+    assert_eq!(
+        (image["Id"].as_str(), image["Config"]["Labels"]["a"].as_str()),
+        (Some(id.as_str()), Some("b"))
+    );
+    let again = send(&daemon, &format!("{target}&q=1"), &tar)?.expect(200)?;
+    assert_eq!(lines(&again)?.last(), Some(&json!({"stream": format!("{id}\n")})));
+    // What is wrong with the file is said before anything is done; a command that fails, in the stream.
+    let bad = Files::new().file("other", 0o644, "FROM busybox\nRUM x\n").tar()?;
+    let refused = send(&daemon, "/v1.44/build?dockerfile=other", &bad)?.expect(400)?;
+    assert!(refused.message()?.contains("other:2:1"), "{refused:?}");
+    send(&daemon, "/v1.44/build", &bad)?.expect(404)?;
+    let fails = Files::new()
+        .file("Dockerfile", 0o644, "FROM busybox\nRUN exit 3\n")
+        .tar()?;
+    let failed = send(&daemon, "/v1.44/build?networkmode=none", &fails)?.expect(200)?;
+    let last = lines(&failed)?.pop().unwrap_or_default();
+    assert_eq!(last["errorDetail"]["code"], 3, "{last}");
+    assert_eq!(last["longshore"]["kind"], "build_failed");
+    for refused in [
+        "outputs=%5B%7B%22Type%22%3A%22local%22%7D%5D",
+        "squash=1",
+        "buildargs=x",
+        "remote=client-session",
+    ] {
+        send(&daemon, &format!("/v1.44/build?{refused}"), &tar)?.expect(400)?;
+    }
+    let pruned = daemon
+        .ask("POST", "/v1.44/build/prune?all=1", "")?
+        .expect(200)?
+        .json()?;
+    assert_eq!(pruned["CachesDeleted"].as_array().map(Vec::len), Some(2), "{pruned}");
+    daemon.stop()
+}
+
+fn lines(answer: &wire::Answer) -> Result<Vec<Value>, Stop> {
+    let text = &answer.body;
+    let read = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(serde_json::from_str);
+    Ok(read.collect::<Result<_, _>>()?)
 }

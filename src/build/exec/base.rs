@@ -117,9 +117,13 @@ impl Work<'_> {
     /// An image, fetched if it must be. It is held from here on.
     pub(super) async fn pull(&self, source: ImageSource, platform: Option<&Platform>) -> Result<ImageInfo> {
         let wanted = &self.spec.plan.platform;
+        let asks = match &source {
+            ImageSource::Registry(reference) => self.spec.credentials.get(reference.host()).cloned(),
+            _ => None,
+        };
         let mut request = PullRequest::new(source).policy(self.spec.pull);
         request.platform = platform.or((*wanted != Platform::host()).then_some(wanted)).cloned();
-        request.credentials.clone_from(&self.spec.credentials);
+        request.credentials = asks;
         let images = &self.shared.parts.images;
         let info = self.cancel.or(images.pull(request, self.part_of_progress())).await?;
         self.making.base(&info.id.to_string()).await
