@@ -26,6 +26,7 @@ use crate::tests;
 tests! { "build":
     kernel [
         b6_f10_a_build_over_the_api,
+        f18_the_client_builds,
     ]
     kernel_async [
         f1_f2_f6_a_dockerfile_makes_an_image,
@@ -863,4 +864,70 @@ fn lines(answer: &wire::Answer) -> Result<Vec<Value>, Stop> {
         .filter(|line| !line.trim().is_empty())
         .map(serde_json::from_str);
     Ok(read.collect::<Result<_, _>>()?)
+}
+
+fn f18_the_client_builds() -> Check {
+    let client = crate::platforms::client()?;
+    let root = crate::faults::filled_root()?;
+    let dir = context(&[
+        (
+            "other.file",
+            "FROM base\nARG WORD\nCOPY x /x\nCOPY --from=more y /y\nRUN --mount=type=secret,id=s echo $WORD $(cat /x /y) $(wc -c < /run/secrets/s) > /said\n",
+        ),
+        ("x", "files"),
+        ("secret", "four"),
+        ("more/y", " of two contexts"),
+    ])?;
+    let says = |words: &[&str], input: Option<&Path>| -> Result<String, Stop> {
+        let mut command = std::process::Command::new(&client);
+        command
+            .current_dir(dir.path())
+            .arg("--root")
+            .arg(root.path())
+            .args(words);
+        command.stdin(match input {
+            Some(input) => fs::File::open(input)?.into(),
+            None => std::process::Stdio::null(),
+        });
+        let output = command.output()?;
+        let code = output.status.code().unwrap_or(-1);
+        Ok(format!(
+            "{code} {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        ))
+    };
+    let words = [
+        "build",
+        "-q",
+        "-t",
+        "made",
+        "-f",
+        "other.file",
+        "--network",
+        "none",
+        "--build-arg",
+        "WORD=hello",
+        "--build-context",
+        "base=docker-image://busybox",
+        "--build-context",
+        "more=more",
+        "--secret",
+        "id=s,src=secret",
+        ".",
+    ];
+    let built = says(&words, None)?;
+    assert!(built.starts_with("0 sha256:") && built.lines().count() == 1, "{built}");
+    let ran = says(&["run", "--rm", "--network", "none", "made", "cat", "/said"], None)?;
+    assert_eq!(ran, "0 hello files of two contexts 4\n");
+    // A Dockerfile on stdin alone, and one that fails.
+    fs::write(dir.path().join("alone"), "FROM busybox\nRUN echo told; exit 4\n")?;
+    let failed = says(&["build", "--network=none", "-"], Some(&dir.path().join("alone")))?;
+    assert!(
+        failed.starts_with("1 ") && failed.contains("told") && failed.contains("exit code 4"),
+        "{failed}"
+    );
+    let pruned = says(&["builder", "prune", "-f"], None)?;
+    assert!(pruned.starts_with("0 ") && pruned.contains("Total: "), "{pruned}");
+    Ok(())
 }
