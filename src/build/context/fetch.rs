@@ -344,12 +344,16 @@ fn set_time(path: &Path, seconds: i64) -> Result<()> {
 /// The files of a repository.
 ///
 /// # Errors
-/// `Unsupported`.
+/// Those of the server; `Unsupported` without the feature `registry`.
+#[cfg(feature = "registry")]
+pub(crate) async fn clone(repository: &Repository, services: &Services) -> Result<Tree> {
+    super::git::clone(repository, services).await
+}
+
+/// See the feature `registry`.
+#[cfg(not(feature = "registry"))]
 pub(crate) async fn clone(_: &Repository, _: &Services) -> Result<Tree> {
-    Err(Error::unsupported(
-        "reading repositories",
-        "a client for git: give a directory or a tar archive as the context",
-    ))
+    Err(no_client())
 }
 
 #[cfg(test)]
