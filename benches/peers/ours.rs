@@ -1,10 +1,10 @@
 //! The crate itself, in a process of its own.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
 use longshore::containers::{CommitOptions, CopyInOptions};
 use longshore::images::{ByteStream, RemoveImageOptions};
 use longshore::logs::LogQuery;
@@ -247,10 +247,6 @@ async fn save(engine: &Engine, image: &str, file: &Path) -> longshore::Result<()
     Ok(())
 }
 
-/// How much of an archive is read at a time.
-const PIECE: usize = 1 << 20;
-
-/// From a file, as `load -i` does.
 /// Creates and starts so many, one after the other, and removes them outside of the time.
 async fn many(engine: &Engine, spec: ContainerSpec, count: usize) -> longshore::Result<Duration> {
     let begin = Instant::now();
@@ -267,20 +263,15 @@ async fn many(engine: &Engine, spec: ContainerSpec, count: usize) -> longshore::
     Ok(time)
 }
 
+/// From a file, as `load -i` does.
 async fn load(engine: &Engine, file: &Path) -> longshore::Result<()> {
     engine.load(pieces_of(file)?).await.map(drop)
 }
 
 /// A file as a stream.
 fn pieces_of(file: &Path) -> longshore::Result<ByteStream> {
-    let failed = |error| longshore::Error::os("read an archive", error);
-    let file = std::fs::File::open(file).map_err(failed)?;
-    let pieces = stream::try_unfold(file, move |mut file| async move {
-        let mut piece = Vec::with_capacity(PIECE);
-        (&mut file).take(PIECE as u64).read_to_end(&mut piece).map_err(failed)?;
-        Ok((!piece.is_empty()).then(|| (bytes::Bytes::from(piece), file)))
-    });
-    Ok(pieces.boxed())
+    let file = std::fs::File::open(file).map_err(|error| longshore::Error::os("open an archive", error))?;
+    longshore::types::reader_stream(file)
 }
 
 /// An image of each layout, with a name of its own.

@@ -3,6 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use super::attach;
 use super::execs::{ExecSlot, Phase};
 use super::feed;
@@ -19,7 +21,6 @@ use crate::events::Event;
 use crate::logs::{self, LogStream, Tee};
 use crate::runtime::{ExecStarted, ExecTask};
 use crate::types::{ExitStatus, Signal};
-use futures_util::future::BoxFuture;
 
 impl Shared {
     pub(crate) async fn exec_create(&self, name: &str, spec: ExecSpec) -> Result<Exec> {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::execs::Execs;
@@ -33,7 +34,6 @@ use crate::types::{
     Change, ContainerId, ContainerName, EndpointSpec, ExitStatus, Filter, ImageId, Outcome, OwnerId, Signal,
 };
 use crate::volumes::LocalVolumes;
-use futures_util::future::BoxFuture;
 
 /// What the engine hands the manager.
 #[derive(Debug, Clone)]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
@@ -20,7 +21,6 @@ use crate::logs::{self, LogSink, LogStream, PumpReport, Tee};
 use crate::runtime::{Exit, Task};
 use crate::sys::blocking::{begin_blocking, blocking};
 use crate::types::ExitStatus;
-use futures_util::future::BoxFuture;
 
 /// How long output may take to drain once the first process has ended: only a process outside can hold a pipe open then.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);

@@ -2,23 +2,26 @@
 //! must know of each at a start.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 
 use super::ContainerSpec;
 use super::local::Shared;
 use super::mounts::{BindFrom, MountFrom, MountPoint, MountSpec, VolumeFrom};
+use super::owned::{self, Ids};
 use super::plan;
 use super::record::Record;
 use super::users;
 use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::ImageInfo;
-use crate::runtime::native::sight::ZygoteSight;
+use crate::runtime::native::sight::{ZygoteSight, maps_of};
 use crate::runtime::{IdSwap, LaunchMount, LaunchSource};
 use crate::storage::layer::{LayerReader, Limits, Sight, apply};
 use crate::storage::snapshot::LayerTarget;
@@ -26,7 +29,6 @@ use crate::store::{Uses, VolumeRow};
 use crate::sys::blocking::blocking;
 use crate::types::{Mount, Propagation, VolumeName};
 use crate::volumes::{Content, CreateVolume, Mounted};
-use futures_util::future::BoxFuture;
 
 /// What a container is to have.
 #[derive(Debug, Default)]
@@ -272,7 +274,7 @@ impl Shared {
                     mount.read_only_below = !bind.read_only_top;
                     mount.no_suid = !bind.setuid;
                     if bind.container_user {
-                        mount.swap = self.swap(record, bind).await?;
+                        self.give(record, bind, &mut mount).await?;
                     }
                 }
                 MountFrom::Volume(volume) => {
@@ -340,11 +342,11 @@ impl Shared {
         }
     }
 
-    /// Which ids change places so that the container's user is the owner of the source.
-    async fn swap(&self, record: &Record, bind: &BindFrom) -> Result<Option<IdSwap>> {
+    /// Makes the container's user the owner of the source.
+    async fn give(&self, record: &Record, bind: &BindFrom, mount: &mut LaunchMount) -> Result<()> {
         // Every file is the caller's.
         if self.parts.ownership == "squashed" {
-            return Ok(None);
+            return Ok(());
         }
         let inside = self.user_of(record).await?;
         let path = bind.source.clone();
@@ -352,20 +354,40 @@ impl Shared {
             blocking(move || std::fs::metadata(&path).map_err(|e| Error::os("look at the source of a mount", e)));
         let found = found.await?;
         let outside = (found.uid(), found.gid());
-        if self.parts.ownership == "mapped" {
-            let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-            // Root in the container is the caller on the host as it is.
-            if inside.0 == 0 && outside.0 == own.0 {
-                return Ok(None);
-            }
+        if self.parts.ownership != "mapped" {
+            mount.swap = (inside != outside).then_some(IdSwap { outside, inside });
+            return Ok(());
+        }
+        let own = nix::unistd::geteuid().as_raw();
+        if outside.0 != own {
             return Err(Error::unsupported(
-                format!("giving {} to the container's user {}", bind.source.display(), inside.0),
-                "root: the kernel maps ids of a file system for its owner alone (mount_setattr(2), MOUNT_ATTR_IDMAP). As an \
-                 ordinary user, run the container's program as root: its files are yours on the host",
+                format!(
+                    "giving {}, which belongs to user {}, to the container's user {}",
+                    bind.source.display(),
+                    outside.0,
+                    inside.0
+                ),
+                format!("root, or a directory of your own (user {own})"),
             )
             .with_object(ObjectKind::Option, "container_user"));
         }
-        Ok((inside != outside).then_some(IdSwap { outside, inside }))
+        // Root in the container is the caller on the host as it is.
+        if inside.0 != 0 {
+            mount.source = LaunchSource::Given(self.show_as(bind, inside).await?);
+        }
+        Ok(())
+    }
+
+    /// A directory of the caller's, shown as the container's user's.
+    async fn show_as(&self, bind: &BindFrom, user: (u32, u32)) -> Result<Arc<OwnedFd>> {
+        let runtime = self.parts.native.clone();
+        let runtime = runtime.ok_or_else(|| Error::internal("ids are mapped by the native runtime alone"))?;
+        let source = bind.source.clone();
+        blocking(move || {
+            let [uids, gids] = maps_of(&runtime);
+            owned::show(&runtime, &source, Ids::new(uids, gids, user))
+        })
+        .await
     }
 
     /// The ids of a container's user.

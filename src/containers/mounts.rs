@@ -77,7 +77,9 @@ pub struct BindFrom {
     #[serde(default)]
     pub setuid: bool,
     /// Whether files that the container's user makes belong to the owner of the source on the host, and the other way round:
-    /// the two ids change places (an id-mapped mount).
+    /// the two ids change places. For root this is an id-mapped mount. For an ordinary user, who may not make one, the
+    /// directory, which must be the caller's, is served by FUSE from this process unless the container's user is root: all that
+    /// is made in it is the caller's, owners cannot be changed, and each access costs a question of the kernel to this process.
     #[serde(default)]
     pub container_user: bool,
 }

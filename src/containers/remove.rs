@@ -4,6 +4,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+
 use super::RemoveOptions;
 use super::local::Shared;
 use super::record::Record;
@@ -11,7 +13,6 @@ use super::state::{ContainerState, Move, Verb, decide};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::blocking::blocking;
 use crate::types::{ContainerId, Outcome, Signal};
-use futures_util::future::BoxFuture;
 
 /// How often and after what time a removal that nobody waits for is tried again where the disk is full: a record cannot
 /// even be deleted then.

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use super::connect::Places;
 use super::devices;
 use super::etc;
@@ -22,7 +24,6 @@ use crate::logs::{LogSink, LogStream};
 use crate::runtime::{Launch, Started};
 use crate::sys::blocking::blocking;
 use crate::types::{ExitStatus, Outcome, Signal};
-use futures_util::future::BoxFuture;
 
 impl Shared {
     pub(crate) async fn start(self: &Arc<Self>, name: &str, cancel: &Cancel) -> Result<Outcome> {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 
 use super::local::{LocalImages, now_ns};
 use super::manifest;
@@ -20,7 +21,6 @@ use crate::storage::unpack::{BlobBytes, BlobSource, Given, LayerRef, Offers};
 use crate::store::{ImageRecord, LayerRecord, Lease, Node, Sign, Store};
 use crate::sys::blocking::onto_pool;
 use crate::types::{Descriptor, Digest, ImageId, Platform, Reference};
-use futures_util::future::BoxFuture;
 
 /// An image about to be here.
 pub(super) struct Arrival<'a> {

@@ -1,14 +1,11 @@
 //! `load`: images from an archive.
 
-use std::fs::{File, OpenOptions};
-use std::io::Read as _;
+use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
 
 use super::archive::{Found, Held, Taker, find, on_thread};
 use super::install::Arrival;
@@ -19,10 +16,7 @@ use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::progress::{Progress, ProgressEvent};
 use crate::storage::unpack::{Ahead, BlobBytes, BlobSource};
 use crate::store::Node;
-use crate::types::{Descriptor, Digest, Platform, Reference};
-
-/// How much of a file is read at once.
-const PIECE: usize = 256 << 10;
+use crate::types::{Descriptor, Digest, Platform, Reference, reader_stream};
 
 impl LocalImages {
     pub(super) async fn load_and_tell(
@@ -246,19 +240,7 @@ async fn read_file(path: PathBuf) -> Result<ByteStream> {
     })
     .await
     .map_err(|error| error.with_object(ObjectKind::Image, shown))?;
-    Ok(stream::try_unfold(file, read_piece).boxed())
-}
-
-async fn read_piece(mut file: File) -> Result<Option<(Bytes, File)>> {
-    blocking(move || {
-        let mut piece = Vec::with_capacity(PIECE);
-        (&mut file)
-            .take(PIECE as u64)
-            .read_to_end(&mut piece)
-            .map_err(|error| Error::os("read the archive", error))?;
-        Ok((!piece.is_empty()).then(|| (Bytes::from(piece), file)))
-    })
-    .await
+    reader_stream(file)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

@@ -32,6 +32,7 @@ pub(super) fn features() -> Vec<Feature> {
         ids(&user, "subgid", "/etc/subgid"),
         mapper(&user, "newuidmap"),
         mapper(&user, "newgidmap"),
+        fuse(&user),
     ]
 }
 
@@ -155,6 +156,23 @@ fn largest_range(text: &str, name: &str, uid: u32) -> Option<(u64, u64)> {
         Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
     });
     ranges.max_by_key(|(_, count)| *count)
+}
+
+/// Binds that belong to the container's user are served by it, for ordinary users. Source: fuse(4).
+fn fuse(user: &Who) -> Feature {
+    const NAME: &str = "fuse";
+    if user.is_root() {
+        return Feature::yes(NAME, "root needs none");
+    }
+    let device = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
+    let Err(error) = device else {
+        return Feature::yes(NAME, "/dev/fuse can be opened");
+    };
+    let remedy = match error.kind() {
+        io::ErrorKind::PermissionDenied => "as root, `chmod 666 /dev/fuse`, as distributions have it",
+        _ => "as root, `modprobe fuse`, on a kernel with CONFIG_FUSE_FS",
+    };
+    Feature::no(NAME, format!("/dev/fuse: {error}"), remedy)
 }
 
 /// The program that writes id maps for ordinary users: it must be setuid root or have file capabilities.

@@ -77,6 +77,8 @@ pub enum LaunchSource {
     Host(PathBuf),
     /// A mount that is attached nowhere; it is copied.
     Tree(Arc<OwnedFd>),
+    /// A mount that is attached nowhere, and becomes this container's own.
+    Given(Arc<OwnedFd>),
     /// Whatever a storage driver describes.
     Mount(Mount),
 }

@@ -27,6 +27,17 @@ pub(crate) fn set(fd: impl AsFd, name: &CStr, value: &[u8]) -> io::Result<()> {
     }
 }
 
+/// Removes an attribute of an open file (not `O_PATH`).
+pub(crate) fn remove(fd: impl AsFd, name: &CStr) -> io::Result<()> {
+    // SAFETY: the name is NUL-terminated and outlives the call.
+    let rc = unsafe { libc::fremovexattr(fd.as_fd().as_raw_fd(), name.as_ptr()) };
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Sets an attribute by path, not following a last symlink.
 pub(crate) fn set_link(path: &Path, name: &CStr, value: &[u8]) -> io::Result<()> {
     let path = path_of(path)?;

@@ -38,4 +38,4 @@ pub use self::platform::Platform;
 pub use self::reference::{ImageSource, Reference};
 pub use self::signal::Signal;
 #[cfg(any(feature = "engine", feature = "remote"))]
-pub use self::stream::ByteStream;
+pub use self::stream::{ByteStream, reader_stream};

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use regex_lite::RegexBuilder;
 
 use super::driver::{VolumeContext, VolumeDriver};
@@ -26,7 +27,6 @@ use crate::storage::snapshot::usage_of;
 use crate::store::{Locks, Node, NodeKind, Owners, Store};
 use crate::sys::blocking::blocking;
 use crate::types::{ByteStream, Filter, Outcome, OwnerId, VolumeName};
-use futures_util::future::BoxFuture;
 
 /// The driver of volumes that ask for none.
 pub(crate) const DEFAULT_DRIVER: &str = "local";

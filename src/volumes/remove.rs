@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+
 use super::RemoveVolumeOptions;
 use super::local::{DEFAULT_DRIVER, Shared, no_such};
 use super::record::Record;
@@ -11,7 +13,6 @@ use crate::driver::Cancel;
 use crate::error::Result;
 use crate::sys::blocking::blocking;
 use crate::types::{Outcome, OwnerId, VolumeName};
-use futures_util::future::BoxFuture;
 
 /// How long a driver may take to remove a volume that goes with its container.
 const PATIENCE: Duration = Duration::from_secs(8);

@@ -12,6 +12,7 @@ tests! { "rows":
         every_row_names_tests_that_exist,
         every_row_has_a_test_with_its_id,
         every_id_has_its_row,
+        every_row_stands_once,
         a_wrong_name_is_found,
         ids_are_read_from_names_and_prose,
     ]
@@ -38,6 +39,20 @@ fn rows(page: &str) -> BTreeMap<String, Vec<String>> {
         }
     }
     rows
+}
+
+/// Rows that stand more than once.
+fn twice(page: &str) -> Vec<String> {
+    let ids = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+    let mut seen = BTreeSet::new();
+    ids.filter(|id| is_id(id) && !seen.insert(*id)).map(str::to_owned).collect()
+}
+
+fn every_row_stands_once() -> Check {
+    let page = fs::read_to_string(package()?.join("docs/rows.md"))?;
+    assert_eq!(twice(&page), [] as [String; 0]);
+    assert_eq!(twice("| A1 | x |\n| B2 | y |\n| A1 | z |"), ["A1"]);
+    Ok(())
 }
 
 /// A capital letter and a number: `A1`, `P48`.

@@ -14,7 +14,9 @@ use async_trait::async_trait;
 use longshore::containers::{MountFrom, MountSpec, Tmpfs};
 use longshore::types::{Outcome, Propagation};
 use longshore::volumes::{RemoveVolumeOptions, VolumeContext, VolumeDriver, VolumeSource};
-use longshore::{Bytes, Container, ContainerSpec, CreateVolume, Engine, ErrorKind, Filter, ObjectKind, RemoveOptions};
+use longshore::{
+    Bytes, Container, ContainerSpec, CreateVolume, Engine, ErrorKind, ExecSpec, Filter, ObjectKind, RemoveOptions,
+};
 use serde_json::json;
 
 use crate::frame::{Check, Stop, skip};
@@ -22,7 +24,7 @@ use crate::support::disk::Disk;
 use crate::support::embedder::Embedder;
 use crate::support::image::{self, Files};
 use crate::support::root::TempRoot;
-use crate::support::world::{FORCE, World, source};
+use crate::support::world::{FORCE, World, source, text};
 use crate::support::{is_root, names_in, scratch};
 use crate::tests;
 
@@ -41,6 +43,9 @@ tests! { "volumes":
         j2_images_of_several_layers,
         j6_a_subpath_stays_inside,
         j7_files_of_a_bind_belong_to_its_owner,
+        j7_such_a_bind_is_a_directory_like_any_other,
+        j7_such_a_bind_changes_on_both_sides,
+        j7_an_engine_that_dies_serves_no_more,
         p27_files_of_another_user_of_the_container,
         j8_a_snapshot_is_independent,
         j8_a_snapshot_shares_blocks,
@@ -524,7 +529,19 @@ async fn j6_a_subpath_stays_inside() -> Check {
     Ok(())
 }
 
+/// Whether this user may serve a FUSE; root needs none.
+fn fuse_is_ours() -> Result<(), String> {
+    if is_root() {
+        return Ok(());
+    }
+    let device = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
+    device.map(drop).map_err(|error| format!("/dev/fuse: {error}"))
+}
+
 async fn j7_files_of_a_bind_belong_to_its_owner() -> Check {
+    if let Err(why) = fuse_is_ours() {
+        return skip(why);
+    }
     let world = World::new().await?;
     let dir = scratch::fresh("mine");
     let bind = || MountSpec::bind(dir.path(), "/src").map_to_container_user();
@@ -536,15 +553,6 @@ async fn j7_files_of_a_bind_belong_to_its_owner() -> Check {
     assert_eq!(fs::metadata(dir.path().join("file"))?.uid(), own);
     fs::remove_file(dir.path().join("file"))?;
     let spec = world.script(work).user("999:999").mount(bind());
-    if world.ownership().await? == "mapped" {
-        let container = world.engine.create(spec).await?;
-        let refused = container
-            .start()
-            .await
-            .expect_err("the kernel maps for a file system's owner alone");
-        assert!(refused.is_unsupported(), "{}", refused.report());
-        return remove(container).await;
-    }
     assert_eq!(world.says(spec).await?, "999\n999", "its own in the container");
     let file = fs::metadata(dir.path().join("file"))?;
     assert_eq!(
@@ -552,6 +560,95 @@ async fn j7_files_of_a_bind_belong_to_its_owner() -> Check {
         (own, nix::unistd::getegid().as_raw()),
         "and the caller's outside"
     );
+    Ok(())
+}
+
+/// What programs do with files, done by a user of the container in a directory of the caller's; and then looked at outside.
+async fn j7_such_a_bind_is_a_directory_like_any_other() -> Check {
+    if let Err(why) = fuse_is_ours() {
+        return skip(why);
+    }
+    let world = World::new().await?;
+    let dir = scratch::fresh("work");
+    fs::write(dir.path().join("given"), "given")?;
+    fs::create_dir(dir.path().join("d"))?;
+    fs::write(dir.path().join("d/in"), "in")?;
+    std::os::unix::fs::symlink("/etc", dir.path().join("out"))?;
+    let script = r#"
+        set -e; cd /src
+        test "$(cat given)" = given; test "$(stat -c %u given)" = 999
+        umask 0; echo made > made; chmod 640 made; stat -c %a made
+        mkdir -m 755 new; mv made new/moved; ln new/moved new/hard; ln -s moved new/soft; cat new/soft
+        stat -c %h new/moved; readlink new/soft
+        echo more >> new/hard; cat new/moved
+        test "$(stat -c %i new/moved)" = "$(stat -c %i new/hard)"
+        exec 3<> gone; rm gone; echo late >&3; test "$(stat -L -c %h /proc/self/fd/3)" = 0; exec 3>&-
+        mkfifo pipe; test -p pipe; rm pipe
+        touch -d '2001-02-03 04:05:06' new/moved; stat -c %Y new/moved
+        cp given new/copy; : > new/copy; stat -c %s new/copy
+        printf '#!/bin/sh\necho ran' > new/run; chmod +x new/run; new/run
+        for i in $(seq 300); do : > new/f$i; done; ls new | wc -l; rm new/f*
+        mv new/run d; rmdir new 2>/dev/null && exit 9
+        chown 5:5 given 2>/dev/null && exit 8
+        mknod dev c 1 3 2>/dev/null && exit 7
+        ls -a d | tr '\n' ' '; echo
+        dd if=/dev/zero of=big bs=64k count=40 2>/dev/null; stat -c %s big; truncate -s 7 big; stat -c %s big
+        ls out >/dev/null
+    "#;
+    let bind = MountSpec::bind(dir.path(), "/src").map_to_container_user();
+    let said = world.says(world.script(script).user("999:999").mount(bind)).await?;
+    let expected = "640\nmade\n2\nmoved\nmade\nmore\n981173106\n0\nran\n305\n. .. in run \n2621440\n7";
+    assert_eq!(said, expected);
+    let own = nix::unistd::geteuid().as_raw();
+    for made in ["new", "new/moved", "new/soft", "new/hard", "d/run", "big"] {
+        let found = fs::symlink_metadata(dir.path().join(made))?;
+        assert_eq!(found.uid(), own, "{made}");
+    }
+    assert_eq!(fs::read_to_string(dir.path().join("new/hard"))?, "made\nmore\n");
+    assert_eq!(fs::metadata(dir.path().join("new/moved"))?.mode() & 0o7777, 0o640);
+    assert!(!dir.path().join("gone").exists() && !dir.path().join("pipe").exists());
+    Ok(())
+}
+
+/// Both sides see at once what the other does, and what may not be written is not.
+async fn j7_such_a_bind_changes_on_both_sides() -> Check {
+    if let Err(why) = fuse_is_ours() {
+        return skip(why);
+    }
+    let world = World::new().await?;
+    let dir = scratch::fresh("both");
+    fs::write(dir.path().join("file"), "one")?;
+    let bind = MountSpec::bind(dir.path(), "/src").map_to_container_user();
+    let spec = world.spec().command(["sleep", "60"]).user("999:999").mount(bind);
+    let container = world.started(spec).await?;
+    let mut seen = Vec::new();
+    let long = "two, and longer than it was";
+    for (change, name) in [("one", "file"), (long, "file"), ("three", "file"), ("new", "other")] {
+        // Replaced, as editors do, and written in place.
+        if change == "three" {
+            fs::write(dir.path().join(".new"), change)?;
+            fs::rename(dir.path().join(".new"), dir.path().join(name))?;
+        } else {
+            fs::write(dir.path().join(name), change)?;
+        }
+        let cat = ExecSpec::new(["cat".to_owned(), format!("/src/{name}")]);
+        seen.push(text(&container.exec(cat).output().await?.stdout));
+    }
+    assert_eq!(seen, ["one", long, "three", "new"]);
+    container.remove(FORCE).await?;
+    let read_only = MountSpec::bind(dir.path(), "/src").map_to_container_user().read_only();
+    let work = "touch /src/no 2>&1; cat /src/file";
+    let said = world.says(world.script(work).user("999:999").mount(read_only)).await?;
+    assert_eq!(said, "touch: /src/no: Read-only file system\nthree");
+    // A single file, too.
+    let file = dir.path().join("file");
+    let one = MountSpec::bind(&file, "/etc/one").map_to_container_user();
+    let work = "cat /etc/one; echo four > /etc/one; stat -c %u /etc/one";
+    assert_eq!(
+        world.says(world.script(work).user("999:999").mount(one)).await?,
+        "three999"
+    );
+    assert_eq!(fs::read_to_string(&file)?, "four\n");
     Ok(())
 }
 
@@ -1209,18 +1306,59 @@ async fn e9_an_engine_that_dies_leaves_no_anonymous_volume() -> Check {
     Ok(())
 }
 
-/// An embedder that runs a container with an anonymous volume, until it is killed.
+/// Who serves a container's files is killed while it writes.
+async fn j7_an_engine_that_dies_serves_no_more() -> Check {
+    if let Err(why) = fuse_is_ours() {
+        return skip(why);
+    }
+    let root = TempRoot::new();
+    let engine = Engine::open(root.path()).await?;
+    let image = engine.pull(source(image::shared()?)).await?.id().to_string();
+    let dir = scratch::fresh("served");
+    let mut embedder = Embedder::start(
+        "with-volume",
+        &[
+            &root.path().display().to_string(),
+            &image,
+            &dir.path().display().to_string(),
+        ],
+    )?;
+    embedder.line(Duration::from_secs(60))?;
+    let written = dir.path().join("file");
+    let until = Instant::now() + Duration::from_secs(20);
+    while !written.exists() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(fs::metadata(&written)?.uid(), nix::unistd::geteuid().as_raw());
+    embedder.kill()?;
+    while !engine.audit().await?.is_clean() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(engine.audit().await?.is_clean());
+    Ok(())
+}
+
+/// An embedder that runs a container with an anonymous volume, and with a directory that it serves if there is one, until it
+/// is killed.
 pub fn with_volume(arguments: &[String]) -> i32 {
-    let [root, image] = arguments else { return 2 };
+    let ([root, image] | [root, image, _]) = arguments else {
+        return 2;
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
     runtime.block_on(async {
         let engine = Engine::open(root).await.expect("open");
-        let spec = ContainerSpec::image(image)
+        let mut spec = ContainerSpec::image(image)
             .command(["sleep", "1000"])
             .mount(MountSpec::anonymous("/data"));
+        if let Some(served) = arguments.get(2) {
+            spec = spec
+                .command(["sh", "-c", "while :; do echo x > /served/file; done"])
+                .user("999:999")
+                .mount(MountSpec::bind(served, "/served").map_to_container_user());
+        }
         let _container = engine.run(spec).await.expect("run");
         println!("ready");
         std::future::pending::<()>().await;

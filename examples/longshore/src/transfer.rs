@@ -1,46 +1,20 @@
 //! Archives between files or standard streams and the engine.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use futures_util::{StreamExt as _, stream};
-use longshore::Error;
+use futures_util::StreamExt as _;
 use longshore::images::ByteStream;
+use longshore::types::reader_stream;
 
-/// How much is read at a time.
-const CHUNK: usize = 1 << 20;
-
-/// A file's bytes, or those of stdin. They are read on a thread of their own: a pipe may be slow, and the engine must not
-/// wait for it.
+/// A file's bytes, or those of stdin.
 pub fn read(path: Option<&Path>) -> io::Result<ByteStream> {
-    match path {
-        Some(path) => read_from(Box::new(File::open(path)?)),
-        None => read_from(Box::new(io::stdin())),
-    }
-}
-
-/// The bytes of any reader.
-pub fn read_from(mut source: Box<dyn Read + Send>) -> io::Result<ByteStream> {
-    let (sender, receiver) = tokio::sync::mpsc::channel(4);
-    std::thread::Builder::new().name("archive".into()).spawn(move || {
-        loop {
-            let mut piece = Vec::with_capacity(CHUNK);
-            let read = source.by_ref().take(CHUNK as u64).read_to_end(&mut piece);
-            let (next, last) = match read {
-                Ok(0) => return,
-                Ok(_) => (Ok(piece.into()), false),
-                Err(error) => (Err(Error::os("read the archive", error)), true),
-            };
-            if sender.blocking_send(next).is_err() || last {
-                return;
-            }
-        }
-    })?;
-    let next = |mut receiver: tokio::sync::mpsc::Receiver<_>| async move {
-        receiver.recv().await.map(|piece| (piece, receiver))
+    let stream = match path {
+        Some(path) => reader_stream(File::open(path)?),
+        None => reader_stream(io::stdin()),
     };
-    Ok(stream::unfold(receiver, next).boxed())
+    stream.map_err(io::Error::other)
 }
 
 /// Writes an archive to stdout.

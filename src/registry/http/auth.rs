@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use oci_distribution::token_cache::RegistryToken;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Request, RequestBuilder, Response, Url};
@@ -21,7 +22,6 @@ use super::options::HttpOptions;
 use super::retry::{Retry, is_transient, retry_after};
 use crate::error::{Error, ErrorKind, Result};
 use crate::registry::Credentials;
-use futures_util::future::BoxFuture;
 
 /// A token service's answer may not be larger than this, in bytes.
 const MAX_TOKEN_BODY: usize = 1 << 20;

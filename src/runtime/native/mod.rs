@@ -2,6 +2,8 @@
 //! tells how the processes hang together.
 
 mod exec;
+#[cfg(feature = "engine")]
+mod fuse;
 pub(crate) mod helper;
 #[cfg(feature = "network")]
 pub(crate) mod house;

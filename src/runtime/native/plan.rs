@@ -575,7 +575,7 @@ impl Plan {
                     strings: vec![target, source],
                 }
             }
-            LaunchSource::Tree(_) => {
+            LaunchSource::Tree(_) | LaunchSource::Given(_) => {
                 let position = TREES + *trees;
                 *trees += 1;
                 if *trees > MOST_TREES {
@@ -583,10 +583,15 @@ impl Plan {
                         "more than {MOST_TREES} volumes that are file systems"
                     )));
                 }
+                let kept = match wanted.source {
+                    // Who serves its files has thought of their owners.
+                    LaunchSource::Given(_) => mount::GIVEN,
+                    _ => mount::ID_MAP,
+                };
                 RecordParts {
                     kind: mount::TREE,
                     attributes: 0,
-                    flags: mount::ID_MAP | position << mount::FD_SHIFT,
+                    flags: kept | position << mount::FD_SHIFT,
                     strings: vec![target, Vec::new()],
                 }
             }
@@ -632,7 +637,7 @@ impl Plan {
 
     fn record(&mut self, record: RecordParts) -> Result<()> {
         let target = String::from_utf8_lossy(record.strings.first().map_or(b"", Vec::as_slice)).into_owned();
-        if record.kind == mount::TREE {
+        if record.kind == mount::TREE && record.flags & mount::GIVEN == 0 {
             self.names.copies.push(self.names.mounts.len());
         }
         self.names.mounts.push(target);

@@ -75,18 +75,21 @@ impl ZygoteSight {
     }
 
     fn maps(&self) -> &[Vec<IdRange>; 2] {
-        self.maps.get_or_init(|| {
-            let pid = self.runtime.info().map(|info| info.pid);
-            let read = |file: &str| {
-                let text = pid
-                    .as_ref()
-                    .ok()
-                    .and_then(|pid| fs::read_to_string(format!("/proc/{pid}/{file}")).ok());
-                IdRange::parse_map(&text.unwrap_or_default())
-            };
-            [read("uid_map"), read("gid_map")]
-        })
+        self.maps.get_or_init(|| maps_of(&self.runtime))
     }
+}
+
+/// Users and groups of the engine's user namespace.
+pub(crate) fn maps_of(runtime: &NativeRuntime) -> [Vec<IdRange>; 2] {
+    let pid = runtime.info().map(|info| info.pid);
+    let read = |file: &str| {
+        let text = pid
+            .as_ref()
+            .ok()
+            .and_then(|pid| fs::read_to_string(format!("/proc/{pid}/{file}")).ok());
+        IdRange::parse_map(&text.unwrap_or_default())
+    };
+    [read("uid_map"), read("gid_map")]
 }
 
 impl Sight for ZygoteSight {

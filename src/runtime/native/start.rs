@@ -152,7 +152,7 @@ impl Job {
         let exit = self.zygote.watch_exit(req);
         let reply = {
             let trees = launch.mounts.iter().filter_map(|mount| match &mount.source {
-                LaunchSource::Tree(tree) => Some(tree.as_fd()),
+                LaunchSource::Tree(tree) | LaunchSource::Given(tree) => Some(tree.as_fd()),
                 _ => None,
             });
             let (mut positions, mut fds) = ends.positions(trees, cgroup.as_deref());

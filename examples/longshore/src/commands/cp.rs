@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use futures_util::StreamExt as _;
 use longshore::containers::CopyInOptions;
+use longshore::types::reader_stream;
 use longshore::{Container, Engine};
 
 use crate::context::Context;
@@ -197,7 +198,7 @@ async fn into(engine: &Engine, name: &str, path: &str, args: &Args) -> Result<()
     }
     let (reader, writer) = std::io::pipe()?;
     let packing = std::thread::spawn(move || pack(&source, &top, writer));
-    let archive = transfer::read_from(Box::new(reader))?;
+    let archive = reader_stream(reader)?;
     let copied = container.copy_in(&dir, archive, options).await;
     let packed = packing
         .join()

@@ -15,7 +15,7 @@ pub(crate) fn make(record: &MountRecord<'_>, fds: &Fds) -> Sys<i32> {
         mount::BIND => bind(record),
         mount::TREE => tree(record, fds),
         mount::OVERLAY => overlay(record),
-        mount::FILESYSTEM => filesystem(record),
+        mount::FILESYSTEM => filesystem(record, fds),
         _ => Err(sys::EINVAL),
     }
 }
@@ -39,11 +39,12 @@ fn part_of(directory: i32, path: &[u8], recursive: bool) -> Sys<i32> {
     copied
 }
 
-/// A copy of a mount whose descriptor came along.
+/// A copy of a mount whose descriptor came along, or that mount itself.
 #[unsafe(link_section = "lhchild")]
 fn tree(record: &MountRecord<'_>, fds: &Fds) -> Sys<i32> {
     let whole = fds.get(record.flags >> mount::FD_SHIFT).ok_or(sys::EBADMSG)?;
     let tree = match subpath(record) {
+        None if record.flags & mount::GIVEN != 0 => whole,
         Some(part) => part_of(whole, part, true)?,
         None => sys::open_tree(whole, b"\0", true)?,
     };
@@ -106,7 +107,7 @@ fn dress(record: &MountRecord<'_>, tree: i32) -> Sys<i32> {
 }
 
 #[unsafe(link_section = "lhchild")]
-fn filesystem(record: &MountRecord<'_>) -> Sys<i32> {
+fn filesystem(record: &MountRecord<'_>, fds: &Fds) -> Sys<i32> {
     let mut strings = record.strings.clone().skip(1);
     let kind = strings.next().ok_or(sys::EBADMSG)?;
     let source = strings.next().ok_or(sys::EBADMSG)?;
@@ -114,6 +115,9 @@ fn filesystem(record: &MountRecord<'_>) -> Sys<i32> {
     let _ = sys::fsconfig_set(context, b"source\0", Some(source));
     for option in strings {
         configure(context, option)?;
+    }
+    if kind == b"fuse\0" {
+        serve(context, fds.get(0).ok_or(sys::EBADMSG)?)?;
     }
     finish(context, u64::from(record.attributes))
 }
@@ -127,6 +131,13 @@ fn configure(context: i32, option: &[u8]) -> Sys {
     let mut key = [0u8; 64];
     let key = terminate(&mut key, option.get(..equals).unwrap_or(&[]))?;
     sys::fsconfig_set(context, key, option.get(equals + 1..))
+}
+
+/// Names the open device of a FUSE, by number: as a descriptor it is taken from Linux 6.8 on.
+#[unsafe(link_section = "lhchild")]
+fn serve(context: i32, device: i32) -> Sys {
+    let digit = |unit: i32| b'0' + (device / unit % 10) as u8;
+    sys::fsconfig_set(context, b"fd\0", Some(&[digit(1000), digit(100), digit(10), digit(1), 0]))
 }
 
 fn finish(context: i32, attributes: u64) -> Sys<i32> {

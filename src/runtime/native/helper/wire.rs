@@ -301,6 +301,8 @@ pub(crate) mod mount {
     pub(crate) const PROPAGATE_TOP: u32 = 1024;
     /// Of a bind or a tree: the third and fourth string are id maps to show owners through.
     pub(crate) const OWN_MAP: u32 = 2048;
+    /// The mount itself that came along, not a copy.
+    pub(crate) const GIVEN: u32 = 4096;
     /// Where the position of a descriptor begins.
     pub(crate) const FD_SHIFT: u32 = 16;
 }

@@ -88,10 +88,10 @@ pub(crate) fn remove_trees(blob: &[u8]) -> Sys<()> {
     first
 }
 
-/// Makes the first mount of a list.
+/// Makes the first mount of a list; a descriptor that comes along is the device of FUSE.
 #[inline(never)]
 #[unsafe(link_section = "lhchild")]
-pub(crate) fn mount(blob: &[u8]) -> Sys<i32> {
+pub(crate) fn mount(blob: &[u8], fds: &Fds) -> Sys<i32> {
     let record = Mounts(blob).next().ok_or(sys::EBADMSG)?;
-    mounts::make(&record, &Fds::none())
+    mounts::make(&record, fds)
 }

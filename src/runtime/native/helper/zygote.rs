@@ -308,7 +308,7 @@ impl Zygote {
             op::LOOK => self.beside(req, fds, look::serve),
             op::HOUSE => self.beside(req, fds, house::serve),
             op::SIGNAL => self.work(req, || answer(req, worker::signal_all(blob, fds))),
-            op::MOUNT => self.work(req, || match worker::mount(blob) {
+            op::MOUNT => self.work(req, || match worker::mount(blob, fds) {
                 Ok(tree) => {
                     if let Err(errno) = hand_over(op::DONE, req, 0, tree) {
                         refuse(req, Step::Mount, errno);
