@@ -276,6 +276,7 @@ fn server(answers: Vec<(&'static str, String, Vec<u8>)>) -> String {
     address
 }
 
+#[cfg(feature = "registry")]
 #[test]
 fn f4_files_of_urls_are_downloaded_with_name_date_and_checksum() {
     let dated = "200 OK\r\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT".to_owned();
@@ -309,6 +310,7 @@ fn f4_files_of_urls_are_downloaded_with_name_date_and_checksum() {
     );
 }
 
+#[cfg(feature = "registry")]
 #[test]
 fn f18_urls_are_contexts() {
     let tar = LayerBuilder::new()

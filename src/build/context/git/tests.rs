@@ -148,10 +148,16 @@ fn answer(mut connection: TcpStream, root: &Path) {
         child.stdout.take().unwrap().read_to_end(&mut out).unwrap();
         let _ = child.wait();
     }
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+    let kind = match (dumb, body.is_empty()) {
+        (true, _) => "text/plain",
+        (false, true) => "application/x-git-upload-pack-advertisement",
+        (false, false) => "application/x-git-upload-pack-result",
+    };
+    let fields = format!(
+        "Content-Type: {kind}\r\nContent-Length: {}\r\nConnection: close",
         out.len()
     );
+    let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
     let _ = connection.write_all(head.as_bytes());
     let _ = connection.write_all(&out);
 }
