@@ -12,5 +12,5 @@ mod tree;
 
 pub(crate) use self::services::{SINGLE, Services};
 pub use self::source::ContextSource;
-pub(crate) use self::source::{Context, ImageSource, Opened, open};
+pub(crate) use self::source::{ImageSource, Opened, open};
 pub(crate) use self::tree::{DEEPEST, Folder, Paths, Tree, View, parts, too_deep};

@@ -69,6 +69,13 @@ impl From<&Path> for ContextSource {
     }
 }
 
+impl From<&str> for ContextSource {
+    /// A directory.
+    fn from(path: &str) -> Self {
+        Self::Directory(path.into())
+    }
+}
+
 impl From<PathBuf> for ContextSource {
     fn from(path: PathBuf) -> Self {
         Self::Directory(path)

@@ -40,6 +40,7 @@ pub(crate) struct Tree {
     /// Whether its files have no owners of their own, but become root's, as those of contexts do.
     pub(crate) is_context: bool,
     /// What lives as long as the tree.
+    #[allow(dead_code, reason = "is only held")]
     pub(crate) keep: Option<Arc<dyn Any + Send + Sync>>,
 }
 

@@ -54,6 +54,8 @@ pub struct LayerReader {
     /// Until when nothing but the backend wrote to a merged tree, on the file system's clock.
     untouched: Option<(i64, i64)>,
     places: BTreeSet<Vec<u8>>,
+    /// No file is said to be younger, in seconds since the epoch.
+    newest: Option<i64>,
 }
 
 impl LayerReader {
@@ -78,6 +80,7 @@ impl LayerReader {
                     merged: false,
                     untouched: None,
                     places: BTreeSet::new(),
+                    newest: None,
                 })
             }
             LayerSource::Merged {
@@ -97,6 +100,7 @@ impl LayerReader {
                     merged: true,
                     untouched: untouched.map(compare::time_of),
                     places: BTreeSet::new(),
+                    newest: None,
                 })
             }
         }
@@ -114,6 +118,7 @@ impl LayerReader {
             merged: true,
             untouched: None,
             places: BTreeSet::new(),
+            newest: None,
         }
     }
 
@@ -122,6 +127,13 @@ impl LayerReader {
     pub fn without(mut self, places: &[&str]) -> Self {
         let clean = |place: &&str| place.trim_matches('/').as_bytes().to_vec();
         self.places = places.iter().map(clean).collect();
+        self
+    }
+
+    /// Writes no file as younger than this, in seconds since the epoch: what a command makes has the time of its run.
+    #[must_use]
+    pub fn not_after(mut self, seconds: i64) -> Self {
+        self.newest = Some(seconds);
         self
     }
 
@@ -141,7 +153,7 @@ impl LayerReader {
     /// As [`LayerReader::changes`], and what `out` says.
     pub fn write_layer(&self, out: impl Write) -> Result<bool> {
         let plan = self.compare()?;
-        let mut archive = Archive::new(out);
+        let mut archive = Archive::new(out).not_after(self.newest);
         self.write_steps(&plan, &mut archive)?;
         archive.finish()?;
         Ok(!plan.is_empty())
@@ -153,7 +165,7 @@ impl LayerReader {
     /// # Errors
     /// As [`LayerReader::write_layer`].
     pub fn write_tree(&self, out: impl Write) -> Result<()> {
-        let mut archive = Archive::new(out);
+        let mut archive = Archive::new(out).not_after(self.newest);
         self.write_all(&mut archive)?;
         archive.finish()
     }

@@ -33,6 +33,8 @@ pub(crate) struct Archive<W> {
     buffer: Vec<u8>,
     /// What all paths begin with, but the root's without one.
     prefix: Vec<u8>,
+    /// The latest time that is written, in seconds since the epoch.
+    newest: Option<i64>,
 }
 
 /// An entry's header, but for the type's own part.
@@ -172,7 +174,19 @@ impl<W: Write> Archive<W> {
             links: HashMap::new(),
             buffer: Vec::new(),
             prefix: Vec::new(),
+            newest: None,
         }
+    }
+
+    /// Writes no later time than this.
+    pub(super) fn not_after(mut self, newest: Option<i64>) -> Self {
+        self.newest = newest;
+        self
+    }
+
+    fn time(&self, node: &Node) -> (i64, i64) {
+        let newest = self.newest.map(|seconds| (seconds, 0));
+        newest.map_or(node.mtime, |newest| node.mtime.min(newest))
     }
 
     /// Has all paths begin with a name.
@@ -365,10 +379,11 @@ impl<W: Write> Archive<W> {
                 record(key, &decimal(value));
             }
         }
-        let seconds = u64::try_from(node.mtime.0).ok();
+        let mtime = self.time(node);
+        let seconds = u64::try_from(mtime.0).ok();
         let fits = seconds.is_some_and(|seconds| header.octal(136..148, seconds));
-        if !fits || node.mtime.1 != 0 {
-            record("mtime", pax_time(node.mtime).as_bytes());
+        if !fits || mtime.1 != 0 {
+            record("mtime", pax_time(mtime).as_bytes());
         }
         if !fits {
             header.octal(136..148, 0);
