@@ -1,9 +1,9 @@
 //! Files that are elsewhere: URLs and repositories, as `ADD` and contexts name them.
 
-use std::path::Path;
-
 use super::{Services, Tree};
-use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::error::{Error, Result};
+#[cfg(feature = "registry")]
+use crate::error::{ErrorKind, ObjectKind};
 use crate::types::{ByteStream, Digest};
 
 /// What is taken from a URL.
@@ -16,6 +16,7 @@ const COMMIT_DIGITS: usize = 7;
 
 /// A repository, and what of it is wanted. Source: BuildKit, `dfgitutil.ParseGitRef`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(not(feature = "registry"), allow(dead_code, reason = "for the client"))]
 pub(crate) struct Repository {
     /// Where it is, without what is wanted of it.
     pub(crate) remote: String,
@@ -31,6 +32,7 @@ pub(crate) struct Repository {
 
 /// A file that was downloaded.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "registry"), allow(dead_code, reason = "for the client"))]
 pub(crate) struct Downloaded {
     /// A tree that has it alone.
     pub(crate) tree: Tree,
@@ -334,8 +336,8 @@ fn modified(headers: &reqwest::header::HeaderMap) -> i64 {
     date.map_or(0, time::OffsetDateTime::unix_timestamp)
 }
 
-#[cfg_attr(not(feature = "registry"), allow(dead_code, reason = "for what is downloaded"))]
-fn set_time(path: &Path, seconds: i64) -> Result<()> {
+#[cfg(feature = "registry")]
+fn set_time(path: &std::path::Path, seconds: i64) -> Result<()> {
     let time = nix::sys::time::TimeSpec::new(seconds, 0);
     let follow = nix::sys::stat::UtimensatFlags::NoFollowSymlink;
     nix::sys::stat::utimensat(nix::fcntl::AT_FDCWD, path, &time, &time, follow).map_err(|e| Error::os("utimensat", e))
@@ -344,12 +346,16 @@ fn set_time(path: &Path, seconds: i64) -> Result<()> {
 /// The files of a repository.
 ///
 /// # Errors
-/// `Unsupported`.
+/// Those of the server; `Unsupported` without the feature `registry`.
+#[cfg(feature = "registry")]
+pub(crate) async fn clone(repository: &Repository, services: &Services) -> Result<Tree> {
+    super::git::clone(repository, services).await
+}
+
+/// See the feature `registry`.
+#[cfg(not(feature = "registry"))]
 pub(crate) async fn clone(_: &Repository, _: &Services) -> Result<Tree> {
-    Err(Error::unsupported(
-        "reading repositories",
-        "a client for git: give a directory or a tar archive as the context",
-    ))
+    Err(no_client())
 }
 
 #[cfg(test)]

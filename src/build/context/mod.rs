@@ -1,6 +1,8 @@
 //! Build contexts: the files that `COPY` and `ADD` see, wherever they come from.
 
 pub(crate) mod fetch;
+#[cfg(feature = "registry")]
+mod git;
 mod services;
 mod source;
 pub(crate) mod spool;

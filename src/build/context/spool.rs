@@ -38,7 +38,7 @@ pub(crate) fn is_archive(file: &File) -> Result<bool> {
 /// Those of [`is_archive`]; `UnsafeArchive`.
 pub(crate) fn archive(mut file: &File, limits: Limits) -> Result<Archive<'_>> {
     file.rewind().map_err(|e| Error::os("read an archive", e))?;
-    let source = Uncompressed::unhashed(BufReader::with_capacity(BUFFER, file))?;
+    let source = Uncompressed::archive(BufReader::with_capacity(BUFFER, file))?;
     Ok(Reader::new(source, limits))
 }
 
@@ -54,6 +54,7 @@ pub(super) fn unpack(source: impl BufRead, directory: &Path) -> Result<Tree> {
         owner: Some((geteuid().as_raw(), getegid().as_raw())),
         ..Plain::default()
     };
+    let source = Uncompressed::archive(source)?;
     apply_plain(source, &root, plain, &Ownership::Direct, &Limits::default())
         .map_err(|error| error.context("unpack the build context"))?;
     Ok(tree)

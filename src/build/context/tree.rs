@@ -325,8 +325,9 @@ impl Folder<'_> {
         };
         let Some((node, file)) = looked else { return Ok(None) };
         let attributes = match &file {
-            Some(file) => capability(file)?,
-            None => Attributes::new(),
+            // Only programs can have any.
+            Some(file) if node.mode & 0o111 != 0 => capability(file)?,
+            _ => Attributes::new(),
         };
         let (node, attributes) = self.dressed(node, attributes);
         Ok(Some((node, attributes, file)))

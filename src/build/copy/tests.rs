@@ -767,6 +767,12 @@ mod archives {
                 bench.digest("ADD --unpack=false t.tar /o/")
             );
         }
+        let unknown = with(b"BZh91AY&SY", &[]);
+        let error = unknown.layer("ADD t.tar /o/").unwrap_err();
+        assert!(
+            error.is_unsupported() && error.to_string().contains("--unpack=false"),
+            "{error}"
+        );
         let text = with(b"no archive at all", &[]);
         assert_eq!(
             text.layer("ADD t.tar /o/").unwrap(),
