@@ -127,18 +127,19 @@ fn spec(call: &mut Call) -> Result<BuildSpec, Failure> {
 }
 
 fn limits(query: &Query) -> Result<Limits, Failure> {
-    let mut limits = Limits::default();
-    limits.memory = query
-        .parsed::<u64>("memory")?
-        .filter(|bytes| *bytes > 0)
-        .map(Bytes::new);
-    limits.memory_swap = query.parsed::<i64>("memswap")?.filter(|bytes| *bytes != 0);
-    limits.cpu_shares = query.parsed::<u64>("cpushares")?.filter(|shares| *shares > 0);
-    limits.cpu_quota_us = query.parsed::<i64>("cpuquota")?.filter(|quota| *quota != 0);
-    limits.cpu_period_us = query.parsed::<u64>("cpuperiod")?.filter(|period| *period > 0);
-    limits.cpuset_cpus = query.get("cpusetcpus").map(str::to_owned);
-    limits.cpuset_mems = query.get("cpusetmems").map(str::to_owned);
-    Ok(limits)
+    Ok(Limits {
+        memory: query
+            .parsed::<u64>("memory")?
+            .filter(|bytes| *bytes > 0)
+            .map(Bytes::new),
+        memory_swap: query.parsed::<i64>("memswap")?.filter(|bytes| *bytes != 0),
+        cpu_shares: query.parsed::<u64>("cpushares")?.filter(|shares| *shares > 0),
+        cpu_quota_us: query.parsed::<i64>("cpuquota")?.filter(|quota| *quota != 0),
+        cpu_period_us: query.parsed::<u64>("cpuperiod")?.filter(|period| *period > 0),
+        cpuset_cpus: query.get("cpusetcpus").map(str::to_owned),
+        cpuset_mems: query.get("cpusetmems").map(str::to_owned),
+        ..Limits::default()
+    })
 }
 
 /// A map in JSON.

@@ -26,6 +26,7 @@ use crate::tests;
 tests! { "build":
     kernel [
         b6_f10_a_build_over_the_api,
+        f18_the_client_builds,
     ]
     kernel_async [
         f1_f2_f6_a_dockerfile_makes_an_image,
@@ -224,11 +225,10 @@ async fn f2_a_command_that_fails_says_where_and_what_it_wrote() -> Check {
         failure.log_tail
     );
     assert!(!failure.log_tail.contains("first"), "only the end");
-    let lines = lines.lock().unwrap();
+    let lines = lines.lock().unwrap().clone();
     assert!(
         lines.contains("first\n") && lines.contains("100\n") && lines.contains("last\n") && !lines.contains("never")
     );
-    drop(lines);
     // A program that is not there, a user that nobody knows.
     for (text, kind) in [
         ("FROM busybox\nRUN [\"/no/such\"]", ErrorKind::CommandNotFound),
@@ -790,10 +790,7 @@ fn send(daemon: &Daemon, target: &str, tar: &[u8]) -> Result<wire::Answer, Stop>
         tar.len()
     );
     let bytes = [head.as_bytes(), tar].concat();
-    Ok(wire::Answer::parse(&wire::exchange(
-        wire::connect(&daemon.socket)?,
-        &bytes,
-    )?)?)
+    wire::Answer::parse(&wire::exchange(wire::connect(&daemon.socket)?, &bytes)?)
 }
 
 fn b6_f10_a_build_over_the_api() -> Check {
@@ -863,4 +860,70 @@ fn lines(answer: &wire::Answer) -> Result<Vec<Value>, Stop> {
         .filter(|line| !line.trim().is_empty())
         .map(serde_json::from_str);
     Ok(read.collect::<Result<_, _>>()?)
+}
+
+fn f18_the_client_builds() -> Check {
+    let client = crate::platforms::client()?;
+    let root = crate::faults::filled_root()?;
+    let dir = context(&[
+        (
+            "other.file",
+            "FROM base\nARG WORD\nCOPY x /x\nCOPY --from=more y /y\nRUN --mount=type=secret,id=s echo $WORD $(cat /x /y) $(wc -c < /run/secrets/s) > /said\n",
+        ),
+        ("x", "files"),
+        ("secret", "four"),
+        ("more/y", " of two contexts"),
+    ])?;
+    let says = |words: &[&str], input: Option<&Path>| -> Result<String, Stop> {
+        let mut command = std::process::Command::new(&client);
+        command
+            .current_dir(dir.path())
+            .arg("--root")
+            .arg(root.path())
+            .args(words);
+        command.stdin(match input {
+            Some(input) => fs::File::open(input)?.into(),
+            None => std::process::Stdio::null(),
+        });
+        let output = command.output()?;
+        let code = output.status.code().unwrap_or(-1);
+        Ok(format!(
+            "{code} {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        ))
+    };
+    let words = [
+        "build",
+        "-q",
+        "-t",
+        "made",
+        "-f",
+        "other.file",
+        "--network",
+        "none",
+        "--build-arg",
+        "WORD=hello",
+        "--build-context",
+        "base=docker-image://busybox",
+        "--build-context",
+        "more=more",
+        "--secret",
+        "id=s,src=secret",
+        ".",
+    ];
+    let built = says(&words, None)?;
+    assert!(built.starts_with("0 sha256:") && built.lines().count() == 1, "{built}");
+    let ran = says(&["run", "--rm", "--network", "none", "made", "cat", "/said"], None)?;
+    assert_eq!(ran, "0 hello files of two contexts 4\n");
+    // A Dockerfile on stdin alone, and one that fails.
+    fs::write(dir.path().join("alone"), "FROM busybox\nRUN echo told; exit 4\n")?;
+    let failed = says(&["build", "--network=none", "-"], Some(&dir.path().join("alone")))?;
+    assert!(
+        failed.starts_with("1 ") && failed.contains("told") && failed.contains("exit code 4"),
+        "{failed}"
+    );
+    let pruned = says(&["builder", "prune", "-f"], None)?;
+    assert!(pruned.starts_with("0 ") && pruned.contains("Total: "), "{pruned}");
+    Ok(())
 }
