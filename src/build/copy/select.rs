@@ -60,6 +60,14 @@ pub(super) struct Rules {
     pub(super) excludes: IgnoreFile,
 }
 
+/// What a path or a pattern leads to.
+struct Named {
+    name: Vec<u8>,
+    /// Without symlinks.
+    path: Vec<u8>,
+    node: Node,
+}
+
 /// What finds files in one tree.
 pub(super) struct Selector<'a> {
     pub(super) view: &'a View,
@@ -82,7 +90,7 @@ impl Selector<'_> {
         }
         let matches = self.resolve(source)?;
         let mut out = Vec::with_capacity(matches.len());
-        for (name, path, node) in matches {
+        for Named { name, path, node } in matches {
             out.push(self.expand(name, path, &node, None)?);
         }
         Ok(out)
@@ -117,7 +125,7 @@ impl Selector<'_> {
             false => IgnoreFile::of_patterns([&shown])?,
         };
         let mut out = Vec::new();
-        for (name, path, node) in self.resolve(base)? {
+        for Named { name, path, node } in self.resolve(base)? {
             out.push(self.expand(name, path, &node, Some(&wanted))?);
         }
         let literal = !has_wildcards(base.as_bytes()) && !has_wildcards(&pattern);
@@ -129,7 +137,7 @@ impl Selector<'_> {
     }
 
     /// Places that a path or a pattern names: the name, the real path, and what is there.
-    fn resolve(&self, source: &str) -> Result<Vec<(Vec<u8>, Vec<u8>, Node)>> {
+    fn resolve(&self, source: &str) -> Result<Vec<Named>> {
         let path = clean(source.as_bytes());
         let names: Vec<&[u8]> = parts(&path).collect();
         let plain = names.iter().take_while(|name| !has_wildcards(name)).count();
@@ -139,7 +147,12 @@ impl Selector<'_> {
             let Some(node) = led.node else {
                 return Err(self.missing(&path, source)?);
             };
-            return Ok(vec![(split(&path).1.to_vec(), led.path, node)]);
+            let name = split(&path).1.to_vec();
+            return Ok(vec![Named {
+                name,
+                path: led.path,
+                node,
+            }]);
         }
         let pattern = Pattern::new(&pattern);
         if !pattern.is_wellformed() {
@@ -167,7 +180,11 @@ impl Selector<'_> {
             if !node.is_dir() && excludes.is_ignored(&name) {
                 continue;
             }
-            out.push((name, led.path, node));
+            out.push(Named {
+                name,
+                path: led.path,
+                node,
+            });
         }
         Ok(out)
     }

@@ -244,11 +244,6 @@ impl Pack {
         ids
     }
 
-    /// Whether it has an object.
-    pub(super) fn has(&self, id: &Id) -> bool {
-        self.by_id.contains_key(id)
-    }
-
     fn find(&self, id: &Id, wanted: Kind) -> Result<usize> {
         let index = self.by_id.get(id).copied();
         let index = index.ok_or_else(|| bad(format!("the {} {id} is missing", wanted.word())))?;

@@ -220,6 +220,7 @@ impl Dir<'_> {
 
     /// As [`Dir::look`], for what was a regular file a moment ago, in a tree of the caller's own: one call less, and what
     /// took its place may be opened, though nothing is read of it.
+    #[cfg(feature = "build")]
     pub(crate) fn look_at_file(&self, name: &[u8]) -> Result<Option<(Node, Option<File>)>> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let file = match openat(&self.fd, name, flags, Mode::empty()) {
