@@ -1,5 +1,7 @@
 //! The engine: opens the root, starts the driver, picks backends, and hands out handles. The only place that knows all.
 
+#[cfg(all(feature = "engine", feature = "build"))]
+mod build;
 #[cfg(feature = "engine")]
 mod builder;
 mod container;
@@ -20,6 +22,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+#[cfg(all(feature = "engine", feature = "build"))]
+pub use self::build::ImageBuild;
 #[cfg(feature = "engine")]
 pub use self::builder::{BackendContext, EngineBuilder};
 pub use self::container::Container;
@@ -274,6 +278,12 @@ impl Engine {
         Ok(Volume::new(self.clone(), info.name))
     }
 
+    /// What builds can do.
+    #[cfg(all(feature = "engine", feature = "build"))]
+    pub fn builds(&self) -> &Arc<dyn crate::build::ImageBuilder> {
+        &self.verbs.builds
+    }
+
     /// What the engine says of itself: info, events, disk usage.
     pub fn system(&self) -> &Arc<dyn SystemManager> {
         &self.verbs.system
@@ -368,6 +378,12 @@ impl Engine {
     #[cfg(feature = "engine")]
     fn local(&self, verb: &'static str) -> Result<&Local> {
         self.inner.local.as_ref().ok_or_else(|| Error::unsupported_verb(verb))
+    }
+
+    /// Builds an image. See [`BuildSpec`](crate::build::BuildSpec).
+    #[cfg(all(feature = "engine", feature = "build"))]
+    pub fn build(&self, spec: crate::build::BuildSpec) -> ImageBuild {
+        ImageBuild::new(self.clone(), spec)
     }
 
     /// Pulls an image: `busybox`, `host/repo@sha256:…`, `oci:DIR:TAG`.

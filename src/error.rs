@@ -58,6 +58,9 @@ pub enum ErrorKind {
     CommandNotFound,
     /// The program exists but cannot be executed (exit code 126 in Docker's terms).
     CommandNotExecutable,
+    /// A command of a build failed; its exit code, its place and what it wrote last are in
+    /// [`StepFailure`](crate::build::StepFailure).
+    BuildFailed,
     /// A file of the root is damaged.
     Corrupt,
     /// The root was made by a newer version of this crate.
@@ -89,6 +92,7 @@ impl ErrorKind {
             Self::ReadOnly => "read_only",
             Self::CommandNotFound => "command_not_found",
             Self::CommandNotExecutable => "command_not_executable",
+            Self::BuildFailed => "build_failed",
             Self::Corrupt => "corrupt",
             Self::NewerVersion => "newer_version",
             Self::Os => "os",
@@ -260,6 +264,14 @@ impl Error {
             step,
             source: Some(Box::new(self)),
         }))
+    }
+
+    /// Puts a place before the message: it is still the same error, of the same level.
+    #[must_use]
+    #[cfg(all(feature = "engine", feature = "build"))]
+    pub(crate) fn placed(mut self, place: &str) -> Self {
+        self.0.message = format!("{place}: {}", self.0.message).into();
+        self
     }
 
     /// Replaces the kind, where a level above knows better what it means.

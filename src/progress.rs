@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::types::Digest;
 
 /// Something that happened on the way of a pull, a push or an unpack. Byte events of one blob add up to its size.
@@ -59,6 +61,8 @@ pub enum ProgressEvent {
         /// Bytes there are, if it knows.
         total: Option<u64>,
     },
+    /// What happens in a build.
+    Build(BuildEvent),
     /// The verb ended well. The last event.
     Done {
         /// Id of the image.
@@ -92,8 +96,53 @@ impl fmt::Display for ProgressEvent {
                     None => Ok(()),
                 }
             }
+            Self::Build(event) => event.fmt(f),
             Self::Done { image } => write!(f, "{}: done", image.short()),
             Self::Failed { message } => write!(f, "failed: {message}"),
+        }
+    }
+}
+
+/// A step of a build: begun, telling, over. Steps of stages that do not need each other come between each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildEvent {
+    /// A step begins.
+    Begun {
+        /// The step's number in this build, from 1 in the order in which they begin.
+        step: u32,
+        /// The name of its stage, or its number.
+        stage: String,
+        /// The instruction as it is written.
+        text: String,
+    },
+    /// The command of a step wrote something: a line, or a part of a long one.
+    Output {
+        /// The step.
+        step: u32,
+        /// Whether to stderr.
+        stderr: bool,
+        /// What it wrote.
+        bytes: Bytes,
+    },
+    /// A step is over.
+    Ended {
+        /// The step.
+        step: u32,
+        /// Whether an earlier build had done it.
+        cached: bool,
+    },
+}
+
+impl fmt::Display for BuildEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Begun { step, stage, text } => write!(f, "#{step} [{stage}] {text}"),
+            Self::Output { step, bytes, .. } => {
+                write!(f, "#{step} {}", String::from_utf8_lossy(bytes).trim_end_matches('\n'))
+            }
+            Self::Ended { step, cached: true } => write!(f, "#{step} cached"),
+            Self::Ended { step, .. } => write!(f, "#{step} done"),
         }
     }
 }

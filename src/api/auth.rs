@@ -48,6 +48,39 @@ fn parse(text: &str) -> Result<Option<Credentials>, Failure> {
     from(auth).ok_or_else(|| bad("`auth` is not user:password in base64"))
 }
 
+/// Who asks which registry, as `X-Registry-Config` says it: an object of registries in base64.
+#[cfg(feature = "build")]
+pub(super) fn of_registries(call: &Call) -> Result<Vec<(String, Credentials)>, Failure> {
+    let bad = |why: &str| Failure::bad(format!("invalid X-Registry-Config header: {why}"));
+    let text = match call.header("x-registry-config").map(str::trim) {
+        None | Some("") => return Ok(Vec::new()),
+        Some(text) if text.len() > MAX => return Err(bad("it is too long")),
+        Some(text) => text,
+    };
+    let bytes = decode(text).ok_or_else(|| bad("it must be a valid base64url-encoded string"))?;
+    let read: Result<Option<std::collections::BTreeMap<String, serde_json::Value>>, _> = serde_json::from_slice(&bytes);
+    let mut all = Vec::new();
+    for (registry, auth) in read.map_err(|error| bad(&error.to_string()))?.unwrap_or_default() {
+        let auth: Auth = fold::read(auth).map_err(|error| bad(&error.to_string()))?;
+        let found = from(auth).ok_or_else(|| bad("`auth` is not user:password in base64"))?;
+        all.extend(found.map(|credentials| (host_of(&registry).to_owned(), credentials)));
+    }
+    Ok(all)
+}
+
+/// Docker's clients name its own registry by an address of long ago.
+#[cfg(feature = "build")]
+fn host_of(registry: &str) -> &str {
+    let bare = registry
+        .strip_prefix("https://")
+        .or_else(|| registry.strip_prefix("http://"));
+    let host = bare.unwrap_or(registry).split('/').next().unwrap_or_default();
+    match host {
+        "index.docker.io" | "registry-1.docker.io" => "docker.io",
+        host => host,
+    }
+}
+
 /// `None`: `auth` cannot be read.
 pub(super) fn from(auth: Auth) -> Option<Option<Credentials>> {
     let full = |text: Option<String>| text.filter(|text| !text.is_empty());

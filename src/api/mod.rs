@@ -26,6 +26,8 @@
 //! [`Engine::from_managers`](crate::Engine::from_managers) is served just the same.
 
 mod auth;
+#[cfg(feature = "build")]
+mod builds;
 mod call;
 mod connection;
 mod containers;

@@ -103,14 +103,11 @@ fn later(what: &'static str, needs: &'static str) -> Answer {
 }
 
 async fn build(_call: Call) -> Answer {
-    later("building images", "a version of longshore with the builder")
+    later("building images", "longshore with its feature `build`")
 }
 
 async fn build_kit(_call: Call) -> Answer {
-    later(
-        "BuildKit",
-        "a version of longshore with the builder, and DOCKER_BUILDKIT=0 at the client",
-    )
+    later("BuildKit", "Docker's own builder: DOCKER_BUILDKIT=0 at the client")
 }
 
 async fn search(_call: Call) -> Answer {

@@ -13,6 +13,8 @@ use hyper::header::{HeaderName, HeaderValue, SERVER};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response};
 
+#[cfg(feature = "build")]
+use super::builds;
 use super::call::Call;
 use super::connection::Turn;
 use super::error::Failure;
@@ -49,7 +51,9 @@ macro_rules! routes {
 pub(super) use routes;
 
 /// Every route there is. The first that fits is taken.
-const TABLES: [&[Route]; 7] = [
+const TABLES: &[&[Route]] = &[
+    #[cfg(feature = "build")]
+    builds::ROUTES,
     system::ROUTES,
     containers::ROUTES,
     exec::ROUTES,

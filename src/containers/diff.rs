@@ -12,6 +12,7 @@ use crate::images::ByteStream;
 use crate::runtime::native::sight::ZygoteSight;
 use crate::storage::layer::{LayerReader, Sight};
 use crate::storage::outflow::{Closing, on_driver, stream_of};
+use crate::storage::snapshot::SnapshotKey;
 use crate::sys::blocking::blocking;
 use crate::types::Change;
 
@@ -51,15 +52,21 @@ impl Shared {
     }
 
     async fn reader(&self, record: &Record) -> Result<LayerReader> {
-        let source = self.parts.snapshotter.source(&record.snapshot_key()).await;
-        let source = source.map_err(|error| match error.is_not_found() {
+        let read = self.reader_of(record.snapshot_key(), Vec::new()).await;
+        read.map_err(|error| match error.is_not_found() {
             true => no_such(record.id.as_str()).with_source(error),
             false => error,
-        })?;
+        })
+    }
+
+    /// What was written to a snapshot, without the places for mounts that were made for it.
+    pub(super) async fn reader_of(&self, key: SnapshotKey, more: Vec<String>) -> Result<LayerReader> {
+        let source = self.parts.snapshotter.source(&key).await?;
         let (ownership, native) = (self.parts.layers.clone(), self.parts.native.clone());
         let sight = native.map(|native| Arc::new(ZygoteSight::new(native)) as Arc<dyn Sight>);
         blocking(move || {
-            let places: Vec<&str> = PLACES.into_iter().chain(etc::FILES.map(|(_, place)| place)).collect();
+            let own = PLACES.into_iter().chain(etc::FILES.map(|(_, place)| place));
+            let places: Vec<&str> = own.chain(more.iter().map(String::as_str)).collect();
             Ok(LayerReader::open(&source, &ownership, sight)?.without(&places))
         })
         .await

@@ -88,6 +88,8 @@ mod state;
 mod stats;
 #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 mod stdin;
+#[cfg(all(feature = "engine", feature = "build"))]
+pub(crate) mod step;
 #[cfg(feature = "engine")]
 mod stop;
 #[cfg(feature = "engine")]

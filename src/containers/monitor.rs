@@ -227,7 +227,7 @@ impl Shared {
     }
 }
 
-async fn run_to_end(task: &dyn Task, pumps: impl Future<Output = ()>, output: &Tee) {
+pub(super) async fn run_to_end(task: &dyn Task, pumps: impl Future<Output = ()>, output: &Tee) {
     tokio::pin!(pumps);
     let mut drained = false;
     {
@@ -248,7 +248,7 @@ async fn run_to_end(task: &dyn Task, pumps: impl Future<Output = ()>, output: &T
 }
 
 /// How it ended. Blocks for the counters of its cgroup.
-async fn exit_of(task: &dyn Task) -> Exit {
+pub(super) async fn exit_of(task: &dyn Task) -> Exit {
     task.wait().await.unwrap_or_else(|error| {
         tracing::warn!(error = error.report(), "the runtime lost a container");
         Exit::new(ExitStatus::signaled(9), None)

@@ -1,6 +1,6 @@
 //! `start`: mounts from the storage driver, the process from the runtime, pumps and a monitor on the driver.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -22,8 +22,18 @@ use crate::driver::{Cancel, closed};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::logs::{LogSink, LogStream};
 use crate::runtime::{Launch, Started};
+use crate::storage::snapshot::SnapshotKey;
 use crate::sys::blocking::blocking;
 use crate::types::{ExitStatus, Outcome, Signal};
+
+/// Where the files are of what is to be started.
+#[derive(Debug, Clone)]
+pub(super) struct Ground {
+    /// The writable snapshot.
+    pub(super) key: SnapshotKey,
+    /// A directory for what is shown in `/etc`.
+    pub(super) dir: PathBuf,
+}
 
 impl Shared {
     pub(crate) async fn start(self: &Arc<Self>, name: &str, cancel: &Cancel) -> Result<Outcome> {
@@ -170,8 +180,24 @@ impl Shared {
         cancel: &'a Cancel,
     ) -> BoxFuture<'a, Result<Launch>> {
         Box::pin(async move {
-            let key = record.snapshot_key();
-            let rootfs = self.parts.snapshotter.mounts(&key).await?;
+            let ground = Ground {
+                key: record.snapshot_key(),
+                dir: self.dir_of(&record.id),
+            };
+            self.launch_on(record, ground, places, cancel).await
+        })
+    }
+
+    /// As it would be started on files that are elsewhere than a container's.
+    pub(super) fn launch_on<'a>(
+        self: &'a Arc<Self>,
+        record: &'a Record,
+        ground: Ground,
+        places: &'a Places,
+        cancel: &'a Cancel,
+    ) -> BoxFuture<'a, Result<Launch>> {
+        Box::pin(async move {
+            let rootfs = self.parts.snapshotter.mounts(&ground.key).await?;
             let namespaces = self.shared_namespaces(&record.body.spec).await?;
             let mounts = self.ready_mounts(record, cancel).await?;
             let (shared, mut record) = (Arc::clone(self), record.clone());
@@ -179,7 +205,7 @@ impl Shared {
                 record.body.spec.hostname = Some(name);
             }
             let seen = etc::Seen::new(&record.body.spec, places, self.dir_of_peer(&record.body.spec));
-            let mut launch = blocking(move || shared.launch_of(&record, rootfs, &seen)).await?;
+            let mut launch = blocking(move || shared.launch_of(&record, &ground, rootfs, &seen)).await?;
             launch.shared = namespaces;
             launch.shared.extend(places.namespace());
             plan::make_room(&mut launch.spec, mounts.iter().map(|mount| mount.target.as_path()));
@@ -189,10 +215,16 @@ impl Shared {
     }
 
     /// Blocking.
-    fn launch_of(&self, record: &Record, mut rootfs: Vec<crate::types::Mount>, seen: &etc::Seen) -> Result<Launch> {
+    fn launch_of(
+        &self,
+        record: &Record,
+        ground: &Ground,
+        mut rootfs: Vec<crate::types::Mount>,
+        seen: &etc::Seen,
+    ) -> Result<Launch> {
         let (spec, image) = (&record.body.spec, &record.body.image);
-        let mut scratch = self.parts.snapshotter.directories(&record.snapshot_key());
-        scratch.push(self.dir_of(&record.id));
+        let mut scratch = self.parts.snapshotter.directories(&ground.key);
+        scratch.push(ground.dir.clone());
         scratch.extend(self.scratch_of_volumes(record));
         stubs::put_below(&mut rootfs, self.stubs()?);
         if let Some(root) = rootfs.first_mut() {
@@ -200,7 +232,7 @@ impl Shared {
         }
         Ok(Launch {
             id: record.id.clone(),
-            spec: self.oci_spec(record, seen)?,
+            spec: self.oci_spec(record, &ground.dir, seen)?,
             user: plan::user(spec, image),
             extra_groups: spec.groups.clone(),
             rootfs,
@@ -216,11 +248,11 @@ impl Shared {
     }
 
     /// The plan, with the files for `/etc` shown over the image's. Blocking.
-    fn oci_spec(&self, record: &Record, seen: &etc::Seen) -> Result<oci_spec::runtime::Spec> {
+    fn oci_spec(&self, record: &Record, dir: &Path, seen: &etc::Seen) -> Result<oci_spec::runtime::Spec> {
         let (spec, image) = (&record.body.spec, &record.body.image);
         let mut planned = plan::oci_spec(&record.id, spec, image)?;
         let hostname = plan::hostname(spec, &record.id);
-        let files = etc::write(&self.dir_of(&record.id), spec, &hostname, seen)?;
+        let files = etc::write(dir, spec, &hostname, seen)?;
         let mut mounts = planned.mounts().clone().unwrap_or_default();
         for (file, place) in files {
             mounts.push(plan::bind_mount(&file, &place, false)?);

@@ -10,6 +10,8 @@ use std::time::Duration;
 use super::images::{DriverImages, settle};
 use super::verbs::{Verb, Watch};
 use super::{Engine, Local, Managers};
+#[cfg(feature = "build")]
+use crate::build::local::{LocalBuilder, Parts as BuildParts};
 use crate::containers::{Lifetime, LocalContainers, Parts};
 use crate::driver::{Clock, Driver, Spawner};
 use crate::error::{Error, ObjectKind, Result};
@@ -76,6 +78,8 @@ struct Opened {
     remains: bool,
     #[cfg(feature = "network")]
     networks: LocalNetworks,
+    #[cfg(feature = "build")]
+    builds: LocalBuilder,
 }
 
 impl Opened {
@@ -312,6 +316,8 @@ impl EngineBuilder {
             remains,
             #[cfg(feature = "network")]
             networks,
+            #[cfg(feature = "build")]
+            builds,
         } = opened;
         #[cfg(feature = "network")]
         let ending = networks.clone();
@@ -348,6 +354,8 @@ impl EngineBuilder {
             containers: Arc::new(containers),
             volumes: Arc::new(volumes),
             system: Arc::new(system),
+            #[cfg(feature = "build")]
+            builds: Arc::new(builds),
         };
         Ok(Engine::new(managers, Some(local), Clock::Engine(clock)))
     }
@@ -442,6 +450,21 @@ impl EngineBuilder {
             root: Arc::clone(&native),
             volumes: volumes.clone(),
         });
+        #[cfg(feature = "build")]
+        let builds = LocalBuilder::new(BuildParts {
+            spawner: spawner.clone(),
+            store: store.clone(),
+            owner: owner.id().clone(),
+            images: Arc::clone(&images),
+            containers: containers.clone(),
+            snapshotter: Arc::clone(&snapshotter),
+            locks: root.locks(),
+            dir: root.builds(),
+            caches: root.caches(),
+            layers: ownership.clone(),
+            native: native.uses_user_namespace().then(|| Arc::clone(&native)),
+            root: Arc::clone(&native),
+        });
         // Mostly nobody has died. If it cannot be told, who sweeps says why.
         let remains = !owners.dead().is_ok_and(|dead| dead.is_empty());
         let system = LocalSystem::new(SystemParts {
@@ -474,6 +497,8 @@ impl EngineBuilder {
             remains,
             #[cfg(feature = "network")]
             networks,
+            #[cfg(feature = "build")]
+            builds,
         })
     }
 

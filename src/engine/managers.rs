@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+#[cfg(all(feature = "engine", feature = "build"))]
+use crate::build::ImageBuilder;
 use crate::containers::ContainerManager;
 use crate::images::ImageManager;
 #[cfg(feature = "network")]
@@ -19,6 +21,8 @@ pub struct Managers {
     pub(crate) networks: Arc<dyn NetworkManager>,
     pub(crate) volumes: Arc<dyn VolumeManager>,
     pub(crate) system: Arc<dyn SystemManager>,
+    #[cfg(all(feature = "engine", feature = "build"))]
+    pub(crate) builds: Arc<dyn ImageBuilder>,
 }
 
 /// Has no verbs of its own.
@@ -31,6 +35,8 @@ impl ContainerManager for Missing {}
 impl NetworkManager for Missing {}
 impl VolumeManager for Missing {}
 impl SystemManager for Missing {}
+#[cfg(all(feature = "engine", feature = "build"))]
+impl ImageBuilder for Missing {}
 
 impl Default for Managers {
     fn default() -> Self {
@@ -41,6 +47,8 @@ impl Default for Managers {
             networks: Arc::new(Missing),
             volumes: Arc::new(Missing),
             system: Arc::new(Missing),
+            #[cfg(all(feature = "engine", feature = "build"))]
+            builds: Arc::new(Missing),
         }
     }
 }
@@ -77,6 +85,14 @@ impl Managers {
     #[must_use]
     pub fn volumes(mut self, manager: Arc<dyn VolumeManager>) -> Self {
         self.volumes = manager;
+        self
+    }
+
+    /// Takes this one for builds.
+    #[cfg(all(feature = "engine", feature = "build"))]
+    #[must_use]
+    pub fn builds(mut self, builder: Arc<dyn ImageBuilder>) -> Self {
+        self.builds = builder;
         self
     }
 

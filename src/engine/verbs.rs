@@ -12,6 +12,8 @@ use futures_util::future::BoxFuture;
 use tracing::{Instrument as _, Span};
 
 use super::Managers;
+#[cfg(all(feature = "engine", feature = "build"))]
+use crate::build::{BuildResult, BuildSpec, CachedStep, ImageBuilder, PruneCache, PrunedCache};
 use crate::containers::{
     AttachOptions, Attached, BoxStream, CommitOptions, ContainerInfo, ContainerManager, ContainerSpec,
     ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions,
@@ -132,6 +134,8 @@ impl Watch {
             networks: self.one(&managers.networks),
             volumes: self.one(&managers.volumes),
             system: self.one(&managers.system),
+            #[cfg(all(feature = "engine", feature = "build"))]
+            builds: self.one(&managers.builds),
         }
     }
 
@@ -268,6 +272,13 @@ watched! { VolumeManager "volume" {
     fn import(into: CreateVolume, archive: ByteStream) -> VolumeInfo,;
 }}
 
+#[cfg(all(feature = "engine", feature = "build"))]
+watched! { ImageBuilder "build" {
+    fn build(spec: BuildSpec, progress: Progress) -> BuildResult,;
+    fn cache() -> Vec<CachedStep>,;
+    fn prune(options: PruneCache) -> PrunedCache,;
+}}
+
 watched! { SystemManager "system" {
     fn info() -> SystemInfo,;
     fn events(query: EventQuery) -> EventStream,;
@@ -291,7 +302,7 @@ mod tests {
             .next()
             .unwrap();
         let sections = |group: &str| {
-            let section = here.split(&format!("Manager \"{group}\" {{")).nth(1).unwrap();
+            let section = here.split(&format!(" \"{group}\" {{")).nth(1).unwrap();
             let section = section.split("\n}}").next().unwrap();
             let mut all = names(section, "\n    fn ");
             all.extend(names(section, "async fn "));
@@ -304,9 +315,11 @@ mod tests {
             ("network", include_str!("../networks/mod.rs")),
             ("volume", include_str!("../volumes/manager.rs")),
             ("system", include_str!("../system/manager.rs")),
+            #[cfg(feature = "build")]
+            ("build", include_str!("../build/manager.rs")),
         ] {
             let text = text
-                .split("Manager: Debug")
+                .split(": Debug + Send")
                 .nth(1)
                 .unwrap()
                 .split("\n}\n")

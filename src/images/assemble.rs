@@ -19,7 +19,7 @@ use crate::store::Node;
 use crate::types::{Descriptor, Digest, ImageId, Reference};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(super) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// A plain layer; `+gzip` and `+zstd` name the compressed ones.
 pub(super) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
@@ -30,7 +30,7 @@ pub(super) struct Parts<'a> {
     pub(super) layers: Vec<Descriptor>,
     /// Those of them that this process wrote a moment ago.
     pub(super) fresh: Vec<Digest>,
-    pub(super) name: Option<Reference>,
+    pub(super) names: Vec<Reference>,
     /// How errors call the image.
     pub(super) shown: &'a str,
     /// What the event calls it.
@@ -58,13 +58,12 @@ impl LocalImages {
         held.add(nodes.iter().cloned().chain(top).collect());
         self.hold(&lease, nodes.clone()).await?;
         self.keep_manifest(&config, &lease).await?;
-        let names: Vec<_> = parts.name.into_iter().collect();
         let arrival = Arrival {
             chosen: &chosen,
             source: Arc::new(Nowhere),
             offers: None,
             fresh: Some(parts.fresh),
-            names: &names,
+            names: &parts.names,
             shown: parts.shown,
             platform: None,
             action: parts.action,

@@ -18,7 +18,7 @@ use crate::sys::blocking::onto_pool;
 use crate::types::{Descriptor, Digest, ImageId, MediaType};
 
 /// An archive with nothing in it: two blocks of zeros.
-const EMPTY: usize = 1024;
+pub(super) const EMPTY: usize = 1024;
 
 impl LocalImages {
     pub(super) async fn extend_image(&self, layer: ByteStream, request: ExtendRequest) -> Result<ImageId> {
@@ -43,7 +43,7 @@ impl LocalImages {
             config: &config,
             fresh: new.iter().map(|layer| layer.digest).collect(),
             layers: below.chain(new).collect(),
-            name: request.name.clone(),
+            names: request.name.iter().cloned().collect(),
             shown: "the new image",
             action: if request.name.is_some() { "tag" } else { "create" },
         };
@@ -51,7 +51,7 @@ impl LocalImages {
     }
 
     /// The image below, which cannot lose anything from here on.
-    async fn base(&self, image: &str, held: &Held) -> Result<(ImageRecord, Vec<Node>)> {
+    pub(super) async fn base(&self, image: &str, held: &Held) -> Result<(ImageRecord, Vec<Node>)> {
         let lease = held.lease().ok_or_else(ended)?;
         let record = self.find(image).await?.record;
         let layers = record.layers.iter().map(|layer| Node::blob(&layer.descriptor.digest));
@@ -103,7 +103,7 @@ fn add_step(
 }
 
 /// A manifest has one family of media types. Source: OCI image-spec 1.1, media-types.md#compatibility-matrix.
-fn in_oci_words(layer: &Descriptor) -> Descriptor {
+pub(super) fn in_oci_words(layer: &Descriptor) -> Descriptor {
     let kind = match layer.media_type.0.as_str() {
         "application/vnd.docker.image.rootfs.diff.tar" => LAYER,
         "application/vnd.docker.image.rootfs.diff.tar.gzip" => "application/vnd.oci.image.layer.v1.tar+gzip",

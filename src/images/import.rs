@@ -70,7 +70,7 @@ impl LocalImages {
             config: &config,
             fresh: vec![layer.descriptor.digest],
             layers: vec![layer.descriptor],
-            name: request.name.clone(),
+            names: request.name.iter().cloned().collect(),
             shown: "the imported image",
             action: "import",
         };

@@ -54,6 +54,8 @@ mod local;
 mod login;
 #[cfg(feature = "engine")]
 mod lookup;
+#[cfg(all(feature = "engine", feature = "build"))]
+pub(crate) mod making;
 #[cfg(feature = "engine")]
 mod manifest;
 #[cfg(feature = "engine")]

@@ -77,6 +77,7 @@ fn kind(detail: &Value) -> Option<ErrorKind> {
         "read_only" => ErrorKind::ReadOnly,
         "command_not_found" => ErrorKind::CommandNotFound,
         "command_not_executable" => ErrorKind::CommandNotExecutable,
+        "build_failed" => ErrorKind::BuildFailed,
         "corrupt" => ErrorKind::Corrupt,
         "newer_version" => ErrorKind::NewerVersion,
         "os" => ErrorKind::Os,

@@ -17,7 +17,14 @@ pub struct Swept {
     pub deletions: usize,
 }
 
-/// Removes unfinished blobs, and snapshots with keys `unpack-<owner>-…`, whose owner is dead. A live owner's are never
+/// Whose an unfinished snapshot is: a layer that is being unpacked, `unpack-<owner>-…`, or the files of a build's command,
+/// `build-<owner>-…`. Keys of other forms belong to containers.
+pub(crate) fn owner_of(key: &str) -> Option<&str> {
+    let rest = key.strip_prefix("unpack-").or_else(|| key.strip_prefix("build-"))?;
+    rest.split_once('-').map(|(owner, _)| owner)
+}
+
+/// Removes unfinished blobs, and unfinished snapshots, whose owner is dead. A live owner's are never
 /// touched; keys of other forms belong to containers and are not looked at.
 ///
 /// # Errors
@@ -34,8 +41,7 @@ pub async fn sweep(
     let (store, asked) = (content.clone(), alive.clone());
     swept.ingests = blocking(move || store.sweep(&asked)).await?;
     for key in snapshotter.active().await? {
-        let owner = key.strip_prefix("unpack-").and_then(|rest| rest.split_once('-'));
-        let Some((owner, _)) = owner else { continue };
+        let Some(owner) = owner_of(&key) else { continue };
         if !alive(owner) {
             snapshotter.discard(&key).await?;
             swept.snapshots += 1;

@@ -90,6 +90,16 @@ impl Root {
         self.path.join("volumes")
     }
 
+    /// Where the caches are that commands of builds mount: a directory each.
+    pub fn caches(&self) -> PathBuf {
+        self.path.join("caches")
+    }
+
+    /// Where builds that are under way keep what they need on disk: a directory each, `<owner>-…`.
+    pub fn builds(&self) -> PathBuf {
+        self.path.join("builds")
+    }
+
     /// The directory of a container: its logs, and whatever else it needs on disk.
     pub fn container(&self, id: &ContainerId) -> PathBuf {
         self.containers().join(id.as_str())
@@ -125,6 +135,28 @@ impl Root {
             .flatten()
             .filter(|entry| entry.file_name().to_string_lossy().starts_with(TEMPORARY) && is_old(entry));
         Ok(old.filter(|entry| fs::remove_file(entry.path()).is_ok()).count())
+    }
+
+    /// Removes the directories of builds whose owner is dead; returns how many. Blocking.
+    ///
+    /// # Errors
+    /// `Os` for what could not be removed.
+    pub fn sweep_builds(&self, alive: impl Fn(&str) -> bool) -> Result<usize> {
+        let failed = |error| Error::os("remove what a build left", error);
+        let entries = match fs::read_dir(self.builds()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            entries => entries.map_err(failed)?,
+        };
+        let mut swept = 0;
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.split_once('-').is_none_or(|(owner, _)| !alive(owner)) {
+                fs::remove_dir_all(entry.path()).map_err(failed)?;
+                swept += 1;
+            }
+        }
+        Ok(swept)
     }
 
     /// A name for this root that stays: 64 hex digits, made by the first who asks. Of several processes that ask at once

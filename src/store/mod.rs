@@ -10,6 +10,8 @@
 //! <root>/content/         blobs, and copies of `backend.<seam>`        <root>/snapshots/   layers and writable layers
 //! <root>/containers/      a directory per container: logs and other files
 //! <root>/volumes/         a directory per volume
+//! <root>/builds/          a directory per build that is under way
+//! <root>/caches/          a directory per cache that commands of builds mount
 //! <root>/stubs/           empty places for mounts, below every overlay
 //! <root>/owners/<id>/     one per engine: `lock` is held as long as the owner lives
 //! <root>/locks/           keyed locks across processes
@@ -29,6 +31,7 @@ mod repair;
 mod tests;
 
 pub use self::db::Store;
+pub use self::db::builds::StepRow;
 pub use self::db::containers::{ContainerRow, Insert, StateCount};
 pub use self::db::images::{ImageEntry, ImageRecord, LayerRecord, NamedImage, OtherImage, Sign};
 pub use self::db::leases::Lease;

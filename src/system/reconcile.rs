@@ -51,6 +51,8 @@ impl Parts {
             Ok(id) => owners.is_alive(&id).unwrap_or(true),
             Err(_) => false,
         };
+        let (builds, living) = (self.root.clone(), alive.clone());
+        done.unfinished += blocking(move || builds.sweep_builds(living)).await?;
         let swept = sweep(&self.content, self.snapshotter.as_ref(), alive).await?;
         done.unfinished += swept.ingests + swept.snapshots + swept.deletions;
         let (removed, adopted) = self.volumes.0.sweep().await?;

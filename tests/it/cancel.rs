@@ -203,7 +203,7 @@ impl Scene {
     }
 
     /// What is there now and was not before.
-    fn more_on_disk(&self) -> Vec<String> {
+    pub fn more_on_disk(&self) -> Vec<String> {
         let now = files(self.world.root.path());
         now.difference(&self.before).cloned().collect()
     }

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use longshore::build::{BuildSpec, ContextSource, PruneCache};
 use longshore::containers::CommitOptions;
 use longshore::images::RemoveImageOptions;
 use longshore::types::{Filter, Outcome};
-use longshore::{ContainerSpec, CreateVolume, Engine};
+use longshore::{ContainerSpec, CreateVolume, Engine, NetworkMode};
 use serde_json::json;
 
 use crate::faults::{Random, fill, filled_root, kills, no_container_left, role};
@@ -32,6 +33,7 @@ tests! { "kills":
         e9_kills_during_starts_leave_nothing,
         e9_kills_during_removals_leave_nothing,
         d4_kills_during_commits_leave_complete_images,
+        e9_kills_during_builds_leave_complete_images,
         e9_kills_during_copy_ups_leave_whole_volumes,
         e9_kills_during_snapshots_leave_whole_volumes,
         e9_kills_during_removals_of_volumes_leave_no_halves,
@@ -64,6 +66,9 @@ pub const ROLES: &[(&str, Role)] = &[
     }),
     ("commit-forever", |arguments| {
         block_on(role(commit_forever(&arguments[0])))
+    }),
+    ("build-forever", |arguments| {
+        block_on(role(build_forever(&arguments[0])))
     }),
     ("copy-up-forever", |arguments| {
         block_on(role(copy_up_forever(&arguments[0], &arguments[1])))
@@ -525,6 +530,56 @@ fn d4_kills_during_commits_leave_complete_images() -> Check {
             0,
             "blobs of no image"
         );
+        Ok(())
+    })
+}
+
+/// Builds with steps that are new each time, and forgets all of them now and then.
+async fn build_forever(root: &str) -> longshore::Result<()> {
+    let engine = Engine::open(root).await?;
+    println!("open");
+    for number in 0u64.. {
+        let text = format!(
+            "FROM busybox AS a\nRUN echo {number} > /a\nFROM busybox\nWORKDIR /{number}\nCOPY --from=a /a /b\n\
+             COPY <<x /c\n{number}\nx\nRUN --mount=type=cache,target=/k cat /b > /k/x\n"
+        );
+        let spec = BuildSpec::new(ContextSource::Empty)
+            .dockerfile_text(text)
+            .network(NetworkMode::None);
+        let image = engine.build(spec).await?;
+        image.remove(RemoveImageOptions::default()).await?;
+        if number % 4 == 3 {
+            engine.builds().prune(PruneCache::all()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whatever is listed runs, whatever is known from before is whole, and nothing else is left.
+fn e9_kills_during_builds_leave_complete_images() -> Check {
+    let root = filled_root()?;
+    let span = Duration::from_millis(200);
+    kill_again_and_again(root.path(), "build-forever", &[], span, 0x5eed_0015)?;
+    block_on(async {
+        let engine = Engine::open(root.path()).await?;
+        engine.reconcile().await?;
+        assert!(engine.audit().await?.is_clean());
+        assert_eq!(fs::read_dir(root.path().join("builds"))?.count(), 0, "what builds left");
+        assert!(
+            engine.doctor(false).await?.is_healthy(),
+            "a layer that is not what it should be"
+        );
+        engine.builds().prune(PruneCache::all()).await?;
+        for image in engine.images().list(Default::default()).await? {
+            let spec = ContainerSpec::image(image.id.to_string()).command(["true"]);
+            let output = engine.run(spec).output().await?;
+            assert!(output.status.success(), "{}: {}", image.id, output.status);
+            image_goes(&engine, &image.id.to_string()).await?;
+        }
+        engine.reconcile().await?;
+        assert!(engine.audit().await?.is_clean());
+        let blobs = fs::read_dir(root.path().join("content/blobs/sha256"))?.count();
+        assert_eq!(blobs, 0, "blobs of no image");
         Ok(())
     })
 }

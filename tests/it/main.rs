@@ -13,6 +13,7 @@
 mod additional;
 mod api;
 mod attacks;
+mod build;
 mod cancel;
 mod cancel_more;
 mod care;
@@ -78,6 +79,7 @@ const GROUPS: &[frame::Group] = &[
     life::TESTS,
     volumes::TESTS,
     copy::TESTS,
+    build::TESTS,
     idle::TESTS,
     exec::TESTS,
     verbs::TESTS,

@@ -43,9 +43,13 @@ fn rows(page: &str) -> BTreeMap<String, Vec<String>> {
 
 /// Rows that stand more than once.
 fn twice(page: &str) -> Vec<String> {
-    let ids = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+    let ids = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
     let mut seen = BTreeSet::new();
-    ids.filter(|id| is_id(id) && !seen.insert(*id)).map(str::to_owned).collect()
+    ids.filter(|id| is_id(id) && !seen.insert(*id))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn every_row_stands_once() -> Check {

@@ -35,6 +35,11 @@ pub struct Cli {
 pub enum Verb {
     #[command(flatten)]
     OfContainer(OfContainer),
+    /// Make an image of a Dockerfile
+    Build(Box<commands::build::Args>),
+    /// Verbs about what is known from earlier builds
+    #[command(subcommand)]
+    Builder(BuilderVerb),
     /// Download an image
     Pull(commands::pull::Args),
     /// Send an image to a registry
@@ -131,7 +136,17 @@ pub enum OfContainer {
 }
 
 #[derive(Debug, Subcommand)]
+pub enum BuilderVerb {
+    /// Make an image of a Dockerfile
+    Build(Box<commands::build::Args>),
+    /// Forget steps of earlier builds
+    Prune(commands::builder_prune::Args),
+}
+
+#[derive(Debug, Subcommand)]
 pub enum ImageVerb {
+    /// Make an image of a Dockerfile
+    Build(Box<commands::build::Args>),
     /// List images
     #[command(visible_alias = "list")]
     Ls(commands::images::Args),

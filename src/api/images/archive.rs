@@ -47,7 +47,7 @@ pub(super) fn platform(query: &Query) -> Result<Option<Platform>, Failure> {
 }
 
 /// A platform in either form.
-pub(super) fn platform_of(text: &str) -> Result<Platform, Failure> {
+pub(in crate::api) fn platform_of(text: &str) -> Result<Platform, Failure> {
     if !text.starts_with('{') {
         return Ok(text.parse()?);
     }

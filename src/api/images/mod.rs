@@ -13,6 +13,8 @@ mod push;
 mod remove;
 mod tag;
 
+#[cfg(feature = "build")]
+pub(super) use self::archive::platform_of;
 pub(super) use self::archive::reference;
 #[cfg(test)]
 pub(super) use self::inspect::body as inspect_body;

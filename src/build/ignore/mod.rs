@@ -81,6 +81,27 @@ impl IgnoreFile {
         Ok(Self { patterns })
     }
 
+    /// Patterns as flags have them: each as it is, without the rules for lines of a file.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` for one that is none.
+    #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
+    pub(crate) fn of_patterns<T: AsRef<str>>(patterns: impl IntoIterator<Item = T>) -> Result<Self> {
+        let parsed = patterns.into_iter().map(|text| Pattern::of_flag(text.as_ref()));
+        let patterns: Vec<Option<Pattern>> = parsed.collect::<Result<_, String>>().map_err(Error::invalid)?;
+        Ok(Self {
+            patterns: patterns.into_iter().flatten().collect(),
+        })
+    }
+
+    /// Whether a pattern could match something below a directory that none matches.
+    #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
+    pub(crate) fn may_match_below(&self, path: &[u8]) -> bool {
+        let mut rules = self.patterns.iter().filter(|pattern| !pattern.is_exception());
+        rules.any(|pattern| pattern.may_match_below(path))
+    }
+
     /// The ignore files of a Dockerfile, by path in its context: the first that is there holds.
     pub fn names(dockerfile: &str) -> [String; 2] {
         [format!("{dockerfile}.dockerignore"), ".dockerignore".to_owned()]

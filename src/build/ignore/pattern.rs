@@ -27,10 +27,19 @@ impl Pattern {
     /// A line's pattern, if it has one. Docker does this in two goes, its reader of files and its matcher, and what the first
     /// makes of a line the second reads anew: `/!a` is an exception for it.
     pub(super) fn parse(line: &str) -> Result<Option<Self>, String> {
-        let Some(read) = as_read(line) else {
+        match as_read(line) {
+            Some(read) => Self::of_flag(&read),
+            None => Ok(None),
+        }
+    }
+
+    /// A pattern as Docker's matcher takes it, if it is not empty.
+    pub(super) fn of_flag(text: &str) -> Result<Option<Self>, String> {
+        let text = text.trim();
+        if text.is_empty() {
             return Ok(None);
-        };
-        let cleaned = clean(read.trim());
+        }
+        let cleaned = clean(text);
         let (exception, text) = match cleaned.strip_prefix('!') {
             Some(text) => (true, text.to_owned()),
             None => (false, cleaned),

@@ -26,6 +26,8 @@ pub use self::step::{
 };
 
 pub(crate) use self::args::Globals;
+#[cfg(feature = "engine")]
+pub(crate) use self::args::PREDEFINED;
 pub(crate) use self::ports::exposed;
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub(crate) use self::resolve::PATH;

@@ -23,6 +23,8 @@ mod lists;
 mod manifest;
 mod mirrors;
 mod options;
+#[cfg(feature = "build")]
+pub(crate) mod plain;
 mod provider;
 mod referrers;
 mod retry;

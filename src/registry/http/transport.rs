@@ -163,6 +163,13 @@ impl Transport {
     }
 }
 
+/// A client for servers that are no registries. Blocking for a moment: it reads the host's certificates.
+#[cfg(feature = "build")]
+pub(super) fn plain_client(options: &HttpOptions) -> Result<Client> {
+    let tls = tls::client_config(options)?;
+    build(client_builder(options, tls)?.redirect(Policy::custom(redirect)))
+}
+
 fn client_builder(options: &HttpOptions, tls: rustls::ClientConfig) -> Result<ClientBuilder> {
     let builder = Client::builder()
         .tls_backend_preconfigured(tls)

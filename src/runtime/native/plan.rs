@@ -880,8 +880,10 @@ fn depth(record: &RecordParts) -> usize {
 /// What is said of a mount, as the helper reads it.
 fn options_of(record: &mut RecordParts, wanted: &LaunchMount, privileged: bool) {
     if record.kind == mount::OVERLAY {
-        // What an image shows is nobody's to write.
-        record.attributes |= options::READ_ONLY | options::NO_DEV;
+        record.attributes |= options::NO_DEV;
+        if wanted.read_only {
+            record.attributes |= options::READ_ONLY;
+        }
         return;
     }
     if wanted.recursive {

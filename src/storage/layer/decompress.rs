@@ -13,6 +13,10 @@ use crate::types::{Digest, Hasher};
 /// default. Levels up to 19 need 8 MiB; the window is only allocated as large as a frame asks for.
 const WINDOW_LOG: u32 = 27;
 
+/// What decompressing xz may take: twice what `xz -9` writes.
+#[cfg(feature = "build")]
+const XZ_KIB: u32 = 130 << 10;
+
 /// How much is decompressed, hashed and written at a time.
 pub(crate) const CHUNK: usize = 256 << 10;
 
@@ -23,6 +27,8 @@ enum Decoder<R: BufRead> {
     Plain(R),
     Gzip(Box<MultiGzDecoder<R>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, R>>),
+    #[cfg(feature = "build")]
+    Xz(Box<lzma_rust2::XzReader<R>>),
 }
 
 /// A layer's uncompressed bytes, hashed as they pass by.
@@ -48,7 +54,23 @@ impl<R: BufRead> Uncompressed<R> {
     ///
     /// # Errors
     /// `Unsupported` for xz and bzip2; what the source says.
-    pub(crate) fn new(mut source: R) -> Result<Self> {
+    pub(crate) fn new(source: R) -> Result<Self> {
+        Self::open(source, false)
+    }
+
+    /// As [`Uncompressed::unhashed`], for archives that are no layers: xz, too, is read.
+    ///
+    /// # Errors
+    /// `Unsupported` for bzip2; what the source says.
+    #[cfg(feature = "build")]
+    pub(crate) fn archive(source: R) -> Result<Self> {
+        let mut out = Self::open(source, true)?;
+        out.hasher = None;
+        Ok(out)
+    }
+
+    #[cfg_attr(not(feature = "build"), allow(unused_variables, reason = "for archives of builds"))]
+    fn open(mut source: R, with_xz: bool) -> Result<Self> {
         let mut magic = [0u8; 6];
         let length = read_up_to(&mut source, &mut magic).map_err(read_error)?;
         let magic = &magic[..length];
@@ -62,6 +84,10 @@ impl<R: BufRead> Uncompressed<R> {
             // A zstd frame, or a skippable one in front of it.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
                 Decoder::Zstd(Box::new(zstd_of(sniffed)?))
+            }
+            #[cfg(feature = "build")]
+            [0xfd, b'7', b'z', b'X', b'Z', 0] if with_xz => {
+                Decoder::Xz(Box::new(lzma_rust2::XzReader::new_mem_limit(sniffed, true, XZ_KIB)))
             }
             [0xfd, b'7', b'z', b'X', b'Z', 0] => {
                 return Err(Error::unsupported("an xz layer", "a layer in gzip, zstd or plain tar"));
@@ -105,6 +131,8 @@ impl<R: BufRead> Uncompressed<R> {
             Decoder::Plain(source) => source,
             Decoder::Gzip(decoder) => decoder.into_inner(),
             Decoder::Zstd(decoder) => decoder.finish(),
+            #[cfg(feature = "build")]
+            Decoder::Xz(decoder) => decoder.into_inner(),
         };
         Ok((self.hasher.unwrap_or_default().finish(), sniffed.source))
     }
@@ -114,7 +142,7 @@ impl<R: BufRead> Uncompressed<R> {
     fn piece(&mut self) -> io::Result<&[u8]> {
         match &mut self.decoder {
             Decoder::Plain(source) => source.fill_buf(),
-            Decoder::Gzip(_) | Decoder::Zstd(_) => Ok(&[]),
+            _ => Ok(&[]),
         }
     }
 
@@ -166,6 +194,8 @@ impl<R: BufRead> BufRead for Uncompressed<R> {
                 Decoder::Plain(source) => read_up_to(source, &mut self.buffer)?,
                 Decoder::Gzip(decoder) => read_up_to(decoder, &mut self.buffer)?,
                 Decoder::Zstd(decoder) => read_up_to(decoder, &mut self.buffer)?,
+                #[cfg(feature = "build")]
+                Decoder::Xz(decoder) => read_up_to(decoder, &mut self.buffer)?,
             };
             if let Some(hasher) = &mut self.hasher {
                 hasher.update(&self.buffer[..self.end]);
@@ -231,6 +261,9 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
+    #[cfg(feature = "build")]
+    const XZ: &str = "fd377a585a000004e6d6b4460200210116000000742fe5a301000468656c6c6f00000000b137b9dbe5da1e9b00011d05b82d80af1fb6f37d010000000004595a";
+
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         out.write_all(bytes).unwrap();
@@ -266,6 +299,23 @@ mod tests {
             assert_eq!(all(bad).unwrap_err().kind(), &ErrorKind::UnsafeArchive);
         }
         assert!(all(b"\xfd7zXZ\0....").unwrap_err().is_unsupported());
+    }
+
+    #[cfg(feature = "build")]
+    #[test]
+    fn f4_archives_may_be_in_xz() {
+        // `printf hello | xz --check=crc64`
+        let packed = hex::decode(XZ).unwrap();
+        let mut out = Vec::new();
+        Uncompressed::archive(packed.as_slice())
+            .unwrap()
+            .read_to_end(&mut out)
+            .unwrap();
+        assert_eq!(out, b"hello");
+        let cut = &packed[..packed.len() - 20];
+        let read = Uncompressed::archive(cut).unwrap().read_to_end(&mut Vec::new());
+        assert_eq!(read_error(read.unwrap_err()).kind(), &ErrorKind::UnsafeArchive);
+        assert!(Uncompressed::archive(&b"BZh91AY&SY"[..]).unwrap_err().is_unsupported());
     }
 
     /// Pieces as a stream brings them.

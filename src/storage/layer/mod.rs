@@ -11,7 +11,7 @@ pub(crate) mod compress;
 mod crew;
 pub(crate) mod decompress;
 mod limits;
-mod name;
+pub(crate) mod name;
 mod notes;
 mod pax;
 mod read;
@@ -25,6 +25,8 @@ pub(crate) use self::apply::{Hashing, OPAQUE_TRUSTED, OPAQUE_USER, OWNER_XATTR, 
 pub(crate) use self::crew::Processors;
 pub use self::limits::Limits;
 pub(crate) use self::notes::Notes;
+#[cfg_attr(not(feature = "build"), allow(unused_imports, reason = "for builds"))]
+pub(crate) use self::read::{Archive, Attributes, Dir, Ground, Head, Node, Owners, Type, is_read};
 pub use self::read::{LayerReader, Sight};
 pub(crate) use self::read::{Spot, open_inside};
 pub(crate) use self::tree::Tree;

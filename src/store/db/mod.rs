@@ -4,6 +4,7 @@
 //! `run.db`'s write lock first and `store.db`'s second; so names, edges and leases cannot change under a removal. A bound
 //! container's start never touches `store.db`'s write lock, and so never waits for a disk.
 
+pub mod builds;
 pub mod containers;
 mod error;
 mod event_ring;

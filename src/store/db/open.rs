@@ -22,11 +22,12 @@ const BUSY: Duration = Duration::from_secs(30);
 const STATEMENTS: usize = 64;
 
 /// Numbered files, in order. A migration is never edited once it was released.
-const STORE_MIGRATIONS: [&str; 4] = [
+const STORE_MIGRATIONS: [&str; 5] = [
     include_str!("migrations/store/0001_init.sql"),
     include_str!("migrations/store/0002_platforms.sql"),
     include_str!("migrations/store/0003_volumes.sql"),
     include_str!("migrations/store/0004_networks.sql"),
+    include_str!("migrations/store/0005_builds.sql"),
 ];
 const RUN_MIGRATIONS: [&str; 3] = [
     include_str!("migrations/run/0001_init.sql"),

@@ -28,6 +28,8 @@ pub enum NodeKind {
     Network,
     /// A volume, by name.
     Volume,
+    /// A step of builds, by its key.
+    Step,
 }
 
 impl NodeKind {
@@ -41,6 +43,7 @@ impl NodeKind {
             Self::Snapshot => "snapshot",
             Self::Network => "network",
             Self::Volume => "volume",
+            Self::Step => "step",
         }
     }
 
@@ -53,6 +56,7 @@ impl NodeKind {
             Self::Snapshot,
             Self::Network,
             Self::Volume,
+            Self::Step,
         ];
         all.into_iter().find(|kind| kind.as_str() == word)
     }
@@ -234,7 +238,7 @@ pub(super) fn holders_in(connection: &Connection, target: &Node) -> rusqlite::Re
     )
 }
 
-fn targets_in(connection: &Connection, holder: &Node) -> rusqlite::Result<Vec<Node>> {
+pub(super) fn targets_in(connection: &Connection, holder: &Node) -> rusqlite::Result<Vec<Node>> {
     nodes(
         connection,
         "SELECT target_kind, target_id FROM refs WHERE holder_kind = ?1 AND holder_id = ?2",

@@ -9,6 +9,7 @@ use super::{Facts, Finding, FindingKind};
 use crate::error::Result;
 use crate::storage::files;
 use crate::storage::snapshot::usage_of;
+use crate::storage::sweep::owner_of;
 use crate::types::OwnerId;
 
 /// What a file that becomes part of the root is called until it is whole.
@@ -18,6 +19,7 @@ pub(super) fn findings(facts: &Facts) -> Result<Vec<Finding>> {
     let locked = locked();
     let mut findings = layers(facts);
     findings.extend(containers(facts)?);
+    findings.extend(builds(facts)?);
     findings.extend(unfinished_blobs(facts)?);
     findings.extend(trash(facts)?);
     findings.extend(owners(facts, &locked)?);
@@ -40,8 +42,8 @@ fn layers(facts: &Facts) -> Vec<Finding> {
         if let Some(container) = key.strip_prefix("c-") {
             return facts.container(container).is_none().then_some("no container has it");
         }
-        let (owner, _) = key.strip_prefix("unpack-")?.split_once('-')?;
-        (!lives(facts, owner)).then_some("who unpacked it is dead")
+        let owner = owner_of(key)?;
+        (!lives(facts, owner)).then_some("who made it is dead")
     };
     let found = |key: &String| Some(Finding::new(FindingKind::Layer, key.clone(), wrong(key)?));
     facts.active.iter().filter_map(found).collect()
@@ -51,6 +53,14 @@ fn containers(facts: &Facts) -> Result<Vec<Finding>> {
     let mut names = files::names(&facts.root.join("containers"))?;
     names.retain(|name| facts.container(name).is_none());
     let found = |name: String| Finding::new(FindingKind::File, format!("containers/{name}"), "no container has it");
+    Ok(names.into_iter().map(found).collect())
+}
+
+/// What builds of the dead left.
+fn builds(facts: &Facts) -> Result<Vec<Finding>> {
+    let mut names = files::names(&facts.root.join("builds"))?;
+    names.retain(|name| name.split_once('-').is_none_or(|(owner, _)| !lives(facts, owner)));
+    let found = |name: String| Finding::new(FindingKind::File, format!("builds/{name}"), "who built it is dead");
     Ok(names.into_iter().map(found).collect())
 }
 

@@ -1,6 +1,8 @@
 //! The verbs, one file each: its options as `Args`, its work as `run`.
 
 pub mod attach;
+pub mod build;
+pub mod builder_prune;
 pub mod commit;
 pub mod container_prune;
 pub mod cp;
@@ -46,7 +48,9 @@ use std::io::{self, Write as _};
 
 use longshore::Filter;
 
-use crate::cli::{Cli, ContainerVerb, ImageVerb, ManifestVerb, NetworkVerb, OfContainer, SystemVerb, Verb, VolumeVerb};
+use crate::cli::{
+    BuilderVerb, Cli, ContainerVerb, ImageVerb, ManifestVerb, NetworkVerb, OfContainer, SystemVerb, Verb, VolumeVerb,
+};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options;
@@ -57,6 +61,10 @@ pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
     match cli.verb {
         Verb::OfContainer(verb) => of_container(&context, verb).await,
         Verb::Container(ContainerVerb::Same(verb)) => of_container(&context, *verb).await,
+        Verb::Build(args) | Verb::Image(ImageVerb::Build(args)) | Verb::Builder(BuilderVerb::Build(args)) => {
+            build::run(&context, *args).await
+        }
+        Verb::Builder(BuilderVerb::Prune(args)) => builder_prune::run(&context, args).await,
         Verb::Pull(args) | Verb::Image(ImageVerb::Pull(args)) => pull::run(&context, args).await,
         Verb::Push(args) | Verb::Image(ImageVerb::Push(args)) | Verb::Manifest(ManifestVerb::Push(args)) => {
             push::run(&context, args).await

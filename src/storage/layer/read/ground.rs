@@ -18,6 +18,7 @@ use crate::storage::layer::OWNER_XATTR;
 use crate::storage::layer::name::{join, show};
 use crate::storage::layer::notes::Notes;
 use crate::storage::layer::tree::stat;
+use crate::storage::ownership::Ownership;
 use crate::sys::xattr;
 
 /// How a handle is opened.
@@ -44,7 +45,7 @@ pub trait Sight: Debug + Send + Sync + 'static {
 
 /// How the owners that the container knows are kept.
 #[derive(Debug)]
-pub(super) enum Owners {
+pub(crate) enum Owners {
     /// They are the files' own.
     Own,
     /// The files' own, through the map of a user namespace.
@@ -55,9 +56,19 @@ pub(super) enum Owners {
     Table(Notes),
 }
 
+impl Owners {
+    pub(crate) fn of(ownership: &Ownership) -> Self {
+        match ownership {
+            Ownership::Direct => Self::Own,
+            Ownership::Mapped(_) => Self::Mapped,
+            Ownership::Squashed => Self::Noted,
+        }
+    }
+}
+
 /// A layer's tree.
 #[derive(Debug)]
-pub(super) struct Ground {
+pub(crate) struct Ground {
     root: OwnedFd,
     owners: Owners,
     /// The attribute of opaque directories; a tree without holds no marks at all.
@@ -69,7 +80,7 @@ pub(super) struct Ground {
 
 /// An open directory of a layer.
 #[derive(Debug)]
-pub(super) struct Dir<'a> {
+pub(crate) struct Dir<'a> {
     ground: &'a Ground,
     fd: OwnedFd,
     path: Vec<u8>,
@@ -95,7 +106,7 @@ impl Ground {
     }
 
     /// A tree without marks.
-    pub(super) fn of(root: OwnedFd, owners: Owners, sight: Option<Arc<dyn Sight>>) -> Self {
+    pub(crate) fn of(root: OwnedFd, owners: Owners, sight: Option<Arc<dyn Sight>>) -> Self {
         Self {
             root,
             owners,
@@ -106,7 +117,7 @@ impl Ground {
     }
 
     /// The same, with all that is mounted in it.
-    pub(super) fn crossing(mut self) -> Self {
+    pub(crate) fn crossing(mut self) -> Self {
         self.crosses = true;
         self
     }
@@ -117,7 +128,7 @@ impl Ground {
     }
 
     /// A directory of the tree; `None` if there is none of that path (any more).
-    pub(super) fn dir(&self, path: &[u8]) -> Result<Option<Dir<'_>>> {
+    pub(crate) fn dir(&self, path: &[u8]) -> Result<Option<Dir<'_>>> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let name = text(if path.is_empty() { b"." } else { path })?;
         let opened = self.or_by_sight(
@@ -182,6 +193,11 @@ impl Ground {
 impl Dir<'_> {
     /// What is in it, sorted.
     pub(super) fn names(&self) -> Result<Vec<Vec<u8>>> {
+        Ok(self.listing()?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// What is in it, sorted, with the types that its file system tells without a look.
+    pub(crate) fn listing(&self) -> Result<Vec<(Vec<u8>, Option<Type>)>> {
         let failed = |e: Errno| failed("read directory", &self.path, e.into());
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         // A position of its own: a directory may be read more than once.
@@ -192,13 +208,32 @@ impl Dir<'_> {
         let mut opened = nix::dir::Dir::from_fd(again).map_err(failed)?;
         let mut names = Vec::new();
         for entry in opened.iter() {
-            let name = entry.map_err(failed)?.file_name().to_bytes().to_vec();
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
-                names.push(name);
+                names.push((name.to_vec(), entry.file_type().map(Type::of_listing)));
             }
         }
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// As [`Dir::look`], for what was a regular file a moment ago, in a tree of the caller's own: one call less, and what
+    /// took its place may be opened, though nothing is read of it.
+    #[cfg(feature = "build")]
+    pub(crate) fn look_at_file(&self, name: &[u8]) -> Result<Option<(Node, Option<File>)>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let file = match openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(Errno::ELOOP | Errno::ENXIO) => return self.look(name),
+            Err(e) => return Err(self.failed("open", name, e.into())),
+        };
+        let node = Node::of(&fstat(&file).map_err(|e| self.failed("stat", name, e.into()))?);
+        match node.is_file() {
+            true => Ok(Some((node, Some(file)))),
+            false => Ok(Some((node, None))),
+        }
     }
 
     /// Whether nothing of the layers below shows through it.
@@ -220,7 +255,7 @@ impl Dir<'_> {
     }
 
     /// What is under a name, with the file's own owner; `None` if there is nothing (any more).
-    pub(super) fn node(&self, name: &[u8]) -> Result<Option<Node>> {
+    pub(crate) fn node(&self, name: &[u8]) -> Result<Option<Node>> {
         let own = stat(&self.fd, name);
         let found = match own {
             Err(Errno::EACCES | Errno::EPERM) if self.ground.sight.is_some() => {
@@ -234,7 +269,7 @@ impl Dir<'_> {
     }
 
     /// What is in effect the directory itself.
-    pub(super) fn own_node(&self) -> Result<(Node, Attributes)> {
+    pub(crate) fn own_node(&self) -> Result<(Node, Attributes)> {
         let there = fstat(&self.fd).map_err(|e| failed("stat", &self.path, e.into()))?;
         let mut node = Node::of(&there);
         let mut attributes = self.attributes_of(self.fd.as_fd(), b"")?;
@@ -243,7 +278,7 @@ impl Dir<'_> {
     }
 
     /// As [`Dir::node`], with a regular file open: `None` if that cannot be had (any more).
-    pub(super) fn look(&self, name: &[u8]) -> Result<Option<(Node, Option<File>)>> {
+    pub(crate) fn look(&self, name: &[u8]) -> Result<Option<(Node, Option<File>)>> {
         match self.own_look(name) {
             Err(e) if denied(&e) && self.ground.sight.is_some() => {
                 let Some(node) = self.node(name)? else { return Ok(None) };
@@ -274,7 +309,7 @@ impl Dir<'_> {
     }
 
     /// As [`Dir::dress`], of what may be open.
-    pub(super) fn dress_open(&self, name: &[u8], node: &mut Node, file: Option<&File>) -> Result<Attributes> {
+    pub(crate) fn dress_open(&self, name: &[u8], node: &mut Node, file: Option<&File>) -> Result<Attributes> {
         let mut attributes = match (node.kind, file) {
             (_, Some(file)) => self.attributes_of(file.as_fd(), name)?,
             // Nothing else has attributes that a layer could keep.
@@ -323,7 +358,7 @@ impl Dir<'_> {
     }
 
     /// Where a symlink leads.
-    pub(super) fn link(&self, name: &[u8]) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn link(&self, name: &[u8]) -> Result<Option<Vec<u8>>> {
         use std::os::unix::ffi::OsStringExt as _;
         let read = match readlinkat(&self.fd, name) {
             Err(Errno::EACCES) if self.ground.sight.is_some() => {
@@ -448,7 +483,7 @@ fn ids(note: &[u8]) -> Option<(u32, u32)> {
 }
 
 /// Attributes that a layer takes along, and the note of the owner.
-fn is_read(name: &CStr) -> bool {
+pub(crate) fn is_read(name: &CStr) -> bool {
     let name = name.to_bytes();
     if name.starts_with(b"user.overlay.") || name.starts_with(b"trusted.overlay.") {
         return false;

@@ -23,10 +23,14 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 pub use self::ground::Sight;
+#[cfg_attr(not(feature = "build"), allow(unused_imports, reason = "for builds"))]
+pub(crate) use self::ground::{Dir, Ground, Owners, is_read};
+#[cfg_attr(not(feature = "build"), allow(unused_imports, reason = "for builds"))]
+pub(crate) use self::node::{Attributes, Node, Type};
 pub(crate) use self::spot::Spot;
+#[cfg_attr(not(feature = "build"), allow(unused_imports, reason = "for builds"))]
+pub(crate) use self::write::{Archive, Head};
 
-use self::ground::{Ground, Owners};
-use self::write::Archive;
 use super::notes::Notes;
 use super::tree::resolve;
 use super::{OPAQUE_TRUSTED, OPAQUE_USER};
@@ -50,6 +54,8 @@ pub struct LayerReader {
     /// Until when nothing but the backend wrote to a merged tree, on the file system's clock.
     untouched: Option<(i64, i64)>,
     places: BTreeSet<Vec<u8>>,
+    /// No file is said to be younger, in seconds since the epoch.
+    newest: Option<i64>,
 }
 
 impl LayerReader {
@@ -58,11 +64,7 @@ impl LayerReader {
     /// # Errors
     /// `Os` with the errno, `Corrupt` for a damaged table of owners.
     pub fn open(source: &LayerSource, ownership: &Ownership, sight: Option<Arc<dyn Sight>>) -> Result<Self> {
-        let owners = || match ownership {
-            Ownership::Direct => Owners::Own,
-            Ownership::Mapped(_) => Owners::Mapped,
-            Ownership::Squashed => Owners::Noted,
-        };
+        let owners = || Owners::of(ownership);
         let ground = |dir: &std::path::Path, owners, mark| Ground::open(dir, owners, mark, sight.clone());
         match source {
             LayerSource::Overlay {
@@ -78,6 +80,7 @@ impl LayerReader {
                     merged: false,
                     untouched: None,
                     places: BTreeSet::new(),
+                    newest: None,
                 })
             }
             LayerSource::Merged {
@@ -97,6 +100,7 @@ impl LayerReader {
                     merged: true,
                     untouched: untouched.map(compare::time_of),
                     places: BTreeSet::new(),
+                    newest: None,
                 })
             }
         }
@@ -104,12 +108,7 @@ impl LayerReader {
 
     /// A tree of no layer, shown by an open directory: a volume, or what a mount shows.
     pub(crate) fn of_tree(dir: OwnedFd, ownership: &Ownership, sight: Option<Arc<dyn Sight>>) -> Self {
-        let owners = match ownership {
-            Ownership::Direct => Owners::Own,
-            Ownership::Mapped(_) => Owners::Mapped,
-            Ownership::Squashed => Owners::Noted,
-        };
-        Self::of_ground(Ground::of(dir, owners, sight))
+        Self::of_ground(Ground::of(dir, Owners::of(ownership), sight))
     }
 
     fn of_ground(ground: Ground) -> Self {
@@ -119,6 +118,7 @@ impl LayerReader {
             merged: true,
             untouched: None,
             places: BTreeSet::new(),
+            newest: None,
         }
     }
 
@@ -127,6 +127,13 @@ impl LayerReader {
     pub fn without(mut self, places: &[&str]) -> Self {
         let clean = |place: &&str| place.trim_matches('/').as_bytes().to_vec();
         self.places = places.iter().map(clean).collect();
+        self
+    }
+
+    /// Writes no file as younger than this, in seconds since the epoch: what a command makes has the time of its run.
+    #[must_use]
+    pub fn not_after(mut self, seconds: i64) -> Self {
+        self.newest = Some(seconds);
         self
     }
 
@@ -146,7 +153,7 @@ impl LayerReader {
     /// As [`LayerReader::changes`], and what `out` says.
     pub fn write_layer(&self, out: impl Write) -> Result<bool> {
         let plan = self.compare()?;
-        let mut archive = Archive::new(out);
+        let mut archive = Archive::new(out).not_after(self.newest);
         self.write_steps(&plan, &mut archive)?;
         archive.finish()?;
         Ok(!plan.is_empty())
@@ -158,7 +165,7 @@ impl LayerReader {
     /// # Errors
     /// As [`LayerReader::write_layer`].
     pub fn write_tree(&self, out: impl Write) -> Result<()> {
-        let mut archive = Archive::new(out);
+        let mut archive = Archive::new(out).not_after(self.newest);
         self.write_all(&mut archive)?;
         archive.finish()
     }

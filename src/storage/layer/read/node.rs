@@ -3,11 +3,11 @@
 use nix::sys::stat::{FileStat, SFlag, major, minor};
 
 /// Extended attributes, sorted by name.
-pub(super) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Types of files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Type {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Type {
     File,
     Directory,
     Symlink,
@@ -17,25 +17,40 @@ pub(super) enum Type {
     Socket,
 }
 
+impl Type {
+    /// As a directory's listing says it.
+    pub(super) fn of_listing(kind: nix::dir::Type) -> Self {
+        match kind {
+            nix::dir::Type::File => Self::File,
+            nix::dir::Type::Directory => Self::Directory,
+            nix::dir::Type::Symlink => Self::Symlink,
+            nix::dir::Type::Fifo => Self::Fifo,
+            nix::dir::Type::CharacterDevice => Self::Character,
+            nix::dir::Type::BlockDevice => Self::Block,
+            nix::dir::Type::Socket => Self::Socket,
+        }
+    }
+}
+
 /// An inode, with ids as the container has them once its attributes were read.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) kind: Type,
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) size: u64,
-    pub(super) blocks: u64,
-    pub(super) mtime: (i64, i64),
-    pub(super) ctime: (i64, i64),
-    pub(super) device: (u64, u64),
-    pub(super) links: libc::nlink_t,
+pub(crate) struct Node {
+    pub(crate) kind: Type,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) size: u64,
+    pub(crate) blocks: u64,
+    pub(crate) mtime: (i64, i64),
+    pub(crate) ctime: (i64, i64),
+    pub(crate) device: (u64, u64),
+    pub(crate) links: libc::nlink_t,
     /// Device and inode number.
-    pub(super) identity: (u64, u64),
+    pub(crate) identity: (u64, u64),
 }
 
 impl Node {
-    pub(super) fn of(stat: &FileStat) -> Self {
+    pub(crate) fn of(stat: &FileStat) -> Self {
         let kind = match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
             SFlag::S_IFDIR => Type::Directory,
             SFlag::S_IFLNK => Type::Symlink,
@@ -60,21 +75,21 @@ impl Node {
         }
     }
 
-    pub(super) fn is_dir(&self) -> bool {
+    pub(crate) fn is_dir(&self) -> bool {
         self.kind == Type::Directory
     }
 
-    pub(super) fn is_file(&self) -> bool {
+    pub(crate) fn is_file(&self) -> bool {
         self.kind == Type::File
     }
 
     /// What overlay hides a name with.
-    pub(super) fn is_whiteout(&self) -> bool {
+    pub(crate) fn is_whiteout(&self) -> bool {
         self.kind == Type::Character && self.device == (0, 0)
     }
 
     /// Whether it may have other names.
-    pub(super) fn is_linked(&self) -> bool {
+    pub(crate) fn is_linked(&self) -> bool {
         self.links > 1 && !self.is_dir()
     }
 

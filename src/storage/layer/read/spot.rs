@@ -110,12 +110,7 @@ impl Spot {
     /// # Errors
     /// As [`LayerReader::write_tree`].
     pub(crate) fn write(self, ownership: &Ownership, sight: Option<Arc<dyn Sight>>, out: impl Write) -> Result<()> {
-        let owners = match ownership {
-            Ownership::Direct => Owners::Own,
-            Ownership::Mapped(_) => Owners::Mapped,
-            Ownership::Squashed => Owners::Noted,
-        };
-        let ground = Ground::of(self.place, owners, sight).crossing();
+        let ground = Ground::of(self.place, Owners::of(ownership), sight).crossing();
         let Some(name) = self.name else {
             let reader = LayerReader::of_ground(ground);
             let mut archive = Archive::new(out).below(&self.shown);

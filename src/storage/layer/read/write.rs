@@ -26,25 +26,27 @@ const WORTH: u64 = 1 << 20;
 const PIECES: usize = 64 << 10;
 
 /// A tar in the making.
-pub(super) struct Archive<W> {
+pub(crate) struct Archive<W> {
     out: W,
     /// Where files with several names were written first.
     links: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
     /// What all paths begin with, but the root's without one.
     prefix: Vec<u8>,
+    /// The latest time that is written, in seconds since the epoch.
+    newest: Option<i64>,
 }
 
 /// An entry's header, but for the type's own part.
-struct Head<'a> {
-    kind: u8,
-    path: &'a [u8],
-    link: &'a [u8],
-    size: u64,
-    node: &'a Node,
-    attributes: &'a Attributes,
+pub(crate) struct Head<'a> {
+    pub(crate) kind: u8,
+    pub(crate) path: &'a [u8],
+    pub(crate) link: &'a [u8],
+    pub(crate) size: u64,
+    pub(crate) node: &'a Node,
+    pub(crate) attributes: &'a Attributes,
     /// Further records.
-    records: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) records: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl LayerReader {
@@ -166,13 +168,25 @@ fn write_shown<'a, W: Write>(
 }
 
 impl<W: Write> Archive<W> {
-    pub(super) fn new(out: W) -> Self {
+    pub(crate) fn new(out: W) -> Self {
         Self {
             out,
             links: HashMap::new(),
             buffer: Vec::new(),
             prefix: Vec::new(),
+            newest: None,
         }
+    }
+
+    /// Writes no later time than this.
+    pub(super) fn not_after(mut self, newest: Option<i64>) -> Self {
+        self.newest = newest;
+        self
+    }
+
+    fn time(&self, node: &Node) -> (i64, i64) {
+        let newest = self.newest.map(|seconds| (seconds, 0));
+        newest.map_or(node.mtime, |newest| node.mtime.min(newest))
     }
 
     /// Has all paths begin with a name.
@@ -181,16 +195,16 @@ impl<W: Write> Archive<W> {
         self
     }
 
-    pub(super) fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(mut self) -> Result<()> {
         self.put(&[0; 2 * BLOCK])?;
         self.out.flush().map_err(write_failed)
     }
 
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<()> {
         self.out.write_all(bytes).map_err(write_failed)
     }
 
-    fn pad(&mut self, size: u64) -> Result<()> {
+    pub(crate) fn pad(&mut self, size: u64) -> Result<()> {
         let over = (size % BLOCK as u64) as usize;
         if over == 0 {
             return Ok(());
@@ -269,7 +283,7 @@ impl<W: Write> Archive<W> {
         Ok(true)
     }
 
-    fn file(&mut self, path: &[u8], node: &Node, attributes: &Attributes, file: &File) -> Result<()> {
+    pub(crate) fn file(&mut self, path: &[u8], node: &Node, attributes: &Attributes, file: &File) -> Result<()> {
         // As it was when it was opened: what is written to it meanwhile may be missing, and what it loses is zero.
         let size = node.size;
         let pieces = match node.blocks.saturating_mul(512).saturating_add(WORTH) <= size {
@@ -284,8 +298,23 @@ impl<W: Write> Archive<W> {
             self.copy(file, 0, size)?;
             return self.pad(size);
         };
+        let stored = self.sparse(path, node, attributes, &pieces)?;
+        for (offset, length) in pieces {
+            self.copy(file, offset, length)?;
+        }
+        self.pad(stored)
+    }
+
+    /// The header of a file with holes, and the map of its pieces; returns how many bytes that makes with the pieces.
+    pub(crate) fn sparse(
+        &mut self,
+        path: &[u8],
+        node: &Node,
+        attributes: &Attributes,
+        pieces: &[(u64, u64)],
+    ) -> Result<u64> {
         let mut map = format!("{}\n", pieces.len());
-        for (offset, length) in &pieces {
+        for (offset, length) in pieces {
             map += &format!("{offset}\n{length}\n");
         }
         let mut map = map.into_bytes();
@@ -299,19 +328,16 @@ impl<W: Write> Archive<W> {
                 record("GNU.sparse.major", b"1".to_vec()),
                 record("GNU.sparse.minor", b"0".to_vec()),
                 record("GNU.sparse.name", path.to_vec()),
-                record("GNU.sparse.realsize", size.to_string().into_bytes()),
+                record("GNU.sparse.realsize", node.size.to_string().into_bytes()),
             ],
             ..Head::of(b'0', &join(&join(parent, b"GNUSparseFile.0"), name), node, attributes)
         })?;
         self.put(&map)?;
-        for (offset, length) in pieces {
-            self.copy(file, offset, length)?;
-        }
-        self.pad(stored)
+        Ok(stored)
     }
 
     /// Copies as many bytes as were promised: what a file lost meanwhile is zero.
-    fn copy(&mut self, file: &File, offset: u64, length: u64) -> Result<()> {
+    pub(crate) fn copy(&mut self, file: &File, offset: u64, length: u64) -> Result<()> {
         let (mut at, end) = (offset, offset + length);
         self.buffer.resize(256 << 10, 0);
         while at < end {
@@ -324,7 +350,7 @@ impl<W: Write> Archive<W> {
                 }
                 Ok(read) => read,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(Error::os("read a file of the container", e)),
+                Err(e) => return Err(Error::os("read a file to archive", e)),
             };
             self.out.write_all(&self.buffer[..read]).map_err(write_failed)?;
             at += read as u64;
@@ -332,7 +358,7 @@ impl<W: Write> Archive<W> {
         Ok(())
     }
 
-    fn head(&mut self, head: &Head<'_>) -> Result<()> {
+    pub(crate) fn head(&mut self, head: &Head<'_>) -> Result<()> {
         let node = head.node;
         let mut header = Header([0; BLOCK]);
         let mut records = head.records.clone();
@@ -353,10 +379,11 @@ impl<W: Write> Archive<W> {
                 record(key, &decimal(value));
             }
         }
-        let seconds = u64::try_from(node.mtime.0).ok();
+        let mtime = self.time(node);
+        let seconds = u64::try_from(mtime.0).ok();
         let fits = seconds.is_some_and(|seconds| header.octal(136..148, seconds));
-        if !fits || node.mtime.1 != 0 {
-            record("mtime", pax_time(node.mtime).as_bytes());
+        if !fits || mtime.1 != 0 {
+            record("mtime", pax_time(mtime).as_bytes());
         }
         if !fits {
             header.octal(136..148, 0);
@@ -400,7 +427,7 @@ impl<W: Write> Archive<W> {
 }
 
 impl<'a> Head<'a> {
-    fn of(kind: u8, path: &'a [u8], node: &'a Node, attributes: &'a Attributes) -> Self {
+    pub(crate) fn of(kind: u8, path: &'a [u8], node: &'a Node, attributes: &'a Attributes) -> Self {
         Self {
             kind,
             path,

@@ -1,0 +1,73 @@
+//! What is known from earlier builds: for each step, by a digest of all that it depends on, the layer that it made.
+//!
+//! The records survive power loss, and keep blobs and layers from being removed (`store::db::builds`). Who does a step holds
+//! a lock on its key meanwhile: of several builds that need it, in whatever process, one does it, and the others find it.
+
+mod key;
+mod prune;
+mod records;
+
+use std::time::SystemTime;
+
+pub(crate) use self::key::Key;
+
+use crate::types::{Bytes, ChainId, Digest};
+
+/// A step that an earlier build did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CachedStep {
+    /// Digest of all that it depends on.
+    pub key: Digest,
+    /// The instruction.
+    pub text: String,
+    /// The stack of layers that it led to; none where there is no layer at all.
+    pub chain: Option<ChainId>,
+    /// What its own layer takes on disk, in bytes.
+    pub size_bytes: u64,
+    /// When it was done.
+    pub created: SystemTime,
+    /// When a build last took it from the cache.
+    pub used: SystemTime,
+}
+
+/// Which steps of earlier builds to forget.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PruneCache {
+    /// Keeps what was used last, as much of it as fits into so many bytes.
+    pub keep: Option<Bytes>,
+    /// Only what no build has used since then.
+    pub unused_since: Option<SystemTime>,
+}
+
+impl PruneCache {
+    /// All of them.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Keeps what was used last, as much of it as fits.
+    #[must_use]
+    pub fn keep(mut self, bytes: Bytes) -> Self {
+        self.keep = Some(bytes);
+        self
+    }
+
+    /// Only what no build has used since then.
+    #[must_use]
+    pub fn unused_since(mut self, time: SystemTime) -> Self {
+        self.unused_since = Some(time);
+        self
+    }
+}
+
+/// What a prune forgot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PrunedCache {
+    /// The steps.
+    pub steps: Vec<Digest>,
+    /// What was freed on disk, in bytes.
+    pub freed_bytes: u64,
+}

@@ -1,0 +1,345 @@
+//! What a caller asks of a build.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::context::ContextSource;
+use super::plan::{PlanOptions, StageBuilder};
+use crate::containers::{Limits, NetworkMode};
+use crate::images::{Credentials, Pull};
+use crate::types::{ImageId, Platform};
+
+/// What is made at which times.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildTimes {
+    /// The same for the same Dockerfile and files, whenever and wherever it is built: the time of the base image, and 1970
+    /// upon `scratch`. Files of the context have just that time, all other files at most that. `SOURCE_DATE_EPOCH` among the
+    /// build arguments is another time for the same.
+    #[default]
+    Fixed,
+    /// That time, in seconds since the epoch.
+    At(i64),
+    /// When it really happens: files of the context keep their times, and two builds are two images.
+    Real,
+}
+
+/// Where goes what was built.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildOutput {
+    /// An image of the engine's, with the names that were asked for.
+    #[default]
+    Image,
+    /// The files of the last stage, in a directory of the host, which is made if it is missing: all of them the caller's own. Files
+    /// of the same names are replaced.
+    Directory(PathBuf),
+    /// The files of the last stage as a tar on the host, with their owners.
+    Tar(PathBuf),
+}
+
+/// What commands may do that could harm the host, or tell more of it than a build should know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Entitlement {
+    /// `RUN --network=host`.
+    HostNetwork,
+    /// `RUN --security=insecure`.
+    Insecure,
+}
+
+/// Something that commands may read and no image may hold. It is shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub(crate) Arc<[u8]>);
+
+impl Secret {
+    /// A secret of these bytes.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into().into())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// What is to be done.
+pub(crate) enum Recipe {
+    /// The Dockerfile of this name in the context.
+    File(Option<String>),
+    /// A Dockerfile that is elsewhere.
+    Text(String),
+    /// One stage upon an image.
+    Stage(String, Maker),
+}
+
+/// Makes the steps of a stage.
+pub(crate) type Maker = Arc<dyn Fn(StageBuilder) -> StageBuilder + Send + Sync>;
+
+impl fmt::Debug for Recipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(name) => f.debug_tuple("File").field(name).finish(),
+            Self::Text(text) => f.debug_tuple("Text").field(text).finish(),
+            Self::Stage(base, _) => f.debug_tuple("Stage").field(base).finish_non_exhaustive(),
+        }
+    }
+}
+
+/// An image to build.
+///
+/// ```no_run
+/// # async fn example(engine: longshore::Engine) -> longshore::Result<()> {
+/// use longshore::build::BuildSpec;
+/// let image = engine.build(BuildSpec::new("./app").tag("app:1").argument("VERSION", "1.2")).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct BuildSpec {
+    pub(crate) context: ContextSource,
+    pub(crate) contexts: BTreeMap<String, ContextSource>,
+    pub(crate) wish: Wish,
+}
+
+/// All that is asked for but the files, which can be read once only.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) recipe: Recipe,
+    pub(crate) plan: PlanOptions,
+    pub(crate) tags: Vec<String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) pull: Pull,
+    pub(crate) credentials: BTreeMap<String, Credentials>,
+    pub(crate) no_cache: bool,
+    pub(crate) no_cache_stages: BTreeSet<String>,
+    pub(crate) times: BuildTimes,
+    pub(crate) network: NetworkMode,
+    pub(crate) extra_hosts: Vec<String>,
+    pub(crate) limits: Limits,
+    pub(crate) entitlements: BTreeSet<Entitlement>,
+    pub(crate) secrets: BTreeMap<String, Secret>,
+    pub(crate) agents: BTreeMap<String, PathBuf>,
+    pub(crate) jobs: Option<usize>,
+    pub(crate) output: BuildOutput,
+}
+
+impl BuildSpec {
+    /// Builds what the `Dockerfile` of a context says.
+    pub fn new(context: impl Into<ContextSource>) -> Self {
+        Self {
+            context: context.into(),
+            contexts: BTreeMap::new(),
+            wish: Wish {
+                recipe: Recipe::File(None),
+                plan: PlanOptions::new(),
+                tags: Vec::new(),
+                labels: BTreeMap::new(),
+                pull: Pull::Missing,
+                credentials: BTreeMap::new(),
+                no_cache: false,
+                no_cache_stages: BTreeSet::new(),
+                times: BuildTimes::Fixed,
+                network: NetworkMode::Named("bridge".to_owned()),
+                extra_hosts: Vec::new(),
+                limits: Limits::default(),
+                entitlements: BTreeSet::new(),
+                secrets: BTreeMap::new(),
+                agents: BTreeMap::new(),
+                jobs: None,
+                output: BuildOutput::Image,
+            },
+        }
+    }
+
+    /// Takes another Dockerfile of the context, by its path there.
+    #[must_use]
+    pub fn dockerfile(mut self, path: impl Into<String>) -> Self {
+        self.wish.recipe = Recipe::File(Some(path.into()));
+        self
+    }
+
+    /// Takes a Dockerfile that is not in the context: its text.
+    #[must_use]
+    pub fn dockerfile_text(mut self, text: impl Into<String>) -> Self {
+        self.wish.recipe = Recipe::Text(text.into());
+        self
+    }
+
+    /// Does without a Dockerfile: one stage upon an image, or upon `scratch`, whose steps are made in Rust. The image is the
+    /// same as that of a Dockerfile that says so.
+    ///
+    /// ```no_run
+    /// # async fn example(engine: longshore::Engine) -> longshore::Result<()> {
+    /// use longshore::build::{BuildSpec, CopyAction};
+    /// let spec = BuildSpec::new("./app").stage("busybox", |stage| {
+    ///     stage.copy(CopyAction::new(["app"], "/bin/")).run_shell("app --check").entrypoint(["/bin/app"])
+    /// });
+    /// let image = engine.build(spec).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn stage(
+        mut self,
+        base: impl Into<String>,
+        steps: impl Fn(StageBuilder) -> StageBuilder + Send + Sync + 'static,
+    ) -> Self {
+        self.wish.recipe = Recipe::Stage(base.into(), Arc::new(steps));
+        self
+    }
+
+    /// Gives the image a name. Called again, one more.
+    #[must_use]
+    pub fn tag(mut self, name: impl Into<String>) -> Self {
+        self.wish.tags.push(name.into());
+        self
+    }
+
+    /// The stage to build, by name or number, in place of the last.
+    #[must_use]
+    pub fn target(mut self, name: impl Into<String>) -> Self {
+        self.wish.plan = self.wish.plan.target(name);
+        self
+    }
+
+    /// A value for a variable that the Dockerfile declares with `ARG`.
+    #[must_use]
+    pub fn argument(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.wish.plan = self.wish.plan.argument(name, value);
+        self
+    }
+
+    /// The platform that the image is for. Default the host's.
+    #[must_use]
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.wish.plan = self.wish.plan.platform(platform);
+        self
+    }
+
+    /// A named context: it stands in for the stage or the image of that name.
+    #[must_use]
+    pub fn context(mut self, name: impl Into<String>, context: impl Into<ContextSource>) -> Self {
+        let name = name.into();
+        self.wish.plan = self.wish.plan.context(name.clone());
+        self.contexts.insert(name, context.into());
+        self
+    }
+
+    /// A label of the image, over those of the Dockerfile.
+    #[must_use]
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.wish.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// When to ask the registry for images that it builds upon. Default [`Pull::Missing`].
+    #[must_use]
+    pub fn pull(mut self, policy: Pull) -> Self {
+        self.wish.pull = policy;
+        self
+    }
+
+    /// Who asks a registry, by its host: `docker.io`, `example.com:5000`. No other registry learns of it.
+    #[must_use]
+    pub fn credentials(mut self, registry: impl Into<String>, credentials: Credentials) -> Self {
+        self.wish.credentials.insert(registry.into(), credentials);
+        self
+    }
+
+    /// Does every step anew, whatever is known from before.
+    #[must_use]
+    pub fn no_cache(mut self, no_cache: bool) -> Self {
+        self.wish.no_cache = no_cache;
+        self
+    }
+
+    /// Does the steps of one stage anew, by its name or number. Called again, of one more.
+    #[must_use]
+    pub fn no_cache_stage(mut self, stage: impl Into<String>) -> Self {
+        self.wish.no_cache_stages.insert(stage.into().to_ascii_lowercase());
+        self
+    }
+
+    /// What is made at which times. Default [`BuildTimes::Fixed`]: the same Dockerfile and files make the same image.
+    #[must_use]
+    pub fn times(mut self, times: BuildTimes) -> Self {
+        self.wish.times = times;
+        self
+    }
+
+    /// The network of commands that do not say another. Default `bridge`.
+    #[must_use]
+    pub fn network(mut self, network: NetworkMode) -> Self {
+        self.wish.network = network;
+        self
+    }
+
+    /// A line for `/etc/hosts` of commands: `NAME:ADDRESS`.
+    #[must_use]
+    pub fn extra_host(mut self, line: impl Into<String>) -> Self {
+        self.wish.extra_hosts.push(line.into());
+        self
+    }
+
+    /// What each command may take. Default no limit.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.wish.limits = limits;
+        self
+    }
+
+    /// Lets commands do what the Dockerfile cannot allow itself.
+    #[must_use]
+    pub fn allow(mut self, entitlement: Entitlement) -> Self {
+        self.wish.entitlements.insert(entitlement);
+        self
+    }
+
+    /// A secret for `RUN --mount=type=secret,id=ID`.
+    #[must_use]
+    pub fn secret(mut self, id: impl Into<String>, secret: Secret) -> Self {
+        self.wish.secrets.insert(id.into(), secret);
+        self
+    }
+
+    /// An SSH agent's socket for `RUN --mount=type=ssh`; the id that mounts mean that say none is `default`.
+    #[must_use]
+    pub fn ssh_agent(mut self, id: impl Into<String>, socket: impl Into<PathBuf>) -> Self {
+        self.wish.agents.insert(id.into(), socket.into());
+        self
+    }
+
+    /// Where goes what was built. Default an image of the engine's. With files as the output no image is made, and names are
+    /// `InvalidArgument`.
+    #[must_use]
+    pub fn output(mut self, output: BuildOutput) -> Self {
+        self.wish.output = output;
+        self
+    }
+
+    /// How many commands and copies are worked on at once. Default as many as there are processors.
+    #[must_use]
+    pub fn jobs(mut self, jobs: usize) -> Self {
+        self.wish.jobs = Some(jobs);
+        self
+    }
+}
+
+/// What a build ended with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BuildResult {
+    /// The image's id: the digest of its config. Where files were asked for, what it would have been.
+    pub id: ImageId,
+    /// How many steps made files, or would have.
+    pub steps: u32,
+    /// How many of them were known from before.
+    pub cached: u32,
+    /// What looks wrong in the Dockerfile, in words.
+    pub warnings: Vec<String>,
+}
