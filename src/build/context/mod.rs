@@ -10,7 +10,7 @@ pub(crate) mod spool;
 mod tests;
 mod tree;
 
-pub(crate) use self::services::{SINGLE, Services};
+pub(crate) use self::services::{SINGLE, Services, check};
 #[cfg(test)]
 pub(crate) use self::source::Context;
 pub use self::source::ContextSource;

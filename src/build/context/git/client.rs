@@ -12,6 +12,7 @@ use super::Id;
 use super::checkout::{self, Submodule};
 use super::wire::{self, Packet, Packets};
 use crate::build::context::fetch::Repository;
+use crate::build::context::services::Waiting;
 use crate::build::context::{Services, Tree};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::registry::http::plain::Posted;
@@ -92,13 +93,17 @@ async fn one(repository: &Repository, services: &Services, directory: &Path) -> 
     }
     let pack = fetch(&commit.0, &remote, services).await?;
     let (wanted, directory) = (repository.clone(), directory.to_owned());
-    blocking(move || {
+    let waiting = Waiting::default();
+    let stop = waiting.flag();
+    let submodules = blocking(move || {
         let file = File::open(&pack).map_err(|e| Error::os("read the repository's pack", e))?;
-        let submodules = checkout::checkout(file, &commit, &wanted, &directory);
+        let submodules = checkout::checkout(file, &commit, &wanted, &directory, stop);
         let _ = std::fs::remove_file(&pack);
         submodules
-    })
-    .await
+    });
+    let submodules = submodules.await;
+    drop(waiting);
+    submodules
 }
 
 /// The commit that is wanted, and the name of its reference.
