@@ -268,7 +268,7 @@ impl Error {
 
     /// Puts a place before the message: it is still the same error, of the same level.
     #[must_use]
-    #[cfg_attr(not(feature = "build"), allow(dead_code, reason = "for builds"))]
+    #[cfg(all(feature = "engine", feature = "build"))]
     pub(crate) fn placed(mut self, place: &str) -> Self {
         self.0.message = format!("{place}: {}", self.0.message).into();
         self

@@ -42,4 +42,4 @@ pub use self::image::Assembly;
 pub use self::manager::ImageBuilder;
 pub use self::plan::{Action, AddAction, CopyAction, Plan, PlanOptions, RunAction, StageBuilder, StageState, Step};
 #[cfg(feature = "engine")]
-pub use self::spec::{BuildResult, BuildSpec, BuildTimes, Entitlement, Secret};
+pub use self::spec::{BuildOutput, BuildResult, BuildSpec, BuildTimes, Entitlement, Secret};

@@ -26,6 +26,20 @@ pub enum BuildTimes {
     Real,
 }
 
+/// Where goes what was built.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildOutput {
+    /// An image of the engine's, with the names that were asked for.
+    #[default]
+    Image,
+    /// The files of the last stage, in a directory of the host, which is made if it is missing: all of them the caller's own. Files
+    /// of the same names are replaced.
+    Directory(PathBuf),
+    /// The files of the last stage as a tar on the host, with their owners.
+    Tar(PathBuf),
+}
+
 /// What commands may do that could harm the host, or tell more of it than a build should know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -111,6 +125,7 @@ pub(crate) struct Wish {
     pub(crate) secrets: BTreeMap<String, Secret>,
     pub(crate) agents: BTreeMap<String, PathBuf>,
     pub(crate) jobs: Option<usize>,
+    pub(crate) output: BuildOutput,
 }
 
 impl BuildSpec {
@@ -136,6 +151,7 @@ impl BuildSpec {
                 secrets: BTreeMap::new(),
                 agents: BTreeMap::new(),
                 jobs: None,
+                output: BuildOutput::Image,
             },
         }
     }
@@ -298,6 +314,14 @@ impl BuildSpec {
         self
     }
 
+    /// Where goes what was built. Default an image of the engine's. With files as the output no image is made, and names are
+    /// `InvalidArgument`.
+    #[must_use]
+    pub fn output(mut self, output: BuildOutput) -> Self {
+        self.wish.output = output;
+        self
+    }
+
     /// How many commands and copies are worked on at once. Default as many as there are processors.
     #[must_use]
     pub fn jobs(mut self, jobs: usize) -> Self {
@@ -310,7 +334,7 @@ impl BuildSpec {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BuildResult {
-    /// The image's id: the digest of its config.
+    /// The image's id: the digest of its config. Where files were asked for, what it would have been.
     pub id: ImageId,
     /// How many steps made files, or would have.
     pub steps: u32,

@@ -19,7 +19,7 @@ use crate::store::Node;
 use crate::types::{Descriptor, Digest, ImageId, Reference};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(super) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// A plain layer; `+gzip` and `+zstd` name the compressed ones.
 pub(super) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 

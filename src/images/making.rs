@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::archive::{Held, Holder};
-use super::assemble::{LAYER, Parts};
+use super::assemble::{CONFIG, LAYER, Parts, written};
 use super::extend::{EMPTY, in_oci_words};
 use super::load::{Nowhere, ended};
 use super::local::LocalImages;
@@ -171,6 +171,14 @@ impl Making {
             shown: "the new image",
         };
         self.images.assemble(parts, Vec::new(), &self.held, progress).await
+    }
+
+    /// What the id of an image with this config is.
+    ///
+    /// # Errors
+    /// None that is known of.
+    pub(crate) fn id_of(config: &ImageConfig) -> Result<ImageId> {
+        Ok(written(CONFIG, config)?.descriptor.digest)
     }
 
     /// Lets go of everything, and removes what nothing needs.

@@ -1,12 +1,16 @@
 //! Images built from Dockerfiles.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use longshore::build::{BuildResult, BuildSpec, BuildTimes, CopyAction, Entitlement, PruneCache, Secret, StepFailure};
-use longshore::images::{ImageInfo, RemoveImageOptions};
+use longshore::build::{
+    BuildOutput, BuildResult, BuildSpec, BuildTimes, ContextSource, CopyAction, Entitlement, PruneCache, Secret,
+    StepFailure,
+};
+use longshore::images::{Credentials, ImageInfo, RemoveImageOptions};
 use longshore::progress::BuildEvent;
 use longshore::types::Bytes;
 use longshore::{ContainerSpec, Engine, Error, ErrorKind, NetworkMode, ProgressEvent};
@@ -17,6 +21,7 @@ use crate::cancel::{Scene, each_drop, under};
 use crate::frame::{Check, Stop, fail};
 use crate::longshored::Daemon;
 use crate::support::image::Files;
+use crate::support::registry::{LOGIN, Options, Registry};
 use crate::support::root::TempRoot;
 use crate::support::wire;
 use crate::support::world::{FORCE, World, source};
@@ -30,6 +35,7 @@ tests! { "build":
     ]
     kernel_async [
         f1_f2_f6_a_dockerfile_makes_an_image,
+        c2_credentials_of_a_build_go_to_their_registry_alone,
         f2_a_command_that_fails_says_where_and_what_it_wrote,
         f2_commands_see_what_holds_where_they_are,
         f7_heredocs_run_and_are_copied,
@@ -43,6 +49,7 @@ tests! { "build":
         f13_mounts_show_files_and_keep_nothing,
         f13_an_agent_answers_a_command,
         f14_networks_and_privileges_of_commands,
+        f16_files_are_an_output,
         f19_p16_two_stores_build_the_same_image,
         f23_steps_made_in_rust_are_the_same_image,
         a9_a_dropped_build,
@@ -640,6 +647,77 @@ async fn f14_networks_and_privileges_of_commands() -> Check {
     let denied = build(spec(dir.path()), text).await.unwrap_err();
     assert_eq!(denied.kind(), &ErrorKind::Denied, "{}", denied.report());
     build(spec(dir.path()).allow(Entitlement::Insecure), text).await?;
+    Ok(())
+}
+
+async fn f16_files_are_an_output() -> Check {
+    let world = world().await?;
+    let (dir, out) = (context(&[("x", "y")])?, scratch::fresh("out"));
+    let text = "FROM busybox AS made\nRUN mkdir -p /out/d && echo 1 > /out/d/f && chmod 750 /out/d && chown 1234:1234 /out/d/f \\\n\
+        && ln -s f /out/d/l && ln /out/d/f /out/hard\nFROM scratch\nCOPY --from=made /out /\nCOPY x /\n";
+    let spec = |output: BuildOutput| spec(dir.path()).dockerfile_text(text).output(output);
+    let image = result(&world.engine, spec(BuildOutput::Image)).await?;
+    info(&world.engine, &image).await?;
+    world
+        .engine
+        .images()
+        .remove(&image.id.to_string(), RemoveImageOptions::default())
+        .await?;
+    let (local, tar) = (out.path().join("a/local"), out.path().join("tar"));
+    let files = result(&world.engine, spec(BuildOutput::Directory(local.clone()))).await?;
+    assert_eq!((files.id, files.cached), (image.id, 3));
+    assert!(
+        world
+            .engine
+            .images()
+            .inspect(&image.id.to_string())
+            .await
+            .unwrap_err()
+            .is_not_found()
+    );
+    assert_eq!(fs::read_to_string(local.join("d/f"))?, "1\n");
+    assert_eq!(fs::read_link(local.join("d/l"))?, Path::new("f"));
+    let (one, other) = (fs::metadata(local.join("d/f"))?, fs::metadata(local.join("hard"))?);
+    assert_eq!((one.uid(), one.ino()), (nix::unistd::geteuid().as_raw(), other.ino()));
+    assert_eq!(fs::metadata(local.join("d"))?.mode() & 0o7777, 0o750);
+    // Again, over what is there.
+    fs::write(local.join("x"), "old")?;
+    result(&world.engine, spec(BuildOutput::Directory(local.clone()))).await?;
+    assert_eq!(fs::read_to_string(local.join("x"))?, "y");
+    result(&world.engine, spec(BuildOutput::Tar(tar.clone()))).await?;
+    let mut archive = tar::Archive::new(fs::File::open(&tar)?);
+    let names: Vec<String> = archive
+        .entries()?
+        .map(|entry| Ok(entry?.path()?.to_string_lossy().into_owned()))
+        .collect::<Result<_, Stop>>()?;
+    assert_eq!(names, ["./", "d/", "d/f", "d/l", "hard", "x"]);
+    assert_eq!(fs::read_dir(out.path())?.count(), 2, "nothing half-written");
+    let named = result(&world.engine, spec(BuildOutput::Tar(tar)).tag("x"))
+        .await
+        .unwrap_err();
+    assert_eq!(named.kind(), &ErrorKind::InvalidArgument);
+    Ok(())
+}
+
+async fn c2_credentials_of_a_build_go_to_their_registry_alone() -> Check {
+    let options = Options {
+        basic_auth: true,
+        tls: false,
+    };
+    let registry = Registry::with(options, &[(image::shared()?, "busybox", "1")])?;
+    let root = TempRoot::new();
+    let engine = Engine::open(root.path()).await?;
+    let text = format!("FROM {}\n", registry.reference("busybox:1"));
+    let spec = || BuildSpec::new(ContextSource::Empty).dockerfile_text(text.clone());
+    let right = Credentials::password(LOGIN.0, LOGIN.1);
+    let elsewhere = spec()
+        .credentials("127.0.0.1:1", right.clone())
+        .credentials("docker.io", right.clone());
+    let denied = engine.build(elsewhere).await.unwrap_err();
+    assert_eq!(denied.kind(), &ErrorKind::Denied, "{}", denied.report());
+    engine
+        .build(spec().credentials(registry.addr.to_string(), right))
+        .await?;
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 
 mod base;
 mod contexts;
+mod export;
 mod failure;
 mod files;
 mod mounts;
@@ -32,7 +33,7 @@ use super::context::Services;
 use super::dockerfile::Dockerfile;
 use super::local::Shared;
 use super::plan::{Plan, StageBuilder};
-use super::spec::{BuildResult, BuildSpec, Recipe, Wish};
+use super::spec::{BuildOutput, BuildResult, BuildSpec, Recipe, Wish};
 use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::images::making::Making;
@@ -79,6 +80,11 @@ impl Shared {
             .iter()
             .map(|tag| tag.parse())
             .collect::<Result<Vec<Reference>>>()?;
+        if spec.wish.output != BuildOutput::Image && !tags.is_empty() {
+            return Err(Error::invalid(
+                "a name for files: leave the names away, or build an image",
+            ));
+        }
         let (dir, owner) = (self.parts.dir.clone(), self.parts.owner.clone());
         let place = Arc::new(blocking(move || Place::make(&dir, &owner)).await?);
         let built = self.build_at(spec, tags, &place, progress, cancel).await;
@@ -164,7 +170,13 @@ impl Work<'_> {
         self.cancel.check()?;
         let config = self.config(&stage)?;
         let layers = &stage.layers;
-        let id = self.making.image(&config, layers, tags, &Progress::default()).await?;
+        let id = match &self.spec.output {
+            BuildOutput::Image => self.making.image(&config, layers, tags, &Progress::default()).await?,
+            _ => {
+                self.export(&stage).await?;
+                Making::id_of(&config)?
+            }
+        };
         Ok(BuildResult {
             id,
             steps: self.counted.load(Ordering::Relaxed),

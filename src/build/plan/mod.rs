@@ -25,7 +25,9 @@ pub use self::step::{
     Action, AddAction, CopyAction, FileContent, HealthAction, MountAction, Origin, RunAction, Script, Step,
 };
 
-pub(crate) use self::args::{Globals, PREDEFINED};
+pub(crate) use self::args::Globals;
+#[cfg(feature = "engine")]
+pub(crate) use self::args::PREDEFINED;
 pub(crate) use self::ports::exposed;
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub(crate) use self::resolve::PATH;

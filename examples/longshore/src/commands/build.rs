@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
-use longshore::build::{BuildSpec, ContextSource, Entitlement, Secret};
+use longshore::build::{BuildOutput, BuildSpec, ContextSource, Entitlement, Secret};
 use longshore::{Bytes, Limits, NetworkMode, Platform, ProgressEvent, Pull};
 
 use super::say;
@@ -64,6 +64,9 @@ pub struct Args {
     /// Most memory of a RUN
     #[arg(short, long, value_name = "BYTES")]
     memory: Option<Bytes>,
+    /// Files in the place of an image: DIR, type=local,dest=DIR or type=tar,dest=FILE
+    #[arg(short, long, value_name = "OUTPUT")]
+    output: Option<String>,
     /// Print nothing but the image's id
     #[arg(short, long)]
     quiet: bool,
@@ -152,6 +155,9 @@ fn spec(args: Args) -> Result<BuildSpec, Failure> {
             }
         });
     }
+    if let Some(text) = &args.output {
+        spec = spec.output(output(text)?);
+    }
     spec = args.target.into_iter().fold(spec, BuildSpec::target);
     spec = args.platform.into_iter().fold(spec, BuildSpec::platform);
     spec = args.network.into_iter().fold(spec, BuildSpec::network);
@@ -206,6 +212,33 @@ fn context_of(text: &str) -> Result<ContextSource, Failure> {
         return Ok(ContextSource::Url(text.to_owned()));
     }
     Ok(ContextSource::Directory(text.into()))
+}
+
+/// As buildx has it: a path alone is a directory.
+fn output(text: &str) -> Result<BuildOutput, Failure> {
+    if !text.contains('=') {
+        return Ok(BuildOutput::Directory(text.into()));
+    }
+    let (mut kind, mut dest) = ("", "");
+    for field in text.split(',') {
+        match halves(field, "--output type=local|tar,dest=PATH")? {
+            ("type", value) => kind = value,
+            ("dest", value) => dest = value,
+            (other, _) => {
+                return Err(Failure::ours(format!(
+                    "--output: {other:?} is not one of type and dest"
+                )));
+            }
+        }
+    }
+    match (kind, dest) {
+        ("image" | "docker", "") => Ok(BuildOutput::Image),
+        ("local", dest) if !dest.is_empty() => Ok(BuildOutput::Directory(dest.into())),
+        ("tar", dest) if !dest.is_empty() && dest != "-" => Ok(BuildOutput::Tar(dest.into())),
+        _ => Err(Failure::ours(format!(
+            "--output {text}: type=local,dest=DIR or type=tar,dest=FILE; an image is saved with `save` or `push`"
+        ))),
+    }
 }
 
 /// As buildx has it: without a source it is the variable of that name, or else the file.
