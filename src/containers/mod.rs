@@ -55,6 +55,7 @@ mod namespaces;
 mod options;
 #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 mod output;
+#[cfg(feature = "engine")]
 mod owned;
 #[cfg(feature = "engine")]
 mod pause;
