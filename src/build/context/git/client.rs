@@ -23,6 +23,8 @@ use crate::types::ByteStream;
 const PACK: u64 = 16 << 30;
 /// Bytes of an answer that is no pack.
 const ANSWER: usize = 64 << 20;
+/// Bytes of a reference's name.
+const NAME: usize = 1000;
 /// Repositories that one may bring with it.
 const SUBMODULES: usize = 200;
 /// Repositories within each other.
@@ -109,6 +111,10 @@ async fn one(repository: &Repository, services: &Services, directory: &Path) -> 
 /// The commit that is wanted, and the name of its reference.
 async fn commit_of(repository: &Repository, remote: &str, services: &Services) -> Result<(Id, Option<String>)> {
     let wanted = repository.reference.as_deref();
+    if wanted.is_some_and(|wanted| wanted.len() > NAME || wanted.contains(|c: char| c.is_control() || c == ' ')) {
+        let message = format!("the name of a reference has a blank, or more than {NAME} bytes");
+        return Err(Error::invalid(message));
+    }
     let address = format!("{remote}/info/refs?service=git-upload-pack");
     let client = services.client().await?;
     let answer = client
