@@ -17,6 +17,7 @@ mod build;
 mod cancel;
 mod cancel_more;
 mod care;
+mod copies;
 mod copy;
 mod daemon;
 mod devices;
@@ -78,6 +79,7 @@ const GROUPS: &[frame::Group] = &[
     squash::TESTS,
     life::TESTS,
     volumes::TESTS,
+    copies::TESTS,
     copy::TESTS,
     build::TESTS,
     idle::TESTS,

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::StreamExt as _;
 
@@ -32,6 +32,33 @@ pub(crate) struct Services {
     #[cfg(feature = "registry")]
     pub(crate) http: HttpOptions,
     shared: Arc<Shared>,
+}
+
+/// Says to work on another thread that nobody waits for it any longer, once this is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Waiting(Arc<AtomicBool>);
+
+impl Waiting {
+    pub(super) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether somebody still waits.
+///
+/// # Errors
+/// `Cancelled`.
+pub(crate) fn check(stop: &AtomicBool) -> Result<()> {
+    match stop.load(Ordering::Relaxed) {
+        true => Err(Error::new(ErrorKind::Cancelled, "the caller went away")),
+        false => Ok(()),
+    }
 }
 
 #[derive(Debug, Default)]

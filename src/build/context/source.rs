@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fetch;
+use super::services::Waiting;
 use super::spool::{is_archive, read_text, unpack, unpack_file};
 use super::tree::Paths as _;
 use super::{Services, Tree, View};
@@ -155,6 +156,8 @@ impl Context {
     async fn of_stream(stream: ByteStream, services: &Services) -> Result<Self> {
         let (_, _, path) = services.spool(stream, STREAM_BYTES).await?;
         let place = services.fresh("context");
+        let waiting = Waiting::default();
+        let stop = waiting.flag();
         let opened = blocking(move || {
             let file = File::open(&path).map_err(|e| Error::os("read the build context", e))?;
             if !is_archive(&file)? {
@@ -162,12 +165,14 @@ impl Context {
                 text?;
                 return Ok((None, Some(read_text(&file, "the Dockerfile", limits::FILE_BYTES)?)));
             }
-            let tree = unpack_file(file, &place)?;
+            let tree = unpack_file(file, &place, stop)?;
             // It is only in the way by now.
             let _ = std::fs::remove_file(&path);
             Ok((Some(tree), None))
         });
-        match opened.await? {
+        let opened = opened.await?;
+        drop(waiting);
+        match opened {
             (Some(tree), _) => Ok(Self::of(tree)),
             (None, text) => Ok(Self {
                 tree: services.empty_tree().await?,

@@ -1,14 +1,17 @@
 //! Archives as contexts: unpacked into a directory of the build, by the extractor that treats every layer as hostile.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read as _, Seek as _};
+use std::io::{self, BufRead, BufReader, Read as _, Seek as _};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use nix::unistd::{getegid, geteuid};
 
-use super::Tree;
+use super::{Tree, check};
 use crate::error::{Error, Result};
+use crate::storage::files::read_buffered;
 use crate::storage::layer::decompress::Uncompressed;
 use crate::storage::layer::tar::Reader;
 use crate::storage::layer::{Limits, Plain, apply_plain};
@@ -63,10 +66,37 @@ pub(super) fn unpack(source: impl BufRead, directory: &Path) -> Result<Tree> {
 /// Unpacks an archive in a file.
 ///
 /// # Errors
-/// Those of [`unpack`].
-pub(super) fn unpack_file(mut file: File, directory: &Path) -> Result<Tree> {
+/// Those of [`unpack`]; `Cancelled` once the flag is set.
+pub(super) fn unpack_file(mut file: File, directory: &Path, stop: Arc<AtomicBool>) -> Result<Tree> {
     file.rewind().map_err(|e| Error::os("read an archive", e))?;
-    unpack(BufReader::with_capacity(BUFFER, file), directory)
+    let source = Stoppable {
+        inner: BufReader::with_capacity(BUFFER, file),
+        stop,
+    };
+    unpack(source, directory)
+}
+
+/// A source that ends with an error once a flag is set.
+struct Stoppable<R> {
+    inner: R,
+    stop: Arc<AtomicBool>,
+}
+
+impl<R: BufRead> io::Read for Stoppable<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        read_buffered(self, out)
+    }
+}
+
+impl<R: BufRead> BufRead for Stoppable<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        check(&self.stop).map_err(io::Error::other)?;
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.inner.consume(amount);
+    }
 }
 
 /// A text that must not be larger than it may be.

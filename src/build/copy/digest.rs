@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::AtomicBool;
 
-use super::select::{Match, check};
-use crate::build::context::View;
+use super::select::Match;
+use crate::build::context::{View, check};
 use crate::error::{Error, Result};
 use crate::storage::layer::name::split;
 use crate::storage::layer::{Attributes, Node, Type};

@@ -131,7 +131,10 @@ async fn gather_request(request: Request, source: Option<Tree>, services: &Servi
     };
     let tree = match source {
         Some(tree) => tree,
-        None => services.empty_tree().await?,
+        None => Tree {
+            is_context: false,
+            ..services.empty_tree().await?
+        },
     };
     let called = match tree.is_context {
         true => "the build context",

@@ -5,10 +5,10 @@
 //! directory, what is in it is copied. `--exclude` is matched with paths below each source, and with the names of files that
 //! a pattern found.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use super::pattern::{Pattern, has_wildcards};
-use crate::build::context::{DEEPEST, Folder, Paths as _, SINGLE, View, parts, too_deep};
+use crate::build::context::{DEEPEST, Folder, Paths as _, SINGLE, View, check, parts, too_deep};
 use crate::build::ignore::{Below, IgnoreFile};
 use crate::build::suggest::nearest_variable;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -383,14 +383,6 @@ impl Walk<'_, '_> {
             implied: false,
         });
         Ok(())
-    }
-}
-
-/// The caller went away.
-pub(super) fn check(stop: &AtomicBool) -> Result<()> {
-    match stop.load(Ordering::Relaxed) {
-        true => Err(Error::new(ErrorKind::Cancelled, "the caller went away")),
-        false => Ok(()),
     }
 }
 

@@ -8,9 +8,9 @@ use std::fs::File;
 use std::io::Write;
 
 use super::layer::{Layer, plain};
-use super::select::{check, reserved};
-use crate::build::context::Paths as _;
+use super::select::reserved;
 use crate::build::context::spool::{Archive, archive};
+use crate::build::context::{Paths as _, check};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::layer::name::{clean, join, show, split};
 use crate::storage::layer::tar::{Entry, Kind, bad};

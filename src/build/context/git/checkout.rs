@@ -7,15 +7,17 @@ use std::io::{BufWriter, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::pack::{Kind, Pack, bad};
 use super::{Id, IdHasher};
-use crate::build::context::DEEPEST;
 use crate::build::context::fetch::Repository;
+use crate::build::context::{DEEPEST, check};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 
 /// Files and directories of a commit.
-const ENTRIES: u64 = 4_000_000;
+const ENTRIES: u64 = 1_000_000;
 /// Their bytes.
 const BYTES: u64 = 64 << 30;
 /// `.gitmodules`.
@@ -39,6 +41,7 @@ struct Entry<'a> {
 /// A checkout while it is made.
 struct Checkout {
     pack: Pack,
+    stop: Arc<AtomicBool>,
     entries: u64,
     bytes: u64,
     /// Where other repositories belong.
@@ -56,9 +59,11 @@ pub(super) fn checkout(
     (commit, name): &(Id, Option<String>),
     wanted: &Repository,
     directory: &Path,
+    stop: Arc<AtomicBool>,
 ) -> Result<Vec<Submodule>> {
     let mut checkout = Checkout {
-        pack: Pack::open(pack)?,
+        pack: Pack::open(pack, Arc::clone(&stop))?,
+        stop,
         entries: 0,
         bytes: 0,
         links: Vec::new(),
@@ -140,6 +145,7 @@ impl Checkout {
         }
         let tree = self.pack.get(id, Kind::Tree)?;
         for entry in entries(&tree)? {
+            check(&self.stop)?;
             self.entries += 1;
             if self.entries > ENTRIES {
                 return Err(bad(format!("more than {ENTRIES} files")));

@@ -12,6 +12,7 @@ use super::Id;
 use super::checkout::{self, Submodule};
 use super::wire::{self, Packet, Packets};
 use crate::build::context::fetch::Repository;
+use crate::build::context::services::Waiting;
 use crate::build::context::{Services, Tree};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::registry::http::plain::Posted;
@@ -22,6 +23,8 @@ use crate::types::ByteStream;
 const PACK: u64 = 16 << 30;
 /// Bytes of an answer that is no pack.
 const ANSWER: usize = 64 << 20;
+/// Bytes of a reference's name.
+const NAME: usize = 1000;
 /// Repositories that one may bring with it.
 const SUBMODULES: usize = 200;
 /// Repositories within each other.
@@ -92,18 +95,26 @@ async fn one(repository: &Repository, services: &Services, directory: &Path) -> 
     }
     let pack = fetch(&commit.0, &remote, services).await?;
     let (wanted, directory) = (repository.clone(), directory.to_owned());
-    blocking(move || {
+    let waiting = Waiting::default();
+    let stop = waiting.flag();
+    let submodules = blocking(move || {
         let file = File::open(&pack).map_err(|e| Error::os("read the repository's pack", e))?;
-        let submodules = checkout::checkout(file, &commit, &wanted, &directory);
+        let submodules = checkout::checkout(file, &commit, &wanted, &directory, stop);
         let _ = std::fs::remove_file(&pack);
         submodules
-    })
-    .await
+    });
+    let submodules = submodules.await;
+    drop(waiting);
+    submodules
 }
 
 /// The commit that is wanted, and the name of its reference.
 async fn commit_of(repository: &Repository, remote: &str, services: &Services) -> Result<(Id, Option<String>)> {
     let wanted = repository.reference.as_deref();
+    if wanted.is_some_and(|wanted| wanted.len() > NAME || wanted.contains(|c: char| c.is_control() || c == ' ')) {
+        let message = format!("the name of a reference has a blank, or more than {NAME} bytes");
+        return Err(Error::invalid(message));
+    }
     let address = format!("{remote}/info/refs?service=git-upload-pack");
     let client = services.client().await?;
     let answer = client

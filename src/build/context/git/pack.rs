@@ -7,14 +7,18 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom, Write};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use flate2::bufread::ZlibDecoder;
 
 use super::Id;
+use crate::build::context::check;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Objects of a pack.
-const OBJECTS: u32 = 4_000_000;
+const OBJECTS: u32 = 1_000_000;
+/// Bytes of all objects, unpacked.
+const BYTES: u64 = 64 << 30;
 /// An object that must be in memory: all but whole files.
 const MEMORY: u64 = 256 << 20;
 /// Bases of deltas that are kept.
@@ -70,6 +74,9 @@ pub(super) struct Pack {
     by_id: HashMap<Id, usize>,
     kept: HashMap<usize, Arc<Vec<u8>>>,
     kept_bytes: usize,
+    /// What was unpacked to look through it.
+    bytes: u64,
+    stop: Arc<AtomicBool>,
 }
 
 impl Pack {
@@ -77,13 +84,15 @@ impl Pack {
     ///
     /// # Errors
     /// `UnsafeArchive` for one that is malformed or beyond the limits; `Os`.
-    pub(super) fn open(file: File) -> Result<Self> {
+    pub(super) fn open(file: File, stop: Arc<AtomicBool>) -> Result<Self> {
         let mut pack = Self {
             file: BufReader::with_capacity(BUFFER, file),
             objects: Vec::new(),
             by_id: HashMap::new(),
             kept: HashMap::new(),
             kept_bytes: 0,
+            bytes: 0,
+            stop,
         };
         pack.scan()?;
         pack.resolve()?;
@@ -149,6 +158,11 @@ impl Pack {
                 break;
             }
             read += length as u64;
+            self.bytes += length as u64;
+            check(&self.stop)?;
+            if self.bytes > BYTES {
+                return Err(bad(format!("its objects have more than {BYTES} bytes")));
+            }
             if read > size {
                 return Err(bad("an object that is longer than it says"));
             }
@@ -186,6 +200,7 @@ impl Pack {
             let before = left.len();
             let mut later = Vec::new();
             for index in left {
+                check(&self.stop)?;
                 let Some((kind, data)) = self.content(index)? else {
                     later.push(index);
                     continue;
@@ -455,6 +470,68 @@ pub(super) fn bad(what: impl std::fmt::Display) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A pack of a file, a delta upon it by its place, and one by its id.
+    fn packed() -> Vec<u8> {
+        let zipped = |bytes: &[u8]| {
+            let mut out = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::new(6));
+            out.write_all(bytes).unwrap();
+            out.finish().unwrap()
+        };
+        let base = b"hello world";
+        let mut hash = Id::hasher("blob", 11);
+        hash.update(base);
+        let first = [&[3 << 4 | 11][..], &zipped(base)].concat();
+        let delta = [&[11, 11, 0x90, 5, 6][..], b" there"].concat();
+        let second = [&[6 << 4 | 11, u8::try_from(first.len()).unwrap()][..], &zipped(&delta)].concat();
+        let delta = [&[11, 5, 0x90, 5][..]].concat();
+        let third = [&[7 << 4 | 4][..], &hash.finish().0, &zipped(&delta)].concat();
+        let head = b"PACK\0\0\0\x02\0\0\0\x03";
+        [&head[..], &first, &second, &third, &[0; 20]].concat()
+    }
+
+    fn open(bytes: &[u8]) -> Result<Pack> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        Pack::open(file, Arc::default())
+    }
+
+    fn contents(pack: &mut Pack) -> Vec<Vec<u8>> {
+        let mut out = Vec::new();
+        for (id, kind) in pack.ids() {
+            let mut written = Vec::new();
+            pack.write(&id, &mut written).unwrap();
+            assert_eq!(*pack.get(&id, kind).unwrap(), written);
+            let mut hash = Id::hasher("blob", written.len() as u64);
+            hash.update(&written);
+            assert_eq!(hash.finish(), id);
+            out.push(written);
+        }
+        out.sort();
+        out
+    }
+
+    #[test]
+    fn f4_packs_give_what_hashes_to_its_id_or_nothing() {
+        let whole = packed();
+        let expected = [&b"hello"[..], b"hello there", b"hello world"];
+        assert_eq!(contents(&mut open(&whole).unwrap()), expected);
+        for at in 0..whole.len() {
+            for change in [0xff, 1, 0x80, 0x40] {
+                let mut changed = whole.clone();
+                changed[at] ^= change;
+                // Whatever is left of it hashes to its id.
+                if let Ok(mut pack) = open(&changed) {
+                    contents(&mut pack);
+                }
+            }
+            assert!(open(&whole[..at]).is_err() || at >= whole.len() - 20, "cut at {at}");
+        }
+        let stopped = Arc::new(AtomicBool::new(true));
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&whole).unwrap();
+        assert_eq!(Pack::open(file, stopped).unwrap_err().kind(), &ErrorKind::Cancelled);
+    }
 
     #[test]
     fn f4_deltas_do_what_they_say_and_no_more() {

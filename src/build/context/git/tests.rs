@@ -229,6 +229,13 @@ fn f4_f18_a_commit_of_a_repository_becomes_files() {
     }
     assert!(bench.clone(&format!("r.git#{}", "1".repeat(40))).is_err());
     assert!(bench.clone("dumb.git").unwrap_err().is_unsupported());
+    for odd in ["r.git#a%0ab", "r.git#a%20b"] {
+        assert_eq!(
+            bench.clone(odd).unwrap_err().kind(),
+            &ErrorKind::InvalidArgument,
+            "{odd}"
+        );
+    }
     let ssh = fetch::repository("git@localhost:r.git").unwrap().unwrap();
     assert!(bench.clone_of(&ssh).unwrap_err().is_unsupported());
 }
