@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::api;
+use crate::building;
 use crate::changed;
 use crate::host::Host;
 use crate::keeping;
@@ -21,7 +22,7 @@ use crate::worker::{self, Worker};
 
 pub type Prepare = fn(&mut Host) -> Job;
 
-pub const NAMES: [&str; 25] = [
+pub const NAMES: [&str; 28] = [
     "start",
     "start-parallel",
     "run-cli",
@@ -30,6 +31,9 @@ pub const NAMES: [&str; 25] = [
     "pull-files",
     "diff",
     "commit",
+    "build-cold",
+    "build-run6",
+    "build-cached",
     "cp-in",
     "cp-out",
     "volume-snapshot",
@@ -59,6 +63,9 @@ pub fn by_name(name: &str) -> Option<Prepare> {
         "pull-files" => Some(pull::files),
         "diff" => Some(changed::diff),
         "commit" => Some(changed::commit),
+        "build-cold" => Some(building::cold),
+        "build-run6" => Some(building::run6),
+        "build-cached" => Some(building::cached),
         "cp-in" => Some(keeping::cp_in),
         "cp-out" => Some(keeping::cp_out),
         "volume-snapshot" => Some(keeping::volume_snapshot),

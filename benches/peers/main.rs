@@ -19,6 +19,7 @@ mod limits;
 mod support;
 
 mod api;
+mod building;
 mod changed;
 mod host;
 mod images;

@@ -5,14 +5,17 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use longshore::build::{BuildSpec, PruneCache};
 use longshore::containers::{CommitOptions, CopyInOptions};
 use longshore::images::{ByteStream, RemoveImageOptions};
 use longshore::logs::LogQuery;
 use longshore::types::Filter;
 use longshore::{
-    AttachOptions, ContainerSpec, CreateVolume, Engine, ExecSpec, ListOptions, LogConfig, Pull, RemoveOptions,
+    AttachOptions, ContainerSpec, CreateVolume, Engine, ExecSpec, ListOptions, LogConfig, NetworkMode, Pull,
+    RemoveOptions,
 };
 
+use crate::building::BUILT;
 use crate::changed::{NAME, SCRIPT, WRITTEN};
 use crate::keeping::DATABASE;
 use crate::living::{FLOOD, FLOOD_BYTES};
@@ -68,6 +71,15 @@ async fn deed(engine: &Engine, words: &[&str]) -> longshore::Result<Duration> {
             engine.images().remove(&image.to_string(), options).await?;
             return Ok(time);
         }
+        ["build-cold", dir] => {
+            build(engine, dir).await?;
+            let time = begin.elapsed();
+            let options = RemoveImageOptions::default().force(true);
+            engine.images().remove(BUILT, options).await?;
+            engine.builds().prune(PruneCache::all()).await?;
+            return Ok(time);
+        }
+        ["build-cached", dir] => build(engine, dir).await?,
         ["cp-in", file] => {
             let options = CopyInOptions::new();
             let archive = pieces_of(Path::new(file))?;
@@ -220,6 +232,12 @@ async fn changed(engine: &Engine, image: &str, script: &str) -> longshore::Resul
         return Ok(());
     }
     Err(longshore::Error::internal(format!("{status}, {changes} changes")))
+}
+
+/// As `docker build` does it, without a network.
+async fn build(engine: &Engine, dir: &str) -> longshore::Result<()> {
+    let spec = BuildSpec::new(dir).network(NetworkMode::None).tag(BUILT);
+    engine.build(spec).await.map(drop)
 }
 
 /// The push of a new image of the container. What it packed goes with the image, so that the next has to do it again.

@@ -92,7 +92,12 @@ impl Making {
         let (record, nodes) = self.images.base(image, &self.held).await?;
         self.held.add(nodes);
         let info = self.images.info_of(record).await?;
-        self.unpack(&info.layers).await?;
+        if let Some(top) = &info.chain
+            && !self.images.parts.snapshotter.exists(top).await?
+        {
+            // Its layers were not on the disk yet when power was lost.
+            self.images.restore_named(image).await?;
+        }
         Ok(info)
     }
 
@@ -189,10 +194,13 @@ impl Making {
         self.held.settle().await
     }
 
-    /// Unpacks what is not: a layer that is new, and any that was not on the disk yet when power was lost.
+    /// Unpacks the topmost layer of a stack, and any below it that was not on the disk yet when power was lost.
     async fn unpack(&self, stack: &[LayerRef]) -> Result<()> {
         self.hold(chain(stack).iter().map(Node::snapshot).collect()).await?;
+        let below = stack.split_last().map_or(&[] as &[LayerRef], |(_, below)| below);
         let given = Given {
+            // A layer that is here needs no blob.
+            unwanted: below.iter().map(|layer| layer.descriptor.digest).collect(),
             fresh: self.fresh().into_iter().collect(),
             ..Given::default()
         };

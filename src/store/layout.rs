@@ -137,12 +137,12 @@ impl Root {
         Ok(old.filter(|entry| fs::remove_file(entry.path()).is_ok()).count())
     }
 
-    /// Removes the directories of builds whose owner is dead; returns how many. Blocking.
+    /// Has the directories of builds removed whose owner is dead; returns how many. Blocking.
     ///
     /// # Errors
-    /// `Os` for what could not be removed.
-    pub fn sweep_builds(&self, alive: impl Fn(&str) -> bool) -> Result<usize> {
-        let failed = |error| Error::os("remove what a build left", error);
+    /// `Os` where they cannot be listed; what `remove` says.
+    pub fn sweep_builds(&self, alive: impl Fn(&str) -> bool, remove: impl Fn(&Path) -> Result<()>) -> Result<usize> {
+        let failed = |error| Error::os("list what builds left", error);
         let entries = match fs::read_dir(self.builds()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             entries => entries.map_err(failed)?,
@@ -152,7 +152,7 @@ impl Root {
             let name = entry.file_name();
             let name = name.to_string_lossy();
             if name.split_once('-').is_none_or(|(owner, _)| !alive(owner)) {
-                fs::remove_dir_all(entry.path()).map_err(failed)?;
+                remove(&entry.path())?;
                 swept += 1;
             }
         }

@@ -5,6 +5,7 @@ use crate::error::{ErrorKind, Result};
 use crate::images::ImageManager as _;
 use crate::runtime::cgroups::{CgroupDriver as _, NativeCgroups};
 use crate::storage::files::blocking;
+use crate::storage::snapshot::delete_tree;
 use crate::storage::sweep::sweep;
 use crate::store::DeadOwner;
 use crate::types::{Outcome, OwnerId};
@@ -52,7 +53,7 @@ impl Parts {
             Err(_) => false,
         };
         let (builds, living) = (self.root.clone(), alive.clone());
-        done.unfinished += blocking(move || builds.sweep_builds(living)).await?;
+        done.unfinished += blocking(move || builds.sweep_builds(living, delete_tree)).await?;
         let swept = sweep(&self.content, self.snapshotter.as_ref(), alive).await?;
         done.unfinished += swept.ingests + swept.snapshots + swept.deletions;
         let (removed, adopted) = self.volumes.0.sweep().await?;

@@ -504,6 +504,23 @@ async fn f11_caches_are_kept_and_shared() -> Check {
         alone(2)
     );
     assert_eq!(says(&world, &build(&locked).await?, "cat /a /b").await?, "1\n2");
+    // Twice in one command, and in another order in the other: nobody waits for himself, or for who waits for him.
+    let both = |one: &str, other: &str| {
+        let mount = |id: &str, n: u32| format!("--mount=type=cache,id={id},sharing=locked,target=/{n}");
+        format!(
+            "RUN {} {} {} touch /1/x\n",
+            mount(one, 1),
+            mount(other, 2),
+            mount(one, 3)
+        )
+    };
+    let crossed = format!(
+        "FROM busybox AS a\n{}FROM busybox AS b\n{}FROM busybox\nCOPY --from=a /etc/secret /a\nCOPY --from=b /etc/secret /b\n",
+        both("x", "y"),
+        both("y", "x")
+    );
+    let crossed = spec(dir.path()).dockerfile_text(crossed).jobs(2);
+    world.engine.build(crossed).deadline(Duration::from_secs(60)).await?;
     // It begins with files of an image.
     let from = "FROM busybox\nRUN --mount=type=cache,target=/c,from=busybox,source=/etc cat /c/secret > /out\n";
     assert_eq!(says(&world, &build(from).await?, "cat /out").await?, "the tide table");

@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use longshore::build::{BuildSpec, ContextSource};
 use longshore::{ContainerSpec, ErrorKind, NetworkMode};
@@ -82,26 +85,55 @@ async fn f3_f4_copies_are_in_the_image_as_they_were_asked_for() -> Check {
     Ok(())
 }
 
-/// Answers every request with the same bytes.
-fn server(body: Vec<u8>) -> Result<String, Stop> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = format!("http://{}", listener.local_addr()?);
-    std::thread::spawn(move || {
-        for mut connection in listener.incoming().flatten() {
-            let (mut head, mut byte) = (Vec::new(), [0]);
-            while !head.ends_with(b"\r\n\r\n") && connection.read(&mut byte).is_ok_and(|read| read > 0) {
-                head.push(byte[0]);
+/// Answers every request with the same bytes, until it is dropped.
+struct Server {
+    address: String,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn new(body: Vec<u8>) -> Result<Self, Stop> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?.to_string();
+        let over = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&over);
+        let thread = std::thread::spawn(move || {
+            for connection in listener.incoming().flatten() {
+                if ends.load(Ordering::SeqCst) {
+                    return;
+                }
+                answer(connection, &body);
             }
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                body.len()
-            );
-            let _ = connection
-                .write_all(head.as_bytes())
-                .and_then(|()| connection.write_all(&body));
+        });
+        Ok(Self {
+            address,
+            over,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        // It looks with each connection.
+        let _ = TcpStream::connect(&self.address);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
         }
-    });
-    Ok(address)
+    }
+}
+
+fn answer(mut connection: TcpStream, body: &[u8]) {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") && connection.read(&mut byte).is_ok_and(|read| read > 0) {
+        head.push(byte[0]);
+    }
+    let length = body.len();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    let sent = connection.write_all(head.as_bytes());
+    let _ = sent.and_then(|()| connection.write_all(body));
 }
 
 async fn f4_f18_files_come_from_servers() -> Check {
@@ -109,7 +141,8 @@ async fn f4_f18_files_come_from_servers() -> Check {
     let files = Files::new()
         .file("Dockerfile", 0o644, "FROM busybox\nCOPY f /f\n")
         .file("f", 0o640, "F");
-    let address = server(files.tar()?)?;
+    let server = Server::new(files.tar()?)?;
+    let address = format!("http://{}", server.address);
     let right = longshore::Digest::of(&files.tar()?);
     let dir = context(&[])?;
     let text = format!(

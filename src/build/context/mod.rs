@@ -11,8 +11,6 @@ mod tests;
 mod tree;
 
 pub(crate) use self::services::{SINGLE, Services, check};
-#[cfg(test)]
-pub(crate) use self::source::Context;
 pub use self::source::ContextSource;
 pub(crate) use self::source::{ImageSource, Opened, open};
 pub(crate) use self::tree::{DEEPEST, Folder, Paths, Tree, View, parts, too_deep};

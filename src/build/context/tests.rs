@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 
+use super::source::Context;
 use super::*;
 use crate::conformance::layers::{LayerBuilder, Meta, gzip};
 use crate::error::{ErrorKind, Result};

@@ -1,7 +1,7 @@
 //! `RUN --mount`: files of the context, of stages and images; caches; memory; secrets; agents. They are there while the
 //! command runs, and are in no layer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -133,6 +133,7 @@ impl Work<'_> {
             let mount = plain(&script.path, LaunchSource::Host(path), true);
             mounted.mounts.push(mount);
         }
+        self.lock_caches(run, sources, mounted).await?;
         let mut agents = 0;
         for (action, source) in run.mounts.iter().zip(sources) {
             let mount = &action.mount;
@@ -275,19 +276,27 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// Takes the turns of all caches that a command has for itself, each once and in one order: who waits for one has none that
+    /// somebody else waits for who has that.
+    async fn lock_caches(&self, run: &RunAction, sources: &[Origin], mounted: &mut Mounted) -> Result<()> {
+        let mut names = BTreeSet::new();
+        for (action, source) in run.mounts.iter().zip(sources) {
+            let mount = &action.mount;
+            if mount.kind == MountKind::Cache && mount.sharing == Some(CacheSharing::Locked) {
+                names.insert(cache_name(mount, source)?);
+            }
+        }
+        for name in names {
+            let locks = &self.shared.parts.locks;
+            let lock = self.cancel.or(locks.lock(&format!("cache-{name}"))).await?;
+            mounted._locks.push(lock);
+        }
+        Ok(())
+    }
+
     async fn cache_mount(&self, mount: &Mount, source: &Origin, mounted: &mut Mounted) -> Result<()> {
         let target = target(mount)?;
-        let id = mount
-            .id
-            .clone()
-            .filter(|id| !id.is_empty())
-            .unwrap_or_else(|| target.to_owned());
-        let from = match source {
-            Origin::Layers(Some(chain)) => chain.to_string(),
-            _ => String::new(),
-        };
-        let name = Digest::of(format!("{id}\0{from}").as_bytes()).hex();
-        let (name, lock) = self.turn_of(mount, &name).await?;
+        let (name, lock) = self.turn_of(mount, cache_name(mount, source)?).await?;
         mounted._locks.extend(lock);
         let tree = match source {
             Origin::Layers(chain) => self.tree(chain.as_ref()).await?,
@@ -315,16 +324,12 @@ impl Work<'_> {
     }
 
     /// Which directory a cache is, and what keeps others from it meanwhile.
-    async fn turn_of(&self, mount: &Mount, name: &str) -> Result<(String, Option<LockGuard>)> {
-        let locks = &self.shared.parts.locks;
+    async fn turn_of(&self, mount: &Mount, name: String) -> Result<(String, Option<LockGuard>)> {
         match mount.sharing.unwrap_or(CacheSharing::Shared) {
-            CacheSharing::Shared => Ok((name.to_owned(), None)),
-            CacheSharing::Locked => {
-                let lock = self.cancel.or(locks.lock(&format!("cache-{name}"))).await?;
-                Ok((name.to_owned(), Some(lock)))
-            }
+            // Those that are locked were, before any was mounted.
+            CacheSharing::Shared | CacheSharing::Locked => Ok((name, None)),
             CacheSharing::Private => {
-                let (locks, name) = (locks.clone(), name.to_owned());
+                let locks = self.shared.parts.locks.clone();
                 blocking(move || {
                     for number in 0.. {
                         let one = match number {
@@ -341,6 +346,20 @@ impl Work<'_> {
             }
         }
     }
+}
+
+/// The name of a cache's directory.
+fn cache_name(mount: &Mount, source: &Origin) -> Result<String> {
+    let id = mount.id.as_deref().filter(|id| !id.is_empty());
+    let id = match id {
+        Some(id) => id,
+        None => target(mount)?,
+    };
+    let from = match source {
+        Origin::Layers(Some(chain)) => chain.to_string(),
+        _ => String::new(),
+    };
+    Ok(Digest::of(format!("{id}\0{from}").as_bytes()).hex())
 }
 
 fn target(mount: &Mount) -> Result<&str> {
@@ -469,14 +488,10 @@ fn ready_cache(dir: &Path, mount: &Mount, tree: Option<&Tree>, first: Option<&Pa
         fill(&fresh, tree, first, layers)?;
     }
     let owner = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
-    // It is renamed first: what belongs to somebody else cannot be.
-    fs::rename(&fresh, &files).map_err(failed)?;
-    give(
-        File::open(&files).map_err(failed)?,
-        mount.mode.unwrap_or(0o755),
-        owner,
-        layers,
-    )
+    let made = File::open(&fresh).map_err(failed)?;
+    give(made, mount.mode.unwrap_or(0o755), owner, layers)?;
+    // It is there when it is whole.
+    fs::rename(&fresh, &files).map_err(failed)
 }
 
 fn fill(dir: &Path, tree: &Tree, first: Option<&Path>, layers: &Ownership) -> Result<()> {

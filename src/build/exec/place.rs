@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::{Error, Result};
 use crate::storage::files::random_name;
+use crate::storage::snapshot::delete_tree;
 use crate::types::OwnerId;
 
 /// A directory that goes with a build.
@@ -44,14 +45,9 @@ impl Place {
         Ok(dir)
     }
 
-    /// Removes it with all that is in it. Blocking.
+    /// Removes it with all that is in it, whatever its modes. Blocking.
     pub(crate) fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::os("remove a build's directory", error))
-            }
-            _ => Ok(()),
-        }
+        delete_tree(&self.dir).map_err(|error| error.context("remove a build's directory"))
     }
 }
 
