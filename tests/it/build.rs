@@ -192,6 +192,14 @@ async fn f1_f2_f6_a_dockerfile_makes_an_image() -> Check {
         ]
     );
     assert!(matches!(told.last(), Some(ProgressEvent::Done { image }) if *image == info.id));
+    let ends = told
+        .iter()
+        .filter(|event| matches!(event, ProgressEvent::Done { .. } | ProgressEvent::Failed { .. }));
+    assert_eq!(ends.count(), 1, "it ends once");
+    let ended = told
+        .iter()
+        .filter(|event| matches!(event, ProgressEvent::Build(BuildEvent::Ended { .. })));
+    assert_eq!(ended.count(), begun.len(), "and so does each step");
     Ok(())
 }
 
