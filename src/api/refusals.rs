@@ -51,9 +51,7 @@ pub(super) const ROUTES: &[Route] = routes! {
     POST "plugins/{name*}/upgrade" => missing_plugin;
     POST "plugins/{name*}/push" => missing_plugin;
     POST "plugins/{name*}/set" => missing_plugin;
-    POST "build" => build;
-    POST "build/prune" => build;
-    POST "build/cancel" => build;
+    POST "build/cancel" => cancel_build;
     POST "session" => build_kit;
     POST "grpc" => build_kit;
     GET "images/search" => search;
@@ -62,6 +60,13 @@ pub(super) const ROUTES: &[Route] = routes! {
     GET "containers/{id}/checkpoints" => checkpoints;
     POST "containers/{id}/checkpoints" => checkpoints;
     DELETE "containers/{id}/checkpoints/{name}" => checkpoints;
+};
+
+/// Without the builder.
+#[cfg(not(feature = "build"))]
+pub(super) const NO_BUILDS: &[Route] = routes! {
+    POST "build" => build;
+    POST "build/prune" => build;
 };
 
 /// In the words of an engine outside a swarm, with the code that clients take for it.
@@ -102,8 +107,16 @@ fn later(what: &'static str, needs: &'static str) -> Answer {
     Err(Error::unsupported(what, needs).into())
 }
 
+#[cfg(not(feature = "build"))]
 async fn build(_call: Call) -> Answer {
     later("building images", "longshore with its feature `build`")
+}
+
+async fn cancel_build(_call: Call) -> Answer {
+    later(
+        "ending a build by its number",
+        "the end of the connection that asked for it",
+    )
 }
 
 async fn build_kit(_call: Call) -> Answer {

@@ -54,6 +54,8 @@ pub(super) use routes;
 const TABLES: &[&[Route]] = &[
     #[cfg(feature = "build")]
     builds::ROUTES,
+    #[cfg(not(feature = "build"))]
+    refusals::NO_BUILDS,
     system::ROUTES,
     containers::ROUTES,
     exec::ROUTES,
