@@ -4,6 +4,7 @@ pub mod caps;
 pub mod cgroups;
 mod command;
 pub mod defaults;
+pub mod detached;
 pub mod devices;
 #[cfg(any(test, feature = "conformance"))]
 pub mod fake;
@@ -208,6 +209,11 @@ pub trait Runtime: Debug + Send + Sync + 'static {
     /// container. What it would refuse is not among them.
     fn foresee(&self, _resources: &LinuxResources) -> Vec<String> {
         Vec::new()
+    }
+
+    /// The part that starts containers which outlive this process; `None` where the backend has none.
+    fn detached(&self) -> Option<&dyn detached::DetachedRuntime> {
+        None
     }
 }
 

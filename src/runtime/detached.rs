@@ -1,0 +1,227 @@
+//! Containers that outlive their program: what a runtime is told of one, what its shim writes down, and the handle of whoever
+//! has found it again.
+//!
+//! A detached container has a **shim**: a process of the runtime's that holds its streams, writes its log, reaps it, starts it
+//! again as its policy says, and writes down how it ended. Any number of processes may be connected to a shim at once.
+
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::Stream;
+
+use super::{Exit, Task};
+use crate::error::Result;
+use crate::logs::LogStream;
+
+/// What a shim is told, once, beside what it is to start.
+#[derive(Debug, Clone)]
+pub struct Detach {
+    /// A directory of the container's own, private to its owner; it exists, and is the shim's alone. What it holds is
+    /// the runtime's business: a lock, a socket, the state, streams.
+    pub dir: PathBuf,
+    /// Where its output goes.
+    pub log: DetachedLog,
+    /// When it is started again.
+    pub restart: Restart,
+}
+
+/// The log that a shim writes: the same files that the drivers of [`crate::logs`] write and read.
+#[derive(Debug, Clone)]
+pub struct DetachedLog {
+    /// What is in the files; nothing is kept without one.
+    pub format: Option<DetachedLogFormat>,
+    /// Where they are; it exists.
+    pub dir: PathBuf,
+    /// A file that has as many bytes is full, and the next one begins.
+    pub max_size_bytes: u64,
+    /// How many files there are at most; at least 1.
+    pub max_files: u32,
+}
+
+/// What is in the files of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DetachedLogFormat {
+    /// Frames, as in [`crate::logs::Frame`], in files `log.N`.
+    Frames,
+    /// Docker's lines of JSON, in files `json.N`; the newest has this second name.
+    Json {
+        /// The second name: a file name without separators.
+        known_as: String,
+    },
+}
+
+/// When a shim starts its container again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Restart {
+    /// Which ends are followed by a start.
+    pub after: RestartAfter,
+    /// At most so often in a row; `None` is no limit.
+    pub max_retries: Option<u32>,
+    /// The first pause; each is twice the one before, up to `longest`. Who ran for `steady` begins with the first again.
+    pub first: Duration,
+    /// The longest pause.
+    pub longest: Duration,
+    /// See `first`.
+    pub steady: Duration,
+}
+
+/// Which ends are followed by a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RestartAfter {
+    /// None.
+    #[default]
+    Never,
+    /// Those with another status than 0.
+    Failure,
+    /// All.
+    Always,
+}
+
+/// Where a detached container is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DetachedPhase {
+    /// Its first process is being set up for the first time.
+    Starting,
+    /// Its first process runs, or is paused.
+    Running,
+    /// Its first process has ended, and is about to be started again.
+    Restarting,
+    /// Its first process has ended for good.
+    Ended,
+}
+
+/// What a shim has written down last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DetachedState {
+    /// Grows with everything that is written down.
+    pub change: u64,
+    /// Where it is in its life.
+    pub phase: DetachedPhase,
+    /// Pid of the shim in the host's pid namespace.
+    pub shim_pid: u32,
+    /// Pid of the first process of the last run in the host's pid namespace; 0 before the first.
+    pub pid: u32,
+    /// When that process was made, in the kernel's ticks since boot (`proc_pid_stat(5)`, field 22).
+    pub start_ticks: u64,
+    /// When the last run began, in nanoseconds since the epoch; 0 before.
+    pub started_ns: i64,
+    /// When the last run that has ended did, in nanoseconds since the epoch; 0 before.
+    pub finished_ns: i64,
+    /// How that ended.
+    pub exit: Option<Exit>,
+    /// How often it was started again since it was started by hand.
+    pub restarts: u32,
+    /// How many runs have ended since it was started by hand.
+    pub ends: u64,
+    /// The errno and the step of a restart that failed, where the last one did.
+    pub failure: Option<(u32, i32)>,
+    /// Entries that its log lacks: the disk was full, say.
+    pub lost_entries: u64,
+}
+
+/// A detached container, seen from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DetachedSeen {
+    /// It has no shim, and nothing was written down in this boot.
+    Nothing,
+    /// Its shim lives.
+    Alive(DetachedState),
+    /// Its shim has gone. In the phase `Ended` that is as it should be; in any other, the shim was killed, and `process`
+    /// says whether the container's first process lives.
+    Gone {
+        /// What was written down last.
+        state: DetachedState,
+        /// Whether that first process lives.
+        process: bool,
+    },
+    /// Its shim lives or not, and what was written down cannot be read: it is damaged, both copies of it.
+    Damaged {
+        /// Whether the shim lives: then it can be asked.
+        alive: bool,
+    },
+}
+
+/// Bytes of a detached container as they were read. The end of the stream without an end of the container: the reader was too
+/// slow, or the shim was killed.
+pub type DetachedOutput = Pin<Box<dyn Stream<Item = (LogStream, Bytes)> + Send + 'static>>;
+
+/// A detached container that this process is connected to. [`Task`]'s methods are about its present run; dropping the handle
+/// ends nothing.
+#[async_trait]
+pub trait DetachedTask: Task {
+    /// What the shim has told last.
+    fn state(&self) -> DetachedState;
+
+    /// Waits until the shim has told something newer than this, and says what. `None`: the shim is gone.
+    ///
+    /// # Cancel safety
+    /// A dropped call changes nothing.
+    async fn changed(&self, after: u64) -> Option<DetachedState>;
+
+    /// What it prints from now on; of a container that is being started, from its first byte. Whoever takes nothing for a
+    /// second is let go, so that nobody holds the container up.
+    ///
+    /// # Errors
+    /// `Unavailable` if the shim is gone.
+    async fn output(&self) -> Result<DetachedOutput>;
+
+    /// Where its stdin, or its terminal, is written; `None` if it has neither.
+    ///
+    /// # Errors
+    /// As [`DetachedTask::output`].
+    async fn input(&self) -> Result<Option<std::os::fd::OwnedFd>>;
+
+    /// Nobody writes to its stdin any more: once all copies of the descriptor are closed it comes to its end.
+    ///
+    /// # Errors
+    /// As [`DetachedTask::output`].
+    async fn close_input(&self) -> Result<()>;
+
+    /// Whoever ends it from now on means it: it is not started again. Ends a pause before a restart, too.
+    ///
+    /// # Errors
+    /// As [`DetachedTask::output`].
+    async fn halt(&self) -> Result<()>;
+
+    /// Changes when it is started again.
+    ///
+    /// # Errors
+    /// As [`DetachedTask::output`].
+    async fn set_restart(&self, restart: Restart) -> Result<()>;
+}
+
+/// Starts and finds detached containers; a part of [`super::Runtime`] that a backend may lack.
+#[async_trait]
+pub trait DetachedRuntime: Send + Sync + 'static {
+    /// Starts a container under a shim of its own: returns once its program has been executed. [`super::Launch::scratch`] is
+    /// left alone whatever happens. The end of this process changes nothing for the container from the moment on that this
+    /// returns; before, it may or may not be there, which [`DetachedRuntime::seen`] tells.
+    ///
+    /// # Errors
+    /// As [`super::Runtime::start`]; `Conflict` if a shim is there already.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves nothing behind: a container that starts nevertheless is killed, and its shim ends.
+    async fn start_detached(&self, launch: super::Launch, detach: Detach) -> Result<Arc<dyn DetachedTask>>;
+
+    /// Connects to the shim of a container.
+    ///
+    /// # Errors
+    /// `Unavailable` if there is none, or it does not answer within a second; `Denied` if what listens there is not a shim
+    /// of this user.
+    ///
+    /// # Cancel safety
+    /// A dropped call changes nothing.
+    async fn adopt(&self, id: &crate::types::ContainerId, dir: &Path) -> Result<Arc<dyn DetachedTask>>;
+
+    /// Looks at what a shim has written down, and whether it lives. Asks nobody: microseconds. Blocking.
+    ///
+    /// # Errors
+    /// `Os` where files cannot be read.
+    fn seen(&self, dir: &Path) -> Result<DetachedSeen>;
+}
