@@ -246,15 +246,15 @@ impl EngineBuilder {
         self
     }
 
-    /// How long containers live that do not say so themselves. Only [`Lifetime::Bound`], the default, is there so far:
-    /// [`EngineBuilder::open`] answers `Unsupported` for the other.
+    /// How long containers live that do not say so themselves; default [`Lifetime::Bound`].
     pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
         self.lifetime = lifetime;
         self
     }
 
-    /// Whether this engine watches over detached containers where no other does. Not there yet: with `true`,
-    /// [`EngineBuilder::open`] answers `Unsupported`.
+    /// Whether this engine watches over detached containers where no other does: it records their ends as they come, removes
+    /// those that go with their end, and starts again what a reboot ended and its policy wants. Of several engines that are to,
+    /// one does, and another when that one is gone.
     pub fn supervise(mut self, supervise: bool) -> Self {
         self.supervise = supervise;
         self
@@ -275,7 +275,6 @@ impl EngineBuilder {
     /// # Cancel safety
     /// A dropped call leaves an empty root at most.
     pub async fn open(self) -> Result<Engine> {
-        self.refuse_what_is_not_there()?;
         let driver = Driver::start()?;
         let watch = Watch {
             clock: Arc::new(Clock::Engine(driver.spawner().clone())),
@@ -288,22 +287,10 @@ impl EngineBuilder {
         watch.run(verb, span, Box::pin(self.open_on(driver))).await
     }
 
-    fn refuse_what_is_not_there(&self) -> Result<()> {
-        if self.lifetime == Lifetime::Detached {
-            let needs = "a version of longshore with shims; use Lifetime::Bound for now";
-            return Err(Error::unsupported("Lifetime::Detached", needs));
-        }
-        if self.supervise {
-            let needs = "a version of longshore with detached containers; leave supervise out for now: bound containers \
-                         need no supervisor";
-            return Err(Error::unsupported("supervise(true)", needs));
-        }
-        Ok(())
-    }
-
     async fn open_on(self, mut driver: Driver) -> Result<Engine> {
         let spawner = driver.spawner().clone();
         let own = spawner.clone();
+        let supervise = self.supervise;
         let opened = spawner.tail(|_| self.open_on_driver(own), Opened::close).await?;
         let Opened {
             owner,
@@ -332,6 +319,10 @@ impl EngineBuilder {
         if remains {
             let first = system.clone();
             spawner.background(async move { first.sweep_quietly().await });
+        }
+        if supervise {
+            let watching = Arc::clone(&containers.0);
+            spawner.background(async move { watching.supervise().await });
         }
         let left = Arc::clone(&snapshotter);
         spawner.background(async move {
@@ -449,6 +440,8 @@ impl EngineBuilder {
             native: native.uses_user_namespace().then(|| Arc::clone(&native)),
             root: Arc::clone(&native),
             volumes: volumes.clone(),
+            locks: root.locks(),
+            lifetime: self.lifetime,
         });
         #[cfg(feature = "build")]
         let builds = LocalBuilder::new(BuildParts {
