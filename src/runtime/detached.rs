@@ -27,6 +27,8 @@ pub struct Detach {
     pub log: DetachedLog,
     /// When it is started again.
     pub restart: Restart,
+    /// Whether `output` will be asked for: then it has everything from the first byte.
+    pub attached: bool,
 }
 
 /// The log that a shim writes: the same files that the drivers of [`crate::logs`] write and read.

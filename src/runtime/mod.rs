@@ -4,6 +4,7 @@ pub mod caps;
 pub mod cgroups;
 mod command;
 pub mod defaults;
+#[cfg(feature = "engine")]
 pub mod detached;
 pub mod devices;
 #[cfg(any(test, feature = "conformance"))]
@@ -212,6 +213,7 @@ pub trait Runtime: Debug + Send + Sync + 'static {
     }
 
     /// The part that starts containers which outlive this process; `None` where the backend has none.
+    #[cfg(feature = "engine")]
     fn detached(&self) -> Option<&dyn detached::DetachedRuntime> {
         None
     }
