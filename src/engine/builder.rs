@@ -12,7 +12,7 @@ use super::verbs::{Verb, Watch};
 use super::{Engine, Local, Managers};
 #[cfg(feature = "build")]
 use crate::build::local::{LocalBuilder, Parts as BuildParts};
-use crate::containers::{Lifetime, LocalContainers, Parts};
+use crate::containers::{Lifetime, LocalContainers, Parts, nobody_of};
 use crate::driver::{Clock, Driver, Spawner};
 use crate::error::{Error, ObjectKind, Result};
 use crate::images::{AdditionalStore, ImageManager, LocalImages, LocalImagesParts};
@@ -32,7 +32,7 @@ use crate::storage::snapshot::{self, Snapshotter};
 use crate::storage::unpack::Unpacker;
 use crate::store::{OtherRoot, Owner, Root, Store};
 use crate::system::{LocalSystem, Parts as SystemParts};
-use crate::types::IdRange;
+use crate::types::{IdRange, OwnerId};
 use crate::volumes::{Finder, LocalVolumes, LocalVolumesParts, VolumeDriver};
 
 /// The seam's name in the root.
@@ -377,6 +377,7 @@ impl EngineBuilder {
             let native = Arc::new(native(
                 &owner,
                 Arc::clone(&cgroups),
+                &nobody_of(root.path())?,
                 self.container_ids,
                 self.seccomp_agent.clone(),
                 spawner.runtime(),
@@ -597,6 +598,7 @@ struct Storage<'a> {
 fn native(
     owner: &Owner,
     cgroups: Arc<dyn CgroupDriver>,
+    nobody: &OwnerId,
     container_ids: Option<IdRange>,
     seccomp_agent: Option<Arc<dyn SeccompAgent>>,
     reactor: tokio::runtime::Handle,
@@ -604,6 +606,8 @@ fn native(
     let options = NativeOptions {
         owner_lock: Some(owner.dup_lock()?),
         cgroups: Some(cgroups),
+        // Those of containers that outlive this owner are nobody's.
+        detached_cgroups: Some(Arc::new(NativeCgroups::new(nobody))),
         container_ids,
         seccomp_agent,
         reactor: Some(reactor),

@@ -159,13 +159,25 @@ impl Format {
         let Some(known) = self.known_path(target) else {
             return Ok(());
         };
+        self.show_as(&target.dir, &known, number)
+    }
+
+    pub(super) fn show_as(self, dir: &Path, known: &Path, number: u64) -> Result<()> {
         let step = |error| Error::os("name the newest file of a log", error);
-        let fresh = target.dir.join("json-new");
+        let fresh = dir.join("json-new");
         remove_if_there(&fresh)?;
-        fs::hard_link(self.path(&target.dir, number), &fresh).map_err(step)?;
+        fs::hard_link(self.path(dir, number), &fresh).map_err(step)?;
         fs::rename(&fresh, known).map_err(step)?;
         // A rename between two names of one file does nothing, and leaves both.
         remove_if_there(&fresh)
+    }
+
+    /// The number of the file that is written to; a packed one is written to no more.
+    pub(super) fn newest(files: &BTreeMap<u64, PathBuf>) -> u64 {
+        let newest = files
+            .last_key_value()
+            .map(|(number, path)| number + u64::from(path.extension().is_some_and(|extension| extension == "gz")));
+        newest.unwrap_or(1)
     }
 
     pub(super) fn create(self, dir: &Path, number: u64) -> Result<File> {

@@ -34,7 +34,7 @@ pub(super) enum Line {
 }
 
 /// Appends an entry as a line.
-pub(super) fn encode(stream: LogStream, time_ns: i64, bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn encode(stream: LogStream, time_ns: i64, bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"{");
     if !bytes.is_empty() {
         out.extend_from_slice(b"\"log\":\"");

@@ -216,11 +216,7 @@ struct Writer {
 
 impl Writer {
     fn open(target: LogTarget, format: Format, options: LocalOptions) -> Result<Self> {
-        let newest = format.files(&target.dir)?.last_key_value().map(|(number, path)| {
-            // One that is packed is written to no more.
-            number + u64::from(path.extension().is_some_and(|extension| extension == "gz"))
-        });
-        let number = newest.unwrap_or(1);
+        let number = Format::newest(&format.files(&target.dir)?);
         format.note_end(&target.dir, false)?;
         let file = format.create(&target.dir, number)?;
         format.show(&target, number)?;

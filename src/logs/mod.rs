@@ -11,6 +11,8 @@ mod drivers;
 mod files;
 mod frame;
 #[cfg(feature = "engine")]
+mod handed;
+#[cfg(feature = "engine")]
 mod json;
 mod lines;
 #[cfg(feature = "engine")]
@@ -44,6 +46,10 @@ use crate::types::{ContainerId, Outcome};
 #[cfg(feature = "engine")]
 pub use self::drivers::LogDrivers;
 pub use self::frame::{Decoded, Frame, FrameKind, HEADER, MAX_PAYLOAD, decode, encode};
+#[cfg(feature = "engine")]
+pub(crate) use self::handed::{Handed, hand_over};
+#[cfg(all(test, feature = "engine"))]
+pub(crate) use self::json::encode as encode_json;
 pub use self::lines::{MAX_LINE, Splitter};
 #[cfg(feature = "engine")]
 pub use self::local::{JsonFileDriver, LocalDriver};

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 /// Opens a process. The caller must know that the pid is still the one it means.
 pub(crate) fn open(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: integers only.
@@ -12,6 +14,12 @@ pub(crate) fn open(pid: u32) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just given us this descriptor; it closes on exec.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Whether the process has ended, reaped or not.
+pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
+    let mut wanted = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    poll(&mut wanted, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// Sends a signal. `ESRCH` once the process has been reaped.

@@ -14,6 +14,8 @@ mod plan;
 mod privileged;
 pub mod seccomp;
 #[cfg(feature = "engine")]
+mod shim;
+#[cfg(feature = "engine")]
 pub(crate) mod sight;
 mod start;
 mod step;
@@ -54,6 +56,9 @@ pub struct NativeOptions {
     pub user_namespace: Option<bool>,
     /// Where limits and accounting come from. Without it, a limit is an error unless best effort is asked for.
     pub cgroups: Option<Arc<dyn CgroupDriver>>,
+    /// As `cgroups`, for detached containers, which are no owner's.
+    #[cfg(feature = "engine")]
+    pub detached_cgroups: Option<Arc<dyn CgroupDriver>>,
     /// Ids for containers that want a user namespace of their own, users and groups alike. Without it, root takes its
     /// ranges in `/etc/subuid` and `/etc/subgid`. An ordinary user has the ids of the engine's user namespace, always.
     pub container_ids: Option<IdRange>,
@@ -211,6 +216,7 @@ impl Shared {
             bind_devices: self.bind_devices(),
             clean_up: &self.owner_directories()?,
             agent: self.options.seccomp_agent.as_ref(),
+            shim: false,
             reactor: self.options.reactor.as_ref(),
         })?);
         *slot = Some(Arc::clone(&zygote));
@@ -240,8 +246,9 @@ impl Shared {
         self.userns || !self.initial_userns
     }
 
-    /// The ids of a container with a user namespace of its own: those of the specification, else the engine's choice.
-    fn container_ids(&self, zygote: &Zygote, spec: &oci_spec::runtime::Spec) -> Result<ContainerIds> {
+    /// The ids of a container with a user namespace of its own below the helper's: those of the specification, else the
+    /// engine's choice.
+    fn container_ids(&self, helper: u32, spec: &oci_spec::runtime::Spec) -> Result<ContainerIds> {
         let linux = spec.linux().as_ref();
         let wanted = |maps: Option<&Option<Vec<oci_spec::runtime::LinuxIdMapping>>>| {
             let map =
@@ -257,7 +264,7 @@ impl Shared {
             return Ok(ids);
         }
         if self.userns {
-            return ContainerIds::of_zygote(zygote.pid());
+            return ContainerIds::of_zygote(helper);
         }
         match self.options.container_ids {
             Some(range) => Ok(ContainerIds {
@@ -268,10 +275,10 @@ impl Shared {
         }
     }
 
-    fn host(&self, zygote: &Zygote) -> Host {
+    fn host(&self, mapping: IdMapping) -> Host {
         Host {
             bind_devices: self.bind_devices(),
-            single_id: zygote.mapping() == IdMapping::Single,
+            single_id: mapping == IdMapping::Single,
             cgroup_v2: cgroup_v2(),
         }
     }
@@ -297,16 +304,21 @@ impl Runtime for NativeRuntime {
             }
         };
         let ids = match wants_user_namespace(&launch.spec) {
-            true => Some(self.shared.container_ids(&zygote, &launch.spec)?),
+            true => Some(self.shared.container_ids(zygote.pid(), &launch.spec)?),
             false => None,
         };
         let job = start::Job {
-            host: self.shared.host(&zygote),
+            host: self.shared.host(zygote.mapping()),
             zygote,
             cgroups: self.shared.options.cgroups.clone().filter(|_| !launch.hold),
             ids,
         };
         job.run_detached(launch).await
+    }
+
+    #[cfg(feature = "engine")]
+    fn detached(&self) -> Option<&dyn super::detached::DetachedRuntime> {
+        Some(self)
     }
 }
 

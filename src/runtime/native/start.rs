@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::helper::wire::{RECORD, RECORD_TEXT, Record, Step, op};
 use super::idmap::ContainerIds;
 use super::plan::{FdPositions, Filters, Host, Names, Plan};
-use super::seccomp::agent;
+use super::seccomp::{SeccompAgent, agent};
 use super::step;
 use super::task::{Inside, NativeTask};
 use super::zygote::{self, ExitWatch, Reply, Zygote};
@@ -26,7 +26,7 @@ use crate::sys::{pidfd, poll, socket};
 use crate::types::{ContainerId, Signal};
 
 /// A container's cgroup, where there is one, and what of the limits could not be.
-type Placed = (Option<Box<dyn Cgroup>>, Vec<String>);
+pub(crate) type Placed = (Option<Box<dyn Cgroup>>, Vec<String>);
 
 /// What a start needs.
 #[derive(Debug, Clone)]
@@ -90,50 +90,14 @@ impl Job {
 
     /// Makes what the container needs and asks the zygote for it. Blocking.
     fn ask(self, launch: &Launch) -> Result<Asked> {
-        let mut plan = self.plan(launch)?;
-        let (cgroup, warnings) = self.cgroup(launch)?;
+        let mut plan = plan_of(launch, self.host, self.ids.as_ref(), self.zygote.agent().is_some())?;
+        let (cgroup, warnings) = cgroup_of(launch, self.cgroups.as_deref())?;
         let cgroup: Option<Arc<dyn Cgroup>> = cgroup.map(Arc::from);
         let asked = self.ask_zygote(launch, &mut plan, cgroup.clone(), warnings);
         if asked.is_err() {
             remove_cgroup(cgroup);
         }
         asked
-    }
-
-    fn plan(&self, launch: &Launch) -> Result<Plan> {
-        let profile = launch.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-        let filters = Filters::new(
-            profile,
-            launch.spec.process().as_ref(),
-            self.host,
-            self.zygote.agent().is_some(),
-        )?;
-        let mut plan = Plan::new(launch, self.host, filters, self.ids.as_ref())?;
-        if let Some(ids) = &self.ids {
-            plan.user_namespace(ids)?;
-        }
-        plan.read_only_root(launch.rootfs.iter().any(|mount| mount.read_only));
-        Ok(plan)
-    }
-
-    /// Blocking.
-    fn cgroup(&self, launch: &Launch) -> Result<Placed> {
-        let resources = launch
-            .spec
-            .linux()
-            .as_ref()
-            .and_then(|linux| linux.resources().clone())
-            .unwrap_or_default();
-        let Some(driver) = self.cgroups.clone() else {
-            return match (limits(&resources), launch.best_effort_limits) {
-                (false, _) => Ok((None, Vec::new())),
-                (true, true) => Ok((None, vec!["no cgroups: limits are left out".to_owned()])),
-                (true, false) => Err(Error::unsupported("limits", "a cgroup driver")),
-            };
-        };
-        let cgroup = driver.create(&launch.id, &resources, launch.best_effort_limits)?;
-        let warnings = cgroup.warnings().to_vec();
-        Ok((Some(cgroup), warnings))
     }
 
     fn ask_zygote(
@@ -151,23 +115,8 @@ impl Job {
         let req = self.zygote.request();
         let exit = self.zygote.watch_exit(req);
         let reply = {
-            let trees = launch.mounts.iter().filter_map(|mount| match &mount.source {
-                LaunchSource::Tree(tree) | LaunchSource::Given(tree) => Some(tree.as_fd()),
-                _ => None,
-            });
-            let (mut positions, mut fds) = ends.positions(trees, cgroup.as_deref());
-            for shared in &launch.shared {
-                let (place, fd) = match shared {
-                    SharedNamespace::Of(LinuxNamespaceType::Pid, fd) => (0, fd),
-                    SharedNamespace::Of(LinuxNamespaceType::Ipc, fd) => (1, fd),
-                    SharedNamespace::Of(LinuxNamespaceType::Network, fd) => (2, fd),
-                    SharedNamespace::SharedMemory(fd) => (3, fd),
-                    // The plan has refused all others.
-                    _ => continue,
-                };
-                positions.shared[place] = fds.len() as u32;
-                fds.push(fd.as_fd());
-            }
+            let (mut positions, mut fds) = ends.positions(trees(launch), cgroup.as_deref());
+            add_shared(launch, &mut positions, &mut fds);
             let blob = plan.clone().encode(positions);
             self.zygote.send_blocking(req, op::START, &blob, &fds)?
         };
@@ -188,6 +137,62 @@ impl Job {
             cgroup,
             warnings,
         })
+    }
+}
+
+/// The plan of a launch; `agent`: whether somebody answers the calls that its seccomp profile hands out.
+pub(crate) fn plan_of(launch: &Launch, host: Host, ids: Option<&ContainerIds>, agent: bool) -> Result<Plan> {
+    let profile = launch.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let filters = Filters::new(profile, launch.spec.process().as_ref(), host, agent)?;
+    let mut plan = Plan::new(launch, host, filters, ids)?;
+    if let Some(ids) = ids {
+        plan.user_namespace(ids)?;
+    }
+    plan.read_only_root(launch.rootfs.iter().any(|mount| mount.read_only));
+    Ok(plan)
+}
+
+/// Makes the container's cgroup. Blocking.
+pub(crate) fn cgroup_of(launch: &Launch, driver: Option<&dyn CgroupDriver>) -> Result<Placed> {
+    let resources = launch
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.resources().clone())
+        .unwrap_or_default();
+    let Some(driver) = driver else {
+        return match (limits(&resources), launch.best_effort_limits) {
+            (false, _) => Ok((None, Vec::new())),
+            (true, true) => Ok((None, vec!["no cgroups: limits are left out".to_owned()])),
+            (true, false) => Err(Error::unsupported("limits", "a cgroup driver")),
+        };
+    };
+    let cgroup = driver.create(&launch.id, &resources, launch.best_effort_limits)?;
+    let warnings = cgroup.warnings().to_vec();
+    Ok((Some(cgroup), warnings))
+}
+
+/// The open mounts that a launch brings along, in order.
+pub(crate) fn trees(launch: &Launch) -> impl Iterator<Item = BorrowedFd<'_>> {
+    launch.mounts.iter().filter_map(|mount| match &mount.source {
+        LaunchSource::Tree(tree) | LaunchSource::Given(tree) => Some(tree.as_fd()),
+        _ => None,
+    })
+}
+
+/// Adds the namespaces of others to what travels with a plan.
+pub(crate) fn add_shared<'a>(launch: &'a Launch, positions: &mut FdPositions, fds: &mut Vec<BorrowedFd<'a>>) {
+    for shared in &launch.shared {
+        let (place, fd) = match shared {
+            SharedNamespace::Of(LinuxNamespaceType::Pid, fd) => (0, fd),
+            SharedNamespace::Of(LinuxNamespaceType::Ipc, fd) => (1, fd),
+            SharedNamespace::Of(LinuxNamespaceType::Network, fd) => (2, fd),
+            SharedNamespace::SharedMemory(fd) => (3, fd),
+            // The plan has refused all others.
+            _ => continue,
+        };
+        positions.shared[place] = fds.len() as u32;
+        fds.push(fd.as_fd());
     }
 }
 
@@ -212,7 +217,7 @@ impl Asked {
                 return Err(error);
             }
         };
-        let outcome = outcome(self.status, &self.names, self.host, (&self.zygote, &self.id)).await;
+        let outcome = outcome(self.status, &self.names, self.host, (self.zygote.agent(), &self.id)).await;
         let outcome = outcome.and_then(|setup| setup.ok_or_else(died_in_setup));
         let child = Child {
             zygote: self.zygote,
@@ -240,7 +245,7 @@ pub(crate) async fn outcome(
     status: OwnedFd,
     names: &Names,
     host: Host,
-    (zygote, id): (&Zygote, &ContainerId),
+    (agent, id): (Option<Arc<dyn SeccompAgent>>, &ContainerId),
 ) -> Result<Option<Setup>> {
     let setup = |error: io::Error| Error::os("read the start's status", error);
     socket::set_nonblocking(status.as_fd()).map_err(setup)?;
@@ -277,8 +282,8 @@ pub(crate) async fn outcome(
             ready = true;
         } else if record.step == Step::Seccomp as u32 {
             // At once: the next step may wait for an answer already.
-            if let (Some(listener), Some(agent)) = (fds.into_iter().next(), zygote.agent()) {
-                agent::serve(listener, agent, id.clone())?;
+            if let (Some(listener), Some(agent)) = (fds.into_iter().next(), &agent) {
+                agent::serve(listener, Arc::clone(agent), id.clone())?;
             }
         } else if let Some(master) = fds.into_iter().next() {
             found.terminal = Some(master);
@@ -470,7 +475,7 @@ fn limits(resources: &LinuxResources) -> bool {
 }
 
 /// Blocking.
-fn remove_cgroup(cgroup: Option<Arc<dyn Cgroup>>) {
+pub(crate) fn remove_cgroup(cgroup: Option<Arc<dyn Cgroup>>) {
     let Some(cgroup) = cgroup else { return };
     if let Err(error) = cgroup.remove() {
         tracing::warn!(error = error.report(), "a cgroup stays behind");

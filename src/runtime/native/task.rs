@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::LinuxResources;
 use tokio::sync::OnceCell;
 
@@ -81,8 +80,7 @@ impl NativeTask {
 
     /// Whether the first process is dead, told or not.
     fn is_dead(&self) -> bool {
-        let mut wanted = [PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
-        self.has_ended() || poll(&mut wanted, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        self.has_ended() || pidfd::has_ended(self.process.as_fd())
     }
 
     fn not_running(&self) -> Error {

@@ -12,7 +12,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
 
-use super::helper::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, op, u32_at};
+use super::helper::wire::{
+    FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_SHIM, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, op, u32_at,
+};
 use super::idmap::{self, IdMapping};
 use super::seccomp::SeccompAgent;
 use super::step;
@@ -185,16 +187,18 @@ pub(crate) struct ZygoteOptions<'a> {
     pub(crate) clean_up: &'a [u8],
     /// Who answers calls that a seccomp profile hands out.
     pub(crate) agent: Option<&'a Arc<dyn SeccompAgent>>,
+    /// It is a shim: in this process' own pid namespace.
+    pub(crate) shim: bool,
     /// Where its socket is listened to: not in whatever runtime it happens to be first needed in, which may be one of a
     /// moment, or none.
     pub(crate) reactor: Option<&'a tokio::runtime::Handle>,
 }
 
-/// A zygote that has been spawned and mapped, before its socket is in a reactor.
-struct Spawned {
-    control: OwnedFd,
-    child: crate::sys::spawn::Child,
-    mapping: IdMapping,
+/// A zygote or shim that has been spawned and mapped, before its socket is in a reactor.
+pub(crate) struct Spawned {
+    pub(crate) control: OwnedFd,
+    pub(crate) child: crate::sys::spawn::Child,
+    pub(crate) mapping: IdMapping,
     warning: Option<String>,
 }
 
@@ -232,6 +236,34 @@ impl Zygote {
             warning: spawned.warning,
             pid,
             agent: options.agent.cloned(),
+        })
+    }
+
+    /// The client of a zygote that another process has made, and that lives as long as this: a shim's session. To be called in
+    /// a runtime with I/O.
+    #[cfg(feature = "engine")]
+    pub(crate) fn over(control: OwnedFd, mapping: IdMapping, pid: u32) -> Result<Self> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| gone())?;
+        let setup = |error: io::Error| Error::os("set the session's socket up", error);
+        socket::set_nonblocking(control.as_fd()).map_err(setup)?;
+        let copy = control.try_clone().map_err(setup)?;
+        let shared = Arc::new(Shared {
+            control,
+            next: AtomicU64::new(1),
+            state: Mutex::default(),
+            reaped: watch::Sender::new(false),
+        });
+        let process = Process {
+            shared: Arc::clone(&shared),
+            pidfd: None,
+        };
+        runtime.spawn(receive(process, copy));
+        Ok(Self {
+            shared,
+            mapping,
+            warning: None,
+            pid,
+            agent: None,
         })
     }
 
@@ -472,7 +504,7 @@ fn image() -> Result<BorrowedFd<'static>> {
     Ok(FILE.get_or_init(|| file).as_fd())
 }
 
-fn spawn(options: &ZygoteOptions<'_>) -> Result<Spawned> {
+pub(crate) fn spawn(options: &ZygoteOptions<'_>) -> Result<Spawned> {
     let os = |step: &'static str| move |error: io::Error| Error::os(step, error);
     let (ours, theirs) = socket::pair().map_err(os("make the zygote's socket"))?;
     let null = std::fs::File::options()
@@ -484,13 +516,17 @@ fn spawn(options: &ZygoteOptions<'_>) -> Result<Spawned> {
     let own = pidfd::open(std::process::id()).map_err(os("open the own process"))?;
     let mut slots = vec![(null, 0), (null, 1), (null, 2), (theirs.as_fd(), 3), (own.as_fd(), 4)];
     slots.push((options.lock.unwrap_or(null), 5));
-    let mut namespaces = libc::CLONE_NEWPID;
+    let mut namespaces = if options.shim { 0 } else { libc::CLONE_NEWPID };
     if options.userns {
         namespaces |= libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
     }
     let spawn = Spawn {
         program: Program::Fd(image()?),
-        argv: &[c"longshore-zygote"],
+        argv: &[if options.shim {
+            c"longshore-shim"
+        } else {
+            c"longshore-zygote"
+        }],
         slots: &slots,
         namespaces,
         keep_capabilities: options.userns,
@@ -540,28 +576,47 @@ fn greet(
         (IdMapping::Root, None)
     };
     let mut flags = 0;
-    for (wanted, flag) in [(options.userns, FLAG_USERNS), (options.bind_devices, FLAG_BIND_DEVICES)] {
+    for (wanted, flag) in [
+        (options.userns, FLAG_USERNS),
+        (options.bind_devices, FLAG_BIND_DEVICES),
+        (options.shim, FLAG_SHIM),
+    ] {
         flags |= if wanted { flag } else { 0 };
     }
-    ask(control, op::HELLO, flags, &[])?;
+    ask(control, (op::HELLO, flags), &[], &[])?;
     // Before anything can be made in them: then no death of this process leaves them.
     if !options.clean_up.is_empty() {
-        ask(control, op::SCRATCH, 0, options.clean_up)?;
+        ask(control, (op::SCRATCH, 0), options.clean_up, &[])?;
     }
     Ok((mapping, warning))
 }
 
 /// A request on a socket that blocks, and its reply.
-fn ask(control: &OwnedFd, op: u16, flags: u32, blob: &[u8]) -> Result<()> {
+pub(crate) fn ask(control: &OwnedFd, order: (u16, u32), blob: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    exchange(control, order, (blob.len(), blob), fds)
+}
+
+/// As [`ask`], about a blob of so many bytes in the last descriptor.
+#[cfg(feature = "engine")]
+pub(crate) fn ask_about(control: &OwnedFd, order: (u16, u32), length: usize, fds: &[BorrowedFd<'_>]) -> Result<()> {
+    exchange(control, order, (length, &[]), fds)
+}
+
+fn exchange(
+    control: &OwnedFd,
+    (op, flags): (u16, u32),
+    (length, blob): (usize, &[u8]),
+    fds: &[BorrowedFd<'_>],
+) -> Result<()> {
     let header = Header {
         op,
         req: 0,
-        len: blob.len() as u32,
+        len: length as u32,
         arg: 0,
         flags,
     }
     .encode();
-    socket::send(control.as_fd(), [&header, blob], &[]).map_err(lost)?;
+    socket::send(control.as_fd(), [&header, blob], fds).map_err(lost)?;
     let mut buffer = [0u8; HEADER + 16];
     let received = socket::receive(control.as_fd(), &mut buffer).map_err(lost)?;
     check(decode(&buffer, received).ok_or_else(gone)?).map(|_| ())

@@ -9,8 +9,11 @@ mod arch;
 #[cfg(target_arch = "x86_64")]
 #[path = "arch/x86_64.rs"]
 mod arch;
+mod backoff;
 mod container;
 mod dev;
+mod entry;
+mod everyone;
 mod exec;
 mod fail;
 mod house;
@@ -24,9 +27,14 @@ mod netns;
 mod outfit;
 mod passwd;
 mod path;
+#[allow(dead_code, reason = "the library uses the rest")]
+mod record;
 mod remove;
+mod shim;
 mod slim;
 mod sys;
+#[allow(dead_code, reason = "the library uses the rest")]
+mod talk;
 mod user;
 #[allow(dead_code, reason = "the library uses the rest")]
 mod wire;

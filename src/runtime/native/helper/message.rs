@@ -38,6 +38,13 @@ impl Fds {
         self.list.get(index as usize).copied().filter(|fd| *fd >= 0)
     }
 
+    /// Puts a descriptor in the place of another, which is whoever's it was.
+    pub(crate) fn set(&mut self, index: u32, fd: i32) {
+        if let Some(slot) = self.list.get_mut(index as usize) {
+            *slot = fd;
+        }
+    }
+
     pub(crate) fn last(&self) -> Option<i32> {
         self.get((self.count as u32).checked_sub(1)?)
     }

@@ -1,6 +1,16 @@
-//! The parts of the helper that are compiled into the library too: the protocol, and what is tested here as plain code.
+//! The parts of the helper that are compiled into the library too: the protocols, and what is tested here as plain code.
 
+#[cfg(test)]
+mod backoff;
+#[cfg(test)]
+mod entry;
 #[allow(dead_code, reason = "the helper uses the rest")]
 pub(crate) mod passwd;
+#[cfg(feature = "engine")]
+#[allow(dead_code, reason = "the helper uses the rest")]
+pub(crate) mod record;
+#[cfg(feature = "engine")]
+#[allow(dead_code, reason = "the helper uses the rest")]
+pub(crate) mod talk;
 #[allow(dead_code, reason = "the helper uses the rest")]
 pub(crate) mod wire;

@@ -125,7 +125,7 @@ fn open_of(proc: i32, pid: i32, file: &[u8]) -> Sys<i32> {
 
 #[inline(never)]
 #[unsafe(link_section = "lhchild")]
-fn open_with(proc: i32, pid: i32, file: &[u8], flags: usize) -> Sys<i32> {
+pub(crate) fn open_with(proc: i32, pid: i32, file: &[u8], flags: usize) -> Sys<i32> {
     let mut digits = [0u8; 10];
     let mut at = digits.len();
     let mut rest = pid.unsigned_abs();

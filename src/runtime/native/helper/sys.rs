@@ -69,6 +69,7 @@ pub(crate) const ATTR_NOEXEC: u64 = 8;
 
 pub(crate) const EPERM: i32 = 1;
 pub(crate) const ENOENT: i32 = 2;
+pub(crate) const ESRCH: i32 = 3;
 pub(crate) const EINTR: i32 = 4;
 pub(crate) const ECHILD: i32 = 10;
 pub(crate) const EAGAIN: i32 = 11;
@@ -128,6 +129,71 @@ pub(crate) fn write(to: i32, bytes: &[u8]) -> Sys {
     call(nr::WRITE, [fd(to), ptr(bytes), bytes.len(), 0, 0, 0])
 }
 
+pub(crate) fn pread(from: i32, into: &mut [u8], at: usize) -> Sys {
+    call(nr::PREAD64, [fd(from), into.as_mut_ptr() as usize, into.len(), at, 0, 0])
+}
+
+pub(crate) fn pwrite(to: i32, bytes: &[u8], at: usize) -> Sys {
+    call(nr::PWRITE64, [fd(to), ptr(bytes), bytes.len(), at, 0, 0])
+}
+
+pub(crate) fn fdatasync(file: i32) -> Sys {
+    call(nr::FDATASYNC, [fd(file), 0, 0, 0, 0, 0])
+}
+
+pub(crate) fn ftruncate(file: i32, len: u64) -> Sys {
+    call(nr::FTRUNCATE, [fd(file), len as usize, 0, 0, 0, 0])
+}
+
+/// Nanoseconds of a clock: 0 is that of the day, 1 one that never jumps.
+pub(crate) fn clock(which: usize) -> i64 {
+    let mut time = [0i64; 2];
+    let _ = call(nr::CLOCK_GETTIME, [which, time.as_mut_ptr() as usize, 0, 0, 0, 0]);
+    time[0].wrapping_mul(1_000_000_000).wrapping_add(time[1])
+}
+
+pub(crate) fn link(dir: i32, old: &[u8], new: &[u8]) -> Sys {
+    call(nr::LINKAT, [fd(dir), text(old), fd(dir), text(new), 0, 0])
+}
+
+pub(crate) fn rename(dir: i32, old: &[u8], new: &[u8]) -> Sys {
+    call(nr::RENAMEAT2, [fd(dir), text(old), fd(dir), text(new), 0, 0])
+}
+
+pub(crate) fn getuid() -> u32 {
+    call(nr::GETUID, [0; 6]).unwrap_or(0) as u32
+}
+
+/// The next connection, which never waits.
+pub(crate) fn accept(listener: i32) -> Sys<i32> {
+    call(nr::ACCEPT4, [fd(listener), 0, 0, O_CLOEXEC | O_NONBLOCK, 0, 0]).map(|new| new as i32)
+}
+
+/// Process and user at the other end of a connection.
+pub(crate) fn peer(socket: i32) -> Sys<(i32, u32)> {
+    const SOL_SOCKET: usize = 1;
+    const SO_PEERCRED: usize = 17;
+    let mut out = [0u32; 3];
+    let mut len = 12u32;
+    call(
+        nr::GETSOCKOPT,
+        [
+            fd(socket),
+            SOL_SOCKET,
+            SO_PEERCRED,
+            out.as_mut_ptr() as usize,
+            &raw mut len as usize,
+            0,
+        ],
+    )?;
+    Ok((out[0] as i32, out[1]))
+}
+
+/// Sets the flags of an open file: 0, or [`O_NONBLOCK`].
+pub(crate) fn set_flags(number: i32, flags: usize) {
+    let _ = call(nr::FCNTL, [fd(number), 4, flags, 0, 0, 0]);
+}
+
 pub(crate) fn close(number: i32) {
     let _ = call(nr::CLOSE, [fd(number), 0, 0, 0, 0, 0]);
 }
@@ -142,6 +208,12 @@ pub(crate) fn close_range(first: u32, cloexec: bool) -> Sys {
 
 pub(crate) fn dup3(from: i32, to: i32, flags: usize) -> Sys {
     call(nr::DUP3, [fd(from), fd(to), flags, 0, 0, 0])
+}
+
+/// A copy above the numbers that are fixed, closed on exec.
+pub(crate) fn duplicate(number: i32) -> Sys<i32> {
+    const DUPFD_CLOEXEC: usize = 1030;
+    call(nr::FCNTL, [fd(number), DUPFD_CLOEXEC, 6, 0, 0, 0]).map(|new| new as i32)
 }
 
 pub(crate) fn set_cloexec(number: i32) {
@@ -522,8 +594,17 @@ pub(crate) fn getpid() -> i32 {
     call(nr::GETPID, [0; 6]).unwrap_or(0) as i32
 }
 
+/// Signals one process. Whoever means more than one goes through `everyone.rs`.
 pub(crate) fn kill(pid: i32, signal: i32) -> Sys {
+    if pid <= 0 {
+        return Err(EINVAL);
+    }
     call(nr::KILL, [fd(pid), signal as usize, 0, 0, 0, 0])
+}
+
+/// Signals every process that this one can see, but itself and pid 1: for `everyone.rs` alone.
+pub(crate) fn kill_all_in_sight(signal: i32) -> Sys {
+    call(nr::KILL, [usize::MAX, signal as usize, 0, 0, 0, 0])
 }
 
 /// Reaps a child of any kind (`__WALL`). `Ok((0, _))`: none has ended, with `no_hang`.

@@ -72,6 +72,10 @@ pub(crate) mod op {
     pub(crate) const LOOK: u16 = 17;
     /// Hold a network for the owner, over the socket that comes along: see [`super::house`]. Reply: DONE once it is there.
     pub(crate) const HOUSE: u16 = 18;
+    /// To a shim, after HELLO and before START: the words of `config` in `talk.rs`. Reply: DONE.
+    pub(crate) const SHIM: u16 = 19;
+    /// To a shim whose container's start has come to a good end: it lives on without its starter. No reply.
+    pub(crate) const KEPT: u16 = 20;
     /// A container was cloned.
     pub(crate) const STARTED: u16 = 64;
     /// A request was done.
@@ -88,6 +92,9 @@ pub(crate) const FLAG_MEMFD: u32 = 1;
 pub(crate) const FLAG_USERNS: u32 = 2;
 /// Flag of HELLO: devices cannot be made, only bound from the host.
 pub(crate) const FLAG_BIND_DEVICES: u32 = 4;
+
+/// Flag of HELLO: this is a shim, whose one container may outlive whoever starts it.
+pub(crate) const FLAG_SHIM: u32 = 8;
 
 /// A message's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -463,6 +470,11 @@ pub(crate) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
+    /// The plan of one who has none yet.
+    pub(crate) const fn empty() -> Self {
+        Self { blob: &[] }
+    }
+
     /// Checks the table of sections and the lists in it.
     pub(crate) fn decode(blob: &'a [u8]) -> Option<Self> {
         let plan = Self { blob };

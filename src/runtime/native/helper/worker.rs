@@ -1,5 +1,6 @@
 //! Requests other than starts: owners, trees, mounts.
 
+use crate::everyone::Below;
 use crate::message::Fds;
 use crate::sys::{self, Sys};
 use crate::wire::{Mounts, Strings, u32_at};
@@ -47,7 +48,8 @@ pub(crate) fn signal_all(blob: &[u8], fds: &Fds) -> Sys<()> {
     let signal = u32_at(blob, 0).ok_or(sys::EBADMSG)?;
     let container = fds.get(0).ok_or(sys::EBADMSG)?;
     // Its own mount namespace as well: whoever is inside for a moment leads nobody to the host's files (CVE-2016-9962).
-    sys::setns(container, sys::CLONE_NEWNS | sys::CLONE_NEWPID)?;
+    let inside = Below::enter(container)?;
+    sys::setns(container, sys::CLONE_NEWNS)?;
     let child = sys::fork()?;
     if child != 0 {
         let (_, status) = sys::wait(child, false)?;
@@ -57,17 +59,17 @@ pub(crate) fn signal_all(blob: &[u8], fds: &Fds) -> Sys<()> {
             errno => Err(errno),
         };
     }
-    sys::exit(signal_from_inside(signal as i32))
+    sys::exit(signal_from_inside(inside, signal as i32))
 }
 
 /// With no descriptor and no capability but the one that it needs.
-fn signal_from_inside(signal: i32) -> i32 {
+fn signal_from_inside(inside: Below, signal: i32) -> i32 {
     const CAP_KILL: u64 = 1 << 5;
     const ESRCH: i32 = 3;
     if sys::close_range(0, false).is_err() || sys::capset(CAP_KILL, CAP_KILL, 0).is_err() {
         return sys::EPERM;
     }
-    match sys::kill(-1, signal) {
+    match inside.signal(signal) {
         // The first process is alone.
         Ok(_) | Err(ESRCH) => 0,
         Err(errno) => errno,

@@ -6,29 +6,29 @@ use crate::fail::{Done, Fail, at};
 use crate::ledger::{CONTAINER, EXEC, JOINING, Ledger, SCRATCH, WORKER};
 use crate::message::{self, Fds};
 use crate::sys::{self, CloneArgs, PollFd, Shared, Sys};
-use crate::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op};
+use crate::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_SHIM, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op};
 use crate::netns::Networks;
 use crate::wire::{NO_FD, Step, flag};
-use crate::{house, join, look, outfit, remove, slim, worker};
+use crate::{everyone, house, join, look, outfit, remove, shim, slim, worker};
 
 /// Descriptors that the owner put there.
-const CONTROL: i32 = 3;
-const OWNER: i32 = 4;
-const LOCK: i32 = 5;
+pub(crate) const CONTROL: i32 = 3;
+pub(crate) const OWNER: i32 = 4;
+pub(crate) const LOCK: i32 = 5;
 
-const SIGCHLD: u64 = 17;
-const SIGKILL: i32 = 9;
+pub(crate) const SIGCHLD: u64 = 17;
+pub(crate) const SIGKILL: i32 = 9;
 /// In a guide's word: its command has ended, and that was told.
 const ENDED: i32 = -1;
 /// How long the clean-up waits for processes that will not go: 1.5 seconds in all.
 const PATIENCE_MS: u64 = 1500;
 
-struct Zygote {
+pub(crate) struct Zygote {
     slim: i32,
     networks: Networks,
-    children: i32,
-    ledger: Ledger,
-    buffer: &'static mut [u8],
+    pub(crate) children: i32,
+    pub(crate) ledger: Ledger,
+    pub(crate) buffer: &'static mut [u8],
 }
 
 /// The helper's main program.
@@ -41,8 +41,8 @@ pub(crate) fn run() -> ! {
     let Some(hello) = await_hello(buffer) else {
         sys::exit(125)
     };
-    let (mut zygote, hello) = match set_up(hello.flags, buffer) {
-        Ok(zygote) => (zygote, hello),
+    let mut zygote = match set_up(hello.flags, buffer) {
+        Ok(zygote) => zygote,
         Err(fail) => {
             reply(
                 op::FAILED,
@@ -54,6 +54,9 @@ pub(crate) fn run() -> ! {
         }
     };
     reply(op::DONE, hello.req, 0, &[]);
+    if hello.flags & FLAG_SHIM != 0 {
+        shim::run(zygote)
+    }
     zygote.serve();
     zygote.clean_up();
     sys::exit(0)
@@ -103,7 +106,7 @@ fn set_up(flags: u32, buffer: &'static mut [u8]) -> Done<Zygote> {
 
 /// Tells the owner something. It waits for that, so a message that cannot be sent, for want of memory, say, ends the
 /// conversation: then the owner knows, and this process cleans up.
-fn reply(op: u16, req: u64, arg: i32, body: &[u8]) {
+pub(crate) fn reply(op: u16, req: u64, arg: i32, body: &[u8]) {
     const TRIES: u32 = 200;
     for _ in 0..TRIES {
         if send(op, req, arg, body, None).is_ok() {
@@ -143,13 +146,13 @@ fn answer(req: u64, result: Sys<()>) {
     }
 }
 
-fn refuse(req: u64, step: Step, errno: i32) {
+pub(crate) fn refuse(req: u64, step: Step, errno: i32) {
     reply(op::FAILED, req, errno, &(step as u32).to_ne_bytes());
 }
 
 impl Zygote {
     /// Until the owner is gone, or wants this to end.
-    fn serve(&mut self) {
+    pub(crate) fn serve(&mut self) {
         const POLLIN: i16 = 1;
         loop {
             let mut fds = [CONTROL, OWNER, self.children].map(|fd| PollFd {
@@ -361,6 +364,20 @@ impl Zygote {
 
     fn start(&mut self, req: u64, blob: &'static [u8], fds: &Fds) -> Done {
         let plan = Plan::decode(blob).ok_or(Fail::new(Step::Plan, sys::EBADMSG))?;
+        let (pid, pidfd) = self.clone_container(&plan, fds, &|| {})?;
+        let noted = self.ledger.add(CONTAINER, pid, req, plan.section(Section::Cleanup));
+        let told = noted.and_then(|()| hand_over(op::STARTED, req, pid, pidfd));
+        sys::close(pidfd);
+        if told.is_err() {
+            // The owner learns that there is no container; what it made for it is its own again.
+            let _ = sys::kill(pid, SIGKILL);
+            self.ledger.forget(CONTAINER, req);
+        }
+        at(Step::Clone, told)
+    }
+
+    /// Makes the first process of a container: its number, and a descriptor of it. `leave` is called in it.
+    pub(crate) fn clone_container(&mut self, plan: &Plan<'_>, fds: &Fds, leave: &dyn Fn()) -> Done<(i32, i32)> {
         let mut pidfd = -1i32;
         let mut args = CloneArgs {
             flags: sys::CLONE_PIDFD | u64::from(plan.field(field::NAMESPACES)),
@@ -391,8 +408,9 @@ impl Zygote {
         let pid = at(Step::Clone, cloned)?;
         if pid == 0 {
             self.leave();
+            leave();
             container::run(&Context {
-                plan,
+                plan: *plan,
                 fds,
                 slim: self.slim,
                 network,
@@ -403,20 +421,22 @@ impl Zygote {
         if let Some(network) = network {
             sys::close(network);
         }
-        if let Err(fail) = self.outfit(&plan, fds, pid, &outfit) {
+        if let Err(fail) = self.outfit(plan, fds, pid, (&outfit, leave)) {
             let _ = sys::kill(pid, SIGKILL);
             sys::close(pidfd);
             return Err(fail);
         }
-        let noted = self.ledger.add(CONTAINER, pid, req, plan.section(Section::Cleanup));
-        let told = noted.and_then(|()| hand_over(op::STARTED, req, pid, pidfd));
-        sys::close(pidfd);
-        if told.is_err() {
-            // The owner learns that there is no container; what it made for it is its own again.
-            let _ = sys::kill(pid, SIGKILL);
-            self.ledger.forget(CONTAINER, req);
-        }
-        at(Step::Clone, told)
+        Ok((pid, pidfd))
+    }
+
+    /// The zygote of a shim's session: a fork of the shim that serves one client, over a socket and with its process at the
+    /// numbers that a zygote expects.
+    pub(crate) fn session(&mut self) -> Sys<()> {
+        sys::close(self.children);
+        self.children = sys::signalfd(1 << (SIGCHLD - 1))?;
+        self.ledger = Ledger::new()?;
+        self.serve();
+        Ok(())
     }
 
     /// What a child must not have of the zygote.
@@ -429,13 +449,14 @@ impl Zygote {
     }
 
     /// A container with a user namespace of its own may not make all of its mounts; a process beside it does.
-    fn outfit(&mut self, plan: &Plan<'_>, fds: &Fds, pid: i32, line: &outfit::Line) -> Done {
+    fn outfit(&mut self, plan: &Plan<'_>, fds: &Fds, pid: i32, (line, leave): (&outfit::Line, &dyn Fn())) -> Done {
         if !plan.has(flag::OWN_USERNS) {
             return Ok(());
         }
         let forked = sys::fork();
         if forked == Ok(0) {
             self.leave();
+            leave();
             outfit::run(plan, fds, pid, line.outfitter_end());
         }
         // Also if there is no outfitter: an end that stayed open here would keep its descriptor for good.
@@ -491,7 +512,7 @@ impl Zygote {
     #[inline(never)]
     #[unsafe(link_section = "lhchild")]
     fn clean_up(&mut self) {
-        let _ = sys::kill(-1, SIGKILL);
+        let _ = everyone::below_me(SIGKILL);
         self.each(b'c', |path| {
             remove::kill_cgroup(path);
             true
@@ -542,7 +563,7 @@ impl Pids {
     }
 }
 
-fn blob_of(header: &Header, inline: &'static [u8], fds: &Fds) -> Sys<&'static [u8]> {
+pub(crate) fn blob_of(header: &Header, inline: &'static [u8], fds: &Fds) -> Sys<&'static [u8]> {
     let len = header.len as usize;
     if header.flags & FLAG_MEMFD == 0 {
         return if inline.len() == len {

@@ -1,6 +1,8 @@
 //! The runtime against the real kernel. Every test is valid as root and as an ordinary user.
 
 mod confine;
+#[cfg(feature = "engine")]
+mod detached;
 mod lifetime;
 mod process;
 mod trouble;

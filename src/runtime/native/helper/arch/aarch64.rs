@@ -128,4 +128,14 @@ pub(crate) mod nr {
     pub(crate) const PRLIMIT64: usize = 261;
     pub(crate) const SETNS: usize = 268;
     pub(crate) const SECCOMP: usize = 277;
+    pub(crate) const LINKAT: usize = 37;
+    pub(crate) const FTRUNCATE: usize = 46;
+    pub(crate) const PREAD64: usize = 67;
+    pub(crate) const PWRITE64: usize = 68;
+    pub(crate) const FDATASYNC: usize = 83;
+    pub(crate) const CLOCK_GETTIME: usize = 113;
+    pub(crate) const GETUID: usize = 174;
+    pub(crate) const GETSOCKOPT: usize = 209;
+    pub(crate) const ACCEPT4: usize = 242;
+    pub(crate) const RENAMEAT2: usize = 276;
 }

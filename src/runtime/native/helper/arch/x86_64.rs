@@ -130,4 +130,14 @@ pub(crate) mod nr {
     pub(crate) const SETNS: usize = 308;
     pub(crate) const SECCOMP: usize = 317;
     pub(crate) const EXECVE: usize = 59;
+    pub(crate) const PREAD64: usize = 17;
+    pub(crate) const PWRITE64: usize = 18;
+    pub(crate) const GETSOCKOPT: usize = 55;
+    pub(crate) const FDATASYNC: usize = 75;
+    pub(crate) const FTRUNCATE: usize = 77;
+    pub(crate) const GETUID: usize = 102;
+    pub(crate) const CLOCK_GETTIME: usize = 228;
+    pub(crate) const LINKAT: usize = 265;
+    pub(crate) const ACCEPT4: usize = 288;
+    pub(crate) const RENAMEAT2: usize = 316;
 }
