@@ -112,6 +112,13 @@ impl Event {
         }
     }
 
+    /// The same event, at another time: whoever tells it saw it later.
+    #[must_use]
+    pub fn at(mut self, time_ns: i64) -> Self {
+        self.time_ns = time_ns;
+        self
+    }
+
     /// Adds an attribute.
     #[must_use]
     pub fn with(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {

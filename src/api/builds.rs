@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::auth;
 use super::call::Call;
+use super::containers::AskedUlimit;
 use super::error::Failure;
 use super::filters;
 use super::images::platform_of;
@@ -17,7 +18,7 @@ use super::jsonl::{self, Lines};
 use super::query::Query;
 use super::reply;
 use super::router::{Answer, Route, routes};
-use crate::build::{BuildSpec, ContextSource, PruneCache, StepFailure};
+use crate::build::{BuildSpec, ContextSource, Entitlement, PruneCache, StepFailure};
 use crate::containers::{Limits, NetworkMode};
 use crate::error::Error;
 use crate::images::Pull;
@@ -81,6 +82,8 @@ fn spec(call: &mut Call) -> Result<BuildSpec, Failure> {
             let needs = "the context as the body of the request: DOCKER_BUILDKIT=0 at the client";
             return Err(Failure::option("remote=client-session", needs));
         }
+        Some(url) if url.starts_with("github.com/") => ContextSource::Git(url.to_owned()),
+        // Of a repository, too, where it looks like one.
         Some(url) => ContextSource::Url(url.to_owned()),
         None => ContextSource::Tar(call.stream()),
     };
@@ -119,6 +122,22 @@ fn spec(call: &mut Call) -> Result<BuildSpec, Failure> {
         None | Some("default") => {}
         Some(mode) => spec = spec.network(mode.parse::<NetworkMode>()?),
     }
+    if query.get("networkmode") == Some("host") {
+        // Docker's own builder asks for nothing more.
+        spec = spec.allow(Entitlement::HostNetwork);
+    }
+    if query.get("cgroupparent").is_some_and(|parent| !parent.is_empty()) {
+        return Err(Failure::option(
+            "cgroupparent",
+            "the engine's own cgroup for commands of builds",
+        ));
+    }
+    for limit in list::<AskedUlimit>(query, "ulimits")? {
+        spec = spec.ulimit(limit.into());
+    }
+    if let Some(size) = query.parsed::<u64>("shmsize")?.filter(|bytes| *bytes > 0) {
+        spec = spec.shm_size(Bytes::new(size));
+    }
     spec = spec.limits(limits(query)?);
     for (registry, credentials) in auth::of_registries(call)? {
         spec = spec.credentials(registry, credentials);
@@ -140,6 +159,16 @@ fn limits(query: &Query) -> Result<Limits, Failure> {
         cpuset_mems: query.get("cpusetmems").map(str::to_owned),
         ..Limits::default()
     })
+}
+
+/// A list in JSON.
+fn list<T: DeserializeOwned>(query: &Query, name: &str) -> Result<Vec<T>, Failure> {
+    let Some(text) = query.get(name).filter(|text| !text.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let read: Result<Option<Vec<T>>, _> = serde_json::from_str(text);
+    read.map(Option::unwrap_or_default)
+        .map_err(|error| Failure::bad(format!("invalid {name}: a JSON array is needed: {error}")))
 }
 
 /// A map in JSON.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use super::context::ContextSource;
 use super::plan::{PlanOptions, StageBuilder};
-use crate::containers::{Limits, NetworkMode};
+use crate::containers::{Limits, NetworkMode, Ulimit};
 use crate::images::{Credentials, Pull};
-use crate::types::{ImageId, Platform};
+use crate::types::{Bytes, ImageId, Platform};
 
 /// What is made at which times.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -121,6 +121,8 @@ pub(crate) struct Wish {
     pub(crate) network: NetworkMode,
     pub(crate) extra_hosts: Vec<String>,
     pub(crate) limits: Limits,
+    pub(crate) ulimits: Vec<Ulimit>,
+    pub(crate) shm_size: Option<Bytes>,
     pub(crate) entitlements: BTreeSet<Entitlement>,
     pub(crate) secrets: BTreeMap<String, Secret>,
     pub(crate) agents: BTreeMap<String, PathBuf>,
@@ -147,6 +149,8 @@ impl BuildSpec {
                 network: NetworkMode::Named("bridge".to_owned()),
                 extra_hosts: Vec::new(),
                 limits: Limits::default(),
+                ulimits: Vec::new(),
+                shm_size: None,
                 entitlements: BTreeSet::new(),
                 secrets: BTreeMap::new(),
                 agents: BTreeMap::new(),
@@ -290,6 +294,20 @@ impl BuildSpec {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.wish.limits = limits;
+        self
+    }
+
+    /// Limits the resources of each process of commands, by the names that `ulimit` has for them.
+    #[must_use]
+    pub fn ulimit(mut self, limit: Ulimit) -> Self {
+        self.wish.ulimits.push(limit);
+        self
+    }
+
+    /// Sets the size of `/dev/shm` for commands.
+    #[must_use]
+    pub fn shm_size(mut self, size: Bytes) -> Self {
+        self.wish.shm_size = Some(size);
         self
     }
 

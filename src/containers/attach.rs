@@ -16,8 +16,11 @@ use crate::logs::{Chunk, Cut, LogEntries, LogEntry, LogQuery, Tee, TeeItem};
 impl Shared {
     pub(crate) async fn attach(&self, name: &str, options: AttachOptions) -> Result<Attached> {
         let (id, slot) = self.own_slot(name, "attach to").await?;
-        let record = self.read(&id).await?;
+        let record = self.read_settled(&id, &slot).await?;
         decide(&record.id, record.state, Verb::Attach)?;
+        if record.is_detached() && record.state.is_alive() {
+            return self.attach_to_shim(&record, &slot, options).await;
+        }
         let tee = match record.state.is_alive() {
             true => slot.output(),
             false => slot.next_output(),
@@ -71,7 +74,7 @@ impl Shared {
             let message = format!("container {} has no terminal", record.id.short());
             return Err(Error::new(ErrorKind::InvalidState, message));
         }
-        let live = self.slot(&record.id).live();
+        let live = self.live(&record, &self.slot_of(&record)).await?;
         let live = live.ok_or_else(|| refuse(&record.id, ContainerState::Exited, Verb::Resize, Refusal::NotRunning))?;
         live.task.resize(rows, columns).await?;
         let event = self.event(&record, "resize");
@@ -86,7 +89,7 @@ impl Shared {
 }
 
 /// Entries as chunks. Where rotation was faster than the reader, a gap is told; its size is not known.
-fn history(entries: LogEntries) -> Pin<Box<dyn Stream<Item = TeeItem> + Send>> {
+pub(super) fn history(entries: LogEntries) -> Pin<Box<dyn Stream<Item = TeeItem> + Send>> {
     let item = |entry: Result<LogEntry>| match entry {
         Ok(LogEntry { stream, bytes, .. }) => TeeItem::Chunk(Chunk { stream, bytes }),
         Err(error) => {

@@ -23,9 +23,10 @@ impl Shared {
         let record = self.find(name).await?;
         let request = self.request(&record, &options).await?;
         // Until it is read: a container of ours that is removed, or started, meanwhile would be another one.
-        let slot = self.is_ours(&record).then(|| self.slot(&record.id));
+        let ours = self.is_ours(&record) || record.is_detached();
+        let slot = ours.then(|| self.slot_of(&record));
         let _turn = match &slot {
-            Some(slot) => Some(slot.turn.lock().await),
+            Some(slot) => Some(self.turn(&record.id, slot).await?),
             None => None,
         };
         let mut record = self.read(&record.id).await?;
@@ -72,8 +73,10 @@ impl Shared {
         self.parts.images.extend(layer, request).await
     }
 
-    async fn freeze_to_read(&self, record: &mut Record, slot: &Slot) -> Result<Option<Live>> {
-        let Some(live) = slot.live() else { return Ok(None) };
+    async fn freeze_to_read(&self, record: &mut Record, slot: &Arc<Slot>) -> Result<Option<Live>> {
+        let Some(live) = self.live(record, slot).await? else {
+            return Ok(None);
+        };
         live.task
             .pause()
             .await

@@ -216,11 +216,14 @@ impl Shared {
     /// Sets a container up that does not run; its turn is taken until the view is dropped.
     async fn view_of_held(self: &Arc<Self>, record: &Record) -> Result<View> {
         self.must_be_ours(record, "copy from or to")?;
-        let (shared, id) = (Arc::clone(self), record.id.clone());
+        let (shared, id, detached) = (Arc::clone(self), record.id.clone(), record.is_detached());
         let (mut ready, wait) = oneshot::channel();
         self.parts.spawner.detach(async move {
             let slot = shared.slot(&id);
-            let _turn = slot.turn.lock().await;
+            if detached {
+                slot.set_detached();
+            }
+            let _turn = shared.turn(&id, &slot).await;
             let cancel = Cancel::default();
             let mut hold = std::pin::pin!(shared.hold(&id, &cancel));
             let held = tokio::select! {

@@ -24,11 +24,9 @@ impl Shared {
     pub(crate) async fn create(self: &Arc<Self>, mut spec: ContainerSpec, cancel: &Cancel) -> Result<Created> {
         validate(&spec)?;
         self.check_log(&spec.log)?;
-        if spec.lifetime == Lifetime::Detached {
-            return Err(Error::unsupported(
-                "Lifetime::Detached",
-                "a version of longshore with shims; use Lifetime::Bound for now",
-            ));
+        let lifetime = *spec.lifetime.get_or_insert(self.parts.lifetime);
+        if lifetime == Lifetime::Detached {
+            self.check_detached(&spec)?;
         }
         self.name_peers(&mut spec).await?;
         self.name_networks(&mut spec).await?;
@@ -38,7 +36,7 @@ impl Shared {
         let warnings = self.parts.runtime.foresee(&plan::resources(&record.body.spec.limits)?);
         let mounts = self.mounts_of(&record.body.spec, &image, cancel).await?;
         record.body.mounts.clone_from(&mounts.points);
-        let _slot = self.slot(&record.id);
+        let _slot = self.slot_of(&record);
         let made = self.record_and_prepare(&record, &mounts.uses, cancel).await;
         if made.is_err() {
             self.undo_create(&record).await;
@@ -66,29 +64,13 @@ impl Shared {
     }
 
     fn new_record(&self, spec: ContainerSpec, image: &ImageInfo) -> Result<Record> {
-        let id = ContainerId::random();
+        let (id, spec_lifetime) = (ContainerId::random(), spec.lifetime);
         let name = match &spec.name {
             Some(name) => name.parse()?,
             None => names::from_id(&id),
         };
-        let body = Body {
-            image_id: image.id,
-            chain: image.chain,
-            image: defaults_of(image),
-            spec,
-            mounts: Vec::new(),
-            process: None,
-            started_ns: None,
-            finished_ns: None,
-            exit: None,
-            error: None,
-            endpoints: Vec::new(),
-            ports: Vec::new(),
-            warnings: Vec::new(),
-            restarts: 0,
-            health: None,
-        };
-        let owner = Some(self.parts.owner.clone());
+        let body = Body::new(spec, image.id, image.chain, defaults_of(image));
+        let owner = (spec_lifetime == Some(Lifetime::Bound)).then(|| self.parts.owner.clone());
         Ok(Record {
             id,
             name,
@@ -103,7 +85,8 @@ impl Shared {
         self.insert(record, uses).await?;
         cancel.check()?;
         let options = WritableOptions {
-            volatile: true,
+            // What outlives this process may be wanted after a loss of power.
+            volatile: !record.is_detached(),
             size_bytes: record.body.spec.storage_size.map(crate::types::Bytes::get),
         };
         let (key, chain) = (record.snapshot_key(), record.body.chain.as_ref());

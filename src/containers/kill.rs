@@ -14,6 +14,9 @@ impl Shared {
         decide(&record.id, record.state, Verb::Kill)?;
         let not_running = || refuse(&record.id, ContainerState::Exited, Verb::Kill, Refusal::NotRunning);
         let event = self.event(&record, "kill").with("signal", signal.number().to_string());
+        if record.is_detached() {
+            return self.kill_under_shim(&record, signal, event).await;
+        }
         if !self.is_ours(&record) {
             if record.state == ContainerState::Restarting {
                 self.must_be_ours(&record, "kill")?;

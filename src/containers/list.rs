@@ -50,7 +50,9 @@ impl Shared {
         let rows = self.parts.store.call(|store| store.containers()).await?;
         let mut found = Vec::new();
         for row in rows {
-            let record = Record::from_row(row)?;
+            let Some(record) = self.settled(Record::from_row(row)?).await? else {
+                continue;
+            };
             let up = record.state.is_alive() || record.state == ContainerState::Restarting;
             let shown = options.all || wanted.shows_all() || up;
             if shown && wanted.fits(&record) && !self.sweep_if_dead(&record).await? {

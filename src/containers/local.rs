@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,18 +18,19 @@ use super::stdin::Stdin;
 use super::stubs;
 use super::{
     AttachOptions, Attached, BoxStream, CommitOptions, ContainerInfo, ContainerManager, ContainerSpec,
-    ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions,
-    PathStat, Pruned, RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
+    ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Lifetime, Limits,
+    ListOptions, PathStat, Pruned, RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::driver::Spawner;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::{ByteStream, ImageManager};
 use crate::logs::{LogDrivers, LogEntries, LogQuery, Tee};
+use crate::runtime::detached::DetachedTask;
 use crate::runtime::native::NativeRuntime;
 use crate::runtime::{Runtime, Task};
 use crate::storage::ownership::Ownership;
 use crate::storage::snapshot::Snapshotter;
-use crate::store::{Owners, Store};
+use crate::store::{Locks, Owners, Store};
 use crate::types::{
     Change, ContainerId, ContainerName, EndpointSpec, ExitStatus, Filter, ImageId, Outcome, OwnerId, Signal,
 };
@@ -59,6 +60,10 @@ pub(crate) struct Parts {
     /// Who makes mounts to look at.
     pub(crate) root: Arc<NativeRuntime>,
     pub(crate) volumes: LocalVolumes,
+    /// What all processes see of who has whose turn.
+    pub(crate) locks: Locks,
+    /// Of containers that do not say.
+    pub(crate) lifetime: Lifetime,
 }
 
 /// Containers of this process, on one root.
@@ -67,6 +72,8 @@ pub(crate) struct LocalContainers(pub(crate) Arc<Shared>);
 
 /// What all verbs share.
 pub(crate) struct Shared {
+    /// For what goes on when a verb has answered.
+    pub(crate) me: Weak<Shared>,
     pub(crate) parts: Parts,
     slots: Mutex<HashMap<ContainerId, Arc<Slot>>>,
     /// Where the places for mounts are, once they are made.
@@ -93,6 +100,14 @@ pub(crate) struct Slot {
     pause: Mutex<Option<Duration>>,
     /// For waiters.
     pub(crate) life: watch::Sender<Life>,
+    /// Whether it outlives its engine: others may have their turn.
+    detached: AtomicBool,
+    /// Held while its shim is being connected to.
+    pub(crate) adopting: tokio::sync::Mutex<()>,
+    /// Whether its output comes here from its shim.
+    relayed: AtomicBool,
+    /// The shim that was heard last, and how many ends it had told.
+    told: Mutex<(u32, u64)>,
 }
 
 /// What waiters must know of a container.
@@ -114,6 +129,8 @@ pub(crate) struct Life {
 #[derive(Debug, Clone)]
 pub(crate) struct Live {
     pub(crate) task: Arc<dyn Task>,
+    /// The same, of a detached one: what only its shim can do.
+    pub(crate) detached: Option<Arc<dyn DetachedTask>>,
 }
 
 impl fmt::Debug for LocalContainers {
@@ -135,6 +152,10 @@ impl Default for Slot {
             halted: AtomicBool::new(false),
             pause: Mutex::default(),
             life: watch::Sender::new(Life::default()),
+            detached: AtomicBool::new(false),
+            adopting: tokio::sync::Mutex::default(),
+            relayed: AtomicBool::new(false),
+            told: Mutex::default(),
         }
     }
 }
@@ -194,6 +215,42 @@ impl Slot {
         next
     }
 
+    pub(crate) fn is_detached(&self) -> bool {
+        self.detached.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_detached(&self) {
+        self.detached.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_relayed(&self) -> bool {
+        self.relayed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_relayed(&self, relayed: bool) {
+        self.relayed.store(relayed, Ordering::Release);
+    }
+
+    /// Tells waiters of the ends of a shim's container that they have not been told of.
+    pub(crate) fn tell_ends(&self, shim: u32, ends: u64, finished_ns: Option<i64>, exit: Option<ExitRecord>) {
+        let mut told = lock(&self.told);
+        let before = if told.0 == shim { told.1 } else { 0 };
+        *told = (shim, ends);
+        drop(told);
+        if ends > before || self.life.borrow().unrecorded {
+            self.tell_ended(finished_ns, exit, true);
+        }
+    }
+
+    /// The shim has gone: nothing more comes from it.
+    pub(crate) fn end_connection(&self) {
+        self.set_live(None);
+        self.input.end();
+        if !self.is_relayed() {
+            self.output().close();
+        }
+    }
+
     /// Tells waiters that it has ended, and whether that could be recorded. One end may be told again once it could.
     pub(crate) fn tell_ended(&self, finished_ns: Option<i64>, exit: Option<ExitRecord>, recorded: bool) {
         self.life.send_modify(|life| {
@@ -208,7 +265,8 @@ impl Slot {
 impl LocalContainers {
     #[inline] // To lie with its caller: docs/measuring.md, "Memory".
     pub(crate) fn new(parts: Parts) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new_cyclic(|me| Shared {
+            me: Weak::clone(me),
             parts,
             slots: Mutex::default(),
             stubs: OnceLock::new(),
@@ -247,7 +305,16 @@ impl Shared {
         }
         let record = self.find(name).await?;
         self.must_be_ours(&record, verb)?;
-        Ok((record.id.clone(), self.slot(&record.id)))
+        Ok((record.id.clone(), self.slot_of(&record)))
+    }
+
+    /// The slot of a container on which this engine may act.
+    pub(crate) fn slot_of(&self, record: &Record) -> Arc<Slot> {
+        let slot = self.slot(&record.id);
+        if record.is_detached() {
+            slot.set_detached();
+        }
+        slot
     }
 
     pub(crate) fn forget(&self, id: &ContainerId) {
@@ -258,9 +325,10 @@ impl Shared {
         }
     }
 
-    /// All containers of ours that run.
-    pub(crate) fn all_live(&self) -> Vec<Live> {
-        lock(&self.slots).values().filter_map(|slot| slot.live()).collect()
+    /// All containers that run and end with this engine.
+    pub(crate) fn all_bound(&self) -> Vec<Live> {
+        let live = |slot: &Arc<Slot>| slot.live().filter(|live| live.detached.is_none());
+        lock(&self.slots).values().filter_map(live).collect()
     }
 
     /// The slots of all containers of ours that a verb has touched.
@@ -298,7 +366,7 @@ impl Shared {
             if self.sweep_if_dead(&record).await? {
                 return Err(no_such(name));
             }
-            Ok(record)
+            self.settled(record).await?.ok_or_else(|| no_such(name))
         })
     }
 
@@ -313,7 +381,7 @@ impl Shared {
 
     /// Refuses what only the container's own process can do.
     pub(crate) fn must_be_ours(&self, record: &Record, verb: &'static str) -> Result<()> {
-        if self.is_ours(record) {
+        if self.is_ours(record) || record.is_detached() {
             return Ok(());
         }
         let message = format!(

@@ -16,6 +16,8 @@ mod connect;
 mod copy;
 #[cfg(feature = "engine")]
 mod create;
+#[cfg(feature = "engine")]
+pub(crate) mod detached;
 pub(crate) mod device;
 #[cfg(feature = "engine")]
 mod devices;
@@ -110,6 +112,8 @@ mod views;
 #[cfg(feature = "engine")]
 mod wait;
 
+#[cfg(feature = "engine")]
+pub(crate) use self::detached::nobody_of;
 pub use self::device::{DeviceAccess, DeviceMapping, DeviceRate, DeviceRule, DeviceWeight};
 #[cfg(feature = "engine")]
 pub(crate) use self::etc::FILES as ETC_FILES;

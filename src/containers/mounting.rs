@@ -17,6 +17,7 @@ use super::mounts::{BindFrom, MountFrom, MountPoint, MountSpec, VolumeFrom};
 use super::owned::{self, Ids};
 use super::plan;
 use super::record::Record;
+use super::spec::Lifetime;
 use super::users;
 use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -37,12 +38,17 @@ pub(super) struct Mounts {
     pub(super) uses: Uses,
     /// Volumes that were made for it, to be undone with it.
     made: Vec<VolumeName>,
+    /// For a container that outlives this engine: so does what is made for it.
+    detached: bool,
 }
 
 impl Shared {
     /// Makes out what a container will have mounted, and makes the volumes that are not there.
     pub(super) async fn mounts_of(&self, spec: &ContainerSpec, image: &ImageInfo, cancel: &Cancel) -> Result<Mounts> {
-        let mut mounts = Mounts::default();
+        let mut mounts = Mounts {
+            detached: spec.lifetime == Some(Lifetime::Detached),
+            ..Mounts::default()
+        };
         let added = self.add_mounts(spec, image, &mut mounts, cancel).await;
         if let Err(error) = added {
             self.undo_mounts(&mounts).await;
@@ -96,6 +102,16 @@ impl Shared {
             }
             MountFrom::Volume(volume) => {
                 let record = match &volume.name {
+                    None if mounts.detached => {
+                        point.anonymous = true;
+                        let record = match &volume.copy_of {
+                            Some(other) => self.parts.volumes.0.snapshot(other, asked(volume)).await?,
+                            None => self.parts.volumes.0.create(asked(volume), cancel).await?.0,
+                        };
+                        mounts.made.push(record.name.clone());
+                        mounts.uses.volumes.push(record.name.clone());
+                        record
+                    }
                     None => {
                         let record = match &volume.copy_of {
                             Some(other) => self.parts.volumes.0.make_bound_copy(other).await?,
@@ -415,10 +431,17 @@ impl Shared {
         }
     }
 
-    /// Removes the volumes that go with a container. `all` takes along what is anonymous and not bound.
+    /// Removes the volumes that go with a container.
     pub(super) async fn remove_volumes(&self, record: &Record) {
         let bound = record.body.mounts.iter().filter(|point| point.bound);
         let names: Vec<VolumeName> = bound.filter_map(|point| point.volume()?.parse().ok()).collect();
+        self.parts.volumes.0.remove_bound(&names).await;
+    }
+
+    /// Removes the anonymous volumes of a detached container that no other one uses.
+    pub(super) async fn remove_anonymous(&self, record: &Record) {
+        let anonymous = record.body.mounts.iter().filter(|point| point.anonymous);
+        let names: Vec<VolumeName> = anonymous.filter_map(|point| point.volume()?.parse().ok()).collect();
         self.parts.volumes.0.remove_bound(&names).await;
     }
 

@@ -125,6 +125,10 @@ pub struct MountPoint {
     /// Whether it is an anonymous volume because the image says so.
     #[serde(default)]
     pub of_image: bool,
+    /// Whether it is an anonymous volume of a detached container: it goes with it where that is asked for, or where the container
+    /// goes by itself.
+    #[serde(default)]
+    pub anonymous: bool,
 }
 
 impl MountPoint {
@@ -136,6 +140,7 @@ impl MountPoint {
             source: None,
             bound: false,
             of_image: false,
+            anonymous: false,
         }
     }
 

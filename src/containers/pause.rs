@@ -17,11 +17,12 @@ impl Shared {
     async fn freeze(&self, name: &str, verb: Verb) -> Result<()> {
         let record = self.find(name).await?;
         self.must_be_ours(&record, verb.as_str())?;
-        let slot = self.slot(&record.id);
-        let _turn = slot.turn.lock().await;
-        let mut record = self.read(&record.id).await?;
+        let slot = self.slot_of(&record);
+        let _turn = self.turn(&record.id, &slot).await?;
+        let mut record = self.read_in_turn(&record.id, &slot).await?;
         decide(&record.id, record.state, verb)?;
-        let live = slot.live().ok_or_else(|| not_running(&record, verb))?;
+        let live = self.live(&record, &slot).await?;
+        let live = live.ok_or_else(|| not_running(&record, verb))?;
         if verb == Verb::Unpause {
             live.task.resume().await?;
             return self.record_state(&mut record, ContainerState::Running, "unpause").await;
@@ -36,7 +37,7 @@ impl Shared {
 
     /// Lets a paused container go on to meet its end: a signal has been sent that it is to see.
     pub(crate) async fn thaw(&self, slot: &Slot, live: &Live, record: &Record) -> Result<()> {
-        let _turn = slot.turn.lock().await;
+        let _turn = self.turn(&record.id, slot).await?;
         live.task.resume().await?;
         let mut record = self.read(&record.id).await?;
         if record.state == ContainerState::Paused {

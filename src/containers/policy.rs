@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ObjectKind, Result};
 
 /// The first pause before a restart; each is twice the one before. Source: moby, `restartmanager`.
-const FIRST: Duration = Duration::from_millis(100);
+pub(crate) const FIRST: Duration = Duration::from_millis(100);
 /// The longest.
-const LONGEST: Duration = Duration::from_secs(60);
+pub(crate) const LONGEST: Duration = Duration::from_secs(60);
 /// Who ran as long as this begins with the first pause again.
-const STEADY: Duration = Duration::from_secs(10);
+pub(crate) const STEADY: Duration = Duration::from_secs(10);
 
 /// Whether a container is started again when it has ended by itself, for as long as its engine is open. A container that was
 /// stopped, or killed by SIGKILL or its stop signal, is not, until somebody starts it.

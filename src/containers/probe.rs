@@ -33,7 +33,7 @@ impl Shared {
         });
     }
 
-    async fn probe_on(self: &Arc<Self>, record: &Record, slot: &Arc<Slot>, task: &dyn Task, plan: &Plan) {
+    pub(super) async fn probe_on(self: &Arc<Self>, record: &Record, slot: &Arc<Slot>, task: &dyn Task, plan: &Plan) {
         let mut status = HealthStatus::Starting;
         loop {
             sleep(pause(record, status, plan)).await;
@@ -84,7 +84,7 @@ impl Shared {
         result: ProbeResult,
         plan: &Plan,
     ) -> Result<Option<HealthStatus>> {
-        let _turn = slot.turn.lock().await;
+        let _turn = self.turn(&probed.id, slot).await?;
         let mut record = self.read(&probed.id).await?;
         if !record.state.is_alive() || record.body.started_ns != probed.body.started_ns {
             return Ok(None);

@@ -24,7 +24,13 @@ impl Shared {
         let mut pruned = Pruned::default();
         for row in self.parts.store.call(|store| store.containers()).await? {
             let record = Record::from_row(row)?;
-            if self.sweep_if_dead(&record).await? || !self.is_ours(&record) || record.state.is_alive() {
+            if self.sweep_if_dead(&record).await? || !(self.is_ours(&record) || record.is_detached()) {
+                continue;
+            }
+            let Some(record) = self.settled(record).await? else {
+                continue;
+            };
+            if record.state.is_alive() {
                 continue;
             }
             let old = until.iter().all(|until| record.created_ns <= *until);

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
+use super::detached::Mark;
 use super::health::{Health, HealthCheck};
 use super::plan::ImageDefaults;
 use super::spec::ContainerSpec;
@@ -60,6 +61,9 @@ pub(crate) struct Body {
     pub(crate) restarts: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) health: Option<Health>,
+    /// Of a detached container that was started: how far this follows its shim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mark: Option<Mark>,
 }
 
 /// A process that cannot be mistaken for another with the same pid.
@@ -153,6 +157,28 @@ impl Record {
 }
 
 impl Body {
+    /// Of a container that was never started.
+    pub(crate) fn new(spec: ContainerSpec, image_id: ImageId, chain: Option<ChainId>, image: ImageDefaults) -> Self {
+        Self {
+            spec,
+            image_id,
+            chain,
+            image,
+            mounts: Vec::new(),
+            process: None,
+            started_ns: None,
+            finished_ns: None,
+            exit: None,
+            error: None,
+            endpoints: Vec::new(),
+            ports: Vec::new(),
+            warnings: Vec::new(),
+            restarts: 0,
+            health: None,
+            mark: None,
+        }
+    }
+
     pub(crate) fn to_json(&self) -> Result<String> {
         serde_json::to_string(self)
             .map_err(|error| Error::internal("a container's record cannot be written").with_source(error))
@@ -201,23 +227,7 @@ mod tests {
     use crate::types::{Bytes, Digest};
 
     fn body(spec: ContainerSpec) -> Body {
-        Body {
-            endpoints: Vec::new(),
-            ports: Vec::new(),
-            spec,
-            image_id: Digest::of(b"image"),
-            chain: None,
-            image: ImageDefaults::default(),
-            process: None,
-            started_ns: None,
-            finished_ns: None,
-            exit: None,
-            error: None,
-            restarts: 0,
-            health: None,
-            warnings: Vec::new(),
-            mounts: Vec::new(),
-        }
+        Body::new(spec, Digest::of(b"image"), None, ImageDefaults::default())
     }
 
     #[test]

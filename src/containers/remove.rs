@@ -37,28 +37,36 @@ impl Shared {
         Box::pin(async move {
             let (id, slot) = self.own_slot(name, "remove").await?;
             let verb = if options.force { Verb::RemoveForce } else { Verb::Remove };
-            let turn = slot.turn.lock().await;
-            let record = match self.read(&id).await {
+            let turn = self.turn(&id, &slot).await?;
+            let record = match self.read_in_turn(&id, &slot).await {
                 Err(error) if error.is_not_found() => return Ok(Outcome::Already),
                 other => other?,
             };
+            let mut _kept = None;
             let record = match decide(&record.id, record.state, verb)? {
                 Move::KillFirst => {
                     drop(turn);
                     self.signal_if_running(record.id.as_str(), Signal::KILL).await?;
                     let _ = self.until_exited(record.id.as_str()).await;
-                    match self.read(&record.id).await {
+                    _kept = Some(self.turn(&id, &slot).await?);
+                    match self.read_in_turn(&record.id, &slot).await {
                         Err(error) if error.is_not_found() => return Ok(Outcome::Already),
                         other => other?,
                     }
                 }
-                _ => record,
+                _ => {
+                    _kept = Some(turn);
+                    record
+                }
             };
             slot.life.send_if_modified(|life| {
                 life.exit = life.exit.or(record.body.exit);
                 false
             });
             self.delete(&record).await?;
+            if options.volumes {
+                self.remove_anonymous(&record).await;
+            }
             Ok(Outcome::Done)
         })
     }

@@ -10,9 +10,9 @@ impl Shared {
         let new_name: ContainerName = new_name.parse()?;
         let record = self.find(name).await?;
         self.must_be_ours(&record, "rename")?;
-        let slot = self.slot(&record.id);
-        let _turn = slot.turn.lock().await;
-        let mut record = self.read(&record.id).await?;
+        let slot = self.slot_of(&record);
+        let _turn = self.turn(&record.id, &slot).await?;
+        let mut record = self.read_in_turn(&record.id, &slot).await?;
         decide(&record.id, record.state, Verb::Rename)?;
         let old_name = std::mem::replace(&mut record.name, new_name.clone());
         // Docker's names have a slash here.

@@ -29,7 +29,7 @@ impl Shared {
         let record = self.find(name).await?;
         self.must_be_ours(&record, "restart")?;
         let id = record.id.as_str();
-        let _kept = Restarting::new(self.slot(&record.id));
+        let _kept = Restarting::new(self.slot_of(&record));
         self.stop(id, options).await?;
         self.start(id, cancel).await?;
         let record = self.read(&record.id).await?;

@@ -25,7 +25,8 @@ pub enum Lifetime {
     /// It cannot outlive the last handle of its engine, nor the process, however that ends.
     #[default]
     Bound,
-    /// It survives its program. Not there yet: `create` answers `Unsupported`.
+    /// It survives its program, with its log and its exit status complete. Any later process that opens the root has it as if it
+    /// had started it. See `docs/detached.md`.
     Detached,
 }
 
@@ -428,8 +429,9 @@ pub struct ContainerSpec {
     /// Where its output is logged; default where the engine logs.
     #[serde(default)]
     pub log: LogConfig,
-    /// How long it lives.
-    pub lifetime: Lifetime,
+    /// How long it lives; default what the engine was opened with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime: Option<Lifetime>,
     /// Platform of the image to take, where it has several.
     pub platform: Option<Platform>,
 }
@@ -662,7 +664,7 @@ setters! {
     /// Chooses where its output is logged.
     log: LogConfig => |spec, value| spec.log = value;
     /// Chooses how long it lives.
-    lifetime: Lifetime => |spec, value| spec.lifetime = value;
+    lifetime: Lifetime => |spec, value| spec.lifetime = Some(value);
     /// Gives it a user namespace of its own inside the engine's.
     user_namespace: bool => |spec, value| spec.user_namespace = value;
     /// Takes the image of another platform.

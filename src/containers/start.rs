@@ -38,8 +38,8 @@ pub(super) struct Ground {
 impl Shared {
     pub(crate) async fn start(self: &Arc<Self>, name: &str, cancel: &Cancel) -> Result<Outcome> {
         let (id, slot) = self.own_slot(name, "start").await?;
-        let _turn = slot.turn.lock().await;
-        let mut record = self.read(&id).await?;
+        let _turn = self.turn(&id, &slot).await?;
+        let mut record = self.read_in_turn(&id, &slot).await?;
         if decide(&record.id, record.state, Verb::Start)? == Move::Already {
             return Ok(Outcome::Already);
         }
@@ -62,6 +62,9 @@ impl Shared {
         cancel: &'a Cancel,
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
+            if record.is_detached() {
+                return self.start_under_shim(record, slot, cancel).await;
+            }
             cancel.check()?;
             if self.is_closing() {
                 return Err(closed());
@@ -114,6 +117,7 @@ impl Shared {
         };
         slot.set_live(Some(Live {
             task: Arc::clone(&task),
+            detached: None,
         }));
         let users = record.clone();
         let record = match self.record_running(record, task.pid(), warnings).await {

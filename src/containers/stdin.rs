@@ -62,6 +62,20 @@ impl Stdin {
         ends.receiver.take().unwrap_or_else(|| mpsc::channel(1).1)
     }
 
+    /// Whether somebody writes already, before there is anything to write to.
+    pub(crate) fn is_wanted(&self) -> bool {
+        lock(&self.0).writers.is_some()
+    }
+
+    /// As [`Stdin::begin`], unless that was done since the last end.
+    pub(crate) fn begin_once(&self) -> Option<Receiver<Bytes>> {
+        let mut ends = lock(&self.0);
+        if ends.writers.is_none() {
+            ends.open();
+        }
+        ends.receiver.take()
+    }
+
     /// The process has ended: writers from now on are those of the next start.
     pub(crate) fn end(&self) {
         *lock(&self.0) = Ends::default();

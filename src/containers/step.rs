@@ -121,23 +121,7 @@ impl Shared {
     /// What a container of this kind would have as its record.
     fn record_of(&self, step: &Step) -> Result<Record> {
         validate(&step.spec)?;
-        let body = Body {
-            spec: step.spec.clone(),
-            image_id: Digest::of(b""),
-            chain: step.chain,
-            image: ImageDefaults::default(),
-            mounts: Vec::new(),
-            process: None,
-            started_ns: None,
-            finished_ns: None,
-            exit: None,
-            error: None,
-            endpoints: Vec::new(),
-            ports: Vec::new(),
-            warnings: Vec::new(),
-            restarts: 0,
-            health: None,
-        };
+        let body = Body::new(step.spec.clone(), Digest::of(b""), step.chain, ImageDefaults::default());
         Ok(Record {
             name: names::from_id(&step.id),
             id: step.id.clone(),

@@ -13,7 +13,12 @@ impl Shared {
         if decide(&record.id, record.state, Verb::Stop)? == Move::Already {
             return Ok(Outcome::Already);
         }
-        if self.is_ours(&record) {
+        if record.is_detached() {
+            if self.halt_under_shim(&record).await? && record.state == ContainerState::Restarting {
+                self.tell(self.event(&record, "stop")).await;
+                return Ok(Outcome::Done);
+            }
+        } else if self.is_ours(&record) {
             let slot = self.slot(&record.id);
             slot.halt();
             if record.state == ContainerState::Restarting && self.give_up_restart(&record.id, &slot).await? {
@@ -28,9 +33,10 @@ impl Shared {
         let first = options.signal.unwrap_or(signal);
         self.signal_if_running(id, first).await?;
         // A signal that is not its own stop signal would wait for the end of the pause.
-        if record.state == ContainerState::Paused && first != signal && self.is_ours(&record) {
-            let slot = self.slot(&record.id);
-            if let Some(live) = slot.live() {
+        let may = self.is_ours(&record) || record.is_detached();
+        if record.state == ContainerState::Paused && first != signal && may {
+            let slot = self.slot_of(&record);
+            if let Some(live) = self.live_if_any(&record, &slot).await? {
                 self.thaw(&slot, &live, &record).await?;
             }
         }

@@ -27,7 +27,8 @@ impl Shared {
         for slot in self.all_slots() {
             drop(slot.turn.lock().await);
         }
-        for live in self.all_live() {
+        // Detached ones go on; what of them is here goes with this engine.
+        for live in self.all_bound() {
             let _ = live.task.signal(crate::types::Signal::KILL, true).await;
             let _ = live.task.wait().await;
             let _ = live.task.remove().await;

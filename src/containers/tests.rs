@@ -220,6 +220,8 @@ fn on_runtime(path: &Path, runtime: Arc<dyn Runtime>) -> Bench {
         ownership: "direct",
         layers: crate::storage::ownership::Ownership::Direct,
         native: None,
+        locks: root.locks(),
+        lifetime: Lifetime::Bound,
     };
     let containers = LocalContainers::new(parts);
     Bench {

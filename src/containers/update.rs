@@ -2,6 +2,7 @@
 
 use oci_spec::runtime::{LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder};
 
+use super::detached::restart_of;
 use super::local::Shared;
 use super::plan;
 use super::policy::RestartPolicy;
@@ -14,15 +15,15 @@ impl Shared {
     pub(crate) async fn update(&self, name: &str, limits: Limits) -> Result<Vec<String>> {
         let record = self.find(name).await?;
         self.must_be_ours(&record, "update")?;
-        let slot = self.slot(&record.id);
-        let _turn = slot.turn.lock().await;
-        let mut record = self.read(&record.id).await?;
+        let slot = self.slot_of(&record);
+        let _turn = self.turn(&record.id, &slot).await?;
+        let mut record = self.read_in_turn(&record.id, &slot).await?;
         decide(&record.id, record.state, Verb::Update)?;
         only_at_create(&limits)?;
         let merged = merge(&record.body.spec.limits, &limits);
         validate::check_limits(&merged)?;
         let resources = changes(&merged, &limits)?;
-        if let Some(live) = slot.live() {
+        if let Some(live) = self.live(&record, &slot).await? {
             live.task.update(&resources).await?;
         }
         record.body.spec.limits = merged;
@@ -55,12 +56,16 @@ impl Shared {
     pub(crate) async fn set_restart(&self, name: &str, policy: RestartPolicy) -> Result<()> {
         let record = self.find(name).await?;
         self.must_be_ours(&record, "update")?;
-        let slot = self.slot(&record.id);
-        let _turn = slot.turn.lock().await;
-        let mut record = self.read(&record.id).await?;
+        let slot = self.slot_of(&record);
+        let _turn = self.turn(&record.id, &slot).await?;
+        let mut record = self.read_in_turn(&record.id, &slot).await?;
         decide(&record.id, record.state, Verb::Update)?;
         record.body.spec.restart = policy;
         validate::check_restart(&record.body.spec)?;
+        let live = self.live(&record, &slot).await?;
+        if let Some(task) = live.and_then(|live| live.detached) {
+            task.set_restart(restart_of(policy)).await?;
+        }
         let state = record.state;
         self.record_state(&mut record, state, "update").await
     }

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::detached::unknown_end;
 use super::local::{Life, Shared, Slot, no_such};
 use super::peer;
 use super::record::{ExitRecord, Record};
 use super::state::ContainerState;
 use super::{ContainerExit, Exiting, WaitCondition};
 use crate::driver::closed;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::events::{Event, EventKind, History as _, RING};
 use crate::types::{ContainerId, ExitStatus};
 
@@ -64,10 +65,19 @@ impl Shared {
 
     /// Nothing that happens to the container after this is missed.
     async fn registered(&self, name: &str, condition: WaitCondition) -> Result<Waiting> {
-        if let Some((id, slot)) = self.known_slot(name) {
+        if let Some((id, slot)) = self.known_slot(name).filter(|(_, slot)| !slot.is_detached()) {
             return self.register_own(id, &slot, None, condition).await;
         }
         let record = self.find(name).await?;
+        if record.is_detached() {
+            let slot = self.slot_of(&record);
+            if self.live_if_any(&record, &slot).await?.is_some() {
+                return self.register_own(record.id, &slot, record.body.exit, condition).await;
+            }
+            if let Some(unknown) = unknown(&record, condition) {
+                return Err(unknown);
+            }
+        }
         if self.is_ours(&record) {
             let slot = self.slot(&record.id);
             return self.register_own(record.id, &slot, record.body.exit, condition).await;
@@ -149,6 +159,9 @@ impl Shared {
                 }
                 other => other?,
             };
+            if let Some(error) = unknown(&now, condition) {
+                return Err(error);
+            }
             exit = now.body.exit.map(Into::into).or(exit);
             let ended = now.state == ContainerState::Exited
                 && (condition != WaitCondition::NextExit || now.body.finished_ns != before);
@@ -192,6 +205,13 @@ fn never_ran() -> ContainerExit {
     }
 }
 
+/// A detached container that has ended, and nobody knows how.
+fn unknown(record: &Record, condition: WaitCondition) -> Option<Error> {
+    let asked = matches!(condition, WaitCondition::Exited | WaitCondition::NotRunning);
+    let unknown = record.state == ContainerState::Exited && record.body.exit.is_none();
+    (asked && unknown).then(|| unknown_end(&record.id, record.body.error.as_deref()))
+}
+
 /// The answer where nothing needs to be waited for.
 fn settled(record: &Record, condition: WaitCondition) -> Option<ContainerExit> {
     let exit = record.body.exit.map(ContainerExit::from);
@@ -218,8 +238,13 @@ async fn until_own(
     let over = |life: &Life| life.removed || (condition != WaitCondition::Removed && life.ends > mark);
     let gone = || no_such(id.as_str());
     let life = *life.wait_for(over).await.map_err(|_| closed())?;
-    let exit = life.exit.or(before).map(ContainerExit::from);
+    let exit = match life.ends > mark {
+        true => life.exit,
+        false => life.exit.or(before),
+    };
+    let exit = exit.map(ContainerExit::from);
     match condition {
+        _ if life.ends > mark && exit.is_none() => Err(unknown_end(&id, None)),
         WaitCondition::Removed => Ok(exit.unwrap_or_else(never_ran)),
         WaitCondition::NextExit if life.ends <= mark => Err(gone()),
         _ => exit.ok_or_else(gone),

@@ -12,7 +12,7 @@ use super::verbs::{Verb, Watch};
 use super::{Engine, Local, Managers};
 #[cfg(feature = "build")]
 use crate::build::local::{LocalBuilder, Parts as BuildParts};
-use crate::containers::{Lifetime, LocalContainers, Parts};
+use crate::containers::{Lifetime, LocalContainers, Parts, nobody_of};
 use crate::driver::{Clock, Driver, Spawner};
 use crate::error::{Error, ObjectKind, Result};
 use crate::images::{AdditionalStore, ImageManager, LocalImages, LocalImagesParts};
@@ -32,7 +32,7 @@ use crate::storage::snapshot::{self, Snapshotter};
 use crate::storage::unpack::Unpacker;
 use crate::store::{OtherRoot, Owner, Root, Store};
 use crate::system::{LocalSystem, Parts as SystemParts};
-use crate::types::IdRange;
+use crate::types::{IdRange, OwnerId};
 use crate::volumes::{Finder, LocalVolumes, LocalVolumesParts, VolumeDriver};
 
 /// The seam's name in the root.
@@ -246,15 +246,15 @@ impl EngineBuilder {
         self
     }
 
-    /// How long containers live that do not say so themselves. Only [`Lifetime::Bound`], the default, is there so far:
-    /// [`EngineBuilder::open`] answers `Unsupported` for the other.
+    /// How long containers live that do not say so themselves; default [`Lifetime::Bound`].
     pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
         self.lifetime = lifetime;
         self
     }
 
-    /// Whether this engine watches over detached containers where no other does. Not there yet: with `true`,
-    /// [`EngineBuilder::open`] answers `Unsupported`.
+    /// Whether this engine watches over detached containers where no other does: it records their ends as they come, removes
+    /// those that go with their end, and starts again what a reboot ended and its policy wants. Of several engines that are to,
+    /// one does, and another when that one is gone.
     pub fn supervise(mut self, supervise: bool) -> Self {
         self.supervise = supervise;
         self
@@ -275,7 +275,6 @@ impl EngineBuilder {
     /// # Cancel safety
     /// A dropped call leaves an empty root at most.
     pub async fn open(self) -> Result<Engine> {
-        self.refuse_what_is_not_there()?;
         let driver = Driver::start()?;
         let watch = Watch {
             clock: Arc::new(Clock::Engine(driver.spawner().clone())),
@@ -288,22 +287,10 @@ impl EngineBuilder {
         watch.run(verb, span, Box::pin(self.open_on(driver))).await
     }
 
-    fn refuse_what_is_not_there(&self) -> Result<()> {
-        if self.lifetime == Lifetime::Detached {
-            let needs = "a version of longshore with shims; use Lifetime::Bound for now";
-            return Err(Error::unsupported("Lifetime::Detached", needs));
-        }
-        if self.supervise {
-            let needs = "a version of longshore with detached containers; leave supervise out for now: bound containers \
-                         need no supervisor";
-            return Err(Error::unsupported("supervise(true)", needs));
-        }
-        Ok(())
-    }
-
     async fn open_on(self, mut driver: Driver) -> Result<Engine> {
         let spawner = driver.spawner().clone();
         let own = spawner.clone();
+        let supervise = self.supervise;
         let opened = spawner.tail(|_| self.open_on_driver(own), Opened::close).await?;
         let Opened {
             owner,
@@ -332,6 +319,10 @@ impl EngineBuilder {
         if remains {
             let first = system.clone();
             spawner.background(async move { first.sweep_quietly().await });
+        }
+        if supervise {
+            let watching = Arc::clone(&containers.0);
+            spawner.background(async move { watching.supervise().await });
         }
         let left = Arc::clone(&snapshotter);
         spawner.background(async move {
@@ -386,6 +377,7 @@ impl EngineBuilder {
             let native = Arc::new(native(
                 &owner,
                 Arc::clone(&cgroups),
+                &nobody_of(root.path())?,
                 self.container_ids,
                 self.seccomp_agent.clone(),
                 spawner.runtime(),
@@ -449,6 +441,8 @@ impl EngineBuilder {
             native: native.uses_user_namespace().then(|| Arc::clone(&native)),
             root: Arc::clone(&native),
             volumes: volumes.clone(),
+            locks: root.locks(),
+            lifetime: self.lifetime,
         });
         #[cfg(feature = "build")]
         let builds = LocalBuilder::new(BuildParts {
@@ -604,6 +598,7 @@ struct Storage<'a> {
 fn native(
     owner: &Owner,
     cgroups: Arc<dyn CgroupDriver>,
+    nobody: &OwnerId,
     container_ids: Option<IdRange>,
     seccomp_agent: Option<Arc<dyn SeccompAgent>>,
     reactor: tokio::runtime::Handle,
@@ -611,6 +606,8 @@ fn native(
     let options = NativeOptions {
         owner_lock: Some(owner.dup_lock()?),
         cgroups: Some(cgroups),
+        // Those of containers that outlive this owner are nobody's.
+        detached_cgroups: Some(Arc::new(NativeCgroups::new(nobody))),
         container_ids,
         seccomp_agent,
         reactor: Some(reactor),

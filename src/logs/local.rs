@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::files::{Format, remove_if_there};
 use super::options::LocalOptions;
-use super::{LogDriver, LogEntries, LogEntry, LogQuery, LogSink, LogTarget, reader};
+use super::{LogDriver, LogEntries, LogEntry, LogFileFormat, LogFiles, LogQuery, LogSink, LogTarget, reader};
 use crate::error::{Error, Result};
 use crate::types::Outcome;
 
@@ -89,6 +89,19 @@ impl LogDriver for LocalDriver {
         Ok(reader::read(self.format, target.dir.clone(), query, bell))
     }
 
+    fn files(&self, options: &BTreeMap<String, String>) -> Result<Option<LogFiles>> {
+        let options = self.options_of(options)?;
+        Ok(Some(LogFiles {
+            format: Some(match self.format {
+                Format::Frames => LogFileFormat::Frames,
+                Format::Json => LogFileFormat::Json,
+            }),
+            max_size_bytes: options.max_size.get(),
+            max_files: options.max_files,
+            compress: options.compress,
+        }))
+    }
+
     fn path(&self, target: &LogTarget) -> Option<PathBuf> {
         self.format.known_path(target)
     }
@@ -147,6 +160,10 @@ impl LogDriver for JsonFileDriver {
 
     fn read(&self, target: &LogTarget, query: LogQuery) -> Result<LogEntries> {
         self.0.read(target, query)
+    }
+
+    fn files(&self, options: &BTreeMap<String, String>) -> Result<Option<LogFiles>> {
+        self.0.files(options)
     }
 
     fn path(&self, target: &LogTarget) -> Option<PathBuf> {

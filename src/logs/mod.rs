@@ -157,6 +157,28 @@ pub trait LogSink: Debug + Send + Sync + 'static {
     fn close(&self) -> Result<()>;
 }
 
+/// A log that a program without its driver can write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogFiles {
+    /// What is in its files; `None`: nothing is kept.
+    pub format: Option<LogFileFormat>,
+    /// A file that has as many bytes is full, and the next one begins.
+    pub max_size_bytes: u64,
+    /// How many files there are at most.
+    pub max_files: u32,
+    /// Whether full files are packed.
+    pub compress: bool,
+}
+
+/// What is in the files of a [`LogFiles`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFileFormat {
+    /// Frames ([`Frame`]), in files `log.N`.
+    Frames,
+    /// Docker's lines of JSON, in files `json.N`; the newest is `ID-json.log` too.
+    Json,
+}
+
 /// Keeps logs of containers, or sends them somewhere. Methods block, but for [`LogDriver::read`].
 pub trait LogDriver: Debug + Send + Sync + 'static {
     /// The driver's name.
@@ -192,6 +214,15 @@ pub trait LogDriver: Debug + Send + Sync + 'static {
             self.name()
         );
         Err(Error::unsupported("reading logs", needs))
+    }
+
+    /// What another program must know to write the same log: the shim of a container that outlives its engine. `None`: only this
+    /// driver can write it.
+    ///
+    /// # Errors
+    /// As [`LogDriver::check`].
+    fn files(&self, _options: &BTreeMap<String, String>) -> Result<Option<LogFiles>> {
+        Ok(None)
     }
 
     /// The file that programs other than this engine may read, where there is one. Docker's `LogPath`.

@@ -1,8 +1,9 @@
 //! The `none` driver: keeps nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{LogDriver, LogEntry, LogSink, LogTarget};
+use super::{LogDriver, LogEntry, LogFiles, LogSink, LogTarget};
 use crate::error::Result;
 
 /// Keeps nothing. Attached clients and `output()` still get everything.
@@ -24,6 +25,16 @@ impl LogDriver for NoneDriver {
 
     fn open(&self, _target: &LogTarget) -> Result<Arc<dyn LogSink>> {
         Ok(Arc::new(Self))
+    }
+
+    fn files(&self, options: &BTreeMap<String, String>) -> Result<Option<LogFiles>> {
+        self.check(options)?;
+        Ok(Some(LogFiles {
+            format: None,
+            max_size_bytes: u64::MAX,
+            max_files: 1,
+            compress: false,
+        }))
     }
 }
 

@@ -191,6 +191,11 @@ impl Tee {
         self.drained.notify_waiters();
     }
 
+    /// Whether anybody reads.
+    pub(crate) fn has_readers(&self) -> bool {
+        !self.lock().readers.is_empty()
+    }
+
     /// Whether nothing more will be written.
     pub fn is_closed(&self) -> bool {
         self.lock().closed

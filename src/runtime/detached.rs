@@ -27,7 +27,7 @@ pub struct Detach {
     pub log: DetachedLog,
     /// When it is started again.
     pub restart: Restart,
-    /// Whether `output` will be asked for: then it has everything from the first byte.
+    /// Whether [`DetachedTask::output`] will be asked for: then it has everything from the first byte.
     pub attached: bool,
 }
 
@@ -165,8 +165,8 @@ pub trait DetachedTask: Task {
     /// A dropped call changes nothing.
     async fn changed(&self, after: u64) -> Option<DetachedState>;
 
-    /// What it prints from now on; of a container that is being started, from its first byte. Whoever takes nothing for a
-    /// second is let go, so that nobody holds the container up.
+    /// What it prints from now on; at the first call after a start with [`Detach::attached`], from its first byte. Whoever takes
+    /// nothing for a second is let go, so that nobody holds the container up.
     ///
     /// # Errors
     /// `Unavailable` if the shim is gone.

@@ -945,9 +945,30 @@ fn b6_f10_a_build_over_the_api() -> Check {
         "squash=1",
         "buildargs=x",
         "remote=client-session",
+        "cgroupparent=x",
+        "ulimits=x",
+        "shmsize=x",
     ] {
         send(&daemon, &format!("/v1.44/build?{refused}"), &tar)?.expect(400)?;
     }
+    // What commands may take, and the host's network, as Docker's own builder has it.
+    let limited = Files::new()
+        .file(
+            "Dockerfile",
+            0o644,
+            "FROM busybox\nRUN ulimit -n; df /dev/shm | tail -n 1; ls /sys/class/net | head -n 1\n",
+        )
+        .tar()?;
+    let ulimits = "%5B%7B%22Name%22%3A%22nofile%22%2C%22Soft%22%3A77%2C%22Hard%22%3A78%7D%5D";
+    let target = format!("/v1.44/build?networkmode=host&shmsize=1048576&nocache=1&ulimits={ulimits}");
+    let built = send(&daemon, &target, &limited)?.expect(200)?;
+    let said: String = lines(&built)?
+        .iter()
+        .filter_map(|line| line["stream"].as_str())
+        .collect();
+    assert!(said.contains("\n77\n") && said.contains(" 1024 "), "{said}");
+    daemon.ask("POST", "/v1.44/build/prune?all=1", "")?.expect(200)?;
+    send(&daemon, "/v1.44/build?t=made&networkmode=none", &tar)?.expect(200)?;
     let pruned = daemon
         .ask("POST", "/v1.44/build/prune?all=1", "")?
         .expect(200)?

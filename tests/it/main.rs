@@ -20,6 +20,7 @@ mod care;
 mod copies;
 mod copy;
 mod daemon;
+mod detached;
 mod devices;
 mod differences;
 mod doctor;
@@ -86,6 +87,7 @@ const GROUPS: &[frame::Group] = &[
     exec::TESTS,
     verbs::TESTS,
     care::TESTS,
+    detached::TESTS,
     soak::TESTS,
     inject::TESTS,
     differences::TESTS,
@@ -123,6 +125,7 @@ const SHARING: &[frame::Group] = &[
     exec::TESTS,
     verbs::TESTS,
     care::TESTS,
+    detached::TESTS,
     images::TESTS,
     system::TESTS,
     api::TESTS,
@@ -150,6 +153,7 @@ fn main() {
         .chain(networks::ROLES)
         .chain(power::ROLES)
         .chain(images::ROLES)
+        .chain(detached::ROLES)
         .copied()
         .collect();
     if let Some(code) = support::embedder::run_role(&roles) {

@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use longshore::events::EventItem;
 use longshore::images::Credentials;
 use longshore::system::FindingKind;
-use longshore::{ContainerSpec, Engine, ErrorKind, EventQuery, Filter, Lifetime, ObjectKind, Signal, StopOptions};
+use longshore::{ContainerSpec, Engine, ErrorKind, EventQuery, Filter, ObjectKind, Signal, StopOptions};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -30,7 +30,6 @@ tests! { "system":
         events_are_told_across_engines_and_end_in_time,
         b11_every_verb_opens_a_span_with_the_id_and_no_secret,
         a10_every_handle_has_deadlines,
-        what_is_not_there_yet_is_refused_at_open,
         n10_audit_is_clean_after_fifty_runs_and_while_containers_live,
         n10_audit_finds_what_was_strayed_by_hand,
         n10_audit_clears_up_after_the_dead_and_says_so,
@@ -340,22 +339,6 @@ async fn a10_every_handle_has_deadlines() -> Check {
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(())
-}
-
-async fn what_is_not_there_yet_is_refused_at_open() -> Check {
-    let root = crate::support::root::TempRoot::new();
-    let path = root.path().join("never");
-    let detached = Engine::builder(&path).lifetime(Lifetime::Detached).open().await;
-    assert!(detached.is_err_and(|error| error.is_unsupported()));
-    let supervising = Engine::builder(&path).supervise(true).open().await;
-    assert!(supervising.is_err_and(|error| error.is_unsupported()));
-    assert!(!path.exists());
-    Engine::builder(&path)
-        .lifetime(Lifetime::Bound)
-        .deadline(Duration::from_secs(60))
-        .open()
-        .await?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ mod tls;
 use std::process::ExitCode;
 
 use longshore::volumes::PluginPlaces;
-use longshore::{Engine, api};
+use longshore::{Engine, Lifetime, api};
 
 use crate::failure::Failure;
 use crate::options::{Host, Options};
@@ -40,7 +40,11 @@ async fn run(options: Options) -> Result<(), Failure> {
         None => Engine::default_root()?,
     };
     let plugins = PluginPlaces::docker();
-    let engine = Engine::builder(root).with_volume_plugins(plugins).open().await?;
+    let mut builder = Engine::builder(root).with_volume_plugins(plugins);
+    if options.live_restore {
+        builder = builder.lifetime(Lifetime::Detached).supervise(true);
+    }
+    let engine = builder.open().await?;
     let mut server = api::Server::new(engine.clone()).limits(options.limits());
     if let Some(gid) = group(options.group.as_deref())? {
         server = server.group(gid);

@@ -42,6 +42,10 @@ pub struct Options {
     /// Permission bits of unix sockets, in octal; by custom 660.
     #[arg(long, value_name = "MODE", value_parser = octal)]
     pub socket_mode: Option<u32>,
+    /// Containers outlive the daemon: they run on when it ends or is killed, and the next one on the same root has them. Only
+    /// those with the network `none` or `host` can, so far.
+    #[arg(long)]
+    pub live_restore: bool,
     /// Ends after so many seconds without a connection and a running container.
     #[arg(long, value_name = "SECONDS")]
     pub exit_idle: Option<u64>,
@@ -67,6 +71,7 @@ struct File {
     insecure_tcp: Option<bool>,
     group: Option<String>,
     socket_mode: Option<String>,
+    live_restore: Option<bool>,
     exit_idle: Option<u64>,
     shutdown_timeout: Option<u64>,
 }
@@ -105,6 +110,7 @@ impl Options {
         self.group = self.group.take().or(file.group);
         let mode = file.socket_mode.map(|mode| octal(&mode)).transpose();
         self.socket_mode = self.socket_mode.or(mode.map_err(Failure::new)?);
+        self.live_restore |= file.live_restore.unwrap_or_default();
         self.exit_idle = self.exit_idle.or(file.exit_idle);
         self.shutdown_timeout = self.shutdown_timeout.or(file.shutdown_timeout);
         Ok(())

@@ -312,25 +312,32 @@ fn console(host: &mut Object) -> Result<Option<(u16, u16)>, Failure> {
     }
 }
 
-fn ulimits(host: &mut Object) -> Result<Vec<Ulimit>, Failure> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Asked {
-        name: String,
-        #[serde(default)]
-        soft: i64,
-        #[serde(default)]
-        hard: i64,
+/// A limit as clients write it, of a container and of a build.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::api) struct AskedUlimit {
+    name: String,
+    #[serde(default)]
+    soft: i64,
+    #[serde(default)]
+    hard: i64,
+}
+
+impl From<AskedUlimit> for Ulimit {
+    fn from(asked: AskedUlimit) -> Self {
+        // -1 is no limit.
+        let number = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
+        Self {
+            name: asked.name,
+            soft: number(asked.soft),
+            hard: number(asked.hard),
+        }
     }
-    // -1 is no limit.
-    let number = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
-    let asked: Vec<Asked> = host.take_or_default("Ulimits")?;
-    let limits = asked.into_iter().map(|limit| Ulimit {
-        name: limit.name,
-        soft: number(limit.soft),
-        hard: number(limit.hard),
-    });
-    Ok(limits.collect())
+}
+
+fn ulimits(host: &mut Object) -> Result<Vec<Ulimit>, Failure> {
+    let asked: Vec<AskedUlimit> = host.take_or_default("Ulimits")?;
+    Ok(asked.into_iter().map(Ulimit::from).collect())
 }
 
 /// Source: moby, `daemon/daemon_unix.go`, `parseSecurityOpt`; the client sends a seccomp profile as its text.

@@ -23,6 +23,8 @@ mod top;
 mod update;
 mod wait;
 
+#[cfg(feature = "build")]
+pub(super) use self::create::AskedUlimit;
 #[cfg(test)]
 pub(super) use self::inspect::body as inspect_body;
 pub(super) use self::list::{add_sizes, summary};

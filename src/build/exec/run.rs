@@ -113,6 +113,8 @@ impl Work<'_> {
         spec.hostname = Some(HOSTNAME.to_owned());
         spec.extra_hosts.clone_from(&self.spec.extra_hosts);
         spec.limits = self.spec.limits.clone();
+        spec.ulimits.clone_from(&self.spec.ulimits);
+        spec.shm_size = self.spec.shm_size;
         spec.network = match run.network {
             NetworkFlag::Default => self.spec.network.clone(),
             NetworkFlag::None => NetworkMode::None,

@@ -239,12 +239,24 @@ impl Shared {
                 .any(|setting| home.controllers.iter().any(|c| *c == setting.controller))
         };
         for home in self.homes().filter(|home| home.v2 || needed(home)) {
-            if let Err(error) = self.make_in(home, id, settings, &mut made) {
+            if let Err(error) = self.make_patiently(home, id, settings, &mut made) {
                 self.unmake(&made, Instant::now()).ok();
                 return Err(error.with_object(ObjectKind::Cgroup, id.as_str()));
             }
         }
         Ok(made)
+    }
+
+    /// A parent that several processes share, that of detached containers, may go as empty while a child is made.
+    fn make_patiently(&self, home: &Home, id: &ContainerId, settings: &[Setting], made: &mut Vec<Part>) -> Result<()> {
+        const TRIES: usize = 16;
+        for _ in 1..TRIES {
+            match self.make_in(home, id, settings, made) {
+                Err(error) if error.errno() == Some(libc::ENOENT) => {}
+                other => return other,
+            }
+        }
+        self.make_in(home, id, settings, made)
     }
 
     fn make_in(&self, home: &Home, id: &ContainerId, settings: &[Setting], made: &mut Vec<Part>) -> Result<()> {

@@ -24,6 +24,9 @@ mod task;
 mod tests;
 mod zygote;
 
+#[cfg(feature = "engine")]
+pub(crate) use self::step::words as step_name;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};

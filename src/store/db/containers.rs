@@ -222,6 +222,16 @@ impl Store {
         Ok(counts)
     }
 
+    /// Detached containers, the newest first. Blocking.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn detached_containers(&self) -> Result<Vec<ContainerRow>> {
+        let mut rows = self.inner.store.read(|store| select(store, "1", &[]))?;
+        newest_first(&mut rows);
+        Ok(rows)
+    }
+
     /// Bound containers of an owner, the newest first. Blocking.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ const HELPER: &str = "longshore";
 pub(super) fn findings(facts: &Facts, cgroups: &[PathBuf]) -> Vec<Finding> {
     let processes = Processes::look(facts);
     let mut findings = orphans(facts, &processes);
+    findings.extend(lost_shims(facts, &processes));
     findings.extend(mounts(facts, &processes));
     findings.extend(
         cgroups
@@ -33,6 +34,8 @@ struct Helper {
 
 struct Processes {
     helpers: Vec<Helper>,
+    /// Shims of this root's containers.
+    shims: Vec<(u32, ContainerId)>,
     /// Whether there are helpers that are not of this root, or that cannot be looked into.
     strangers: bool,
 }
@@ -41,6 +44,7 @@ impl Processes {
     fn look(facts: &Facts) -> Self {
         let mut processes = Self {
             helpers: Vec::new(),
+            shims: Vec::new(),
             strangers: false,
         };
         for pid in pids() {
@@ -48,9 +52,10 @@ impl Processes {
             if name != HELPER {
                 continue;
             }
-            match lock_holder(facts, pid) {
-                Some(owner) if embedder(facts, &owner) == Some(pid) => {}
-                Some(owner) => processes.helpers.push(Helper { pid, parent, owner }),
+            match held(facts, pid) {
+                Some(Held::Owner(owner)) if embedder(facts, &owner) == Some(pid) => {}
+                Some(Held::Owner(owner)) => processes.helpers.push(Helper { pid, parent, owner }),
+                Some(Held::Container(id)) => processes.shims.push((pid, id)),
                 None => processes.strangers = true,
             }
         }
@@ -71,17 +76,26 @@ fn stat(pid: u32) -> Option<(String, u32)> {
     Some((head.split_once('(')?.1.to_owned(), parent))
 }
 
-/// The owner of this root whose lock a process has open.
-fn lock_holder(facts: &Facts, pid: u32) -> Option<OwnerId> {
-    let owners = facts.root.join("owners");
+/// Whose lock a process has open.
+enum Held {
+    Owner(OwnerId),
+    Container(ContainerId),
+}
+
+/// The owner, or the detached container, of this root whose lock a process has open.
+fn held(facts: &Facts, pid: u32) -> Option<Held> {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
-    let owner_of = |path: PathBuf| {
-        let (owner, lock) = path.strip_prefix(&owners).ok()?.to_str()?.split_once('/')?;
-        (lock == "lock").then(|| owner.parse().ok())?
+    let lock_of = |path: PathBuf| {
+        let parts: Vec<&str> = path.strip_prefix(&facts.root).ok()?.to_str()?.split('/').collect();
+        match parts[..] {
+            ["owners", owner, "lock"] => Some(Held::Owner(owner.parse().ok()?)),
+            ["containers", id, "shim", "lock"] => Some(Held::Container(id.parse().ok()?)),
+            _ => None,
+        }
     };
     files
         .filter_map(|file| fs::read_link(file.path()).ok())
-        .find_map(owner_of)
+        .find_map(lock_of)
 }
 
 /// The process that made an owner, as it noted in its lock.
@@ -98,6 +112,16 @@ fn orphans(facts: &Facts, processes: &Processes) -> Vec<Finding> {
         Finding::new(FindingKind::Process, helper.pid.to_string(), what)
     };
     processes.helpers.iter().filter(lost).map(found).collect()
+}
+
+/// A shim goes with its container.
+fn lost_shims(facts: &Facts, processes: &Processes) -> Vec<Finding> {
+    let lost = |(_, id): &&(u32, ContainerId)| facts.container(id.as_str()).is_none();
+    let found = |(pid, id): &(u32, ContainerId)| {
+        let what = format!("a shim of container {}, which nobody knows", id.short());
+        Finding::new(FindingKind::Process, pid.to_string(), what)
+    };
+    processes.shims.iter().filter(lost).map(found).collect()
 }
 
 /// Containers' mounts are seen by nobody else: below the root there is none, neither here nor where helpers live. A whole

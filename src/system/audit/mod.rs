@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::Reconciled;
 use super::local::Parts;
-use crate::containers::Record;
+use crate::containers::{Record, nobody_of};
 use crate::error::Result;
 use crate::storage::files::blocking;
 use crate::types::OwnerId;
@@ -195,11 +195,22 @@ impl Parts {
     async fn facts(&self) -> Result<Facts> {
         let active = self.snapshotter.active().await?;
         let rows = self.store.call(|store| store.containers()).await?;
-        let containers = rows.into_iter().map(Record::from_row).collect::<Result<Vec<_>>>()?;
+        let mut containers = Vec::new();
+        for row in rows {
+            containers.extend(self.containers.0.settled(Record::from_row(row)?).await?);
+        }
         let (owners, root) = (self.owners.clone(), self.root.path().to_owned());
+        let of = root.clone();
         let owners = blocking(move || {
             let alive = |id: OwnerId| owners.is_alive(&id).map(|alive| (id, alive));
-            owners.list()?.into_iter().map(alive).collect::<Result<HashMap<_, _>>>()
+            let mut owners = owners
+                .list()?
+                .into_iter()
+                .map(alive)
+                .collect::<Result<HashMap<_, _>>>()?;
+            // In whose name the cgroups of detached containers are: always there.
+            owners.insert(nobody_of(&of)?, true);
+            Ok(owners)
         })
         .await?;
         Ok(Facts {

@@ -1,0 +1,147 @@
+//! Looking at a detached container that nobody may have followed: what its shim has written down counts.
+
+use std::sync::Arc;
+
+use super::super::local::{Shared, Slot, no_such};
+use super::super::record::{Record, now_ns};
+use super::super::state::ContainerState;
+use crate::error::Result;
+use crate::runtime::detached::DetachedSeen;
+use crate::sys::blocking::blocking;
+use crate::types::ContainerId;
+
+impl Shared {
+    /// A record as it is now. `None`: the container is gone, since it was to go with its end.
+    pub(crate) async fn settled(&self, mut record: Record) -> Result<Option<Record>> {
+        if !record.is_detached() || !is_open(&record) {
+            return Ok(Some(record));
+        }
+        match self.seen(&record).await? {
+            DetachedSeen::Alive(state) if record.state != ContainerState::Starting => {
+                self.overlay(&mut record, &state);
+                Ok(Some(record))
+            }
+            // Somebody starts it, or has been killed on the way.
+            DetachedSeen::Damaged { alive: true } => Ok(Some(record)),
+            DetachedSeen::Gone { state, process: true } => {
+                self.overlay(&mut record, &state);
+                record.body.error = Some("its shim was killed: its output waits, and its end will not be seen".into());
+                Ok(Some(record))
+            }
+            _ => self.settle_now(record).await,
+        }
+    }
+
+    async fn seen(&self, record: &Record) -> Result<DetachedSeen> {
+        let Some(me) = self.me.upgrade() else {
+            return Ok(DetachedSeen::Nothing);
+        };
+        let dir = self.shim_dir(&record.id);
+        blocking(move || me.shims()?.seen(&dir)).await
+    }
+
+    /// Puts down what nobody has.
+    async fn settle_now(&self, record: Record) -> Result<Option<Record>> {
+        let id = record.id.clone();
+        let slot = self.slot(&id);
+        slot.set_detached();
+        let Some(turn) = self.try_turn(&id, &slot)? else {
+            // Somebody is at it, and puts it down.
+            return Ok(Some(record));
+        };
+        let record = match self.read(&id).await {
+            Err(error) if error.is_not_found() => return Ok(None),
+            record => record?,
+        };
+        let over = self.settle_in_turn(record, &slot).await?;
+        drop(turn);
+        if let Some(record) = over {
+            self.remove_if_over(&record, &slot).await;
+        }
+        match self.read(&id).await {
+            Err(error) if error.is_not_found() => Ok(None),
+            record => record.map(Some),
+        }
+    }
+
+    /// As [`Shared::settled`], by whoever has the turn. The record, if its end was put down.
+    pub(super) async fn settle_in_turn(&self, record: Record, slot: &Arc<Slot>) -> Result<Option<Record>> {
+        match (self.seen(&record).await?, record.state) {
+            (DetachedSeen::Alive(state), _) => self.note_in_turn(record, slot, &state).await,
+            (DetachedSeen::Gone { state, .. }, _) if state.exit.is_some() && is_over(&state) => {
+                self.note_in_turn(record, slot, &state).await
+            }
+            (DetachedSeen::Gone { process: true, .. } | DetachedSeen::Damaged { alive: true }, _) => Ok(None),
+            // It never ran: whoever began to start it is gone.
+            (DetachedSeen::Nothing, ContainerState::Starting) => self.never_started(record).await.map(|()| None),
+            (DetachedSeen::Damaged { alive: false }, _) => {
+                self.lost(record, slot, "what its shim had written down is damaged")
+                    .await
+            }
+            (DetachedSeen::Nothing, _) => {
+                let why = "the host was restarted, or its files were removed, while it ran";
+                self.lost(record, slot, why).await
+            }
+            (DetachedSeen::Gone { .. }, _) => self.lost(record, slot, "it was killed together with its shim").await,
+        }
+    }
+
+    async fn never_started(&self, mut record: Record) -> Result<()> {
+        let state = match record.body.started_ns {
+            Some(_) => ContainerState::Exited,
+            None => ContainerState::Created,
+        };
+        record.body.error = Some("the process that was starting it ended on the way".into());
+        self.write_state(&mut record, state, None).await
+    }
+
+    /// The record of a container whose turn the caller has, as it is now.
+    pub(crate) async fn read_in_turn(&self, id: &ContainerId, slot: &Arc<Slot>) -> Result<Record> {
+        let record = self.read(id).await?;
+        if !record.is_detached() || !is_open(&record) {
+            return Ok(record);
+        }
+        self.settle_in_turn(record, slot).await?;
+        self.read(id).await
+    }
+
+    /// The record of a container, as it is now.
+    pub(crate) async fn read_settled(&self, id: &ContainerId, slot: &Arc<Slot>) -> Result<Record> {
+        let record = self.read(id).await?;
+        if record.is_detached() {
+            slot.set_detached();
+        }
+        self.settled(record).await?.ok_or_else(|| no_such(id.as_str()))
+    }
+
+    /// It has ended, and nobody can say how: no status is better than a wrong one.
+    async fn lost(&self, mut record: Record, slot: &Arc<Slot>, why: &str) -> Result<Option<Record>> {
+        if Self::has_process(&record) {
+            return Ok(None);
+        }
+        record.body.exit = None;
+        record.body.finished_ns = Some(now_ns());
+        record.body.error = Some(why.to_owned());
+        let mark = record.body.mark.get_or_insert_default();
+        mark.ends = mark.ends.saturating_add(1);
+        let (shim, ends) = (mark.shim, mark.ends);
+        self.record_state(&mut record, ContainerState::Exited, "die").await?;
+        slot.set_live(None);
+        slot.tell_ends(shim, ends, record.body.finished_ns, None);
+        self.leave_networks(&record.id).await;
+        self.end_mounts(&record).await;
+        Ok(Some(record))
+    }
+}
+
+/// Whether its state may have changed without anybody seeing it.
+fn is_open(record: &Record) -> bool {
+    matches!(
+        record.state,
+        ContainerState::Running | ContainerState::Paused | ContainerState::Restarting | ContainerState::Starting
+    )
+}
+
+fn is_over(state: &crate::runtime::detached::DetachedState) -> bool {
+    state.phase == crate::runtime::detached::DetachedPhase::Ended
+}

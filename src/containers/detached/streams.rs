@@ -1,0 +1,105 @@
+//! The streams of a detached container in this process: only where somebody reads or writes them.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+
+use super::super::attach::{chunks, history, reader};
+use super::super::feed;
+use super::super::local::{Live, Shared, Slot};
+use super::super::record::Record;
+use super::super::state::{ContainerState, Refusal, Verb, refuse};
+use super::super::{AttachOptions, Attached, Input};
+use crate::error::Result;
+use crate::logs::{LogQuery, Tee};
+use crate::runtime::detached::DetachedTask;
+use crate::types::ContainerId;
+
+impl Shared {
+    /// Attaches to one that runs. With its log, everything comes by way of the log, which has every byte once.
+    pub(crate) async fn attach_to_shim(
+        &self,
+        record: &Record,
+        slot: &Arc<Slot>,
+        options: AttachOptions,
+    ) -> Result<Attached> {
+        let gone = || refuse(&record.id, ContainerState::Exited, Verb::Attach, Refusal::NotRunning);
+        let live = self.live(record, slot).await?.ok_or_else(gone)?;
+        let output = match options.logs {
+            false => chunks(reader(&slot.output(), options.slow)),
+            true => {
+                let query = LogQuery {
+                    follow: true,
+                    ..LogQuery::default()
+                };
+                let (driver, target) = self.log_of(record)?;
+                self.parts.spawner.stream(history(driver.read(&target, query)?), 64)
+            }
+        };
+        self.connect_streams(&record.id, slot, &live, options.logs).await?;
+        let input = record.body.spec.open_stdin.then(|| Input::new(&slot.input));
+        self.tell(self.event(record, "attach")).await;
+        Ok(Attached { output, input })
+    }
+
+    /// Sees to it that whoever reads the output of an adopted container gets it, and whoever writes is heard.
+    async fn connect_streams(&self, id: &ContainerId, slot: &Arc<Slot>, live: &Live, logged: bool) -> Result<()> {
+        let Some(task) = &live.detached else { return Ok(()) };
+        let _one = slot.adopting.lock().await;
+        if !logged && !slot.is_relayed() {
+            self.relay(id, slot, task, slot.output()).await?;
+        }
+        self.feed(slot, task).await
+    }
+
+    /// Hands on what the container prints, until it ends.
+    pub(super) async fn relay(
+        &self,
+        id: &ContainerId,
+        slot: &Arc<Slot>,
+        task: &Arc<dyn DetachedTask>,
+        tee: Tee,
+    ) -> Result<()> {
+        let mut output = task.output().await?;
+        slot.set_relayed(true);
+        let (slot, task, id) = (Arc::clone(slot), Arc::clone(task), id.clone());
+        self.parts.spawner.background(async move {
+            loop {
+                while let Some((stream, bytes)) = output.next().await {
+                    tee.room().await;
+                    tee.write(stream, &bytes);
+                }
+                // The end of the container, or this process was too slow for a moment.
+                if task.state().phase == crate::runtime::detached::DetachedPhase::Ended {
+                    break;
+                }
+                match task.output().await {
+                    Ok(more) => output = more,
+                    Err(_) => break,
+                }
+                tracing::warn!(container = %id, "some output was not seen live; the log has it");
+            }
+            slot.set_relayed(false);
+            tee.close();
+        });
+        Ok(())
+    }
+
+    /// Hands on what is written to its stdin.
+    pub(super) async fn feed(&self, slot: &Arc<Slot>, task: &Arc<dyn DetachedTask>) -> Result<()> {
+        let Some(chunks) = slot.input.begin_once() else {
+            return Ok(());
+        };
+        let Some(fd) = task.input().await? else {
+            return Ok(());
+        };
+        let fd = feed::writable(fd)?;
+        let task = Arc::clone(task);
+        self.parts.spawner.background(async move {
+            feed::feed(fd, chunks).await;
+            // The last writer has closed it.
+            let _ = task.close_input().await;
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! Watching over the detached containers of a root: of all engines that are asked to, one does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::local::Shared;
+use super::super::policy::RestartPolicy;
+use super::super::record::Record;
+use super::super::state::ContainerState;
+use crate::driver::Cancel;
+use crate::error::Result;
+
+/// How often it is looked whether there are new ones.
+const PERIOD: Duration = Duration::from_secs(1);
+/// The lock that says who watches.
+const KEY: &str = "supervisor";
+
+impl Shared {
+    /// As long as the engine is open. It waits for its turn while another does it.
+    pub(crate) async fn supervise(self: Arc<Self>) {
+        let _one = loop {
+            match self.parts.locks.lock(KEY).await {
+                Ok(guard) => break guard,
+                Err(error) => {
+                    tracing::warn!(error = error.report(), "the lock of the supervisor cannot be had");
+                    tokio::time::sleep(PERIOD).await;
+                }
+            }
+        };
+        while !self.is_closing() {
+            if let Err(error) = self.look_after_all().await {
+                tracing::warn!(error = error.report(), "detached containers could not be looked after");
+            }
+            tokio::time::sleep(PERIOD).await;
+        }
+    }
+
+    /// Adopts what runs, puts down what has ended, and starts what was lost and should run.
+    async fn look_after_all(self: &Arc<Self>) -> Result<()> {
+        for row in self.parts.store.call(|store| store.detached_containers()).await? {
+            let record = Record::from_row(row)?;
+            let id = record.id.clone();
+            if let Err(error) = self.look_after(record).await
+                && !error.is_not_found()
+            {
+                tracing::warn!(container = %id, error = error.report(), "a detached container could not be looked after");
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_after(self: &Arc<Self>, record: Record) -> Result<()> {
+        let slot = self.slot(&record.id);
+        slot.set_detached();
+        if slot.live().is_some() {
+            return Ok(());
+        }
+        let Some(record) = self.settled(record).await? else {
+            return Ok(());
+        };
+        self.live_if_any(&record, &slot).await?;
+        let lost =
+            record.state == ContainerState::Exited && record.body.exit.is_none() && record.body.started_ns.is_some();
+        if lost && wants_back(&record) && !slot.is_halted() {
+            self.start(record.id.as_str(), &Cancel::default()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether it is to run again after it was lost: its status, which is not known, cannot matter.
+fn wants_back(record: &Record) -> bool {
+    matches!(
+        record.body.spec.restart,
+        RestartPolicy::Always | RestartPolicy::UnlessStopped
+    )
+}
