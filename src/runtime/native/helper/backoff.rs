@@ -14,7 +14,7 @@ mod tests {
 
     /// The numbers of a container that is not detached: see `containers/policy.rs`.
     #[test]
-    fn g10_pauses_of_a_detached_container_grow_and_begin_anew() {
+    fn pauses_of_a_detached_container_grow_and_begin_anew() {
         let next = |last, ran| pause(last, ran, 100, 60_000, 10_000);
         let mut pauses = Vec::new();
         let mut last = 0;

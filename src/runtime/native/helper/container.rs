@@ -53,19 +53,29 @@ pub(crate) fn run(context: &Context<'_>) -> ! {
     }
 }
 
-/// Cuts the code that only children run, and the clean-up at the end, out of the zygote's mapping of the program, as far as
-/// page faults go: the kernel
-/// maps pages around a fault up to the end of an area, and a flag that differs makes two areas of one.
+/// Cuts the code that only children run, with the clean-up at the end, and the code of shims out of the zygote's mapping of
+/// the program, as far as page faults go: the kernel maps pages around a fault up to the end of an area, and a flag that
+/// differs makes several areas of one.
 pub(crate) fn leave_to_children() {
-    const PAGE: usize = 4096;
     unsafe extern "C" {
         static __start_lhchild: u8;
         static __stop_lhchild: u8;
+        static __start_lhshim: u8;
+        static __stop_lhshim: u8;
     }
-    let start = (&raw const __start_lhchild as usize).next_multiple_of(PAGE);
-    let end = &raw const __stop_lhchild as usize & !(PAGE - 1);
-    let len = end.saturating_sub(start);
-    sys::mark_undumped(start, len);
+    // Two flags without a meaning here: neither area may be one with the other.
+    const DONTDUMP: usize = 16;
+    const RANDOM: usize = 1;
+    cut_out(&raw const __start_lhchild as usize, &raw const __stop_lhchild as usize, DONTDUMP);
+    cut_out(&raw const __start_lhshim as usize, &raw const __stop_lhshim as usize, RANDOM);
+}
+
+/// The whole pages between two addresses.
+fn cut_out(start: usize, stop: usize, flag: usize) {
+    const PAGE: usize = 4096;
+    let start = start.next_multiple_of(PAGE);
+    let len = (stop & !(PAGE - 1)).saturating_sub(start);
+    sys::mark_text(start, len, flag);
     // The fault at the program's first instruction has mapped them already.
     sys::drop_text(start, len);
 }

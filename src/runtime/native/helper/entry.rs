@@ -12,6 +12,8 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 pub(crate) type Put<'a> = &'a mut dyn FnMut(&[u8]);
 
 /// A frame: kind 1 and 2 are the streams.
+#[inline(never)]
+#[cfg_attr(not(test), unsafe(link_section = "lhshim"))]
 pub(crate) fn frame(kind: u8, time_ns: i64, bytes: &[u8], put: Put<'_>) {
     let mut head = [0u8; HEADER];
     let length = (bytes.len() as u32).to_le_bytes();
@@ -24,6 +26,8 @@ pub(crate) fn frame(kind: u8, time_ns: i64, bytes: &[u8], put: Put<'_>) {
 }
 
 /// A line of Docker's: see `logs/json.rs`.
+#[inline(never)]
+#[cfg_attr(not(test), unsafe(link_section = "lhshim"))]
 pub(crate) fn json(kind: u8, time_ns: i64, bytes: &[u8], put: Put<'_>) {
     put(b"{");
     if !bytes.is_empty() {
@@ -38,6 +42,8 @@ pub(crate) fn json(kind: u8, time_ns: i64, bytes: &[u8], put: Put<'_>) {
     put(b"\"}\n");
 }
 
+#[inline(never)]
+#[cfg_attr(not(test), unsafe(link_section = "lhshim"))]
 fn escape(bytes: &[u8], put: Put<'_>) {
     for chunk in bytes.utf8_chunks() {
         escape_text(chunk.valid().as_bytes(), put);
@@ -48,6 +54,8 @@ fn escape(bytes: &[u8], put: Put<'_>) {
 }
 
 /// Runs of plain bytes are handed on whole; 0xe2 begins the two separators, among others.
+#[inline(never)]
+#[cfg_attr(not(test), unsafe(link_section = "lhshim"))]
 fn escape_text(mut text: &[u8], put: Put<'_>) {
     let special = |byte: &u8| matches!(byte, 0..=0x1f | b'"' | b'\\' | b'<' | b'>' | b'&' | 0xe2);
     while let Some(at) = text.iter().position(special) {
@@ -90,6 +98,8 @@ fn escape_text(mut text: &[u8], put: Put<'_>) {
 
 /// RFC 3339 in UTC with as many digits of a second as it has. Source: Go, `time.RFC3339Nano`; the calendar is H. Hinnant's
 /// `civil_from_days`.
+#[inline(never)]
+#[cfg_attr(not(test), unsafe(link_section = "lhshim"))]
 fn stamp(time_ns: i64, put: Put<'_>) {
     let (seconds, nanoseconds) = (time_ns.div_euclid(1_000_000_000), time_ns.rem_euclid(1_000_000_000));
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
@@ -129,6 +139,8 @@ fn stamp(time_ns: i64, put: Put<'_>) {
 }
 
 /// So many decimal digits, with zeros before.
+#[inline(never)]
+#[cfg_attr(not(test), unsafe(link_section = "lhshim"))]
 fn number(mut value: i64, digits: usize, put: Put<'_>) {
     let mut text = [b'0'; 9];
     let text = text.get_mut(..digits).unwrap_or(&mut []);
@@ -168,13 +180,13 @@ mod tests {
         }
 
         #[test]
-        fn h19_lines_are_those_of_the_library(err: bool, time_ns in 0i64.., bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn lines_are_those_of_the_library(err: bool, time_ns in 0i64.., bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let stream = if err { LogStream::Stderr } else { LogStream::Stdout };
             prop_assert_eq!(written(json, 1 + u8::from(err), time_ns, &bytes), expected_json(stream, time_ns, &bytes));
         }
 
         #[test]
-        fn h19_text_is_that_of_the_library(text in "(\\PC|[\u{0}-\u{1f}\u{2027}-\u{202a}<>&\"\\\\]){0,80}", second in 0i64..8_000_000_000) {
+        fn text_is_that_of_the_library(text in "(\\PC|[\u{0}-\u{1f}\u{2027}-\u{202a}<>&\"\\\\]){0,80}", second in 0i64..8_000_000_000) {
             let time_ns = second * 1_000_000_000 + 120_000_000;
             prop_assert_eq!(written(json, 1, time_ns, text.as_bytes()), expected_json(LogStream::Stdout, time_ns, text.as_bytes()));
         }

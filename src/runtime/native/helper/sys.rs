@@ -784,9 +784,9 @@ pub(crate) fn drop_text(start: usize, len: usize) {
     let _ = call(nr::MADVISE, [start, len, 4, 0, 0, 0]);
 }
 
-/// `MADV_DONTDUMP`. A page size that does not fit is an error that does no harm.
-pub(crate) fn mark_undumped(start: usize, len: usize) {
-    let _ = call(nr::MADVISE, [start, len, 16, 0, 0, 0]);
+/// A flag of `madvise(2)`. A page size that does not fit is an error that does no harm.
+pub(crate) fn mark_text(start: usize, len: usize, flag: usize) {
+    let _ = call(nr::MADVISE, [start, len, flag, 0, 0, 0]);
 }
 
 pub(crate) fn unmap(memory: &[u8]) {

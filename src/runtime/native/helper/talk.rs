@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn g10_which_ends_a_shim_starts_again_after() {
+    fn which_ends_a_shim_starts_again_after() {
         let policy = |after, most| Restart {
             after,
             most,

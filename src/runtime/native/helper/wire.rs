@@ -194,7 +194,8 @@ pub(crate) enum Section {
     Sysctls,
     /// An array of `struct sock_filter`.
     Seccomp,
-    /// What to delete if the owner dies: `c` and a cgroup directory, or `s` and a scratch directory.
+    /// What to delete if the owner dies: `c` and a cgroup directory, or `s` and a scratch directory. Of a shim's container: what
+    /// to delete when it has ended, `c` as before, and `p` and a directory that is removed only if nothing is in it.
     Cleanup,
     /// Of a container with a user namespace of its own: the texts of its `uid_map` and `gid_map`.
     IdMaps,

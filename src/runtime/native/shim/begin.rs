@@ -162,12 +162,16 @@ struct Asking<'a> {
 impl Asking<'_> {
     /// The socket over which the start is reported, and a reader of what it prints.
     fn ask(&self, plan: &mut Plan) -> Result<(OwnedFd, Option<OwnedFd>)> {
-        let own = |directory: &&PathBuf| directory.ends_with(self.launch.id.as_str());
         let directories = self.cgroup.iter().flat_map(|cgroup| cgroup.directories());
-        // Never those above: other containers' are beneath them, and the shim kills what is in these.
-        let own: Vec<&PathBuf> = directories.filter(own).collect();
-        for directory in &own {
-            plan.clean_up(b'c', directory)?;
+        // Those above are not the container's: other containers' are beneath them, and the shim kills what is in its own.
+        let (own, above): (Vec<&PathBuf>, Vec<&PathBuf>) =
+            directories.partition(|directory| directory.ends_with(self.launch.id.as_str()));
+        for (kind, directory) in own
+            .iter()
+            .map(|own| (b'c', own))
+            .chain(above.iter().map(|above| (b'p', above)))
+        {
+            plan.clean_up(kind, directory)?;
         }
         self.tell(plan, &own)?;
         let output = match self.detach.attached {

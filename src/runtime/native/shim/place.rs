@@ -16,8 +16,8 @@ use super::{LOCK, SOCKET, STATE};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::native::helper::record::{self, State, phase};
 
-/// How often a lock is asked for that somebody else looks at.
-const TRIES: u32 = 100;
+/// How often a lock is asked for that somebody else looks at, and one that a shim has: it may be on its way out.
+const TRIES: [u32; 2] = [100, 20];
 
 /// The directory of a shim that is about to be.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ fn clear(path: &Path) {
 /// Whoever looks whether a shim lives holds a shared lock for a moment: that is not a shim.
 fn take_lock(path: &Path) -> Result<OwnedFd> {
     let step = |error: io::Error| Error::os("open a shim's lock", error);
-    for _ in 0..TRIES {
+    for attempt in 0..TRIES[0] {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o600);
         let file = options.open(path.join(LOCK)).map_err(step)?;
@@ -101,6 +101,7 @@ fn take_lock(path: &Path) -> Result<OwnedFd> {
             Ok(locked) => return keep(locked),
             Err((file, Errno::EWOULDBLOCK)) => match Flock::lock(file, FlockArg::LockSharedNonblock) {
                 Ok(_) | Err((_, Errno::EINTR)) => std::thread::sleep(Duration::from_millis(1)),
+                Err((_, Errno::EWOULDBLOCK)) if attempt < TRIES[1] => std::thread::sleep(Duration::from_millis(1)),
                 Err((_, Errno::EWOULDBLOCK)) => break,
                 Err((_, errno)) => return Err(step(errno.into())),
             },

@@ -30,8 +30,8 @@ pub(super) fn seen(dir: &Path) -> Result<DetachedSeen> {
         return Ok(told);
     }
     let now = place::boot()? == state.boot;
-    // An end that was written down holds in any boot.
-    if !now && state.phase != phase::ENDED {
+    // An end that was written down holds in any boot. Where no shim has written anything, there was none.
+    if state.shim_pid == 0 || !now && state.phase != phase::ENDED {
         return Ok(DetachedSeen::Nothing);
     }
     Ok(DetachedSeen::Gone {

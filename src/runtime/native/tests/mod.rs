@@ -35,7 +35,7 @@ fn root() -> tempfile::TempDir {
     fs::copy("/bin/busybox", dir.path().join("bin/busybox")).unwrap();
     for name in [
         "sh", "cat", "id", "env", "ls", "stat", "stty", "grep", "mount", "sleep", "ps", "wc", "tty", "pwd", "hostname",
-        "ip", "kill", "mknod", "chmod", "touch", "dd", "readlink",
+        "ip", "kill", "mknod", "chmod", "touch", "dd", "readlink", "head", "tail", "tr", "true",
     ] {
         std::os::unix::fs::symlink("busybox", dir.path().join("bin").join(name)).unwrap();
     }

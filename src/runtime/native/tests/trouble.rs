@@ -29,7 +29,7 @@ fn limit_of(pid: u32, most: u64) {
     assert!(status.success());
 }
 
-fn command(words: &[&str]) -> ExecLaunch {
+pub(super) fn command(words: &[&str]) -> ExecLaunch {
     ExecLaunch {
         process: spec(words, true).process().clone().unwrap(),
         user: None,

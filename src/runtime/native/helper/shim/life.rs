@@ -7,7 +7,7 @@ use crate::record::phase;
 use crate::sys::{self, AT_FDCWD, Sys};
 use crate::talk::config;
 use crate::wire::{NO_FD, RECORD, RECORD_TEXT, Record, Section, Step, Strings, aux, field};
-use crate::zygote::{CONTROL, SIGKILL};
+use crate::zygote::{CONTROL, LOCK, SIGKILL};
 use crate::{backoff, remove};
 
 /// How long the streams of a run that has ended are read while somebody has them open.
@@ -20,6 +20,7 @@ const PATIENCE: u32 = 400;
 impl Shim {
     /// Begins a run. What fails is the step and its errno, and nothing is left of it.
     #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn start(&mut self) -> Result<(), (u32, i32)> {
         let os = |step: Step| move |errno: i32| (step as u32, errno);
         let [status, theirs] = sys::socket_pair().map_err(os(Step::Clone))?;
@@ -64,13 +65,17 @@ impl Shim {
         self.open_streams();
         self.record.pid = child as u32;
         self.record.start_ticks = start_ticks(child).unwrap_or(0);
-        self.record.phase = if self.kept { phase::RESTARTING } else { phase::STARTING };
+        self.record.phase = match self.record.restarts {
+            0 => phase::STARTING,
+            _ => phase::RESTARTING,
+        };
         self.note();
         Ok(())
     }
 
     /// The container's ends of its streams: opened for reading and writing, so that a shim that is killed neither takes the
     /// container with it (`SIGPIPE`) nor loses what is in the pipes.
+    #[unsafe(link_section = "lhshim")]
     fn container_ends(&mut self) -> Sys<()> {
         for (name, position) in [(b"out\0", field::FD_STDOUT), (b"err\0", field::FD_STDERR)] {
             if self.plan.field(position) != NO_FD {
@@ -94,6 +99,7 @@ impl Shim {
 
     /// One record of the process that sets itself up, or the end of them.
     #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn read_status(&mut self) {
         if self.status < 0 {
             return;
@@ -127,6 +133,7 @@ impl Shim {
     }
 
     /// The program runs, or never will; then the process's end says the rest.
+    #[unsafe(link_section = "lhshim")]
     fn executed(&mut self) {
         // After READY the exec itself may have failed.
         self.ready &= self.record.failure.is_none();
@@ -144,6 +151,7 @@ impl Shim {
 
     /// Reaps whatever has ended: the container, sessions, and commands whose session has gone.
     #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn reap(&mut self) {
         let mut sink = [0u8; 128];
         while sys::read(self.zygote.children, &mut sink).is_ok() {}
@@ -160,6 +168,7 @@ impl Shim {
     }
 
     /// The first process of the run has ended.
+    #[unsafe(link_section = "lhshim")]
     fn ended(&mut self, status: i32) {
         self.child = 0;
         // What it has told is there; whoever else holds the other end has a second to close it.
@@ -168,7 +177,7 @@ impl Shim {
         }
         drop_fd(&mut self.status);
         drop_fd(&mut self.relay);
-        if !self.ready && !self.kept {
+        if !self.ready && self.record.restarts == 0 {
             self.abandon();
         }
         self.wait = Some(status);
@@ -180,6 +189,7 @@ impl Shim {
     }
 
     /// A run that did not come to its program counts as one that failed: with the status that Docker has for it.
+    #[unsafe(link_section = "lhshim")]
     fn failed(&mut self, (step, errno): (u32, i32)) {
         let code = match errno {
             sys::ENOENT => 127,
@@ -192,6 +202,7 @@ impl Shim {
         self.drain();
     }
 
+    #[unsafe(link_section = "lhshim")]
     fn drain(&mut self) {
         self.record.finished_ns = sys::clock(0);
         self.record.oom_killed = self.count_oom();
@@ -200,6 +211,7 @@ impl Shim {
     }
 
     /// Whether the kernel has killed a process of it for memory in this run.
+    #[unsafe(link_section = "lhshim")]
     fn count_oom(&mut self) -> Option<bool> {
         let kills = oom_kills(self.oom)?;
         let before = core::mem::replace(&mut self.oom_seen, kills);
@@ -207,6 +219,7 @@ impl Shim {
     }
 
     /// Everything that it has printed is in the log.
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn finish(&mut self) {
         self.close_streams();
         self.log.end();
@@ -222,11 +235,13 @@ impl Shim {
     }
 
     /// Writes down the end of a run, or of a pause; until the disk takes it.
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn write_end(&mut self) {
         self.record.change += 1;
         self.write_end_now();
     }
 
+    #[unsafe(link_section = "lhshim")]
     fn write_end_now(&mut self) {
         if self.write().and_then(|()| sys::fdatasync(self.file).map(drop)).is_err() {
             self.stage = Stage::Writing;
@@ -246,6 +261,7 @@ impl Shim {
     }
 
     #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn start_again(&mut self) {
         self.record.restarts += 1;
         self.record.failure = None;
@@ -255,6 +271,7 @@ impl Shim {
     }
 
     /// Writes down a change that is not an end: nobody waits for the disk.
+    #[unsafe(link_section = "lhshim")]
     fn note(&mut self) {
         self.record.change += 1;
         self.record.lost_entries = self.log.lost;
@@ -262,6 +279,7 @@ impl Shim {
         self.tell();
     }
 
+    #[unsafe(link_section = "lhshim")]
     fn write(&self) -> Sys<()> {
         let state = self.record.encode();
         match sys::pwrite(self.file, &state, self.record.place())? {
@@ -272,15 +290,19 @@ impl Shim {
 
     /// The container has ended for good.
     #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn leave(&mut self) -> ! {
         self.tell_late();
         self.sweep();
         self.unlink();
+        // First of all: who sees the connection end may start it again.
+        sys::close(LOCK);
         sys::exit(0)
     }
 
     /// A start that is nobody's: nothing stays of it.
     #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn abandon(&mut self) -> ! {
         if self.child > 0 {
             let _ = sys::kill(self.child, SIGKILL);
@@ -289,11 +311,13 @@ impl Shim {
         self.sweep();
         let _ = sys::unlinkat(self.dir, b"state\0", 0);
         self.unlink();
+        sys::close(LOCK);
         sys::hang_up(CONTROL);
         sys::exit(0)
     }
 
-    /// Kills what is left in the container's cgroups, and removes them.
+    /// Kills what is left in the container's cgroups, and removes them; then, where nothing else is beneath them, those above.
+    #[unsafe(link_section = "lhshim")]
     fn sweep(&mut self) {
         let list = self.plan.section(Section::Cleanup);
         let cgroups = || Strings(list).filter_map(|item| item.strip_prefix(b"c"));
@@ -307,12 +331,17 @@ impl Shim {
                 left |= remove::cgroup(path).is_err();
             }
             if !left {
-                return;
+                break;
             }
             sys::sleep_ms(5);
         }
+        // Other containers' may be there, and come and go: never more than this one call.
+        for path in Strings(list).filter_map(|item| item.strip_prefix(b"p")) {
+            let _ = sys::unlinkat(AT_FDCWD, path, sys::AT_REMOVEDIR);
+        }
     }
 
+    #[unsafe(link_section = "lhshim")]
     fn unlink(&self) {
         for name in [b"ctl\0" as &[u8], b"out\0", b"err\0", b"in\0"] {
             let _ = sys::unlinkat(self.dir, name, 0);
@@ -322,6 +351,7 @@ impl Shim {
 
 /// When a process was made, in the kernel's ticks since boot: field 22 of `proc_pid_stat(5)`.
 #[inline(never)]
+#[unsafe(link_section = "lhshim")]
 fn start_ticks(pid: i32) -> Option<u64> {
     let mut name = [0u8; 64];
     let path = numbered(&mut name, b"/proc/", pid as u64, b"/stat").ok()?;
@@ -337,6 +367,7 @@ fn start_ticks(pid: i32) -> Option<u64> {
 
 /// The counter of either version's file: `oom_kill` and a number on a line.
 #[inline(never)]
+#[unsafe(link_section = "lhshim")]
 fn oom_kills(file: i32) -> Option<u64> {
     let mut text = [0u8; PAGE / 8];
     let len = sys::pread(file, &mut text, 0).ok()?;
@@ -344,6 +375,7 @@ fn oom_kills(file: i32) -> Option<u64> {
     decimal(lines.find_map(|line| line.strip_prefix(b"oom_kill "))?)
 }
 
+#[unsafe(link_section = "lhshim")]
 fn decimal(text: &[u8]) -> Option<u64> {
     text.iter().try_fold(0u64, |number, byte| {
         let digit = byte.wrapping_sub(b'0');

@@ -35,6 +35,7 @@ pub(super) struct Log {
 
 impl Log {
     #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn new(fds: &Fds, told: &'static [u8]) -> Option<Self> {
         let word = |at: usize| u64_at(told, at).unwrap_or(0);
         let flags = word(config::FLAGS);
@@ -59,11 +60,13 @@ impl Log {
     }
 
     /// One entry, which is in the file after the next [`Self::flush`].
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn entry(&mut self, index: usize, bytes: &[u8]) {
         self.add(index as u8 + 1, bytes);
     }
 
     #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
     fn add(&mut self, kind: u8, bytes: &[u8]) {
         if !self.kept {
             return;
@@ -109,6 +112,7 @@ impl Log {
     }
 
     /// Everything that waits goes into the file, with one write.
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn flush(&mut self) {
         let length = self.filled as u64;
         if length == 0 {
@@ -118,6 +122,7 @@ impl Log {
         self.settle(whole, length);
     }
 
+    #[unsafe(link_section = "lhshim")]
     fn settle(&mut self, whole: Sys<()>, length: u64) {
         match whole {
             Ok(()) => self.size += length,
@@ -131,6 +136,7 @@ impl Log {
     }
 
     #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
     fn write_room(&mut self) -> Sys<()> {
         if self.torn {
             sys::ftruncate(self.file, self.size)?;
@@ -150,6 +156,7 @@ impl Log {
     }
 
     /// The streams of a run have ended.
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn end(&mut self) {
         if self.json {
             self.flush();
@@ -163,6 +170,7 @@ impl Log {
     }
 
     /// A run begins.
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn begin(&mut self) {
         if self.json {
             let _ = sys::unlinkat(self.dir, b"json-closed\0", 0);
@@ -171,6 +179,7 @@ impl Log {
 
     /// Where the next file cannot be made, the present one goes on.
     #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
     fn rotate(&mut self) {
         let mut name = [0u8; 64];
         let prefix: &[u8] = if self.json { b"json." } else { b"log." };
@@ -196,6 +205,7 @@ impl Log {
     }
 
     /// Gives a file the second name.
+    #[unsafe(link_section = "lhshim")]
     fn show(&self, path: &[u8]) -> Sys<()> {
         let _ = sys::unlinkat(self.dir, b"json-new\0", 0);
         sys::link(self.dir, path, b"json-new\0")?;

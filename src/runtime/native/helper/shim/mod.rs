@@ -78,12 +78,14 @@ struct Shim {
 }
 
 /// Milliseconds of a clock that never jumps.
+#[unsafe(link_section = "lhshim")]
 fn now() -> i64 {
     sys::clock(1) / 1_000_000
 }
 
 /// The shim's main program.
 #[inline(never)]
+#[unsafe(link_section = "lhshim")]
 pub(crate) fn run(zygote: Zygote) -> ! {
     const PR_SET_CHILD_SUBREAPER: usize = 36;
     // Commands whose client has gone are reaped here, whatever the host's init does.
@@ -98,6 +100,7 @@ pub(crate) fn run(zygote: Zygote) -> ! {
 impl Shim {
     /// Takes in what it is told first.
     #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
     fn prepare(zygote: Zygote) -> Option<Self> {
         let mut fds = Fds::none();
         let len = message::receive(CONTROL, zygote.buffer, &mut fds).ok()?;
@@ -152,6 +155,7 @@ impl Shim {
 
     /// Takes in the plan, and starts the container for the first time.
     #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
     fn first_run(&mut self) -> Option<()> {
         let len = message::receive(CONTROL, self.zygote.buffer, &mut self.fds).ok()?;
         let header = Header::decode(self.zygote.buffer.get(..len)?)?;
@@ -170,6 +174,7 @@ impl Shim {
     }
 
     /// The plan's file stays mapped, for the next runs.
+    #[unsafe(link_section = "lhshim")]
     fn take_plan(&mut self, header: &Header) -> Result<(), (u32, i32)> {
         let bad = (Step::Plan as u32, sys::EBADMSG);
         if header.op != op::START || header.flags & FLAG_MEMFD == 0 {
@@ -180,14 +185,17 @@ impl Shim {
         Ok(())
     }
 
+    #[unsafe(link_section = "lhshim")]
     fn word(&self, at: usize) -> u64 {
         u64_at(self.told, at).unwrap_or(0)
     }
 
+    #[unsafe(link_section = "lhshim")]
     fn is(&self, flag: u64) -> bool {
         self.word(config::FLAGS) & flag != 0
     }
 
+    #[unsafe(link_section = "lhshim")]
     fn serve(&mut self) -> ! {
         const FIXED: usize = 7;
         loop {
@@ -240,6 +248,7 @@ impl Shim {
     }
 
     /// How long there is nothing to do unless something happens.
+    #[unsafe(link_section = "lhshim")]
     fn patience(&self) -> Option<u64> {
         let mut first = i64::MAX;
         if matches!(self.stage, Stage::Draining | Stage::Writing | Stage::Pausing) {
@@ -260,6 +269,7 @@ impl Shim {
     }
 
     /// What is to be done at a time.
+    #[unsafe(link_section = "lhshim")]
     fn tick(&mut self) {
         let now = now();
         self.offer(now);
@@ -273,13 +283,15 @@ impl Shim {
             Stage::Pausing if now >= self.until => self.start_again(),
             _ => {}
         }
-        if self.stage == Stage::Over {
+        // Its starter has to find it, however short it was.
+        if self.stage == Stage::Over && self.kept {
             self.leave();
         }
     }
 
     /// What the starter says: that the container is kept, or nothing any more.
     #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
     fn hear_starter(&mut self) {
         if self.kept {
             return;
@@ -288,7 +300,7 @@ impl Shim {
         let heard = message::receive(CONTROL, self.zygote.buffer, &mut fds);
         fds.close();
         let header = heard.ok().and_then(|len| Header::decode(self.zygote.buffer.get(..len)?));
-        if header.is_none_or(|header| header.op != op::KEPT) || !self.ready {
+        if header.is_none_or(|header| header.op != op::KEPT) || self.record.started_ns == 0 {
             self.abandon();
         }
         self.kept = true;
@@ -299,6 +311,7 @@ impl Shim {
     }
 
     /// Closes, in a child, what is the shim's alone.
+    #[unsafe(link_section = "lhshim")]
     fn private(&self) -> [i32; 12] {
         [
             self.dir,
@@ -317,6 +330,7 @@ impl Shim {
     }
 }
 
+#[unsafe(link_section = "lhshim")]
 fn close_all(fds: &[i32], conns: &[Conn]) {
     for fd in fds.iter().copied().chain(conns.iter().map(|conn| conn.fd)) {
         if fd >= 0 {
@@ -326,6 +340,7 @@ fn close_all(fds: &[i32], conns: &[Conn]) {
 }
 
 /// Closes a descriptor, and forgets it.
+#[unsafe(link_section = "lhshim")]
 fn drop_fd(fd: &mut i32) {
     let old = core::mem::replace(fd, -1);
     if old >= 0 {
@@ -334,6 +349,7 @@ fn drop_fd(fd: &mut i32) {
 }
 
 /// Whether a descriptor can be read within so many milliseconds.
+#[unsafe(link_section = "lhshim")]
 fn readable(fd: i32, milliseconds: u64) -> bool {
     let mut wanted = [PollFd {
         fd,
@@ -344,6 +360,7 @@ fn readable(fd: i32, milliseconds: u64) -> bool {
 }
 
 /// Writes a number in decimal behind a prefix, and what follows it, with a NUL.
+#[unsafe(link_section = "lhshim")]
 fn numbered<'a>(into: &'a mut [u8; 64], prefix: &[u8], number: u64, after: &[u8]) -> Sys<&'a [u8]> {
     let mut digits = [0u8; 20];
     let mut at = digits.len();

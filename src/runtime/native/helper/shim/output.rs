@@ -34,6 +34,7 @@ pub(super) struct Held {
 
 impl Stream {
     /// A terminal comes with the container's first process.
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn open(dir: i32, name: &[u8], terminal: bool) -> Option<Self> {
         let fd = match terminal {
             true => -1,
@@ -51,17 +52,20 @@ impl Stream {
 
 impl Shim {
     /// The descriptor, where there is room for what comes.
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn wanted_stream(&self, index: usize) -> i32 {
         let stream = self.streams.get(index).filter(|stream| stream.open && self.held.is_none());
         stream.map_or(-1, |stream| stream.fd)
     }
 
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn is_open(&self) -> bool {
         self.streams.iter().any(|stream| stream.open)
     }
 
     /// Takes what is there, up to the rest of a longest line.
     #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn read_stream(&mut self, index: usize) {
         // The other stream's chunk may have been held up since the poll.
         if self.held.is_some() {
@@ -93,6 +97,7 @@ impl Shim {
     }
 
     /// Logs every line that is complete now, and a piece where a line fills the buffer. Says how many bytes that were.
+    #[unsafe(link_section = "lhshim")]
     fn log_lines(&mut self, index: usize, from: usize, to: usize) -> usize {
         let Some(stream) = self.streams.get_mut(index) else { return 0 };
         let (mut start, mut seen) = (0, from);
@@ -110,6 +115,7 @@ impl Shim {
     }
 
     /// Sends a chunk that is held to whoever lacks it; lets those go who have let it wait for too long.
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn offer(&mut self, now: i64) {
         let Some(held) = &self.held else { return };
         let Some(stream) = self.streams.get_mut(held.index) else { return };
@@ -127,6 +133,7 @@ impl Shim {
     }
 
     /// Logs beginnings of lines that have waited for long enough.
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn flush_late(&mut self, now: i64) {
         for index in 0..2 {
             if self.streams.get(index).is_some_and(|stream| now >= stream.late) {
@@ -136,6 +143,7 @@ impl Shim {
     }
 
     /// Logs the beginning of a line as it is.
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn flush(&mut self, index: usize) {
         let Some(stream) = self.streams.get_mut(index) else { return };
         stream.late = i64::MAX;
@@ -147,6 +155,7 @@ impl Shim {
     }
 
     /// The streams of a run that begins.
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn open_streams(&mut self) {
         for stream in &mut self.streams {
             stream.open = stream.fd >= 0;
@@ -154,6 +163,7 @@ impl Shim {
     }
 
     /// The terminal of a run that begins: what it prints is read, and it is written to.
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn take_terminal(&mut self, master: i32) {
         drop_fd(&mut self.input);
         let Ok(copy) = sys::duplicate(master) else { return };
@@ -165,6 +175,7 @@ impl Shim {
     }
 
     /// Nothing of a run is left.
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn close_streams(&mut self) {
         for index in 0..2 {
             self.flush(index);
@@ -176,6 +187,7 @@ impl Shim {
     }
 
     /// Whether the first process may be doing something.
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn is_live(&self) -> bool {
         matches!(self.stage, Stage::Setting | Stage::Running) && self.child != 0
     }

@@ -37,11 +37,13 @@ impl Conn {
         since: 0,
     };
 
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn wants_room(&self) -> bool {
         self.behind
     }
 
     /// When it is to be let go.
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn until(&self) -> i64 {
         match self.kind {
             Kind::New if self.fd >= 0 => self.since + SILENT_MS,
@@ -49,12 +51,14 @@ impl Conn {
         }
     }
 
+    #[unsafe(link_section = "lhshim")]
     fn close(&mut self) {
         sys::close(self.fd);
         *self = Self::NONE;
     }
 
     /// Sends a message; whoever is gone is let go. False if there is no room for it now.
+    #[unsafe(link_section = "lhshim")]
     fn send(&mut self, head: Head, body: &[u8], fd: Option<i32>) -> bool {
         match message::send(self.fd, &head.encode(), body, fd) {
             Ok(_) => true,
@@ -67,6 +71,7 @@ impl Conn {
     }
 
     /// A reader that lacks a chunk takes it, or is let go if it is too late. False if it lacks it still.
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn take_chunk(&mut self, index: usize, chunk: &[u8], late: bool) -> bool {
         if self.kind != Kind::Reader || !self.behind {
             return true;
@@ -88,6 +93,7 @@ impl Conn {
         late
     }
 
+    #[unsafe(link_section = "lhshim")]
     fn tell(&mut self, state: &[u8]) {
         if self.kind != Kind::Watcher {
             return;
@@ -107,6 +113,7 @@ impl Conn {
 impl Shim {
     /// Takes a connection, if it is of the same user.
     #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn accept(&mut self) {
         let Ok(fd) = sys::accept(self.listener) else { return };
         let own = sys::peer(fd).is_ok_and(|(_, user)| user == sys::getuid());
@@ -126,6 +133,7 @@ impl Shim {
     }
 
     /// Lets those go who do not say what they want.
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn hasten(&mut self, now: i64) {
         for conn in &mut self.conns {
             if now >= conn.until() {
@@ -136,6 +144,7 @@ impl Shim {
 
     /// One message of a client, or room for one to it.
     #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn hear(&mut self, index: usize, fd: i32) {
         let Some(conn) = self.conns.get_mut(index).filter(|conn| conn.fd == fd && fd >= 0) else { return };
         if conn.behind && conn.kind == Kind::Watcher {
@@ -159,6 +168,7 @@ impl Shim {
     }
 
     /// False for what no client of ours says.
+    #[unsafe(link_section = "lhshim")]
     fn take(&mut self, index: usize, head: Head, body: &[u8]) -> bool {
         let state = self.record.encode();
         let hello = self.greeting();
@@ -188,6 +198,7 @@ impl Shim {
         true
     }
 
+    #[unsafe(link_section = "lhshim")]
     fn greeting(&self) -> [u8; greeting::COUNT * 8] {
         let mut out = [0u8; greeting::COUNT * 8];
         let first = [u64::from(VERSION), u64::from(wire::VERSION), self.word(config::FLAGS)];
@@ -201,6 +212,7 @@ impl Shim {
 
     /// Carries out a watcher's request. False if the answer finds no room: it does not listen.
     #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
     fn answer(&mut self, index: usize, head: Head, body: &[u8]) -> bool {
         let done = match head.op {
             op::PROCESS if self.is_live() => Ok(Some((self.process, false))),
@@ -240,6 +252,7 @@ impl Shim {
     }
 
     /// A descriptor to write to, and whether it is the client's alone.
+    #[unsafe(link_section = "lhshim")]
     fn give_input(&self) -> Sys<Option<(i32, bool)>> {
         if self.is(config::TERMINAL) {
             return match self.input {
@@ -254,6 +267,7 @@ impl Shim {
         sys::openat(self.dir, b"in\0", sys::O_WRONLY | sys::O_NONBLOCK, 0).map(|fd| Some((fd, true)))
     }
 
+    #[unsafe(link_section = "lhshim")]
     fn close_input(&mut self) {
         if !self.is(config::TERMINAL) {
             super::drop_fd(&mut self.input);
@@ -261,6 +275,7 @@ impl Shim {
     }
 
     /// Whoever reads the output lacks the chunk that was read just now.
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn begin_chunk(&mut self) {
         for conn in &mut self.conns {
             conn.behind |= conn.kind == Kind::Reader;
@@ -269,6 +284,7 @@ impl Shim {
 
     /// Tells all watchers what has changed.
     #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn tell(&mut self) {
         let state = self.record.encode();
         for conn in &mut self.conns {
@@ -277,6 +293,7 @@ impl Shim {
     }
 
     /// Tells those who had no room, within a second in all.
+    #[unsafe(link_section = "lhshim")]
     pub(super) fn tell_late(&mut self) {
         let until = now() + SILENT_MS;
         while let Some(conn) = self.conns.iter_mut().find(|conn| conn.behind && conn.kind == Kind::Watcher) {
@@ -296,6 +313,7 @@ impl Shim {
     /// Forks a process that serves this client as a zygote does: what it starts is its own. It ends with the client, and kills
     /// nobody.
     #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
     fn session(&mut self, index: usize) {
         let Some(conn) = self.conns.get_mut(index) else { return };
         let socket = conn.fd;
@@ -314,6 +332,7 @@ impl Shim {
     }
 
     /// Puts the client's socket and process where a zygote has them. The lock stays with the shim.
+    #[unsafe(link_section = "lhshim")]
     fn place(&self, socket: i32) -> Sys<()> {
         let cloexec = sys::O_CLOEXEC;
         sys::dup3(socket, LOCK, cloexec)?;
@@ -333,6 +352,7 @@ impl Shim {
     }
 
     /// The next end is the last; a pause is the end.
+    #[unsafe(link_section = "lhshim")]
     fn halt(&mut self) {
         self.halted = true;
         if self.stage == Stage::Pausing {

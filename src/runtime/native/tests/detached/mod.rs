@@ -1,26 +1,28 @@
 //! Containers that outlive their program, with their shims.
 
+mod life;
+mod logging;
+mod talking;
+mod trouble;
+
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
 use nix::sys::signal::{Signal as Number, kill};
 use nix::unistd::Pid;
 
 use super::lifetime::is_gone;
 use super::{launch, root, runtime};
-use crate::error::ErrorKind;
 use crate::logs::{self, Decoded, FrameKind, LogStream};
+use crate::runtime::Launch;
 use crate::runtime::detached::{
     Detach, DetachedLog, DetachedLogFormat, DetachedPhase, DetachedRuntime, DetachedSeen, DetachedState, DetachedTask,
-    Restart, RestartAfter,
+    Restart,
 };
 use crate::runtime::native::NativeRuntime;
-use crate::runtime::{Launch, Task};
-use crate::types::{ContainerId, Signal};
+use crate::types::ContainerId;
 
 /// Where a container, its shim and its log are. Nothing of it lives on when this goes.
 struct Home {
@@ -153,97 +155,8 @@ async fn left_alone(home: &Home, state: &DetachedState) {
     assert_eq!(names, ["state"]);
 }
 
-#[tokio::test]
-async fn a_detached_container_leaves_its_exit_and_its_log() {
-    let home = Home::new();
-    let task = home
-        .start("echo out; echo err >&2; printf 'no newline'; sleep 0.1; exit 7")
-        .await;
-    let exit = task.wait().await.unwrap();
-    assert_eq!((exit.status.code(), exit.status.signal()), (7, None));
-    let state = ended(&task).await;
-    assert_eq!((state.ends, state.restarts, state.lost_entries), (1, 0, 0));
-    assert!(state.started_ns > 0 && state.finished_ns > state.started_ns);
-    task.remove().await.unwrap();
-    left_alone(&home, &state).await;
-    assert_eq!(home.logged(), ("out\nno newline".into(), "err\n".into(), 1));
-    assert_eq!(home.seen(), DetachedSeen::Gone { state, process: false });
-}
-
-/// `LONGSHORE_TEST_STARTER` is set in the process that is to be killed.
-#[test]
-fn a_detached_container_outlives_the_program_that_started_it() {
-    if let Some(dir) = std::env::var_os("LONGSHORE_TEST_STARTER") {
-        start_and_be_killed(Path::new(&dir));
-    }
-    let home = Home::new();
-    let mut starter = std::process::Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "runtime::native::tests::detached::a_detached_container_outlives_the_program_that_started_it",
-            "--nocapture",
-        ])
-        .env("LONGSHORE_TEST_STARTER", home.dir.path())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let tokio = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    tokio.block_on(async {
-        let id = soon(|| {
-            let text = fs::read_to_string(home.dir.path().join("home/id")).ok()?;
-            text.strip_suffix('\n')?.parse::<ContainerId>().ok()
-        })
-        .await;
-        // In the middle of its work.
-        soon(|| (home.logged_bytes() > 1000).then_some(())).await;
-        starter.kill().unwrap();
-        starter.wait().unwrap();
-        let runtime = runtime();
-        let task = runtime.adopt(&id, &home.shim()).await.unwrap();
-        assert_eq!(task.state().phase, DetachedPhase::Running);
-        assert!(matches!(home.seen(), DetachedSeen::Alive(_)));
-        let exit = task.wait().await.unwrap();
-        assert_eq!(exit.status.code(), 37);
-        let state = ended(&task).await;
-        left_alone(&home, &state).await;
-    });
-    let expected: String = (0..3000).map(|number| format!("line {number}\n")).collect();
-    assert_eq!(home.logged(), (expected, String::new(), 1));
-}
-
 impl Home {
     fn logged_bytes(&self) -> u64 {
         fs::metadata(self.log().join("log.1")).map_or(0, |data| data.len())
     }
-}
-
-fn start_and_be_killed(dir: &Path) -> ! {
-    let tokio = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    tokio.block_on(async {
-        let script = "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); \
-                      [ $((i % 100)) = 0 ] && sleep 0.05; done; exit 37";
-        let launch = launch(dir, &["sh", "-c", script]);
-        let detach = Detach {
-            dir: dir.join("home/shim"),
-            log: DetachedLog {
-                format: Some(DetachedLogFormat::Frames),
-                dir: dir.join("home/log"),
-                max_size_bytes: 1 << 20,
-                max_files: 3,
-            },
-            restart: Restart::default(),
-            attached: false,
-        };
-        let id = launch.id.clone();
-        let _task = runtime().start_detached(launch, detach).await.unwrap();
-        fs::write(dir.join("home/id"), format!("{id}\n")).unwrap();
-        tokio::time::sleep(Duration::from_secs(60)).await;
-    });
-    std::process::exit(1)
 }
