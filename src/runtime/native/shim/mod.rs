@@ -46,6 +46,27 @@ impl DetachedRuntime for NativeRuntime {
         Ok(Arc::new(task))
     }
 
+    fn clear(&self, id: &ContainerId) -> Result<()> {
+        let Some(driver) = self.shared.options.detached_cgroups.as_ref() else {
+            return Ok(());
+        };
+        match driver.open(id) {
+            Ok(cgroup) => {
+                if !cgroup.directories().is_empty() {
+                    cgroup.kill()?;
+                }
+                cgroup.remove()?;
+            }
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+        for parent in driver.owner_directories() {
+            // As long as others are below, it stays.
+            let _ = std::fs::remove_dir(parent);
+        }
+        Ok(())
+    }
+
     fn seen(&self, dir: &Path) -> Result<DetachedSeen> {
         seen::seen(dir)
     }
