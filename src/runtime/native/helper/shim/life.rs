@@ -63,6 +63,7 @@ impl Shim {
         self.stage = Stage::Setting;
         self.log.begin();
         self.open_streams();
+        self.record.stdin_closed = false;
         self.record.pid = child as u32;
         self.record.start_ticks = start_ticks(child).unwrap_or(0);
         self.record.phase = match self.record.restarts {
@@ -272,7 +273,7 @@ impl Shim {
 
     /// Writes down a change that is not an end: nobody waits for the disk.
     #[unsafe(link_section = "lhshim")]
-    fn note(&mut self) {
+    pub(super) fn note(&mut self) {
         self.record.change += 1;
         self.record.lost_entries = self.log.lost;
         let _ = self.write();

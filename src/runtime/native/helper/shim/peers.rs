@@ -269,8 +269,11 @@ impl Shim {
 
     #[unsafe(link_section = "lhshim")]
     fn close_input(&mut self) {
-        if !self.is(config::TERMINAL) {
+        if !self.is(config::TERMINAL) && self.input >= 0 {
             super::drop_fd(&mut self.input);
+            // Whoever else can write to it closes it, too.
+            self.record.stdin_closed = true;
+            self.note();
         }
     }
 
