@@ -88,12 +88,11 @@ impl State {
             self.lost_entries,
         ];
         let mut out = [0u8; SLOT];
-        for (slot, byte) in out.iter_mut().zip(words.iter().flat_map(|word| word.to_le_bytes())) {
-            *slot = byte;
+        for (slot, word) in out.chunks_exact_mut(8).zip(words) {
+            slot.copy_from_slice(&word.to_le_bytes());
         }
-        let sum = checksum(out.get(..SLOT - 8).unwrap_or(&[]));
-        for (slot, byte) in out.iter_mut().skip(SLOT - 8).zip(sum.to_le_bytes()) {
-            *slot = byte;
+        if let Some((body, end)) = out.split_last_chunk_mut::<8>() {
+            *end = checksum(body).to_le_bytes();
         }
         out
     }
