@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use tokio::io::Interest;
 
 use super::record::ProcessIdentity;
@@ -26,6 +27,13 @@ pub(crate) fn open(process: ProcessIdentity) -> Result<OwnedFd> {
         return Err(ended());
     }
     Ok(fd)
+}
+
+/// Whether a recorded process lives. One that has ended and that nobody reaps does not: not every host's init does.
+pub(crate) fn is_alive(process: ProcessIdentity) -> bool {
+    let Ok(fd) = open(process) else { return false };
+    let mut wanted = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    !nix::poll::poll(&mut wanted, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// Sends a signal to a recorded process.

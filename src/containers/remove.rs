@@ -63,10 +63,7 @@ impl Shared {
                 life.exit = life.exit.or(record.body.exit);
                 false
             });
-            self.delete(&record).await?;
-            if options.volumes {
-                self.remove_anonymous(&record).await;
-            }
+            self.delete_with(&record, options.volumes).await?;
             Ok(Outcome::Done)
         })
     }
@@ -83,6 +80,11 @@ impl Shared {
 
     /// Removes everything of a container that does not run. What is gone already is success.
     pub(crate) fn delete<'a>(&'a self, record: &'a Record) -> BoxFuture<'a, Result<()>> {
+        self.delete_with(record, false)
+    }
+
+    /// The same, with the anonymous volumes of a detached container. Whoever waits for the end of it all is told last.
+    fn delete_with<'a>(&'a self, record: &'a Record, volumes: bool) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let mut record = record.clone();
             let layer = self.parts.snapshotter.discard(&record.snapshot_key()).await;
@@ -96,6 +98,9 @@ impl Shared {
                 .call(move |store| store.delete_container(&id, Some(&event)).map(|_| ()))
                 .await?;
             self.remove_volumes(&record).await;
+            if volumes {
+                self.remove_anonymous(&record).await;
+            }
             self.forget(&record.id);
             Ok(())
         })

@@ -15,6 +15,7 @@ impl Shared {
         }
         if record.is_detached() {
             if self.halt_under_shim(&record).await? && record.state == ContainerState::Restarting {
+                ended(self.until_exited(record.id.as_str()).await)?;
                 self.tell(self.event(&record, "stop")).await;
                 return Ok(Outcome::Done);
             }

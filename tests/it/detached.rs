@@ -13,12 +13,10 @@ use longshore::{
     WaitCondition,
 };
 
-use crate::faults::{Random, kills, role};
+use crate::faults::{Random, filled_root, kills, role};
 use crate::frame::{Check, Stop, block_on, fail};
 use crate::support::embedder::{Embedder, Role};
-use crate::support::image;
-use crate::support::root::TempRoot;
-use crate::support::world::{FORCE, World, source, text};
+use crate::support::world::{FORCE, World, text};
 use crate::tests;
 
 tests! { "detached":
@@ -67,16 +65,6 @@ async fn detach(root: &str, script: &str, restart: &str) -> longshore::Result<()
     let container = engine.run(spec).await?;
     println!("{}", container.id());
     std::future::pending().await
-}
-
-fn filled_root() -> Result<TempRoot, Stop> {
-    let root = TempRoot::new();
-    block_on(async {
-        let engine = Engine::open(root.path()).await?;
-        engine.pull(source(image::shared()?)).await?;
-        Ok::<_, Stop>(())
-    })?;
-    Ok(root)
 }
 
 fn show(path: &Path) -> &str {
@@ -523,6 +511,7 @@ async fn g16_volumes_and_files_stay() -> Check {
     drop((container, image, engine));
     let engine = Engine::open(root.path()).await?;
     let container = engine.container(&id).await?;
+    let image_id = container.inspect().await?.image_id.to_string();
     let volumes = engine.volumes().list(Filter::new()).await?;
     assert_eq!(volumes.len(), 1, "{volumes:?}");
     let changes = container.diff().await?;
@@ -535,7 +524,7 @@ async fn g16_volumes_and_files_stay() -> Check {
     container.remove(options).await?;
     assert!(engine.volumes().list(Filter::new()).await?.is_empty());
     // One that is to go with its end goes with its volume.
-    let spec = detached(ContainerSpec::image("busybox").command(["true"])).mount(MountSpec::anonymous("/data"));
+    let spec = detached(ContainerSpec::image(image_id).command(["true"])).mount(MountSpec::anonymous("/data"));
     let short = engine.run(spec.auto_remove(true)).await?;
     let gone = short.wait_for(WaitCondition::Removed).await?;
     gone.await?;

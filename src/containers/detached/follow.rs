@@ -200,7 +200,7 @@ impl Shared {
 
     /// Whether a container's first process is there.
     pub(super) fn has_process(record: &Record) -> bool {
-        record.body.process.is_some_and(|process| peer::open(process).is_ok())
+        record.body.process.is_some_and(peer::is_alive)
     }
 }
 
