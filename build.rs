@@ -6,8 +6,9 @@ use std::process::Command;
 
 /// The helper's directory, from the package's root.
 const SOURCE: &str = "src/runtime/native/helper";
-/// Nobody unwinds the helper's stack, and the tables for that, which `core` brings along, are a fifth of it.
-const SCRIPT: &str = "SECTIONS { /DISCARD/ : { *(.eh_frame) *(.eh_frame.*) } } INSERT AFTER .text;\n";
+/// Nobody unwinds the helper's stack, and the tables for that, which `core` brings along, are a fifth of it. Nor does anybody
+/// ask which compiler it was.
+const SCRIPT: &str = "SECTIONS { /DISCARD/ : { *(.eh_frame) *(.eh_frame.*) *(.comment) } } INSERT AFTER .text;\n";
 /// Set to `rust-lld` or `cc`, the helper is linked with that or not at all. Without it: whichever works, in that order.
 const LINKER: &str = "LONGSHORE_HELPER_LINKER";
 
@@ -149,7 +150,11 @@ fn link_arguments(linker: &Linker, script: &Path, command: &mut Command) {
                 .arg("-C")
                 .arg(format!("linker={}", path.display()))
                 .args(["-C", "linker-flavor=ld.lld"]);
-            for argument in PLAIN.iter().chain(&["--no-rosegment"]) {
+            // Functions with the same code are one; and whoever executes a program does not read its table of sections.
+            for argument in PLAIN
+                .iter()
+                .chain(&["--no-rosegment", "--icf=all", "-znosectionheader"])
+            {
                 command.arg("-C").arg(format!("link-arg={argument}"));
             }
             command.arg("-C").arg(format!("link-arg=--script={}", script.display()));

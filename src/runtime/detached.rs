@@ -123,6 +123,9 @@ pub struct DetachedState {
     pub failure: Option<(u32, i32)>,
     /// Entries that its log lacks: the disk was full, say.
     pub lost_entries: u64,
+    /// Whether somebody has closed the stdin of the present run ([`DetachedTask::close_input`]): whoever can write to it does
+    /// well to close it too, or it does not come to its end.
+    pub stdin_closed: bool,
 }
 
 /// A detached container, seen from outside.
@@ -158,6 +161,11 @@ pub type DetachedOutput = Pin<Box<dyn Stream<Item = (LogStream, Bytes)> + Send +
 pub trait DetachedTask: Task {
     /// What the shim has told last.
     fn state(&self) -> DetachedState;
+
+    /// What was asked for and left out under [`super::Launch::best_effort_limits`], where this handle has started it.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Waits until the shim has told something newer than this, and says what. `None`: the shim is gone.
     ///

@@ -206,7 +206,7 @@ fn shared_memory(mounts: i32) -> Sys<i32> {
 #[unsafe(link_section = "lhchild")]
 fn copy_of_shm(mounts: i32) -> Sys<i32> {
     sys::setns(mounts, sys::CLONE_NEWNS)?;
-    let root = sys::openat(AT_FDCWD, b"/\0", sys::O_PATH | sys::O_DIRECTORY, 0)?;
+    let root = sys::open(AT_FDCWD, b"/\0", sys::O_PATH | sys::O_DIRECTORY)?;
     let place = path::open(root, b"/dev/shm\0", true)?;
     sys::open_tree(place, b"\0", false)
 }
@@ -263,11 +263,11 @@ fn make_mounts(context: &Context<'_>, memory: i32, trees: &mut [i32; MOST_MOUNTS
 #[unsafe(link_section = "lhchild")]
 fn attach_root(tree: i32) -> Done<i32> {
     let step = Step::AttachRoot;
-    let place = at(step, sys::openat(AT_FDCWD, b"/r\0", sys::O_PATH | sys::O_DIRECTORY, 0))?;
+    let place = at(step, sys::open(AT_FDCWD, b"/r\0", sys::O_PATH | sys::O_DIRECTORY))?;
     at(step, sys::move_mount(tree, place))?;
     sys::close(place);
     sys::close(tree);
-    at(step, sys::openat(AT_FDCWD, b"/r\0", sys::O_PATH | sys::O_DIRECTORY, 0))
+    at(step, sys::open(AT_FDCWD, b"/r\0", sys::O_PATH | sys::O_DIRECTORY))
 }
 
 #[unsafe(link_section = "lhchild")]
@@ -496,30 +496,19 @@ fn rlimit(resource: u32, soft: u64, hard: u64) -> Sys<Option<u64>> {
 /// other process is in this pid namespace yet.
 #[unsafe(link_section = "lhchild")]
 fn lower_oom_score(proc: i32, score: i32) {
-    let mut text = [0u8; 8];
-    let mut at = text.len();
-    let mut rest = score.unsigned_abs().min(1000);
-    loop {
-        at -= 1;
-        text[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    if score < 0 {
-        at -= 1;
-        text[at] = b'-';
-    }
+    let mut text = [0u8; 64];
+    let sign: &[u8] = if score < 0 { b"-" } else { b"" };
+    let text = path::numbered(&mut text, sign, u64::from(score.unsigned_abs().min(1000)), b"");
+    let text = text.map_or(&[] as &[u8], |text| text.get(..text.len() - 1).unwrap_or(&[]));
     sys::set_dumpable(true);
     let self_score = if sys::getpid() == 1 {
         b"1/oom_score_adj\0" as &[u8]
     } else {
         b"self/oom_score_adj\0"
     };
-    let file = sys::openat(proc, self_score, sys::O_WRONLY, 0);
+    let file = sys::open(proc, self_score, sys::O_WRONLY);
     if let Ok(file) = file {
-        let _ = sys::write(file, text.get(at..).unwrap_or(&[]));
+        let _ = sys::write(file, text);
         sys::close(file);
     }
     sys::set_dumpable(false);
@@ -530,7 +519,7 @@ fn lower_oom_score(proc: i32, score: i32) {
 fn make_working_directory(plan: &Plan<'_>) -> Done {
     let root = at(
         Step::WorkingDirectory,
-        sys::openat(AT_FDCWD, b"/\0", sys::O_PATH | sys::O_DIRECTORY, 0),
+        sys::open(AT_FDCWD, b"/\0", sys::O_PATH | sys::O_DIRECTORY),
     )?;
     if let Ok(dir) = path::open_or_make(root, plan.text(0), true, false) {
         sys::close(dir);

@@ -39,7 +39,7 @@ impl Devices {
     pub(crate) fn take(tree: i32) -> Done<Self> {
         // A tree that is attached nowhere cannot be the source of a bind, before Linux 6.15.
         at(Step::Devices, slim::attach(tree, b"/d\0"))?;
-        let dir = sys::openat(AT_FDCWD, b"/d\0", sys::O_PATH | sys::O_DIRECTORY, 0);
+        let dir = sys::open(AT_FDCWD, b"/d\0", sys::O_PATH | sys::O_DIRECTORY);
         Ok(Self {
             made: Some(at(Step::Devices, dir)?),
         })
@@ -71,8 +71,8 @@ impl Devices {
 
     pub(crate) fn open_null(&self) -> Sys<i32> {
         match self.made {
-            Some(dir) => sys::openat(dir, NODES[0].name, sys::O_RDWR, 0),
-            None => sys::openat(AT_FDCWD, NODES[0].place, sys::O_RDWR, 0),
+            Some(dir) => sys::open(dir, NODES[0].name, sys::O_RDWR),
+            None => sys::open(AT_FDCWD, NODES[0].place, sys::O_RDWR),
         }
     }
 
@@ -182,7 +182,7 @@ fn empty_file(dev: i32, name: &[u8]) -> Sys<i32> {
         sys::O_CREAT | sys::O_EXCL | sys::O_NOFOLLOW,
         0o666,
     )?);
-    sys::openat(dev, name, sys::O_PATH | sys::O_NOFOLLOW, 0)
+    sys::open(dev, name, sys::O_PATH | sys::O_NOFOLLOW)
 }
 
 /// A new terminal of the devpts below a root: the master and the other side. What lies in the master's place must be one,
@@ -218,7 +218,7 @@ pub(crate) fn terminal(root: i32, plan: &Plan<'_>) -> Done<(i32, i32)> {
     let (master, peer) = new_terminal(root, plan)?;
     let dev = at(step, path::open(root, b"/dev\0", true))?;
     let place = match empty_file(dev, b"console\0") {
-        Err(sys::EEXIST) => sys::openat(dev, b"console\0", sys::O_PATH | sys::O_NOFOLLOW, 0),
+        Err(sys::EEXIST) => sys::open(dev, b"console\0", sys::O_PATH | sys::O_NOFOLLOW),
         result => result,
     };
     let place = at(step, place)?;

@@ -71,22 +71,13 @@ fn escape_text(mut text: &[u8], put: Put<'_>) {
                 put(&[0xe2]);
                 1
             }
-            [byte @ (b'"' | b'\\'), ..] => {
-                put(&[b'\\', *byte]);
-                1
-            }
-            [b'\n', ..] => {
-                put(b"\\n");
-                1
-            }
-            [b'\r', ..] => {
-                put(b"\\r");
-                1
-            }
             [byte, ..] => {
-                put(b"\\u00");
                 let half = |four: u8| HEX.get(usize::from(four)).copied().unwrap_or(b'0');
-                put(&[half(byte >> 4), half(byte & 15)]);
+                match byte {
+                    b'"' | b'\\' => put(&[b'\\', *byte]),
+                    b'\n' | b'\r' => put(&[b'\\', if *byte == b'\n' { b'n' } else { b'r' }]),
+                    _ => put(&[b'\\', b'u', b'0', b'0', half(byte >> 4), half(byte & 15)]),
+                }
                 1
             }
             [] => return,
@@ -96,44 +87,51 @@ fn escape_text(mut text: &[u8], put: Put<'_>) {
     put(text);
 }
 
-/// RFC 3339 in UTC with as many digits of a second as it has. Source: Go, `time.RFC3339Nano`; the calendar is H. Hinnant's
-/// `civil_from_days`.
+/// RFC 3339 in UTC with as many digits of a second as it has. Source: Go, `time.RFC3339Nano`. Times before the epoch, which no
+/// clock of the day has, are the epoch. Years are counted one by one: less code than a formula, and less time than a write.
 #[inline(never)]
 #[cfg_attr(not(test), unsafe(link_section = "lhshim"))]
 fn stamp(time_ns: i64, put: Put<'_>) {
-    let (seconds, nanoseconds) = (time_ns.div_euclid(1_000_000_000), time_ns.rem_euclid(1_000_000_000));
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    for (value, digits, after) in [
-        (year, 4, b'-'),
-        (month, 2, b'-'),
-        (day, 2, b'T'),
-        (second / 3600, 2, b':'),
-        (second / 60 % 60, 2, b':'),
+    let time_ns = time_ns.max(0) as u64;
+    let seconds = time_ns / 1_000_000_000;
+    let (mut day, second) = ((seconds / 86_400) as u32, (seconds % 86_400) as u32);
+    let (mut year, mut month) = (1970, 1);
+    loop {
+        let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let days = match month {
+            2 => 28 + u32::from(leap),
+            4 | 6 | 9 | 11 => 30,
+            _ => 31,
+        };
+        if day < days {
+            break;
+        }
+        day -= days;
+        month += 1;
+        if month > 12 {
+            (year, month) = (year + 1, 1);
+        }
+    }
+    for (value, after) in [
+        (year, b'-'),
+        (month, b'-'),
+        (day + 1, b'T'),
+        (second / 3600, b':'),
+        (second / 60 % 60, b':'),
     ] {
-        number(value, digits, put);
+        number(value, if value > 99 { 4 } else { 2 }, put);
         put(&[after]);
     }
     number(second % 60, 2, put);
-    if nanoseconds > 0 {
-        let (mut rest, mut digits) = (nanoseconds, 9);
-        while rest % 10 == 0 {
-            rest /= 10;
+    let mut fraction = (time_ns % 1_000_000_000) as u32;
+    if fraction > 0 {
+        let mut digits = 9;
+        while fraction % 10 == 0 {
+            fraction /= 10;
             digits -= 1;
         }
         put(b".");
-        number(rest, digits, put);
+        number(fraction, digits, put);
     }
     put(b"Z");
 }
@@ -141,7 +139,7 @@ fn stamp(time_ns: i64, put: Put<'_>) {
 /// So many decimal digits, with zeros before.
 #[inline(never)]
 #[cfg_attr(not(test), unsafe(link_section = "lhshim"))]
-fn number(mut value: i64, digits: usize, put: Put<'_>) {
+fn number(mut value: u32, digits: usize, put: Put<'_>) {
     let mut text = [b'0'; 9];
     let text = text.get_mut(..digits).unwrap_or(&mut []);
     for slot in text.iter_mut().rev() {

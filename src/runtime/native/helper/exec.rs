@@ -279,7 +279,7 @@ impl Program {
         if name.len() <= 1 {
             return Err(Fail::new(Step::Exec, sys::ENOENT));
         }
-        if name.contains(&b'/') {
+        if name.iter().any(|byte| *byte == b'/') {
             program.set(&[name])?;
             return program.check();
         }
@@ -403,7 +403,7 @@ fn diagnose(path: &[u8], errno: i32) -> Fail {
 /// The interpreter that a script's first line or an ELF program header names.
 #[unsafe(link_section = "lhchild")]
 fn interpreter<'a>(path: &[u8], head: &mut [u8; 4096], name: &'a mut [u8; RECORD_TEXT]) -> Option<&'a [u8]> {
-    let file = sys::openat(AT_FDCWD, path, sys::O_NONBLOCK | sys::O_NOCTTY, 0).ok()?;
+    let file = sys::open(AT_FDCWD, path, sys::O_NONBLOCK | sys::O_NOCTTY).ok()?;
     let len = sys::read(file, head).unwrap_or(0);
     sys::close(file);
     let head = head.get(..len)?;

@@ -1,63 +1,82 @@
 //! A step that failed, and how it is reported.
 
+use core::cell::UnsafeCell;
+
 use crate::sys::{self, Sys};
 use crate::wire::{RECORD_TEXT, Record, Step};
 
 /// What failed, for the caller's error.
+///
+/// As small as it can be: what fits into a register is handed up by every step without being copied.
 pub(crate) struct Fail {
     pub(crate) step: Step,
     /// Which of the plan's items.
-    pub(crate) index: u32,
-    pub(crate) errno: i32,
-    pub(crate) aux: u32,
-    text: [u8; RECORD_TEXT],
-    len: usize,
+    index: u16,
+    errno: i16,
+    aux: u8,
 }
 
 pub(crate) type Done<T = ()> = Result<T, Fail>;
+
+/// The text of the one failure that a process has: then it reports it and ends. Beside the failure itself, which every step
+/// hands up, it would be copied by every step.
+struct Text(UnsafeCell<([u8; RECORD_TEXT], usize)>);
+
+// SAFETY: the helper's processes have one thread each, and share no memory.
+unsafe impl Sync for Text {}
+
+static TEXT: Text = Text(UnsafeCell::new(([0; RECORD_TEXT], 0)));
 
 impl Fail {
     pub(crate) fn new(step: Step, errno: i32) -> Self {
         Self {
             step,
             index: 0,
-            errno,
+            errno: errno as i16,
             aux: 0,
-            text: [0; RECORD_TEXT],
-            len: 0,
         }
     }
 
+    pub(crate) fn errno(&self) -> i32 {
+        i32::from(self.errno)
+    }
+
     pub(crate) fn index(mut self, index: usize) -> Self {
-        self.index = index as u32;
+        self.index = index as u16;
         self
     }
 
     pub(crate) fn aux(mut self, aux: u32) -> Self {
-        self.aux = aux;
+        self.aux = aux as u8;
         self
     }
 
     /// Adds to the text, as much as fits.
-    pub(crate) fn text(mut self, text: &[u8]) -> Self {
+    #[inline(never)]
+    pub(crate) fn text(self, text: &[u8]) -> Self {
+        // SAFETY: one thread, and no reference to it outlives this call or the one below.
+        let (bytes, len) = unsafe { &mut *TEXT.0.get() };
         for byte in text {
-            if let Some(slot) = self.text.get_mut(self.len) {
+            if let Some(slot) = bytes.get_mut(*len) {
                 *slot = *byte;
-                self.len += 1;
+                *len += 1;
             }
         }
         self
     }
 
     /// Writes the record to the status socket, or nowhere if its reader is gone.
+    #[inline(never)]
     pub(crate) fn report(&self, status: i32) {
         let record = Record {
             step: self.step as u32,
-            index: self.index,
-            errno: self.errno,
-            aux: self.aux,
+            index: u32::from(self.index),
+            errno: self.errno(),
+            aux: u32::from(self.aux),
         };
-        let text = self.text.get(..self.len).unwrap_or(&[]);
+        // SAFETY: as above.
+        let (bytes, len) = unsafe { &*TEXT.0.get() };
+        let text = bytes.get(..*len).unwrap_or(&[]);
         let _ = crate::message::send(status, &record.encode(), text, None);
     }
 }

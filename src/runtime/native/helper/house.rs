@@ -47,14 +47,14 @@ fn answer(socket: i32, done: Sys<Option<i32>>) -> bool {
 fn make() -> Sys<i32> {
     sys::unshare(CLONE_NEWNET)?;
     loopback_up()?;
-    sys::openat(AT_FDCWD, OWN, 0, 0)
+    sys::open(AT_FDCWD, OWN, 0)
 }
 
 #[unsafe(link_section = "lhchild")]
 fn carry_out(home: i32, request: &[u8], fds: &Fds) -> Sys<Option<i32>> {
     let word = |at: usize| u32_at(request, at * 4).ok_or(sys::EBADMSG);
     if word(0)? == house::HOME {
-        return sys::openat(AT_FDCWD, OWN, 0, 0).map(Some);
+        return sys::open(AT_FDCWD, OWN, 0).map(Some);
     }
     if let Some(other) = fds.get(0) {
         sys::setns(other, CLONE_NEWNET)?;
@@ -82,7 +82,7 @@ fn set(list: &[u8]) -> Sys<()> {
     if !path.starts_with(b"/proc/sys/net/") || path.windows(2).any(|two| two == b"..") {
         return Err(sys::EINVAL);
     }
-    let file = sys::openat(AT_FDCWD, path, O_WRONLY, 0)?;
+    let file = sys::open(AT_FDCWD, path, O_WRONLY)?;
     let written = sys::write(file, value.get(..value.len().saturating_sub(1)).unwrap_or(&[]));
     sys::close(file);
     written.map(|_| ())

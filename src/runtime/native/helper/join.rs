@@ -74,7 +74,7 @@ fn streams(context: &Context<'_>, status: i32) -> Done<Streams> {
     let step = Step::Terminal;
     let root = at(
         step,
-        sys::openat(AT_FDCWD, b"/\0", sys::O_PATH | sys::O_DIRECTORY, 0),
+        sys::open(AT_FDCWD, b"/\0", sys::O_PATH | sys::O_DIRECTORY),
     )?;
     let (master, peer) = dev::new_terminal(root, &context.plan)?;
     sys::close(root);

@@ -2,7 +2,7 @@
 //! as long as the paths in them. Nothing is allocated per container but these bytes.
 
 use crate::sys::{self, Sys};
-use crate::wire::u32_at;
+use crate::wire::{put_words, u32_at};
 
 /// Room for records: address space only, until it is touched.
 const ROOM: usize = 64 * 1024 * 1024;
@@ -55,9 +55,7 @@ impl Ledger {
             req as u32,
             (req >> 32) as u32,
         ];
-        for (slot, byte) in part.iter_mut().zip(words.iter().flat_map(|word| word.to_ne_bytes())) {
-            *slot = byte;
-        }
+        put_words(part, &words);
         for (slot, byte) in part.iter_mut().skip(HEAD).zip(list) {
             *slot = *byte;
         }

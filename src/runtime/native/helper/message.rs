@@ -27,7 +27,8 @@ pub(crate) struct Fds {
 }
 
 impl Fds {
-    pub(crate) const fn none() -> Self {
+    #[inline(never)]
+    pub(crate) fn none() -> Self {
         Self {
             list: [-1; MOST_FDS],
             count: 0,
@@ -58,7 +59,7 @@ impl Fds {
 
 /// Receives one message. `Ok(0)`: the peer is gone. One that was cut short is `EBADMSG`; one whose descriptors found no
 /// place here is `EMFILE`: its bytes are in the buffer, and none of its descriptors is open.
-pub(crate) fn receive(socket: i32, into: &mut [u8], fds: &mut Fds) -> Sys {
+pub(crate) fn receive(socket: i32, into: &mut [u8], fds: &mut Fds) -> Sys<usize> {
     let mut control = [0u64; CONTROL / 8];
     let iov = [into.as_mut_ptr() as usize, into.len()];
     let mut header = MsgHdr {

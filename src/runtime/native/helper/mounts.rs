@@ -56,7 +56,7 @@ fn bind(record: &MountRecord<'_>) -> Sys<i32> {
     let source = record.strings.clone().nth(1).ok_or(sys::EBADMSG)?;
     let recursive = record.flags & mount::RECURSIVE != 0;
     if let Some(part) = subpath(record) {
-        let whole = sys::openat(AT_FDCWD, source, sys::O_PATH | sys::O_DIRECTORY, 0)?;
+        let whole = sys::open(AT_FDCWD, source, sys::O_PATH | sys::O_DIRECTORY)?;
         let tree = part_of(whole, part, recursive);
         sys::close(whole);
         return dress(record, tree?);
@@ -211,7 +211,7 @@ fn set_directory(context: i32, key: &[u8], path: &[u8]) -> Sys {
     if path.len() <= 255 {
         return sys::fsconfig_set(context, key, Some(path));
     }
-    let directory = sys::openat(AT_FDCWD, path, sys::O_PATH | sys::O_DIRECTORY, 0)?;
+    let directory = sys::open(AT_FDCWD, path, sys::O_PATH | sys::O_DIRECTORY)?;
     let mut name = Text::new();
     name.add(b"/proc/self/fd/")?;
     name.add_number(directory as u32)?;
@@ -255,7 +255,7 @@ fn overlay_by_mount(record: &MountRecord<'_>) -> Sys<i32> {
     sys::mount(b"overlay\0", place, b"overlay\0", 0, options.finish()?)?;
     let tree = match subpath(record) {
         Some(part) => {
-            let whole = sys::openat(AT_FDCWD, place, sys::O_PATH | sys::O_DIRECTORY, 0)?;
+            let whole = sys::open(AT_FDCWD, place, sys::O_PATH | sys::O_DIRECTORY)?;
             let copied = part_of(whole, part, false);
             sys::close(whole);
             copied?
@@ -302,7 +302,7 @@ impl Text {
 
     /// Adds a short name for a directory, which stays open.
     fn add_directory(&mut self, path: &[u8]) -> Sys<()> {
-        let directory = sys::openat(AT_FDCWD, path, sys::O_PATH | sys::O_DIRECTORY, 0)?;
+        let directory = sys::open(AT_FDCWD, path, sys::O_PATH | sys::O_DIRECTORY)?;
         self.add(b"/proc/self/fd/")?;
         self.add_number(directory as u32)
     }

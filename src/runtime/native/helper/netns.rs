@@ -37,12 +37,12 @@ impl Networks {
         // Whatever goes wrong is tried again with the next container, which tells.
         self.wanted = false;
         const OWN: &[u8] = b"/proc/self/ns/net\0";
-        let Ok(home) = sys::openat(AT_FDCWD, OWN, 0, 0) else {
+        let Ok(home) = sys::open(AT_FDCWD, OWN, 0) else {
             return Ok(());
         };
         // An ordinary user's helper cannot enter the host's network again: it must not leave it then.
         if sys::setns(home, CLONE_NEWNET).is_ok() && sys::unshare(CLONE_NEWNET).is_ok() {
-            self.spare = loopback_up().and_then(|()| sys::openat(AT_FDCWD, OWN, 0, 0)).ok();
+            self.spare = loopback_up().and_then(|()| sys::open(AT_FDCWD, OWN, 0)).ok();
             sys::setns(home, CLONE_NEWNET)?;
         }
         sys::close(home);

@@ -126,23 +126,8 @@ fn open_of(proc: i32, pid: i32, file: &[u8]) -> Sys<i32> {
 #[inline(never)]
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn open_with(proc: i32, pid: i32, file: &[u8], flags: usize) -> Sys<i32> {
-    let mut digits = [0u8; 10];
-    let mut at = digits.len();
-    let mut rest = pid.unsigned_abs();
-    while rest > 0 || at == digits.len() {
-        at -= 1;
-        *digits.get_mut(at).ok_or(sys::EINVAL)? = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    let mut name = [0u8; 32];
-    let digits = digits.get(at..).unwrap_or(&[]);
-    let mut len = 0;
-    for byte in digits.iter().chain(file) {
-        *name.get_mut(len).ok_or(sys::EINVAL)? = *byte;
-        len += 1;
-    }
-    let mut path = [0u8; 33];
-    sys::openat(proc, terminate(&mut path, name.get(..len).unwrap_or(&[]))?, flags, 0)
+    let mut name = [0u8; 64];
+    sys::open(proc, path::numbered(&mut name, b"", u64::from(pid.unsigned_abs()), file)?, flags)
 }
 
 fn write_maps(proc: i32, plan: &Plan<'_>, pid: i32) -> Done {
@@ -263,7 +248,7 @@ fn map_layers(record: &MountRecord<'_>, userns: i32) -> Sys<()> {
     }
     sys::unshare(sys::CLONE_NEWNS)?;
     sys::make_private()?;
-    let place = sys::openat(AT_FDCWD, place, sys::O_PATH | sys::O_DIRECTORY, 0)?;
+    let place = sys::open(AT_FDCWD, place, sys::O_PATH | sys::O_DIRECTORY)?;
     let tree = sys::open_tree(place, b"\0", false)?;
     sys::map_ids(tree, userns)?;
     sys::move_mount(tree, place)?;

@@ -142,5 +142,6 @@ fn parse(line: &[u8]) -> Option<User<'_>> {
 }
 
 fn lines(file: &[u8]) -> impl Iterator<Item = &[u8]> {
-    file.split(|byte| *byte == b'\n').filter(|line| !line.contains(&0))
+    file.split(|byte| *byte == b'\n')
+        .filter(|line| !line.iter().any(|byte| *byte == 0))
 }

@@ -57,7 +57,7 @@ fn make(root: i32, path: &[u8], directory: bool, strict: bool) -> Sys<i32> {
 fn make_one(parent: i32, name: &[u8], directory: bool) -> Sys<i32> {
     if directory {
         sys::mkdirat(parent, name, 0o755)?;
-        return sys::openat(parent, name, sys::O_PATH | sys::O_DIRECTORY | sys::O_NOFOLLOW, 0);
+        return sys::open(parent, name, sys::O_PATH | sys::O_DIRECTORY | sys::O_NOFOLLOW);
     }
     sys::close(sys::openat(
         parent,
@@ -65,7 +65,7 @@ fn make_one(parent: i32, name: &[u8], directory: bool) -> Sys<i32> {
         sys::O_CREAT | sys::O_EXCL | sys::O_NOFOLLOW,
         0o644,
     )?);
-    sys::openat(parent, name, sys::O_PATH | sys::O_NOFOLLOW, 0)
+    sys::open(parent, name, sys::O_PATH | sys::O_NOFOLLOW)
 }
 
 /// The next component from `from` on: where it starts and ends.
@@ -86,4 +86,27 @@ pub(crate) fn terminate<'a>(buffer: &'a mut [u8], text: &[u8]) -> Sys<&'a [u8]> 
         *slot = *byte;
     }
     Ok(room)
+}
+
+/// Writes a number in decimal behind a prefix, and what follows it, with a NUL.
+#[inline(never)]
+pub(crate) fn numbered<'a>(into: &'a mut [u8; 64], prefix: &[u8], number: u64, after: &[u8]) -> Sys<&'a [u8]> {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    let mut rest = number;
+    loop {
+        at -= 1;
+        *digits.get_mut(at).ok_or(sys::EINVAL)? = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    let digits = digits.get(at..).unwrap_or(&[]);
+    let mut len = 0;
+    for byte in prefix.iter().chain(digits).chain(after).chain(b"\0") {
+        *into.get_mut(len).ok_or(sys::EINVAL)? = *byte;
+        len += 1;
+    }
+    into.get(..len).ok_or(sys::EINVAL)
 }

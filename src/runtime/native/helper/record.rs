@@ -16,6 +16,7 @@ const HAS_EXIT: u64 = 1;
 const HAS_OOM: u64 = 2;
 const OOM: u64 = 4;
 const HAS_FAILURE: u64 = 8;
+const STDIN_CLOSED: u64 = 16;
 
 /// Values of [`State::phase`].
 pub(crate) mod phase {
@@ -44,6 +45,7 @@ pub(crate) struct State {
     /// Step and errno.
     pub(crate) failure: Option<(u32, i32)>,
     pub(crate) lost_entries: u64,
+    pub(crate) stdin_closed: bool,
 }
 
 fn pair(low: u32, high: u32) -> u64 {
@@ -67,7 +69,8 @@ impl State {
         let flags = bit(self.exit.is_some(), HAS_EXIT)
             | bit(self.oom_killed.is_some(), HAS_OOM)
             | bit(self.oom_killed == Some(true), OOM)
-            | bit(self.failure.is_some(), HAS_FAILURE);
+            | bit(self.failure.is_some(), HAS_FAILURE)
+            | bit(self.stdin_closed, STDIN_CLOSED);
         let words = [
             MAGIC,
             self.change,
@@ -85,12 +88,11 @@ impl State {
             self.lost_entries,
         ];
         let mut out = [0u8; SLOT];
-        for (slot, byte) in out.iter_mut().zip(words.iter().flat_map(|word| word.to_le_bytes())) {
-            *slot = byte;
+        for (slot, word) in out.chunks_exact_mut(8).zip(words) {
+            slot.copy_from_slice(&word.to_le_bytes());
         }
-        let sum = checksum(out.get(..SLOT - 8).unwrap_or(&[]));
-        for (slot, byte) in out.iter_mut().skip(SLOT - 8).zip(sum.to_le_bytes()) {
-            *slot = byte;
+        if let Some((body, end)) = out.split_last_chunk_mut::<8>() {
+            *end = checksum(body).to_le_bytes();
         }
         out
     }
@@ -121,6 +123,7 @@ impl State {
             failure: has(HAS_FAILURE).then_some(((word(10) >> 32) as u32, word(11) as i32)),
             ends: word(12),
             lost_entries: word(13),
+            stdin_closed: has(STDIN_CLOSED),
         })
     }
 
@@ -179,6 +182,7 @@ mod tests {
             ends: end.3,
             failure: end.4,
             lost_entries: end.5,
+            stdin_closed: life.4 % 2 == 1,
         })
     }
 

@@ -1,6 +1,7 @@
 //! Removes trees and cgroups, without a heap and without recursion, however deep a tree is.
 
 use crate::sys::{self, AT_FDCWD, AT_REMOVEDIR, Sys};
+use crate::wire::put_words;
 
 /// Deepest tree that is removed.
 const DEEPEST: usize = 64 * 1024;
@@ -37,7 +38,7 @@ pub(crate) fn tree(path: &[u8]) -> Sys<()> {
 #[unsafe(link_section = "lhchild")]
 fn empty(path: &[u8]) -> Sys<()> {
     let flags = sys::O_DIRECTORY | sys::O_NOFOLLOW;
-    let mut here = match sys::openat(AT_FDCWD, path, flags, 0) {
+    let mut here = match sys::open(AT_FDCWD, path, flags) {
         Err(sys::ENOENT) => return Ok(()),
         result => result?,
     };
@@ -59,7 +60,7 @@ fn walk(here: &mut i32, way: &mut Way) -> Sys<()> {
             }
             None if way.depth == 0 => return Ok(()),
             None => {
-                let above = sys::openat(*here, b"..\0", sys::O_DIRECTORY | sys::O_NOFOLLOW, 0)?;
+                let above = sys::open(*here, b"..\0", sys::O_DIRECTORY | sys::O_NOFOLLOW)?;
                 sys::close(core::mem::replace(here, above));
                 way.pop(above)?;
             }
@@ -83,14 +84,9 @@ impl Way {
 
     fn identity(fd: i32) -> Sys<[u8; 16]> {
         let stat = sys::stat_fd(fd)?;
-        let device = u64::from(stat.dev.0) << 32 | u64::from(stat.dev.1);
         let mut out = [0u8; 16];
-        for (slot, byte) in out
-            .iter_mut()
-            .zip(stat.inode.to_ne_bytes().into_iter().chain(device.to_ne_bytes()))
-        {
-            *slot = byte;
-        }
+        let words = [stat.inode as u32, (stat.inode >> 32) as u32, stat.dev.0, stat.dev.1];
+        put_words(&mut out, &words);
         Ok(out)
     }
 
@@ -197,7 +193,7 @@ fn descend(dir: i32, name: &[u8]) -> Sys<i32> {
 
 /// Kills what is in a cgroup, of either version, frozen or not.
 pub(crate) fn kill_cgroup(path: &[u8]) {
-    let Ok(dir) = sys::openat(AT_FDCWD, path, sys::O_PATH | sys::O_DIRECTORY | sys::O_NOFOLLOW, 0) else {
+    let Ok(dir) = sys::open(AT_FDCWD, path, sys::O_PATH | sys::O_DIRECTORY | sys::O_NOFOLLOW) else {
         return;
     };
     for (name, value) in [
@@ -205,7 +201,7 @@ pub(crate) fn kill_cgroup(path: &[u8]) {
         (b"cgroup.freeze\0", b"0"),
         (b"freezer.state\0", b"THAWED"),
     ] {
-        if let Ok(file) = sys::openat(dir, name, sys::O_WRONLY, 0) {
+        if let Ok(file) = sys::open(dir, name, sys::O_WRONLY) {
             let _ = sys::write(file, value);
             sys::close(file);
         }
@@ -233,7 +229,7 @@ pub(crate) fn cgroup(path: &[u8]) -> Sys<()> {
 /// Removes the leaves below a cgroup; whether any went.
 fn leaves(path: &[u8]) -> Sys<bool> {
     let flags = sys::O_DIRECTORY | sys::O_NOFOLLOW;
-    let mut here = sys::openat(AT_FDCWD, path, flags, 0)?;
+    let mut here = sys::open(AT_FDCWD, path, flags)?;
     let mut any = false;
     for _ in 0..64 {
         let (removed, deeper) = sweep_level(here)?;
@@ -264,7 +260,7 @@ fn sweep_level(dir: i32) -> Sys<(bool, Option<i32>)> {
             if sys::unlinkat(dir, name, AT_REMOVEDIR).is_ok() {
                 removed = true;
             } else if deeper.is_none() {
-                deeper = sys::openat(dir, name, sys::O_DIRECTORY | sys::O_NOFOLLOW, 0).ok();
+                deeper = sys::open(dir, name, sys::O_DIRECTORY | sys::O_NOFOLLOW).ok();
             }
         }
     }

@@ -60,13 +60,13 @@ pub(crate) const NODES: [Node; 6] = [
 pub(crate) fn make(bind_devices: bool) -> Done<i32> {
     let root = at(
         Step::ViewNamespace,
-        sys::openat(AT_FDCWD, b"/\0", sys::O_PATH | sys::O_DIRECTORY, 0),
+        sys::open(AT_FDCWD, b"/\0", sys::O_PATH | sys::O_DIRECTORY),
     )?;
     let proc = at(
         Step::ViewNamespace,
-        sys::openat(AT_FDCWD, b"/proc\0", sys::O_PATH | sys::O_DIRECTORY, 0),
+        sys::open(AT_FDCWD, b"/proc\0", sys::O_PATH | sys::O_DIRECTORY),
     )?;
-    let view = at(Step::ViewNamespace, sys::openat(proc, b"self/ns/mnt\0", 0, 0))?;
+    let view = at(Step::ViewNamespace, sys::open(proc, b"self/ns/mnt\0", 0))?;
     let made = build(proc, bind_devices);
     at(Step::ViewNamespace, sys::setns(view, sys::CLONE_NEWNS))?;
     // The owner may live in a chroot; setns() went to the namespace's own root.
@@ -86,7 +86,7 @@ fn build(proc: i32, bind_devices: bool) -> Done<i32> {
     let step = Step::SlimNamespace;
     at(step, sys::unshare(sys::CLONE_NEWNS))?;
     furnish(bind_devices)?;
-    at(step, sys::openat(proc, b"self/ns/mnt\0", 0, 0))
+    at(step, sys::open(proc, b"self/ns/mnt\0", 0))
 }
 
 /// Makes the mount namespace of the caller, which is its own, a slim one.
@@ -100,7 +100,7 @@ pub(crate) fn furnish(bind_devices: bool) -> Done {
     }
     let root = at(step, tmpfs(b"64k\0", ATTR_NOSUID | ATTR_NODEV))?;
     at(step, places(root))?;
-    let old = at(step, sys::openat(AT_FDCWD, b"/\0", sys::O_PATH | sys::O_DIRECTORY, 0))?;
+    let old = at(step, sys::open(AT_FDCWD, b"/\0", sys::O_PATH | sys::O_DIRECTORY))?;
     at(step, sys::move_mount(root, old))?;
     at(step, sys::fchdir(root))?;
     at(step, sys::pivot_root(b".\0", b".\0"))?;
@@ -142,7 +142,7 @@ fn places(root: i32) -> sys::Sys<()> {
 
 /// Attaches a detached mount.
 pub(crate) fn attach(mount: i32, place: &[u8]) -> sys::Sys<()> {
-    let target = sys::openat(AT_FDCWD, place, sys::O_PATH, 0)?;
+    let target = sys::open(AT_FDCWD, place, sys::O_PATH)?;
     let result = sys::move_mount(mount, target);
     sys::close(target);
     sys::close(mount);

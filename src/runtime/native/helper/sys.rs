@@ -2,7 +2,8 @@
 
 use crate::arch::{nr, raw};
 
-pub(crate) type Sys<T = usize> = Result<T, i32>;
+/// What a system call returns: with both sides of a size, so that it comes back in registers.
+pub(crate) type Sys<T = u32> = Result<T, i32>;
 
 // Numbers from 424 on are the same on every architecture.
 const OPEN_TREE: usize = 428;
@@ -93,15 +94,26 @@ fn check(result: isize) -> Sys {
     if result < 0 {
         Err(-result as i32)
     } else {
-        Ok(result as usize)
+        Ok(result as u32)
     }
 }
 
-/// Every call of the helper goes through here.
+/// Every call of the helper goes through here, or through the one below: the arguments come in registers, which makes a call
+/// half as long as with a list of six. Only a mapping needs the sixth.
 #[inline(never)]
-fn call(number: usize, a: [usize; 6]) -> Sys {
+fn call5(number: usize, a: usize, b: usize, c: usize, d: usize, e: usize) -> Sys {
     // SAFETY: the wrappers below pass live pointers with their true lengths, and descriptors; the kernel checks the rest.
-    check(unsafe { raw(number, a) })
+    check(unsafe { raw(number, [a, b, c, d, e, 0]) })
+}
+
+/// A call with three arguments or fewer.
+#[inline(never)]
+fn call3(number: usize, a: usize, b: usize, c: usize) -> Sys {
+    call5(number, a, b, c, 0, 0)
+}
+
+fn length(result: u32) -> usize {
+    result as usize
 }
 
 fn fd(number: i32) -> usize {
@@ -121,52 +133,52 @@ fn text(bytes: &[u8]) -> usize {
     }
 }
 
-pub(crate) fn read(from: i32, into: &mut [u8]) -> Sys {
-    call(nr::READ, [fd(from), into.as_mut_ptr() as usize, into.len(), 0, 0, 0])
+pub(crate) fn read(from: i32, into: &mut [u8]) -> Sys<usize> {
+    call3(nr::READ, fd(from), into.as_mut_ptr() as usize, into.len()).map(length)
 }
 
-pub(crate) fn write(to: i32, bytes: &[u8]) -> Sys {
-    call(nr::WRITE, [fd(to), ptr(bytes), bytes.len(), 0, 0, 0])
+pub(crate) fn write(to: i32, bytes: &[u8]) -> Sys<usize> {
+    call3(nr::WRITE, fd(to), ptr(bytes), bytes.len()).map(length)
 }
 
-pub(crate) fn pread(from: i32, into: &mut [u8], at: usize) -> Sys {
-    call(nr::PREAD64, [fd(from), into.as_mut_ptr() as usize, into.len(), at, 0, 0])
+pub(crate) fn pread(from: i32, into: &mut [u8], at: usize) -> Sys<usize> {
+    call5(nr::PREAD64, fd(from), into.as_mut_ptr() as usize, into.len(), at, 0).map(length)
 }
 
-pub(crate) fn pwrite(to: i32, bytes: &[u8], at: usize) -> Sys {
-    call(nr::PWRITE64, [fd(to), ptr(bytes), bytes.len(), at, 0, 0])
+pub(crate) fn pwrite(to: i32, bytes: &[u8], at: usize) -> Sys<usize> {
+    call5(nr::PWRITE64, fd(to), ptr(bytes), bytes.len(), at, 0).map(length)
 }
 
 pub(crate) fn fdatasync(file: i32) -> Sys {
-    call(nr::FDATASYNC, [fd(file), 0, 0, 0, 0, 0])
+    call3(nr::FDATASYNC, fd(file), 0, 0)
 }
 
 pub(crate) fn ftruncate(file: i32, len: u64) -> Sys {
-    call(nr::FTRUNCATE, [fd(file), len as usize, 0, 0, 0, 0])
+    call3(nr::FTRUNCATE, fd(file), len as usize, 0)
 }
 
 /// Nanoseconds of a clock: 0 is that of the day, 1 one that never jumps.
 pub(crate) fn clock(which: usize) -> i64 {
     let mut time = [0i64; 2];
-    let _ = call(nr::CLOCK_GETTIME, [which, time.as_mut_ptr() as usize, 0, 0, 0, 0]);
+    let _ = call3(nr::CLOCK_GETTIME, which, time.as_mut_ptr() as usize, 0);
     time[0].wrapping_mul(1_000_000_000).wrapping_add(time[1])
 }
 
 pub(crate) fn link(dir: i32, old: &[u8], new: &[u8]) -> Sys {
-    call(nr::LINKAT, [fd(dir), text(old), fd(dir), text(new), 0, 0])
+    call5(nr::LINKAT, fd(dir), text(old), fd(dir), text(new), 0)
 }
 
 pub(crate) fn rename(dir: i32, old: &[u8], new: &[u8]) -> Sys {
-    call(nr::RENAMEAT2, [fd(dir), text(old), fd(dir), text(new), 0, 0])
+    call5(nr::RENAMEAT2, fd(dir), text(old), fd(dir), text(new), 0)
 }
 
 pub(crate) fn getuid() -> u32 {
-    call(nr::GETUID, [0; 6]).unwrap_or(0) as u32
+    call3(nr::GETUID, 0, 0, 0).unwrap_or(0) as u32
 }
 
 /// The next connection, which never waits.
 pub(crate) fn accept(listener: i32) -> Sys<i32> {
-    call(nr::ACCEPT4, [fd(listener), 0, 0, O_CLOEXEC | O_NONBLOCK, 0, 0]).map(|new| new as i32)
+    call5(nr::ACCEPT4, fd(listener), 0, 0, O_CLOEXEC | O_NONBLOCK, 0).map(|new| new as i32)
 }
 
 /// Process and user at the other end of a connection.
@@ -175,60 +187,52 @@ pub(crate) fn peer(socket: i32) -> Sys<(i32, u32)> {
     const SO_PEERCRED: usize = 17;
     let mut out = [0u32; 3];
     let mut len = 12u32;
-    call(
-        nr::GETSOCKOPT,
-        [
-            fd(socket),
-            SOL_SOCKET,
-            SO_PEERCRED,
-            out.as_mut_ptr() as usize,
-            &raw mut len as usize,
-            0,
-        ],
-    )?;
+    call5(nr::GETSOCKOPT, fd(socket), SOL_SOCKET, SO_PEERCRED, out.as_mut_ptr() as usize, &raw mut len as usize)?;
     Ok((out[0] as i32, out[1]))
 }
 
 /// Sets the flags of an open file: 0, or [`O_NONBLOCK`].
 pub(crate) fn set_flags(number: i32, flags: usize) {
-    let _ = call(nr::FCNTL, [fd(number), 4, flags, 0, 0, 0]);
+    let _ = call3(nr::FCNTL, fd(number), 4, flags);
 }
 
 pub(crate) fn close(number: i32) {
-    let _ = call(nr::CLOSE, [fd(number), 0, 0, 0, 0, 0]);
+    let _ = call3(nr::CLOSE, fd(number), 0, 0);
 }
 
 /// Closes (or with `cloexec` marks) every descriptor from `first` on.
 pub(crate) fn close_range(first: u32, cloexec: bool) -> Sys {
-    call(
-        CLOSE_RANGE,
-        [first as usize, u32::MAX as usize, if cloexec { 4 } else { 0 }, 0, 0, 0],
-    )
+    call3(CLOSE_RANGE, first as usize, u32::MAX as usize, if cloexec { 4 } else { 0 })
 }
 
 pub(crate) fn dup3(from: i32, to: i32, flags: usize) -> Sys {
-    call(nr::DUP3, [fd(from), fd(to), flags, 0, 0, 0])
+    call3(nr::DUP3, fd(from), fd(to), flags)
 }
 
 /// A copy above the numbers that are fixed, closed on exec.
 pub(crate) fn duplicate(number: i32) -> Sys<i32> {
     const DUPFD_CLOEXEC: usize = 1030;
-    call(nr::FCNTL, [fd(number), DUPFD_CLOEXEC, 6, 0, 0, 0]).map(|new| new as i32)
+    call3(nr::FCNTL, fd(number), DUPFD_CLOEXEC, 6).map(|new| new as i32)
 }
 
 pub(crate) fn set_cloexec(number: i32) {
-    let _ = call(nr::FCNTL, [fd(number), 2, 1, 0, 0, 0]);
+    let _ = call3(nr::FCNTL, fd(number), 2, 1);
 }
 
 pub(crate) fn openat(dir: i32, path: &[u8], flags: usize, mode: usize) -> Sys<i32> {
-    call(nr::OPENAT, [fd(dir), text(path), flags | O_CLOEXEC, mode, 0, 0]).map(|new| new as i32)
+    call5(nr::OPENAT, fd(dir), text(path), flags | O_CLOEXEC, mode, 0).map(|new| new as i32)
+}
+
+/// Opens what is there.
+pub(crate) fn open(dir: i32, path: &[u8], flags: usize) -> Sys<i32> {
+    openat(dir, path, flags, 0)
 }
 
 pub(crate) fn openat2(dir: i32, path: &[u8], flags: usize, resolve: u64) -> Sys<i32> {
     let how = [(flags | O_CLOEXEC) as u64, 0, resolve];
     loop {
         // EAGAIN: a rename raced with the look-up.
-        match call(OPENAT2, [fd(dir), text(path), how.as_ptr() as usize, 24, 0, 0]) {
+        match call5(OPENAT2, fd(dir), text(path), how.as_ptr() as usize, 24, 0) {
             Err(EAGAIN) => continue,
             result => return result.map(|new| new as i32),
         }
@@ -236,53 +240,44 @@ pub(crate) fn openat2(dir: i32, path: &[u8], flags: usize, resolve: u64) -> Sys<
 }
 
 pub(crate) fn mkdirat(dir: i32, path: &[u8], mode: usize) -> Sys {
-    call(nr::MKDIRAT, [fd(dir), text(path), mode, 0, 0, 0])
+    call3(nr::MKDIRAT, fd(dir), text(path), mode)
 }
 
 pub(crate) fn mknodat(dir: i32, path: &[u8], mode: u32, device: u64) -> Sys {
-    call(nr::MKNODAT, [fd(dir), text(path), mode as usize, device as usize, 0, 0])
+    call5(nr::MKNODAT, fd(dir), text(path), mode as usize, device as usize, 0)
 }
 
 pub(crate) fn symlinkat(target: &[u8], dir: i32, path: &[u8]) -> Sys {
-    call(nr::SYMLINKAT, [text(target), fd(dir), text(path), 0, 0, 0])
+    call3(nr::SYMLINKAT, text(target), fd(dir), text(path))
 }
 
 pub(crate) fn unlinkat(dir: i32, path: &[u8], flags: usize) -> Sys {
-    call(nr::UNLINKAT, [fd(dir), text(path), flags, 0, 0, 0])
+    call3(nr::UNLINKAT, fd(dir), text(path), flags)
 }
 
 pub(crate) fn fchownat(dir: i32, path: &[u8], uid: u32, gid: u32, flags: usize) -> Sys {
-    call(
-        nr::FCHOWNAT,
-        [fd(dir), text(path), uid as usize, gid as usize, flags, 0],
-    )
+    call5(nr::FCHOWNAT, fd(dir), text(path), uid as usize, gid as usize, flags)
 }
 
 pub(crate) fn fchmodat(dir: i32, path: &[u8], mode: u32) -> Sys {
-    call(nr::FCHMODAT, [fd(dir), text(path), mode as usize, 0, 0, 0])
+    call3(nr::FCHMODAT, fd(dir), text(path), mode as usize)
 }
 
 pub(crate) fn fchmod(file: i32, mode: u32) -> Sys {
-    call(nr::FCHMOD, [fd(file), mode as usize, 0, 0, 0, 0])
+    call3(nr::FCHMOD, fd(file), mode as usize, 0)
 }
 
 pub(crate) fn fsetxattr(file: i32, name: &[u8], value: &[u8]) -> Sys {
-    call(nr::FSETXATTR, [fd(file), text(name), ptr(value), value.len(), 0, 0])
+    call5(nr::FSETXATTR, fd(file), text(name), ptr(value), value.len(), 0)
 }
 
-pub(crate) fn fgetxattr(file: i32, name: &[u8], into: &mut [u8]) -> Sys {
-    call(
-        nr::FGETXATTR,
-        [fd(file), text(name), into.as_mut_ptr() as usize, into.len(), 0, 0],
-    )
+pub(crate) fn fgetxattr(file: i32, name: &[u8], into: &mut [u8]) -> Sys<usize> {
+    call5(nr::FGETXATTR, fd(file), text(name), into.as_mut_ptr() as usize, into.len(), 0).map(length)
 }
 
 /// Reads directory entries; 0 at the end.
-pub(crate) fn getdents(dir: i32, into: &mut [u8]) -> Sys {
-    call(
-        nr::GETDENTS64,
-        [fd(dir), into.as_mut_ptr() as usize, into.len(), 0, 0, 0],
-    )
+pub(crate) fn getdents(dir: i32, into: &mut [u8]) -> Sys<usize> {
+    call3(nr::GETDENTS64, fd(dir), into.as_mut_ptr() as usize, into.len()).map(length)
 }
 
 /// What `statx(2)` says, as far as it matters here.
@@ -297,10 +292,7 @@ pub(crate) struct Stat {
 
 pub(crate) fn statx(dir: i32, path: &[u8], flags: usize) -> Sys<Stat> {
     let mut out = [0u64; 32];
-    call(
-        nr::STATX,
-        [fd(dir), text(path), flags, 0x7ff, out.as_mut_ptr() as usize, 0],
-    )?;
+    call5(nr::STATX, fd(dir), text(path), flags, 0x7ff, out.as_mut_ptr() as usize)?;
     // struct statx: mode is the u16 at 28, ino at 32, size at 40, rdev at 128 and 132, dev at 136 and 140.
     let half = |at: usize| (out[at / 8] >> ((at % 8) * 8)) as u32;
     Ok(Stat {
@@ -320,21 +312,21 @@ pub(crate) fn stat_fd(file: i32) -> Sys<Stat> {
 pub(crate) fn executable(path: &[u8]) -> Sys {
     const X_OK: usize = 1;
     const AT_EACCESS: usize = 0x200;
-    call(FACCESSAT2, [fd(AT_FDCWD), text(path), X_OK, AT_EACCESS, 0, 0])
+    call5(FACCESSAT2, fd(AT_FDCWD), text(path), X_OK, AT_EACCESS, 0)
 }
 
 pub(crate) fn ioctl(file: i32, request: usize, argument: usize) -> Sys {
-    call(nr::IOCTL, [fd(file), request, argument, 0, 0, 0])
+    call3(nr::IOCTL, fd(file), request, argument)
 }
 
 pub(crate) fn socket(domain: usize, kind: usize) -> Sys<i32> {
-    call(nr::SOCKET, [domain, kind | O_CLOEXEC, 0, 0, 0, 0]).map(|new| new as i32)
+    call3(nr::SOCKET, domain, kind | O_CLOEXEC, 0).map(|new| new as i32)
 }
 
 /// A socket of a protocol, closed on exec.
 pub(crate) fn socket_of(domain: u32, kind: u32, protocol: u32) -> Sys<i32> {
     let kind = kind as usize | O_CLOEXEC;
-    call(nr::SOCKET, [domain as usize, kind, protocol as usize, 0, 0, 0]).map(|new| new as i32)
+    call3(nr::SOCKET, domain as usize, kind, protocol as usize).map(|new| new as i32)
 }
 
 /// Two connected `SOCK_SEQPACKET` ends.
@@ -342,41 +334,35 @@ pub(crate) fn socket_pair() -> Sys<[i32; 2]> {
     const AF_UNIX: usize = 1;
     const SEQPACKET: usize = 5;
     let mut ends = [-1i32; 2];
-    call(
-        nr::SOCKETPAIR,
-        [AF_UNIX, SEQPACKET | O_CLOEXEC, 0, ends.as_mut_ptr() as usize, 0, 0],
-    )?;
+    call5(nr::SOCKETPAIR, AF_UNIX, SEQPACKET | O_CLOEXEC, 0, ends.as_mut_ptr() as usize, 0)?;
     Ok(ends)
 }
 
 pub(crate) fn fsopen(kind: &[u8]) -> Sys<i32> {
-    call(FSOPEN, [text(kind), 1, 0, 0, 0, 0]).map(|new| new as i32)
+    call3(FSOPEN, text(kind), 1, 0).map(|new| new as i32)
 }
 
 /// Sets `key` to `value`, or the flag `key` without one.
 pub(crate) fn fsconfig_set(context: i32, key: &[u8], value: Option<&[u8]>) -> Sys {
     match value {
-        Some(value) => call(FSCONFIG, [fd(context), 1, text(key), text(value), 0, 0]),
-        None => call(FSCONFIG, [fd(context), 0, text(key), 0, 0, 0]),
+        Some(value) => call5(FSCONFIG, fd(context), 1, text(key), text(value), 0),
+        None => call3(FSCONFIG, fd(context), 0, text(key)),
     }
 }
 
 pub(crate) fn fsconfig_create(context: i32) -> Sys {
-    call(FSCONFIG, [fd(context), 6, 0, 0, 0, 0])
+    call3(FSCONFIG, fd(context), 6, 0)
 }
 
 pub(crate) fn fsmount(context: i32, attributes: u64) -> Sys<i32> {
-    call(FSMOUNT, [fd(context), 1, attributes as usize, 0, 0, 0]).map(|new| new as i32)
+    call3(FSMOUNT, fd(context), 1, attributes as usize).map(|new| new as i32)
 }
 
 /// A detached copy of the mount at a path, or with an empty path of the descriptor.
 pub(crate) fn open_tree(dir: i32, path: &[u8], recursive: bool) -> Sys<i32> {
     let empty = if path.len() <= 1 { AT_EMPTY_PATH } else { 0 };
     let recursive = if recursive { AT_RECURSIVE } else { 0 };
-    call(
-        OPEN_TREE,
-        [fd(dir), text(path), 1 | O_CLOEXEC | empty | recursive, 0, 0, 0],
-    )
+    call3(OPEN_TREE, fd(dir), text(path), 1 | O_CLOEXEC | empty | recursive)
     .map(|new| new as i32)
 }
 
@@ -384,10 +370,7 @@ pub(crate) fn open_tree(dir: i32, path: &[u8], recursive: bool) -> Sys<i32> {
 pub(crate) fn move_mount(from: i32, to: i32) -> Sys {
     const F_EMPTY_PATH: usize = 4;
     const T_EMPTY_PATH: usize = 0x40;
-    call(
-        MOVE_MOUNT,
-        [fd(from), ptr(b"\0"), fd(to), ptr(b"\0"), F_EMPTY_PATH | T_EMPTY_PATH, 0],
-    )
+    call5(MOVE_MOUNT, fd(from), ptr(b"\0"), fd(to), ptr(b"\0"), F_EMPTY_PATH | T_EMPTY_PATH)
 }
 
 pub(crate) fn mount_setattr(mount: i32, recursive: bool, set: u64) -> Sys {
@@ -398,91 +381,68 @@ pub(crate) fn mount_setattr(mount: i32, recursive: bool, set: u64) -> Sys {
 pub(crate) fn mount_change(mount: i32, recursive: bool, set: u64, propagation: u64) -> Sys {
     let attributes = [set, 0, propagation, 0u64];
     let recursive = if recursive { AT_RECURSIVE } else { 0 };
-    call(
-        MOUNT_SETATTR,
-        [
-            fd(mount),
-            ptr(b"\0"),
-            AT_EMPTY_PATH | recursive,
-            attributes.as_ptr() as usize,
-            32,
-            0,
-        ],
-    )
+    call5(MOUNT_SETATTR, fd(mount), ptr(b"\0"), AT_EMPTY_PATH | recursive, attributes.as_ptr() as usize, 32)
 }
 
 /// Has a detached mount, and the ones below it, show owners through the ids of a user namespace.
 pub(crate) fn map_ids(mount: i32, userns: i32) -> Sys {
     const ATTR_IDMAP: u64 = 0x10_0000;
     let attributes = [ATTR_IDMAP, 0, 0, userns as u64];
-    call(
-        MOUNT_SETATTR,
-        [
-            fd(mount),
-            ptr(b"\0"),
-            AT_EMPTY_PATH | AT_RECURSIVE,
-            attributes.as_ptr() as usize,
-            32,
-            0,
-        ],
-    )
+    call5(MOUNT_SETATTR, fd(mount), ptr(b"\0"), AT_EMPTY_PATH | AT_RECURSIVE, attributes.as_ptr() as usize, 32)
 }
 
 pub(crate) fn mount(source: &[u8], target: &[u8], kind: &[u8], flags: usize, data: &[u8]) -> Sys {
-    call(
-        nr::MOUNT,
-        [text(source), text(target), text(kind), flags, text(data), 0],
-    )
+    call5(nr::MOUNT, text(source), text(target), text(kind), flags, text(data))
 }
 
 /// Makes every mount of the namespace private.
 pub(crate) fn make_private() -> Sys {
     const MS_REC_PRIVATE: usize = 0x4000 | 0x4_0000;
-    call(nr::MOUNT, [ptr(b"none\0"), ptr(b"/\0"), 0, MS_REC_PRIVATE, 0, 0])
+    call5(nr::MOUNT, ptr(b"none\0"), ptr(b"/\0"), 0, MS_REC_PRIVATE, 0)
 }
 
 pub(crate) fn detach(path: &[u8]) -> Sys {
-    call(nr::UMOUNT2, [text(path), 2, 0, 0, 0, 0])
+    call3(nr::UMOUNT2, text(path), 2, 0)
 }
 
 pub(crate) fn pivot_root(new: &[u8], old: &[u8]) -> Sys {
-    call(nr::PIVOT_ROOT, [text(new), text(old), 0, 0, 0, 0])
+    call3(nr::PIVOT_ROOT, text(new), text(old), 0)
 }
 
 pub(crate) fn unshare(flags: u64) -> Sys {
-    call(nr::UNSHARE, [flags as usize, 0, 0, 0, 0, 0])
+    call3(nr::UNSHARE, flags as usize, 0, 0)
 }
 
 pub(crate) fn setns(namespace: i32, kind: u64) -> Sys {
-    call(nr::SETNS, [fd(namespace), kind as usize, 0, 0, 0, 0])
+    call3(nr::SETNS, fd(namespace), kind as usize, 0)
 }
 
 pub(crate) fn chdir(path: &[u8]) -> Sys {
-    call(nr::CHDIR, [text(path), 0, 0, 0, 0, 0])
+    call3(nr::CHDIR, text(path), 0, 0)
 }
 
 pub(crate) fn fchdir(dir: i32) -> Sys {
-    call(nr::FCHDIR, [fd(dir), 0, 0, 0, 0, 0])
+    call3(nr::FCHDIR, fd(dir), 0, 0)
 }
 
 pub(crate) fn chroot(path: &[u8]) -> Sys {
-    call(nr::CHROOT, [text(path), 0, 0, 0, 0, 0])
+    call3(nr::CHROOT, text(path), 0, 0)
 }
 
 pub(crate) fn getcwd(into: &mut [u8]) -> Sys {
-    call(nr::GETCWD, [into.as_mut_ptr() as usize, into.len(), 0, 0, 0, 0])
+    call3(nr::GETCWD, into.as_mut_ptr() as usize, into.len(), 0)
 }
 
 pub(crate) fn umask(mask: u32) {
-    let _ = call(nr::UMASK, [mask as usize, 0, 0, 0, 0, 0]);
+    let _ = call3(nr::UMASK, mask as usize, 0, 0);
 }
 
 pub(crate) fn setsid() -> Sys {
-    call(nr::SETSID, [0; 6])
+    call3(nr::SETSID, 0, 0, 0)
 }
 
 pub(crate) fn prctl(option: usize, a: usize, b: usize) -> Sys {
-    call(nr::PRCTL, [option, a, b, 0, 0, 0])
+    call3(nr::PRCTL, option, a, b)
 }
 
 pub(crate) fn set_dumpable(on: bool) {
@@ -490,15 +450,15 @@ pub(crate) fn set_dumpable(on: bool) {
 }
 
 pub(crate) fn setresuid(id: u32) -> Sys {
-    call(nr::SETRESUID, [id as usize, id as usize, id as usize, 0, 0, 0])
+    call3(nr::SETRESUID, id as usize, id as usize, id as usize)
 }
 
 pub(crate) fn setresgid(id: u32) -> Sys {
-    call(nr::SETRESGID, [id as usize, id as usize, id as usize, 0, 0, 0])
+    call3(nr::SETRESGID, id as usize, id as usize, id as usize)
 }
 
 pub(crate) fn setgroups(groups: &[u32]) -> Sys {
-    call(nr::SETGROUPS, [groups.len(), groups.as_ptr() as usize, 0, 0, 0, 0])
+    call3(nr::SETGROUPS, groups.len(), groups.as_ptr() as usize, 0)
 }
 
 pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Sys {
@@ -511,48 +471,39 @@ pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Sys {
         (permitted >> 32) as u32,
         (inheritable >> 32) as u32,
     ];
-    call(
-        nr::CAPSET,
-        [header.as_ptr() as usize, data.as_ptr() as usize, 0, 0, 0, 0],
-    )
+    call3(nr::CAPSET, header.as_ptr() as usize, data.as_ptr() as usize, 0)
 }
 
 /// Makes every permitted capability effective.
 pub(crate) fn raise_capabilities() -> Sys {
     let header = [0x2008_0522u32, 0];
     let mut data = [0u32; 6];
-    call(
-        nr::CAPGET,
-        [header.as_ptr() as usize, data.as_mut_ptr() as usize, 0, 0, 0, 0],
-    )?;
+    call3(nr::CAPGET, header.as_ptr() as usize, data.as_mut_ptr() as usize, 0)?;
     let permitted = u64::from(data[1]) | u64::from(data[4]) << 32;
     capset(permitted, permitted, 0)
 }
 
 pub(crate) fn sethostname(name: &[u8]) -> Sys {
-    call(nr::SETHOSTNAME, [ptr(name), name.len(), 0, 0, 0, 0])
+    call3(nr::SETHOSTNAME, ptr(name), name.len(), 0)
 }
 
 pub(crate) fn setdomainname(name: &[u8]) -> Sys {
-    call(nr::SETDOMAINNAME, [ptr(name), name.len(), 0, 0, 0, 0])
+    call3(nr::SETDOMAINNAME, ptr(name), name.len(), 0)
 }
 
 /// Joins a new, anonymous session keyring.
 pub(crate) fn new_session_keyring() -> Sys {
-    call(nr::KEYCTL, [1, 0, 0, 0, 0, 0])
+    call3(nr::KEYCTL, 1, 0, 0)
 }
 
 pub(crate) fn setrlimit(resource: u32, soft: u64, hard: u64) -> Sys {
     let limit = [soft, hard];
-    call(nr::PRLIMIT64, [0, resource as usize, limit.as_ptr() as usize, 0, 0, 0])
+    call3(nr::PRLIMIT64, 0, resource as usize, limit.as_ptr() as usize)
 }
 
 pub(crate) fn getrlimit(resource: u32) -> Sys<(u64, u64)> {
     let mut limit = [0u64; 2];
-    call(
-        nr::PRLIMIT64,
-        [0, resource as usize, 0, limit.as_mut_ptr() as usize, 0, 0],
-    )?;
+    call5(nr::PRLIMIT64, 0, resource as usize, 0, limit.as_mut_ptr() as usize, 0)?;
     Ok((limit[0], limit[1]))
 }
 
@@ -570,15 +521,12 @@ pub(crate) fn seccomp_filter(program: &[u8], listener: bool) -> Sys {
         filter: ptr(program),
     };
     let flags = if listener { NEW_LISTENER } else { 0 };
-    call(nr::SECCOMP, [1, flags, &raw const program as usize, 0, 0, 0])
+    call3(nr::SECCOMP, 1, flags, &raw const program as usize)
 }
 
 /// Executes; returns only on failure.
 pub(crate) fn execve(path: &[u8], argv: &[usize], env: &[usize]) -> i32 {
-    match call(
-        nr::EXECVE,
-        [text(path), argv.as_ptr() as usize, env.as_ptr() as usize, 0, 0, 0],
-    ) {
+    match call3(nr::EXECVE, text(path), argv.as_ptr() as usize, env.as_ptr() as usize) {
         Err(errno) => errno,
         Ok(_) => 0,
     }
@@ -586,12 +534,12 @@ pub(crate) fn execve(path: &[u8], argv: &[usize], env: &[usize]) -> i32 {
 
 pub(crate) fn exit(code: i32) -> ! {
     loop {
-        let _ = call(nr::EXIT_GROUP, [code as usize, 0, 0, 0, 0, 0]);
+        let _ = call3(nr::EXIT_GROUP, code as usize, 0, 0);
     }
 }
 
 pub(crate) fn getpid() -> i32 {
-    call(nr::GETPID, [0; 6]).unwrap_or(0) as i32
+    call3(nr::GETPID, 0, 0, 0).unwrap_or(0) as i32
 }
 
 /// Signals one process. Whoever means more than one goes through `everyone.rs`.
@@ -599,12 +547,12 @@ pub(crate) fn kill(pid: i32, signal: i32) -> Sys {
     if pid <= 0 {
         return Err(EINVAL);
     }
-    call(nr::KILL, [fd(pid), signal as usize, 0, 0, 0, 0])
+    call3(nr::KILL, fd(pid), signal as usize, 0)
 }
 
 /// Signals every process that this one can see, but itself and pid 1: for `everyone.rs` alone.
 pub(crate) fn kill_all_in_sight(signal: i32) -> Sys {
-    call(nr::KILL, [usize::MAX, signal as usize, 0, 0, 0, 0])
+    call3(nr::KILL, usize::MAX, signal as usize, 0)
 }
 
 /// Reaps a child of any kind (`__WALL`). `Ok((0, _))`: none has ended, with `no_hang`.
@@ -612,10 +560,7 @@ pub(crate) fn wait(pid: i32, no_hang: bool) -> Sys<(i32, i32)> {
     const WALL: usize = 0x4000_0000;
     let mut status = 0i32;
     loop {
-        match call(
-            nr::WAIT4,
-            [fd(pid), &raw mut status as usize, WALL | no_hang as usize, 0, 0, 0],
-        ) {
+        match call3(nr::WAIT4, fd(pid), &raw mut status as usize, WALL | no_hang as usize) {
             Err(EINTR) => continue,
             result => return result.map(|pid| (pid as i32, status)),
         }
@@ -640,10 +585,7 @@ pub(crate) struct CloneArgs {
 
 /// Forks with flags; 0 in the child. No memory is shared, so that both sides go on with the same stack.
 pub(crate) fn clone3(args: &CloneArgs) -> Sys<i32> {
-    call(
-        CLONE3,
-        [args as *const CloneArgs as usize, size_of::<CloneArgs>(), 0, 0, 0, 0],
-    )
+    call3(CLONE3, args as *const CloneArgs as usize, size_of::<CloneArgs>(), 0)
     .map(|pid| pid as i32)
 }
 
@@ -651,7 +593,7 @@ pub(crate) fn clone3(args: &CloneArgs) -> Sys<i32> {
 /// profile has none of the new one, whose flags a filter cannot see.
 pub(crate) fn fork() -> Sys<i32> {
     const SIGCHLD: usize = 17;
-    call(nr::CLONE, [SIGCHLD, 0, 0, 0, 0, 0]).map(|pid| pid as i32)
+    call3(nr::CLONE, SIGCHLD, 0, 0).map(|pid| pid as i32)
 }
 
 /// Forks a sibling: its parent is the caller's parent, and the kernel has written its number to `told` before it runs. 0 in
@@ -660,37 +602,34 @@ pub(crate) fn fork_sibling(told: usize) -> Sys<i32> {
     const SIGCHLD: usize = 17;
     const CLONE_PARENT: usize = 0x8000;
     const CLONE_PARENT_SETTID: usize = 0x10_0000;
-    call(nr::CLONE, [CLONE_PARENT | CLONE_PARENT_SETTID | SIGCHLD, 0, told, 0, 0, 0]).map(|pid| pid as i32)
+    call3(nr::CLONE, CLONE_PARENT | CLONE_PARENT_SETTID | SIGCHLD, 0, told).map(|pid| pid as i32)
 }
 
 pub(crate) fn pidfd_open(pid: i32) -> Sys<i32> {
-    call(PIDFD_OPEN, [fd(pid), 0, 0, 0, 0, 0]).map(|new| new as i32)
+    call3(PIDFD_OPEN, fd(pid), 0, 0).map(|new| new as i32)
 }
 
 /// Resets every signal's disposition to the default: "ignored" survives an exec.
 pub(crate) fn reset_signals() {
     let action = [0usize; 4];
     for signal in 1..=64usize {
-        let _ = call(nr::RT_SIGACTION, [signal, action.as_ptr() as usize, 0, 8, 0, 0]);
+        let _ = call5(nr::RT_SIGACTION, signal, action.as_ptr() as usize, 0, 8, 0);
     }
 }
 
 /// Replaces the signal mask.
 pub(crate) fn set_mask(mask: u64) {
     const SIG_SETMASK: usize = 2;
-    let _ = call(nr::RT_SIGPROCMASK, [SIG_SETMASK, &raw const mask as usize, 0, 8, 0, 0]);
+    let _ = call5(nr::RT_SIGPROCMASK, SIG_SETMASK, &raw const mask as usize, 0, 8, 0);
 }
 
 /// Waits for a blocked signal of the set and takes it.
-pub(crate) fn sigwait(mask: u64) -> Sys {
-    call(nr::RT_SIGTIMEDWAIT, [&raw const mask as usize, 0, 0, 8, 0, 0])
+pub(crate) fn sigwait(mask: u64) -> Sys<usize> {
+    call5(nr::RT_SIGTIMEDWAIT, &raw const mask as usize, 0, 0, 8, 0).map(length)
 }
 
 pub(crate) fn signalfd(mask: u64) -> Sys<i32> {
-    call(
-        nr::SIGNALFD4,
-        [usize::MAX, &raw const mask as usize, 8, O_CLOEXEC | O_NONBLOCK, 0, 0],
-    )
+    call5(nr::SIGNALFD4, usize::MAX, &raw const mask as usize, 8, O_CLOEXEC | O_NONBLOCK, 0)
     .map(|new| new as i32)
 }
 
@@ -707,22 +646,27 @@ pub(crate) struct PollFd {
 pub(crate) fn poll(fds: &mut [PollFd], milliseconds: Option<u64>) -> Sys {
     let time = milliseconds.map(|ms| [ms / 1000, ms % 1000 * 1_000_000]);
     let time = time.as_ref().map_or(0, |time| time.as_ptr() as usize);
-    call(nr::PPOLL, [fds.as_mut_ptr() as usize, fds.len(), time, 0, 8, 0])
+    call5(nr::PPOLL, fds.as_mut_ptr() as usize, fds.len(), time, 0, 8)
 }
 
 pub(crate) fn sleep_ms(milliseconds: u64) {
     let time = [milliseconds / 1000, milliseconds % 1000 * 1_000_000];
-    let _ = call(nr::NANOSLEEP, [time.as_ptr() as usize, 0, 0, 0, 0, 0]);
+    let _ = call3(nr::NANOSLEEP, time.as_ptr() as usize, 0, 0);
+}
+
+/// A mapping where the kernel has room: the one call whose result is no size but an address.
+#[inline(never)]
+fn mmap(len: usize, protection: usize, flags: usize, file: i32) -> Sys<usize> {
+    // SAFETY: the kernel chooses the place, where nothing of this process is.
+    let result = unsafe { raw(nr::MMAP, [0, len, protection, flags, fd(file), 0]) };
+    check(result).map(|_| result as usize)
 }
 
 /// Fresh zeroed memory that lives as long as the process.
 pub(crate) fn map(len: usize) -> Sys<&'static mut [u8]> {
     const READ_WRITE: usize = 3;
     const PRIVATE_ANONYMOUS_NORESERVE: usize = 0x4022;
-    let at = call(
-        nr::MMAP,
-        [0, len, READ_WRITE, PRIVATE_ANONYMOUS_NORESERVE, usize::MAX, 0],
-    )?;
+    let at = mmap(len, READ_WRITE, PRIVATE_ANONYMOUS_NORESERVE, -1)?;
     // SAFETY: the kernel has just mapped `len` bytes there for us alone.
     Ok(unsafe { core::slice::from_raw_parts_mut(at as *mut u8, len) })
 }
@@ -736,7 +680,7 @@ impl Shared {
     pub(crate) fn new() -> Sys<Self> {
         const READ_WRITE: usize = 3;
         const SHARED_ANONYMOUS: usize = 0x21;
-        call(nr::MMAP, [0, Self::SIZE, READ_WRITE, SHARED_ANONYMOUS, usize::MAX, 0]).map(Self)
+        mmap(Self::SIZE, READ_WRITE, SHARED_ANONYMOUS, -1).map(Self)
     }
 
     /// The word at an address that [`Shared::address`] gave in this process, or the one that it was forked from.
@@ -764,45 +708,45 @@ impl Shared {
     /// Children forked from now on do not have it.
     pub(crate) fn keep_from_children(&self) -> Sys {
         const MADV_DONTFORK: usize = 10;
-        call(nr::MADVISE, [self.0, Self::SIZE, MADV_DONTFORK, 0, 0, 0])
+        call3(nr::MADVISE, self.0, Self::SIZE, MADV_DONTFORK)
     }
 
     pub(crate) fn unmap(self) {
-        let _ = call(nr::MUNMAP, [self.0, Self::SIZE, 0, 0, 0, 0]);
+        let _ = call3(nr::MUNMAP, self.0, Self::SIZE, 0);
     }
 }
 
 /// A private view of a sealed file.
 pub(crate) fn map_file(file: i32, len: usize) -> Sys<&'static [u8]> {
-    let at = call(nr::MMAP, [0, len, 1, 2, fd(file), 0])?;
+    let at = mmap(len, 1, 2, file)?;
     // SAFETY: as above; the file is sealed against shrinking by whoever sent it, else the helper dies of SIGBUS alone.
     Ok(unsafe { core::slice::from_raw_parts(at as *const u8, len) })
 }
 
 /// `MADV_DONTNEED`: of the program's own text, pages that come back from the file when they are needed.
 pub(crate) fn drop_text(start: usize, len: usize) {
-    let _ = call(nr::MADVISE, [start, len, 4, 0, 0, 0]);
+    let _ = call3(nr::MADVISE, start, len, 4);
 }
 
 /// A flag of `madvise(2)`. A page size that does not fit is an error that does no harm.
 pub(crate) fn mark_text(start: usize, len: usize, flag: usize) {
-    let _ = call(nr::MADVISE, [start, len, flag, 0, 0, 0]);
+    let _ = call3(nr::MADVISE, start, len, flag);
 }
 
 pub(crate) fn unmap(memory: &[u8]) {
-    let _ = call(nr::MUNMAP, [ptr(memory), memory.len(), 0, 0, 0, 0]);
+    let _ = call3(nr::MUNMAP, ptr(memory), memory.len(), 0);
 }
 
-pub(crate) fn recvmsg(socket: i32, message: usize, flags: usize) -> Sys {
-    call(nr::RECVMSG, [fd(socket), message, flags, 0, 0, 0])
+pub(crate) fn recvmsg(socket: i32, message: usize, flags: usize) -> Sys<usize> {
+    call3(nr::RECVMSG, fd(socket), message, flags).map(length)
 }
 
 pub(crate) fn sendmsg(socket: i32, message: usize, flags: usize) -> Sys {
-    call(nr::SENDMSG, [fd(socket), message, flags, 0, 0, 0])
+    call3(nr::SENDMSG, fd(socket), message, flags)
 }
 
 /// Ends the conversation over a socket, both ways; whoever else holds an end of it sees that.
 pub(crate) fn hang_up(socket: i32) {
     const SHUT_RDWR: usize = 2;
-    let _ = call(nr::SHUTDOWN, [fd(socket), SHUT_RDWR, 0, 0, 0, 0]);
+    let _ = call3(nr::SHUTDOWN, fd(socket), SHUT_RDWR, 0);
 }

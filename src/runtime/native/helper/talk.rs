@@ -5,7 +5,7 @@
 //! head of four words (magic; operation, and the sender's version in the upper half; number of the request; argument) and a
 //! body. The client's first message says what the connection is for.
 
-use super::wire::u32_at;
+use super::wire::{put_words, u32_at};
 
 pub(crate) const MAGIC: u32 = 0x6d68_736c;
 /// Raised with every addition.
@@ -116,12 +116,13 @@ impl Restart {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        Some(Self {
-            after: u64_at(bytes, 0)?,
-            most: u64_at(bytes, 1)?,
-            first_ms: u64_at(bytes, 2)?,
-            longest_ms: u64_at(bytes, 3)?,
-            steady_ms: u64_at(bytes, 4)?,
+        let word = |at: usize| u64_at(bytes, at).unwrap_or(0);
+        (bytes.len() >= Self::WORDS * 8).then(|| Self {
+            after: word(0),
+            most: word(1),
+            first_ms: word(2),
+            longest_ms: word(3),
+            steady_ms: word(4),
         })
     }
 
@@ -146,10 +147,7 @@ pub(crate) struct Head {
 impl Head {
     pub(crate) fn encode(&self) -> [u8; HEAD] {
         let mut out = [0u8; HEAD];
-        let words = [MAGIC, self.op & 0xffff | VERSION << 16, self.req, self.arg];
-        for (slot, byte) in out.iter_mut().zip(words.iter().flat_map(|word| word.to_ne_bytes())) {
-            *slot = byte;
-        }
+        put_words(&mut out, &[MAGIC, self.op & 0xffff | VERSION << 16, self.req, self.arg]);
         out
     }
 

@@ -109,13 +109,16 @@ pub(crate) struct Header {
 impl Header {
     pub(crate) fn encode(&self) -> [u8; HEADER] {
         let mut out = [0u8; HEADER];
-        put(&mut out, 0, &MAGIC.to_ne_bytes());
-        put(&mut out, 4, &VERSION.to_ne_bytes());
-        put(&mut out, 6, &self.op.to_ne_bytes());
-        put(&mut out, 8, &self.req.to_ne_bytes());
-        put(&mut out, 16, &self.len.to_ne_bytes());
-        put(&mut out, 20, &self.arg.to_ne_bytes());
-        put(&mut out, 24, &self.flags.to_ne_bytes());
+        let [low, high] = halves(self.req);
+        let kind = if cfg!(target_endian = "little") {
+            u32::from(VERSION) | u32::from(self.op) << 16
+        } else {
+            u32::from(VERSION) << 16 | u32::from(self.op)
+        };
+        put_words(
+            &mut out,
+            &[MAGIC, kind, low, high, self.len, self.arg as u32, self.flags],
+        );
         out
     }
 
@@ -141,9 +144,21 @@ impl Header {
     }
 }
 
-fn put(out: &mut [u8; HEADER], at: usize, bytes: &[u8]) {
-    for (slot, byte) in out.iter_mut().skip(at).zip(bytes) {
-        *slot = *byte;
+/// The two words of a longer one, in the order in which they lie in memory.
+fn halves(long: u64) -> [u32; 2] {
+    let halves = [long as u32, (long >> 32) as u32];
+    if cfg!(target_endian = "little") {
+        halves
+    } else {
+        [halves[1], halves[0]]
+    }
+}
+
+/// Writes words one after the other, as far as there is room.
+#[inline(never)]
+pub(crate) fn put_words(out: &mut [u8], words: &[u32]) {
+    for (slot, word) in out.chunks_exact_mut(4).zip(words) {
+        slot.copy_from_slice(&word.to_ne_bytes());
     }
 }
 
@@ -320,7 +335,7 @@ pub(crate) const NO_FD: u32 = u32::MAX;
 
 /// A step of a start, for errors. The order is that of the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u16)]
 pub(crate) enum Step {
     Plan = 1,
     Clone,
@@ -444,10 +459,10 @@ pub(crate) mod aux {
 impl Record {
     pub(crate) fn encode(&self) -> [u8; RECORD] {
         let mut out = [0u8; RECORD];
-        let words = [MAGIC, self.step, self.index, self.errno as u32, self.aux, 0];
-        for (slot, byte) in out.iter_mut().zip(words.iter().flat_map(|word| word.to_ne_bytes())) {
-            *slot = byte;
-        }
+        put_words(
+            &mut out,
+            &[MAGIC, self.step, self.index, self.errno as u32, self.aux, 0],
+        );
         out
     }
 

@@ -47,7 +47,7 @@ pub(crate) fn run() -> ! {
             reply(
                 op::FAILED,
                 hello.req,
-                fail.errno,
+                fail.errno(),
                 &(fail.step as u32).to_ne_bytes(),
             );
             sys::exit(1)
@@ -289,7 +289,7 @@ impl Zygote {
         match header.op {
             op::START => {
                 if let Err(fail) = self.start(req, blob, fds) {
-                    refuse(req, fail.step, fail.errno);
+                    refuse(req, fail.step, fail.errno());
                 }
             }
             op::FORGET => self.ledger.forget(CONTAINER, req),
@@ -301,7 +301,7 @@ impl Zygote {
             }
             op::EXEC => {
                 if let Err(fail) = self.exec(req, blob, fds) {
-                    refuse(req, fail.step, fail.errno);
+                    refuse(req, fail.step, fail.errno());
                 }
             }
             op::SCRATCH if blob.is_empty() => self.ledger.forget(SCRATCH, req),

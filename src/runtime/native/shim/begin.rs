@@ -44,6 +44,7 @@ pub(super) struct Begun {
     cgroup: Option<Arc<dyn Cgroup>>,
     /// A reader of what it prints that was there before it.
     output: Option<OwnedFd>,
+    warnings: Vec<String>,
 }
 
 /// Makes everything, spawns the shim, and asks it to start the container. Blocking.
@@ -105,9 +106,6 @@ fn start(
     let mut plan = start::plan_of(launch, host, ids.as_ref(), false)?;
     let log = detach.log.format.is_some().then(|| open_log(&detach.log)).transpose()?;
     let (cgroup, warnings) = start::cgroup_of(launch, shared.options.detached_cgroups.as_deref())?;
-    for warning in warnings {
-        tracing::warn!(container = %launch.id, warning, "a limit was left out");
-    }
     let cgroup: Option<Arc<dyn Cgroup>> = cgroup.map(Arc::from);
     let asked = Asking {
         launch,
@@ -128,6 +126,7 @@ fn start(
             host,
             cgroup,
             output,
+            warnings,
         }),
         Err(error) => {
             drop(spawned);
@@ -262,13 +261,17 @@ impl Begun {
     pub(super) async fn finish(self) -> Result<ShimTask> {
         let outcome = start::outcome(self.status, &self.names, self.host, (None, &self.id)).await;
         let outcome = outcome.and_then(|setup| setup.ok_or_else(start::died_in_setup));
+        let mut warnings = self.warnings;
         let connected = match outcome {
             // A terminal that comes along is the shim's to give.
-            Ok(_) => ShimTask::connect(self.id, self.dir, self.cgroup.clone()).await,
+            Ok(setup) => {
+                warnings.extend(setup.warnings);
+                ShimTask::connect(self.id, self.dir, self.cgroup.clone()).await
+            }
             Err(error) => Err(error),
         };
         let kept = connected.and_then(|mut task| {
-            task.first_output(self.output);
+            task.started(self.output, warnings);
             keep(self.control.as_fd())?;
             Ok(task)
         });

@@ -95,5 +95,6 @@ pub(super) fn shown(state: &State) -> DetachedState {
         ends: state.ends,
         failure: state.failure,
         lost_entries: state.lost_entries,
+        stdin_closed: state.stdin_closed,
     }
 }

@@ -48,6 +48,7 @@ pub(super) struct ShimTask {
     session: tokio::sync::Mutex<Option<Arc<Zygote>>>,
     output: Mutex<Option<OwnedFd>>,
     process: Mutex<Option<Process>>,
+    warnings: Vec<String>,
 }
 
 impl ShimTask {
@@ -66,12 +67,14 @@ impl ShimTask {
             session: tokio::sync::Mutex::default(),
             output: Mutex::default(),
             process: Mutex::default(),
+            warnings: Vec::new(),
         })
     }
 
-    /// What the first reader gets.
-    pub(super) fn first_output(&mut self, output: Option<OwnedFd>) {
+    /// Takes what whoever starts it has: what the first reader gets, and warnings.
+    pub(super) fn started(&mut self, output: Option<OwnedFd>, warnings: Vec<String>) {
         self.output = Mutex::new(output);
+        self.warnings = warnings;
     }
 
     fn known(&self) -> State {
@@ -294,6 +297,10 @@ impl Task for ShimTask {
 impl DetachedTask for ShimTask {
     fn state(&self) -> DetachedState {
         shown(&self.known())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
     }
 
     async fn changed(&self, after: u64) -> Option<DetachedState> {

@@ -158,8 +158,7 @@ async fn the_helper_is_small() {
         .unwrap();
     let size = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-helper")).len();
     println!("helper: {size} bytes, {rss} kB resident");
-    // A quarter of it is the shim's, which no zygote maps.
-    assert!(size <= 80 * 1024, "{size}");
+    assert!(size <= 64 * 1024, "{size}");
     assert!(rss <= 64 + slack, "{rss} kB");
     started.task.signal(Signal::KILL, true).await.unwrap();
     started.task.wait().await.unwrap();

@@ -1,8 +1,8 @@
 //! Runs: how one begins, how it ends, what is written down, and what follows.
 
-use super::{PAGE, Shim, Stage, close_all, drop_fd, now, numbered, readable};
-use crate::fail::Fail;
+use super::{PAGE, Shim, Stage, close_all, drop_fd, now, readable};
 use crate::message::{self, Fds};
+use crate::path::numbered;
 use crate::record::phase;
 use crate::sys::{self, AT_FDCWD, Sys};
 use crate::talk::config;
@@ -12,7 +12,7 @@ use crate::{backoff, remove};
 
 /// How long the streams of a run that has ended are read while somebody has them open.
 const DRAIN_MS: i64 = 2000;
-/// How long the disk is left alone after it has failed to take the end of a run.
+/// How long the disk is left alone after it has failed to take the end of a run, and how long watchers may take to hear of it.
 const AGAIN_MS: i64 = 1000;
 /// How long a cgroup is waited for whose processes are on their way out.
 const PATIENCE: u32 = 400;
@@ -41,7 +41,7 @@ impl Shim {
             };
             zygote
                 .clone_container(plan, fds, &leave)
-                .map_err(|Fail { step, errno, .. }| (step as u32, errno))
+                .map_err(|fail| (fail.step as u32, fail.errno()))
         });
         for position in [field::FD_STATUS, field::FD_STDIN, field::FD_STDOUT, field::FD_STDERR] {
             if let Some(fd) = self.fds.get(self.plan.field(position)) {
@@ -63,6 +63,7 @@ impl Shim {
         self.stage = Stage::Setting;
         self.log.begin();
         self.open_streams();
+        self.record.stdin_closed = false;
         self.record.pid = child as u32;
         self.record.start_ticks = start_ticks(child).unwrap_or(0);
         self.record.phase = match self.record.restarts {
@@ -79,7 +80,7 @@ impl Shim {
     fn container_ends(&mut self) -> Sys<()> {
         for (name, position) in [(b"out\0", field::FD_STDOUT), (b"err\0", field::FD_STDERR)] {
             if self.plan.field(position) != NO_FD {
-                let end = sys::openat(self.dir, name, sys::O_RDWR, 0)?;
+                let end = sys::open(self.dir, name, sys::O_RDWR)?;
                 self.fds.set(self.plan.field(position), end);
             }
         }
@@ -88,9 +89,9 @@ impl Shim {
         }
         drop_fd(&mut self.input);
         // While both ends are open, neither is waited for.
-        let both = sys::openat(self.dir, b"in\0", sys::O_RDWR, 0)?;
-        let theirs = sys::openat(self.dir, b"in\0", 0, 0);
-        let ours = sys::openat(self.dir, b"in\0", sys::O_WRONLY, 0);
+        let both = sys::open(self.dir, b"in\0", sys::O_RDWR)?;
+        let theirs = sys::open(self.dir, b"in\0", 0);
+        let ours = sys::open(self.dir, b"in\0", sys::O_WRONLY);
         sys::close(both);
         self.fds.set(self.plan.field(field::FD_STDIN), theirs.unwrap_or(-1));
         self.input = ours.unwrap_or(-1);
@@ -251,6 +252,7 @@ impl Shim {
         self.tell();
         if self.record.phase == phase::ENDED {
             self.stage = Stage::Over;
+            self.until = now() + AGAIN_MS;
             return;
         }
         let ran = (now() - self.began).max(0) as u64;
@@ -272,7 +274,7 @@ impl Shim {
 
     /// Writes down a change that is not an end: nobody waits for the disk.
     #[unsafe(link_section = "lhshim")]
-    fn note(&mut self) {
+    pub(super) fn note(&mut self) {
         self.record.change += 1;
         self.record.lost_entries = self.log.lost;
         let _ = self.write();
@@ -292,7 +294,6 @@ impl Shim {
     #[inline(never)]
     #[unsafe(link_section = "lhshim")]
     pub(super) fn leave(&mut self) -> ! {
-        self.tell_late();
         self.sweep();
         self.unlink();
         // First of all: who sees the connection end may start it again.
@@ -356,31 +357,40 @@ fn start_ticks(pid: i32) -> Option<u64> {
     let mut name = [0u8; 64];
     let path = numbered(&mut name, b"/proc/", pid as u64, b"/stat").ok()?;
     let mut text = [0u8; 512];
-    let file = sys::openat(AT_FDCWD, path, 0, 0).ok()?;
+    let file = sys::open(AT_FDCWD, path, 0).ok()?;
     let len = sys::read(file, &mut text).unwrap_or(0);
     sys::close(file);
-    let text = text.get(..len)?;
-    // The name may hold anything, also a parenthesis.
-    let after = text.iter().rposition(|byte| *byte == b')')?;
-    decimal(text.get(after + 2..)?.split(|byte| *byte == b' ').nth(19)?)
+    // The name may hold anything, also a parenthesis; a space and field 3 follow it.
+    let mut rest = text.get(..len)?;
+    let name = rest.iter().rposition(|byte| *byte == b')')?;
+    rest = rest.get(name..)?;
+    for _ in 3..=22 {
+        let space = rest.iter().position(|byte| *byte == b' ')?;
+        rest = rest.get(space + 1..)?;
+    }
+    Some(decimal(rest))
 }
 
 /// The counter of either version's file: `oom_kill` and a number on a line.
 #[inline(never)]
 #[unsafe(link_section = "lhshim")]
 fn oom_kills(file: i32) -> Option<u64> {
-    let mut text = [0u8; PAGE / 8];
+    const NAME: &[u8] = b"oom_kill ";
+    let mut text = [0u8; 512];
     let len = sys::pread(file, &mut text, 0).ok()?;
-    let mut lines = text.get(..len)?.split(|byte| *byte == b'\n');
-    decimal(lines.find_map(|line| line.strip_prefix(b"oom_kill "))?)
+    let mut rest = text.get(..len)?;
+    while !rest.starts_with(NAME) {
+        rest = rest.get(1..)?;
+    }
+    Some(decimal(rest.get(NAME.len()..)?))
 }
 
+/// The number that a text begins with.
+#[inline(never)]
 #[unsafe(link_section = "lhshim")]
-fn decimal(text: &[u8]) -> Option<u64> {
-    text.iter().try_fold(0u64, |number, byte| {
-        let digit = byte.wrapping_sub(b'0');
-        (digit < 10).then(|| number.wrapping_mul(10).wrapping_add(u64::from(digit)))
-    })
+fn decimal(text: &[u8]) -> u64 {
+    let digits = text.iter().map(|byte| byte.wrapping_sub(b'0')).take_while(|digit| *digit < 10);
+    digits.fold(0, |number, digit| number * 10 + u64::from(digit))
 }
 
 const _: () = assert!(config::COUNT * 8 < PAGE);

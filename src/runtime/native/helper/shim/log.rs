@@ -1,9 +1,9 @@
 //! The files of the log, as `logs/local.rs` writes them: numbers only grow, the highest is written to, old ones are removed.
 //! What cannot be written is counted, and never waited for.
 
-use super::{PAGE, drop_fd, numbered};
+use super::{PAGE, drop_fd};
 use crate::entry::{self, END};
-use crate::message::Fds;
+use crate::path::numbered;
 use crate::sys::{self, Sys};
 use crate::talk::{config, u64_at};
 
@@ -36,12 +36,12 @@ pub(super) struct Log {
 impl Log {
     #[inline(never)]
     #[unsafe(link_section = "lhshim")]
-    pub(super) fn new(fds: &Fds, told: &'static [u8]) -> Option<Self> {
+    pub(super) fn new([dir, file]: [i32; 2], told: &'static [u8]) -> Option<Self> {
         let word = |at: usize| u64_at(told, at).unwrap_or(0);
         let flags = word(config::FLAGS);
         Some(Self {
-            dir: fds.get(config::FD_LOG_DIR)?,
-            file: fds.get(config::FD_LOG)?,
+            dir,
+            file,
             json: flags & config::JSON != 0,
             kept: flags & (config::JSON | config::FRAMES) != 0,
             full: word(config::LOG_FULL),

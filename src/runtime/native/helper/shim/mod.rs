@@ -14,7 +14,7 @@ use self::output::{Held, Stream};
 use self::peers::Conn;
 use crate::message::{self, Fds};
 use crate::record::State;
-use crate::sys::{self, PollFd, Sys};
+use crate::sys::{self, PollFd};
 use crate::talk::{Restart, config, u64_at};
 use crate::wire::{FLAG_MEMFD, HEADER, Header, Plan, Step, field, op};
 use crate::zygote::{self, CONTROL, OWNER, Zygote};
@@ -110,17 +110,19 @@ impl Shim {
         told.get_mut(..body.len())?.copy_from_slice(body);
         let told: &'static [u8] = told.get(..body.len())?;
         let word = |at: usize| u64_at(told, at).unwrap_or(0);
-        let dir = fds.get(config::FD_DIR)?;
+        // One that is missing fails where it is needed.
+        let fd = |position: u32| fds.get(position).unwrap_or(-1);
+        let dir = fd(config::FD_DIR);
         let terminal = word(config::FLAGS) & config::TERMINAL != 0;
         let streams = [Stream::open(dir, b"out\0", terminal)?, Stream::open(dir, b"err\0", terminal)?];
-        let log = Log::new(&fds, told)?;
+        let log = Log::new([fd(config::FD_LOG_DIR), fd(config::FD_LOG)], told)?;
         let shim = Self {
             zygote,
             told,
             dir,
-            listener: fds.get(config::FD_LISTENER)?,
-            file: fds.get(config::FD_STATE)?,
-            oom: fds.get(config::FD_OOM).unwrap_or(-1),
+            listener: fd(config::FD_LISTENER),
+            file: fd(config::FD_STATE),
+            oom: fd(config::FD_OOM),
             oom_seen: 0,
             restart: Restart::decode(told.get(config::RESTART * 8..)?)?,
             plan: Plan::empty(),
@@ -251,7 +253,9 @@ impl Shim {
     #[unsafe(link_section = "lhshim")]
     fn patience(&self) -> Option<u64> {
         let mut first = i64::MAX;
-        if matches!(self.stage, Stage::Draining | Stage::Writing | Stage::Pausing) {
+        if matches!(self.stage, Stage::Draining | Stage::Writing | Stage::Pausing)
+            || self.stage == Stage::Over && self.kept
+        {
             first = self.until;
         }
         match &self.held {
@@ -284,7 +288,7 @@ impl Shim {
             _ => {}
         }
         // Its starter has to find it, however short it was.
-        if self.stage == Stage::Over && self.kept {
+        if self.stage == Stage::Over && self.kept && (!self.is_untold() || now >= self.until) {
             self.leave();
         }
     }
@@ -357,27 +361,4 @@ fn readable(fd: i32, milliseconds: u64) -> bool {
         revents: 0,
     }];
     sys::poll(&mut wanted, Some(milliseconds)) == Ok(1)
-}
-
-/// Writes a number in decimal behind a prefix, and what follows it, with a NUL.
-#[unsafe(link_section = "lhshim")]
-fn numbered<'a>(into: &'a mut [u8; 64], prefix: &[u8], number: u64, after: &[u8]) -> Sys<&'a [u8]> {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    let mut rest = number;
-    loop {
-        at -= 1;
-        *digits.get_mut(at).ok_or(sys::EINVAL)? = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    let digits = digits.get(at..).unwrap_or(&[]);
-    let mut len = 0;
-    for byte in prefix.iter().chain(digits).chain(after).chain(b"\0") {
-        *into.get_mut(len).ok_or(sys::EINVAL)? = *byte;
-        len += 1;
-    }
-    into.get(..len).ok_or(sys::EINVAL)
 }

@@ -2,7 +2,7 @@
 
 use super::{Shim, Stage, drop_fd, now};
 use crate::sys;
-use crate::talk::CHUNK;
+use crate::talk::{CHUNK, config};
 
 /// How long the beginning of a line waits for its end before it is logged as it is (a prompt, say): as `logs/pump.rs`.
 const LINGER_MS: i64 = 200;
@@ -38,7 +38,7 @@ impl Stream {
     pub(super) fn open(dir: i32, name: &[u8], terminal: bool) -> Option<Self> {
         let fd = match terminal {
             true => -1,
-            false => sys::openat(dir, name, sys::O_NONBLOCK, 0).ok()?,
+            false => sys::open(dir, name, sys::O_NONBLOCK).ok()?,
         };
         Some(Self {
             fd,
@@ -182,6 +182,9 @@ impl Shim {
         }
         for stream in &mut self.streams {
             stream.open = false;
+        }
+        if self.is(config::TERMINAL) {
+            drop_fd(&mut self.streams[0].fd);
         }
         drop_fd(&mut self.input);
     }

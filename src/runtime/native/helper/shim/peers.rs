@@ -3,7 +3,7 @@
 use super::{CONNECTIONS, Shim, Stage, close_all, now};
 use crate::message::{self, Fds};
 use crate::record::phase;
-use crate::sys::{self, PollFd, Sys};
+use crate::sys::{self, Sys};
 use crate::talk::{HEAD, Head, REQUEST, Restart, VERSION, config, greeting, op};
 use crate::wire;
 use crate::zygote::{CONTROL, LOCK, OWNER};
@@ -115,7 +115,10 @@ impl Shim {
     #[inline(never)]
     #[unsafe(link_section = "lhshim")]
     pub(super) fn accept(&mut self) {
-        let Ok(fd) = sys::accept(self.listener) else { return };
+        let Ok(fd) = sys::accept(self.listener) else {
+            // For want of a descriptor or of memory: it stays to be taken.
+            return sys::sleep_ms(1);
+        };
         let own = sys::peer(fd).is_ok_and(|(_, user)| user == sys::getuid());
         let free = self.conns.iter().position(|conn| conn.fd < 0);
         let Some((index, conn)) = free.filter(|_| own).and_then(|index| Some((index, self.conns.get_mut(index)?))) else {
@@ -170,7 +173,6 @@ impl Shim {
     /// False for what no client of ours says.
     #[unsafe(link_section = "lhshim")]
     fn take(&mut self, index: usize, head: Head, body: &[u8]) -> bool {
-        let state = self.record.encode();
         let hello = self.greeting();
         let Some(conn) = self.conns.get_mut(index) else { return false };
         match conn.kind {
@@ -189,7 +191,8 @@ impl Shim {
         match head.op {
             op::WATCH => {
                 conn.kind = Kind::Watcher;
-                conn.tell(&state);
+                // It is told as soon as there is room, that is at once.
+                conn.behind = true;
             }
             op::OUTPUT => conn.kind = Kind::Reader,
             op::SESSION => self.session(index),
@@ -203,9 +206,8 @@ impl Shim {
         let mut out = [0u8; greeting::COUNT * 8];
         let first = [u64::from(VERSION), u64::from(wire::VERSION), self.word(config::FLAGS)];
         let inside = (0..config::INSIDE_COUNT).map(|at| self.word(config::INSIDE + at));
-        let words = first.into_iter().chain(inside);
-        for (slot, byte) in out.iter_mut().zip(words.flat_map(u64::to_ne_bytes)) {
-            *slot = byte;
+        for (slot, word) in out.chunks_exact_mut(8).zip(first.into_iter().chain(inside)) {
+            slot.copy_from_slice(&word.to_ne_bytes());
         }
         out
     }
@@ -226,13 +228,10 @@ impl Shim {
                 self.halt();
                 Ok(None)
             }
-            op::RESTART => match Restart::decode(body) {
-                Some(restart) => {
-                    self.restart = restart;
-                    Ok(None)
-                }
-                None => Err(sys::EBADMSG),
-            },
+            op::RESTART => Restart::decode(body).ok_or(sys::EBADMSG).map(|restart| {
+                self.restart = restart;
+                None
+            }),
             _ => Err(sys::ENOSYS),
         };
         let (errno, fd) = match done {
@@ -264,13 +263,16 @@ impl Shim {
             return Ok(None);
         }
         // Nobody reads it, or nobody will: ENXIO.
-        sys::openat(self.dir, b"in\0", sys::O_WRONLY | sys::O_NONBLOCK, 0).map(|fd| Some((fd, true)))
+        sys::open(self.dir, b"in\0", sys::O_WRONLY | sys::O_NONBLOCK).map(|fd| Some((fd, true)))
     }
 
     #[unsafe(link_section = "lhshim")]
     fn close_input(&mut self) {
-        if !self.is(config::TERMINAL) {
+        if !self.is(config::TERMINAL) && self.input >= 0 {
             super::drop_fd(&mut self.input);
+            // Whoever else can write to it closes it, too.
+            self.record.stdin_closed = true;
+            self.note();
         }
     }
 
@@ -292,22 +294,10 @@ impl Shim {
         }
     }
 
-    /// Tells those who had no room, within a second in all.
+    /// Whether a watcher had no room for the last that there was to tell.
     #[unsafe(link_section = "lhshim")]
-    pub(super) fn tell_late(&mut self) {
-        let until = now() + SILENT_MS;
-        while let Some(conn) = self.conns.iter_mut().find(|conn| conn.behind && conn.kind == Kind::Watcher) {
-            let mut wanted = [PollFd {
-                fd: conn.fd,
-                events: super::POLLOUT,
-                revents: 0,
-            }];
-            let left = until - now();
-            if left <= 0 || sys::poll(&mut wanted, Some(left as u64)) == Ok(0) {
-                return;
-            }
-            conn.tell(&self.record.encode());
-        }
+    pub(super) fn is_untold(&self) -> bool {
+        self.conns.iter().any(|conn| conn.behind && conn.kind == Kind::Watcher)
     }
 
     /// Forks a process that serves this client as a zygote does: what it starts is its own. It ends with the client, and kills

@@ -308,3 +308,29 @@ async fn a_detached_container_has_one_shim() {
     let adopted = runtime().adopt(&ContainerId::random(), &home.shim()).await;
     assert_eq!(adopted.err().unwrap().kind(), &crate::error::ErrorKind::Unavailable);
 }
+
+/// The runtime that watched a shim may go before it.
+#[test]
+fn a_shim_that_nobody_watches_is_reaped_all_the_same() {
+    let home = [Home::new(), Home::new()];
+    for home in &home {
+        let tokio = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        tokio.block_on(async {
+            drop(home.start("while ! [ -e /tmp/go ]; do sleep 0.05; done").await);
+        });
+    }
+    for home in &home {
+        let DetachedSeen::Alive(state) = home.seen() else {
+            panic!("no shim")
+        };
+        fs::write(home.dir.path().join("tmp/go"), "").unwrap();
+        let begun = Instant::now();
+        while Path::new(&format!("/proc/{}", state.shim_pid)).exists() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "a zombie stays");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}

@@ -74,7 +74,9 @@ async fn input_goes_in_and_its_end_too() {
     read_until(&mut first, "two\n").await;
     read_until(&mut second, "two\n").await;
     // The end comes once nobody can write any more.
+    assert!(!starter.state().stdin_closed);
     task.close_input().await.unwrap();
+    until(&starter, |state| state.stdin_closed).await;
     input.write_all(b"three\n").unwrap();
     read_until(&mut second, "three\n").await;
     drop(input);
