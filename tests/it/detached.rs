@@ -10,7 +10,7 @@ use longshore::system::FindingKind;
 use longshore::types::Filter;
 use longshore::{
     AttachOptions, Container, ContainerSpec, ContainerState, Engine, ErrorKind, EventQuery, ExecSpec, Lifetime,
-    ListOptions, LogConfig, MountSpec, NetworkMode, Outcome, RemoveOptions, RestartPolicy, Signal, StopOptions,
+    ListOptions, LogConfig, MountSpec, NamespaceMode, NetworkMode, Outcome, RemoveOptions, RestartPolicy, Signal, StopOptions,
     WaitCondition,
 };
 
@@ -42,6 +42,7 @@ tests! { "detached":
         g16_what_only_an_engine_can_do_is_refused,
         n10_audit_knows_detached_containers,
         p30_a_shim_is_killed,
+        h18_the_host_s_processes,
     ]
 }
 
@@ -715,6 +716,33 @@ async fn p30_a_shim_is_killed() -> Check {
     // No status is better than a wrong one.
     let error = container.wait().await.err().expect("nobody saw its end");
     assert_eq!(error.kind(), &ErrorKind::Unavailable, "{error}");
+    container.remove(RemoveOptions::default()).await?;
+    Ok(())
+}
+
+async fn h18_the_host_s_processes() -> Check {
+    let world = World::new().await?;
+    let bound = world.engine.create(world.spec().pid_mode(NamespaceMode::Host)).await;
+    assert!(bound.is_err_and(|error| error.is_unsupported()));
+    // It and what it leaves behind in the background: no namespace ends with the first process, and yet all of them end.
+    let script = "sleep 61 & readlink /proc/self/ns/pid; exit 4";
+    let spec = detached(world.script(script)).pid_mode(NamespaceMode::Host);
+    if world.ownership().await? != "direct" {
+        let error = world.engine.run(spec).await.err().expect("it is root's");
+        assert!(error.is_unsupported(), "{error}");
+        return Ok(());
+    }
+    let container = world.started(spec).await?;
+    assert_eq!(container.wait().await?.status.code(), 4);
+    let here = std::fs::read_link("/proc/self/ns/pid")?;
+    assert_eq!(logged(&container).await?, here.to_str().expect("text"));
+    container.remove(RemoveOptions::default()).await?;
+    let spec = detached(world.script("sleep 60")).pid_mode(NamespaceMode::Host);
+    let container = world.started(spec).await?;
+    let out = container.exec(ExecSpec::new(["readlink", "/proc/self/ns/pid"])).output().await?;
+    assert_eq!(text(&out.stdout), here.to_str().expect("text"));
+    container.kill(Signal::TERM).await?;
+    assert_eq!(container.wait().await?.status.code(), 143);
     container.remove(RemoveOptions::default()).await?;
     Ok(())
 }

@@ -116,6 +116,7 @@ fn inside_words(inside: &Inside) -> [u64; talk::config::INSIDE_COUNT] {
         bind_devices,
         single_id,
         cgroup_v2,
+        host_pids: _,
     } = inside.host;
     let flags = [bind_devices, single_id, cgroup_v2, inside.own_processes];
     let flags = (0..).zip(flags).map(|(bit, set)| u64::from(set) << bit).sum();
@@ -139,6 +140,7 @@ fn inside_of(words: &[u64]) -> Option<Inside> {
             bind_devices: has(0),
             single_id: has(1),
             cgroup_v2: has(2),
+            host_pids: false,
         },
         namespaces: namespaces as u32,
         own_processes: has(3),
