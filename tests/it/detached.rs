@@ -10,12 +10,13 @@ use longshore::system::FindingKind;
 use longshore::types::Filter;
 use longshore::{
     AttachOptions, Container, ContainerSpec, ContainerState, Engine, ErrorKind, EventQuery, ExecSpec, Lifetime,
-    ListOptions, LogConfig, MountSpec, NamespaceMode, NetworkMode, Outcome, RemoveOptions, RestartPolicy, Signal, StopOptions,
-    WaitCondition,
+    ListOptions, LogConfig, MountSpec, NamespaceMode, NetworkMode, Outcome, RemoveOptions, RestartPolicy, Signal,
+    StopOptions, WaitCondition,
 };
 
 use crate::faults::{Random, filled_root, kills, role};
 use crate::frame::{Check, Stop, block_on, fail};
+use crate::longshored::Daemon;
 use crate::support::embedder::{Embedder, Role};
 use crate::support::world::{FORCE, World, text};
 use crate::tests;
@@ -30,6 +31,7 @@ tests! { "detached":
         g16_every_end_is_known,
         g16_many_are_adopted_at_once,
         p39_another_engine_supervises_when_one_dies,
+        g16_a_daemon_is_replaced_under_its_containers,
     ]
     kernel_async [
         g16_it_outlives_the_last_handle,
@@ -739,10 +741,51 @@ async fn h18_the_host_s_processes() -> Check {
     container.remove(RemoveOptions::default()).await?;
     let spec = detached(world.script("sleep 60")).pid_mode(NamespaceMode::Host);
     let container = world.started(spec).await?;
-    let out = container.exec(ExecSpec::new(["readlink", "/proc/self/ns/pid"])).output().await?;
+    let out = container
+        .exec(ExecSpec::new(["readlink", "/proc/self/ns/pid"]))
+        .output()
+        .await?;
     assert_eq!(text(&out.stdout), here.to_str().expect("text"));
     container.kill(Signal::TERM).await?;
     assert_eq!(container.wait().await?.status.code(), 143);
     container.remove(RemoveOptions::default()).await?;
     Ok(())
+}
+
+fn g16_a_daemon_is_replaced_under_its_containers() -> Check {
+    let mut daemon = Daemon::start(&["--live-restore"])?;
+    let count = if kills() < 100 { 10 } else { 200 };
+    let script = r#""Cmd": ["sh", "-c", "trap 'exit 6' TERM; echo up; while :; do sleep 0.1; done"]"#;
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        ids.push(daemon.run(script)?.0);
+    }
+    daemon.replace(&["--live-restore"])?;
+    let listed = daemon.ask("GET", "/v1.44/containers/json", "")?.expect(200)?.json()?;
+    assert_eq!(listed.as_array().map(Vec::len), Some(count), "{listed}");
+    for id in &ids {
+        let wait = format!("/v1.44/containers/{id}/wait?condition=not-running");
+        daemon
+            .ask("POST", &format!("/v1.44/containers/{id}/kill?signal=TERM"), "")?
+            .expect(204)?;
+        let waited = daemon.ask("POST", &wait, "")?;
+        // It goes with its end, and may have gone already.
+        if waited.code == 200 {
+            assert_eq!(waited.json()?["StatusCode"], 6, "{id}");
+        }
+    }
+    let start = Instant::now();
+    loop {
+        let left = daemon
+            .ask("GET", "/v1.44/containers/json?all=1", "")?
+            .expect(200)?
+            .json()?;
+        if left.as_array().is_some_and(Vec::is_empty) {
+            return daemon.stop();
+        }
+        if start.elapsed() > PATIENCE {
+            return fail(format!("still there: {left}"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::faults;
-use crate::frame::{Stop, fail, skip};
+use crate::frame::{Check, Stop, fail, skip};
 use crate::support::names_in;
 use crate::support::root::TempRoot;
 use crate::support::wire::{self, Answer};
@@ -26,6 +26,14 @@ pub fn program() -> Result<PathBuf, Stop> {
         .map(|dir| dir.join("longshored"))
         .find(|file| file.is_file());
     found.map_or_else(|| skip("longshored is not built: cargo build --package longshored"), Ok)
+}
+
+fn command_on(root: &Path) -> Result<Command, Stop> {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program()?);
+    command.arg("--root").arg(root);
+    command.stdin(Stdio::null()).stderr(Stdio::piped());
+    Ok(command)
 }
 
 /// A running daemon; killed when dropped.
@@ -61,14 +69,19 @@ impl Daemon {
     /// The command with its root alone; its root, and where its socket would be. It must not outlive the tests, however they
     /// end.
     pub fn command() -> Result<(Command, TempRoot, PathBuf), Stop> {
-        let program = program()?;
         let root = faults::filled_root()?;
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-        command.arg("--root").arg(root.path());
-        command.stdin(Stdio::null()).stderr(Stdio::piped());
         let socket = root.path().join("d.sock");
-        Ok((command, root, socket))
+        Ok((command_on(root.path())?, root, socket))
+    }
+
+    /// Kills it, and starts another in its place.
+    pub fn replace(&mut self, options: &[&str]) -> Check {
+        self.signal(Signal::SIGKILL)?;
+        self.child.wait()?;
+        let mut command = command_on(self.root.path())?;
+        command.arg("--host").arg(format!("unix://{}", self.socket.display()));
+        self.child = command.args(options).spawn()?;
+        self.await_socket()
     }
 
     /// Takes a child that was started otherwise.
