@@ -205,7 +205,7 @@ impl Shared {
         let sight = self.parts.native.clone();
         Box::new(move |to| {
             let root = native.mount(&rootfs)?;
-            let Some(from) = crate::storage::layer::open_inside(&root, &target)? else {
+            let Some(from) = crate::storage::layer::open_inside(&root, &target, false)? else {
                 return Ok(());
             };
             let sight = sight.map(|native| Arc::new(ZygoteSight::new(native)) as Arc<dyn Sight>);
@@ -391,7 +391,7 @@ impl Shared {
     }
 
     /// The ids of a container's user.
-    async fn user_of(&self, record: &Record) -> Result<(u32, u32)> {
+    pub(super) async fn user_of(&self, record: &Record) -> Result<(u32, u32)> {
         let (spec, image) = (record.body.spec.clone(), record.body.image.clone());
         let rootfs = self.parts.snapshotter.mounts(&record.snapshot_key()).await?;
         blocking(move || {

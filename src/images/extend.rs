@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::archive::{Held, Inflow, Taker, on_thread};
+use super::archive::{Held, Inflow, Taker, beside};
 use super::assemble::{LAYER, Parts};
 use super::load::ended;
 use super::local::LocalImages;
@@ -33,7 +33,7 @@ impl LocalImages {
         let mut config = self.read_config(&base.config).await?;
         let content = Arc::clone(&self.parts.content);
         let holder = held.holder().ok_or_else(ended)?;
-        let layer = on_thread(layer, move |inflow| take(&Taker::new(content, holder)?, inflow)).await?;
+        let layer = beside(layer, move |inflow| take(&Taker::new(content, holder)?, inflow)).await?;
         // From here on hardly anything waits for something else than a disk.
         onto_pool().await;
         let new = (layer.digest != Digest::of(&[0; EMPTY])).then_some(layer);

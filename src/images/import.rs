@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::archive::{Held, Inflow, Stored, Taker, on_thread};
+use super::archive::{Held, Inflow, Stored, Taker, beside};
 use super::assemble::{LAYER, Parts};
 use super::load::ended;
 use super::local::LocalImages;
@@ -63,7 +63,7 @@ impl LocalImages {
     ) -> Result<ImageId> {
         let content = Arc::clone(&self.parts.content);
         let holder = held.holder().ok_or_else(ended)?;
-        let layer = on_thread(archive, move |inflow| take(&Taker::new(content, holder)?, inflow)).await?;
+        let layer = beside(archive, move |inflow| take(&Taker::new(content, holder)?, inflow)).await?;
         onto_pool().await;
         let config = config_of(request, run, layer.diff_id, SystemTime::now())?;
         let parts = Parts {

@@ -530,7 +530,7 @@ async fn j6_a_subpath_stays_inside() -> Check {
 }
 
 /// Whether this user may serve a FUSE; root needs none.
-fn fuse_is_ours() -> Result<(), String> {
+pub fn fuse_is_ours() -> Result<(), String> {
     if is_root() {
         return Ok(());
     }
