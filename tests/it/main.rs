@@ -26,6 +26,7 @@ mod doctor;
 mod exec;
 mod faults;
 mod fixtures;
+mod forks;
 mod frame;
 mod host;
 mod hostile;
@@ -93,6 +94,7 @@ const GROUPS: &[frame::Group] = &[
     images::TESTS,
     faults::TESTS,
     keeping::TESTS,
+    forks::TESTS,
     kills::TESTS,
     system::TESTS,
     cancel::TESTS,
@@ -141,6 +143,7 @@ fn main() {
         .iter()
         .chain(faults::ROLES)
         .chain(kills::ROLES)
+        .chain(forks::ROLES)
         .chain(exec::ROLES)
         .chain(places::ROLES)
         .chain(hostile::ROLES)
