@@ -282,6 +282,7 @@ impl Shared {
                     mount.source = match self.parts.volumes.0.mount(&name, &record.id, cancel).await? {
                         Mounted::Directory(path) => LaunchSource::Host(path),
                         Mounted::Tree(tree) => LaunchSource::Tree(tree),
+                        Mounted::Own(tree) => LaunchSource::Given(tree),
                     };
                 }
                 MountFrom::Image(image) => {
