@@ -92,7 +92,7 @@ impl LocalImages {
 
     /// Unpacks layers while the archive is read. Where one platform of several is wanted, only the end of the archive tells
     /// whose layers those are.
-    fn ahead(&self, platform: Option<&Platform>, held: &Held) -> Result<Option<Ahead>> {
+    pub(super) fn ahead(&self, platform: Option<&Platform>, held: &Held) -> Result<Option<Ahead>> {
         if platform.is_some() {
             return Ok(None);
         }
