@@ -11,12 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use nix::sys::statfs::FsType;
 use tokio::sync::oneshot;
 
 use super::local::Shared;
 use super::mounts::FileSpec;
 use super::peer;
 use super::record::{ProcessIdentity, Record};
+use super::served::{self, Purpose};
 use super::spec::{Limits, NamespaceMode, NetworkMode};
 use super::users;
 use super::{ContainerState, CopiedOut, CopyInOptions, PathStat};
@@ -29,6 +31,8 @@ use crate::storage::inflow::on_thread;
 use crate::storage::layer::{self, Limits as ArchiveLimits, Plain, Sight, Spot, apply_plain};
 use crate::storage::outflow::{on_driver, stream_of};
 use crate::storage::ownership::{OwnerChange, Ownership, Privileged};
+use crate::storage::room;
+use crate::storage::snapshot::LayerSource;
 use crate::sys::blocking::blocking;
 use crate::types::{IdRange, Signal};
 
@@ -45,21 +49,32 @@ struct View {
 
 impl Shared {
     pub(crate) async fn stat_path(self: &Arc<Self>, name: &str, path: &str) -> Result<PathStat> {
-        let view = self.view_of(name).await?;
-        let (root, path) = (Arc::clone(&view.root), path.to_owned());
-        let sight = view.sight.clone();
-        blocking(move || Ok(looks_of(&Spot::open(&root, path.as_bytes(), sight.as_deref())?, &path))).await
+        let (_view, spot) = self.spot_of(name, path).await?;
+        Ok(looks_of(&spot, path))
+    }
+
+    /// What is at a path of a container, and what holds it there.
+    async fn spot_of(self: &Arc<Self>, name: &str, path: &str) -> Result<(View, Spot)> {
+        let record = self.find(name).await?;
+        let mut view = self.view_of(record.id.as_str()).await?;
+        let (mut place, mut shown) = (path.to_owned(), None);
+        if let Some(served) = self.served(&record, path, Purpose::Read).await? {
+            view.sight = view.sight.map(|sight| served.sight(sight));
+            (view.root, place, shown) = (Arc::new(served.directory), served.path, served.name);
+        }
+        let (root, sight) = (Arc::clone(&view.root), view.sight.clone());
+        let spot = blocking(move || Spot::open(&root, place.as_bytes(), sight.as_deref())).await;
+        let serves = self.serves(&record);
+        let mut spot = spot.map_err(|error| if serves { served::refused(error) } else { error })?;
+        if let Some(shown) = shown {
+            spot.shown = shown.into_bytes();
+        }
+        Ok((view, spot))
     }
 
     pub(crate) async fn copy_out(self: &Arc<Self>, name: &str, path: &str) -> Result<CopiedOut> {
-        let view = self.view_of(name).await?;
-        let (root, path, sight) = (Arc::clone(&view.root), path.to_owned(), view.sight.clone());
-        let (spot, stat) = blocking(move || {
-            let spot = Spot::open(&root, path.as_bytes(), sight.as_deref())?;
-            let stat = looks_of(&spot, &path);
-            Ok((spot, stat))
-        })
-        .await?;
+        let (view, spot) = self.spot_of(name, path).await?;
+        let stat = looks_of(&spot, path);
         let archive = stream_of(
             move |out| {
                 // Whatever becomes of the reader, the container is held until here.
@@ -86,12 +101,18 @@ impl Shared {
             true => self.owner_for(&record).await?,
             false => None,
         };
-        let view = self.view_of(record.id.as_str()).await?;
-        let (root, place, sight) = (Arc::clone(&view.root), path.to_owned(), view.sight.clone());
+        let mut view = self.view_of(record.id.as_str()).await?;
+        let mut path = path.to_owned();
+        let served = self.served(&record, &path, Purpose::Write).await?;
+        let no_links = served.is_some();
+        if let Some(served) = served {
+            (view.root, path) = (Arc::new(served.directory), served.path);
+        }
+        let (root, place, sight) = (Arc::clone(&view.root), path.clone(), view.sight.clone());
         let there =
             blocking(move || {
-                let whole = format!("{place}/");
-                match layer::open_inside(&root, Path::new(&whole))? {
+                let whole = format!("./{place}/");
+                match layer::open_inside(&root, Path::new(&whole), no_links)? {
                     Some(dir) => Ok(dir),
                     None => match Spot::open(&root, place.as_bytes(), sight.as_deref()) {
                         Ok(_) => Err(Error::invalid("extraction point is not a directory")
@@ -100,22 +121,36 @@ impl Shared {
                     },
                 }
             });
-        drop(there.await?);
+        let serves = self.serves(&record);
+        let refused = |error| if serves { served::refused(error) } else { error };
+        drop(there.await.map_err(refused)?);
         let plain = Plain {
             base: path.trim_matches('/').as_bytes().to_vec(),
             keep_kinds: options.keep_kinds,
-            owner,
+            // The caller is root in the engine's user namespace.
+            owner: if no_links { Some((0, 0)) } else { owner },
             with_root: false,
+            no_links,
+            upper: self.upper_of(&record).await,
         };
-        on_thread(archive, move |inflow| {
+        let copied = on_thread(archive, move |inflow| {
             // This thread ends with the copy.
             if let Some(acting) = view.acting {
                 acting.begin();
             }
             let root = PathBuf::from(format!("/proc/self/fd/{}", view.root.as_raw_fd()));
             apply_plain(inflow, &root, plain, &view.ownership, &ArchiveLimits::default())
-        })
-        .await
+        });
+        copied.await.map_err(refused)
+    }
+
+    /// The file system that a container's own files are on, where that can be told: it is a help and no more.
+    async fn upper_of(&self, record: &Record) -> Option<FsType> {
+        let source = self.parts.snapshotter.source(&record.snapshot_key()).await.ok()?;
+        let LayerSource::Overlay { upper, .. } = source else {
+            return None;
+        };
+        blocking(move || Ok(room::kind_of(&upper))).await.ok()?
     }
 
     /// Puts the files that were asked for into a container that is being made.
@@ -290,7 +325,6 @@ impl Shared {
         spec.devices.clear();
         spec.device_rules.clear();
         spec.seccomp = super::Seccomp::Unconfined;
-        spec.user = Some("0:0".to_owned());
         let started = match self.hold_now(&quiet, cancel).await {
             Ok(started) => started,
             Err(error) => {
@@ -318,6 +352,8 @@ impl Shared {
     async fn hold_now(self: &Arc<Self>, record: &Record, cancel: &Cancel) -> Result<Arc<dyn Task>> {
         let mut launch = self.launch(record, cancel).await?;
         launch.hold = true;
+        // Mounts are the container's user's; what waits here is nobody's.
+        launch.user = Some("0:0".to_owned());
         Ok(self.parts.runtime.start(launch).await?.task)
     }
 }

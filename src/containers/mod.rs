@@ -81,6 +81,8 @@ mod rename;
 mod restart;
 #[cfg(feature = "engine")]
 mod revive;
+#[cfg(feature = "engine")]
+mod served;
 mod spec;
 #[cfg(feature = "engine")]
 mod start;

@@ -221,7 +221,7 @@ impl Shared {
         let sight = self.parts.native.clone();
         Box::new(move |to| {
             let root = native.mount(&rootfs)?;
-            let Some(from) = crate::storage::layer::open_inside(&root, &target)? else {
+            let Some(from) = crate::storage::layer::open_inside(&root, &target, false)? else {
                 return Ok(());
             };
             let sight = sight.map(|native| Arc::new(ZygoteSight::new(native)) as Arc<dyn Sight>);
@@ -298,6 +298,7 @@ impl Shared {
                     mount.source = match self.parts.volumes.0.mount(&name, &record.id, cancel).await? {
                         Mounted::Directory(path) => LaunchSource::Host(path),
                         Mounted::Tree(tree) => LaunchSource::Tree(tree),
+                        Mounted::Own(tree) => LaunchSource::Given(tree),
                     };
                 }
                 MountFrom::Image(image) => {
@@ -407,7 +408,7 @@ impl Shared {
     }
 
     /// The ids of a container's user.
-    async fn user_of(&self, record: &Record) -> Result<(u32, u32)> {
+    pub(super) async fn user_of(&self, record: &Record) -> Result<(u32, u32)> {
         let (spec, image) = (record.body.spec.clone(), record.body.image.clone());
         let rootfs = self.parts.snapshotter.mounts(&record.snapshot_key()).await?;
         blocking(move || {

@@ -15,6 +15,7 @@ use super::origin::Chosen;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::registry::ManifestBlob;
+use crate::storage::unpack::Offers;
 use crate::store::Node;
 use crate::types::{Descriptor, Digest, ImageId, Reference};
 
@@ -30,6 +31,8 @@ pub(super) struct Parts<'a> {
     pub(super) layers: Vec<Descriptor>,
     /// Those of them that this process wrote a moment ago.
     pub(super) fresh: Vec<Digest>,
+    /// Those that were unpacked while they came in.
+    pub(super) offers: Option<Offers>,
     pub(super) names: Vec<Reference>,
     /// How errors call the image.
     pub(super) shown: &'a str,
@@ -61,7 +64,7 @@ impl LocalImages {
         let arrival = Arrival {
             chosen: &chosen,
             source: Arc::new(Nowhere),
-            offers: None,
+            offers: parts.offers,
             fresh: Some(parts.fresh),
             names: &parts.names,
             shown: parts.shown,

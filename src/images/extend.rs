@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::archive::{Held, Inflow, Taker, on_thread};
+use super::archive::{Held, Inflow, Taker, beside};
 use super::assemble::{LAYER, Parts};
-use super::load::ended;
+use super::load::{end, ended};
 use super::local::LocalImages;
 use super::{ByteStream, ExtendRequest, HistoryEntry, ImageConfig, when};
 use crate::error::{Error, ObjectKind, Result};
 use crate::progress::Progress;
+use crate::storage::unpack::Ahead;
 use crate::store::{ImageRecord, Node};
 use crate::sys::blocking::onto_pool;
 use crate::types::{Descriptor, Digest, ImageId, MediaType};
@@ -23,17 +24,29 @@ pub(super) const EMPTY: usize = 1024;
 impl LocalImages {
     pub(super) async fn extend_image(&self, layer: ByteStream, request: ExtendRequest) -> Result<ImageId> {
         let held = Held::begin(self).await?;
-        let made = self.extend_held(layer, &request, &held).await;
+        let ahead = self.ahead(None, &held)?;
+        let made = self.extend_held(layer, &request, &held, ahead.as_ref()).await;
+        end(ahead).await;
         held.settle().await?;
         made
     }
 
-    async fn extend_held(&self, layer: ByteStream, request: &ExtendRequest, held: &Held) -> Result<ImageId> {
+    async fn extend_held(
+        &self,
+        layer: ByteStream,
+        request: &ExtendRequest,
+        held: &Held,
+        ahead: Option<&Ahead>,
+    ) -> Result<ImageId> {
         let (base, nodes) = self.base(&request.base, held).await?;
         let mut config = self.read_config(&base.config).await?;
         let content = Arc::clone(&self.parts.content);
         let holder = held.holder().ok_or_else(ended)?;
-        let layer = on_thread(layer, move |inflow| take(&Taker::new(content, holder)?, inflow)).await?;
+        let follower = ahead.map(Ahead::follower);
+        let layer = beside(layer, move |inflow| {
+            take(&Taker::new(content, holder)?.followed(follower), inflow)
+        });
+        let layer = layer.await?;
         // From here on hardly anything waits for something else than a disk.
         onto_pool().await;
         let new = (layer.digest != Digest::of(&[0; EMPTY])).then_some(layer);
@@ -42,6 +55,7 @@ impl LocalImages {
         let parts = Parts {
             config: &config,
             fresh: new.iter().map(|layer| layer.digest).collect(),
+            offers: ahead.map(Ahead::offers),
             layers: below.chain(new).collect(),
             names: request.name.iter().cloned().collect(),
             shown: "the new image",

@@ -4,9 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::archive::{Held, Inflow, Stored, Taker, on_thread};
+use super::archive::{Held, Inflow, Stored, Taker, beside};
 use super::assemble::{LAYER, Parts};
-use super::load::ended;
+use super::load::{end, ended};
 use super::local::LocalImages;
 use super::pull::Ending;
 use super::{ByteStream, HistoryEntry, ImageConfig, ImportRequest, RootFs, RunConfig, changes, when};
@@ -15,6 +15,7 @@ use crate::progress::{Progress, ProgressEvent};
 use crate::storage::layer::Limits;
 use crate::storage::layer::decompress::Uncompressed;
 use crate::storage::layer::tar::{bad, read_error};
+use crate::storage::unpack::Ahead;
 use crate::sys::blocking::onto_pool;
 use crate::types::{Descriptor, DiffId, Digest, ImageId, MediaType, Platform};
 
@@ -48,7 +49,11 @@ impl LocalImages {
             changes::apply(&mut run, change)?;
         }
         let held = Held::begin(self).await?;
-        let imported = self.import_all(archive, request, run, progress, &held).await;
+        let ahead = self.ahead(None, &held)?;
+        let imported = self
+            .import_all(archive, request, run, progress, &held, ahead.as_ref())
+            .await;
+        end(ahead).await;
         held.settle().await?;
         imported
     }
@@ -60,15 +65,21 @@ impl LocalImages {
         run: RunConfig,
         progress: &Progress,
         held: &Held,
+        ahead: Option<&Ahead>,
     ) -> Result<ImageId> {
         let content = Arc::clone(&self.parts.content);
         let holder = held.holder().ok_or_else(ended)?;
-        let layer = on_thread(archive, move |inflow| take(&Taker::new(content, holder)?, inflow)).await?;
+        let follower = ahead.map(Ahead::follower);
+        let layer = beside(archive, move |inflow| {
+            take(&Taker::new(content, holder)?.followed(follower), inflow)
+        });
+        let layer = layer.await?;
         onto_pool().await;
         let config = config_of(request, run, layer.diff_id, SystemTime::now())?;
         let parts = Parts {
             config: &config,
             fresh: vec![layer.descriptor.digest],
+            offers: ahead.map(Ahead::offers),
             layers: vec![layer.descriptor],
             names: request.name.iter().cloned().collect(),
             shown: "the imported image",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::archive::{Found, Held, Taker, find, on_thread};
+use super::archive::{Found, Held, Taker, beside, find};
 use super::install::Arrival;
 use super::local::LocalImages;
 use super::pull::{Ending, blobs_of};
@@ -92,7 +92,7 @@ impl LocalImages {
 
     /// Unpacks layers while the archive is read. Where one platform of several is wanted, only the end of the archive tells
     /// whose layers those are.
-    fn ahead(&self, platform: Option<&Platform>, held: &Held) -> Result<Option<Ahead>> {
+    pub(super) fn ahead(&self, platform: Option<&Platform>, held: &Held) -> Result<Option<Ahead>> {
         if platform.is_some() {
             return Ok(None);
         }
@@ -110,7 +110,7 @@ impl LocalImages {
         let content = Arc::clone(&self.parts.content);
         let holder = held.holder().ok_or_else(ended)?;
         let follower = ahead.map(Ahead::follower);
-        on_thread(archive, move |inflow| {
+        beside(archive, move |inflow| {
             let taker = Taker::new(content, holder)?.followed(follower);
             let contents = taker
                 .archive(inflow)

@@ -171,6 +171,7 @@ impl Making {
             config,
             layers: layers.iter().map(|layer| in_oci_words(&layer.descriptor)).collect(),
             fresh: self.fresh(),
+            offers: None,
             action: if names.is_empty() { "create" } else { "tag" },
             names,
             shown: "the new image",

@@ -7,6 +7,7 @@ pub(crate) mod inflow;
 pub mod layer;
 pub(crate) mod outflow;
 pub mod ownership;
+pub(crate) mod room;
 pub mod snapshot;
 pub mod sweep;
 pub mod unpack;

@@ -39,3 +39,5 @@ pub use self::reference::{ImageSource, Reference};
 pub use self::signal::Signal;
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::stream::{ByteStream, reader_stream};
+#[cfg(feature = "engine")]
+pub(crate) use self::stream::{Next, poll_here, poll_movable};

@@ -1,5 +1,9 @@
 //! Bytes as they come.
 
+mod file;
+
+use std::any::Any;
+use std::fs::File;
 use std::io::{self, Read};
 use std::pin::Pin;
 use std::sync::mpsc;
@@ -8,6 +12,9 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::sync::mpsc as pieces;
 
+use self::file::FileStream;
+#[cfg(feature = "engine")]
+pub(crate) use self::file::{Next, poll_here, poll_movable};
 use crate::error::{Error, Result};
 
 /// Bytes as they come, on any executor. An `Err` ends them.
@@ -19,7 +26,8 @@ const AHEAD: usize = 4;
 
 /// What a blocking reader gives, a file or a pipe say, from where it stands to its end: for archives that are loaded, imported
 /// or copied into a container. It is read ahead, a megabyte at most, by a thread that ends with the stream; a read that is
-/// under way (of a pipe that says nothing, say) ends first. An error of the reader ends the stream.
+/// under way (of a pipe that says nothing, say) ends first. A plain [`File`] that is copied into a container or a volume needs
+/// no such thread: it is read by the one that writes. An error of the reader ends the stream.
 ///
 /// ```no_run
 /// # async fn load(engine: longshore::Engine) -> longshore::Result<()> {
@@ -32,6 +40,23 @@ const AHEAD: usize = 4;
 /// # Errors
 /// `Os` if no thread can be had.
 pub fn reader_stream(source: impl Read + Send + 'static) -> Result<ByteStream> {
+    let mut source = Some(source);
+    let file = (&mut source as &mut dyn Any).downcast_mut::<Option<File>>();
+    if let Some(file) = file.and_then(|file| file.take_if(|file| is_plain(file))) {
+        return Ok(FileStream::of(file).boxed());
+    }
+    match source {
+        Some(source) => read_ahead(source),
+        None => Err(Error::internal("a reader that went away")),
+    }
+}
+
+/// Whether reads of it come to an end by themselves.
+fn is_plain(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.is_file())
+}
+
+fn read_ahead(source: impl Read + Send + 'static) -> Result<ByteStream> {
     let (sender, receiver) = pieces::channel(AHEAD);
     std::thread::Builder::new()
         .name("longshore-read".into())
@@ -107,7 +132,6 @@ impl Drop for Filled {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
     use std::io::Write as _;
 
     use super::*;

@@ -130,7 +130,7 @@ impl Shared {
 fn open(mounted: Mounted) -> Result<OwnedFd> {
     let failed = |e| Error::os("open a volume", e);
     match mounted {
-        Mounted::Tree(tree) => tree.try_clone().map_err(failed),
+        Mounted::Tree(tree) | Mounted::Own(tree) => tree.try_clone().map_err(failed),
         Mounted::Directory(path) => open_directory(&path),
     }
 }

@@ -10,16 +10,19 @@ use super::local::Shared;
 use super::record::Record;
 use crate::driver::Cancel;
 use crate::error::{Error, ObjectKind, Result};
+use crate::runtime::native::copies_mounts;
 use crate::sys::blocking::blocking;
-use crate::types::{ContainerId, Mount, VolumeName};
+use crate::types::{ContainerId, Mount, MountSource, VolumeName};
 
 /// A volume that is ready for containers.
 #[derive(Debug, Clone)]
 pub(crate) enum Mounted {
     /// A directory of the host.
     Directory(PathBuf),
-    /// A mount that is attached nowhere.
+    /// A mount that is attached nowhere, to be copied.
     Tree(Arc<OwnedFd>),
+    /// A mount that is attached nowhere, and this container's alone.
+    Own(Arc<OwnedFd>),
 }
 
 /// The containers of this process that use a volume, and what it shows them.
@@ -27,6 +30,8 @@ pub(crate) enum Mounted {
 pub(super) struct Use {
     pub(super) users: BTreeSet<ContainerId>,
     mounted: Option<Mounted>,
+    /// What is mounted anew for each container, where this kernel copies no mount that is attached nowhere.
+    again: Option<Mount>,
 }
 
 impl Shared {
@@ -56,34 +61,47 @@ impl Shared {
         let turn = self.turn(name);
         let mut held = turn.lock().await;
         if let Some(mounted) = &held.mounted {
-            let mounted = mounted.clone();
+            let mounted = match &held.again {
+                None => mounted.clone(),
+                Some(again) => self.own(again).await.map_err(|error| about(&record, error))?,
+            };
             held.users.insert(user.clone());
             return Ok(mounted);
         }
-        let mounted = self
+        let (mounted, again) = self
             .mount_now(&record, cancel)
             .await
             .map_err(|error| about(&record, error))?;
         held.mounted = Some(mounted.clone());
+        held.again = again;
         held.users.insert(user.clone());
         Ok(mounted)
     }
 
-    async fn mount_now(&self, record: &Record, cancel: &Cancel) -> Result<Mounted> {
+    async fn mount_now(&self, record: &Record, cancel: &Cancel) -> Result<(Mounted, Option<Mount>)> {
         let (driver, context) = (self.driver(&record.body.driver)?, self.context(record));
         let source = match self.patiently(record, cancel, driver.mount(&context)).await? {
-            VolumeSource::Directory(path) => return Ok(Mounted::Directory(path)),
+            VolumeSource::Directory(path) => return Ok((Mounted::Directory(path), None)),
             VolumeSource::FileSystem { kind, source, options } => Mount::file_system(kind, source, options),
         };
-        let native = Arc::clone(&self.parts.native);
-        let mounted = blocking(move || native.mount(&[source])).await;
-        match mounted {
-            Ok(tree) => Ok(Mounted::Tree(Arc::new(tree))),
-            Err(error) => {
-                let _ = driver.unmount(&context).await;
-                Err(error)
-            }
+        let mounted = match is_in_memory(&source) || copies_mounts() {
+            true => self.tree(&source).await.map(|tree| (Mounted::Tree(tree), None)),
+            false => self.own(&source).await.map(|own| (own, Some(source))),
+        };
+        if mounted.is_err() {
+            let _ = driver.unmount(&context).await;
         }
+        mounted
+    }
+
+    async fn tree(&self, source: &Mount) -> Result<Arc<OwnedFd>> {
+        let (native, source) = (Arc::clone(&self.parts.native), source.clone());
+        blocking(move || native.mount(&[source])).await.map(Arc::new)
+    }
+
+    /// A mount for one container. What is on a disk or a server is the same, however often it is mounted.
+    async fn own(&self, source: &Mount) -> Result<Mounted> {
+        self.tree(source).await.map(Mounted::Own)
     }
 
     /// A container has ended that used a volume.
@@ -92,6 +110,7 @@ impl Shared {
         let mut held = turn.lock().await;
         let was = held.users.remove(user);
         if was && held.users.is_empty() && held.mounted.take().is_some() {
+            held.again = None;
             let ended = async {
                 let record = self.read(name).await?;
                 self.driver(&record.body.driver)?.unmount(&self.context(&record)).await
@@ -108,6 +127,11 @@ impl Shared {
             self.forget_turn(name);
         }
     }
+}
+
+/// Whether a second mount of it would be another file system.
+fn is_in_memory(source: &Mount) -> bool {
+    matches!(&source.source, MountSource::FileSystem { kind, .. } if matches!(kind.as_str(), "tmpfs" | "ramfs"))
 }
 
 fn about(record: &Record, error: Error) -> Error {

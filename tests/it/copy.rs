@@ -1,7 +1,9 @@
 //! Files in and out of containers.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -9,11 +11,12 @@ use longshore::containers::{CopyInOptions, MountSpec};
 use longshore::images::ByteStream;
 use longshore::{Container, Engine, ErrorKind, Tmpfs};
 
-use crate::frame::{Check, Stop};
-use crate::support::image;
+use crate::frame::{Check, Stop, fail, skip};
 use crate::support::root::TempRoot;
 use crate::support::world::{FORCE, World, source};
+use crate::support::{image, scratch};
 use crate::tests;
+use crate::volumes::fuse_is_ours;
 
 tests! { "copy":
     kernel_async [
@@ -25,6 +28,8 @@ tests! { "copy":
         g6_directories_and_their_content,
         a9_a_dropped_copy_leaves_the_container_free,
         g6_what_is_swapped_meanwhile_leads_nowhere_else,
+        j7_copies_into_a_directory_of_the_callers,
+        j7_copies_that_cannot_get_there_say_so,
     ]
 }
 
@@ -404,5 +409,91 @@ async fn a9_a_dropped_copy_leaves_the_container_free() -> Check {
     tokio::time::timeout(std::time::Duration::from_secs(10), container.start()).await??;
     container.remove(FORCE).await?;
     assert!(world.engine.audit().await?.is_clean());
+    Ok(())
+}
+
+/// A bind that belongs to the container's user takes copies as it takes what the container writes: outside they are the
+/// caller's.
+async fn j7_copies_into_a_directory_of_the_callers() -> Check {
+    if let Err(why) = fuse_is_ours() {
+        return skip(why);
+    }
+    let world = World::new().await?;
+    let dir = scratch::fresh("given");
+    fs::create_dir(dir.path().join("d"))?;
+    std::os::unix::fs::symlink("/etc", dir.path().join("out"))?;
+    let bind = || MountSpec::bind(dir.path(), "/src").map_to_container_user();
+    let spec = world.script("sleep 1000").user("999:999").mount(bind());
+    let container = world.started(spec).await?;
+    let own = nix::unistd::geteuid().as_raw();
+    for (state, place) in [("running", "/src/d"), ("stopped", "/src")] {
+        if state == "stopped" {
+            container.kill(longshore::types::Signal::KILL).await?;
+            container.wait().await?;
+        }
+        let copied = container
+            .copy_in(place, stream_of(tree_at(state, 999)?), CopyInOptions::new())
+            .await;
+        if let Err(error) = copied {
+            return fail(format!("{state}: {}", error.report()));
+        }
+        let top = dir
+            .path()
+            .join(place.trim_start_matches("/src").trim_start_matches('/'))
+            .join(state);
+        for path in [top.clone(), top.join("file")] {
+            assert_eq!(fs::symlink_metadata(&path)?.uid(), own, "{}", path.display());
+        }
+        let back = container.copy_out(&format!("{place}/{state}")).await?;
+        let back = entries(&bytes_of(back.archive).await?)?;
+        let file = &back[&format!("{state}/file")];
+        assert!(file.contains(" 640 999:999 "), "{state}: {file}");
+        assert!(container.stat_path(place).await?.is_dir(), "{state}");
+        let all = container.copy_out("/src").await?;
+        assert!(entries(&bytes_of(all.archive).await?)?.contains_key("src/d"), "{state}");
+    }
+    let looked = world
+        .script("stat -c %u /src/d/running/file")
+        .user("999:999")
+        .mount(bind());
+    assert_eq!(world.says(looked).await?, "999", "its own in the container");
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+/// What leads into such a directory in another way is refused where this process may not go, and writes nothing anywhere.
+async fn j7_copies_that_cannot_get_there_say_so() -> Check {
+    if let Err(why) = fuse_is_ours() {
+        return skip(why);
+    }
+    let world = World::new().await?;
+    if world.ownership().await? != "mapped" {
+        return skip("only an engine that serves directories itself may not go there");
+    }
+    let dir = scratch::fresh("given");
+    std::os::unix::fs::symlink("/etc", dir.path().join("out"))?;
+    let bind = |target: &str| MountSpec::bind(dir.path(), target).map_to_container_user();
+    let spec = world
+        .script("sleep 1000")
+        .user("999:999")
+        .mount(bind("/src"))
+        .mount(bind("/kept").read_only());
+    let container = world.started(spec).await?;
+    let copy = async |place: &str, top: &str| {
+        let copied = container.copy_in(place, stream_of(tree_at(top, 0)?), CopyInOptions::new());
+        Ok::<_, Stop>(copied.await.expect_err("it cannot be"))
+    };
+    let across = copy("/", "src").await?;
+    assert!(
+        matches!(across.kind(), ErrorKind::Unsupported { .. }),
+        "{}",
+        across.report()
+    );
+    assert_eq!(copy("/kept", "x").await?.kind(), &ErrorKind::ReadOnly);
+    let through = copy("/src/out", "x").await?;
+    assert_eq!(through.kind(), &ErrorKind::InvalidArgument, "{}", through.report());
+    assert!(copy("/src/nope", "x").await?.is_not_found());
+    assert_eq!(fs::read_dir(dir.path())?.count(), 1, "nothing was written");
+    container.remove(FORCE).await?;
     Ok(())
 }

@@ -288,7 +288,7 @@ async fn remove_forever(root: &str) -> longshore::Result<()> {
 }
 
 /// Kills a role at moments within a span after it said that it is about to begin.
-fn kill_again_and_again(root: &Path, role: &str, more: &[&str], span: Duration, seed: u64) -> Check {
+pub fn kill_again_and_again(root: &Path, role: &str, more: &[&str], span: Duration, seed: u64) -> Check {
     let root_text = root.to_str().expect("temporary paths are UTF-8");
     let mut arguments = vec![root_text];
     arguments.extend(more);
@@ -585,7 +585,7 @@ fn e9_kills_during_builds_leave_complete_images() -> Check {
 }
 
 /// A shelf with so many files.
-const FILES: usize = 40;
+pub const FILES: usize = 40;
 
 fn shelf() -> Result<Files, Stop> {
     let mut files = image::busybox_files()?.dir("shelf", 0o755);

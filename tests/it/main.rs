@@ -27,6 +27,7 @@ mod doctor;
 mod exec;
 mod faults;
 mod fixtures;
+mod forks;
 mod frame;
 mod host;
 mod hostile;
@@ -95,6 +96,7 @@ const GROUPS: &[frame::Group] = &[
     images::TESTS,
     faults::TESTS,
     keeping::TESTS,
+    forks::TESTS,
     kills::TESTS,
     system::TESTS,
     cancel::TESTS,
@@ -144,6 +146,7 @@ fn main() {
         .iter()
         .chain(faults::ROLES)
         .chain(kills::ROLES)
+        .chain(forks::ROLES)
         .chain(exec::ROLES)
         .chain(places::ROLES)
         .chain(hostile::ROLES)

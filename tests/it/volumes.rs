@@ -19,7 +19,7 @@ use longshore::{
 };
 use serde_json::json;
 
-use crate::frame::{Check, Stop, skip};
+use crate::frame::{Check, Stop, fail, skip};
 use crate::support::disk::Disk;
 use crate::support::embedder::Embedder;
 use crate::support::image::{self, Files};
@@ -40,6 +40,7 @@ tests! { "volumes":
         j5_a_driver_of_ones_own_is_mounted_once,
         j5_local_volumes_elsewhere_and_in_memory,
         j5_memory_volumes_of_an_older_kernel,
+        j5_a_volume_on_nfs,
         j2_images_of_several_layers,
         j6_a_subpath_stays_inside,
         j7_files_of_a_bind_belong_to_its_owner,
@@ -460,6 +461,54 @@ async fn j5_memory_volumes_of_an_older_kernel() -> Check {
     Ok(())
 }
 
+/// A server's files, by whatever LONGSHORE_IT_NFS says (`ADDRESS:/PATH`, version 4.2); `ci/vm` has such a server.
+async fn j5_a_volume_on_nfs() -> Check {
+    let Ok(server) = std::env::var("LONGSHORE_IT_NFS") else {
+        return skip("no server of NFS is named (LONGSHORE_IT_NFS=ADDRESS:/PATH)");
+    };
+    let Some((address, path)) = server.split_once(':') else {
+        return fail(format!("no ADDRESS:/PATH: {server}"));
+    };
+    let world = World::alone().await?;
+    let volume = |name: &str, path: &str| {
+        let options = format!("addr={address},rw,vers=4.2,soft,timeo=50");
+        let volume = CreateVolume::named(name).option("type", "nfs").option("o", options);
+        volume.option("device", format!(":{path}"))
+    };
+    let shared = world.engine.create_volume(volume("shared", path)).await?;
+    let missing = volume("missing", &format!("{}/nothing", path.trim_end_matches('/')));
+    world.engine.create_volume(missing).await?;
+    let at = |script: &str| world.script(script).volume("shared", "/n");
+    // Two containers at a time see one file system, and it is the server's.
+    let first = world
+        .started(at("rm -f /n/told; stat -f -c %T /n > /n/kind; echo one > /n/file; until test -e /n/told; do sleep 0.1; done; cat /n/told"))
+        .await?;
+    let second = "until test -s /n/file; do sleep 0.1; done; cat /n/kind /n/file; echo heard > /n/told; chmod 640 /n/file; stat -c %a /n/file";
+    let said = world.says(at(second)).await?;
+    assert_eq!(said, "nfs\none\n640");
+    assert!(first.wait().await?.status.success());
+    let mut archive = shared.export().await?;
+    let mut bytes = 0;
+    while let Some(piece) = futures_util::StreamExt::next(&mut archive).await {
+        bytes += piece?.len();
+    }
+    assert!(bytes > 512, "it is exported: {bytes} bytes");
+    // What the server does not have is an error that names the volume, and nothing is left of it.
+    let container = world
+        .engine
+        .create(world.script("true").volume("missing", "/n"))
+        .await?;
+    let refused = container.start().await.expect_err("there is nothing");
+    assert!(refused.report().contains("missing"), "{}", refused.report());
+    remove(container).await?;
+    remove(first).await?;
+    world.says(at("rm /n/*; ls -A /n")).await?;
+    shared.remove().await?;
+    world.engine.volume("missing").await?.remove().await?;
+    assert!(world.engine.audit().await?.is_clean());
+    Ok(())
+}
+
 /// Several layers are an overlay, which each kernel makes, and takes a part of, in its own way.
 async fn j2_images_of_several_layers() -> Check {
     let world = World::alone().await?;
@@ -530,7 +579,7 @@ async fn j6_a_subpath_stays_inside() -> Check {
 }
 
 /// Whether this user may serve a FUSE; root needs none.
-fn fuse_is_ours() -> Result<(), String> {
+pub fn fuse_is_ours() -> Result<(), String> {
     if is_root() {
         return Ok(());
     }

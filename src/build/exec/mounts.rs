@@ -496,7 +496,7 @@ fn ready_cache(dir: &Path, mount: &Mount, tree: Option<&Tree>, first: Option<&Pa
 
 fn fill(dir: &Path, tree: &Tree, first: Option<&Path>, layers: &Ownership) -> Result<()> {
     let from = first.unwrap_or(Path::new("/"));
-    let Some(root) = open_inside(&tree.root, from)? else {
+    let Some(root) = open_inside(&tree.root, from, false)? else {
         let message = format!("a cache begins with {}, which is no directory there", from.display());
         return Err(Error::invalid(message));
     };

@@ -16,7 +16,7 @@ pub(super) use self::find::{Found, find};
 pub(super) use self::held::{Held, Holder};
 pub(super) use self::take::Taker;
 pub(super) use self::write::{Item, stream};
-pub(super) use crate::storage::inflow::{Inflow, on_thread};
+pub(super) use crate::storage::inflow::{Inflow, beside};
 
 /// More files than any archive of images has.
 const MAX_FILES: u64 = 100_000;

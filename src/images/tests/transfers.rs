@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::support::*;
 use super::two_layers;
 use crate::error::{ErrorKind, Result};
 use crate::images::*;
-use crate::progress::ProgressEvent;
+use crate::progress::{Progress, ProgressEvent};
 use crate::registry::memory::Fault;
 use crate::types::{Digest, Filter, Platform};
 
@@ -102,6 +103,40 @@ async fn a_push_that_fails_says_so_and_writes_no_manifest() {
             .unwrap_err()
             .is_not_found()
     );
+}
+
+/// The end of a stream that only comes when a layer of it is being unpacked.
+fn end_waits(f: &Fixture, bytes: Vec<u8>) -> ByteStream {
+    let snapshotter = Arc::clone(&f.snapshotter);
+    let rest = bytes[1_000_000..].to_vec();
+    let first = stream::iter([Ok(Bytes::from(bytes[..1_000_000].to_vec()))]);
+    let last = stream::once(async move {
+        while snapshotter.active().await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(Bytes::from(rest))
+    });
+    first.chain(last).boxed()
+}
+
+#[tokio::test]
+async fn d3_a_tar_is_unpacked_while_it_is_imported() {
+    let f = Fixture::new();
+    let root = tar("base", &vec![7; 2_000_000]);
+    let import = f
+        .images
+        .import(end_waits(&f, root.clone()), ImportRequest::new(), Progress::default());
+    let imported = tokio::time::timeout(Duration::from_secs(30), import).await;
+    let id = imported.expect("it is unpacked ahead").unwrap();
+    // Config, manifest, one layer; and on it another, that comes in the same way.
+    assert_eq!(f.counts().await, (1, 3, 1));
+    let request = ExtendRequest::new(id.to_string(), RunConfig::default());
+    let more = end_waits(&f, tar("top", &vec![8; 2_000_000]));
+    let extended = tokio::time::timeout(Duration::from_secs(30), f.images.extend(more, request)).await;
+    let top = extended.expect("it is unpacked ahead").unwrap();
+    let info = f.images.inspect(&top.to_string()).await.unwrap();
+    assert_eq!(info.layers.len(), 2);
+    assert_eq!(f.counts().await, (2, 6, 2));
 }
 
 #[tokio::test]

@@ -36,6 +36,8 @@ use async_trait::async_trait;
 use self::idmap::ContainerIds;
 pub use self::idmap::IdMapping;
 use self::plan::Host;
+#[cfg(feature = "engine")]
+pub(crate) use self::step::copies_mounts;
 use self::zygote::{Zygote, ZygoteOptions};
 use super::cgroups::CgroupDriver;
 use super::{Launch, Runtime, Started};

@@ -641,7 +641,9 @@ impl Plan {
 
     fn record(&mut self, record: RecordParts) -> Result<()> {
         let target = String::from_utf8_lossy(record.strings.first().map_or(b"", Vec::as_slice)).into_owned();
-        if record.kind == mount::TREE && record.flags & mount::GIVEN == 0 {
+        // What is given is moved, and only a part of it is a copy.
+        let moved = record.flags & mount::GIVEN != 0 && record.flags & mount::SUBPATH == 0;
+        if record.kind == mount::TREE && !moved {
             self.names.copies.push(self.names.mounts.len());
         }
         self.names.mounts.push(target);

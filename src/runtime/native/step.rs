@@ -105,6 +105,12 @@ pub(crate) fn error(record: &Record, text: &[u8], names: &Names, host: super::pl
     }
 }
 
+/// Whether this kernel copies a mount that is attached nowhere.
+#[cfg(feature = "engine")]
+pub(crate) fn copies_mounts() -> bool {
+    !copies_need_more(&release())
+}
+
 /// The kernel's name for itself, as uname(2) has it.
 fn release() -> String {
     nix::sys::utsname::uname().map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned())

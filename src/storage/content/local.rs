@@ -20,6 +20,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::{BlobInfo, ContentStore, Ingest};
 use crate::error::{Error, ObjectKind, Result};
 use crate::storage::files::{self, blocking, check_owner, found, random_name};
+use crate::storage::room::Room;
 use crate::sys::writeback;
 use crate::types::{Digest, Hasher, Outcome};
 
@@ -181,6 +182,8 @@ impl LocalContent {
             written: 0,
             begun: 0,
             out: None,
+            room: None,
+            asked: false,
             refused: false,
             published: false,
             expected,
@@ -287,6 +290,9 @@ struct LocalIngest {
     begun: u64,
     /// Who tells it.
     out: Option<WriteOut>,
+    /// What was asked for of the disk, once something is written.
+    room: Option<Room>,
+    asked: bool,
     /// Whether what is there is of no use: wrong, or on a disk that is full.
     refused: bool,
     published: bool,
@@ -339,7 +345,17 @@ impl LocalIngest {
 
     fn add(&mut self, bytes: &[u8]) -> Result<()> {
         super::check_room(self.expected.as_ref(), self.size, self.written, bytes.len())?;
+        self.ask_for_room(bytes.len());
         (&*self.file).write_all(bytes).map_err(|e| Error::os("write blob", e))
+    }
+
+    fn ask_for_room(&mut self, length: usize) {
+        if !std::mem::replace(&mut self.asked, true) {
+            self.room = Room::of(&self.file, self.size.unwrap_or(0), self.written, None);
+        }
+        if let Some(room) = &mut self.room {
+            room.before(&self.file, self.written + length as u64);
+        }
     }
 
     /// Whether somebody may go on with it later.
@@ -428,7 +444,13 @@ impl Drop for LocalIngest {
             out.end();
         }
         // After a commit the name is another's, if it is there at all.
-        if self.published || self.is_of_use() {
+        if self.published {
+            return;
+        }
+        if self.is_of_use() {
+            if let Some(room) = self.room.take() {
+                room.end(&self.file, self.written);
+            }
             return;
         }
         // After a kill the sweeper finds it. A partial file is locked until its descriptor goes: nobody else has the name.

@@ -26,6 +26,8 @@ pub(crate) struct Tree {
     root: Arc<OwnedFd>,
     known: HashMap<Vec<u8>, (Arc<OwnedFd>, u64)>,
     clock: u64,
+    /// Whether no path leads through a symlink.
+    no_links: bool,
 }
 
 impl Tree {
@@ -37,7 +39,13 @@ impl Tree {
             root: Arc::new(root),
             known: HashMap::new(),
             clock: 0,
+            no_links: false,
         })
+    }
+
+    /// Follows no symlink from now on: where they would lead to something else than for those who made them.
+    pub(crate) fn follow_no_links(&mut self) {
+        self.no_links = true;
     }
 
     pub(crate) fn root(&self) -> &OwnedFd {
@@ -55,7 +63,7 @@ impl Tree {
             return Ok(Arc::clone(fd));
         }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let fd = Arc::new(resolve(&self.root, path, flags)?);
+        let fd = Arc::new(resolve(&self.root, path, flags, self.no_links)?);
         self.make_room();
         self.known.insert(path.to_vec(), (Arc::clone(&fd), self.clock));
         Ok(fd)
@@ -81,11 +89,11 @@ impl Tree {
     }
 }
 
-/// Opens a path with `root` as its root directory.
-pub(crate) fn resolve(root: &OwnedFd, path: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
-    let how = OpenHow::new()
-        .flags(flags)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+/// Opens a path with `root` as its root directory, through symlinks or not.
+pub(crate) fn resolve(root: &OwnedFd, path: &[u8], flags: OFlag, no_links: bool) -> Result<OwnedFd, Errno> {
+    let mut limits = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    limits.set(ResolveFlag::RESOLVE_NO_SYMLINKS, no_links);
+    let how = OpenHow::new().flags(flags).resolve(limits);
     let mut tries = 0;
     loop {
         match openat2(root, path, how) {

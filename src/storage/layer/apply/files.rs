@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{SFlag, fchmod, futimens, makedev, mknodat};
+use nix::sys::statfs::FsType;
 use nix::unistd::{linkat, symlinkat};
 
 use super::leftovers::Leftovers;
@@ -17,6 +18,7 @@ use crate::storage::layer::crew::Fresh;
 use crate::storage::layer::name::{self, show, split};
 use crate::storage::layer::tar::{Entry, Kind, Reader, bad};
 use crate::storage::layer::tree::stat;
+use crate::storage::room::Room;
 
 impl Extractor {
     pub(super) fn file<R: BufRead>(
@@ -41,9 +43,9 @@ impl Extractor {
             }
             other => other,
         };
-        let mut file = File::from(opened.map_err(|e| Error::os("create file", e))?);
+        let file = File::from(opened.map_err(|e| Error::os("create file", e))?);
         let stored = match &entry.sparse {
-            None => write_plain(&mut file, reader)?,
+            None => write_plain(&file, entry.size, self.upper, reader)?,
             Some(map) => write_sparse(&file, map, entry.size, reader)?,
         };
         self.count(stored);
@@ -225,17 +227,34 @@ impl Extractor {
     }
 }
 
-fn write_plain<R: BufRead>(file: &mut File, reader: &mut Reader<R>) -> Result<u64> {
+fn write_plain<R: BufRead>(file: &File, size: u64, upper: Option<FsType>, reader: &mut Reader<R>) -> Result<u64> {
+    let mut room = Room::of(file, size, 0, upper);
     let mut stored = 0;
+    let written = write_pieces(file, room.as_mut(), &mut stored, reader);
+    if let Some(room) = room {
+        room.end(file, stored);
+    }
+    written.map(|()| stored)
+}
+
+fn write_pieces<R: BufRead>(
+    mut file: &File,
+    mut room: Option<&mut Room>,
+    stored: &mut u64,
+    reader: &mut Reader<R>,
+) -> Result<()> {
     loop {
         let piece = reader.data()?;
         if piece.is_empty() {
-            return Ok(stored);
+            return Ok(());
+        }
+        let length = piece.len();
+        if let Some(room) = &mut room {
+            room.before(file, *stored + length as u64);
         }
         file.write_all(piece).map_err(|e| Error::os("write file", e))?;
-        let length = piece.len();
         reader.consume(length)?;
-        stored += length as u64;
+        *stored += length as u64;
     }
 }
 

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, utimensat};
+use nix::sys::statfs::FsType;
 use nix::sys::time::TimeSpec;
 
 use self::leftovers::Leftovers;
@@ -112,6 +113,10 @@ pub(crate) struct Plain {
     pub(crate) owner: Option<(u32, u32)>,
     /// Whether what the archive says of its root is meant for the directory itself, which is left as it is otherwise.
     pub(crate) with_root: bool,
+    /// Whether symlinks on the way are refused instead of followed.
+    pub(crate) no_links: bool,
+    /// The file system that the tree writes to, where the tree is an overlay, which does not tell.
+    pub(crate) upper: Option<FsType>,
 }
 
 /// Writes a tar, plain or compressed, into a tree that others use. Symlinks lead where they lead in the tree. Blocking.
@@ -131,6 +136,10 @@ pub(crate) fn apply_plain(
         owners: None,
     };
     let mut extractor = Extractor::new(&target, ownership, limits, None)?;
+    extractor.upper = plain.upper;
+    if plain.no_links {
+        extractor.tree.follow_no_links();
+    }
     while let Some(entry) = reader.next()? {
         extractor
             .plain_entry(entry, &plain, &mut reader)
@@ -175,6 +184,7 @@ struct Extractor {
     keep: Keep,
     removals: Removals,
     limits: Limits,
+    upper: Option<FsType>,
     umask: u32,
     notes: Notes,
     crew: Crew,
@@ -225,6 +235,7 @@ impl Extractor {
             keep,
             removals,
             limits: *limits,
+            upper: None,
             umask: process_umask()?,
             notes,
             dirs: BTreeMap::new(),

@@ -171,11 +171,12 @@ impl LayerReader {
     }
 }
 
-/// Opens a directory as a root's own programs would find it; `None` where there is none, or something else.
-pub(crate) fn open_inside(root: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>> {
+/// Opens a directory as a root's own programs would find it, through symlinks or not; `None` where there is none, or something
+/// else.
+pub(crate) fn open_inside(root: &OwnedFd, path: &Path, no_links: bool) -> Result<Option<OwnedFd>> {
     use std::os::unix::ffi::OsStrExt as _;
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    match resolve(root, path.as_os_str().as_bytes(), flags) {
+    match resolve(root, path.as_os_str().as_bytes(), flags, no_links) {
         Ok(found) => Ok(Some(found)),
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
         Err(errno) => Err(crate::error::Error::os(format!("open {}", path.display()), errno)),

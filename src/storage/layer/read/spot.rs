@@ -127,7 +127,7 @@ impl Spot {
 
 /// As a program of the container finds it. Where this process may not look, another does, who follows no link.
 fn find(root: &OwnedFd, path: &[u8], flags: OFlag, sight: Option<&dyn Sight>) -> Result<OwnedFd, Errno> {
-    match resolve(root, if path.is_empty() { b"/" } else { path }, flags) {
+    match resolve(root, if path.is_empty() { b"/" } else { path }, flags, false) {
         Err(Errno::EACCES) => by_sight(root, path, flags, sight),
         own => own,
     }
