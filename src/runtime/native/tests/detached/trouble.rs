@@ -281,9 +281,15 @@ async fn the_cgroups_of_a_detached_container_go_with_it() {
     let home = Home::new();
     let other = Home::new();
     let start = |home: &Home| {
-        let (launch, detach, runtime) = (home.launch("sleep 60"), home.detach(), &runtime);
+        let (launch, detach, runtime, driver) = (home.launch("sleep 60"), home.detach(), &runtime, &driver);
         async move {
             let id = launch.id.clone();
+            // What was left behind by a start that was killed is in nobody's way.
+            drop(
+                driver
+                    .create(&id, &oci_spec::runtime::LinuxResources::default(), true)
+                    .unwrap(),
+            );
             (id, runtime.start_detached(launch, detach).await.unwrap())
         }
     };
@@ -333,4 +339,77 @@ async fn a_kill_for_memory_is_told() {
     };
     let exit = ended(&task).await.exit.unwrap();
     assert_eq!(exit.oom_killed, Some(true), "{exit:?}");
+}
+
+/// A limit on the size of files is the starter's affair, and reaches the shim with everything else that it has from it.
+#[test]
+fn a_limit_on_files_ends_no_shim() {
+    if let Some(dir) = std::env::var_os("LONGSHORE_TEST_LIMITED") {
+        start_with_small_files(Path::new(&dir));
+    }
+    let home = Home::new();
+    let code = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "runtime::native::tests::detached::trouble::a_limit_on_files_ends_no_shim",
+            "--nocapture",
+        ])
+        .env("LONGSHORE_TEST_LIMITED", home.dir.path())
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(code.code(), Some(42));
+    let DetachedSeen::Gone { state, process: false } = home.seen() else {
+        panic!("{:?}", home.seen())
+    };
+    assert_eq!(state.exit.unwrap().status.code(), 6);
+    assert!(state.lost_entries > 0, "{state:?}");
+}
+
+fn start_with_small_files(dir: &Path) -> ! {
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    tokio.block_on(async {
+        let runtime = runtime();
+        let mut launch = launch(
+            dir,
+            &[
+                "sh",
+                "-c",
+                "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; exit 6",
+            ],
+        );
+        let limit = oci_spec::runtime::PosixRlimitBuilder::default()
+            .typ(oci_spec::runtime::PosixRlimitType::RlimitFsize)
+            .hard(10_000u64)
+            .soft(10_000u64)
+            .build()
+            .unwrap();
+        launch
+            .spec
+            .process_mut()
+            .as_mut()
+            .unwrap()
+            .set_rlimits(Some(vec![limit]));
+        let detach = Detach {
+            dir: dir.join("home/shim"),
+            log: DetachedLog {
+                format: Some(DetachedLogFormat::Frames),
+                dir: dir.join("home/log"),
+                max_size_bytes: 1 << 20,
+                max_files: 3,
+            },
+            restart: Restart::default(),
+            attached: false,
+        };
+        // After the helper's own file has been made.
+        runtime.info().unwrap();
+        nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE, 10_000, 10_000).unwrap();
+        let task = runtime.start_detached(launch, detach).await.unwrap();
+        ended(&task).await;
+        task.remove().await.unwrap();
+    });
+    std::process::exit(42)
 }
