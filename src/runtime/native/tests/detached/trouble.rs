@@ -1,6 +1,6 @@
 //! What should not happen, and what comes of it.
 
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::process::CommandExt as _;
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket};
@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::runtime::cgroups::{CgroupDriver, CgroupMode, NativeCgroups};
 use crate::runtime::native::{self, NativeOptions};
+use crate::sys::pidfd;
 use crate::types::{OwnerId, Signal};
 
 fn end_process(pid: u32) {
@@ -412,4 +413,50 @@ fn start_with_small_files(dir: &Path) -> ! {
         task.remove().await.unwrap();
     });
     std::process::exit(42)
+}
+
+/// Kills the shim, the container, or both, at any moment: what is seen afterwards may be nothing, but never what was not.
+#[tokio::test]
+async fn whatever_is_killed_no_wrong_exit_is_seen() {
+    let loops = std::env::var("LONGSHORE_KILL_LOOPS")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let mut told = [0u32; 4];
+    for round in 0..loops.unwrap_or(24u32) {
+        let home = Home::new();
+        let code = 40 + (round % 7) as i32;
+        let script = format!("i=0; while [ $i -lt 40 ]; do echo line $i; i=$((i+1)); done; sleep 0.01; exit {code}");
+        let task = home.start(&script).await;
+        let state = task.state();
+        tokio::time::sleep(Duration::from_micros(u64::from(round * 7919 % 30_000))).await;
+        let (shim, container) = [(true, false), (false, true), (true, true)][round as usize % 3];
+        if shim && let Ok(process) = pidfd::open(state.shim_pid) {
+            // It lives, so the number was its own when it was opened.
+            if let DetachedSeen::Alive(_) = home.seen() {
+                let _ = pidfd::send_signal(process.as_fd(), libc::SIGKILL);
+            }
+        }
+        if container {
+            let _ = task.signal(Signal::KILL, true).await;
+        }
+        let over = soon(|| match home.seen() {
+            DetachedSeen::Gone { state, process: false } => Some(state),
+            _ => None,
+        })
+        .await;
+        let exit = over.exit.map(|exit| (exit.status.code(), exit.status.signal()));
+        match exit {
+            Some((seen, None)) => assert_eq!((seen, over.phase, over.ends), (code, DetachedPhase::Ended, 1)),
+            Some((_, signal)) => assert!(container && signal == Some(9), "{over:?}"),
+            // Only a shim that was killed has told nothing.
+            None => assert!(shim && over.ends == 0, "{over:?}"),
+        }
+        told[exit.map_or(0, |(_, signal)| if signal.is_some() { 1 } else { 2 })] += 1;
+        told[3] += u32::from(home.logged_whole());
+    }
+    println!(
+        "unknown, by signal, by itself: {:?}; whole logs: {}",
+        &told[..3],
+        told[3]
+    );
 }
