@@ -22,9 +22,9 @@ const NAME_TRIES: usize = 8;
 
 impl Shared {
     pub(crate) async fn create(self: &Arc<Self>, mut spec: ContainerSpec, cancel: &Cancel) -> Result<Created> {
+        let lifetime = *spec.lifetime.get_or_insert(self.parts.lifetime);
         validate(&spec)?;
         self.check_log(&spec.log)?;
-        let lifetime = *spec.lifetime.get_or_insert(self.parts.lifetime);
         if lifetime == Lifetime::Detached {
             self.check_detached(&spec)?;
         }

@@ -106,8 +106,8 @@ pub(crate) struct Slot {
     pub(crate) adopting: tokio::sync::Mutex<()>,
     /// Whether its output comes here from its shim.
     relayed: AtomicBool,
-    /// The shim that was heard last, and how many ends it had told.
-    told: Mutex<(u32, u64)>,
+    /// What the shim that was heard last had told.
+    told: Mutex<Told>,
 }
 
 /// What waiters must know of a container.
@@ -123,6 +123,17 @@ pub(crate) struct Life {
     pub(crate) unrecorded: bool,
     /// Whether it is gone.
     pub(crate) removed: bool,
+}
+
+/// What a shim has told of its container's ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Which shim.
+    pub(crate) shim: u32,
+    /// How many runs have ended.
+    pub(crate) ends: u64,
+    /// Whether the last of them was the last: a pause before a restart may have been ended.
+    pub(crate) over: bool,
 }
 
 /// A container of ours that runs.
@@ -232,12 +243,12 @@ impl Slot {
     }
 
     /// Tells waiters of the ends of a shim's container that they have not been told of.
-    pub(crate) fn tell_ends(&self, shim: u32, ends: u64, finished_ns: Option<i64>, exit: Option<ExitRecord>) {
+    pub(crate) fn tell_ends(&self, now: Told, finished_ns: Option<i64>, exit: Option<ExitRecord>) {
         let mut told = lock(&self.told);
-        let before = if told.0 == shim { told.1 } else { 0 };
-        *told = (shim, ends);
+        let before = if told.shim == now.shim { *told } else { Told::default() };
+        *told = now;
         drop(told);
-        if ends > before || self.life.borrow().unrecorded {
+        if now.ends > before.ends || (now.over && !before.over) || self.life.borrow().unrecorded {
             self.tell_ended(finished_ns, exit, true);
         }
     }

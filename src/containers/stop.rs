@@ -14,8 +14,8 @@ impl Shared {
             return Ok(Outcome::Already);
         }
         if record.is_detached() {
-            if self.halt_under_shim(&record).await? && record.state == ContainerState::Restarting {
-                ended(self.until_exited(record.id.as_str()).await)?;
+            self.halt_under_shim(&record).await?;
+            if self.after_halt(&record).await? == ContainerState::Exited {
                 self.tell(self.event(&record, "stop")).await;
                 return Ok(Outcome::Done);
             }

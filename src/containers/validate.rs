@@ -9,7 +9,7 @@ use super::etc::extra_host;
 use super::mounts::{MountFrom, MountSpec};
 use super::options::ExecSpec;
 use super::policy::RestartPolicy;
-use super::spec::{ContainerSpec, Limits, NamespaceMode, NetworkMode, Ulimit};
+use super::spec::{ContainerSpec, Lifetime, Limits, NamespaceMode, NetworkMode, Ulimit};
 use crate::error::{Error, ObjectKind, Result};
 use crate::runtime::caps::CapabilitySet;
 use crate::runtime::sysctls;
@@ -212,11 +212,11 @@ fn check_namespaces(spec: &ContainerSpec) -> Result<()> {
             "a user namespace of the container's own goes with no shared ones",
         ));
     }
-    if spec.pid_mode == Host {
+    if spec.pid_mode == Host && spec.lifetime != Some(Lifetime::Detached) {
         return Err(Error::unsupported(
             "the host's pid namespace",
-            "a container that outlives its engine (Lifetime::Detached), which is not there yet: one that is bound to it lives in \
-             a pid namespace of the engine's",
+            "a container that outlives its engine (Lifetime::Detached): one that is bound to it lives in a pid namespace of the \
+             engine's, which is what ends it",
         )
         .with_object(ObjectKind::Option, "pid_mode"));
     }

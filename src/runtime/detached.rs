@@ -229,6 +229,12 @@ pub trait DetachedRuntime: Send + Sync + 'static {
     /// A dropped call changes nothing.
     async fn adopt(&self, id: &crate::types::ContainerId, dir: &Path) -> Result<Arc<dyn DetachedTask>>;
 
+    /// Removes what a shim that was killed has left of a container that has ended: its cgroup, with whatever is in it. Blocking.
+    ///
+    /// # Errors
+    /// `Os` where that cannot be done.
+    fn clear(&self, id: &crate::types::ContainerId) -> Result<()>;
+
     /// Looks at what a shim has written down, and whether it lives. Asks nobody: microseconds. Blocking.
     ///
     /// # Errors

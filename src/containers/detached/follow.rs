@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::super::RemoveOptions;
-use super::super::local::{Shared, Slot};
+use super::super::local::{Shared, Slot, Told};
 use super::super::peer;
 use super::super::probe;
 use super::super::record::{ExitRecord, ProcessIdentity, Record};
@@ -98,12 +98,12 @@ impl Shared {
         if over {
             slot.set_live(None);
         }
-        slot.tell_ends(
-            state.shim_pid,
-            state.ends,
-            Some(state.finished_ns),
-            state.exit.map(exit_record),
-        );
+        let told = Told {
+            shim: state.shim_pid,
+            ends: state.ends,
+            over,
+        };
+        slot.tell_ends(told, Some(state.finished_ns), state.exit.map(exit_record));
         if !(over && news) {
             return Ok(None);
         }

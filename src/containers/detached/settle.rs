@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::local::{Shared, Slot, no_such};
+use super::super::local::{Shared, Slot, Told, no_such};
 use super::super::record::{Record, now_ns};
 use super::super::state::ContainerState;
 use crate::error::Result;
@@ -127,7 +127,13 @@ impl Shared {
         let (shim, ends) = (mark.shim, mark.ends);
         self.record_state(&mut record, ContainerState::Exited, "die").await?;
         slot.set_live(None);
-        slot.tell_ends(shim, ends, record.body.finished_ns, None);
+        let (me, id) = (self.me.clone(), record.id.clone());
+        let cleared = blocking(move || me.upgrade().map_or(Ok(()), |me| me.shims()?.clear(&id)));
+        if let Err(error) = cleared.await {
+            tracing::warn!(container = %record.id, error = error.report(), "what a killed shim left could not be removed");
+        }
+        let told = Told { shim, ends, over: true };
+        slot.tell_ends(told, record.body.finished_ns, None);
         self.leave_networks(&record.id).await;
         self.end_mounts(&record).await;
         Ok(Some(record))

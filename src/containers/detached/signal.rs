@@ -7,6 +7,7 @@ use super::super::revive::ending_signals;
 use super::super::state::{ContainerState, Refusal, Verb, refuse};
 use crate::error::Result;
 use crate::events::Event;
+use crate::runtime::detached::DetachedPhase;
 use crate::types::Signal;
 
 impl Shared {
@@ -15,10 +16,14 @@ impl Shared {
         let not_running = || refuse(&record.id, ContainerState::Exited, Verb::Kill, Refusal::NotRunning);
         let slot = self.slot_of(record);
         let ends = ending_signals(record).contains(&signal);
-        let halted = ends && self.halt_under_shim(record).await?;
-        if record.state == ContainerState::Restarting {
-            // The end of its pause is the end of it.
-            return if halted { Ok(()) } else { Err(not_running()) };
+        if ends {
+            self.halt_under_shim(record).await?;
+        } else if record.state == ContainerState::Restarting {
+            return Err(not_running());
+        }
+        // The end of its pause is the end of it.
+        if ends && self.after_halt(record).await? == ContainerState::Exited {
+            return Ok(());
         }
         // Told first: the end that it brings comes after it.
         self.tell(event).await;
@@ -31,6 +36,31 @@ impl Shared {
             self.thaw(&slot, &live, record).await?;
         }
         Ok(())
+    }
+
+    /// The state of a container whose shim has heard that it is not to be started again. One that was being started anew at that
+    /// moment may come up still, and must be ended as any other.
+    pub(crate) async fn after_halt(&self, record: &Record) -> Result<ContainerState> {
+        if record.state != ContainerState::Restarting {
+            return Ok(record.state);
+        }
+        loop {
+            let now = match self.find(record.id.as_str()).await {
+                // It went with its end.
+                Err(error) if error.is_not_found() => return Ok(ContainerState::Exited),
+                now => now?,
+            };
+            if now.state != ContainerState::Restarting {
+                return Ok(now.state);
+            }
+            let live = self.live_if_any(&now, &self.slot_of(&now)).await?;
+            if let Some(task) = live.and_then(|live| live.detached) {
+                let state = task.state();
+                if state.phase == DetachedPhase::Restarting {
+                    task.changed(state.change).await;
+                }
+            }
+        }
     }
 
     /// Whether its shim heard that it is not to be started again.

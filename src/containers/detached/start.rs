@@ -93,6 +93,7 @@ impl Shared {
             shim: state.shim_pid,
         });
         record.body.error = None;
+        record.body.warnings = task.warnings();
         self.overlay_run(&mut record, &state);
         record.reset_health();
         record.body.finished_ns = None;

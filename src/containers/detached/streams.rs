@@ -96,10 +96,24 @@ impl Shared {
         let fd = feed::writable(fd)?;
         let task = Arc::clone(task);
         self.parts.spawner.background(async move {
-            feed::feed(fd, chunks).await;
-            // The last writer has closed it.
-            let _ = task.close_input().await;
+            tokio::select! {
+                // The last writer has closed it.
+                () = feed::feed(fd, chunks) => drop(task.close_input().await),
+                // Somebody has closed it elsewhere: it ends when nobody has it any more.
+                () = until_closed(&*task) => {}
+            }
         });
         Ok(())
+    }
+}
+
+async fn until_closed(task: &dyn DetachedTask) {
+    let mut state = task.state();
+    while !state.stdin_closed {
+        match task.changed(state.change).await {
+            Some(next) => state = next,
+            // Whoever writes learns of it by itself.
+            None => return std::future::pending().await,
+        }
     }
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
+
 use super::super::local::Shared;
 use super::super::policy::RestartPolicy;
 use super::super::record::Record;
@@ -12,6 +14,8 @@ use crate::error::Result;
 
 /// How often it is looked whether there are new ones.
 const PERIOD: Duration = Duration::from_secs(1);
+/// Shims that are asked at once.
+const AT_ONCE: usize = 16;
 /// The lock that says who watches.
 const KEY: &str = "supervisor";
 
@@ -37,15 +41,17 @@ impl Shared {
 
     /// Adopts what runs, puts down what has ended, and starts what was lost and should run.
     async fn look_after_all(self: &Arc<Self>) -> Result<()> {
-        for row in self.parts.store.call(|store| store.detached_containers()).await? {
-            let record = Record::from_row(row)?;
-            let id = record.id.clone();
-            if let Err(error) = self.look_after(record).await
+        let rows = self.parts.store.call(|store| store.detached_containers()).await?;
+        let looks = rows.into_iter().map(|row| async move {
+            let id = row.id.clone();
+            let looked = async { self.look_after(Record::from_row(row)?).await };
+            if let Err(error) = looked.await
                 && !error.is_not_found()
             {
                 tracing::warn!(container = %id, error = error.report(), "a detached container could not be looked after");
             }
-        }
+        });
+        stream::iter(looks).for_each_concurrent(AT_ONCE, |look| look).await;
         Ok(())
     }
 

@@ -280,6 +280,7 @@ impl Shared {
             bind_devices: self.bind_devices(),
             single_id: mapping == IdMapping::Single,
             cgroup_v2: cgroup_v2(),
+            host_pids: false,
         }
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Host {
     pub(crate) single_id: bool,
     /// `/sys/fs/cgroup` is of version 2.
     pub(crate) cgroup_v2: bool,
+    /// The helper is a shim, in the host's pid namespace.
+    pub(crate) host_pids: bool,
 }
 
 /// What stands between a container's programs and the kernel, compiled.
@@ -170,7 +172,7 @@ impl Plan {
             }
         };
         let own_network = plan.namespaces(linux)?;
-        let own_network = plan.share(&launch.shared)? || own_network;
+        let own_network = plan.share(&launch.shared, host.host_pids)? || own_network;
         plan.mounts(launch, host, own_network, ids)?;
         plan.linux(linux, host)?;
         plan.seccomp(filters)?;
@@ -457,7 +459,7 @@ impl Plan {
     }
 
     /// Takes out what is not the container's own; whether its network is another container's.
-    fn share(&mut self, shared: &[SharedNamespace]) -> Result<bool> {
+    fn share(&mut self, shared: &[SharedNamespace], host_pids: bool) -> Result<bool> {
         if !shared.is_empty() && self.has(flag::OWN_USERNS) {
             return Err(Error::unsupported(
                 "sharing namespaces from within a user namespace of the container's own",
@@ -480,10 +482,12 @@ impl Plan {
                 (LinuxNamespaceType::Ipc, _) => libc::CLONE_NEWIPC,
                 (LinuxNamespaceType::Uts, true) => libc::CLONE_NEWUTS,
                 (LinuxNamespaceType::Network, _) => libc::CLONE_NEWNET,
+                // Its cgroup is what ends all of it: an ordinary user's may have none, nor may he mount that namespace's proc.
+                (LinuxNamespaceType::Pid, true) if host_pids => libc::CLONE_NEWPID,
                 (LinuxNamespaceType::Pid, true) => {
                     return Err(Error::unsupported(
                         "the host's pid namespace",
-                        "a container that is not bound to its engine, whose helper has a pid namespace of its own",
+                        "root, and a container that is not bound to its engine, whose helper has a pid namespace of its own",
                     ));
                 }
                 (kind, _) => {

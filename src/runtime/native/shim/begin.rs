@@ -88,7 +88,10 @@ fn spawn(shared: &Shared, place: &Place, reactor: &Handle) -> Result<(Spawned, H
     let pidfd = spawned.child.pidfd.try_clone();
     let pidfd = pidfd.map_err(|error| Error::os("keep the shim's process", error))?;
     reap::watch(std::mem::replace(&mut spawned.child.pidfd, pidfd), reactor);
-    let host = shared.host(spawned.mapping);
+    let host = Host {
+        host_pids: !shared.userns,
+        ..shared.host(spawned.mapping)
+    };
     Ok((spawned, host))
 }
 

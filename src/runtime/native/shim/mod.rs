@@ -46,6 +46,27 @@ impl DetachedRuntime for NativeRuntime {
         Ok(Arc::new(task))
     }
 
+    fn clear(&self, id: &ContainerId) -> Result<()> {
+        let Some(driver) = self.shared.options.detached_cgroups.as_ref() else {
+            return Ok(());
+        };
+        match driver.open(id) {
+            Ok(cgroup) => {
+                if !cgroup.directories().is_empty() {
+                    cgroup.kill()?;
+                }
+                cgroup.remove()?;
+            }
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+        for parent in driver.owner_directories() {
+            // As long as others are below, it stays.
+            let _ = std::fs::remove_dir(parent);
+        }
+        Ok(())
+    }
+
     fn seen(&self, dir: &Path) -> Result<DetachedSeen> {
         seen::seen(dir)
     }
@@ -95,6 +116,7 @@ fn inside_words(inside: &Inside) -> [u64; talk::config::INSIDE_COUNT] {
         bind_devices,
         single_id,
         cgroup_v2,
+        host_pids: _,
     } = inside.host;
     let flags = [bind_devices, single_id, cgroup_v2, inside.own_processes];
     let flags = (0..).zip(flags).map(|(bit, set)| u64::from(set) << bit).sum();
@@ -118,6 +140,7 @@ fn inside_of(words: &[u64]) -> Option<Inside> {
             bind_devices: has(0),
             single_id: has(1),
             cgroup_v2: has(2),
+            host_pids: false,
         },
         namespaces: namespaces as u32,
         own_processes: has(3),
