@@ -126,7 +126,7 @@ fn stamp(time_ns: i64, put: Put<'_>) {
     let mut fraction = (time_ns % 1_000_000_000) as u32;
     if fraction > 0 {
         let mut digits = 9;
-        while fraction % 10 == 0 {
+        while fraction.is_multiple_of(10) {
             fraction /= 10;
             digits -= 1;
         }

@@ -108,7 +108,7 @@ fn start(
     };
     let mut plan = start::plan_of(launch, host, ids.as_ref(), false)?;
     let log = detach.log.format.is_some().then(|| open_log(&detach.log)).transpose()?;
-    let (cgroup, warnings) = start::cgroup_of(launch, shared.options.detached_cgroups.as_deref())?;
+    let (cgroup, warnings) = make_cgroup(shared, launch)?;
     let cgroup: Option<Arc<dyn Cgroup>> = cgroup.map(Arc::from);
     let asked = Asking {
         launch,
@@ -136,6 +136,19 @@ fn start(
             start::remove_cgroup(cgroup);
             Err(error)
         }
+    }
+}
+
+/// A cgroup that is there already is what a shim, or a start, left behind that was killed: this process holds the lock. If
+/// processes are still in it, it stays.
+fn make_cgroup(shared: &Shared, launch: &Launch) -> Result<start::Placed> {
+    let driver = shared.options.detached_cgroups.as_deref();
+    match (start::cgroup_of(launch, driver), driver) {
+        (Err(error), Some(driver)) if error.is_conflict() => {
+            driver.open(&launch.id)?.remove()?;
+            start::cgroup_of(launch, Some(driver))
+        }
+        (made, _) => made,
     }
 }
 

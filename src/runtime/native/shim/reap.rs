@@ -60,10 +60,10 @@ pub(super) fn watch(shim: OwnedFd, runtime: &Handle) {
         let Ok(watched) = sys::poll::watch(copy, Interest::READABLE) else {
             return;
         };
-        if watched.readable().await.is_ok() {
-            if let Some(shim) = child.0.take() {
-                let _ = pidfd::reap(shim.as_fd());
-            }
+        if watched.readable().await.is_ok()
+            && let Some(shim) = child.0.take()
+        {
+            let _ = pidfd::reap(shim.as_fd());
         }
     });
 }
@@ -93,6 +93,7 @@ fn wait_for_the_left() -> io::Result<OwnedFd> {
             let mut wanted = vec![PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
             wanted.extend(copies.iter().map(|shim| PollFd::new(shim.as_fd(), PollFlags::POLLIN)));
             if matches!(poll(&mut wanted, PollTimeout::NONE), Err(errno) if errno != Errno::EINTR) {
+                left().wake = None;
                 break;
             }
             if wanted[0].any() == Some(true) {

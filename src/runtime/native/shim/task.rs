@@ -114,10 +114,10 @@ impl ShimTask {
         let state = self.known();
         let slot = || self.process.lock().unwrap_or_else(PoisonError::into_inner);
         let cached = slot().clone();
-        if let Some((pid, ticks, process)) = cached {
-            if (pid, ticks) == (state.pid, state.start_ticks) {
-                return Ok(process);
-            }
+        if let Some((pid, ticks, process)) = cached
+            && (pid, ticks) == (state.pid, state.start_ticks)
+        {
+            return Ok(process);
         }
         let process = self.ask(op::PROCESS, &[]).await?;
         let process = Arc::new(process.ok_or_else(|| Error::internal("the shim sent no descriptor"))?);

@@ -17,7 +17,7 @@ use crate::record::State;
 use crate::sys::{self, PollFd};
 use crate::talk::{Restart, config, u64_at};
 use crate::wire::{FLAG_MEMFD, HEADER, Header, Plan, Step, field, op};
-use crate::zygote::{self, CONTROL, OWNER, Zygote};
+use crate::zygote::{self, CONTROL, OWNER, SIGCHLD, Zygote};
 
 /// Most connections at once.
 const CONNECTIONS: usize = 32;
@@ -88,6 +88,9 @@ fn now() -> i64 {
 #[unsafe(link_section = "lhshim")]
 pub(crate) fn run(zygote: Zygote) -> ! {
     const PR_SET_CHILD_SUBREAPER: usize = 36;
+    const SIGXFSZ: u64 = 25;
+    // A file as large as the starter's limits allow is an error of the write, and no end of this.
+    sys::set_mask(1 << (SIGCHLD - 1) | 1 << (SIGXFSZ - 1));
     // Commands whose client has gone are reaped here, whatever the host's init does.
     let _ = sys::prctl(PR_SET_CHILD_SUBREAPER, 1, 0);
     let Some(mut shim) = Shim::prepare(zygote) else { sys::exit(1) };
@@ -297,9 +300,6 @@ impl Shim {
     #[inline(never)]
     #[unsafe(link_section = "lhshim")]
     fn hear_starter(&mut self) {
-        if self.kept {
-            return;
-        }
         let mut fds = Fds::none();
         let heard = message::receive(CONTROL, self.zygote.buffer, &mut fds);
         fds.close();

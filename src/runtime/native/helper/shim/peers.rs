@@ -160,8 +160,9 @@ impl Shim {
         fds.close();
         let request = match heard {
             Err(sys::EAGAIN) => return,
-            Ok(len @ 1..) => bytes.get(..len),
-            _ => None,
+            // No message is empty but the end.
+            Ok(len) => bytes.get(..len),
+            Err(_) => None,
         };
         let understood = request.and_then(|bytes| Some((Head::decode(bytes)?, bytes.get(HEAD..)?)));
         let taken = understood.is_some_and(|(head, body)| self.take(index, head, body));

@@ -156,6 +156,17 @@ async fn left_alone(home: &Home, state: &DetachedState) {
 }
 
 impl Home {
+    /// Whether the log's last entry is whole: a shim that is killed may leave a torn one, which the next start cuts off.
+    fn logged_whole(&self) -> bool {
+        let bytes = fs::read(self.log().join("log.1")).unwrap_or_default();
+        let mut rest = &bytes[..];
+        while let Decoded::Frame(frame) = logs::decode(rest) {
+            rest = &rest[frame.encoded_len()..];
+        }
+        assert!(!matches!(logs::decode(rest), Decoded::Invalid), "garbage in a log");
+        rest.is_empty()
+    }
+
     fn logged_bytes(&self) -> u64 {
         fs::metadata(self.log().join("log.1")).map_or(0, |data| data.len())
     }

@@ -1,6 +1,6 @@
 //! What should not happen, and what comes of it.
 
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::process::CommandExt as _;
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket};
@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::runtime::cgroups::{CgroupDriver, CgroupMode, NativeCgroups};
 use crate::runtime::native::{self, NativeOptions};
+use crate::sys::pidfd;
 use crate::types::{OwnerId, Signal};
 
 fn end_process(pid: u32) {
@@ -281,9 +282,15 @@ async fn the_cgroups_of_a_detached_container_go_with_it() {
     let home = Home::new();
     let other = Home::new();
     let start = |home: &Home| {
-        let (launch, detach, runtime) = (home.launch("sleep 60"), home.detach(), &runtime);
+        let (launch, detach, runtime, driver) = (home.launch("sleep 60"), home.detach(), &runtime, &driver);
         async move {
             let id = launch.id.clone();
+            // What was left behind by a start that was killed is in nobody's way.
+            drop(
+                driver
+                    .create(&id, &oci_spec::runtime::LinuxResources::default(), true)
+                    .unwrap(),
+            );
             (id, runtime.start_detached(launch, detach).await.unwrap())
         }
     };
@@ -333,4 +340,123 @@ async fn a_kill_for_memory_is_told() {
     };
     let exit = ended(&task).await.exit.unwrap();
     assert_eq!(exit.oom_killed, Some(true), "{exit:?}");
+}
+
+/// A limit on the size of files is the starter's affair, and reaches the shim with everything else that it has from it.
+#[test]
+fn a_limit_on_files_ends_no_shim() {
+    if let Some(dir) = std::env::var_os("LONGSHORE_TEST_LIMITED") {
+        start_with_small_files(Path::new(&dir));
+    }
+    let home = Home::new();
+    let code = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "runtime::native::tests::detached::trouble::a_limit_on_files_ends_no_shim",
+            "--nocapture",
+        ])
+        .env("LONGSHORE_TEST_LIMITED", home.dir.path())
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(code.code(), Some(42));
+    let DetachedSeen::Gone { state, process: false } = home.seen() else {
+        panic!("{:?}", home.seen())
+    };
+    assert_eq!(state.exit.unwrap().status.code(), 6);
+    assert!(state.lost_entries > 0, "{state:?}");
+}
+
+fn start_with_small_files(dir: &Path) -> ! {
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    tokio.block_on(async {
+        let runtime = runtime();
+        let mut launch = launch(
+            dir,
+            &[
+                "sh",
+                "-c",
+                "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; exit 6",
+            ],
+        );
+        let limit = oci_spec::runtime::PosixRlimitBuilder::default()
+            .typ(oci_spec::runtime::PosixRlimitType::RlimitFsize)
+            .hard(10_000u64)
+            .soft(10_000u64)
+            .build()
+            .unwrap();
+        launch
+            .spec
+            .process_mut()
+            .as_mut()
+            .unwrap()
+            .set_rlimits(Some(vec![limit]));
+        let detach = Detach {
+            dir: dir.join("home/shim"),
+            log: DetachedLog {
+                format: Some(DetachedLogFormat::Frames),
+                dir: dir.join("home/log"),
+                max_size_bytes: 1 << 20,
+                max_files: 3,
+            },
+            restart: Restart::default(),
+            attached: false,
+        };
+        // After the helper's own file has been made.
+        runtime.info().unwrap();
+        nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE, 10_000, 10_000).unwrap();
+        let task = runtime.start_detached(launch, detach).await.unwrap();
+        ended(&task).await;
+        task.remove().await.unwrap();
+    });
+    std::process::exit(42)
+}
+
+/// Kills the shim, the container, or both, at any moment: what is seen afterwards may be nothing, but never what was not.
+#[tokio::test]
+async fn whatever_is_killed_no_wrong_exit_is_seen() {
+    let loops = std::env::var("LONGSHORE_KILL_LOOPS")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let mut told = [0u32; 4];
+    for round in 0..loops.unwrap_or(24u32) {
+        let home = Home::new();
+        let code = 40 + (round % 7) as i32;
+        let script = format!("i=0; while [ $i -lt 40 ]; do echo line $i; i=$((i+1)); done; sleep 0.01; exit {code}");
+        let task = home.start(&script).await;
+        let state = task.state();
+        tokio::time::sleep(Duration::from_micros(u64::from(round * 7919 % 30_000))).await;
+        let (shim, container) = [(true, false), (false, true), (true, true)][round as usize % 3];
+        if shim && let Ok(process) = pidfd::open(state.shim_pid) {
+            // It lives, so the number was its own when it was opened.
+            if let DetachedSeen::Alive(_) = home.seen() {
+                let _ = pidfd::send_signal(process.as_fd(), libc::SIGKILL);
+            }
+        }
+        if container {
+            let _ = task.signal(Signal::KILL, true).await;
+        }
+        let over = soon(|| match home.seen() {
+            DetachedSeen::Gone { state, process: false } => Some(state),
+            _ => None,
+        })
+        .await;
+        let exit = over.exit.map(|exit| (exit.status.code(), exit.status.signal()));
+        match exit {
+            Some((seen, None)) => assert_eq!((seen, over.phase, over.ends), (code, DetachedPhase::Ended, 1)),
+            Some((_, signal)) => assert!(container && signal == Some(9), "{over:?}"),
+            // Only a shim that was killed has told nothing.
+            None => assert!(shim && over.ends == 0, "{over:?}"),
+        }
+        told[exit.map_or(0, |(_, signal)| if signal.is_some() { 1 } else { 2 })] += 1;
+        told[3] += u32::from(home.logged_whole());
+    }
+    println!(
+        "unknown, by signal, by itself: {:?}; whole logs: {}",
+        &told[..3],
+        told[3]
+    );
 }
