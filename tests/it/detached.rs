@@ -535,7 +535,7 @@ async fn g16_two_engines_rule_one_container() -> Check {
     let count = |wanted: &str| events.iter().filter(|action| *action == wanted).count();
     assert_eq!((count("start"), count("die")), (2, 2), "{events:?}");
     theirs.remove(RemoveOptions::default()).await?;
-    let gone = container.inspect().await.err().expect("it is gone");
+    let gone = container.inspect().await.expect_err("it is gone");
     assert!(gone.is_not_found(), "{gone}");
     Ok(())
 }
@@ -661,7 +661,7 @@ async fn g16_what_only_an_engine_can_do_is_refused() -> Check {
         detached(world.script("true")).log(LogConfig::driver("local").option("compress", "true")),
     ];
     for spec in refused {
-        let error = world.engine.create(spec).await.err().expect("it cannot be");
+        let error = world.engine.create(spec).await.expect_err("it cannot be");
         assert!(error.is_unsupported(), "{error}");
         assert!(
             error.report().contains("Lifetime::Bound"),
@@ -716,7 +716,7 @@ async fn p30_a_shim_is_killed() -> Check {
     })
     .await?;
     // No status is better than a wrong one.
-    let error = container.wait().await.err().expect("nobody saw its end");
+    let error = container.wait().await.expect_err("nobody saw its end");
     assert_eq!(error.kind(), &ErrorKind::Unavailable, "{error}");
     container.remove(RemoveOptions::default()).await?;
     Ok(())
@@ -730,7 +730,7 @@ async fn h18_the_host_s_processes() -> Check {
     let script = "sleep 61 & readlink /proc/self/ns/pid; exit 4";
     let spec = detached(world.script(script)).pid_mode(NamespaceMode::Host);
     if world.ownership().await? != "direct" {
-        let error = world.engine.run(spec).await.err().expect("it is root's");
+        let error = world.engine.run(spec).await.expect_err("it is root's");
         assert!(error.is_unsupported(), "{error}");
         return Ok(());
     }
