@@ -5,7 +5,7 @@ use super::super::peer;
 use super::super::record::Record;
 use super::super::revive::ending_signals;
 use super::super::state::{ContainerState, Refusal, Verb, refuse};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::events::Event;
 use crate::runtime::detached::DetachedPhase;
 use crate::types::Signal;
@@ -31,7 +31,10 @@ impl Shared {
             let process = record.body.process.ok_or_else(not_running)?;
             return peer::signal(process, signal);
         };
-        live.task.signal(signal, false).await?;
+        match live.task.signal(signal, false).await {
+            Err(error) if error.kind() == &ErrorKind::Unavailable => return Err(not_running()),
+            sent => sent?,
+        }
         if record.state == ContainerState::Paused && ends {
             self.thaw(&slot, &live, record).await?;
         }
@@ -71,6 +74,10 @@ impl Shared {
         let Some(task) = live.and_then(|live| live.detached) else {
             return Ok(false);
         };
-        task.halt().await.map(|()| true)
+        match task.halt().await {
+            // It has ended for good meanwhile.
+            Err(error) if error.kind() == &ErrorKind::Unavailable => Ok(false),
+            halted => halted.map(|()| true),
+        }
     }
 }
