@@ -87,6 +87,10 @@ impl Shared {
     fn delete_with<'a>(&'a self, record: &'a Record, volumes: bool) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let mut record = record.clone();
+            if record.is_detached() {
+                // Whoever began to start it may have been killed.
+                self.clear(&record.id).await;
+            }
             let layer = self.parts.snapshotter.discard(&record.snapshot_key()).await;
             let files = self.remove_files(&record).await;
             layer?;

@@ -86,6 +86,15 @@ impl Shared {
         }
     }
 
+    /// Removes what a shim, or whoever was starting one, has left of a container that does not run.
+    pub(crate) async fn clear(&self, id: &ContainerId) {
+        let (me, of) = (self.me.clone(), id.clone());
+        let cleared = blocking(move || me.upgrade().map_or(Ok(()), |me| me.shims()?.clear(&of)));
+        if let Err(error) = cleared.await {
+            tracing::warn!(container = %id, error = error.report(), "what a killed shim left could not be removed");
+        }
+    }
+
     async fn never_started(&self, mut record: Record) -> Result<()> {
         let state = match record.body.started_ns {
             Some(_) => ContainerState::Exited,
@@ -127,11 +136,7 @@ impl Shared {
         let (shim, ends) = (mark.shim, mark.ends);
         self.record_state(&mut record, ContainerState::Exited, "die").await?;
         slot.set_live(None);
-        let (me, id) = (self.me.clone(), record.id.clone());
-        let cleared = blocking(move || me.upgrade().map_or(Ok(()), |me| me.shims()?.clear(&id)));
-        if let Err(error) = cleared.await {
-            tracing::warn!(container = %record.id, error = error.report(), "what a killed shim left could not be removed");
-        }
+        self.clear(&record.id).await;
         let told = Told { shim, ends, over: true };
         slot.tell_ends(told, record.body.finished_ns, None);
         self.leave_networks(&record.id).await;
