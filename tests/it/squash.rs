@@ -270,9 +270,18 @@ async fn k3_nginx_serves() -> Check {
     };
     assert_eq!(answer, "moored");
     let workers = "for p in /proc/[0-9]*; do grep -q '^nginx: worker' $p/cmdline && stat -c %u $p; done; stat -c %u /var/lib/nginx/body";
-    let seen = sh(&container, workers, None).await?;
     let user = if squashed { "0" } else { "33" };
-    assert_eq!(text(&seen.stdout), format!("{user}\n{user}\n{user}"), "{seen:?}");
+    let wanted = format!("{user}\n{user}\n{user}");
+    // One worker answers before the other has begun.
+    let mut seen = sh(&container, workers, None).await?;
+    for _ in 0..100 {
+        if text(&seen.stdout) == wanted {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        seen = sh(&container, workers, None).await?;
+    }
+    assert_eq!(text(&seen.stdout), wanted, "{seen:?}");
     container.stop(longshore::StopOptions::default()).await?;
     assert_eq!(container.wait().await?.status.code(), 0);
     container.remove(FORCE).await?;
