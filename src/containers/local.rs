@@ -274,7 +274,7 @@ impl Slot {
 }
 
 impl LocalContainers {
-    #[inline] // To lie with its caller: docs/measuring.md, "Memory".
+    #[inline(always)] // To lie with its caller: docs/measuring.md, "Memory".
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new_cyclic(|me| Shared {
             me: Weak::clone(me),
