@@ -95,8 +95,9 @@ impl Shared {
     }
 
     async fn tree(&self, source: &Mount) -> Result<Arc<OwnedFd>> {
-        let (native, source) = (Arc::clone(&self.parts.native), source.clone());
-        blocking(move || native.mount(&[source])).await.map(Arc::new)
+        let (native, wanted) = (Arc::clone(&self.parts.native), source.clone());
+        let mounted = blocking(move || native.mount(&[wanted])).await;
+        mounted.map(Arc::new).map_err(|error| for_want_of(source, error))
     }
 
     /// A mount for one container. What is on a disk or a server is the same, however often it is mounted.
@@ -132,6 +133,27 @@ impl Shared {
 /// Whether a second mount of it would be another file system.
 fn is_in_memory(source: &Mount) -> bool {
     matches!(&source.source, MountSource::FileSystem { kind, .. } if matches!(kind.as_str(), "tmpfs" | "ramfs"))
+}
+
+/// What a file system that cannot be mounted lacks. Source: mount(2), `ENODEV` and `EPERM`.
+fn for_want_of(source: &Mount, error: Error) -> Error {
+    let MountSource::FileSystem { kind, .. } = &source.source else {
+        return error;
+    };
+    let needs = match error.errno() {
+        Some(libc::ENODEV) => {
+            format!(
+                "this kernel has no file system {kind}; root loads what has it with \"modprobe {kind}\", if the kernel has the module"
+            )
+        }
+        Some(libc::EPERM) => {
+            format!(
+                "the kernel lets nobody but root mount a file system {kind}; root can mount it on the host, for a volume whose device is that directory (type none, o bind)"
+            )
+        }
+        _ => return error,
+    };
+    Error::unsupported(format!("a volume of type {kind}"), needs).with_source(error)
 }
 
 fn about(record: &Record, error: Error) -> Error {

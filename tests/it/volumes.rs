@@ -41,6 +41,7 @@ tests! { "volumes":
         j5_local_volumes_elsewhere_and_in_memory,
         j5_memory_volumes_of_an_older_kernel,
         j5_a_volume_on_nfs,
+        j5_file_systems_that_this_user_or_kernel_cannot_mount,
         j2_images_of_several_layers,
         j6_a_subpath_stays_inside,
         j7_files_of_a_bind_belong_to_its_owner,
@@ -506,6 +507,27 @@ async fn j5_a_volume_on_nfs() -> Check {
     shared.remove().await?;
     world.engine.volume("missing").await?.remove().await?;
     assert!(world.engine.audit().await?.is_clean());
+    Ok(())
+}
+
+/// A file system on the network is root's to mount, one that the kernel does not know is nobody's: the start says so, and which.
+async fn j5_file_systems_that_this_user_or_kernel_cannot_mount() -> Check {
+    let world = World::new().await?;
+    let mut kinds = vec![("no-such-fs", "modprobe")];
+    if !is_root() {
+        kinds.push(("ext4", "nobody but root"));
+    }
+    for (kind, remedy) in kinds {
+        let volume = CreateVolume::named(kind).option("type", kind);
+        world.engine.create_volume(volume.option("device", "/dev/null")).await?;
+        let container = world.engine.create(world.script("true").volume(kind, "/n")).await?;
+        let error = container.start().await.expect_err(kind);
+        assert!(error.is_unsupported(), "{kind}: {}", error.report());
+        let report = error.report();
+        assert!(report.contains(kind) && report.contains(remedy), "{report}");
+        remove(container).await?;
+        world.engine.volume(kind).await?.remove().await?;
+    }
     Ok(())
 }
 
