@@ -341,7 +341,7 @@ async fn d5_no_space_while_pruning() -> Check {
     kept.tag(&"kept:1".parse()?).await?;
     for free in [0, 4, 8, 16, 32, 64, 256, 1024] {
         let tree = Files::new()
-            .file(&format!("noise-{free}"), 0o644, noise(600_000))
+            .file(format!("noise-{free}"), 0o644, noise(600_000))
             .tar()?;
         engine.import(stream::iter([Ok(Piece::from(tree))]).boxed()).await?;
         assert_eq!(engine.list_images(Filter::new()).await?.len(), 2);
