@@ -11,6 +11,7 @@ mod image;
 #[cfg(feature = "engine")]
 mod images;
 mod managers;
+mod prune;
 mod request;
 mod run;
 mod transfer;

@@ -161,7 +161,7 @@ pub use self::images::{ImageManager, Pull};
 pub use self::logs::LogQuery;
 pub use self::progress::{Progress, ProgressEvent};
 #[cfg(any(feature = "engine", feature = "remote"))]
-pub use self::system::{DiskUsage, EventQuery, SystemInfo, SystemManager};
+pub use self::system::{DiskUsage, EventQuery, PruneAll, PrunedAll, SystemInfo, SystemManager};
 pub use self::types::{
     Bytes, Change, ChangeKind, ContainerId, Digest, ExitStatus, Filter, ImageId, Outcome, Platform, Reference, Signal,
 };

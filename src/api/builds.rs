@@ -18,7 +18,7 @@ use super::jsonl::{self, Lines};
 use super::query::Query;
 use super::reply;
 use super::router::{Answer, Route, routes};
-use crate::build::{BuildSpec, ContextSource, Entitlement, PruneCache, StepFailure};
+use crate::build::{BuildSpec, ContextSource, Entitlement, PruneCache, PrunedCache, StepFailure};
 use crate::containers::{Limits, NetworkMode};
 use crate::error::Error;
 use crate::images::Pull;
@@ -213,7 +213,10 @@ fn words(error: Error) -> Failure {
 }
 
 async fn prune(call: Call) -> Answer {
-    let pruned = call.engine.builds().prune(options(&call.query)?).await?;
+    let pruned = match options(&call.query)? {
+        Some(options) => call.engine.builds().prune(options).await?,
+        None => PrunedCache::default(),
+    };
     let steps: Vec<String> = pruned.steps.iter().map(crate::types::Digest::hex).collect();
     Ok(reply::ok(&json!({
         "CachesDeleted": if steps.is_empty() { Value::Null } else { json!(steps) },
@@ -221,9 +224,14 @@ async fn prune(call: Call) -> Answer {
     })))
 }
 
-/// What to keep: nothing that another option does not say. Of the filters, what says how long nothing was used.
-fn options(query: &Query) -> Result<PruneCache, Failure> {
+/// What to keep: without `all` what images have, and what another option says. Of the filters, what says how long nothing was
+/// used. `docker system prune` sends the labels that it was given here, too: nothing is meant where one is asked for, since
+/// steps have none.
+fn options(query: &Query) -> Result<Option<PruneCache>, Failure> {
     let mut options = PruneCache::all();
+    if !query.flag("all") {
+        options = options.unshared();
+    }
     for option in ["reserved-space", "max-used-space", "keep-storage"] {
         if let Some(bytes) = query.parsed::<u64>(option)?.filter(|bytes| *bytes > 0) {
             options = options.keep(Bytes::new(bytes));
@@ -237,10 +245,11 @@ fn options(query: &Query) -> Result<PruneCache, Failure> {
                     options = options.unused_since(moment(value)?);
                 }
             }
+            "label" | "label!" => {}
             _ => return Err(Failure::option("filters", "one of the filters until and unused-for")),
         }
     }
-    Ok(options)
+    Ok(Some(options).filter(|_| filter.values("label").is_empty()))
 }
 
 fn moment(text: &str) -> Result<SystemTime, Failure> {
@@ -259,12 +268,17 @@ mod tests {
     #[test]
     fn f10_what_a_prune_keeps() {
         let of = |text: &str| options(&Query::parse(text)).map_err(|failure| failure.status.as_u16());
-        assert_eq!(of("all=1"), Ok(PruneCache::all()));
-        assert_eq!(of("keep-storage=1000"), Ok(PruneCache::all().keep(Bytes::new(1000))));
-        assert_eq!(of("keep-storage=0"), Ok(PruneCache::all()));
-        let since = of("filters=%7B%22until%22%3A%5B%221000%22%5D%7D").unwrap();
+        assert_eq!(of("all=1"), Ok(Some(PruneCache::all())));
+        assert_eq!(of(""), Ok(Some(PruneCache::all().unshared())));
+        let kept = PruneCache::all().keep(Bytes::new(1000));
+        assert_eq!(of("all=1&keep-storage=1000"), Ok(Some(kept)));
+        assert_eq!(of("all=1&keep-storage=0"), Ok(Some(PruneCache::all())));
+        let since = of("all=1&filters=%7B%22until%22%3A%5B%221000%22%5D%7D").unwrap();
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
-        assert_eq!(since, PruneCache::all().unused_since(at));
+        assert_eq!(since, Some(PruneCache::all().unused_since(at)));
+        assert_eq!(of("filters=%7B%22label%22%3A%5B%22a%22%5D%7D"), Ok(None));
+        let without = of("all=1&filters=%7B%22label%21%22%3A%5B%22a%22%5D%7D");
+        assert_eq!(without, Ok(Some(PruneCache::all())));
         assert_eq!(of("keep-storage=x"), Err(400));
         assert_eq!(of("filters=%7B%22id%22%3A%5B%22x%22%5D%7D"), Err(400));
         assert_eq!(of("filters=%7B%22until%22%3A%5B%22soon%22%5D%7D"), Err(400));

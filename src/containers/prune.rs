@@ -5,6 +5,8 @@ use super::record::{Record, now_ns};
 use super::{Pruned, RemoveOptions};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::events::{Event, EventKind};
+use crate::storage::snapshot::usage_of;
+use crate::sys::blocking::blocking;
 use crate::types::{Filter, until};
 
 const KNOWN_FILTERS: [&str; 3] = ["until", "label", "label!"];
@@ -46,16 +48,24 @@ impl Shared {
 
     /// One that was started or removed meanwhile is none of ours.
     async fn prune_one(&self, record: &Record, pruned: &mut Pruned) -> Result<()> {
-        let size = self.parts.snapshotter.usage(&record.snapshot_key()).await;
+        let bytes = self.bytes_of(record).await;
         match self.remove(record.id.as_str(), RemoveOptions::default()).await {
             Ok(_) => {
                 pruned.removed.push(record.id.to_string());
-                pruned.reclaimed_bytes += size.map_or(0, |usage| usage.bytes);
+                pruned.reclaimed_bytes += bytes;
                 Ok(())
             }
             Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Its writable layer, its logs and other files on disk. What cannot be told is not counted.
+    async fn bytes_of(&self, record: &Record) -> u64 {
+        let layer = self.parts.snapshotter.usage(&record.snapshot_key()).await;
+        let dir = self.dir_of(&record.id);
+        let files = blocking(move || usage_of(&dir)).await;
+        [layer, files].into_iter().flatten().map(|usage| usage.bytes).sum()
     }
 }
 

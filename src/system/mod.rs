@@ -12,6 +12,7 @@ mod info;
 #[cfg(feature = "engine")]
 mod local;
 mod manager;
+mod prune;
 #[cfg(feature = "engine")]
 mod reconcile;
 #[cfg(feature = "engine")]
@@ -26,5 +27,6 @@ pub(crate) use self::local::{LocalSystem, Parts};
 pub use self::manager::{
     ContainerCounts, ContainerUsage, DiskUsage, EventQuery, ImageUsage, SystemInfo, SystemManager,
 };
+pub use self::prune::{PruneAll, PrunedAll};
 #[cfg(feature = "engine")]
 pub use self::reconcile::Reconciled;

@@ -48,6 +48,7 @@ mod platforms;
 mod plugins;
 mod power;
 mod process;
+mod pruning;
 mod pull;
 mod remote;
 mod resume;
@@ -99,6 +100,7 @@ const GROUPS: &[frame::Group] = &[
     forks::TESTS,
     kills::TESTS,
     system::TESTS,
+    pruning::TESTS,
     cancel::TESTS,
     cancel_more::TESTS,
     resume::TESTS,
@@ -130,6 +132,7 @@ const SHARING: &[frame::Group] = &[
     detached::TESTS,
     images::TESTS,
     system::TESTS,
+    pruning::TESTS,
     api::TESTS,
     remote::TESTS,
     trouble::TESTS,

@@ -1,11 +1,13 @@
 //! A registry of our own that does what no registry should: each of its ways ends in a typed error, or is put up with. Nothing
 //! wrong is listed, nothing is left, and no secret is told.
 
+use std::collections::HashSet;
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
 use longshore::registry::Credentials;
 use longshore::registry::http::{HttpOptions, HttpRegistries};
 use longshore::types::Filter;
@@ -28,6 +30,7 @@ tests! { "misbehaving":
         c1_a_layer_that_is_there_twice_is_fetched_once,
         c1_redirects_end_and_take_no_credentials_along,
         c7_errors_that_do_not_end,
+        c6_a_reset_anywhere_is_got_over,
         c1_a_second_pull_is_one_request,
     ]
 }
@@ -435,6 +438,73 @@ async fn c1_a_second_pull_is_one_request() -> Check {
         assert_eq!(again.id(), first.id());
         let now = mock.asked().len();
         assert_eq!(now - counted.swap(now, Ordering::SeqCst), 1, "{:?}", mock.asked());
+    }
+    Ok(())
+}
+
+/// Each first answer to a path ends at the same place: in its status line, its headers, between these and the body, and in the
+/// body. The connection is reset there, and what is asked again is answered as it should be.
+async fn c6_a_reset_anywhere_is_got_over() -> Check {
+    let (_dir, layout) = two_layers()?;
+    let body = layout.blob(&layout.config)?.len();
+    // The same head for all, but for digits of a length.
+    let reply_to = |digest: &str| {
+        let asked = Asked {
+            path: format!("/v2/app/blobs/{digest}"),
+            query: String::new(),
+            authorization: None,
+            range: None,
+        };
+        image_reply(&layout, &asked)
+    };
+    let head = reply_to(&layout.config).head().len();
+    let places = [
+        0,
+        1,
+        8,
+        9,
+        16,
+        17,
+        18,
+        19,
+        40,
+        head - 5,
+        head - 4,
+        head - 3,
+        head - 2,
+        head - 1,
+        head,
+        head + 1,
+        head + body / 2,
+        head + body - 1,
+    ];
+    for place in places {
+        let (served, seen) = (layout.clone(), Mutex::new(HashSet::new()));
+        let mock = Mock::serve(move |asked| {
+            let reply = image_reply(&served, asked);
+            match seen.lock().expect("not poisoned").insert(asked.path.clone()) {
+                true => reply.resets_after(place),
+                false => reply,
+            }
+        })?;
+        let (engine, _root) = engine().await?;
+        let pulled = engine.pull(mock.reference("app:1")).await;
+        let image = pulled.or_else(|error| fail(format!("reset after {place} bytes: {}", error.report())))?;
+        assert_eq!(image.inspect().await?.layers.len(), 2, "{place}");
+        let asked = mock.asked();
+        for digest in layout.layers.iter().map(|layer| &layer.0).chain([&layout.config]) {
+            let path = format!("/v2/app/blobs/{digest}");
+            let tries = asked.iter().filter(|asked| asked.path == path).count();
+            let reply = reply_to(digest);
+            // A small one may have been sent as a whole.
+            if place < reply.head().len() + reply.body.len() {
+                assert_eq!(tries, 2, "{path}, reset after {place} bytes");
+            }
+        }
+        // Every blob is read and checked again.
+        let id = image.id().to_string();
+        let saved: Result<Vec<_>, _> = engine.save([id.as_str()]).await?.try_collect().await;
+        saved?;
     }
     Ok(())
 }

@@ -31,6 +31,7 @@ tests! { "trouble":
         no_space_while_pulling_in_memory,
         no_space_while_pulling_on_ext4,
         no_space_while_loading_importing_and_pushing,
+        d5_no_space_while_pruning,
         no_space_while_creating_and_starting,
         d4_no_space_while_committing,
         no_space_for_the_log,
@@ -329,6 +330,43 @@ async fn no_space_while_loading_importing_and_pushing() -> Check {
         refused.iter().chain(&done).all(|count| *count > 0),
         "{refused:?} refused, {done:?} done"
     );
+    Ok(())
+}
+
+/// A full disk is what people prune for.
+async fn d5_no_space_while_pruning() -> Check {
+    let disk = Disk::of_kind("ext4", 48 << 20)?;
+    let engine = Engine::open(disk.path().join("root")).await?;
+    let kept = engine.pull(source(image::shared()?)).await?;
+    kept.tag(&"kept:1".parse()?).await?;
+    for free in [0, 4, 8, 16, 32, 64, 256, 1024] {
+        let tree = Files::new()
+            .file(format!("noise-{free}"), 0o644, noise(600_000))
+            .tar()?;
+        engine.import(stream::iter([Ok(Piece::from(tree))]).boxed()).await?;
+        assert_eq!(engine.list_images(Filter::new()).await?.len(), 2);
+        disk.leave(free * KIB)?;
+        let pruned = engine.prune_images(Filter::new()).await;
+        match &pruned {
+            Ok(pruned) => assert!(pruned.reclaimed_bytes > 600_000, "{free} KiB free: {pruned:?}"),
+            Err(error) => assert_eq!(error.kind(), &ErrorKind::NoSpace, "{free} KiB free: {}", error.report()),
+        }
+        assert_eq!(
+            engine.list_images(Filter::new()).await?.len(),
+            1 + usize::from(pruned.is_err()),
+            "{free} KiB free"
+        );
+        println!("{free} KiB free: {}", if pruned.is_ok() { "pruned" } else { "refused" });
+        disk.give_back()?;
+        engine.prune_images(Filter::new()).await?;
+        nothing_half_made(&engine).await?;
+        let spec = ContainerSpec::image("kept:1").command(["echo", "whole"]);
+        assert_eq!(
+            text(&engine.run(spec).output().await?.stdout),
+            "whole",
+            "{free} KiB free before"
+        );
+    }
     Ok(())
 }
 

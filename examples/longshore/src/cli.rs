@@ -245,6 +245,8 @@ pub enum SystemVerb {
     Doctor(commands::doctor::Args),
     /// Show what images and containers take on disk
     Df(commands::df::Args),
+    /// Remove everything that nobody uses
+    Prune(commands::system_prune::Args),
     /// Show what this engine is and what this host offers
     Info(commands::info::Args),
     /// Show what happens, and with --since what happened

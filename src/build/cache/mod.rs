@@ -39,6 +39,8 @@ pub struct PruneCache {
     pub keep: Option<Bytes>,
     /// Only what no build has used since then.
     pub unused_since: Option<SystemTime>,
+    /// Only those whose layers no image has.
+    pub unshared: bool,
 }
 
 impl PruneCache {
@@ -58,6 +60,13 @@ impl PruneCache {
     #[must_use]
     pub fn unused_since(mut self, time: SystemTime) -> Self {
         self.unused_since = Some(time);
+        self
+    }
+
+    /// Only those whose layers no image has: what goes then gives something back.
+    #[must_use]
+    pub fn unshared(mut self) -> Self {
+        self.unshared = true;
         self
     }
 }

@@ -1,11 +1,13 @@
 //! `cache` and `prune`: what is known from earlier builds, and forgetting it.
 
+use std::collections::HashSet;
+
 use super::records::shown;
 use super::{CachedStep, PruneCache, PrunedCache};
 use crate::build::local::{Shared, time_of};
 use crate::error::Result;
-use crate::store::StepRow;
-use crate::types::Digest;
+use crate::store::{StepRow, Store};
+use crate::types::{ChainId, Digest};
 
 impl Shared {
     pub(in crate::build) async fn cached_steps(&self) -> Result<Vec<CachedStep>> {
@@ -14,7 +16,12 @@ impl Shared {
     }
 
     pub(in crate::build) async fn prune_steps(&self, options: &PruneCache) -> Result<PrunedCache> {
-        let rows = self.parts.store.call(|store| store.steps()).await?;
+        let mut rows = self.parts.store.call(|store| store.steps()).await?;
+        if options.unshared {
+            let images = self.parts.store.call(Store::images).await?;
+            let chains: HashSet<ChainId> = images.iter().flat_map(|image| image.record.chain_ids()).collect();
+            rows.retain(|row| !is_in(row, &chains));
+        }
         let keys = unwanted(&rows, options);
         if keys.is_empty() {
             return Ok(PrunedCache::default());
@@ -24,6 +31,12 @@ impl Shared {
         let freed_bytes = self.parts.images.remove_freed(freed).await?;
         Ok(PrunedCache { steps, freed_bytes })
     }
+}
+
+/// Whether an image has the layers that a step led to. Pure.
+fn is_in(row: &StepRow, chains: &HashSet<ChainId>) -> bool {
+    let chain = shown(row).and_then(|step| step.chain);
+    chain.is_some_and(|chain| chains.contains(&chain))
 }
 
 /// What is to be forgotten of rows that come in the order of their use. Pure.

@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 
 use super::challenge::Challenge;
 use super::endpoint::is_loopback;
+use super::exchange::Failed;
 use super::fail::{self, Subject};
 use super::options::HttpOptions;
 use super::retry::{Retry, is_transient, retry_after};
@@ -169,8 +170,7 @@ impl Authenticator {
         scope: &str,
         subject: &Subject,
     ) -> Result<(HeaderValue, Option<Duration>)> {
-        let response = self.ask(&realm, service, scope, subject).await?;
-        let body = bounded_body(response, subject, self.options.stall_timeout).await?;
+        let body = self.ask(&realm, service, scope, subject).await?;
         let answer: TokenAnswer = serde_json::from_slice(&body).map_err(|error| {
             subject
                 .error(
@@ -191,28 +191,38 @@ impl Authenticator {
         Ok((header, Some(life(answer.expires_in))))
     }
 
-    async fn ask(&self, realm: &Url, service: Option<&str>, scope: &str, subject: &Subject) -> Result<Response> {
+    /// The token service's answer as a whole.
+    async fn ask(&self, realm: &Url, service: Option<&str>, scope: &str, subject: &Subject) -> Result<Vec<u8>> {
         let mut retry = Retry::new(&self.options);
         loop {
-            let (error, asked) = match self.token_request(realm, service, scope).send().await {
-                Ok(response) if response.status().is_success() => return Ok(response),
-                Ok(response) => {
-                    let transient = is_transient(response.status());
-                    let asked = retry_after(response.headers(), SystemTime::now());
-                    let error = fail::refused(response, subject, !self.options.credentials.is_anonymous()).await;
-                    let error = error.context(format!("signing in for {} failed", subject.name));
-                    if !transient {
-                        return Err(error);
-                    }
-                    (error, asked)
-                }
-                Err(error) if fail::is_reset(&error) => {
-                    (fail::broken(error, subject, self.options.stall_timeout), None)
-                }
-                Err(error) => return Err(fail::broken(error, subject, self.options.stall_timeout)),
-            };
-            retry.again(error, asked).await?;
+            match self.ask_once(realm, service, scope, subject).await {
+                Ok(body) => return Ok(body),
+                Err(failed) => failed.again(&mut retry).await?,
+            }
         }
+    }
+
+    async fn ask_once(
+        &self,
+        realm: &Url,
+        service: Option<&str>,
+        scope: &str,
+        subject: &Subject,
+    ) -> Result<Vec<u8>, Failed> {
+        let stall = self.options.stall_timeout;
+        let sent = self.token_request(realm, service, scope).send().await;
+        let response = sent.map_err(|error| Failed::broken_off(error, subject, stall))?;
+        if response.status().is_success() {
+            return bounded_body(response, subject, stall).await;
+        }
+        let transient = is_transient(response.status());
+        let asked = retry_after(response.headers(), SystemTime::now());
+        let error = fail::refused(response, subject, !self.options.credentials.is_anonymous()).await;
+        Err(Failed {
+            error: error.context(format!("signing in for {} failed", subject.name)),
+            transient,
+            asked,
+        })
     }
 
     /// GET with Basic (or nothing) for a token; POST to trade an identity token in.
@@ -292,16 +302,14 @@ fn denied(subject: &Subject, why: &str) -> Error {
     subject.error(ErrorKind::Denied, format!("access to {} denied: {why}", subject.name))
 }
 
-async fn bounded_body(response: Response, subject: &Subject, stall: Duration) -> Result<Vec<u8>> {
+async fn bounded_body(response: Response, subject: &Subject, stall: Duration) -> Result<Vec<u8>, Failed> {
     let mut body = Vec::new();
     let mut stream = response.bytes_stream();
     while let Some(chunk) = stream.next().await {
-        body.extend_from_slice(&chunk.map_err(|error| fail::broken(error, subject, stall))?);
+        body.extend_from_slice(&chunk.map_err(|error| Failed::broken_off(error, subject, stall))?);
         if body.len() > MAX_TOKEN_BODY {
-            return Err(subject.error(
-                ErrorKind::Unavailable,
-                "the token service's answer is far too long".into(),
-            ));
+            let message = "the token service's answer is far too long".into();
+            return Err(subject.error(ErrorKind::Unavailable, message).into());
         }
     }
     Ok(body)

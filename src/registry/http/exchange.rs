@@ -51,6 +51,26 @@ pub(super) struct Failed {
     pub(super) asked: Option<Duration>,
 }
 
+impl Failed {
+    /// An answer that broke off: the same may come whole at the next attempt.
+    pub(super) fn broken_off(error: reqwest::Error, subject: &Subject, stall: Duration) -> Self {
+        let transient = fail::is_reset(&error);
+        Self {
+            error: fail::broken(error, subject, stall),
+            transient,
+            asked: None,
+        }
+    }
+
+    /// Waits for the next attempt, where there is one to make.
+    pub(super) async fn again(self, retry: &mut Retry<'_>) -> Result<(), Error> {
+        match self.transient {
+            true => retry.again(self.error, self.asked).await,
+            false => Err(self.error),
+        }
+    }
+}
+
 impl From<Failed> for Error {
     fn from(failed: Failed) -> Self {
         failed.error

@@ -8,8 +8,9 @@ use serde::Deserialize;
 use super::HttpRegistry;
 use super::endpoint::{self, same_server};
 use super::exchange::{Ask, Failed, Payload};
-use super::fail::{self, Subject};
+use super::fail::Subject;
 use super::referrers;
+use super::retry::Retry;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::registry::{Referrer, Registry};
 use crate::types::{Descriptor, Digest};
@@ -138,13 +139,26 @@ async fn pages(
             subject,
             retry: true,
         };
-        let response = registry.transport.exchange(&ask).await?;
-        next = link(&response).and_then(|link| ask.url.join(&link).ok());
+        let (page, link) = page(registry, &ask, subject).await?;
+        next = link.and_then(|link| ask.url.join(&link).ok());
         // Another server's list is none of this one's, and must not see the sign-in.
         next = next.filter(|next| same_server(next, &ask.url) && *next != ask.url);
-        pages.push(body(registry, response, subject).await?);
+        pages.push(page);
     }
     Ok(pages)
+}
+
+/// A page as a whole, and the address of the next.
+async fn page(registry: &HttpRegistry, ask: &Ask<'_>, subject: &Subject) -> Result<(Vec<u8>, Option<String>), Failed> {
+    let mut retry = Retry::new(registry.transport.options());
+    loop {
+        let response = registry.transport.exchange(ask).await?;
+        let link = link(&response);
+        match body(registry, response, subject).await {
+            Ok(page) => return Ok((page, link)),
+            Err(failed) => failed.again(&mut retry).await?,
+        }
+    }
 }
 
 /// The address in `Link: <…>; rel="next"`.
@@ -158,7 +172,7 @@ fn next_link(text: &str) -> Option<&str> {
     rest.replace('"', "").contains("rel=next").then_some(address)
 }
 
-async fn body(registry: &HttpRegistry, response: Response, subject: &Subject) -> Result<Vec<u8>> {
+async fn body(registry: &HttpRegistry, response: Response, subject: &Subject) -> Result<Vec<u8>, Failed> {
     let stall = registry.transport.options().stall_timeout;
     let mut bytes = Vec::new();
     let mut stream = response.bytes_stream();
@@ -172,10 +186,10 @@ async fn body(registry: &HttpRegistry, response: Response, subject: &Subject) ->
             subject.error(ErrorKind::Timeout, message)
         })?;
         let Some(piece) = piece else { return Ok(bytes) };
-        bytes.extend_from_slice(&piece.map_err(|error| fail::broken(error, subject, stall))?);
+        bytes.extend_from_slice(&piece.map_err(|error| Failed::broken_off(error, subject, stall))?);
         if bytes.len() > MAX_PAGE {
             let message = format!("a page of the list of {} is far too long", subject.name);
-            return Err(subject.error(ErrorKind::Unavailable, message));
+            return Err(subject.error(ErrorKind::Unavailable, message).into());
         }
     }
 }

@@ -10,7 +10,9 @@ use reqwest::header::CONTENT_TYPE;
 
 use super::HttpRegistry;
 use super::endpoint;
-use super::fail::{self, Subject};
+use super::exchange::Failed;
+use super::fail::Subject;
+use super::retry::Retry;
 use super::transport::Call;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::registry::{MAX_MANIFEST, ManifestBlob, ManifestKey};
@@ -31,10 +33,15 @@ pub(super) async fn fetch(registry: &HttpRegistry, repository: &str, key: &Manif
         offset: 0,
         subject: &subject,
     };
-    let response = registry.transport.get(&call).await?;
-    let stated = media_type(&response);
-    let bytes = read(registry, response, &subject).await?;
-    check(stated, bytes.into(), key, &subject)
+    let mut retry = Retry::new(registry.transport.options());
+    loop {
+        let response = registry.transport.get(&call).await?;
+        let stated = media_type(&response);
+        match read(registry, response, &subject).await {
+            Ok(bytes) => return check(stated, bytes.into(), key, &subject),
+            Err(failed) => failed.again(&mut retry).await?,
+        }
+    }
 }
 
 /// Every kind of manifest this crate knows how to read. Without the list kinds a registry would choose a platform for us.
@@ -67,21 +74,22 @@ fn media_type(response: &Response) -> Option<String> {
 }
 
 /// Stops reading at the limit, whatever the registry announces.
-async fn read(registry: &HttpRegistry, response: Response, subject: &Subject) -> Result<Vec<u8>> {
+async fn read(registry: &HttpRegistry, response: Response, subject: &Subject) -> Result<Vec<u8>, Failed> {
     let too_long = || {
         let message = format!("the manifest of {} is larger than {MAX_MANIFEST} bytes", subject.name);
         subject.error(ErrorKind::InvalidArgument, message)
     };
     let announced = response.content_length();
     if announced.is_some_and(|length| length > MAX_MANIFEST) {
-        return Err(too_long());
+        return Err(too_long().into());
     }
+    let stall = registry.transport.options().stall_timeout;
     let mut bytes = Vec::with_capacity(announced.unwrap_or(0) as usize);
     let mut stream = response.bytes_stream();
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| fail::broken(error, subject, registry.transport.options().stall_timeout))?;
+        let chunk = chunk.map_err(|error| Failed::broken_off(error, subject, stall))?;
         if (bytes.len() + chunk.len()) as u64 > MAX_MANIFEST {
-            return Err(too_long());
+            return Err(too_long().into());
         }
         bytes.extend_from_slice(&chunk);
     }

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::Linger;
+
 use super::http::read_headers;
 use super::image::{Layout, MANIFEST};
 
@@ -26,6 +29,8 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// How much of the body is sent; then nothing more comes, until the client goes away.
     pub stalls_after: Option<usize>,
+    /// How much of the answer is sent, its head counted; then the connection is reset.
+    pub resets_after: Option<usize>,
 }
 
 impl Reply {
@@ -35,7 +40,23 @@ impl Reply {
             headers: vec![("Content-Type".into(), kind.into())],
             body: body.into(),
             stalls_after: None,
+            resets_after: None,
         }
+    }
+
+    pub fn resets_after(mut self, bytes: usize) -> Self {
+        self.resets_after = Some(bytes);
+        self
+    }
+
+    /// What comes before the body.
+    pub fn head(&self) -> String {
+        let mut head = format!("HTTP/1.1 {} Said\r\nConnection: close\r\n", self.status);
+        for (name, value) in &self.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str(&format!("Content-Length: {}\r\n\r\n", self.body.len()));
+        head
     }
 
     pub fn stalls_after(mut self, bytes: usize) -> Self {
@@ -135,11 +156,10 @@ fn talk(stream: TcpStream, seen: &Mutex<Vec<Asked>>, answer: &Answer) -> io::Res
 }
 
 fn send(mut stream: TcpStream, verb: &str, reply: &Reply) -> io::Result<()> {
-    let mut head = format!("HTTP/1.1 {} Said\r\nConnection: close\r\n", reply.status);
-    for (name, value) in &reply.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+    let head = reply.head();
+    if let Some(count) = reply.resets_after {
+        return reset_after(&stream, head.as_bytes(), &reply.body, count);
     }
-    head.push_str(&format!("Content-Length: {}\r\n\r\n", reply.body.len()));
     stream.write_all(head.as_bytes())?;
     if verb == "HEAD" {
         return Ok(());
@@ -151,6 +171,18 @@ fn send(mut stream: TcpStream, verb: &str, reply: &Reply) -> io::Result<()> {
     // Ends with the client, or with its patience.
     let _ = stream.read(&mut [0]);
     Ok(())
+}
+
+/// Sends so much, lets it arrive, and resets the connection: what the client has not read by then is lost with it.
+fn reset_after(mut stream: &TcpStream, head: &[u8], body: &[u8], count: usize) -> io::Result<()> {
+    let all = [head, body].concat();
+    stream.write_all(&all[..count.min(all.len())])?;
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    let at_once = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    Ok(setsockopt(stream, Linger, &at_once)?)
 }
 
 /// What a plain registry with one image answers, whatever the repository and the tag.

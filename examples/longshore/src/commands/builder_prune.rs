@@ -19,7 +19,7 @@ pub struct Args {
     /// Only what was not used for so long, say 24h
     #[arg(long, value_name = "DURATION", value_parser = options::duration)]
     unused_for: Option<Duration>,
-    /// Accepted for Docker's sake: nothing is asked, and all steps may go
+    /// Also steps whose layers an image has
     #[arg(short, long)]
     all: bool,
     /// Accepted for Docker's sake: nothing is asked
@@ -29,8 +29,11 @@ pub struct Args {
 
 /// Prunes, and prints the keys of the steps and what was freed.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
-    let _ = (args.all, args.force);
+    let _ = args.force;
     let mut options = PruneCache::all();
+    if !args.all {
+        options = options.unshared();
+    }
     if let Some(bytes) = args.keep_storage {
         options = options.keep(bytes);
     }

@@ -1,11 +1,9 @@
 //! `image prune`: removes images that nobody uses.
 
-use std::io::{self, BufRead as _, Write as _};
-
 use longshore::Bytes;
 use longshore::images::Removed;
 
-use super::{filter, say};
+use super::{agreed, filter, say};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options::{self, Pair};
@@ -26,7 +24,12 @@ pub struct Args {
 
 /// Removes images, and says what that gave back.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
-    if !args.force && !agreed(args.all)? {
+    let which = if args.all {
+        "all images without at least one container associated to them"
+    } else {
+        "all dangling images"
+    };
+    if !args.force && !agreed(&format!("This will remove {which}."))? {
         return Ok(0);
     }
     let engine = context.engine().await?;
@@ -47,25 +50,8 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn agreed(all: bool) -> io::Result<bool> {
-    let which = if all {
-        "all images without at least one container associated to them"
-    } else {
-        "all dangling images"
-    };
-    let mut out = io::stdout().lock();
-    write!(
-        out,
-        "WARNING! This will remove {which}.\nAre you sure you want to continue? [y/N] "
-    )?;
-    out.flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
 /// Docker's words.
-fn line(removed: &Removed) -> String {
+pub(super) fn line(removed: &Removed) -> String {
     match removed {
         Removed::Untagged(name) => format!("untagged: {}", name.familiar()),
         Removed::Deleted(id) | Removed::DeletedLayer(id) => format!("deleted: {id}"),

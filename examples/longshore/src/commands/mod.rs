@@ -37,6 +37,7 @@ pub mod run;
 pub mod save;
 pub mod stats;
 pub mod stop;
+pub mod system_prune;
 pub mod tag;
 pub mod top;
 pub mod unpause;
@@ -44,7 +45,7 @@ pub mod update;
 pub mod volume;
 pub mod wait;
 
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, Write as _};
 
 use longshore::Filter;
 
@@ -106,6 +107,7 @@ pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Container(ContainerVerb::Prune(args)) => container_prune::run(&context, args).await,
         Verb::System(SystemVerb::Doctor(args)) => doctor::run(&context, args).await,
         Verb::System(SystemVerb::Df(args)) => df::run(&context, args).await,
+        Verb::System(SystemVerb::Prune(args)) => system_prune::run(&context, args).await,
     }
 }
 
@@ -153,6 +155,16 @@ async fn each(names: &[String], verb: impl AsyncFn(&str) -> longshore::Result<()
 /// Prints a line to stdout.
 fn say(line: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{line}")
+}
+
+/// Whether the user agrees to what cannot be undone.
+fn agreed(warning: &str) -> io::Result<bool> {
+    let mut out = io::stdout().lock();
+    write!(out, "WARNING! {warning}\nAre you sure you want to continue? [y/N] ")?;
+    out.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Docker's filters, `key=value` each.
