@@ -134,6 +134,8 @@ pub(crate) struct Told {
     pub(crate) ends: u64,
     /// Whether the last of them was the last: a pause before a restart may have been ended.
     pub(crate) over: bool,
+    /// When the last of them was: another shim may have the number of a former one.
+    pub(crate) finished_ns: Option<i64>,
 }
 
 /// A container of ours that runs.
@@ -243,13 +245,14 @@ impl Slot {
     }
 
     /// Tells waiters of the ends of a shim's container that they have not been told of.
-    pub(crate) fn tell_ends(&self, now: Told, finished_ns: Option<i64>, exit: Option<ExitRecord>) {
+    pub(crate) fn tell_ends(&self, now: Told, exit: Option<ExitRecord>) {
         let mut told = lock(&self.told);
         let before = if told.shim == now.shim { *told } else { Told::default() };
         *told = now;
         drop(told);
-        if now.ends > before.ends || (now.over && !before.over) || self.life.borrow().unrecorded {
-            self.tell_ended(finished_ns, exit, true);
+        let another = now.ends > 0 && now.finished_ns != before.finished_ns;
+        if another || (now.over && !before.over) || self.life.borrow().unrecorded {
+            self.tell_ended(now.finished_ns, exit, true);
         }
     }
 

@@ -65,7 +65,7 @@ pub const ROLES: &[(&str, Role)] = &[
     ("supervise", |arguments| block_on(role(supervise(&arguments[0])))),
 ];
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Starts a detached container with a script, says its id, and waits to be killed.
 async fn detach(root: &str, script: &str, restart: &str) -> longshore::Result<()> {
@@ -79,12 +79,12 @@ async fn detach(root: &str, script: &str, restart: &str) -> longshore::Result<()
     std::future::pending().await
 }
 
-fn show(path: &Path) -> &str {
+pub fn show(path: &Path) -> &str {
     path.to_str().expect("temporary paths are UTF-8")
 }
 
 /// A container that another process starts and does not outlive.
-fn left_behind(root: &Path, script: &str, restart: &str) -> Result<(Embedder, String), Stop> {
+pub fn left_behind(root: &Path, script: &str, restart: &str) -> Result<(Embedder, String), Stop> {
     let embedder = Embedder::start("detach", &[show(root), script, restart])?;
     let id = embedder.line(PATIENCE)?;
     if id.len() != 64 {
@@ -93,7 +93,7 @@ fn left_behind(root: &Path, script: &str, restart: &str) -> Result<(Embedder, St
     Ok((embedder, id))
 }
 
-async fn until(what: &str, mut so: impl AsyncFnMut() -> Result<bool, Stop>) -> Check {
+pub async fn until(what: &str, mut so: impl AsyncFnMut() -> Result<bool, Stop>) -> Check {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
         if so().await? {
@@ -104,7 +104,7 @@ async fn until(what: &str, mut so: impl AsyncFnMut() -> Result<bool, Stop>) -> C
     fail(format!("not within {PATIENCE:?}: {what}"))
 }
 
-async fn logged(container: &Container) -> Result<String, Stop> {
+pub async fn logged(container: &Container) -> Result<String, Stop> {
     let mut entries = container.logs(LogQuery::default()).await?;
     let mut all = Vec::new();
     while let Some(entry) = entries.next().await {
@@ -139,7 +139,7 @@ fn printing(count: usize, status: i32) -> String {
     format!("i=0; while [ $i -lt {count} ]; do echo line $i; i=$((i+1)); usleep 10000; done; exit {status}")
 }
 
-async fn events_of(engine: &Engine, id: &str) -> Result<Vec<String>, Stop> {
+pub async fn events_of(engine: &Engine, id: &str) -> Result<Vec<String>, Stop> {
     let mut query = EventQuery::default();
     query.since_ns = Some(0);
     query.until_ns = Some(longshore::events::now_ns() + 1_000_000_000);
@@ -436,7 +436,7 @@ pub async fn supervise(root: &str) -> longshore::Result<()> {
     std::future::pending().await
 }
 
-fn detached(spec: ContainerSpec) -> ContainerSpec {
+pub fn detached(spec: ContainerSpec) -> ContainerSpec {
     spec.lifetime(Lifetime::Detached)
 }
 
@@ -689,7 +689,7 @@ async fn n10_audit_knows_detached_containers() -> Check {
 }
 
 /// Pid of the shim of a container, by the lock that it holds.
-fn shim_of(root: &Path, id: &str) -> Option<u32> {
+pub fn shim_of(root: &Path, id: &str) -> Option<u32> {
     let lock = root.join("containers").join(id).join("shim/lock");
     std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
