@@ -233,7 +233,7 @@ pub trait DetachedRuntime: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Os` where that cannot be done.
-    fn clear(&self, id: &crate::types::ContainerId) -> Result<()>;
+    fn clear(&self, id: &crate::types::ContainerId, dir: &Path) -> Result<()>;
 
     /// Looks at what a shim has written down, and whether it lives. Asks nobody: microseconds. Blocking.
     ///
