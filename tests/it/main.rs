@@ -43,12 +43,14 @@ mod misbehaving;
 mod namespaces;
 mod networking;
 mod networks;
+mod outlive;
 mod places;
 mod platforms;
 mod plugins;
 mod power;
 mod process;
 mod pull;
+mod reboot;
 mod remote;
 mod resume;
 mod rows;
@@ -89,6 +91,8 @@ const GROUPS: &[frame::Group] = &[
     verbs::TESTS,
     care::TESTS,
     detached::TESTS,
+    reboot::TESTS,
+    outlive::TESTS,
     soak::TESTS,
     inject::TESTS,
     differences::TESTS,
@@ -157,6 +161,7 @@ fn main() {
         .chain(power::ROLES)
         .chain(images::ROLES)
         .chain(detached::ROLES)
+        .chain(outlive::ROLES)
         .copied()
         .collect();
     if let Some(code) = support::embedder::run_role(&roles) {
