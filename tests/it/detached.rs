@@ -363,12 +363,12 @@ fn g16_many_are_adopted_at_once() -> Check {
         let found = engine.list(ListOptions::default()).await?;
         let listed = begun.elapsed();
         assert_eq!(found.len(), count);
-        let mut waits = Vec::new();
-        for summary in &found {
-            assert_eq!(summary.state, ContainerState::Running);
+        assert!(found.iter().all(|summary| summary.state == ContainerState::Running));
+        let waits = found.iter().map(|summary| async {
             let container = engine.container(summary.id.as_str()).await?;
-            waits.push(container.wait_for(WaitCondition::NextExit).await?);
-        }
+            container.wait_for(WaitCondition::NextExit).await
+        });
+        let waits = futures_util::future::try_join_all(waits).await?;
         println!(
             "{count} listed {listed:?} and adopted {:?} after the open",
             begun.elapsed()

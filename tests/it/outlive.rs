@@ -343,7 +343,13 @@ async fn few_pids(root: &Path) -> Check {
         kill(Pid::from_raw(i32::try_from(pid)?), Number::SIGKILL)?;
     }
     // Without its shim it is a child of this init, and its number is taken until it is reaped.
-    nix::sys::wait::waitpid(Pid::from_raw(i32::try_from(pid)?), None)?;
+    let child = Pid::from_raw(i32::try_from(pid)?);
+    until("it is reaped", async || match nix::sys::wait::waitpid(child, None) {
+        // Its shim is on its way out still.
+        Err(Errno::ECHILD) => Ok(!Path::new(&format!("/proc/{pid}")).exists()),
+        waited => Ok(waited.map(|_| true)?),
+    })
+    .await?;
     let mut other = until_number(pid)?;
     let engine = Engine::open(root).await?;
     let container = engine.container(&id).await?;
