@@ -108,6 +108,8 @@ pub(crate) struct Slot {
     relayed: AtomicBool,
     /// What the shim that was heard last had told.
     told: Mutex<Told>,
+    /// Whether this engine takes, or waits to take, the place of its shim.
+    standing_in: AtomicBool,
 }
 
 /// What waiters must know of a container.
@@ -169,6 +171,7 @@ impl Default for Slot {
             adopting: tokio::sync::Mutex::default(),
             relayed: AtomicBool::new(false),
             told: Mutex::default(),
+            standing_in: AtomicBool::new(false),
         }
     }
 }
@@ -234,6 +237,15 @@ impl Slot {
 
     pub(crate) fn set_detached(&self) {
         self.detached.store(true, Ordering::Release);
+    }
+
+    /// False if it is so already.
+    pub(crate) fn begin_standing_in(&self) -> bool {
+        !self.standing_in.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn end_standing_in(&self) {
+        self.standing_in.store(false, Ordering::Release);
     }
 
     pub(crate) fn is_relayed(&self) -> bool {

@@ -47,6 +47,9 @@ pub(crate) struct Body {
     pub(crate) finished_ns: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) exit: Option<ExitRecord>,
+    /// Its shim was killed under it: its policy is the business of an engine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) bereft: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
     /// Its places in networks, while it runs.
@@ -198,6 +201,7 @@ impl Body {
             started_ns: None,
             finished_ns: None,
             exit: None,
+            bereft: false,
             error: None,
             endpoints: Vec::new(),
             ports: Vec::new(),

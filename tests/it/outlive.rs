@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use longshore::logs::LogQuery;
 use longshore::{
     Container, ContainerExit, ContainerSpec, ContainerState, Engine, ErrorKind, ExecSpec, HealthCheck, HealthStatus,
-    Lifetime, RemoveOptions, RestartPolicy, Signal, WaitCondition,
+    Lifetime, LogConfig, RemoveOptions, RestartPolicy, Signal, WaitCondition,
 };
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -20,7 +20,7 @@ use nix::sys::signal::{Signal as Number, kill};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use nix::unistd::Pid;
 
-use crate::detached::{PATIENCE, detached, left_behind, logged, shim_of, show, until};
+use crate::detached::{PATIENCE, detached, events_of, kernel_tells_ends, left_behind, logged, shim_of, show, until};
 use crate::faults::{Random, fill, filled_root, kills, no_container_left, role};
 use crate::frame::{Check, Stop, block_on, fail, skip};
 use crate::support::disk::Disk;
@@ -43,6 +43,8 @@ tests! { "outlive":
         g16_files_are_damaged_one_by_one_after_its_end,
         g16_a_stranger_on_the_control_socket,
         g11_one_of_several_engines_probes,
+        p30_an_engine_takes_the_place_of_a_killed_shim,
+        p30_a_policy_holds_when_a_shim_was_killed,
     ]
 }
 
@@ -627,8 +629,12 @@ fn p30_a_control_group_is_killed() -> Check {
                 Ok(container.inspect().await?.state == ContainerState::Exited)
             })
             .await?;
-            let error = container.wait().await.expect_err("nobody saw its end");
-            assert_eq!(error.kind(), &ErrorKind::Unavailable, "{error}");
+            match container.wait().await {
+                // An engine had taken the shim's place.
+                Ok(exit) if !recursive && kernel_tells_ends()? => assert_eq!(exit.status.code(), 137),
+                Ok(exit) => return fail(format!("nobody saw its end: {exit:?}")),
+                Err(error) => assert_eq!(error.kind(), &ErrorKind::Unavailable, "{error}"),
+            }
             assert_eq!(logged(&container).await?, "up");
             container.remove(RemoveOptions::default()).await?;
             engine.close().await;
@@ -755,6 +761,106 @@ async fn g11_one_of_several_engines_probes() -> Check {
     health_is(&container, HealthStatus::Healthy).await?;
     container.remove(FORCE).await?;
     drop(container);
+    engine.close().await;
+    Ok(())
+}
+
+/// Prints a while after its shim was killed, and more than its pipes hold.
+const LATE: &str = "echo first; sleep 1; i=0; while [ $i -lt 4000 ]; do echo a line of some length, number $i; \
+                    i=$((i+1)); done; echo to err >&2; sleep 0.3; exit 34";
+
+/// It goes on and writes; its log is whole, and its end is known where the kernel tells it.
+async fn p30_an_engine_takes_the_place_of_a_killed_shim() -> Check {
+    // By an engine that was connected, and by one that comes later; in either format.
+    for (connected, driver) in [(true, "local"), (false, "json-file")] {
+        let case = format!("{driver}, connected before: {connected}");
+        let world = World::alone().await?;
+        let spec = detached(world.script(LATE)).log(LogConfig::driver(driver));
+        let container = world.started(spec).await?;
+        until("it has printed", async || Ok(logged(&container).await? == "first")).await?;
+        let shim = shim_of(world.root.path(), container.id().as_str()).expect("it has a shim");
+        let pid = container.inspect().await?.pid;
+        let (engine, root, id) = match connected {
+            true => {
+                end(shim)?;
+                let id = container.id().to_string();
+                (world.engine, world.root, id)
+            }
+            false => {
+                let (root, id) = unseen(world, container).await?;
+                end(shim)?;
+                (Engine::open(root.path()).await?, root, id)
+            }
+        };
+        // Others may be there as well: one does it.
+        let other = Engine::open(root.path()).await?;
+        let container = engine.container(&id).await?;
+        let theirs = other.container(&id).await?;
+        for each in [&container, &theirs] {
+            let info = each.inspect().await?;
+            assert_eq!((info.state, info.pid), (ContainerState::Running, pid), "{case}");
+        }
+        for each in [&container, &theirs] {
+            match (tokio::time::timeout(PATIENCE, each.wait()).await?, kernel_tells_ends()?) {
+                (Ok(exit), true) => assert_eq!(exit.status.code(), 34, "{case}"),
+                (Err(error), false) => assert_eq!(error.kind(), &ErrorKind::Unavailable, "{case}: {error}"),
+                (waited, _) => return fail(format!("{case}: {waited:?}")),
+            }
+        }
+        let all = logged(&container).await?;
+        let count = all
+            .lines()
+            .filter(|line| line.starts_with("a line of some length"))
+            .count();
+        assert_eq!(count, 4000, "{case}");
+        assert!(
+            all.contains("number 0\n") && all.contains("number 3999\n") && all.contains("to err"),
+            "{case}"
+        );
+        let events = events_of(&engine, &id).await?;
+        assert_eq!(
+            events.iter().filter(|action| *action == "die").count(),
+            1,
+            "{case}: {events:?}"
+        );
+        container.start().await?;
+        assert!(shim_of(root.path(), &id).is_some(), "{case}: the next start has a shim");
+        container.remove(FORCE).await?;
+        let audit = engine.audit().await?;
+        assert!(audit.findings.is_empty(), "{case}: {:?}", audit.findings);
+        drop((container, theirs));
+        other.close().await;
+        engine.close().await;
+    }
+    Ok(())
+}
+
+/// Its shim would have started it again: the engine that supervises does, with another shim.
+async fn p30_a_policy_holds_when_a_shim_was_killed() -> Check {
+    let world = World::alone().await?;
+    let engine = Engine::builder(world.root.path()).supervise(true).open().await?;
+    let policy = RestartPolicy::OnFailure { max_retries: None };
+    let again = world.script("echo run; sleep 1; exit 3");
+    let container = world.started(detached(again).restart(policy)).await?;
+    let over = world
+        .started(detached(world.script("sleep 1; exit 0")).restart(policy))
+        .await?;
+    let shims = [&container, &over].map(|each| shim_of(world.root.path(), each.id().as_str()).expect("it has a shim"));
+    for shim in shims {
+        end(shim)?;
+    }
+    if kernel_tells_ends()? {
+        until("it runs again, with a shim", async || {
+            let shim = shim_of(world.root.path(), container.id().as_str());
+            Ok(shim.is_some_and(|shim| shim != shims[0]) && logged(&container).await?.starts_with("run\nrun"))
+        })
+        .await?;
+        assert_eq!(over.wait().await?.status.code(), 0);
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+    }
+    assert_eq!(shim_of(world.root.path(), over.id().as_str()), None);
+    container.remove(FORCE).await?;
+    over.remove(FORCE).await?;
     engine.close().await;
     Ok(())
 }

@@ -25,7 +25,8 @@ impl Shared {
             DetachedSeen::Damaged { alive: true } => Ok(Some(record)),
             DetachedSeen::Gone { state, process: true } => {
                 self.overlay(&mut record, &state);
-                record.body.error = Some("its shim was killed: its output waits, and its end will not be seen".into());
+                record.body.error = Some("its shim was killed: it is kept as long as an engine is open".into());
+                self.stand_in(&record);
                 Ok(Some(record))
             }
             _ => self.settle_now(record).await,
@@ -78,6 +79,7 @@ impl Shared {
                 self.note_in_turn(record, slot, &state).await
             }
             (DetachedSeen::Gone { process: true, .. } | DetachedSeen::Damaged { alive: true }, _) => Ok(None),
+            (DetachedSeen::Gone { .. }, _) if self.is_stood_in_for(&record.id)? => Ok(None),
             // It never ran: whoever began to start it is gone.
             (DetachedSeen::Nothing, ContainerState::Starting) => self.never_started(record).await.map(|()| None),
             (DetachedSeen::Damaged { alive: false }, _) => {

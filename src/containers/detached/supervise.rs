@@ -72,7 +72,9 @@ impl Shared {
         };
         self.live_if_any(&record, &slot).await?;
         let wanted = record.state == ContainerState::Exited && !slot.is_halted();
-        if wanted && (was_lost(&record) || (returns(&record) && lock(tried).insert(record.id.clone()))) {
+        if wanted
+            && (was_lost(&record) || was_bereft(&record) || (returns(&record) && lock(tried).insert(record.id.clone())))
+        {
             self.start(record.id.as_str(), &Cancel::default()).await?;
         }
         Ok(())
@@ -84,6 +86,12 @@ fn was_lost(record: &Record) -> bool {
     let policy = record.body.spec.restart;
     let wants_back = matches!(policy, RestartPolicy::Always | RestartPolicy::UnlessStopped);
     wants_back && record.body.exit.is_none() && record.body.started_ns.is_some()
+}
+
+/// Whether its policy was nobody's business but an engine's when it ended.
+fn was_bereft(record: &Record) -> bool {
+    let wants = |code| record.body.spec.restart.wants(code, record.body.restarts);
+    record.body.bereft && record.body.exit.is_some_and(|exit| wants(exit.status.code()))
 }
 
 /// Whether the host was restarted since it ran, and it comes back after that though somebody had ended it: as with Docker, whose

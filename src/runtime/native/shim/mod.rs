@@ -1,6 +1,7 @@
 //! Containers that outlive this process: the library's end of a shim. See `docs/process-model.md`, "Shims".
 
 mod begin;
+mod bereft;
 mod connect;
 mod place;
 mod reap;
@@ -20,7 +21,7 @@ use super::task::Inside;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::runtime::Launch;
 use crate::runtime::cgroups::Cgroup;
-use crate::runtime::detached::{Detach, DetachedRuntime, DetachedSeen, DetachedTask, Restart, RestartAfter};
+use crate::runtime::detached::{Bereft, Detach, DetachedRuntime, DetachedSeen, DetachedTask, Restart, RestartAfter};
 use crate::runtime::native::helper::talk;
 use crate::sys::blocking::blocking;
 use crate::types::ContainerId;
@@ -72,6 +73,14 @@ impl DetachedRuntime for NativeRuntime {
 
     fn seen(&self, dir: &Path) -> Result<DetachedSeen> {
         seen::seen(dir)
+    }
+
+    fn bereft(&self, dir: &Path) -> Result<Option<Bereft>> {
+        bereft::bereft(dir)
+    }
+
+    fn note_end(&self, dir: &Path, bereft: &Bereft) -> Result<bool> {
+        bereft::note_end(dir, bereft)
     }
 }
 

@@ -62,7 +62,7 @@ fn is_locked(dir: &Path) -> Result<bool> {
 }
 
 /// Whether the first process lives: the number alone may be another's by now.
-fn lives(state: &State) -> bool {
+pub(super) fn lives(state: &State) -> bool {
     let Ok(text) = fs::read_to_string(format!("/proc/{}/stat", state.pid)) else {
         return false;
     };
