@@ -22,7 +22,7 @@ use crate::worker::{self, Worker};
 
 pub type Prepare = fn(&mut Host) -> Job;
 
-pub const NAMES: [&str; 28] = [
+pub const NAMES: [&str; 29] = [
     "start",
     "start-parallel",
     "run-cli",
