@@ -29,6 +29,7 @@ pub(crate) use self::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::blocking::{self, Polled};
 use crate::sys::parcel::{Parcel, Parcelled, parcelled, unpack};
+use crate::sys::signals;
 
 /// How long the driver goes on for tails after the last handle went away.
 const LINGER: Duration = Duration::from_secs(10);
@@ -90,7 +91,7 @@ impl Driver {
         thread::Builder::new()
             .name("longshore".into())
             .spawn(move || {
-                block_signals();
+                signals::block_all();
                 runtime.block_on(async move {
                     if let Ok(at_end) = stopped.await {
                         let _ = tokio::time::timeout(LINGER, at_end).await;
@@ -146,11 +147,6 @@ impl Drop for Driver {
     fn drop(&mut self) {
         let _ = self.end();
     }
-}
-
-/// The embedder's signal handlers run on the embedder's threads, never on ours.
-fn block_signals() {
-    let _ = nix::sys::signal::SigSet::all().thread_block();
 }
 
 impl Tails {

@@ -60,7 +60,7 @@ impl fmt::Debug for LocalBuilder {
 }
 
 impl LocalBuilder {
-    #[inline] // To lie with its caller: docs/measuring.md, "Memory".
+    #[inline(always)] // To lie with its caller: docs/measuring.md, "Memory".
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(Shared { parts }))
     }

@@ -268,6 +268,24 @@ impl Slot {
         }
     }
 
+    /// Takes over from a shim that was found: how its container ended before is nothing that anybody waits for.
+    pub(crate) fn adopt(&self, shim: u32, ends: u64, finished_ns: i64, exit: Option<ExitRecord>) {
+        let mut told = lock(&self.told);
+        if told.shim == shim || ends == 0 {
+            return;
+        }
+        *told = Told {
+            shim,
+            ends,
+            over: false,
+        };
+        drop(told);
+        self.life.send_if_modified(|life| {
+            (life.finished_ns, life.exit) = (Some(finished_ns), exit);
+            false
+        });
+    }
+
     /// The shim has gone: nothing more comes from it.
     pub(crate) fn end_connection(&self) {
         self.set_live(None);
@@ -289,7 +307,7 @@ impl Slot {
 }
 
 impl LocalContainers {
-    #[inline] // To lie with its caller: docs/measuring.md, "Memory".
+    #[inline(always)] // To lie with its caller: docs/measuring.md, "Memory".
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new_cyclic(|me| Shared {
             me: Weak::clone(me),

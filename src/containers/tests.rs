@@ -192,7 +192,7 @@ fn on_runtime(path: &Path, runtime: Arc<dyn Runtime>) -> Bench {
         dir: root.volumes(),
         ownership: crate::storage::ownership::Ownership::Direct,
         native: Arc::clone(&native),
-        drivers: BTreeMap::new(),
+        drivers: Arc::default(),
         finder: None,
     });
     #[cfg(feature = "network")]

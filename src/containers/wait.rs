@@ -120,7 +120,12 @@ impl Shared {
         }
         // An end is recorded a moment before it is told: one that the record shows has been seen here.
         let has_ended = matches!(record.state, ContainerState::Exited | ContainerState::Restarting);
-        let untold = has_ended && seen.finished_ns != record.body.finished_ns;
+        let untold = has_ended
+            && match slot.is_detached() {
+                // Its shim may have told more than has been recorded.
+                true => seen.finished_ns < record.body.finished_ns,
+                false => seen.finished_ns != record.body.finished_ns,
+            };
         let mark = seen.ends + u64::from(untold);
         let exit = record.body.exit;
         Ok(Waiting::Own { life, mark, id, exit })

@@ -96,7 +96,7 @@ impl Opened {
 pub struct EngineBuilder {
     root: PathBuf,
     snapshotter: Option<String>,
-    snapshotters: BTreeMap<String, SnapshotterMaker>,
+    snapshotters: Vec<(String, SnapshotterMaker)>,
     runtime: Option<Arc<dyn Runtime>>,
     cgroups: Option<Arc<dyn CgroupDriver>>,
     container_ids: Option<IdRange>,
@@ -105,7 +105,7 @@ pub struct EngineBuilder {
     publish_at: Option<IpAddr>,
     additional: Vec<PathBuf>,
     logs: LogDrivers,
-    volume_drivers: BTreeMap<String, Arc<dyn VolumeDriver>>,
+    volume_drivers: Arc<BTreeMap<String, Arc<dyn VolumeDriver>>>,
     volume_finder: Option<Finder>,
     lifetime: Lifetime,
     supervise: bool,
@@ -114,7 +114,7 @@ pub struct EngineBuilder {
 
 impl fmt::Debug for EngineBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let own: Vec<&String> = self.snapshotters.keys().collect();
+        let own: Vec<&String> = self.snapshotters.iter().map(|(name, _)| name).collect();
         f.debug_struct("EngineBuilder")
             .field("root", &self.root)
             .field("snapshotter", &self.snapshotter)
@@ -128,7 +128,7 @@ impl EngineBuilder {
         Self {
             root,
             snapshotter: None,
-            snapshotters: BTreeMap::new(),
+            snapshotters: Vec::new(),
             runtime: None,
             cgroups: None,
             container_ids: None,
@@ -137,7 +137,7 @@ impl EngineBuilder {
             publish_at: None,
             additional: Vec::new(),
             logs: LogDrivers::default(),
-            volume_drivers: BTreeMap::new(),
+            volume_drivers: Arc::default(),
             volume_finder: None,
             lifetime: Lifetime::Bound,
             supervise: false,
@@ -152,7 +152,7 @@ impl EngineBuilder {
         make: impl Fn(&BackendContext<'_>) -> Result<S> + Send + Sync + 'static,
     ) -> Self {
         let make: SnapshotterMaker = Arc::new(move |context| Ok(Arc::new(make(context)?)));
-        self.snapshotters.insert(name.into(), make);
+        self.snapshotters.push((name.into(), make));
         self
     }
 
@@ -234,7 +234,7 @@ impl EngineBuilder {
 
     /// Makes a volume driver of one's own known under a name; in the place of ours, under `local` or `tmpfs`.
     pub fn with_volume_driver(mut self, name: impl Into<String>, driver: Arc<dyn VolumeDriver>) -> Self {
-        self.volume_drivers.insert(name.into(), driver);
+        Arc::make_mut(&mut self.volume_drivers).insert(name.into(), driver);
         self
     }
 
@@ -421,7 +421,7 @@ impl EngineBuilder {
             dir: root.volumes(),
             ownership: ownership.clone(),
             native: Arc::clone(&native),
-            drivers: self.volume_drivers.clone(),
+            drivers: Arc::clone(&self.volume_drivers),
             finder: self.volume_finder.clone(),
         })?;
         let containers = LocalContainers::new(Parts {
@@ -569,7 +569,8 @@ impl EngineBuilder {
 
     fn make_snapshotter(&self, name: &str, root: &Root, ownership: &Ownership) -> Result<Arc<dyn Snapshotter>> {
         let dir = root.snapshots();
-        if let Some(make) = self.snapshotters.get(name) {
+        // Of two with one name the later counts.
+        if let Some((_, make)) = self.snapshotters.iter().rev().find(|(known, _)| known == name) {
             return make(&BackendContext { dir: &dir, ownership });
         }
         match name {

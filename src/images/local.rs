@@ -51,7 +51,7 @@ pub struct LocalImages {
 
 impl LocalImages {
     /// A manager over these parts.
-    #[inline] // To lie with its caller: docs/measuring.md, "Memory".
+    #[inline(always)] // To lie with its caller: docs/measuring.md, "Memory".
     pub fn new(parts: LocalImagesParts) -> Self {
         Self {
             parts: Arc::new(parts),

@@ -57,7 +57,7 @@ struct Shared {
 }
 
 impl LocalNetworks {
-    #[inline] // To lie with its caller: docs/measuring.md, "Memory".
+    #[inline(always)] // To lie with its caller: docs/measuring.md, "Memory".
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(Shared {
             parts,

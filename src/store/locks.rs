@@ -46,7 +46,7 @@ impl Drop for LockGuard {
 }
 
 impl Locks {
-    #[inline] // To lie with its caller: docs/measuring.md, "Memory".
+    #[inline(always)] // To lie with its caller: docs/measuring.md, "Memory".
     pub(super) fn new(dir: PathBuf) -> Self {
         Self {
             dir: Arc::new(dir),

@@ -22,6 +22,8 @@ pub(crate) mod random;
 #[cfg(feature = "engine")]
 pub(crate) mod reflink;
 pub(crate) mod seccomp;
+#[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
+pub(crate) mod signals;
 pub(crate) mod socket;
 pub(crate) mod spawn;
 #[cfg(feature = "engine")]

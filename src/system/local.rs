@@ -58,7 +58,7 @@ impl fmt::Debug for LocalSystem {
 }
 
 impl LocalSystem {
-    #[inline] // To lie with its caller: docs/measuring.md, "Memory".
+    #[inline(always)] // To lie with its caller: docs/measuring.md, "Memory".
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::super::local::{Live, Shared, Slot};
 use super::super::record::Record;
 use super::super::state::ContainerState;
+use super::follow::exit_record;
 use crate::error::{ErrorKind, Result};
 use crate::runtime::Task;
 use crate::runtime::detached::DetachedTask;
@@ -26,6 +27,13 @@ impl Shared {
         }
         slot.set_detached();
         let task = self.shims()?.adopt(&record.id, &self.shim_dir(&record.id)).await?;
+        let state = task.state();
+        slot.adopt(
+            state.shim_pid,
+            state.ends,
+            state.finished_ns,
+            state.exit.map(exit_record),
+        );
         slot.next_output();
         Ok(Some(self.keep(&record.id, slot, task)))
     }

@@ -202,7 +202,7 @@ impl Shared {
     }
 }
 
-fn exit_record(exit: Exit) -> ExitRecord {
+pub(super) fn exit_record(exit: Exit) -> ExitRecord {
     ExitRecord {
         status: exit.status,
         oom_killed: exit.oom_killed,

@@ -102,7 +102,7 @@ pub struct NativeInfo {
 
 impl NativeRuntime {
     /// Sets up, without starting anything.
-    #[inline] // To lie with its caller: docs/measuring.md, "Memory".
+    #[inline(always)] // To lie with its caller: docs/measuring.md, "Memory".
     pub fn new(options: NativeOptions) -> Self {
         let userns = options.user_namespace.unwrap_or_else(|| !has_admin());
         let shared = Arc::new(Shared {

@@ -162,8 +162,7 @@ impl Drop for Process {
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new().name("longshore-reap".into());
         let waiting = thread.spawn(move || {
-            // The embedder's signal handlers run on the embedder's threads.
-            let _ = nix::sys::signal::SigSet::all().thread_block();
+            crate::sys::signals::block_all();
             let _ = pidfd::reap(pidfd.as_fd());
             shared.reaped.send_replace(true);
         });

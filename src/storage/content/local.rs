@@ -63,7 +63,7 @@ impl LocalContent {
     ///
     /// # Errors
     /// `InvalidArgument` for an owner that is not `[a-zA-Z0-9]{1,64}`; `ReadOnly`, `Denied`, `NoSpace` or `Os`.
-    #[inline] // To lie with its caller: docs/measuring.md, "Memory".
+    #[inline(always)] // To lie with its caller: docs/measuring.md, "Memory".
     pub fn open(dir: impl AsRef<Path>, owner: impl Into<String>) -> Result<Self> {
         let (dir, owner) = (dir.as_ref(), owner.into());
         check_owner(&owner)?;

@@ -51,7 +51,7 @@ pub(crate) struct Processors {
 }
 
 impl Processors {
-    #[inline] // To lie with its caller: docs/measuring.md, "Memory".
+    #[inline(always)] // To lie with its caller: docs/measuring.md, "Memory".
     pub(crate) fn new(count: usize) -> Self {
         Self {
             free: Arc::new(Semaphore::new(count)),

@@ -120,7 +120,7 @@ impl Store {
     /// - `NewerVersion`: a newer version of this crate wrote them
     /// - `Corrupt`: a file is damaged; the error names it
     /// - `NoSpace`, `ReadOnly`, `Os`
-    #[inline] // To lie with its caller: docs/measuring.md, "Memory".
+    #[inline(always)] // To lie with its caller: docs/measuring.md, "Memory".
     pub fn open(root: &Root) -> Result<Self> {
         let store = open::open_store(root)?;
         let run = open::open_run(root)?;

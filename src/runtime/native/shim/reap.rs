@@ -87,8 +87,7 @@ fn wait_for_the_left() -> io::Result<OwnedFd> {
     let (wake, woken) = socket::pair()?;
     let thread = std::thread::Builder::new().name("longshore-reap".into());
     thread.spawn(move || {
-        // The embedder's signal handlers run on the embedder's threads.
-        let _ = nix::sys::signal::SigSet::all().thread_block();
+        crate::sys::signals::block_all();
         while let Some(copies) = next_round() {
             let mut wanted = vec![PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
             wanted.extend(copies.iter().map(|shim| PollFd::new(shim.as_fd(), PollFlags::POLLIN)));

@@ -126,7 +126,8 @@ async fn a_detached_container_that_fails_is_started_again_with_growing_pauses() 
     assert_eq!(before.exit.unwrap().status.code(), 3);
     assert_eq!(pauses.len(), 3);
     for (pause, least) in pauses.iter().zip([100, 200, 400]) {
-        assert!((least..least + 300).contains(pause), "{pauses:?}");
+        // How much longer it takes is the machine's.
+        assert!(*pause >= least, "{pauses:?}");
     }
     assert_eq!(home.logged(), ("run\n".repeat(4), String::new(), 4));
     left_alone(&home, &before).await;
