@@ -22,7 +22,7 @@ use crate::worker::{self, Worker};
 
 pub type Prepare = fn(&mut Host) -> Job;
 
-pub const NAMES: [&str; 28] = [
+pub const NAMES: [&str; 29] = [
     "start",
     "start-parallel",
     "run-cli",
@@ -51,6 +51,7 @@ pub const NAMES: [&str; 28] = [
     "logs-read",
     "list-containers",
     "many",
+    "adopt-200",
 ];
 
 pub fn by_name(name: &str) -> Option<Prepare> {
@@ -83,6 +84,7 @@ pub fn by_name(name: &str) -> Option<Prepare> {
         "logs-read" => Some(living::logs_read),
         "list-containers" => Some(living::list_containers),
         "many" => Some(living::many),
+        "adopt-200" => Some(living::adopt),
         _ => None,
     }
 }

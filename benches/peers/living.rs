@@ -19,6 +19,8 @@ pub const FLOOD_BYTES: usize = 200_000_000;
 /// How many are listed, and how many run.
 const LISTED: usize = 200;
 const RUNNING: usize = 1000;
+/// How many are found again.
+const ADOPTED: usize = 200;
 const NAME: &str = "living";
 
 /// A worker on a root of its own that has done something first.
@@ -274,6 +276,30 @@ pub fn many(host: &mut Host) -> Job {
         rounds: 15,
         pause: Duration::from_millis(60),
         contestants,
+        between: Box::new(|| {}),
+    }
+}
+
+/// Containers that outlive whoever started them: they are removed at the end.
+struct Outliving(Worker);
+
+impl Drop for Outliving {
+    fn drop(&mut self) {
+        let _ = self.0.tell("remove-all");
+    }
+}
+
+pub fn adopt(host: &mut Host) -> Job {
+    let image = host.reference("busybox");
+    let worker = ours(host, "adopt", &format!("outliving {ADOPTED} {image}")).map(Outliving);
+    let again = worker.map(|mut worker| -> Run { Box::new(move || worker.0.tell(&format!("adopt {ADOPTED}"))) });
+    Job {
+        about: format!(
+            "open a root with {ADOPTED} running containers of a program that has gone, list and connect to all"
+        ),
+        rounds: 15,
+        pause: Duration::from_millis(60),
+        contestants: vec![Contestant::maybe("longshore", again)],
         between: Box::new(|| {}),
     }
 }

@@ -11,8 +11,8 @@ use longshore::images::{ByteStream, RemoveImageOptions};
 use longshore::logs::LogQuery;
 use longshore::types::Filter;
 use longshore::{
-    AttachOptions, ContainerSpec, CreateVolume, Engine, ExecSpec, ListOptions, LogConfig, NetworkMode, Pull,
-    RemoveOptions,
+    AttachOptions, ContainerSpec, CreateVolume, Engine, ExecSpec, Lifetime, ListOptions, LogConfig, NetworkMode, Pull,
+    RemoveOptions, WaitCondition,
 };
 
 use crate::building::BUILT;
@@ -29,11 +29,16 @@ pub fn role(root: &Path, ballast_mb: usize) -> Deed {
         .build()
         .expect("a runtime");
     let engine = runtime.block_on(Engine::open(root));
+    let root = root.to_path_buf();
     Box::new(move |line| {
         std::hint::black_box(&ballast);
         let engine = engine.as_ref().map_err(longshore::Error::report)?;
         let words: Vec<&str> = line.split(' ').collect();
-        runtime.block_on(deed(engine, &words)).map_err(|error| error.report())
+        let done = match words.as_slice() {
+            ["adopt", count] => runtime.block_on(adopt(&root, number(count))),
+            words => runtime.block_on(deed(engine, words)),
+        };
+        done.map_err(|error| error.report())
     })
 }
 
@@ -142,6 +147,21 @@ async fn deed(engine: &Engine, words: &[&str]) -> longshore::Result<Duration> {
             engine.run(spec).pull(Pull::Never).await?;
         }
         ["exec"] => exec(engine).await?,
+        ["outliving", count, image] => {
+            have(engine, image).await?;
+            for _ in 0..number(count) {
+                let spec = ContainerSpec::image(*image).command(["sleep", "100000"]);
+                engine.run(spec.lifetime(Lifetime::Detached)).pull(Pull::Never).await?;
+            }
+        }
+        ["remove-all"] => {
+            for container in engine.list(ListOptions::default()).await? {
+                engine
+                    .containers()
+                    .remove(container.id.as_str(), RemoveOptions::force())
+                    .await?;
+            }
+        }
         ["flood", driver, image] => {
             let container = engine.run(flood(image, driver)).pull(Pull::Never).await?;
             container.wait().await?;
@@ -347,4 +367,23 @@ async fn fill(engine: &Engine, layouts: &Path) -> longshore::Result<()> {
             .await?;
     }
     Ok(())
+}
+
+/// Another engine finds them all, and is connected to each when it waits for it.
+async fn adopt(root: &Path, count: usize) -> longshore::Result<Duration> {
+    let begin = Instant::now();
+    let engine = Engine::open(root).await?;
+    let found = engine.list(ListOptions::default()).await?;
+    let waits = found.iter().map(|summary| async {
+        let container = engine.container(summary.id.as_str()).await?;
+        container.wait_for(WaitCondition::NextExit).await
+    });
+    let waits: Vec<_> = futures_util::future::try_join_all(waits).await?;
+    let time = begin.elapsed();
+    drop(waits);
+    engine.close().await;
+    if found.len() != count {
+        return Err(longshore::Error::internal(format!("{} are found", found.len())));
+    }
+    Ok(time)
 }

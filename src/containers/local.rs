@@ -108,6 +108,8 @@ pub(crate) struct Slot {
     relayed: AtomicBool,
     /// What the shim that was heard last had told.
     told: Mutex<Told>,
+    /// Whether this engine takes, or waits to take, the place of its shim.
+    standing_in: AtomicBool,
 }
 
 /// What waiters must know of a container.
@@ -134,6 +136,8 @@ pub(crate) struct Told {
     pub(crate) ends: u64,
     /// Whether the last of them was the last: a pause before a restart may have been ended.
     pub(crate) over: bool,
+    /// When the last of them was: another shim may have the number of a former one.
+    pub(crate) finished_ns: Option<i64>,
 }
 
 /// A container of ours that runs.
@@ -167,6 +171,7 @@ impl Default for Slot {
             adopting: tokio::sync::Mutex::default(),
             relayed: AtomicBool::new(false),
             told: Mutex::default(),
+            standing_in: AtomicBool::new(false),
         }
     }
 }
@@ -234,6 +239,15 @@ impl Slot {
         self.detached.store(true, Ordering::Release);
     }
 
+    /// False if it is so already.
+    pub(crate) fn begin_standing_in(&self) -> bool {
+        !self.standing_in.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn end_standing_in(&self) {
+        self.standing_in.store(false, Ordering::Release);
+    }
+
     pub(crate) fn is_relayed(&self) -> bool {
         self.relayed.load(Ordering::Acquire)
     }
@@ -243,13 +257,14 @@ impl Slot {
     }
 
     /// Tells waiters of the ends of a shim's container that they have not been told of.
-    pub(crate) fn tell_ends(&self, now: Told, finished_ns: Option<i64>, exit: Option<ExitRecord>) {
+    pub(crate) fn tell_ends(&self, now: Told, exit: Option<ExitRecord>) {
         let mut told = lock(&self.told);
         let before = if told.shim == now.shim { *told } else { Told::default() };
         *told = now;
         drop(told);
-        if now.ends > before.ends || (now.over && !before.over) || self.life.borrow().unrecorded {
-            self.tell_ended(finished_ns, exit, true);
+        let another = now.ends > 0 && now.finished_ns != before.finished_ns;
+        if another || (now.over && !before.over) || self.life.borrow().unrecorded {
+            self.tell_ended(now.finished_ns, exit, true);
         }
     }
 
@@ -263,6 +278,7 @@ impl Slot {
             shim,
             ends,
             over: false,
+            finished_ns: Some(finished_ns),
         };
         drop(told);
         self.life.send_if_modified(|life| {

@@ -275,7 +275,7 @@ fn lost_of(pumped: Result<PumpReport>) -> Option<String> {
 
 /// A log that takes everything and keeps nothing.
 #[derive(Debug)]
-struct Discard;
+pub(super) struct Discard;
 
 impl LogSink for Discard {
     fn write(&self, _entries: &[logs::LogEntry]) -> Result<()> {

@@ -16,14 +16,14 @@ pub(crate) fn identify(pid: u32) -> Option<ProcessIdentity> {
     // The command name may hold spaces and parentheses: fields count from the last one.
     let fields = stat.rsplit_once(')')?.1;
     let start_ticks = fields.split_ascii_whitespace().nth(19)?.parse().ok()?;
-    Some(ProcessIdentity { pid, start_ticks })
+    Some(ProcessIdentity::here(pid, start_ticks))
 }
 
 /// Opens a process and makes sure that it is the one that was recorded: the pid may have gone to another since.
 pub(crate) fn open(process: ProcessIdentity) -> Result<OwnedFd> {
     let ended = || Error::new(ErrorKind::InvalidState, "the container's process has ended");
     let fd = pidfd::open(process.pid).map_err(|_| ended())?;
-    if identify(process.pid) != Some(process) {
+    if !identify(process.pid).is_some_and(|now| now.is(&process)) {
         return Err(ended());
     }
     Ok(fd)
@@ -64,5 +64,14 @@ mod tests {
             ..me
         };
         assert_eq!(open(former).unwrap_err().kind(), &ErrorKind::InvalidState);
+        let of_another_boot = ProcessIdentity {
+            boot: Some([1, 2]),
+            ..me
+        };
+        assert_eq!(open(of_another_boot).unwrap_err().kind(), &ErrorKind::InvalidState);
+        assert!(of_another_boot.is_of_former_boot() && !me.is_of_former_boot());
+        // A record that an earlier version has written does not say.
+        let unsaid = ProcessIdentity { boot: None, ..me };
+        assert!(open(unsaid).is_ok() && !unsaid.is_of_former_boot());
     }
 }

@@ -14,6 +14,7 @@ use super::state::ContainerState;
 use super::{ContainerExit, MountPoint};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::store::ContainerRow;
+use crate::sys::boot;
 use crate::types::{ChainId, ContainerId, ContainerName, Endpoint, ExitStatus, ImageId, OwnerId, PublishedPort};
 
 /// A container as recorded.
@@ -46,6 +47,9 @@ pub(crate) struct Body {
     pub(crate) finished_ns: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) exit: Option<ExitRecord>,
+    /// Its shim was killed under it: its policy is the business of an engine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) bereft: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
     /// Its places in networks, while it runs.
@@ -72,6 +76,34 @@ pub(crate) struct ProcessIdentity {
     pub(crate) pid: u32,
     /// Start time in clock ticks since boot. Source: proc_pid_stat(5), field 22.
     pub(crate) start_ticks: u64,
+    /// The boot: number and ticks of a former one may be another process's in this one. Older records lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) boot: Option<[u64; 2]>,
+}
+
+impl ProcessIdentity {
+    /// A process of this boot.
+    pub(crate) fn here(pid: u32, start_ticks: u64) -> Self {
+        Self {
+            pid,
+            start_ticks,
+            boot: boot::id().ok(),
+        }
+    }
+
+    /// Whether both are one process.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        (self.pid, self.start_ticks) == (other.pid, other.start_ticks) && !self.is_of_another_boot(other.boot)
+    }
+
+    /// Whether it cannot live any more, since the host was restarted.
+    pub(crate) fn is_of_former_boot(&self) -> bool {
+        self.is_of_another_boot(boot::id().ok())
+    }
+
+    fn is_of_another_boot(&self, boot: Option<[u64; 2]>) -> bool {
+        matches!((self.boot, boot), (Some(then), Some(now)) if then != now)
+    }
 }
 
 /// How it ended.
@@ -169,6 +201,7 @@ impl Body {
             started_ns: None,
             finished_ns: None,
             exit: None,
+            bereft: false,
             error: None,
             endpoints: Vec::new(),
             ports: Vec::new(),

@@ -164,7 +164,12 @@ impl Shared {
                 }
                 other => other?,
             };
-            if let Some(error) = unknown(&now, condition) {
+            let another = now.state == ContainerState::Exited && now.body.finished_ns != before;
+            let unknown = match condition {
+                WaitCondition::NextExit if another => unknown(&now, WaitCondition::Exited),
+                _ => unknown(&now, condition),
+            };
+            if let Some(error) = unknown {
                 return Err(error);
             }
             exit = now.body.exit.map(Into::into).or(exit);

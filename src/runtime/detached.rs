@@ -4,6 +4,7 @@
 //! A detached container has a **shim**: a process of the runtime's that holds its streams, writes its log, reaps it, starts it
 //! again as its policy says, and writes down how it ended. Any number of processes may be connected to a shim at once.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -184,7 +185,7 @@ pub trait DetachedTask: Task {
     ///
     /// # Errors
     /// As [`DetachedTask::output`].
-    async fn input(&self) -> Result<Option<std::os::fd::OwnedFd>>;
+    async fn input(&self) -> Result<Option<OwnedFd>>;
 
     /// Nobody writes to its stdin any more: once all copies of the descriptor are closed it comes to its end.
     ///
@@ -203,6 +204,17 @@ pub trait DetachedTask: Task {
     /// # Errors
     /// As [`DetachedTask::output`].
     async fn set_restart(&self, restart: Restart) -> Result<()>;
+}
+
+/// What a shim that was killed has left to whoever takes its place, while its container goes on.
+#[derive(Debug)]
+pub struct Bereft {
+    /// The container's first process.
+    pub process: OwnedFd,
+    /// What it prints, from what waits in its pipes on.
+    pub outputs: Vec<(OwnedFd, LogStream)>,
+    /// Its number and its birth, by which what was written down is known to be about it.
+    pub identity: (u32, u64),
 }
 
 /// Starts and finds detached containers; a part of [`super::Runtime`] that a backend may lack.
@@ -233,11 +245,29 @@ pub trait DetachedRuntime: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Os` where that cannot be done.
-    fn clear(&self, id: &crate::types::ContainerId) -> Result<()>;
+    fn clear(&self, id: &crate::types::ContainerId, dir: &Path) -> Result<()>;
 
     /// Looks at what a shim has written down, and whether it lives. Asks nobody: microseconds. Blocking.
     ///
     /// # Errors
     /// `Os` where files cannot be read.
     fn seen(&self, dir: &Path) -> Result<DetachedSeen>;
+
+    /// What is left to somebody who takes the place of a shim; `None` where there is a shim, or no container that runs. The caller
+    /// sees to it that nobody else does the same. Blocking.
+    ///
+    /// # Errors
+    /// `Os` where files or the process cannot be opened.
+    fn bereft(&self, _dir: &Path) -> Result<Option<Bereft>> {
+        Ok(None)
+    }
+
+    /// Writes down how such a container has ended, as its shim would have. False where that cannot be known: the kernel does not
+    /// say, or nobody has reaped the process for some seconds. Blocking.
+    ///
+    /// # Errors
+    /// `Os` where it cannot be written.
+    fn note_end(&self, _dir: &Path, _bereft: &Bereft) -> Result<bool> {
+        Ok(false)
+    }
 }

@@ -51,6 +51,38 @@ fn send(pidfd: BorrowedFd<'_>, signal: i32, flags: u32) -> io::Result<()> {
     }
 }
 
+/// How a process has ended, as a wait status: whoever had its descriptor when it was reaped may ask, its parent or not. `None` as
+/// long as nobody has reaped it.
+///
+/// # Errors
+/// `ENOTTY`, or `ESRCH` once it is reaped, where the kernel is older than 6.15. Source: linux/pidfd.h, `PIDFD_INFO_EXIT`.
+#[cfg(feature = "engine")]
+pub(crate) fn wait_status(pidfd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+    const EXIT: u64 = 1 << 3;
+    /// `struct pidfd_info` as the kernel had it first: mask, cgroup, eleven ids, the status.
+    #[repr(C)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 11],
+        status: i32,
+    }
+    /// `_IOWR(0xFF, 11, struct pidfd_info)`.
+    const GET_INFO: u64 = 3 << 30 | (size_of::<Info>() as u64) << 16 | 0xff << 8 | 11;
+    let mut info = Info {
+        mask: EXIT,
+        cgroup: 0,
+        ids: [0; 11],
+        status: 0,
+    };
+    // SAFETY: a live descriptor and a buffer of the size that the number of the call says.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO as libc::Ioctl, &raw mut info) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((info.mask & EXIT != 0).then_some(info.status))
+}
+
 /// Reaps a child, whatever its exit signal; waits for its end. The exit code, or 128 and the signal's number.
 pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
     // SAFETY: siginfo_t is plain data, for which zeroes are valid.

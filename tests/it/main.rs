@@ -43,6 +43,7 @@ mod misbehaving;
 mod namespaces;
 mod networking;
 mod networks;
+mod outlive;
 mod places;
 mod platforms;
 mod plugins;
@@ -50,6 +51,7 @@ mod power;
 mod process;
 mod pruning;
 mod pull;
+mod reboot;
 mod remote;
 mod resume;
 mod rows;
@@ -90,6 +92,8 @@ const GROUPS: &[frame::Group] = &[
     verbs::TESTS,
     care::TESTS,
     detached::TESTS,
+    reboot::TESTS,
+    outlive::TESTS,
     soak::TESTS,
     inject::TESTS,
     differences::TESTS,
@@ -160,6 +164,7 @@ fn main() {
         .chain(power::ROLES)
         .chain(images::ROLES)
         .chain(detached::ROLES)
+        .chain(outlive::ROLES)
         .copied()
         .collect();
     if let Some(code) = support::embedder::run_role(&roles) {

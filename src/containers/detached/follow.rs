@@ -102,8 +102,9 @@ impl Shared {
             shim: state.shim_pid,
             ends: state.ends,
             over,
+            finished_ns: Some(state.finished_ns),
         };
-        slot.tell_ends(told, Some(state.finished_ns), state.exit.map(exit_record));
+        slot.tell_ends(told, state.exit.map(exit_record));
         if !(over && news) {
             return Ok(None);
         }
@@ -154,11 +155,8 @@ impl Shared {
     /// The present run, in a record. A pause is not the shim's business, and stays.
     pub(super) fn overlay_run(&self, record: &mut Record, state: &DetachedState) -> ContainerState {
         let same = record.body.process.is_some_and(|process| process.pid == state.pid);
-        record.body.process = Some(ProcessIdentity {
-            pid: state.pid,
-            start_ticks: state.start_ticks,
-        })
-        .filter(|process| process.pid != 0);
+        record.body.process =
+            Some(ProcessIdentity::here(state.pid, state.start_ticks)).filter(|process| process.pid != 0);
         record.body.started_ns = Some(state.started_ns);
         match record.state {
             ContainerState::Paused if same => ContainerState::Paused,

@@ -6,6 +6,7 @@
 //! says already. So it does not matter how many engines watch one container, or whether none does.
 
 mod adopt;
+mod bereft;
 mod follow;
 mod health;
 mod settle;

@@ -25,14 +25,15 @@ impl Shared {
             DetachedSeen::Damaged { alive: true } => Ok(Some(record)),
             DetachedSeen::Gone { state, process: true } => {
                 self.overlay(&mut record, &state);
-                record.body.error = Some("its shim was killed: its output waits, and its end will not be seen".into());
+                record.body.error = Some("its shim was killed: it is kept as long as an engine is open".into());
+                self.stand_in(&record);
                 Ok(Some(record))
             }
             _ => self.settle_now(record).await,
         }
     }
 
-    async fn seen(&self, record: &Record) -> Result<DetachedSeen> {
+    pub(super) async fn seen(&self, record: &Record) -> Result<DetachedSeen> {
         let Some(me) = self.me.upgrade() else {
             return Ok(DetachedSeen::Nothing);
         };
@@ -68,10 +69,17 @@ impl Shared {
     pub(super) async fn settle_in_turn(&self, record: Record, slot: &Arc<Slot>) -> Result<Option<Record>> {
         match (self.seen(&record).await?, record.state) {
             (DetachedSeen::Alive(state), _) => self.note_in_turn(record, slot, &state).await,
+            // What is written down is of the run before: no shim has come to write of this one.
+            (DetachedSeen::Gone { state, .. }, ContainerState::Starting)
+                if is_over(&state) && record.body.mark.is_some_and(|mark| mark.has(&state)) =>
+            {
+                self.never_started(record).await.map(|()| None)
+            }
             (DetachedSeen::Gone { state, .. }, _) if state.exit.is_some() && is_over(&state) => {
                 self.note_in_turn(record, slot, &state).await
             }
             (DetachedSeen::Gone { process: true, .. } | DetachedSeen::Damaged { alive: true }, _) => Ok(None),
+            (DetachedSeen::Gone { .. }, _) if self.is_stood_in_for(&record.id)? => Ok(None),
             // It never ran: whoever began to start it is gone.
             (DetachedSeen::Nothing, ContainerState::Starting) => self.never_started(record).await.map(|()| None),
             (DetachedSeen::Damaged { alive: false }, _) => {
@@ -88,8 +96,8 @@ impl Shared {
 
     /// Removes what a shim, or whoever was starting one, has left of a container that does not run.
     pub(crate) async fn clear(&self, id: &ContainerId) {
-        let (me, of) = (self.me.clone(), id.clone());
-        let cleared = blocking(move || me.upgrade().map_or(Ok(()), |me| me.shims()?.clear(&of)));
+        let (me, of, dir) = (self.me.clone(), id.clone(), self.shim_dir(id));
+        let cleared = blocking(move || me.upgrade().map_or(Ok(()), |me| me.shims()?.clear(&of, &dir)));
         if let Err(error) = cleared.await {
             tracing::warn!(container = %id, error = error.report(), "what a killed shim left could not be removed");
         }
@@ -137,8 +145,13 @@ impl Shared {
         self.record_state(&mut record, ContainerState::Exited, "die").await?;
         slot.set_live(None);
         self.clear(&record.id).await;
-        let told = Told { shim, ends, over: true };
-        slot.tell_ends(told, record.body.finished_ns, None);
+        let told = Told {
+            shim,
+            ends,
+            over: true,
+            finished_ns: record.body.finished_ns,
+        };
+        slot.tell_ends(told, None);
         self.leave_networks(&record.id).await;
         self.end_mounts(&record).await;
         Ok(Some(record))

@@ -3,11 +3,11 @@
 use super::super::local::Shared;
 use super::super::peer;
 use super::super::record::Record;
-use super::super::revive::ending_signals;
+use super::super::revive::{ending_signals, has_policy};
 use super::super::state::{ContainerState, Refusal, Verb, refuse};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::events::Event;
-use crate::runtime::detached::DetachedPhase;
+use crate::runtime::detached::{DetachedPhase, DetachedSeen};
 use crate::types::Signal;
 
 impl Shared {
@@ -72,12 +72,30 @@ impl Shared {
         slot.halt();
         let live = self.live_if_any(record, &slot).await?;
         let Some(task) = live.and_then(|live| live.detached) else {
-            return Ok(false);
+            return self.cannot_be_told(record).await;
         };
         match task.halt().await {
             // It has ended for good meanwhile.
             Err(error) if error.kind() == &ErrorKind::Unavailable => Ok(false),
             halted => halted.map(|()| true),
         }
+    }
+
+    /// A shim that does not answer has gone, or would start again what is to end for good.
+    async fn cannot_be_told(&self, record: &Record) -> Result<bool> {
+        let pid = match self.seen(record).await? {
+            DetachedSeen::Alive(state) => Some(state.shim_pid),
+            DetachedSeen::Damaged { alive: true } => None,
+            _ => return Ok(false),
+        };
+        if !has_policy(record) {
+            return Ok(false);
+        }
+        let which = pid.map_or_else(String::new, |pid| format!(", process {pid},"));
+        let message = format!(
+            "the shim of container {}{which} cannot be reached, and would start it again",
+            record.id.short()
+        );
+        Err(Error::new(ErrorKind::Unavailable, message).with_object(ObjectKind::Container, record.id.as_str()))
     }
 }

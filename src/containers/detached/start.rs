@@ -86,6 +86,7 @@ impl Shared {
     async fn record_started(&self, mut record: Record, task: &dyn DetachedTask) -> Result<()> {
         let state = task.state();
         record.body.restarts = 0;
+        record.body.bereft = false;
         record.body.mark = Some(Mark {
             // An end that came at once is told by whoever follows.
             ends: 0,

@@ -94,6 +94,15 @@ pub trait CgroupDriver: Debug + Send + Sync + 'static {
     /// `NotFound` if nothing of it exists.
     fn open(&self, id: &ContainerId) -> Result<Box<dyn Cgroup>>;
 
+    /// The same of a container that a process in another cgroup may have started, which puts its containers elsewhere: these are
+    /// its [`Cgroup::directories`]. A driver whose places do not depend on that needs nothing else than [`Self::open`].
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    fn open_at(&self, id: &ContainerId, _directories: &[PathBuf]) -> Result<Box<dyn Cgroup>> {
+        self.open(id)
+    }
+
     /// The owner's parent in every hierarchy that the driver may use, whether it is there or not. Makes nothing. Whoever
     /// outlives this process removes them: a process can be killed between making a cgroup and telling of it.
     fn owner_directories(&self) -> Vec<PathBuf> {

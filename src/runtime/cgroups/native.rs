@@ -107,6 +107,15 @@ impl CgroupDriver for NativeCgroups {
         )?))
     }
 
+    fn open_at(&self, id: &ContainerId, directories: &[PathBuf]) -> Result<Box<dyn Cgroup>> {
+        let parts = self.shared.existing_among(id, directories);
+        if parts.is_empty() {
+            return self.open(id);
+        }
+        let opened = NativeCgroup::open(Arc::clone(&self.shared), id, parts, Vec::new())?;
+        Ok(Box::new(opened))
+    }
+
     fn owner_directories(&self) -> Vec<PathBuf> {
         self.shared.parents()
     }
@@ -352,6 +361,24 @@ impl Shared {
         let mut parts = self.parts(id);
         parts.retain(|part| part.dir.exists());
         parts
+    }
+
+    /// Those of these directories that are there, and are a container's.
+    fn existing_among(&self, id: &ContainerId, directories: &[PathBuf]) -> Vec<Part> {
+        let part = |home: &Home| {
+            let mount = self.places().mount_of(home)?;
+            let its_own = |dir: &&PathBuf| {
+                dir.starts_with(mount) && dir.file_name() == Some(id.as_str().as_ref()) && dir.is_dir()
+            };
+            let dir = directories.iter().find(its_own)?;
+            Some(Part {
+                v2: home.v2,
+                dir: dir.clone(),
+                parent: dir.parent()?.to_owned(),
+                controllers: home.controllers.clone(),
+            })
+        };
+        self.homes().filter_map(part).collect()
     }
 
     /// Removes a container's directories. The parents stay for the next: a cgroup is among the dearest things of a start.

@@ -63,6 +63,14 @@ impl Places {
         self.v1.iter().find(has).or_else(|| self.v2.as_ref().filter(has))
     }
 
+    /// Where the hierarchy of a place is mounted.
+    pub(crate) fn mount_of(&self, home: &Home) -> Option<&Path> {
+        let (v2, v1) = (self.layout.v2.iter(), self.layout.v1.iter());
+        let mut trees = v2.filter(|_| home.v2).chain(v1.filter(|_| !home.v2));
+        let tree = trees.find(|tree| home.dir.starts_with(&tree.mount));
+        tree.map(|tree| tree.mount.as_path())
+    }
+
     /// Whether a controller is (or would be) one of version 1 here.
     pub(crate) fn is_v1(&self, controller: &str) -> bool {
         let mounted = |tree: &Tree| tree.controllers.iter().any(|name| name == controller);

@@ -30,10 +30,23 @@ pub struct Embedder {
 impl Embedder {
     /// Starts a role.
     pub fn start(role: &str, arguments: &[&str]) -> Result<Self, Stop> {
-        let mut command = Command::new("/proc/self/exe");
+        Self::spawn(Command::new("/proc/self/exe"), role, arguments)
+    }
+
+    /// Starts a role by way of another program, which is told what to execute with its last arguments.
+    pub fn start_under(program: &[&str], role: &str, arguments: &[&str]) -> Result<Self, Stop> {
+        let [name, rest @ ..] = program else {
+            return fail("no program");
+        };
+        let mut command = Command::new(super::program(name)?);
+        command.args(rest).arg(std::env::current_exe()?);
+        Self::spawn(command, role, arguments)
+    }
+
+    fn spawn(mut command: Command, role: &str, arguments: &[&str]) -> Result<Self, Stop> {
         command
             .env(ROLE, role)
-            .env("TMPDIR", super::scratch::dir())
+            .envs(super::scratch::entered().map(|dir| ("TMPDIR", dir)))
             .args(arguments);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take().expect("piped");

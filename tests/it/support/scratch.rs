@@ -22,6 +22,11 @@ pub fn dir() -> &'static Path {
     SCRATCH.get().expect("entered by main")
 }
 
+/// The same, where this process has entered it: a role has it from its parent.
+pub fn entered() -> Option<&'static Path> {
+    SCRATCH.get().map(PathBuf::as_path)
+}
+
 /// A fresh directory in it.
 pub fn fresh(what: &str) -> TempDir {
     tempfile::Builder::new()

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::connect;
-use super::place::Place;
+use super::place::{self, Place};
 use super::reap;
 use super::task::ShimTask;
 use super::{inside_words, restart_words};
@@ -108,7 +108,7 @@ fn start(
     };
     let mut plan = start::plan_of(launch, host, ids.as_ref(), false)?;
     let log = detach.log.format.is_some().then(|| open_log(&detach.log)).transpose()?;
-    let (cgroup, warnings) = make_cgroup(shared, launch)?;
+    let (cgroup, warnings) = make_cgroup(shared, launch, &place::noted_cgroups(&detach.dir))?;
     let cgroup: Option<Arc<dyn Cgroup>> = cgroup.map(Arc::from);
     let asked = Asking {
         launch,
@@ -141,8 +141,15 @@ fn start(
 
 /// A cgroup that is there already is what a shim, or a start, left behind that was killed: this process holds the lock. If
 /// processes are still in it, it stays.
-fn make_cgroup(shared: &Shared, launch: &Launch) -> Result<start::Placed> {
+fn make_cgroup(shared: &Shared, launch: &Launch, before: &[PathBuf]) -> Result<start::Placed> {
     let driver = shared.options.detached_cgroups.as_deref();
+    if let Some(driver) = driver.filter(|_| !before.is_empty()) {
+        match driver.open_at(&launch.id, before) {
+            Ok(left) => left.remove()?,
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
     match (start::cgroup_of(launch, driver), driver) {
         (Err(error), Some(driver)) if error.is_conflict() => {
             driver.open(&launch.id)?.remove()?;
@@ -188,6 +195,8 @@ impl Asking<'_> {
         {
             plan.clean_up(kind, directory)?;
         }
+        self.place
+            .note_cgroups(self.cgroup.map_or(&[], |cgroup| cgroup.directories()))?;
         self.tell(plan, &own)?;
         let output = match self.detach.attached {
             true => Some(connect::open(&self.detach.dir, talk_op::OUTPUT)?),
@@ -229,7 +238,7 @@ impl Asking<'_> {
         let mut blob: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         blob.extend_from_slice(known_as.as_bytes());
         blob.push(0);
-        let log_dir = super::place::open_dir(&self.detach.log.dir)?;
+        let log_dir = place::open_dir(&self.detach.log.dir)?;
         let counter = cgroups.iter().find_map(|directory| oom_counter(directory));
         let place = self.place;
         let mut fds = vec![

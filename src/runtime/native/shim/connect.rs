@@ -74,6 +74,16 @@ pub(super) fn open(dir: &Path, purpose: u32) -> Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Whether somebody listens at a shim's socket.
+pub(super) fn is_heard(dir: &Path) -> bool {
+    let Ok(dir) = place::open_dir(dir) else { return false };
+    let connected = || {
+        let socket = place::seqpacket(SockFlag::SOCK_NONBLOCK)?;
+        connect(socket.as_raw_fd(), &place::address(&dir)?)
+    };
+    matches!(connected(), Ok(()) | Err(Errno::EAGAIN))
+}
+
 fn unavailable(why: &'static str) -> Error {
     Error::new(ErrorKind::Unavailable, "the container's shim cannot be reached").with_step(why)
 }
@@ -108,7 +118,7 @@ pub(super) async fn next(socket: &AsyncFd<OwnedFd>, room: &mut [u8]) -> Result<O
             return Ok(None);
         }
         let bytes = room.get(..len).unwrap_or(&[]);
-        let head = Head::decode(bytes).ok_or_else(|| Error::internal("a shim that is not understood"))?;
+        let head = Head::decode(bytes).ok_or_else(|| unavailable("what listens there is not understood"))?;
         return Ok(Some(Message {
             head,
             body: bytes.get(HEAD..).unwrap_or(&[]).to_vec(),

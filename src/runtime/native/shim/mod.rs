@@ -1,6 +1,7 @@
 //! Containers that outlive this process: the library's end of a shim. See `docs/process-model.md`, "Shims".
 
 mod begin;
+mod bereft;
 mod connect;
 mod place;
 mod reap;
@@ -20,7 +21,7 @@ use super::task::Inside;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::runtime::Launch;
 use crate::runtime::cgroups::Cgroup;
-use crate::runtime::detached::{Detach, DetachedRuntime, DetachedSeen, DetachedTask, Restart, RestartAfter};
+use crate::runtime::detached::{Bereft, Detach, DetachedRuntime, DetachedSeen, DetachedTask, Restart, RestartAfter};
 use crate::runtime::native::helper::talk;
 use crate::sys::blocking::blocking;
 use crate::types::ContainerId;
@@ -29,6 +30,7 @@ use crate::types::ContainerId;
 const LOCK: &str = "lock";
 const STATE: &str = "state";
 const SOCKET: &str = "ctl";
+const CGROUPS: &str = "cgroups";
 
 #[async_trait]
 impl DetachedRuntime for NativeRuntime {
@@ -40,17 +42,18 @@ impl DetachedRuntime for NativeRuntime {
     }
 
     async fn adopt(&self, id: &ContainerId, dir: &Path) -> Result<Arc<dyn DetachedTask>> {
-        let (shared, key) = (Arc::clone(&self.shared), id.clone());
-        let cgroup = blocking(move || Ok(cgroup_of(&shared, &key))).await?;
+        let (shared, key, place) = (Arc::clone(&self.shared), id.clone(), dir.to_owned());
+        let cgroup = blocking(move || Ok(cgroup_of(&shared, &key, &place))).await?;
         let task = ShimTask::connect(id.clone(), dir.to_owned(), cgroup).await?;
         Ok(Arc::new(task))
     }
 
-    fn clear(&self, id: &ContainerId) -> Result<()> {
+    fn clear(&self, id: &ContainerId, dir: &Path) -> Result<()> {
         let Some(driver) = self.shared.options.detached_cgroups.as_ref() else {
             return Ok(());
         };
-        match driver.open(id) {
+        let noted = place::noted_cgroups(dir);
+        match driver.open_at(id, &noted) {
             Ok(cgroup) => {
                 if !cgroup.directories().is_empty() {
                     cgroup.kill()?;
@@ -60,7 +63,8 @@ impl DetachedRuntime for NativeRuntime {
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
-        for parent in driver.owner_directories() {
+        let parents = noted.into_iter().filter(|directory| !directory.ends_with(id.as_str()));
+        for parent in driver.owner_directories().into_iter().chain(parents) {
             // As long as others are below, it stays.
             let _ = std::fs::remove_dir(parent);
         }
@@ -70,12 +74,20 @@ impl DetachedRuntime for NativeRuntime {
     fn seen(&self, dir: &Path) -> Result<DetachedSeen> {
         seen::seen(dir)
     }
+
+    fn bereft(&self, dir: &Path) -> Result<Option<Bereft>> {
+        bereft::bereft(dir)
+    }
+
+    fn note_end(&self, dir: &Path, bereft: &Bereft) -> Result<bool> {
+        bereft::note_end(dir, bereft)
+    }
 }
 
 /// The cgroup of a container that somebody has started, if it has one.
-fn cgroup_of(shared: &super::Shared, id: &ContainerId) -> Option<Arc<dyn Cgroup>> {
+fn cgroup_of(shared: &super::Shared, id: &ContainerId, dir: &Path) -> Option<Arc<dyn Cgroup>> {
     let driver = shared.options.detached_cgroups.as_ref()?;
-    match driver.open(id) {
+    match driver.open_at(id, &place::noted_cgroups(dir)) {
         Ok(cgroup) => Some(Arc::from(cgroup)),
         Err(error) if error.is_not_found() => None,
         Err(error) => {

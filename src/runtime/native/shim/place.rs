@@ -1,8 +1,10 @@
 //! What is in a shim's directory, made before the shim: the lock, the state in its full size, the streams, the socket.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use nix::sys::stat::Mode;
 
-use super::{LOCK, SOCKET, STATE};
+use super::{CGROUPS, LOCK, SOCKET, STATE, connect};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::native::helper::record::{self, State, phase};
 
@@ -68,11 +70,35 @@ impl Place {
         }
     }
 
+    /// Writes down which cgroups the container has: whoever looks for them may be in another one than this process, and
+    /// would look elsewhere.
+    pub(super) fn note_cgroups(&self, directories: &[PathBuf]) -> Result<()> {
+        let step = |error: io::Error| Error::os("write down a container's cgroups", error);
+        let mut lines = Vec::new();
+        for directory in directories {
+            lines.extend_from_slice(directory.as_os_str().as_bytes());
+            lines.push(0);
+        }
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(self.path.join(CGROUPS)).map_err(step)?;
+        file.write_all(&lines).map_err(step)
+    }
+
     /// Takes everything back: there will be no shim.
     pub(super) fn undo(&self) {
         clear(&self.path);
         let _ = std::fs::remove_file(self.path.join(STATE));
     }
+}
+
+/// The cgroups that were written down by whoever started the container last; none of what is cut short.
+pub(super) fn noted_cgroups(path: &Path) -> Vec<PathBuf> {
+    let noted = std::fs::read(path.join(CGROUPS)).unwrap_or_default();
+    let whole = noted
+        .split_inclusive(|byte| *byte == 0)
+        .filter_map(|line| line.strip_suffix(&[0]));
+    whole.map(|line| PathBuf::from(OsStr::from_bytes(line))).collect()
 }
 
 pub(super) fn open_dir(path: &Path) -> Result<OwnedFd> {
@@ -93,6 +119,10 @@ fn clear(path: &Path) {
 /// Whoever looks whether a shim lives holds a shared lock for a moment: that is not a shim.
 fn take_lock(path: &Path) -> Result<OwnedFd> {
     let step = |error: io::Error| Error::os("open a shim's lock", error);
+    // Without its lock, which somebody has removed, a shim is still one.
+    if !path.join(LOCK).exists() && connect::is_heard(path) {
+        return Err(taken());
+    }
     for attempt in 0..TRIES[0] {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o600);
@@ -109,7 +139,11 @@ fn take_lock(path: &Path) -> Result<OwnedFd> {
             Err((_, errno)) => return Err(step(errno.into())),
         }
     }
-    Err(Error::new(ErrorKind::Conflict, "the container has a shim already"))
+    Err(taken())
+}
+
+fn taken() -> Error {
+    Error::new(ErrorKind::Conflict, "the container has a shim already")
 }
 
 /// The open file without what would unlock it at its end: its copies go to the shim, and with the last of them the lock goes.
@@ -158,16 +192,8 @@ fn first_state(path: &Path, boot: [u64; 2]) -> Result<(File, u64)> {
     Ok((file, state.change))
 }
 
-/// The kernel's name for the time since it was booted.
 pub(super) fn boot() -> Result<[u64; 2]> {
-    let step = |error: io::Error| Error::os("read the boot's id", error);
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(step)?;
-    let hex: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    let word = |part: Option<&str>| part.and_then(|part| u64::from_str_radix(part, 16).ok());
-    match (word(hex.get(..16)), word(hex.get(16..32))) {
-        (Some(high), Some(low)) => Ok([high, low]),
-        _ => Err(step(io::ErrorKind::InvalidData.into())),
-    }
+    crate::sys::boot::id().map_err(|error| Error::os("read the boot's id", error))
 }
 
 /// The socket's address: `sun_path` has room for 108 bytes, which a path may exceed.

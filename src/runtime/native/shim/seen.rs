@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{LOCK, STATE, place};
+use super::{LOCK, STATE, connect, place};
 use crate::error::{Error, Result};
 use crate::runtime::Exit;
 use crate::runtime::detached::{DetachedPhase, DetachedSeen, DetachedState};
@@ -19,6 +19,8 @@ pub(super) fn seen(dir: &Path) -> Result<DetachedSeen> {
     let alive = is_locked(dir)?;
     let bytes = match fs::read(dir.join(STATE)) {
         Ok(bytes) => bytes,
+        // Somebody has removed what a shim writes to.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && alive => return Ok(DetachedSeen::Damaged { alive }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(DetachedSeen::Nothing),
         Err(error) => return Err(Error::os("read a shim's state", error)),
     };
@@ -45,7 +47,8 @@ fn is_locked(dir: &Path) -> Result<bool> {
     let step = |error: io::Error| Error::os("look at a shim's lock", error);
     let mut file = match File::open(dir.join(LOCK)) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        // There was no shim, or somebody has removed the lock under one.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(connect::is_heard(dir)),
         Err(error) => return Err(step(error)),
     };
     loop {
@@ -59,7 +62,7 @@ fn is_locked(dir: &Path) -> Result<bool> {
 }
 
 /// Whether the first process lives: the number alone may be another's by now.
-fn lives(state: &State) -> bool {
+pub(super) fn lives(state: &State) -> bool {
     let Ok(text) = fs::read_to_string(format!("/proc/{}/stat", state.pid)) else {
         return false;
     };

@@ -1,0 +1,99 @@
+//! Taking the place of a shim that was killed: any engine that is open does it, one at a time, for as long as it is open. What the
+//! container prints goes into its log, and how it ends is written down where its shim would have.
+
+use std::sync::Arc;
+
+use super::super::local::{Shared, Slot};
+use super::super::logs::pump_options;
+use super::super::monitor::{DRAIN, Discard};
+use super::super::peer;
+use super::super::record::Record;
+use crate::error::{Error, Result};
+use crate::logs::{self, LogSink, Tee};
+use crate::runtime::detached::Bereft;
+use crate::sys::blocking::blocking;
+use crate::types::ContainerId;
+
+impl Shared {
+    /// Begins to take the place of a container's shim, unless this engine does so already.
+    pub(super) fn stand_in(&self, record: &Record) {
+        let slot = self.slot_of(record);
+        let Some(me) = self.me.upgrade().filter(|_| slot.begin_standing_in()) else {
+            return;
+        };
+        let id = record.id.clone();
+        self.parts.spawner.background(async move {
+            if let Err(error) = me.stand_in_now(&id, &slot).await
+                && !error.is_not_found()
+            {
+                tracing::warn!(container = %id, error = error.report(), "nobody takes the place of a shim that was killed");
+            }
+            slot.end_standing_in();
+        });
+    }
+
+    async fn stand_in_now(self: &Arc<Self>, id: &ContainerId, slot: &Arc<Slot>) -> Result<()> {
+        let one = self.parts.locks.lock(&key(id)).await?;
+        let (me, dir) = (Arc::clone(self), self.shim_dir(id));
+        let place = dir.clone();
+        let Some(bereft) = blocking(move || me.shims()?.bereft(&place)).await? else {
+            return Ok(());
+        };
+        let record = self.note_bereft(id, slot).await?;
+        let bereft = self.keep_log(&record, bereft).await?;
+        let me = Arc::clone(self);
+        blocking(move || me.shims()?.note_end(&dir, &bereft)).await?;
+        drop(one);
+        // Whoever looks next puts it down.
+        self.find(id.as_str()).await.map(drop)
+    }
+
+    /// Writes down that its restart policy is nobody's business but an engine's from now on.
+    async fn note_bereft(&self, id: &ContainerId, slot: &Arc<Slot>) -> Result<Record> {
+        let _turn = self.turn(id, slot).await?;
+        let mut record = self.read(id).await?;
+        if !record.body.bereft {
+            record.body.bereft = true;
+            let state = record.state;
+            self.write_state(&mut record, state, None).await?;
+        }
+        Ok(record)
+    }
+
+    /// Writes what it prints into its log, until it ends.
+    async fn keep_log(self: &Arc<Self>, record: &Record, mut bereft: Bereft) -> Result<Bereft> {
+        let copy = bereft.process.try_clone();
+        let process = copy.map_err(|error| Error::os("keep a container's process", error))?;
+        let sink = self.log_sink(record).await.unwrap_or_else(|error| {
+            tracing::warn!(container = %record.id, error = error.report(), "a log could not be opened");
+            Arc::new(Discard) as Arc<dyn LogSink>
+        });
+        let (tee, outputs) = (Tee::new(), std::mem::take(&mut bereft.outputs));
+        let pumps = logs::pump_all(outputs, Arc::clone(&sink), tee.clone(), pump_options(record));
+        tokio::pin!(pumps);
+        tokio::select! {
+            ended = peer::ended(process) => {
+                ended?;
+                let _ = tokio::time::timeout(DRAIN, &mut pumps).await;
+            }
+            // All of its streams are closed, or cannot be read; its end is to come.
+            _ = &mut pumps => {
+                let copy = bereft.process.try_clone();
+                peer::ended(copy.map_err(|error| Error::os("keep a container's process", error))?).await?;
+            }
+        }
+        if let Err(error) = logs::finish(sink, &tee).await {
+            tracing::warn!(container = %record.id, error = error.report(), "a log could not be closed");
+        }
+        Ok(bereft)
+    }
+
+    /// Whether somebody stands in for the shim of a container, and puts down its end.
+    pub(super) fn is_stood_in_for(&self, id: &ContainerId) -> Result<bool> {
+        Ok(self.parts.locks.try_lock(&key(id))?.is_none())
+    }
+}
+
+fn key(id: &ContainerId) -> String {
+    format!("stand-in-{id}")
+}

@@ -1,0 +1,34 @@
+//! The kernel's name for the time since it was booted.
+
+use std::io;
+use std::sync::OnceLock;
+
+/// As two words. It is read once: no program outlives its boot.
+pub(crate) fn id() -> io::Result<[u64; 2]> {
+    static ID: OnceLock<[u64; 2]> = OnceLock::new();
+    if let Some(id) = ID.get() {
+        return Ok(*id);
+    }
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let id = parse(&text).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(*ID.get_or_init(|| id))
+}
+
+fn parse(text: &str) -> Option<[u64; 2]> {
+    let hex: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let word = |part: Option<&str>| u64::from_str_radix(part?, 16).ok();
+    Some([word(hex.get(..16))?, word(hex.get(16..32))?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_says_is_two_words() {
+        let text = "8d1e2f60-1234-5678-9abc-def012345678\n";
+        assert_eq!(parse(text), Some([0x8d1e_2f60_1234_5678, 0x9abc_def0_1234_5678]));
+        assert_eq!(parse("8d1e2f60-1234"), None);
+        assert_eq!(id().unwrap(), id().unwrap());
+    }
+}
