@@ -278,6 +278,7 @@ impl Slot {
             shim,
             ends,
             over: false,
+            finished_ns: Some(finished_ns),
         };
         drop(told);
         self.life.send_if_modified(|life| {
