@@ -291,7 +291,7 @@ impl Begun {
             // A terminal that comes along is the shim's to give.
             Ok(setup) => {
                 warnings.extend(setup.warnings);
-                ShimTask::connect(self.id, self.dir, self.cgroup.clone()).await
+                ShimTask::connect(self.id, self.dir.clone(), self.cgroup.clone()).await
             }
             Err(error) => Err(error),
         };
@@ -302,7 +302,7 @@ impl Begun {
         });
         match kept {
             Ok(task) => Ok(task),
-            Err(error) => Err(failed(error, self.control, self.cgroup).await),
+            Err(error) => Err(failed(error, self.control, self.cgroup, self.dir).await),
         }
     }
 }
@@ -320,7 +320,7 @@ fn keep(control: BorrowedFd<'_>) -> Result<()> {
 }
 
 /// Waits until the shim has left nothing of a failed start.
-async fn failed(mut error: Error, control: OwnedFd, cgroup: Option<Arc<dyn Cgroup>>) -> Error {
+async fn failed(mut error: Error, control: OwnedFd, cgroup: Option<Arc<dyn Cgroup>>, dir: PathBuf) -> Error {
     if let Some(cgroup) = cgroup.clone() {
         let killed = blocking(move || cgroup.oom_kills()).await.ok().flatten().unwrap_or(0) > 0;
         if killed && error.errno().is_none() && error.kind() == &ErrorKind::Os {
@@ -331,6 +331,7 @@ async fn failed(mut error: Error, control: OwnedFd, cgroup: Option<Arc<dyn Cgrou
     let _ = tokio::time::timeout(PATIENCE, until_closed(control)).await;
     let _ = blocking(move || {
         start::remove_cgroup(cgroup);
+        place::forget_cgroups(&dir);
         Ok(())
     })
     .await;

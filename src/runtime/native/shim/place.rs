@@ -89,7 +89,13 @@ impl Place {
     pub(super) fn undo(&self) {
         clear(&self.path);
         let _ = std::fs::remove_file(self.path.join(STATE));
+        forget_cgroups(&self.path);
     }
+}
+
+/// They are gone.
+pub(super) fn forget_cgroups(path: &Path) {
+    let _ = std::fs::remove_file(path.join(CGROUPS));
 }
 
 /// The cgroups that were written down by whoever started the container last; none of what is cut short.
