@@ -4,6 +4,7 @@
 pub(crate) mod attempt;
 #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 pub(crate) mod blocking;
+#[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 pub(crate) mod boot;
 pub(crate) mod bpf;
 pub(crate) mod memfd;
