@@ -119,7 +119,7 @@ fn spec(world: &World, restart: RestartPolicy, script: &str) -> ContainerSpec {
     world.script(script).restart(restart).lifetime(Lifetime::Detached)
 }
 
-const TRAPPED: &str = "trap 'exit 7' TERM; while :; do sleep 0.05; done";
+const TRAPPED: &str = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done";
 
 /// What is to be known of a container when no handle of the former engine is left.
 async fn remembered(container: &Container) -> Result<(String, Option<u32>), Stop> {
@@ -204,6 +204,11 @@ async fn g10_who_comes_back_after_a_restart_of_the_host() -> Check {
     }
     for policy in [RestartPolicy::UnlessStopped, RestartPolicy::Always] {
         let container = world.started(spec(&world, policy, TRAPPED)).await?;
+        // Pid 1 is not ended by a signal that it does not handle yet.
+        until("it is ready", async || {
+            Ok(crate::detached::logged(&container).await? == "ready")
+        })
+        .await?;
         container.stop(StopOptions::default()).await?;
         assert_eq!(container.wait().await?.status.code(), 7);
         containers.push(remembered(&container).await?);

@@ -338,8 +338,11 @@ async fn a_kill_for_memory_is_told() {
         }
         started => started.unwrap(),
     };
-    let exit = ended(&task).await.exit.unwrap();
+    let state = ended(&task).await;
+    let exit = state.exit.unwrap();
     assert_eq!(exit.oom_killed, Some(true), "{exit:?}");
+    // Before it has gone, its cgroup is there.
+    left_alone(&home, &state).await;
 }
 
 /// A limit on the size of files is the starter's affair, and reaches the shim with everything else that it has from it.
