@@ -29,6 +29,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 
@@ -164,6 +165,9 @@ fn boot() -> Result<String> {
 fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>> {
     found(fs::read(path)).map_err(|e| Error::os("read snapshot record", e))
 }
+
+/// After that nobody is still writing a mark.
+const ABANDONED: Duration = Duration::from_secs(600);
 
 fn plain(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric())
@@ -668,11 +672,11 @@ impl Records {
     /// another process has just done it, no more than a look.
     pub(crate) fn sync(&self) -> Result<()> {
         let waiting = self.dir.join("p");
-        if files::names(&waiting)?.is_empty() {
+        if marks(&waiting)?.is_empty() {
             return Ok(());
         }
         let _alone = self.alone("sync.lock")?;
-        let marks = files::names(&waiting)?;
+        let marks = marks(&waiting)?;
         if marks.is_empty() {
             return Ok(());
         }
@@ -688,8 +692,28 @@ impl Records {
             }
             found(fs::remove_file(path)).map_err(|e| Error::os("remove snapshot mark", e))?;
         }
-        Ok(())
+        remove_abandoned(&waiting)
     }
+}
+
+/// What waits for a sync in a directory of marks. A mark that another process is just writing has another name until it is whole.
+fn marks(dir: &Path) -> Result<Vec<String>> {
+    let mut names = files::names(dir)?;
+    names.retain(|name| plain(name));
+    Ok(names)
+}
+
+/// Removes marks that somebody began to write, long ago, and was killed.
+fn remove_abandoned(dir: &Path) -> Result<()> {
+    for name in files::names(dir)?.into_iter().filter(|name| !plain(name)) {
+        let path = dir.join(name);
+        let written = found(fs::symlink_metadata(&path).and_then(|there| there.modified()));
+        let written = written.map_err(|e| Error::os("stat snapshot mark", e))?;
+        if written.is_some_and(|at| at.elapsed().is_ok_and(|age| age > ABANDONED)) {
+            found(fs::remove_file(path)).map_err(|e| Error::os("remove snapshot mark", e))?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives a directory the mode and owner of another: a writable layer's root stands for the root below it.
@@ -786,6 +810,32 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path().join("p")).unwrap().count(), 0);
         let records = records.in_boot("third");
         assert!(records.find(&a).unwrap().is_some() && records.find(&b).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_mark_that_is_being_written_is_let_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path(), Ownership::Squashed).unwrap();
+        let begin = |name: &str| {
+            let path = dir.path().join("p").join(name);
+            fs::write(&path, "").unwrap();
+            path
+        };
+        let (begun, abandoned) = (begin("aa.tmp-1"), begin("bb.tmp-2"));
+        let long_ago = std::time::SystemTime::now() - ABANDONED - Duration::from_secs(1);
+        File::options()
+            .write(true)
+            .open(&abandoned)
+            .unwrap()
+            .set_modified(long_ago)
+            .unwrap();
+        let key = "k".to_owned();
+        records.begin(&key, &template()).unwrap();
+        let chain = ChainId::of(b"a");
+        records.commit(&key, &chain, None, Usage::default(), false).unwrap();
+        records.sync().unwrap();
+        assert!(begun.exists() && !abandoned.exists());
+        assert!(!records.unsynced(&chain).exists());
     }
 
     #[test]
