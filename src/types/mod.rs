@@ -19,7 +19,7 @@ mod reference;
 mod signal;
 #[cfg(any(feature = "engine", feature = "remote"))]
 mod stream;
-#[cfg(feature = "engine")]
+#[cfg(any(feature = "engine", feature = "remote"))]
 pub(crate) mod until;
 
 pub use self::bytes::Bytes;
