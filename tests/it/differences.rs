@@ -619,7 +619,7 @@ async fn a9_a_dropped_commit() -> Check {
 }
 
 async fn commit_under(scene: &Scene, drop: Drop, pauses: bool) -> Result<bool, Stop> {
-    let spec = scene.world.script("echo x > /x; sleep 100").stop_signal(Signal::KILL);
+    let spec = scene.world.script("mkdir /x; sleep 100").stop_signal(Signal::KILL);
     let container = scene.world.started(spec).await?;
     until_written(&container).await?;
     let committing = container.clone();
@@ -647,8 +647,8 @@ async fn commit_under(scene: &Scene, drop: Drop, pauses: bool) -> Result<bool, S
     match scene.engine().image("dropped:1").await {
         Ok(image) => {
             // Whole, or not there.
-            let spec = longshore::ContainerSpec::image("dropped:1").command(["cat", "/x"]);
-            assert_eq!(scene.world.says(spec).await?, "x", "{drop:?}");
+            let spec = longshore::ContainerSpec::image("dropped:1").command(["ls", "-d", "/x"]);
+            assert_eq!(scene.world.says(spec).await?, "/x", "{drop:?}");
             image.remove(RemoveImageOptions::default().force(true)).await?;
         }
         Err(error) if error.is_not_found() && !ended => {}
