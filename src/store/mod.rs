@@ -20,7 +20,6 @@
 //! Everything here blocks, except where a function is `async`. From async code go through [`Store::call`] or
 //! `spawn_blocking`.
 
-mod boot;
 pub mod db;
 mod layout;
 mod locks;

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 
-use super::boot::boot_id;
 use super::layout::make_private_directory;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::boot;
 use crate::types::OwnerId;
 
 const LOCK: &str = "lock";
@@ -108,7 +108,7 @@ impl Owners {
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
         // For people who look: which process took the lock, and in which boot.
-        let note = format!("boot {}\npid {}\n", boot_id()?.as_str(), std::process::id());
+        let note = format!("boot {}\npid {}\n", boot::text()?.as_str(), std::process::id());
         (&file)
             .write_all(note.as_bytes())
             .map_err(|error| Error::os("write the owner's note", error))?;

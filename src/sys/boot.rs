@@ -1,7 +1,11 @@
-//! The kernel's name for the time since it was booted.
+//! The kernel's name for the time since it was booted: random, and new at every boot. Source: random(4).
 
 use std::io;
 use std::sync::OnceLock;
+
+use crate::error::{Error, Result};
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// As two words. It is read once: no program outlives its boot.
 pub(crate) fn id() -> io::Result<[u64; 2]> {
@@ -9,9 +13,23 @@ pub(crate) fn id() -> io::Result<[u64; 2]> {
     if let Some(id) = ID.get() {
         return Ok(*id);
     }
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    let id = parse(&text).ok_or(io::ErrorKind::InvalidData)?;
+    let id = parse(&read()?).ok_or(io::ErrorKind::InvalidData)?;
     Ok(*ID.get_or_init(|| id))
+}
+
+/// As the kernel writes it, for files that people read.
+///
+/// # Errors
+/// `Unsupported` where `/proc` is not mounted.
+pub(crate) fn text() -> Result<String> {
+    let text = read().map_err(|error| {
+        Error::unsupported("reading the boot id", format!("a mounted /proc ({BOOT_ID})")).with_source(error)
+    })?;
+    Ok(text.trim_ascii().to_owned())
+}
+
+fn read() -> io::Result<String> {
+    std::fs::read_to_string(BOOT_ID)
 }
 
 fn parse(text: &str) -> Option<[u64; 2]> {

@@ -675,8 +675,9 @@ async fn g16_volumes_and_files_stay() -> Check {
     assert!(engine.volumes().list(Filter::new()).await?.is_empty());
     // One that is to go with its end goes with its volume.
     let spec = detached(ContainerSpec::image(image_id).command(["true"])).mount(MountSpec::anonymous("/data"));
-    let short = engine.run(spec.auto_remove(true)).await?;
+    let short = engine.create(spec.auto_remove(true)).await?;
     let gone = short.wait_for(WaitCondition::Removed).await?;
+    short.start().await?;
     gone.await?;
     assert!(engine.volumes().list(Filter::new()).await?.is_empty());
     Ok(())

@@ -579,8 +579,8 @@ async fn d5_prune_gives_back_what_it_says() -> Check {
     Ok(())
 }
 
-/// Bytes on disk below a directory, as `du` counts them; the databases left out.
-fn size_of(dir: &Path) -> Result<u64, Stop> {
+/// Bytes on disk below a directory, as `du` counts them; the databases, whose journals come and go, left out.
+pub fn size_of(dir: &Path) -> Result<u64, Stop> {
     let output = Command::new("du")
         .args(["-s", "-B1", "--exclude=*.db*"])
         .arg(dir)

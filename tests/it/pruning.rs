@@ -1,6 +1,5 @@
 //! A prune of everything at once, in-process and by the client.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use longshore::networks::NetworkSpec;
@@ -9,6 +8,7 @@ use longshore::{CreateVolume, Engine, ErrorKind, Filter, PruneAll};
 
 use crate::build::{self, context, spec};
 use crate::frame::{Check, Stop, fail};
+use crate::images::size_of;
 use crate::longshored::Daemon;
 use crate::support::world::{FORCE, World, text};
 use crate::tests;
@@ -34,19 +34,6 @@ async fn two_images(world: &World) -> Check {
         build::result(&world.engine, spec(dir.path()).dockerfile_text(&lines).tag("made:1")).await?;
     }
     Ok(())
-}
-
-/// Bytes on disk below a directory, as `du` counts them; the databases, whose journals come and go, left out.
-fn size_of(dir: &Path) -> Result<u64, Stop> {
-    let output = Command::new("du")
-        .args(["-s", "-B1", "--exclude=*.db*"])
-        .arg(dir)
-        .output()?;
-    let said = text(&output.stdout);
-    match said.split_whitespace().next().and_then(|bytes| bytes.parse().ok()) {
-        Some(bytes) => Ok(bytes),
-        None => fail(format!("du says {said:?}, {:?}", text(&output.stderr))),
-    }
 }
 
 /// Prunes, and compares what it says it gave back with what the disk has got back.

@@ -37,6 +37,7 @@ use super::{SnapshotKey, Usage};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::storage::files::{self, found, random_name};
 use crate::storage::ownership::Ownership;
+use crate::sys::boot;
 use crate::types::{ChainId, Outcome};
 
 /// How names of trees begin that are in another root. No name that is made up for one has a capital.
@@ -155,13 +156,6 @@ impl Record {
     }
 }
 
-/// Names this boot.
-#[inline(always)] // To lie with its caller: docs/measuring.md, "Memory".
-fn boot() -> Result<String> {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(|e| Error::os("read boot_id", e))?;
-    Ok(id.trim_ascii().to_owned())
-}
-
 fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>> {
     found(fs::read(path)).map_err(|e| Error::os("read snapshot record", e))
 }
@@ -193,7 +187,7 @@ impl Records {
         }
         Ok(Self {
             dir,
-            boot: boot()?,
+            boot: boot::text()?,
             ownership,
         })
     }
@@ -204,7 +198,7 @@ impl Records {
         let Some(dir) = there else { return Ok(None) };
         Ok(Some(Self {
             dir,
-            boot: boot()?,
+            boot: boot::text()?,
             ownership,
         }))
     }

@@ -9,9 +9,9 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::error::from_sqlite;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
-use crate::store::boot::boot_id;
 use crate::store::layout::create_atomically;
 use crate::store::{LockGuard, Root};
+use crate::sys::boot;
 use crate::sys::sqlite::without_lookaside;
 
 /// How long a writer waits for writers of other processes. Transactions take microseconds; a disk that syncs slowly makes
@@ -116,7 +116,7 @@ pub(super) fn open_copy(copy: &Path, original: &Path) -> Result<Connection> {
 
 #[inline(always)] // To lie with its caller: docs/measuring.md, "Memory".
 pub(super) fn open_run(root: &Root) -> Result<Connection> {
-    let boot = boot_id()?;
+    let boot = boot::text()?;
     if !belongs_to(root, &boot)? {
         begin_boot(root, &boot)?;
     }
