@@ -21,6 +21,7 @@ pub(crate) fn id() -> io::Result<[u64; 2]> {
 ///
 /// # Errors
 /// `Unsupported` where `/proc` is not mounted.
+#[inline(always)] // To lie with its callers: docs/measuring.md, "Memory".
 pub(crate) fn text() -> Result<String> {
     let text = read().map_err(|error| {
         Error::unsupported("reading the boot id", format!("a mounted /proc ({BOOT_ID})")).with_source(error)
