@@ -47,7 +47,8 @@ impl fmt::Debug for ClientIdentity {
 pub struct HttpOptions {
     /// Who asks. Default: nobody.
     pub credentials: Credentials,
-    /// Whether the host's own list of certificate authorities is trusted. Default: yes.
+    /// Whether the host's own list of certificate authorities is trusted, as its distribution keeps it below `/etc`. The
+    /// variables `SSL_CERT_FILE` and `SSL_CERT_DIR` are never read: hand such a file in as one of the next. Default: yes.
     pub native_roots: bool,
     /// More authorities to trust, each a PEM file's bytes with one or more certificates.
     pub extra_ca_pem: Vec<Vec<u8>>,

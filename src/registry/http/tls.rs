@@ -1,6 +1,7 @@
 //! The TLS side of a client: authorities and versions. The cryptography is passed in by hand, so neither a process-wide
 //! default of the embedder is needed, nor is one made.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
@@ -9,6 +10,16 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::options::{ClientIdentity, HttpOptions};
 use crate::error::{Error, ErrorKind, Result};
+
+/// Where hosts keep the authorities they trust, in one file: Debian, Fedora and its kin, SUSE, Alpine.
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+/// And where hosts without such a file keep one for each.
+const SINGLE: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
 
 /// The client side of TLS for one registry. Blocking: it reads the host's certificates.
 pub(super) fn client_config(options: &HttpOptions) -> Result<ClientConfig> {
@@ -53,12 +64,23 @@ fn roots(options: &HttpOptions) -> Result<RootCertStore> {
     let mut store = RootCertStore::empty();
     if options.native_roots {
         // A certificate of the host that cannot be read or parsed is skipped: every other TLS program does the same.
-        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        store.add_parsable_certificates(of_the_host());
     }
     for pem in &options.extra_ca_pem {
         add_pem(&mut store, pem)?;
     }
     Ok(store)
+}
+
+/// What `load_native_certs` would give, but for its variables `SSL_CERT_FILE` and `SSL_CERT_DIR`: the environment is the
+/// embedder's.
+fn of_the_host() -> Vec<CertificateDer<'static>> {
+    let first = |names: &'static [&'static str]| names.iter().map(Path::new).find(|path| path.exists());
+    let (file, dir) = match first(&BUNDLES) {
+        None => (None, first(&SINGLE)),
+        bundle => (bundle, None),
+    };
+    rustls_native_certs::load_certs_from_paths(file, dir).certs
 }
 
 /// What the caller gave must be right, to the last certificate.
