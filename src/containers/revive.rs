@@ -38,7 +38,7 @@ impl Shared {
 
     /// Whether somebody sent it a signal that is meant to end it since its start. Another process can do that, too: the
     /// events are what both see.
-    async fn was_ended_by_hand(&self, record: &Record) -> Result<bool> {
+    pub(crate) async fn was_ended_by_hand(&self, record: &Record) -> Result<bool> {
         let (id, started) = (record.id.clone(), record.body.started_ns.unwrap_or(0));
         let ends = ending_signals(record).map(|signal| signal.number().to_string());
         let sent = move |event: &Event| {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use longshore::logs::LogQuery;
 use longshore::{
     Container, ContainerExit, ContainerSpec, ContainerState, Engine, ErrorKind, ExecSpec, HealthCheck, HealthStatus,
-    Lifetime, LogConfig, RemoveOptions, RestartPolicy, Signal, WaitCondition,
+    Lifetime, LogConfig, RemoveOptions, RestartPolicy, Signal, StopOptions, WaitCondition,
 };
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -45,6 +45,7 @@ tests! { "outlive":
         g11_one_of_several_engines_probes,
         p30_an_engine_takes_the_place_of_a_killed_shim,
         p30_a_policy_holds_when_a_shim_was_killed,
+        p30_what_was_stopped_without_a_shim_stays_so,
     ]
 }
 
@@ -862,5 +863,34 @@ async fn p30_a_policy_holds_when_a_shim_was_killed() -> Check {
     container.remove(FORCE).await?;
     over.remove(FORCE).await?;
     engine.close().await;
+    Ok(())
+}
+
+/// Its shim would know that somebody meant it. Without one, the engine that supervises must learn it from another.
+async fn p30_what_was_stopped_without_a_shim_stays_so() -> Check {
+    let world = World::alone().await?;
+    let supervisor = Engine::builder(world.root.path()).supervise(true).open().await?;
+    let asleep =
+        || detached(world.script("trap 'exit 0' TERM; sleep 600 & wait")).restart(RestartPolicy::UnlessStopped);
+    let (stopped, killed) = (world.started(asleep()).await?, world.started(asleep()).await?);
+    for container in [&stopped, &killed] {
+        end(shim_of(world.root.path(), container.id().as_str()).expect("it has a shim"))?;
+    }
+    stopped.stop(StopOptions::default()).await?;
+    killed.kill(Signal::KILL).await?;
+    until("both have ended", async || {
+        let states = [stopped.inspect().await?.state, killed.inspect().await?.state];
+        Ok(states == [ContainerState::Exited; 2])
+    })
+    .await?;
+    // It is looked whether any should run once a second.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    for container in [&stopped, &killed] {
+        assert_eq!(container.inspect().await?.state, ContainerState::Exited);
+        container.start().await?;
+        assert_eq!(container.inspect().await?.state, ContainerState::Running);
+        container.remove(FORCE).await?;
+    }
+    supervisor.close().await;
     Ok(())
 }

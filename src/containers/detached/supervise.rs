@@ -71,10 +71,12 @@ impl Shared {
             return Ok(());
         };
         self.live_if_any(&record, &slot).await?;
-        let wanted = record.state == ContainerState::Exited && !slot.is_halted();
-        if wanted
-            && (was_lost(&record) || was_bereft(&record) || (returns(&record) && lock(tried).insert(record.id.clone())))
-        {
+        if record.state != ContainerState::Exited || slot.is_halted() {
+            return Ok(());
+        }
+        let left_alone = was_lost(&record) || was_bereft(&record);
+        let wanted = left_alone && !self.was_ended_by_hand(&record).await?;
+        if wanted || (returns(&record) && lock(tried).insert(record.id.clone())) {
             self.start(record.id.as_str(), &Cancel::default()).await?;
         }
         Ok(())
