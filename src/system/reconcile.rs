@@ -27,6 +27,17 @@ pub struct Reconciled {
     pub restored: usize,
 }
 
+impl Reconciled {
+    /// What was removed later, too.
+    pub(super) fn add(&mut self, later: Self) {
+        self.owners += later.owners;
+        self.containers += later.containers;
+        self.unfinished += later.unfinished;
+        self.unused += later.unused;
+        self.restored += later.restored;
+    }
+}
+
 impl Parts {
     /// What an engine does by itself after it was opened: no caller waits for it.
     pub(super) async fn sweep_quietly(&self) {

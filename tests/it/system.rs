@@ -33,6 +33,7 @@ tests! { "system":
         n10_audit_is_clean_after_fifty_runs_and_while_containers_live,
         n10_audit_finds_what_was_strayed_by_hand,
         n10_audit_clears_up_after_the_dead_and_says_so,
+        n10_who_is_on_the_way_out_is_no_finding,
         n10_audit_finds_mounts_and_cgroups,
     ]
 }
@@ -484,6 +485,21 @@ fn two_containers(root: &str, image: &str) -> i32 {
 pub const ROLES: &[(&str, Role)] = &[("two-containers", |arguments| {
     two_containers(&arguments[0], &arguments[1])
 })];
+
+/// An engine that is dropped ends a moment later: what it has is cleared up then, also where a look was on its way.
+async fn n10_who_is_on_the_way_out_is_no_finding() -> Check {
+    let world = World::alone().await?;
+    for round in 0..12 {
+        let other = Engine::open(world.root.path()).await?;
+        let spec = world.spec().command(["sleep", "60"]);
+        other.run(spec).await?;
+        drop(other);
+        tokio::time::sleep(Duration::from_micros(round * 300)).await;
+        let audit = world.engine.audit().await?;
+        assert_eq!(audit.findings, [], "round {round}");
+    }
+    Ok(())
+}
 
 async fn n10_audit_finds_mounts_and_cgroups() -> Check {
     if !is_root() {

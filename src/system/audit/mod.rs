@@ -152,20 +152,26 @@ impl Facts {
 
 impl Parts {
     pub(super) async fn audit(&self) -> Result<Audit> {
-        let cleared = self.clear_remains().await.unwrap_or_else(|error| {
-            tracing::warn!(error = error.report(), "remains of dead owners could not be removed");
-            Reconciled::default()
-        });
+        let mut cleared = self.clear_quietly().await;
         let mut findings = self.look().await?;
         for _ in 0..LOOKS {
             if findings.is_empty() {
                 break;
             }
             tokio::time::sleep(PAUSE).await;
+            // Who was on its way out before may be dead by now.
+            cleared.add(self.clear_quietly().await);
             let again: HashSet<Finding> = self.look().await?.into_iter().collect();
             findings.retain(|finding| again.contains(finding));
         }
         Ok(Audit { findings, cleared })
+    }
+
+    async fn clear_quietly(&self) -> Reconciled {
+        self.clear_remains().await.unwrap_or_else(|error| {
+            tracing::warn!(error = error.report(), "remains of dead owners could not be removed");
+            Reconciled::default()
+        })
     }
 
     /// One look: what seems to be wrong at this moment.
