@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use longshore::images::{ByteStream, RemoveImageOptions};
 use longshore::types::{Filter, Signal};
-use longshore::{ContainerState, ExecSpec, Limits, StopOptions};
+use longshore::{ContainerState, ExecSpec, Limits, PruneAll, StopOptions};
 
 use crate::cancel::{Drop, Scene, cleared_up, complete_or_absent, drop_value, each_drop, small_image, under};
 use crate::frame::{Check, Stop, skip};
@@ -154,19 +154,28 @@ async fn a9_a_dropped_top_or_prune() -> Check {
             .await
     })
     .await?;
-    each_drop(async |drop| {
-        let container = scene.engine().create(scene.sleeper()).await?;
-        let engine = scene.engine().clone();
-        let prune = async move { engine.containers().prune(Filter::new()).await.map(drop_value) };
-        let ended = under(scene.engine(), drop, Box::pin(prune)).await?;
-        match container.remove(FORCE).await {
-            Err(error) if !error.is_not_found() => return Err(error.into()),
-            _ => {}
+    for everything in [false, true] {
+        each_drop(|drop| a_dropped_prune(&scene, drop, everything)).await?;
+    }
+    Ok(())
+}
+
+async fn a_dropped_prune(scene: &Scene, drop: Drop, everything: bool) -> Result<bool, Stop> {
+    let container = scene.engine().create(scene.sleeper()).await?;
+    let engine = scene.engine().clone();
+    let prune = async move {
+        match everything {
+            true => engine.prune(PruneAll::new().volumes()).await.map(drop_value),
+            false => engine.containers().prune(Filter::new()).await.map(drop_value),
         }
-        scene.nothing_is_left().await?;
-        Ok(ended)
-    })
-    .await
+    };
+    let ended = under(scene.engine(), drop, Box::pin(prune)).await?;
+    match container.remove(FORCE).await {
+        Err(error) if !error.is_not_found() => return Err(error.into()),
+        _ => {}
+    }
+    scene.nothing_is_left().await?;
+    Ok(ended)
 }
 
 async fn a9_a_dropped_push() -> Check {

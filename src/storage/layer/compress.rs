@@ -164,6 +164,37 @@ mod tests {
         assert!(out.stdout == bytes);
     }
 
+    /// Threads of this process that pack, and have run for more than a millisecond.
+    fn at_work() -> usize {
+        let own = |task: &std::path::Path| -> Option<u64> {
+            let name = std::fs::read_to_string(task.join("comm")).ok()?;
+            let ran = std::fs::read_to_string(task.join("schedstat")).ok()?;
+            let ran = ran.split(' ').next()?.parse().ok()?;
+            (name.trim_end() == "longshore-pack").then_some(ran)
+        };
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let busy = |task: io::Result<std::fs::DirEntry>| own(&task.ok()?.path()).filter(|ran| *ran > 1_000_000);
+        tasks.filter_map(busy).count()
+    }
+
+    #[test]
+    fn every_processor_packs() {
+        struct Source(Cursor<Vec<u8>>, usize);
+        impl Read for Source {
+            fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+                let length = self.0.read(out)?;
+                if length == 0 {
+                    self.1 = at_work();
+                }
+                Ok(length)
+            }
+        }
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        let mut source = Source(Cursor::new(noise(8 * processors * PIECE)), 0);
+        gzip(&mut source, &mut Vec::new()).unwrap();
+        assert!(source.1 >= processors, "{} of {processors} threads packed", source.1);
+    }
+
     #[test]
     fn what_cannot_be_read_or_written_ends_it() {
         struct Broken;
