@@ -8,7 +8,7 @@ use super::record::{Body, Record, now_ns};
 use super::spec::Lifetime;
 use super::state::ContainerState;
 use super::validate::validate;
-use super::{ContainerSpec, Created, names, users};
+use super::{ContainerSpec, Created, names, users, zone};
 use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::ImageInfo;
@@ -30,6 +30,7 @@ impl Shared {
         }
         self.name_peers(&mut spec).await?;
         self.name_networks(&mut spec).await?;
+        zone::check(&spec).await?;
         let image = cancel.or(self.image_for(&spec)).await?;
         let mut record = self.new_record(spec, &image)?;
         plan::check(&record.id, &record.body.spec, &record.body.image)?;

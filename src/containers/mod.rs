@@ -113,6 +113,8 @@ mod validate;
 mod views;
 #[cfg(feature = "engine")]
 mod wait;
+#[cfg(feature = "engine")]
+mod zone;
 
 #[cfg(feature = "engine")]
 pub(crate) use self::detached::nobody_of;

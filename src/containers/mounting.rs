@@ -19,6 +19,7 @@ use super::plan;
 use super::record::Record;
 use super::spec::Lifetime;
 use super::users;
+use super::zone;
 use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::ImageInfo;
@@ -258,6 +259,9 @@ impl Shared {
             if !matches!(point.spec.source, MountFrom::Tmpfs(_)) {
                 all.push(self.ready_mount(record, point, cancel).await?);
             }
+        }
+        if let Some(point) = zone::mount_of(&record.body.spec) {
+            all.push(self.ready_mount(record, &point, cancel).await?);
         }
         Ok(all)
     }

@@ -404,6 +404,10 @@ pub struct ContainerSpec {
     /// The first process's mask of file modes; default `0o022`.
     #[serde(default)]
     pub umask: Option<u32>,
+    /// Its time zone, `Europe/Paris` or `local` for the host's: the host's description of it is shown at `/etc/localtime`. Default
+    /// what the image has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
     /// Resource limits of its processes.
     pub ulimits: Vec<Ulimit>,
     /// Paths that show nothing; `None` is Docker's list.
@@ -645,6 +649,8 @@ setters! {
     no_new_privileges: bool => |spec, value| spec.no_new_privileges = value;
     /// Sets the first process's mask of file modes.
     umask: u32 => |spec, value| spec.umask = Some(value);
+    /// Sets its time zone.
+    timezone: String => |spec, value| spec.timezone = Some(value);
     /// Chooses the seccomp profile.
     seccomp: Seccomp => |spec, value| spec.seccomp = value;
     /// Puts a small init in as pid 1.

@@ -10,6 +10,7 @@ use super::mounts::{MountFrom, MountSpec};
 use super::options::ExecSpec;
 use super::policy::RestartPolicy;
 use super::spec::{ContainerSpec, Lifetime, Limits, NamespaceMode, NetworkMode, Ulimit};
+use super::zone;
 use crate::error::{Error, ObjectKind, Result};
 use crate::runtime::caps::CapabilitySet;
 use crate::runtime::sysctls;
@@ -50,6 +51,7 @@ pub(crate) fn validate(spec: &ContainerSpec) -> Result<()> {
     if spec.umask.is_some_and(|mask| mask > 0o777) {
         return Err(option("umask", "permission bits alone, 0 to 0o777"));
     }
+    spec.timezone.as_deref().map_or(Ok(()), zone::check_name)?;
     for (name, value) in &spec.annotations {
         if name.is_empty() {
             return Err(option("annotation", "it has no name"));

@@ -45,6 +45,10 @@ pub(super) fn body(spec: &ContainerSpec) -> Result<Value> {
                 .with_object(ObjectKind::Option, "umask"),
         );
     }
+    if spec.timezone.is_some() {
+        let needs = "an engine in this process: the API has no word for it";
+        return Err(Error::unsupported("a time zone", needs).with_object(ObjectKind::Option, "timezone"));
+    }
     let mut env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     env.extend(spec.env_remove.iter().cloned());
     let mut body = json!({

@@ -20,6 +20,7 @@ tests! { "devices":
         h17_rates_reach_the_cgroup,
         h17_what_the_host_lacks_is_a_warning,
         h25_umask,
+        h25_a_time_zone,
     ]
 }
 
@@ -220,5 +221,37 @@ async fn h25_umask() -> Check {
     let said = container.exec(ExecSpec::new(["sh", "-c", "umask"])).output().await?;
     assert_eq!(text(&said.stdout), "0077");
     container.remove(FORCE).await?;
+    Ok(())
+}
+
+async fn h25_a_time_zone() -> Check {
+    let world = World::new().await?;
+    let zone = "/usr/share/zoneinfo/Asia/Kolkata";
+    let Ok(host) = std::fs::read(zone) else {
+        return skip("the host has no descriptions of time zones (tzdata)");
+    };
+    let spec = world.spec().command(["cat", "/etc/localtime"]).timezone("Asia/Kolkata");
+    let output = world.engine.run(spec).output().await?;
+    assert!(
+        output.status.success() && output.stdout == host,
+        "{}",
+        text(&output.stderr)
+    );
+    // What the C library makes of it; the image has nothing of its own.
+    let at_the_epoch = world.script("date -d @0 +%H:%M");
+    assert_eq!(world.says(at_the_epoch.clone()).await?, "00:00");
+    assert_eq!(world.says(at_the_epoch.timezone("Asia/Kolkata")).await?, "05:30");
+    let read_only = world.script("echo x > /etc/localtime").timezone("Asia/Kolkata");
+    assert!(!world.engine.run(read_only).output().await?.status.success());
+    assert_eq!(std::fs::read(zone)?, host);
+    let unknown = world.engine.create(world.spec().timezone("Asia/Nowhere")).await;
+    let unknown = unknown.expect_err("there is none");
+    assert!(
+        unknown.is_not_found() && unknown.to_string().contains("tzdata"),
+        "{unknown}"
+    );
+    let bad = world.engine.create(world.spec().timezone("../../../etc/passwd")).await;
+    assert_eq!(bad.expect_err("it is no name").kind(), &ErrorKind::InvalidArgument);
+    assert!(world.containers().await?.is_empty());
     Ok(())
 }

@@ -22,6 +22,9 @@ pub struct DeviceArgs {
     /// Mask of the first process's file modes, in octal
     #[arg(long, value_name = "MASK", value_parser = mask)]
     umask: Option<u32>,
+    /// Time zone, as Europe/Paris, or local for the host's
+    #[arg(long, value_name = "ZONE")]
+    tz: Option<String>,
     /// Relative weight of a device's I/O, 10 to 1000
     #[arg(long, value_name = "DEVICE:WEIGHT", value_parser = weight)]
     blkio_weight_device: Vec<DeviceWeight>,
@@ -47,6 +50,7 @@ impl DeviceArgs {
         let sysctls = self.sysctl.iter().cloned();
         spec.sysctls = sysctls.map(|(name, value)| (name, value.unwrap_or_default())).collect();
         spec.umask = self.umask;
+        spec.timezone.clone_from(&self.tz);
         spec.limits.blkio_weight_devices = self.blkio_weight_device.clone();
         spec.limits.device_read_bps = self.device_read_bps.clone();
         spec.limits.device_write_bps = self.device_write_bps.clone();
