@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
-use super::cache::{CachedStep, PruneCache, PrunedCache};
+use super::cache::{CachedMount, CachedStep, PruneCache, PrunedCache};
 use super::manager::ImageBuilder;
-use super::spec::{BuildResult, BuildSpec};
+use super::output::BuildResult;
+use super::spec::BuildSpec;
 use crate::containers::LocalContainers;
 use crate::driver::Spawner;
 use crate::error::Result;
@@ -85,6 +86,12 @@ impl ImageBuilder for LocalBuilder {
     async fn cache(&self) -> Result<Vec<CachedStep>> {
         let shared = Arc::clone(&self.0);
         let listed = async move { shared.cached_steps().await };
+        self.0.parts.spawner.call_blocking(listed).await
+    }
+
+    async fn mounts(&self) -> Result<Vec<CachedMount>> {
+        let shared = Arc::clone(&self.0);
+        let listed = async move { shared.cached_mounts().await };
         self.0.parts.spawner.call_blocking(listed).await
     }
 

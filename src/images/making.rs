@@ -28,8 +28,8 @@ const PIECE: usize = 256 << 10;
 /// also where this is dropped.
 #[derive(Debug)]
 pub(crate) struct Making {
-    images: LocalImages,
-    held: Held,
+    pub(super) images: LocalImages,
+    pub(super) held: Held,
     /// Blobs that were written a moment ago, by this process.
     fresh: Mutex<Vec<Digest>>,
 }
@@ -166,7 +166,7 @@ impl Making {
         layers: &[LayerRef],
         names: Vec<Reference>,
         progress: &Progress,
-    ) -> Result<ImageId> {
+    ) -> Result<ImageInfo> {
         let parts = Parts {
             config,
             layers: layers.iter().map(|layer| in_oci_words(&layer.descriptor)).collect(),
@@ -212,7 +212,7 @@ impl Making {
             .map(drop)
     }
 
-    async fn hold(&self, nodes: Vec<Node>) -> Result<()> {
+    pub(super) async fn hold(&self, nodes: Vec<Node>) -> Result<()> {
         let lease = self.held.lease().ok_or_else(ended)?;
         self.held.add(nodes.clone());
         self.images.hold(&lease, nodes).await

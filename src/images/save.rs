@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::archive::{FULL_NAME, Item, stream};
-use super::index::INDEX;
+use super::index::{INDEX, Whole};
 use super::local::LocalImages;
 use super::lookup::{find_all, fitting};
 use super::{ArchiveFormat, ByteStream};
@@ -186,6 +186,16 @@ fn blobs(record: &ImageRecord) -> Vec<Descriptor> {
     let layers = record.layers.iter().map(|layer| &layer.descriptor);
     let all = [&record.manifest, &record.config].into_iter().chain(layers);
     all.cloned().collect()
+}
+
+/// The entries of an archive of images that go together, each by these names.
+pub(super) fn items_of(whole: Whole, names: &[Reference], format: ArchiveFormat) -> Result<Vec<Item>> {
+    let wanted = Wanted {
+        images: whole.images,
+        index: whole.index,
+        names: names.to_vec(),
+    };
+    items(&[wanted], format)
 }
 
 /// The entries: what tells of the images first, so that a reader knows early what it gets.
