@@ -50,6 +50,10 @@ async fn build(mut call: Call) -> Answer {
                 None => return Err(words(error)),
             },
         };
+        if !quiet {
+            let words = |warning: &String| json!({"stream": format!("[Warning] {warning}\n")});
+            built.warnings.iter().for_each(|warning| lines.put(&words(warning)));
+        }
         let id = built.id.to_string();
         lines.put(&json!({"id": "moby.image.id", "aux": {"ID": id}}));
         if quiet {

@@ -65,6 +65,10 @@ impl LocalBuilder {
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(Shared { parts }))
     }
+
+    pub(super) fn images(&self) -> &LocalImages {
+        &self.0.parts.images
+    }
 }
 
 #[async_trait]

@@ -26,8 +26,10 @@ mod manager;
 mod output;
 pub mod plan;
 #[cfg(feature = "engine")]
-mod spec;
+pub(crate) mod spec;
 mod suggest;
+#[cfg(feature = "engine")]
+mod verify;
 
 #[cfg(feature = "engine")]
 pub use self::cache::{CacheMode, CacheSource, CacheTarget, CachedMount, CachedStep, PruneCache, PrunedCache};
@@ -47,3 +49,5 @@ pub use self::output::{BuildOutput, BuildResult, BuiltImage};
 pub use self::plan::{Action, AddAction, CopyAction, Plan, PlanOptions, RunAction, StageBuilder, StageState, Step};
 #[cfg(feature = "engine")]
 pub use self::spec::{BuildSpec, BuildTimes, Entitlement, Secret};
+#[cfg(feature = "engine")]
+pub use self::verify::{Difference, Verified};

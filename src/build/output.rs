@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use super::verify::TracedStep;
 use crate::images::ArchiveFormat;
 use crate::types::{Descriptor, ImageId, Platform, Reference};
 
@@ -71,6 +72,8 @@ pub struct BuildResult {
     pub cached: u32,
     /// What looks wrong in the Dockerfile, and what else whoever builds should know, in words.
     pub warnings: Vec<String>,
+    /// Its steps, each after those that it needs.
+    pub(crate) trace: Vec<TracedStep>,
 }
 
 impl BuildResult {
@@ -124,6 +127,7 @@ mod tests {
             steps: 1,
             cached: 0,
             warnings: vec!["be careful".into()],
+            trace: Vec::new(),
         };
         let told = built.metadata();
         assert_eq!(told["containerimage.config.digest"], json!(built.id));

@@ -367,6 +367,22 @@ impl BuildSpec {
         self
     }
 
+    /// The same once more, with no outputs but the image: for building it elsewhere.
+    pub(crate) fn again(&self) -> crate::error::Result<Self> {
+        let contexts = self.contexts.iter();
+        let contexts = contexts.map(|(name, context)| Ok((name.clone(), context.again()?)));
+        let mut wish = self.wish.clone();
+        wish.outputs = Vec::new();
+        wish.cache_from = Vec::new();
+        // Inline it is a part of the image.
+        wish.cache_to.retain(|target| *target == CacheTarget::Inline);
+        Ok(Self {
+            context: self.context.again()?,
+            contexts: contexts.collect::<crate::error::Result<_>>()?,
+            wish,
+        })
+    }
+
     /// How many commands and copies are worked on at once. Default as many as there are processors.
     #[must_use]
     pub fn jobs(mut self, jobs: usize) -> Self {

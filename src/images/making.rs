@@ -3,6 +3,7 @@
 //! Layers are kept plain, as those of a commit are (`extend`).
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -42,6 +43,14 @@ impl LocalImages {
             held: Held::begin(self).await?,
             fresh: Mutex::default(),
         })
+    }
+
+    /// A blob that is here.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(crate) async fn blob(&self, digest: &Digest) -> Result<File> {
+        self.parts.content.open(digest).await
     }
 
     /// Removes what nothing needs any more; returns how many bytes that freed.

@@ -41,6 +41,7 @@ use super::context::Services;
 use super::local::Shared;
 use super::plan::{Plan, StageBuilder};
 use super::spec::{Recipe, Wish};
+use super::verify::TracedStep;
 use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::images::making::Making;
@@ -82,6 +83,8 @@ struct Counts {
     used: Mutex<Vec<Digest>>,
     /// Steps for a cache elsewhere.
     kept: Mutex<BTreeMap<Digest, KeptStep>>,
+    /// Steps that are done, each after those that it needs.
+    trace: Mutex<Vec<TracedStep>>,
     /// What whoever builds should know at the end.
     notes: Mutex<Vec<String>>,
 }

@@ -9,6 +9,7 @@ use crate::build::cache::Key;
 use crate::build::copy::{Files, Times};
 use crate::build::image::Assembly;
 use crate::build::plan::{Action, StageState, Step};
+use crate::build::verify::TracedStep;
 use crate::error::{Error, Result};
 use crate::images::making::chain;
 use crate::types::{ChainId, LayerRef, Platform};
@@ -83,9 +84,22 @@ impl Work<'_> {
             entry.empty_layer |= empty;
         }
         let cached = made.as_ref().is_some_and(|made| made.cached);
-        stage.layers.extend(made.and_then(|made| made.layer));
+        let layer = made.and_then(|made| made.layer);
+        self.trace(stage, &text, layer.as_ref());
+        stage.layers.extend(layer);
         self.tell_ended(number, cached);
         Ok(())
+    }
+
+    fn trace(&self, stage: &Stage, text: &str, layer: Option<&LayerRef>) {
+        let step = TracedStep {
+            platform: self.spec.plan.platform.clone(),
+            stage: stage.name.clone(),
+            text: text.to_owned(),
+            layer: layer.cloned(),
+        };
+        let mut trace = self.counts.trace.lock().unwrap_or_else(PoisonError::into_inner);
+        trace.push(step);
     }
 
     /// What a step does to files, if it does anything.

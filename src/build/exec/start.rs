@@ -108,6 +108,7 @@ impl Shared {
         built
             .warnings
             .extend(site.counts.notes.into_inner().unwrap_or_else(PoisonError::into_inner));
+        built.trace = site.counts.trace.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(built)
     }
 
@@ -137,6 +138,7 @@ impl Shared {
             steps: site.counts.counted.load(Ordering::Relaxed),
             cached: site.counts.hits.load(Ordering::Relaxed),
             warnings: Vec::new(),
+            trace: Vec::new(),
         })
     }
 
