@@ -253,6 +253,8 @@ mod tests {
             header.set_size(text.len() as u64);
             header.set_mode(*mode);
             header.set_mtime(*modified);
+            header.set_uid(0);
+            header.set_gid(0);
             builder.append_data(&mut header, path, text.as_bytes()).unwrap();
         }
         let mut file = tempfile::tempfile().unwrap();
