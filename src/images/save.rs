@@ -189,6 +189,7 @@ fn blobs(record: &ImageRecord) -> Vec<Descriptor> {
 }
 
 /// The entries of an archive of images that go together, each by these names.
+#[cfg(feature = "build")]
 pub(super) fn items_of(whole: Whole, names: &[Reference], format: ArchiveFormat) -> Result<Vec<Item>> {
     let wanted = Wanted {
         images: whole.images,

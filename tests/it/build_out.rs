@@ -16,7 +16,8 @@ use longshore::types::{Digest, Platform, Reference, reader_stream};
 use longshore::{ContainerSpec, Engine, ErrorKind, NetworkMode, ProgressEvent, Pull};
 use serde_json::{Value, json};
 
-use crate::build::{context, result, spec, world};
+use crate::build::{cleared, context, result, spec, world};
+use crate::cancel::{Scene, each_drop, under};
 use crate::frame::{Check, Stop, fail, skip};
 use crate::longshored::Daemon;
 use crate::support::image::{self, Files};
@@ -43,7 +44,9 @@ tests! { "build_out":
         f17_what_nobody_can_run_is_told_before_anything_runs,
         f17_a_platform_that_runs_here_is_built,
         f12_what_a_command_prints_is_covered,
+        f12_a_secret_that_a_command_keeps_is_told,
         f11_caches_are_pruned_unless_they_are_in_use,
+        a9_a_dropped_build_with_outputs,
         f20_an_attestation_is_a_warning,
         f19_p16_verify_names_the_first_file_that_differs,
         f18_an_engine_elsewhere_builds,
@@ -552,8 +555,10 @@ async fn f17_what_nobody_can_run_is_told_before_anything_runs() -> Check {
         "{}",
         failed.report()
     );
-    let told = told.lock().unwrap();
-    assert!(matches!(told.as_slice(), [ProgressEvent::Failed { .. }]), "{told:?}");
+    {
+        let told = told.lock().unwrap();
+        assert!(matches!(told.as_slice(), [ProgressEvent::Failed { .. }]), "{told:?}");
+    }
     // A stage that the target does not need is nobody's concern.
     let unneeded = "FROM scratch AS other\nRUN true\nFROM scratch\nCOPY <<EOF /x\n1\nEOF\n";
     let asked = spec(dir.path()).dockerfile_text(unneeded).platforms(platforms());
@@ -622,6 +627,69 @@ async fn f12_what_a_command_prints_is_covered() -> Check {
     }
     world.engine.close().await;
     Ok(())
+}
+
+async fn f12_a_secret_that_a_command_keeps_is_told() -> Check {
+    let world = world().await?;
+    let dir = context(&[])?;
+    let text = "FROM busybox\n\
+        RUN --mount=type=secret,id=key wc -c < /run/secrets/key > /length\n\
+        RUN --mount=type=secret,id=key cp /run/secrets/key /kept\n";
+    let secret = || Secret::new(format!("a-secret-of-{}", std::process::id()));
+    let built = result(
+        &world.engine,
+        spec(dir.path()).dockerfile_text(text).secret("key", secret()),
+    )
+    .await?;
+    assert_eq!(built.warnings.len(), 1, "{:?}", built.warnings);
+    assert!(
+        built.warnings[0].contains("the secret key is in the layer of RUN")
+            && built.warnings[0].contains("cp /run/secrets/key /kept"),
+        "{:?}",
+        built.warnings
+    );
+    Ok(())
+}
+
+async fn a9_a_dropped_build_with_outputs() -> Check {
+    let scene = Scene::new().await?;
+    let (dir, out) = (context(&[("x", "y")])?, scratch::fresh("out"));
+    let text = "FROM scratch\nCOPY x /x\nWORKDIR /w\n";
+    let (archive, cache, layout) = (
+        out.path().join("archive.tar"),
+        out.path().join("cache"),
+        out.path().join("layout"),
+    );
+    each_drop(async |drop| {
+        let spec = spec(dir.path())
+            .dockerfile_text(text)
+            .platforms(platforms())
+            .tag("dropped:1")
+            .cache_to(CacheTarget::Directory(cache.clone(), None, CacheMode::Max))
+            .output(BuildOutput::Archive(archive.clone(), ArchiveFormat::Docker))
+            .output(BuildOutput::Layout(layout.clone()))
+            .output(BuildOutput::Image);
+        let engine = scene.engine().clone();
+        let building = async move { engine.build(spec).result().await.map(|_| ()) };
+        let ended = under(scene.engine(), drop, Box::pin(building)).await?;
+        cleared(&scene).await?;
+        // What is there is whole, and there is nothing beside it.
+        if archive.exists() {
+            archived(&fs::read(&archive)?, "manifest.json")?;
+            fs::remove_file(&archive)?;
+        }
+        for place in [&cache, &layout].into_iter().filter(|place| place.exists()) {
+            json_of(&place.join("index.json"))?;
+            let half = fs::read_dir(place)?
+                .flatten()
+                .find(|entry| entry.file_name().to_string_lossy().starts_with('.'));
+            assert!(half.is_none(), "{half:?}");
+            fs::remove_dir_all(place)?;
+        }
+        assert_eq!(fs::read_dir(out.path())?.count(), 0);
+        Ok(ended)
+    })
+    .await
 }
 
 async fn f11_caches_are_pruned_unless_they_are_in_use() -> Check {
@@ -821,7 +889,7 @@ async fn p15_memory_does_not_grow_with_a_layer() -> Check {
         // The peak so far is forgotten. Source: proc_pid_clear_refs(5).
         fs::write("/proc/self/clear_refs", "5")?;
         result(&world.engine, spec(dir.path()).dockerfile_text(text)).await?;
-        Ok(kibibytes("VmHWM:")?)
+        kibibytes("VmHWM:")
     };
     let small = peak(16).await?;
     let large = peak(1024).await?;

@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f16_outputs_in_buildx_s_words() {
+    fn outputs_in_buildx_s_words() {
         let kind = |text: &str| {
             let Output { kind, names, stdout } = output(text).unwrap();
             (kind, names.join(" "), stdout)
@@ -226,7 +226,7 @@ mod tests {
         let archive = |format| BuildOutput::Archive("a".into(), format);
         assert_eq!(kind("type=docker,dest=a"), plain(archive(ArchiveFormat::Docker)));
         assert_eq!(kind("type=oci,dest=a"), plain(archive(ArchiveFormat::Oci)));
-        assert_eq!(kind("type=oci,dest=-").2, true);
+        assert!(kind("type=oci,dest=-").2);
         assert_eq!(
             kind("type=oci,dest=a,tar=false"),
             plain(BuildOutput::Layout("a".into()))
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn f15_caches_in_buildx_s_words() {
+    fn caches_in_buildx_s_words() {
         let dir = |tag: Option<&str>| CacheSource::Directory("d".into(), tag.map(str::to_owned));
         let name: Reference = "example.com/a:1".parse().unwrap();
         assert_eq!(cache_source("type=local,src=d"), Ok(dir(None)));

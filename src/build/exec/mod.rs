@@ -11,6 +11,7 @@ mod files;
 mod finish;
 mod foreign;
 mod import;
+mod leaks;
 mod mounts;
 mod output;
 pub(super) mod place;

@@ -47,10 +47,11 @@ impl Work<'_> {
             let mut mounted = self.mount(stage, run, &sources).await?;
             let made = self.run_in(stage, spec, &mut mounted, step, text, number).await;
             mounted.end(self).await;
-            Ok(Fresh {
-                layer: made?,
-                keep: true,
-            })
+            let layer = made?;
+            if let Some(layer) = &layer {
+                self.look_for_secrets(run, layer, text).await?;
+            }
+            Ok(Fresh { layer, keep: true })
         };
         self.cached(stage, &key, text, make).await
     }
