@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::archive::{FULL_NAME, Item, stream};
-use super::index::{INDEX, Whole};
+use super::index::INDEX;
 use super::local::LocalImages;
 use super::lookup::{find_all, fitting};
 use super::{ArchiveFormat, ByteStream};
@@ -190,7 +190,7 @@ fn blobs(record: &ImageRecord) -> Vec<Descriptor> {
 
 /// The entries of an archive of images that go together, each by these names.
 #[cfg(feature = "build")]
-pub(super) fn items_of(whole: Whole, names: &[Reference], format: ArchiveFormat) -> Result<Vec<Item>> {
+pub(super) fn items_of(whole: super::index::Whole, names: &[Reference], format: ArchiveFormat) -> Result<Vec<Item>> {
     let wanted = Wanted {
         images: whole.images,
         index: whole.index,
