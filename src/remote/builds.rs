@@ -105,7 +105,10 @@ impl Builds {
         refuse(&wish, !contexts.is_empty())?;
         let names = wish.tags.iter().map(|tag| tag.parse());
         let names = names.collect::<Result<Vec<Reference>>>()?;
-        let sent = sent(context, &wish.recipe).await?;
+        // Files are read on the client's own thread: whoever waits here may have no runtime.
+        let recipe = wish.recipe.clone();
+        let sending = async move { sent(context, &recipe).await };
+        let sent = self.0.spawner().call(sending).await?;
         let answer = self.0.send(ask(&wish, sent)?).await?;
         let mut lines = Lines::new(pieces::bytes(self.0.clone(), answer));
         let mut story = Story::default();
