@@ -111,3 +111,62 @@ fn entries(caches: &Path) -> Result<Vec<(String, PathBuf)>> {
     let named = |entry: fs::DirEntry| Some((entry.file_name().into_string().ok()?, entry.path()));
     Ok(read.flatten().filter_map(named).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Root;
+
+    fn cache(caches: &Path, name: &str) -> PathBuf {
+        let dir = caches.join(name);
+        fs::create_dir_all(dir.join("files")).unwrap();
+        fs::write(dir.join("files/x"), vec![7; 100_000]).unwrap();
+        dir
+    }
+
+    #[test]
+    fn f11_what_somebody_has_stays_and_the_rest_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(&dir.path().join("root")).unwrap();
+        let (caches, locks) = (dir.path().join("caches"), root.locks());
+        assert_eq!(list(&caches).unwrap(), [], "there are none at first");
+        assert_eq!(
+            remove(&caches, &["x".into()], &locks, &Ownership::Direct).unwrap(),
+            [""; 0]
+        );
+        let (used, idle, making) = (cache(&caches, "used"), cache(&caches, "idle"), cache(&caches, "making"));
+        // What a prune that was killed has left.
+        cache(&caches, ".gone-before");
+        let (share, again) = (share(&used).unwrap(), share(&used).unwrap());
+        let made = locks.try_lock("cache-made-making").unwrap().unwrap();
+        let found = list(&caches).unwrap();
+        assert!(found.iter().all(|mount| mount.size_bytes >= 100_000), "{found:?}");
+        let mut names: Vec<String> = found.into_iter().map(|mount| mount.name).collect();
+        names.sort();
+        assert_eq!(names, ["idle", "making", "used"]);
+        let gone = |names: &[String]| remove(&caches, names, &locks, &Ownership::Direct).unwrap();
+        assert_eq!(gone(&names), ["idle"]);
+        assert!(!idle.exists() && !caches.join(".gone-before").exists());
+        assert!(used.join("files/x").exists() && making.join("files/x").exists());
+        drop((share, made));
+        assert_eq!(gone(&names), ["making"], "of two that have it one still does");
+        drop(again);
+        assert_eq!(gone(&names), ["used"]);
+        assert_eq!(fs::read_dir(&caches).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn f11_what_was_used_last_comes_last() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c"] {
+            cache(dir.path(), name);
+        }
+        for (number, name) in ["b", "c", "a"].into_iter().enumerate() {
+            let held = share(&dir.path().join(name)).unwrap();
+            let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000 + number as u64);
+            held.set_modified(at).unwrap();
+        }
+        let names: Vec<String> = list(dir.path()).unwrap().into_iter().map(|mount| mount.name).collect();
+        assert_eq!(names, ["b", "c", "a"]);
+    }
+}
