@@ -1,8 +1,8 @@
 //! The directories that commands mount as caches (`RUN --mount=type=cache`): shared by all builds of a root, and forgotten
 //! when nobody uses them.
 //!
-//! Who uses one holds its file `lock` shared, and takes that under the lock `cache-made-NAME`. A prune takes both, so that nothing
-//! goes that is in use, or is about to be.
+//! Who uses one holds its file `lock` shared, and takes that under the lock `cache-made-NAME`. A prune takes both, so that
+//! nothing goes that is in use, or is about to be.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;

@@ -1,5 +1,5 @@
-//! bzip2, decompressed: archives that a Dockerfile adds may be of it. Memory is bounded by the format: 900,000 bytes and four times as
-//! many for a block.
+//! bzip2, decompressed: archives that a Dockerfile adds may be of it. Memory is bounded by the format: a block is at most
+//! 900,000 bytes, and takes four times as many.
 //!
 //! There is no specification but the program: bzip2 1.0.8, `decompress.c`, and "BZIP2: Format Specification" by Joe Tsai.
 
