@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::build::{cleared, context, result, spec, world};
 use crate::cancel::{Scene, each_drop, under};
-use crate::frame::{Check, Stop, fail, skip};
+use crate::frame::{Check, Stop, block_on, fail, skip};
 use crate::longshored::Daemon;
 use crate::support::image::{self, Files};
 use crate::support::registry::Registry;
@@ -32,6 +32,7 @@ tests! { "build_out":
     kernel [
         f16_the_client_puts_it_where_it_is_told,
         f15_the_api_looks_into_images,
+        f18_an_engine_elsewhere_builds,
     ]
     kernel_async [
         f16_images_go_into_layouts_and_archives,
@@ -49,7 +50,6 @@ tests! { "build_out":
         a9_a_dropped_build_with_outputs,
         f20_an_attestation_is_a_warning,
         f19_p16_verify_names_the_first_file_that_differs,
-        f18_an_engine_elsewhere_builds,
         f21_nothing_but_namespaces_is_needed,
         p15_memory_does_not_grow_with_a_layer,
     ]
@@ -195,7 +195,7 @@ async fn fresh() -> Result<World, Stop> {
 const STAGES: &str = "FROM busybox AS made\n\
     RUN head -c 16 /dev/urandom > /once\n\
     FROM busybox\n\
-    COPY --from=made /once /once\n\
+    COPY --from=made /once /copied\n\
     COPY x /x\n\
     RUN head -c 100000 /dev/urandom > /other\n\
     RUN true\n";
@@ -254,7 +254,10 @@ async fn f15_a_directory_keeps_what_is_known() -> Check {
     let least = out.path().join("least");
     let min = CacheTarget::Directory(least.clone(), None, CacheMode::Min);
     let lean = result(&fourth.engine, spec().cache_to(min)).await?;
-    assert_eq!(lean.cached, 3, "what this root did itself");
+    assert_eq!(
+        lean.cached, 0,
+        "what was imported is not known here, and the rest stands on it"
+    );
     let fifth = fresh().await?;
     let lean_again = result(&fifth.engine, spec().cache_from(directory(&least))).await?;
     assert!(lean_again.cached < 5, "the first stage is not in it: {lean_again:?}");
@@ -599,7 +602,7 @@ async fn f12_what_a_command_prints_is_covered() -> Check {
     let world = fresh().await?;
     let dir = context(&[])?;
     let text = "FROM busybox\n\
-        RUN --mount=type=secret,id=key cat /run/secrets/key; printf 'hunter2-of'; sleep 0.3; printf -- '-the-tide and more'; \
+        RUN --mount=type=secret,id=key cat /run/secrets/key; printf 'hunt''er2-of'; sleep 0.3; printf -- '-the-tide and more'; \
         cat /run/secrets/key >&2; exit 3\n";
     let heard = Arc::new(Mutex::new(Vec::new()));
     let listener = Arc::clone(&heard);
@@ -783,8 +786,13 @@ async fn f19_p16_verify_names_the_first_file_that_differs() -> Check {
     Ok(())
 }
 
-async fn f18_an_engine_elsewhere_builds() -> Check {
+fn f18_an_engine_elsewhere_builds() -> Check {
     let mut daemon = Daemon::start(&[])?;
+    block_on(builds_elsewhere(&daemon))?;
+    daemon.stop()
+}
+
+async fn builds_elsewhere(daemon: &Daemon) -> Check {
     let far = Engine::connect(format!("unix://{}", daemon.socket.display())).await?;
     let dir = context(&[
         (
@@ -852,8 +860,7 @@ async fn f18_an_engine_elsewhere_builds() -> Check {
     let pruned = far.builds().prune(PruneCache::all()).await?;
     assert!(!pruned.steps.is_empty(), "{pruned:?}");
     assert_eq!(far.builds().cache().await?, []);
-    drop(far);
-    daemon.stop()
+    Ok(())
 }
 
 async fn f20_an_attestation_is_a_warning() -> Check {
