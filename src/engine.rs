@@ -79,6 +79,8 @@ struct Inner {
 struct Local {
     driver: Driver,
     system: LocalSystem,
+    #[cfg(feature = "build")]
+    builds: crate::build::local::LocalBuilder,
 }
 
 /// There is none: every engine stands on managers of another sort.
@@ -374,6 +376,11 @@ impl Engine {
     #[cfg(feature = "conformance")]
     pub fn abandon(&self) -> Result<&crate::driver::Abandon> {
         Ok(self.local("abandon")?.spawner().abandon())
+    }
+
+    #[cfg(all(feature = "engine", feature = "build"))]
+    pub(crate) fn local_builds(&self, verb: &'static str) -> Result<&crate::build::local::LocalBuilder> {
+        Ok(&self.local(verb)?.builds)
     }
 
     #[cfg(feature = "engine")]

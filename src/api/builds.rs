@@ -18,7 +18,7 @@ use super::jsonl::{self, Lines};
 use super::query::Query;
 use super::reply;
 use super::router::{Answer, Route, routes};
-use crate::build::{BuildSpec, ContextSource, Entitlement, PruneCache, PrunedCache, StepFailure};
+use crate::build::{BuildSpec, CacheSource, ContextSource, Entitlement, PruneCache, PrunedCache, StepFailure};
 use crate::containers::{Limits, NetworkMode};
 use crate::error::Error;
 use crate::images::Pull;
@@ -50,6 +50,10 @@ async fn build(mut call: Call) -> Answer {
                 None => return Err(words(error)),
             },
         };
+        if !quiet {
+            let words = |warning: &String| json!({"stream": format!("[Warning] {warning}\n")});
+            built.warnings.iter().for_each(|warning| lines.put(&words(warning)));
+        }
         let id = built.id.to_string();
         lines.put(&json!({"id": "moby.image.id", "aux": {"ID": id}}));
         if quiet {
@@ -103,6 +107,9 @@ fn spec(call: &mut Call) -> Result<BuildSpec, Failure> {
     }
     for tag in query.all("t").filter(|tag| !tag.is_empty()) {
         spec = spec.tag(tag);
+    }
+    for name in list::<String>(query, "cachefrom")? {
+        spec = spec.cache_from(CacheSource::Image(name.parse()?));
     }
     for (name, value) in map::<Option<String>>(query, "buildargs")? {
         // Without a value it is as if it were not given: Docker's clients send those of their own environment.
@@ -217,7 +224,8 @@ async fn prune(call: Call) -> Answer {
         Some(options) => call.engine.builds().prune(options).await?,
         None => PrunedCache::default(),
     };
-    let steps: Vec<String> = pruned.steps.iter().map(crate::types::Digest::hex).collect();
+    let mut steps: Vec<String> = pruned.steps.iter().map(crate::types::Digest::hex).collect();
+    steps.extend(pruned.mounts);
     Ok(reply::ok(&json!({
         "CachesDeleted": if steps.is_empty() { Value::Null } else { json!(steps) },
         "SpaceReclaimed": pruned.freed_bytes,

@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
-use super::cache::{CachedStep, PruneCache, PrunedCache};
+use super::cache::{CachedMount, CachedStep, PruneCache, PrunedCache};
 use super::manager::ImageBuilder;
-use super::spec::{BuildResult, BuildSpec};
+use super::output::BuildResult;
+use super::spec::BuildSpec;
 use crate::containers::LocalContainers;
 use crate::driver::Spawner;
 use crate::error::Result;
@@ -64,6 +65,10 @@ impl LocalBuilder {
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(Shared { parts }))
     }
+
+    pub(super) fn images(&self) -> &LocalImages {
+        &self.0.parts.images
+    }
 }
 
 #[async_trait]
@@ -85,6 +90,12 @@ impl ImageBuilder for LocalBuilder {
     async fn cache(&self) -> Result<Vec<CachedStep>> {
         let shared = Arc::clone(&self.0);
         let listed = async move { shared.cached_steps().await };
+        self.0.parts.spawner.call_blocking(listed).await
+    }
+
+    async fn mounts(&self) -> Result<Vec<CachedMount>> {
+        let shared = Arc::clone(&self.0);
+        let listed = async move { shared.cached_mounts().await };
         self.0.parts.spawner.call_blocking(listed).await
     }
 

@@ -4,8 +4,9 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 
-use super::cache::{CachedStep, PruneCache, PrunedCache};
-use super::spec::{BuildResult, BuildSpec};
+use super::cache::{CachedMount, CachedStep, PruneCache, PrunedCache};
+use super::output::BuildResult;
+use super::spec::BuildSpec;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
@@ -38,7 +39,18 @@ pub trait ImageBuilder: Debug + Send + Sync + 'static {
         Err(Error::unsupported_verb("builds.cache"))
     }
 
-    /// Forgets steps of earlier builds, and removes what nothing else needs.
+    /// Directories that commands mounted as caches, what was used last coming last.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind.
+    async fn mounts(&self) -> Result<Vec<CachedMount>> {
+        Err(Error::unsupported_verb("builds.mounts"))
+    }
+
+    /// Forgets steps of earlier builds and caches that commands mounted, and removes what nothing else needs.
     ///
     /// # Errors
     /// Those of the records and of the disk.

@@ -22,13 +22,17 @@ mod limits;
 pub(crate) mod local;
 #[cfg(feature = "engine")]
 mod manager;
+#[cfg(feature = "engine")]
+mod output;
 pub mod plan;
 #[cfg(feature = "engine")]
-mod spec;
+pub(crate) mod spec;
 mod suggest;
+#[cfg(feature = "engine")]
+mod verify;
 
 #[cfg(feature = "engine")]
-pub use self::cache::{CachedStep, PruneCache, PrunedCache};
+pub use self::cache::{CacheMode, CacheSource, CacheTarget, CachedMount, CachedStep, PruneCache, PrunedCache};
 pub use self::check::{CheckOptions, Rule, Warning};
 #[cfg(feature = "engine")]
 pub use self::context::ContextSource;
@@ -40,6 +44,10 @@ pub use self::ignore::{Below, IgnoreFile};
 pub use self::image::Assembly;
 #[cfg(feature = "engine")]
 pub use self::manager::ImageBuilder;
+#[cfg(feature = "engine")]
+pub use self::output::{BuildOutput, BuildResult, BuiltImage};
 pub use self::plan::{Action, AddAction, CopyAction, Plan, PlanOptions, RunAction, StageBuilder, StageState, Step};
 #[cfg(feature = "engine")]
-pub use self::spec::{BuildOutput, BuildResult, BuildSpec, BuildTimes, Entitlement, Secret};
+pub use self::spec::{BuildSpec, BuildTimes, Entitlement, Secret};
+#[cfg(feature = "engine")]
+pub use self::verify::{Difference, Verified};

@@ -5,11 +5,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::cache::{CacheSource, CacheTarget};
 use super::context::ContextSource;
+use super::output::BuildOutput;
 use super::plan::{PlanOptions, StageBuilder};
 use crate::containers::{Limits, NetworkMode, Ulimit};
 use crate::images::{Credentials, Pull};
-use crate::types::{Bytes, ImageId, Platform};
+use crate::types::{Bytes, Platform};
 
 /// What is made at which times.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,20 +26,6 @@ pub enum BuildTimes {
     At(i64),
     /// When it really happens: files of the context keep their times, and two builds are two images.
     Real,
-}
-
-/// Where goes what was built.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BuildOutput {
-    /// An image of the engine's, with the names that were asked for.
-    #[default]
-    Image,
-    /// The files of the last stage, in a directory of the host, which is made if it is missing: all of them the caller's own. Files
-    /// of the same names are replaced.
-    Directory(PathBuf),
-    /// The files of the last stage as a tar on the host, with their owners.
-    Tar(PathBuf),
 }
 
 /// What commands may do that could harm the host, or tell more of it than a build should know.
@@ -68,6 +56,7 @@ impl fmt::Debug for Secret {
 }
 
 /// What is to be done.
+#[derive(Clone)]
 pub(crate) enum Recipe {
     /// The Dockerfile of this name in the context.
     File(Option<String>),
@@ -107,7 +96,7 @@ pub struct BuildSpec {
 }
 
 /// All that is asked for but the files, which can be read once only.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Wish {
     pub(crate) recipe: Recipe,
     pub(crate) plan: PlanOptions,
@@ -116,6 +105,8 @@ pub(crate) struct Wish {
     pub(crate) pull: Pull,
     pub(crate) credentials: BTreeMap<String, Credentials>,
     pub(crate) no_cache: bool,
+    pub(crate) cache_from: Vec<CacheSource>,
+    pub(crate) cache_to: Vec<CacheTarget>,
     pub(crate) no_cache_stages: BTreeSet<String>,
     pub(crate) times: BuildTimes,
     pub(crate) network: NetworkMode,
@@ -127,7 +118,11 @@ pub(crate) struct Wish {
     pub(crate) secrets: BTreeMap<String, Secret>,
     pub(crate) agents: BTreeMap<String, PathBuf>,
     pub(crate) jobs: Option<usize>,
-    pub(crate) output: BuildOutput,
+    pub(crate) attestations: Vec<String>,
+    /// None is an image.
+    pub(crate) outputs: Vec<BuildOutput>,
+    /// None is the host's.
+    pub(crate) platforms: Vec<Platform>,
 }
 
 impl BuildSpec {
@@ -144,6 +139,8 @@ impl BuildSpec {
                 pull: Pull::Missing,
                 credentials: BTreeMap::new(),
                 no_cache: false,
+                cache_from: Vec::new(),
+                cache_to: Vec::new(),
                 no_cache_stages: BTreeSet::new(),
                 times: BuildTimes::Fixed,
                 network: NetworkMode::Named("bridge".to_owned()),
@@ -155,7 +152,9 @@ impl BuildSpec {
                 secrets: BTreeMap::new(),
                 agents: BTreeMap::new(),
                 jobs: None,
-                output: BuildOutput::Image,
+                attestations: Vec::new(),
+                outputs: Vec::new(),
+                platforms: Vec::new(),
             },
         }
     }
@@ -220,8 +219,15 @@ impl BuildSpec {
 
     /// The platform that the image is for. Default the host's.
     #[must_use]
-    pub fn platform(mut self, platform: Platform) -> Self {
-        self.wish.plan = self.wish.plan.platform(platform);
+    pub fn platform(self, platform: Platform) -> Self {
+        self.platforms([platform])
+    }
+
+    /// The platforms that images are for: one of each, and an index of them that has the names. Those of another processor than
+    /// the host's need an emulator that the kernel knows of where they have a `RUN`; that is looked at before anything runs.
+    #[must_use]
+    pub fn platforms(mut self, platforms: impl IntoIterator<Item = Platform>) -> Self {
+        self.wish.platforms = platforms.into_iter().collect();
         self
     }
 
@@ -266,6 +272,20 @@ impl BuildSpec {
     #[must_use]
     pub fn no_cache_stage(mut self, stage: impl Into<String>) -> Self {
         self.wish.no_cache_stages.insert(stage.into().to_ascii_lowercase());
+        self
+    }
+
+    /// Looks for steps that this root does not know in a cache elsewhere. Called again, in one more.
+    #[must_use]
+    pub fn cache_from(mut self, source: CacheSource) -> Self {
+        self.wish.cache_from.push(source);
+        self
+    }
+
+    /// Puts what is known of the steps into a cache elsewhere, before the image is listed. Called again, into one more.
+    #[must_use]
+    pub fn cache_to(mut self, target: CacheTarget) -> Self {
+        self.wish.cache_to.push(target);
         self
     }
 
@@ -332,12 +352,35 @@ impl BuildSpec {
         self
     }
 
-    /// Where goes what was built. Default an image of the engine's. With files as the output no image is made, and names are
-    /// `InvalidArgument`.
+    /// Where goes what was built. Default an image of the engine's. Called again, one more. With nothing but files no image is
+    /// made, and names are `InvalidArgument`.
     #[must_use]
     pub fn output(mut self, output: BuildOutput) -> Self {
-        self.wish.output = output;
+        self.wish.outputs.push(output);
         self
+    }
+
+    /// Asks for an attestation, `provenance` or `sbom`. None is made: a warning at the end says so.
+    #[must_use]
+    pub fn attestation(mut self, kind: impl Into<String>) -> Self {
+        self.wish.attestations.push(kind.into());
+        self
+    }
+
+    /// The same once more, with no outputs but the image: for building it elsewhere.
+    pub(crate) fn again(&self) -> crate::error::Result<Self> {
+        let contexts = self.contexts.iter();
+        let contexts = contexts.map(|(name, context)| Ok((name.clone(), context.again()?)));
+        let mut wish = self.wish.clone();
+        wish.outputs = Vec::new();
+        wish.cache_from = Vec::new();
+        // Inline it is a part of the image.
+        wish.cache_to.retain(|target| *target == CacheTarget::Inline);
+        Ok(Self {
+            context: self.context.again()?,
+            contexts: contexts.collect::<crate::error::Result<_>>()?,
+            wish,
+        })
     }
 
     /// How many commands and copies are worked on at once. Default as many as there are processors.
@@ -346,18 +389,4 @@ impl BuildSpec {
         self.wish.jobs = Some(jobs);
         self
     }
-}
-
-/// What a build ended with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct BuildResult {
-    /// The image's id: the digest of its config. Where files were asked for, what it would have been.
-    pub id: ImageId,
-    /// How many steps made files, or would have.
-    pub steps: u32,
-    /// How many of them were known from before.
-    pub cached: u32,
-    /// What looks wrong in the Dockerfile, in words.
-    pub warnings: Vec<String>,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::request::progress_and_deadline;
 use super::{Engine, Image, Verb};
-use crate::build::{BuildResult, BuildSpec};
+use crate::build::{BuildResult, BuildSpec, Verified};
 use crate::error::Result;
 use crate::progress::{Progress, ProgressEvent};
 
@@ -45,6 +45,44 @@ impl ImageBuild {
         let work = async move { self.engine.unlimited().builds().build(self.spec, self.progress).await };
         // Each layer around it would keep a place for it in the caller's future, and on its stack.
         engine.within(Verb::of_engine("build"), deadline, Box::pin(work)).await
+    }
+}
+
+impl ImageBuild {
+    /// Builds here and, with nothing known from before but what is known there, in another engine, and compares: names the first
+    /// step and the first file that differ. The other engine's root should be a fresh one, with this one's as an
+    /// [additional store](crate::EngineBuilder::additional_store) for images that no registry has. What was built stays in
+    /// both.
+    ///
+    /// ```no_run
+    /// # async fn example(engine: longshore::Engine, root: &std::path::Path) -> longshore::Result<()> {
+    /// use longshore::Engine;
+    /// use longshore::build::BuildSpec;
+    /// let fresh = Engine::builder("/tmp/fresh").additional_store(root).open().await?;
+    /// let verified = engine.build(BuildSpec::new("./app")).verify(&fresh).await?;
+    /// assert!(verified.difference.is_none(), "{}", verified.difference.unwrap());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`ImageBuild::result`]; `InvalidArgument` for a context that can be read once only; `Unsupported` where one of the
+    /// engines is not in this process.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn verify(self, fresh: &Engine) -> Result<Verified> {
+        let again = self.spec.again()?;
+        let (here, there) = (
+            self.engine.local_builds("build.verify")?.clone(),
+            fresh.local_builds("build.verify")?.clone(),
+        );
+        let mut second = Self::new(fresh.clone(), again);
+        second.deadline = self.deadline;
+        let result = self.result().await?;
+        let other = second.result().await?;
+        let difference = here.compare(&result, &there, &other).await?;
+        Ok(Verified { result, difference })
     }
 }
 

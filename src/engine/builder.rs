@@ -333,6 +333,8 @@ impl EngineBuilder {
         let local = Local {
             driver,
             system: system.clone(),
+            #[cfg(feature = "build")]
+            builds: builds.clone(),
         };
         let managers = Managers {
             #[cfg(feature = "network")]

@@ -13,7 +13,7 @@ use tracing::{Instrument as _, Span};
 
 use super::Managers;
 #[cfg(all(feature = "engine", feature = "build"))]
-use crate::build::{BuildResult, BuildSpec, CachedStep, ImageBuilder, PruneCache, PrunedCache};
+use crate::build::{BuildResult, BuildSpec, CachedMount, CachedStep, ImageBuilder, PruneCache, PrunedCache};
 use crate::containers::{
     AttachOptions, Attached, BoxStream, CommitOptions, ContainerInfo, ContainerManager, ContainerSpec,
     ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions,
@@ -276,6 +276,7 @@ watched! { VolumeManager "volume" {
 watched! { ImageBuilder "build" {
     fn build(spec: BuildSpec, progress: Progress) -> BuildResult,;
     fn cache() -> Vec<CachedStep>,;
+    fn mounts() -> Vec<CachedMount>,;
     fn prune(options: PruneCache) -> PrunedCache,;
 }}
 

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::json;
 
-use super::ImageConfig;
 use super::archive::Held;
 use super::install::Arrival;
 use super::load::{Nowhere, ended};
 use super::local::LocalImages;
 use super::manifest::{self, Document};
 use super::origin::Chosen;
+use super::{ImageConfig, ImageInfo};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::registry::ManifestBlob;
 use crate::storage::unpack::Offers;
 use crate::store::Node;
-use crate::types::{Descriptor, Digest, ImageId, Reference};
+use crate::types::{Descriptor, Digest, Reference};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(super) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -48,7 +48,7 @@ impl LocalImages {
         mut nodes: Vec<Node>,
         held: &Held,
         progress: &Progress,
-    ) -> Result<ImageId> {
+    ) -> Result<ImageInfo> {
         let lease = held.lease().ok_or_else(ended)?;
         let config = written(CONFIG, parts.config)?;
         let chosen = chosen_of(&config.descriptor, &parts.layers)?;
@@ -73,11 +73,11 @@ impl LocalImages {
         };
         let installed = self.install(&arrival, &lease, &mut nodes, progress).await;
         held.add(nodes);
-        Ok(installed?.id)
+        installed
     }
 }
 
-fn chosen_of(config: &Descriptor, layers: &[Descriptor]) -> Result<Chosen> {
+pub(super) fn chosen_of(config: &Descriptor, layers: &[Descriptor]) -> Result<Chosen> {
     let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers });
     let blob = written(MANIFEST, &manifest)?;
     match manifest::parse(&blob)? {

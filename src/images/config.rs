@@ -38,6 +38,13 @@ pub struct ImageConfig {
     /// How it was built, oldest step first.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<HistoryEntry>,
+    /// Which steps of a build made which of its layers, where it was built with an inline cache.
+    #[serde(
+        default,
+        rename = "dev.longshore.build.cache",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(crate) build_cache: Option<serde_json::Value>,
 }
 
 /// Layers by the digests of their tars.

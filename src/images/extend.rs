@@ -61,7 +61,7 @@ impl LocalImages {
             shown: "the new image",
             action: if request.name.is_some() { "tag" } else { "create" },
         };
-        self.assemble(parts, nodes, held, &Progress::default()).await
+        Ok(self.assemble(parts, nodes, held, &Progress::default()).await?.id)
     }
 
     /// The image below, which cannot lose anything from here on.
@@ -109,6 +109,8 @@ fn add_step(
         empty_layer: layer.is_none(),
     });
     config.created = created;
+    // It is of another image's making.
+    config.build_cache = None;
     config.author = said(&request.author);
     config.config = request.config.clone();
     // Plain: the digest of the blob is that of the tar.

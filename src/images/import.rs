@@ -85,7 +85,7 @@ impl LocalImages {
             shown: "the imported image",
             action: "import",
         };
-        self.assemble(parts, Vec::new(), held, progress).await
+        Ok(self.assemble(parts, Vec::new(), held, progress).await?.id)
     }
 }
 
@@ -148,5 +148,6 @@ fn config_of(request: &ImportRequest, run: RunConfig, diff_id: DiffId, now: Syst
             diff_ids: vec![diff_id],
         },
         history: vec![step],
+        build_cache: None,
     })
 }

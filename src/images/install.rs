@@ -211,7 +211,7 @@ fn point_all(store: &Store, names: &[Reference], id: &ImageId, sign: Option<&Sig
     Ok(Some(freed))
 }
 
-fn record_of(chosen: &Chosen, config: &ImageConfig, layers: &[LayerRef]) -> ImageRecord {
+pub(super) fn record_of(chosen: &Chosen, config: &ImageConfig, layers: &[LayerRef]) -> ImageRecord {
     let layer = |layer: &LayerRef| LayerRecord {
         descriptor: layer.descriptor.clone(),
         diff_id: layer.diff_id,

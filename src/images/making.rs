@@ -3,6 +3,7 @@
 //! Layers are kept plain, as those of a commit are (`extend`).
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,8 +29,8 @@ const PIECE: usize = 256 << 10;
 /// also where this is dropped.
 #[derive(Debug)]
 pub(crate) struct Making {
-    images: LocalImages,
-    held: Held,
+    pub(super) images: LocalImages,
+    pub(super) held: Held,
     /// Blobs that were written a moment ago, by this process.
     fresh: Mutex<Vec<Digest>>,
 }
@@ -42,6 +43,14 @@ impl LocalImages {
             held: Held::begin(self).await?,
             fresh: Mutex::default(),
         })
+    }
+
+    /// A blob that is here.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(crate) async fn blob(&self, digest: &Digest) -> Result<File> {
+        self.parts.content.open(digest).await
     }
 
     /// Removes what nothing needs any more; returns how many bytes that freed.
@@ -166,7 +175,7 @@ impl Making {
         layers: &[LayerRef],
         names: Vec<Reference>,
         progress: &Progress,
-    ) -> Result<ImageId> {
+    ) -> Result<ImageInfo> {
         let parts = Parts {
             config,
             layers: layers.iter().map(|layer| in_oci_words(&layer.descriptor)).collect(),
@@ -212,7 +221,7 @@ impl Making {
             .map(drop)
     }
 
-    async fn hold(&self, nodes: Vec<Node>) -> Result<()> {
+    pub(super) async fn hold(&self, nodes: Vec<Node>) -> Result<()> {
         let lease = self.held.lease().ok_or_else(ended)?;
         self.held.add(nodes.clone());
         self.images.hold(&lease, nodes).await

@@ -56,6 +56,10 @@ mod login;
 mod lookup;
 #[cfg(all(feature = "engine", feature = "build"))]
 pub(crate) mod making;
+#[cfg(all(feature = "engine", feature = "build"))]
+pub(crate) mod making_cache;
+#[cfg(all(feature = "engine", feature = "build"))]
+pub(crate) mod making_out;
 #[cfg(feature = "engine")]
 mod manifest;
 #[cfg(feature = "engine")]

@@ -80,7 +80,7 @@ impl LocalImages {
         self.parts.store.call(move |store| replace(store, &new, &old)).await
     }
 
-    async fn packed_layer(
+    pub(super) async fn packed_layer(
         &self,
         layer: &LayerRecord,
         known: &HashMap<Digest, Descriptor>,
@@ -236,7 +236,7 @@ fn made_here(store: &Store, name: &Reference, platform: Option<&Platform>) -> Re
 }
 
 /// Layers in gzip that some image here has, by what they unpack to. Blocking.
-fn packed_layers(store: &Store) -> Result<HashMap<Digest, Descriptor>> {
+pub(super) fn packed_layers(store: &Store) -> Result<HashMap<Digest, Descriptor>> {
     let packed = |descriptor: &Descriptor| KINDS.iter().any(|(_, kind)| *kind == descriptor.media_type.0);
     // What another root has is not for good.
     let entries = store

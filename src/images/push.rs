@@ -34,14 +34,14 @@ const CHUNK: usize = 256 << 10;
 const TOLD: u64 = 256 << 10;
 
 /// A push on its way.
-struct Delivery<'a> {
-    content: &'a Arc<dyn ContentStore>,
-    registry: Arc<dyn Registry>,
+pub(super) struct Delivery<'a> {
+    pub(super) content: &'a Arc<dyn ContentStore>,
+    pub(super) registry: Arc<dyn Registry>,
     /// Empty for a place on disk.
-    repository: &'a str,
+    pub(super) repository: &'a str,
     /// Repositories of the same registry that are known to have had a blob.
-    elsewhere: HashMap<Digest, String>,
-    progress: &'a Progress,
+    pub(super) elsewhere: HashMap<Digest, String>,
+    pub(super) progress: &'a Progress,
 }
 
 impl LocalImages {
@@ -163,10 +163,7 @@ impl LocalImages {
             elsewhere,
             progress,
         };
-        let sent = stream::iter(blobs)
-            .map(|blob| delivery.blob(blob))
-            .buffer_unordered(AT_ONCE);
-        sent.try_collect::<()>().await?;
+        delivery.blobs(blobs).await?;
         for manifest in &manifests {
             let key = ManifestKey::Digest(manifest.descriptor.digest);
             delivery
@@ -258,7 +255,7 @@ fn blobs(record: &ImageRecord) -> Vec<Descriptor> {
 }
 
 /// What goes to the registry for several images, each once.
-fn all_blobs(images: &[NamedImage]) -> Vec<Descriptor> {
+pub(super) fn all_blobs(images: &[NamedImage]) -> Vec<Descriptor> {
     let mut out: Vec<Descriptor> = Vec::new();
     for blob in images.iter().flat_map(|one| blobs(&one.record)) {
         if !out.iter().any(|known| known.digest == blob.digest) {
@@ -288,6 +285,14 @@ fn key_of(request: &PushRequest, manifest: &ManifestBlob) -> Result<ManifestKey>
 }
 
 impl Delivery<'_> {
+    /// Sends blobs, several at a time.
+    pub(super) async fn blobs(&self, blobs: Vec<Descriptor>) -> Result<()> {
+        let sent = stream::iter(blobs)
+            .map(|blob| self.blob(blob))
+            .buffer_unordered(AT_ONCE);
+        sent.try_collect().await
+    }
+
     async fn blob(&self, blob: Descriptor) -> Result<()> {
         let sent = self.blob_unless_there(&blob).await;
         sent.map_err(|error| error.context(format!("push blob {}", blob.digest)))

@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 
 use super::local::LocalImages;
 use super::save::Saving;
-use super::{ArchiveFormat, PushRequest, Pushed, lookup};
+use super::{ArchiveFormat, ByteStream, PushRequest, Pushed, lookup};
 use crate::error::{Error, Result};
 use crate::progress::{Progress, ProgressEvent};
 use crate::storage::files::{blocking, random_name};
@@ -35,17 +35,21 @@ impl LocalImages {
             layers: record.layers.len(),
             total_bytes: 0,
         });
-        let mut stream = stream;
-        let place = file.to_owned();
-        let mut target = blocking(move || Target::make(&place)).await?;
-        while let Some(piece) = stream.next().await {
-            let piece = piece?;
-            target = blocking(move || target.add(&piece)).await?;
-        }
-        blocking(move || target.keep()).await?;
+        write_file(stream, file).await?;
         self.tell("push", record.id, Some(&request.name)).await;
         Ok((Pushed { manifest }, record))
     }
+}
+
+/// Writes an archive to a file, which is there when it is whole.
+pub(super) async fn write_file(mut stream: ByteStream, file: &Path) -> Result<()> {
+    let place = file.to_owned();
+    let mut target = blocking(move || Target::make(&place)).await?;
+    while let Some(piece) = stream.next().await {
+        let piece = piece?;
+        target = blocking(move || target.add(&piece)).await?;
+    }
+    blocking(move || target.keep()).await
 }
 
 /// A file beside the one that it becomes; it goes unless it does.

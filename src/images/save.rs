@@ -188,6 +188,17 @@ fn blobs(record: &ImageRecord) -> Vec<Descriptor> {
     all.cloned().collect()
 }
 
+/// The entries of an archive of images that go together, each by these names.
+#[cfg(feature = "build")]
+pub(super) fn items_of(whole: super::index::Whole, names: &[Reference], format: ArchiveFormat) -> Result<Vec<Item>> {
+    let wanted = Wanted {
+        images: whole.images,
+        index: whole.index,
+        names: names.to_vec(),
+    };
+    items(&[wanted], format)
+}
+
 /// The entries: what tells of the images first, so that a reader knows early what it gets.
 fn items(wanted: &[Wanted], format: ArchiveFormat) -> Result<Vec<Item>> {
     let mut items = vec![

@@ -427,6 +427,7 @@ fn info(value: &Value) -> Result<ImageInfo> {
             diff_ids,
         },
         history: Vec::new(),
+        build_cache: None,
     };
     Ok(ImageInfo {
         id,

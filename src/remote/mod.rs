@@ -26,10 +26,16 @@
 //! - An image has no blobs of layers and no history in [`ImageInfo`](crate::images::ImageInfo), and its manifest has a size
 //!   since version 1.48.
 //! - Networks that [`NetworkMode`](crate::containers::NetworkMode) has no word for are shown as none.
+//! - A build has nothing of this host but its context: no secrets, agents, named contexts, several platforms, outputs that are
+//!   files. Its progress is that of Docker's own builder, and an error has no [`StepFailure`](crate::build::StepFailure).
 //! - Progress comes in the other end's words: [`ProgressEvent::Remote`](crate::ProgressEvent).
 //!
 //! [`ExitStatus::signal`]: crate::ExitStatus::signal
 
+#[cfg(all(feature = "engine", feature = "build"))]
+mod build_context;
+#[cfg(all(feature = "engine", feature = "build"))]
+mod builds;
 mod client;
 mod containers;
 mod endpoint;
@@ -115,6 +121,8 @@ impl Connect {
             .containers(Arc::new(containers::Containers(client.clone())))
             .volumes(Arc::new(volumes::Volumes(client.clone())))
             .system(Arc::new(system::System(client.clone())));
+        #[cfg(all(feature = "engine", feature = "build"))]
+        let managers = managers.builds(Arc::new(builds::Builds(client.clone())));
         #[cfg(feature = "network")]
         let managers = managers.networks(Arc::new(networks::Networks(client)));
         Ok(managers)

@@ -154,7 +154,10 @@ fn usage(value: &Value) -> Result<DiskUsage> {
         )
     });
     let volumes: Vec<VolumeUsage> = volumes.collect();
+    let caches = lines("BuildCache", "BuildCacheUsage");
+    let caches = caches.iter().filter(|line| line["Type"] == "exec.cachemount");
     Ok(DiskUsage {
+        caches_bytes: caches.map(|line| number(line, "Size")).sum(),
         volumes_bytes: volumes.iter().filter_map(|volume| volume.bytes).sum(),
         volumes,
         images: images.collect::<Result<_>>()?,

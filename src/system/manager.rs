@@ -99,13 +99,16 @@ pub struct DiskUsage {
     pub volumes: Vec<VolumeUsage>,
     /// All volumes that are in the root directory, in bytes.
     pub volumes_bytes: u64,
+    /// Caches that commands of builds mounted, in bytes. Steps of builds are layers and blobs, and counted there.
+    pub caches_bytes: u64,
 }
 
 impl DiskUsage {
     /// Everything, in bytes: what `du` says of the root directory.
     pub fn total_bytes(&self) -> u64 {
         let writable: u64 = self.containers.iter().map(|container| container.writable_bytes).sum();
-        writable + self.layers_bytes + self.blobs_bytes + self.files_bytes + self.records_bytes + self.volumes_bytes
+        let kept = self.layers_bytes + self.blobs_bytes + self.files_bytes + self.records_bytes;
+        writable + kept + self.volumes_bytes + self.caches_bytes
     }
 }
 

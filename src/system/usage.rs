@@ -21,6 +21,7 @@ struct Measured {
     snapshots: u64,
     containers: u64,
     volumes: u64,
+    caches: u64,
     rest: u64,
 }
 
@@ -52,6 +53,7 @@ impl Parts {
             files_bytes: measured.containers,
             records_bytes: measured.rest,
             volumes_bytes: measured.volumes,
+            caches_bytes: measured.caches,
             volumes: self.volumes.0.usage().await?,
             containers,
         })
@@ -133,6 +135,7 @@ fn measure(root: &Path) -> Result<Measured> {
             Some("snapshots") => &mut measured.snapshots,
             Some("containers") => &mut measured.containers,
             Some("volumes") => &mut measured.volumes,
+            Some("caches") => &mut measured.caches,
             _ => &mut measured.rest,
         };
         *part += own.blocks() * 512 + below;
@@ -152,6 +155,7 @@ mod tests {
             ("snapshots/l/x/file", 5),
             ("containers/1/log", 9000),
             ("volumes/data/_data/file", 7000),
+            ("caches/x/files/file", 20_000),
             ("store.db", 4096),
         ] {
             let path = dir.path().join(path);
@@ -176,10 +180,11 @@ mod tests {
             snapshots,
             containers,
             volumes,
+            caches,
             rest,
         } = measured;
-        assert_eq!(content + snapshots + containers + volumes + rest, du);
+        assert_eq!(content + snapshots + containers + volumes + caches + rest, du);
         assert!((100_000..200_000).contains(&content), "{content}");
-        assert!(snapshots > 0 && containers >= 9000 && volumes >= 7000 && rest >= 4096);
+        assert!(snapshots > 0 && containers >= 9000 && volumes >= 7000 && caches >= 20_000 && rest >= 4096);
     }
 }

@@ -838,7 +838,7 @@ async fn a9_a_dropped_build() -> Check {
 }
 
 /// Waits for the tails, forgets all steps and images, and looks at what is left then.
-async fn cleared(scene: &Scene) -> Check {
+pub async fn cleared(scene: &Scene) -> Check {
     let engine = scene.engine();
     let start = std::time::Instant::now();
     loop {

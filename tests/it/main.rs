@@ -14,6 +14,7 @@ mod additional;
 mod api;
 mod attacks;
 mod build;
+mod build_out;
 mod cancel;
 mod cancel_more;
 mod care;
@@ -87,6 +88,7 @@ const GROUPS: &[frame::Group] = &[
     copies::TESTS,
     copy::TESTS,
     build::TESTS,
+    build_out::TESTS,
     idle::TESTS,
     exec::TESTS,
     verbs::TESTS,

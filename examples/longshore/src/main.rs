@@ -4,6 +4,7 @@
 //! [`inspection`], [`pull_view`]) and connects standard streams ([`session`]). Everything else is the crate's.
 
 mod auth;
+mod build_words;
 mod care;
 mod cli;
 mod commands;

@@ -10,6 +10,7 @@ use super::super::images::{add_usage, known, summary as image_summary};
 use super::super::reply;
 use super::super::router::Answer;
 use super::super::volumes::body as volume_body;
+use super::steps;
 use crate::containers::{ContainerSummary, ListOptions};
 use crate::images::{ImageInfo, ImageSummary};
 use crate::system::DiskUsage;
@@ -49,10 +50,15 @@ pub(super) async fn df(call: Call) -> Answer {
         true => engine.volumes().list(Filter::new()).await?,
         false => Vec::new(),
     };
+    let build = match wanted.is_empty() || wanted.contains(&"build-cache") {
+        true => steps::usage(engine).await?,
+        false => steps::BuildCache::default(),
+    };
     let objects = Objects {
         images: &images,
         containers: &containers,
         volumes: &volumes,
+        build,
     };
     let mut value = body(&usage, objects, &wanted, form);
     fields::fit(Shape::DiskUsage, call.version, &mut value);
@@ -99,6 +105,7 @@ struct Objects<'a> {
     images: &'a [(ImageSummary, ImageInfo)],
     containers: &'a [ContainerSummary],
     volumes: &'a [VolumeInfo],
+    build: steps::BuildCache,
 }
 
 /// The union of all versions' shapes. `wanted` are sorts of objects; none is all of them.
@@ -107,6 +114,7 @@ fn body(usage: &DiskUsage, objects: Objects<'_>, wanted: &[&str], form: Form) ->
         images,
         containers,
         volumes,
+        build,
     } = objects;
     let wants = |sort: &str| wanted.is_empty() || wanted.contains(&sort);
     let image_lines = image_lines(usage, images);
@@ -156,10 +164,9 @@ fn body(usage: &DiskUsage, objects: Objects<'_>, wanted: &[&str], form: Form) ->
         let sums = sums(used.count(), lines.len(), total, free);
         add(&mut value, ("VolumeUsage", "Volumes"), sums, lines, form);
     }
-    // There is no build cache yet.
     if wants("build-cache") {
-        let none = sums(0, 0, 0, 0);
-        add(&mut value, ("BuildCacheUsage", "BuildCache"), none, Vec::new(), form);
+        let sums = sums(build.shared, build.lines.len(), build.bytes, build.free_bytes);
+        add(&mut value, ("BuildCacheUsage", "BuildCache"), sums, build.lines, form);
     }
     value
 }

@@ -5,6 +5,7 @@ mod events;
 mod info;
 mod ping;
 mod sign_in;
+mod steps;
 mod version;
 
 #[cfg(test)]

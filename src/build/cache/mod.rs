@@ -3,13 +3,20 @@
 //! The records survive power loss, and keep blobs and layers from being removed (`store::db::builds`). Who does a step holds
 //! a lock on its key meanwhile: of several builds that need it, in whatever process, one does it, and the others find it.
 
+mod document;
+mod elsewhere;
 mod key;
+mod mounts;
 mod prune;
 mod records;
 
 use std::time::SystemTime;
 
+pub(crate) use self::document::{CONFIG, CacheManifest, Document, InlineConfig, KeptStep, MANIFEST};
+pub use self::elsewhere::{CacheMode, CacheSource, CacheTarget};
 pub(crate) use self::key::Key;
+pub use self::mounts::CachedMount;
+pub(in crate::build) use self::mounts::share;
 
 use crate::types::{Bytes, ChainId, Digest};
 
@@ -29,9 +36,11 @@ pub struct CachedStep {
     pub created: SystemTime,
     /// When a build last took it from the cache.
     pub used: SystemTime,
+    /// Whether an image has its layers, too: then forgetting it gives nothing back.
+    pub shared: bool,
 }
 
-/// Which steps of earlier builds to forget.
+/// Which steps of earlier builds to forget, and which caches that commands mounted. What a command has right now stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PruneCache {
@@ -39,7 +48,7 @@ pub struct PruneCache {
     pub keep: Option<Bytes>,
     /// Only what no build has used since then.
     pub unused_since: Option<SystemTime>,
-    /// Only those whose layers no image has.
+    /// Only steps whose layers no image has.
     pub unshared: bool,
 }
 
@@ -77,6 +86,8 @@ impl PruneCache {
 pub struct PrunedCache {
     /// The steps.
     pub steps: Vec<Digest>,
+    /// The caches that commands mounted, by their names.
+    pub mounts: Vec<String>,
     /// What was freed on disk, in bytes.
     pub freed_bytes: u64,
 }

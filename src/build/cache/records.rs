@@ -122,5 +122,6 @@ pub(super) fn shown(row: &StepRow) -> Option<CachedStep> {
         size_bytes: row.size,
         created: time_of(row.created_ns),
         used: time_of(row.used_ns),
+        shared: false,
     })
 }

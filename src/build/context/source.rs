@@ -64,6 +64,29 @@ impl fmt::Debug for ContextSource {
     }
 }
 
+impl ContextSource {
+    /// The same once more.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a stream.
+    pub(crate) fn again(&self) -> Result<Self> {
+        Ok(match self {
+            Self::Directory(path) => Self::Directory(path.clone()),
+            Self::Dockerfile(text) => Self::Dockerfile(text.clone()),
+            Self::Url(url) => Self::Url(url.clone()),
+            Self::Git(url) => Self::Git(url.clone()),
+            Self::Image(image) => Self::Image(image.clone()),
+            Self::Layout(path, name) => Self::Layout(path.clone(), name.clone()),
+            Self::Empty => Self::Empty,
+            Self::Tar(_) | Self::Stream(_) => {
+                return Err(Error::invalid(
+                    "a context that is a stream can be read once only: give a directory, a URL or a repository",
+                ));
+            }
+        })
+    }
+}
+
 impl From<&Path> for ContextSource {
     fn from(path: &Path) -> Self {
         Self::Directory(path.to_owned())

@@ -8,8 +8,8 @@ use super::stage::Stage;
 use super::{Work, failure, times};
 use crate::build::copy::Files;
 use crate::build::image::Assembly;
-use crate::build::plan::{Action, Base, CopyAction, PlannedStage, StageState, Step};
-use crate::error::{Error, Result};
+use crate::build::plan::{Base, CopyAction, PlannedStage, StageState};
+use crate::error::Result;
 use crate::images::{ImageInfo, ImageManager as _, PullRequest};
 use crate::progress::{Progress, ProgressEvent};
 use crate::types::{ImageSource, Platform};
@@ -25,7 +25,7 @@ impl Work<'_> {
         let text = format!("FROM {}", shown(&planned.base));
         let step = self.tell_begun(&name, &text);
         let begun = self.begin_anew(&name, planned).await;
-        let mut stage = begun.map_err(|error| failure::at(error, &self.file, 0, &text))?;
+        let mut stage = begun.map_err(|error| failure::at(error, self.file, 0, &text))?;
         stage.no_cache = self.no_cache(planned);
         self.tell_ended(step, false);
         Ok(stage)
@@ -117,12 +117,14 @@ impl Work<'_> {
     /// An image, fetched if it must be. It is held from here on.
     pub(super) async fn pull(&self, source: ImageSource, platform: Option<&Platform>) -> Result<ImageInfo> {
         let wanted = &self.spec.plan.platform;
+        // The host's own is not asked for: an image that is there for one platform alone will do.
+        let asked = self.among.is_some() || *wanted != Platform::host();
         let asks = match &source {
             ImageSource::Registry(reference) => self.spec.credentials.get(reference.host()).cloned(),
             _ => None,
         };
         let mut request = PullRequest::new(source).policy(self.spec.pull);
-        request.platform = platform.or((*wanted != Platform::host()).then_some(wanted)).cloned();
+        request.platform = platform.or(asked.then_some(wanted)).cloned();
         request.credentials = asks;
         let images = &self.shared.parts.images;
         let info = self.cancel.or(images.pull(request, self.part_of_progress())).await?;
@@ -130,7 +132,7 @@ impl Work<'_> {
     }
 
     /// For a pull within the build, whose end is not the build's.
-    fn part_of_progress(&self) -> Progress {
+    pub(super) fn part_of_progress(&self) -> Progress {
         let progress = self.progress.clone();
         Progress::new(move |event| match event {
             ProgressEvent::Done { .. } | ProgressEvent::Failed { .. } => {}
@@ -146,48 +148,6 @@ impl Work<'_> {
             .is_some_and(|name| stages.contains(&name.to_ascii_lowercase()));
         self.spec.no_cache || named || stages.contains(&planned.number.to_string())
     }
-
-    /// Commands of another processor's programs need someone to run them: said before the first of them.
-    pub(super) fn refuse_foreign_commands(&self, stage: &Stage, steps: &[Step]) -> Result<()> {
-        let runs = |step: &&Step| matches!(step.action, Action::Run(_));
-        let Some(first) = steps.iter().find(runs) else {
-            return Ok(());
-        };
-        let (host, wanted) = (Platform::host(), &stage.platform);
-        if host.os == wanted.os && (host.architecture == wanted.architecture || is_emulated(&wanted.architecture)) {
-            return Ok(());
-        }
-        let needs = format!(
-            "an emulator for {} that the kernel knows of (binfmt_misc, with the flag F: qemu-user-static registers them), or \
-             --platform=$BUILDPLATFORM for the stage",
-            wanted.architecture
-        );
-        let error = Error::unsupported(format!("running programs for {wanted} on {host}"), needs);
-        Err(failure::at(error, &self.file, first.span.start.line, &first.text))
-    }
-}
-
-/// Whether the kernel has an interpreter for programs of that processor, one that it opened when it was registered. Source:
-/// Linux, Documentation/admin-guide/binfmt-misc.rst.
-fn is_emulated(architecture: &str) -> bool {
-    let name = match architecture {
-        "amd64" => "x86_64",
-        "386" => "i386",
-        "arm64" => "aarch64",
-        "ppc64le" | "s390x" | "riscv64" | "arm" | "mips64le" | "loong64" => match architecture {
-            "mips64le" => "mips64el",
-            "loong64" => "loongarch64",
-            same => same,
-        },
-        _ => return false,
-    };
-    // 32 bits of the same family run as they are.
-    if (architecture, Platform::host().architecture.as_str()) == ("386", "amd64") {
-        return true;
-    }
-    let registered = std::fs::read_to_string(format!("/proc/sys/fs/binfmt_misc/qemu-{name}")).unwrap_or_default();
-    let flags = registered.lines().find_map(|line| line.strip_prefix("flags:"));
-    registered.starts_with("enabled") && flags.is_some_and(|flags| flags.contains('F'))
 }
 
 fn halves(pair: &str) -> (String, String) {

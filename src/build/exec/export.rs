@@ -9,7 +9,7 @@ use nix::unistd::{getegid, geteuid};
 use super::Work;
 use super::stage::Stage;
 use crate::build::context::Tree;
-use crate::build::spec::BuildOutput;
+use crate::build::output::BuildOutput;
 use crate::error::{Error, Result};
 use crate::storage::files::random_name;
 use crate::storage::layer::{LayerReader, Limits, Plain, apply_plain};
@@ -18,13 +18,18 @@ use crate::sys::blocking::elsewhere;
 
 impl Work<'_> {
     /// Writes the files of a stage to where they were asked for.
-    pub(super) async fn export(&self, stage: &Stage) -> Result<()> {
+    pub(super) async fn export(&self, stage: &Stage, output: &BuildOutput) -> Result<()> {
         let tree = self.tree(stage.chain().as_ref()).await?;
-        let output = self.spec.output.clone();
+        let output = match (output, self.among) {
+            (BuildOutput::Directory(dir), Some(platform)) => {
+                BuildOutput::Directory(dir.join(platform.to_string().replace('/', "_")))
+            }
+            (output, _) => output.clone(),
+        };
         elsewhere(move || match &output {
-            BuildOutput::Image => Ok(()),
             BuildOutput::Directory(dir) => into_directory(tree.as_ref(), dir),
             BuildOutput::Tar(file) => into_tar(tree.as_ref(), file),
+            _ => Ok(()),
         })
         .await
     }

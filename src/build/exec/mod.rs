@@ -8,181 +8,98 @@ mod contexts;
 mod export;
 mod failure;
 mod files;
+mod finish;
+mod foreign;
+mod import;
+mod leaks;
 mod mounts;
 mod output;
 pub(super) mod place;
+mod redact;
 mod run;
 mod scope;
+mod share;
 mod stage;
+mod start;
 mod times;
 
 pub use self::failure::StepFailure;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Semaphore, watch};
 
 use self::contexts::Contexts;
+use self::import::Known;
 use self::place::Place;
 use self::stage::Stage;
+use super::cache::KeptStep;
 use super::context::Services;
-use super::dockerfile::Dockerfile;
 use super::local::Shared;
 use super::plan::{Plan, StageBuilder};
-use super::spec::{BuildOutput, BuildResult, BuildSpec, Recipe, Wish};
+use super::spec::{Recipe, Wish};
+use super::verify::TracedStep;
 use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::images::making::Making;
 use crate::images::{ImageConfig, RootFs};
 use crate::progress::{BuildEvent, Progress, ProgressEvent};
-use crate::sys::blocking::blocking;
-use crate::types::{Digest, Platform, Reference};
+use crate::types::{Digest, Platform};
 
-/// A build under way: what its stages share.
+/// A build under way, for one platform: what its stages share.
 struct Work<'a> {
     shared: &'a Arc<Shared>,
     spec: &'a Wish,
+    /// The platform, where there are several.
+    among: Option<&'a Platform>,
     /// How errors call the Dockerfile.
-    file: String,
+    file: &'a str,
     progress: Progress,
     cancel: Cancel,
-    making: Making,
-    contexts: Contexts,
+    making: &'a Making,
+    contexts: &'a Contexts,
     place: Arc<Place>,
     services: Services,
     /// For what takes a processor.
-    permits: Semaphore,
+    permits: &'a Semaphore,
+    counts: &'a Counts,
+    /// What caches elsewhere say.
+    known: &'a [Known],
+    /// Stages that are done, by number.
+    done: HashMap<usize, watch::Sender<Option<Arc<Stage>>>>,
+}
+
+/// What is counted in a build.
+#[derive(Debug, Default)]
+struct Counts {
     /// Steps that have begun.
     begun: AtomicU32,
     /// Steps that could be cached, and those of them that were.
     counted: AtomicU32,
     hits: AtomicU32,
     used: Mutex<Vec<Digest>>,
-    /// Stages that are done, by number.
-    done: HashMap<usize, watch::Sender<Option<Arc<Stage>>>>,
-}
-
-impl Shared {
-    /// Builds an image.
-    pub(super) async fn build(
-        self: &Arc<Self>,
-        spec: BuildSpec,
-        progress: &Progress,
-        cancel: Cancel,
-    ) -> Result<BuildResult> {
-        let tags = spec
-            .wish
-            .tags
-            .iter()
-            .map(|tag| tag.parse())
-            .collect::<Result<Vec<Reference>>>()?;
-        if spec.wish.output != BuildOutput::Image && !tags.is_empty() {
-            return Err(Error::invalid(
-                "a name for files: leave the names away, or build an image",
-            ));
-        }
-        let (dir, owner) = (self.parts.dir.clone(), self.parts.owner.clone());
-        let place = Arc::new(blocking(move || Place::make(&dir, &owner)).await?);
-        let built = self.build_at(spec, tags, &place, progress, cancel).await;
-        let removed = blocking(move || place.remove()).await;
-        let built = built?;
-        removed?;
-        Ok(built)
-    }
-
-    async fn build_at(
-        self: &Arc<Self>,
-        spec: BuildSpec,
-        tags: Vec<Reference>,
-        place: &Arc<Place>,
-        progress: &Progress,
-        cancel: Cancel,
-    ) -> Result<BuildResult> {
-        let own = Arc::clone(place);
-        let services = Services::new(blocking(move || own.dir("context")).await?);
-        let opening = contexts::open(spec, &services);
-        let (contexts, file, wish) = cancel.or(opening).await?;
-        let spec = &wish;
-        let file = file
-            .map(|(name, text)| Dockerfile::parse_named(&name, text))
-            .transpose()?;
-        let plan = file.as_ref().map(|file| Plan::new(file, &spec.plan)).transpose()?;
-        let stages = plan.iter().flat_map(|plan| plan.order()).copied();
-        let jobs = spec.jobs.or_else(processors).unwrap_or(2).max(1);
-        let work = Work {
-            shared: self,
-            spec,
-            file: file.as_ref().map(|file| file.file().to_owned()).unwrap_or_default(),
-            progress: progress.clone(),
-            cancel,
-            making: self.parts.images.making().await?,
-            contexts,
-            place: Arc::clone(place),
-            services,
-            permits: Semaphore::new(jobs.min(Semaphore::MAX_PERMITS)),
-            begun: AtomicU32::new(0),
-            counted: AtomicU32::new(0),
-            hits: AtomicU32::new(0),
-            used: Mutex::default(),
-            done: stages.map(|stage| (stage, watch::Sender::new(None))).collect(),
-        };
-        let built = work.image(plan.as_ref(), tags).await;
-        let (used, making) = (work.used, work.making);
-        let used = used.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let noted = self.note_use(used).await;
-        // After an error this removes what no step that was done needs.
-        let ended = making.end().await;
-        let mut built = built?;
-        noted?;
-        ended?;
-        self.settle();
-        let warnings = file.iter().flat_map(|file| file.warnings());
-        built.warnings = warnings.map(|warning| warning.to_string()).collect();
-        Ok(built)
-    }
-
-    /// Puts layers on the disk with nobody waiting. Until then they can be made again from their blobs.
-    fn settle(&self) {
-        let snapshotter = Arc::clone(&self.parts.snapshotter);
-        self.parts.spawner.detach(async move {
-            if let Err(error) = snapshotter.sync().await {
-                tracing::warn!(error = error.report(), "layers could not be written to the disk");
-            }
-        });
-    }
-}
-
-fn processors() -> Option<usize> {
-    std::thread::available_parallelism().ok().map(usize::from)
+    /// Steps for a cache elsewhere.
+    kept: Mutex<BTreeMap<Digest, KeptStep>>,
+    /// Steps that are done, each after those that it needs.
+    trace: Mutex<Vec<TracedStep>>,
+    /// What whoever builds should know at the end.
+    notes: Mutex<Vec<String>>,
 }
 
 impl Work<'_> {
-    async fn image(&self, plan: Option<&Plan>, tags: Vec<Reference>) -> Result<BuildResult> {
+    /// Does what the target needs, and returns it.
+    async fn target(&self, plan: Option<&Plan>) -> Result<Arc<Stage>> {
         let stage = match (&self.spec.recipe, plan) {
             (Recipe::Stage(base, make), _) => Arc::new(self.made(base, &**make).await?),
             (_, Some(plan)) => self.stages(plan).await?,
             (_, None) => return Err(Error::internal("a build without a plan")),
         };
         self.cancel.check()?;
-        let config = self.config(&stage)?;
-        let layers = &stage.layers;
-        let id = match &self.spec.output {
-            BuildOutput::Image => self.making.image(&config, layers, tags, &Progress::default()).await?,
-            _ => {
-                self.export(&stage).await?;
-                Making::id_of(&config)?
-            }
-        };
-        Ok(BuildResult {
-            id,
-            steps: self.counted.load(Ordering::Relaxed),
-            cached: self.hits.load(Ordering::Relaxed),
-            warnings: Vec::new(),
-        })
+        Ok(stage)
     }
 
     /// Does all stages that the target needs, and returns the target.
@@ -279,14 +196,19 @@ impl Work<'_> {
                 diff_ids: stage.layers.iter().map(|layer| layer.diff_id).collect(),
             },
             history: stage.image.history.clone(),
+            build_cache: self.inline_cache(stage)?,
         })
     }
 
     fn tell_begun(&self, stage: &str, text: &str) -> u32 {
-        let step = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let step = self.counts.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let stage = match self.among {
+            Some(platform) => format!("{platform} {stage}"),
+            None => stage.to_owned(),
+        };
         self.progress.report(ProgressEvent::Build(BuildEvent::Begun {
             step,
-            stage: stage.to_owned(),
+            stage,
             text: text.to_owned(),
         }));
         step

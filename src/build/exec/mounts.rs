@@ -9,9 +9,11 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::fcntl::Flock;
+
 use super::Work;
 use super::stage::Stage;
-use crate::build::cache::Key;
+use crate::build::cache::{self, Key};
 use crate::build::context::Tree;
 use crate::build::copy::{self, Files, Gathered};
 use crate::build::dockerfile::{CacheSharing, Mount, MountKind};
@@ -55,6 +57,8 @@ pub(super) struct Mounted {
     written: Vec<SnapshotKey>,
     /// Caches that nobody else may use meanwhile.
     _locks: Vec<LockGuard>,
+    /// Caches that nobody may remove meanwhile.
+    _shares: Vec<Flock<File>>,
 }
 
 impl Mounted {
@@ -312,11 +316,13 @@ impl Work<'_> {
         let place = dir.clone();
         let (first, wanted) = (relative(mount)?, mount.clone());
         let guard = self.shared.parts.locks.lock(&format!("cache-made-{name}")).await?;
-        elsewhere(move || {
+        let share = elsewhere(move || {
             let _guard = guard;
-            ready_cache(&place, &wanted, tree.as_ref(), first.as_deref(), &layers)
+            ready_cache(&place, &wanted, tree.as_ref(), first.as_deref(), &layers)?;
+            cache::share(&place)
         })
         .await?;
+        mounted._shares.push(share);
         mounted
             .mounts
             .push(plain(target, LaunchSource::Host(dir.join("files")), mount.read_only));

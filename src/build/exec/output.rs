@@ -1,8 +1,9 @@
-//! What a command writes: on to whoever watches the build, and the end of it for its error.
+//! What a command writes: on to whoever watches the build, and the end of it for its error. Secrets are covered in both.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
+use super::redact::Redactor;
 use crate::error::Result;
 use crate::logs::{LogEntry, LogSink, LogStream};
 use crate::progress::{BuildEvent, Progress, ProgressEvent};
@@ -16,7 +17,15 @@ const TAIL_BYTES: usize = 16 << 10;
 pub(super) struct Output {
     step: u32,
     progress: Progress,
-    tail: Mutex<Tail>,
+    state: Mutex<State>,
+}
+
+/// Taken in one go, so that what is told comes in order.
+#[derive(Debug, Default)]
+struct State {
+    tail: Tail,
+    stdout: Redactor,
+    stderr: Redactor,
 }
 
 #[derive(Debug, Default)]
@@ -26,36 +35,66 @@ struct Tail {
 }
 
 impl Output {
-    pub(super) fn new(step: u32, progress: Progress) -> Self {
+    /// What has one of the `needles` in it is told without.
+    pub(super) fn new(step: u32, progress: Progress, needles: Vec<Vec<u8>>) -> Self {
         Self {
             step,
             progress,
-            tail: Mutex::default(),
+            state: Mutex::new(State {
+                tail: Tail::default(),
+                stdout: Redactor::new(needles.clone()),
+                stderr: Redactor::new(needles),
+            }),
+        }
+    }
+
+    /// The command has ended: what was held back is told.
+    pub(super) fn end(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for stderr in [false, true] {
+            let rest = state.redactor(stderr).rest();
+            self.tell(&mut state, stderr, rest);
         }
     }
 
     /// The last lines, without what a terminal would act on.
     pub(super) fn tail(&self) -> String {
-        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes: Vec<u8> = tail.lines.iter().flatten().copied().collect();
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes: Vec<u8> = state.tail.lines.iter().flatten().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
         let kept = text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t'));
         kept.collect::<String>().trim_end().to_owned()
+    }
+
+    fn tell(&self, state: &mut State, stderr: bool, bytes: Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
+        state.tail.push(&bytes);
+        self.progress.report(ProgressEvent::Build(BuildEvent::Output {
+            step: self.step,
+            stderr,
+            bytes: bytes.into(),
+        }));
+    }
+}
+
+impl State {
+    fn redactor(&mut self, stderr: bool) -> &mut Redactor {
+        match stderr {
+            true => &mut self.stderr,
+            false => &mut self.stdout,
+        }
     }
 }
 
 impl LogSink for Output {
     fn write(&self, entries: &[LogEntry]) -> Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         for entry in entries {
-            self.progress.report(ProgressEvent::Build(BuildEvent::Output {
-                step: self.step,
-                stderr: entry.stream == LogStream::Stderr,
-                bytes: entry.bytes.clone(),
-            }));
-            self.tail
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(&entry.bytes);
+            let stderr = entry.stream == LogStream::Stderr;
+            let bytes = state.redactor(stderr).take(&entry.bytes);
+            self.tell(&mut state, stderr, bytes);
         }
         Ok(())
     }
@@ -86,7 +125,7 @@ mod tests {
 
     #[test]
     fn f2_the_tail_is_the_end_and_is_bounded() {
-        let output = Output::new(1, Progress::default());
+        let output = Output::new(1, Progress::default(), Vec::new());
         let entry = |text: String| LogEntry {
             stream: LogStream::Stdout,
             time_ns: 0,

@@ -7,6 +7,7 @@ use super::Work;
 use super::failure::StepFailure;
 use super::mounts::Mounted;
 use super::output::Output;
+use super::redact::needles;
 use super::stage::{Fresh, Made, Stage};
 use crate::build::copy::Times;
 use crate::build::dockerfile::{NetworkFlag, SecurityFlag};
@@ -46,10 +47,11 @@ impl Work<'_> {
             let mut mounted = self.mount(stage, run, &sources).await?;
             let made = self.run_in(stage, spec, &mut mounted, step, text, number).await;
             mounted.end(self).await;
-            Ok(Fresh {
-                layer: made?,
-                keep: true,
-            })
+            let layer = made?;
+            if let Some(layer) = &layer {
+                self.look_for_secrets(run, layer, text).await?;
+            }
+            Ok(Fresh { layer, keep: true })
         };
         self.cached(stage, &key, text, make).await
     }
@@ -63,17 +65,19 @@ impl Work<'_> {
         text: &str,
         number: u32,
     ) -> Result<Option<LayerRef>> {
-        let output = Arc::new(Output::new(number, self.progress.clone()));
+        let output = Arc::new(Output::new(number, self.progress.clone(), needles(&self.spec.secrets)));
         spec.env.extend(std::mem::take(&mut mounted.env));
         spec.tmpfs.extend(std::mem::take(&mut mounted.tmpfs));
         let sink = Arc::clone(&output) as Arc<dyn LogSink>;
         let mut command = Command::new(spec, stage.chain(), self.place.path("run"), sink);
         command.mounts = std::mem::take(&mut mounted.mounts);
         let containers = &self.shared.parts.containers.0;
-        let layer = match containers.run_step(&command, &self.cancel).await {
+        let ran = containers.run_step(&command, &self.cancel).await;
+        output.end();
+        let layer = match ran {
             Ok(exit) if exit.status.success() => self.layer_of(stage, &command).await,
             Ok(exit) => Err(StepFailure {
-                file: self.file.clone(),
+                file: self.file.to_owned(),
                 line: step.span.start.line,
                 text: text.to_owned(),
                 stage: stage.name.clone(),

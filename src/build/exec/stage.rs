@@ -9,6 +9,7 @@ use crate::build::cache::Key;
 use crate::build::copy::{Files, Times};
 use crate::build::image::Assembly;
 use crate::build::plan::{Action, StageState, Step};
+use crate::build::verify::TracedStep;
 use crate::error::{Error, Result};
 use crate::images::making::chain;
 use crate::types::{ChainId, LayerRef, Platform};
@@ -72,7 +73,7 @@ impl Work<'_> {
         self.cancel.check()?;
         let number = self.tell_begun(&stage.name, &text);
         let made = self.files_of(stage, step, &text, number).await;
-        let made = made.map_err(|error| failure::at(error, &self.file, step.span.start.line, &text))?;
+        let made = made.map_err(|error| failure::at(error, self.file, step.span.start.line, &text))?;
         let told = stage.image.history.len();
         stage.image.apply(step);
         stage.scope.apply(&step.action);
@@ -83,9 +84,22 @@ impl Work<'_> {
             entry.empty_layer |= empty;
         }
         let cached = made.as_ref().is_some_and(|made| made.cached);
-        stage.layers.extend(made.and_then(|made| made.layer));
+        let layer = made.and_then(|made| made.layer);
+        self.trace(stage, &text, layer.as_ref());
+        stage.layers.extend(layer);
         self.tell_ended(number, cached);
         Ok(())
+    }
+
+    fn trace(&self, stage: &Stage, text: &str, layer: Option<&LayerRef>) {
+        let step = TracedStep {
+            platform: self.spec.plan.platform.clone(),
+            stage: stage.name.clone(),
+            text: text.to_owned(),
+            layer: layer.cloned(),
+        };
+        let mut trace = self.counts.trace.lock().unwrap_or_else(PoisonError::into_inner);
+        trace.push(step);
     }
 
     /// What a step does to files, if it does anything.
@@ -112,21 +126,33 @@ impl Work<'_> {
         make: impl Future<Output = Result<Fresh>>,
     ) -> Result<Made> {
         let key = key.finish();
-        self.counted.fetch_add(1, Ordering::Relaxed);
+        self.counts.counted.fetch_add(1, Ordering::Relaxed);
         let lock = format!("build-{}", key.hex());
         let _turn = match stage.no_cache {
             true => None,
             false => Some(self.cancel.or(self.shared.parts.locks.lock(&lock)).await?),
         };
         if !stage.no_cache
-            && let Some(found) = self.shared.find_step(&self.making, &stage.layers, &key).await?
+            && let Some(found) = self.shared.find_step(self.making, &stage.layers, &key).await?
         {
-            self.hits.fetch_add(1, Ordering::Relaxed);
-            self.used.lock().unwrap_or_else(PoisonError::into_inner).push(key);
+            self.counts.hits.fetch_add(1, Ordering::Relaxed);
+            self.counts
+                .used
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(key);
+            self.keep_for_others(key, found.layer.as_ref());
             return Ok(Made {
                 layer: found.layer,
                 cached: true,
             });
+        }
+        if !stage.no_cache
+            && let Some(layer) = self.imported(stage, &key).await?
+        {
+            self.counts.hits.fetch_add(1, Ordering::Relaxed);
+            self.keep_for_others(key, layer.as_ref());
+            return Ok(Made { layer, cached: true });
         }
         let waiting = async {
             let closed = |_| Error::internal("a build without permits");
@@ -138,6 +164,7 @@ impl Work<'_> {
         self.cancel.check()?;
         if keep {
             self.shared.keep_step(&key, text, &stage.layers, layer.as_ref()).await?;
+            self.keep_for_others(key, layer.as_ref());
         }
         Ok(Made { layer, cached: false })
     }

@@ -116,6 +116,11 @@ impl Plan {
         Resolver::new(self, before)
     }
 
+    #[cfg(feature = "engine")]
+    pub(crate) fn file(&self) -> &Dockerfile {
+        &self.file
+    }
+
     pub(crate) fn globals(&self) -> &Globals {
         &self.globals
     }

@@ -16,6 +16,8 @@ use crate::store::{ImageRecord, Node};
 use crate::types::{ContainerId, Digest};
 
 mod archives;
+#[cfg(feature = "build")]
+mod makings;
 mod restore;
 mod support;
 mod transfers;

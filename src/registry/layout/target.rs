@@ -53,6 +53,26 @@ impl LayoutTarget {
     }
 }
 
+impl LayoutTarget {
+    /// Writes a manifest or index that has no name, and lists it.
+    #[cfg(all(feature = "engine", feature = "build"))]
+    pub(crate) async fn put_unnamed(&self, manifest: &ManifestBlob) -> Result<()> {
+        let (writer, manifest) = (Arc::clone(&self.writer), manifest.clone());
+        blocking(move || {
+            let _held = locked(&writer)?;
+            let media_type = &manifest.descriptor.media_type.0;
+            writer.put_manifest(None, media_type, &manifest.bytes, None).map(drop)
+        })
+        .await
+    }
+}
+
+/// Nobody else changes the index meanwhile. Blocking.
+fn locked(writer: &LayoutWriter) -> Result<Flock<File>> {
+    let dir = File::open(writer.dir()).map_err(|error| Error::os("open the image layout", error))?;
+    Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, errno)| Error::os("lock the image layout", errno))
+}
+
 #[async_trait]
 impl Registry for LayoutTarget {
     async fn manifest(&self, repository: &str, key: &ManifestKey) -> Result<ManifestBlob> {
@@ -92,9 +112,7 @@ impl Registry for LayoutTarget {
             let media_type = &manifest.descriptor.media_type.0;
             let entry = writer.put_blob(media_type, &manifest.bytes)?;
             let ManifestKey::Tag(name) = key else { return Ok(()) };
-            let dir = File::open(writer.dir()).map_err(|error| Error::os("open the image layout", error))?;
-            let _held = Flock::lock(dir, FlockArg::LockExclusive)
-                .map_err(|(_, errno)| Error::os("lock the image layout", errno))?;
+            let _held = locked(&writer)?;
             writer.name(&name, entry)
         })
         .await

@@ -4,6 +4,8 @@ use std::io::{self, BufRead, Read};
 
 use flate2::bufread::MultiGzDecoder;
 
+#[cfg(feature = "build")]
+use super::bzip2::Bzip2;
 use super::tar::read_error;
 use crate::error::{Error, Result};
 use crate::storage::files::read_buffered;
@@ -29,6 +31,8 @@ enum Decoder<R: BufRead> {
     Zstd(Box<zstd::stream::read::Decoder<'static, R>>),
     #[cfg(feature = "build")]
     Xz(Box<lzma_rust2::XzReader<R>>),
+    #[cfg(feature = "build")]
+    Bzip2(Box<Bzip2<R>>),
 }
 
 /// A layer's uncompressed bytes, hashed as they pass by.
@@ -58,10 +62,10 @@ impl<R: BufRead> Uncompressed<R> {
         Self::open(source, false)
     }
 
-    /// As [`Uncompressed::unhashed`], for archives that are no layers: xz, too, is read.
+    /// As [`Uncompressed::unhashed`], for archives that are no layers: xz and bzip2, too, are read.
     ///
     /// # Errors
-    /// `Unsupported` for bzip2; what the source says.
+    /// What the source says.
     #[cfg(feature = "build")]
     pub(crate) fn archive(source: R) -> Result<Self> {
         let mut out = Self::open(source, true)?;
@@ -70,7 +74,7 @@ impl<R: BufRead> Uncompressed<R> {
     }
 
     #[cfg_attr(not(feature = "build"), allow(unused_variables, reason = "for archives of builds"))]
-    fn open(mut source: R, with_xz: bool) -> Result<Self> {
+    fn open(mut source: R, any: bool) -> Result<Self> {
         let mut magic = [0u8; 6];
         let length = read_up_to(&mut source, &mut magic).map_err(read_error)?;
         let magic = &magic[..length];
@@ -86,12 +90,14 @@ impl<R: BufRead> Uncompressed<R> {
                 Decoder::Zstd(Box::new(zstd_of(sniffed)?))
             }
             #[cfg(feature = "build")]
-            [0xfd, b'7', b'z', b'X', b'Z', 0] if with_xz => {
+            [0xfd, b'7', b'z', b'X', b'Z', 0] if any => {
                 Decoder::Xz(Box::new(lzma_rust2::XzReader::new_mem_limit(sniffed, true, XZ_KIB)))
             }
             [0xfd, b'7', b'z', b'X', b'Z', 0] => {
                 return Err(Error::unsupported("an xz layer", "a layer in gzip, zstd or plain tar"));
             }
+            #[cfg(feature = "build")]
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] if any => Decoder::Bzip2(Box::new(Bzip2::new(sniffed))),
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => {
                 return Err(Error::unsupported(
                     "a bzip2 layer",
@@ -133,6 +139,8 @@ impl<R: BufRead> Uncompressed<R> {
             Decoder::Zstd(decoder) => decoder.finish(),
             #[cfg(feature = "build")]
             Decoder::Xz(decoder) => decoder.into_inner(),
+            #[cfg(feature = "build")]
+            Decoder::Bzip2(decoder) => decoder.into_inner(),
         };
         Ok((self.hasher.unwrap_or_default().finish(), sniffed.source))
     }
@@ -196,6 +204,8 @@ impl<R: BufRead> BufRead for Uncompressed<R> {
                 Decoder::Zstd(decoder) => read_up_to(decoder, &mut self.buffer)?,
                 #[cfg(feature = "build")]
                 Decoder::Xz(decoder) => read_up_to(decoder, &mut self.buffer)?,
+                #[cfg(feature = "build")]
+                Decoder::Bzip2(decoder) => read_up_to(decoder, &mut self.buffer)?,
             };
             if let Some(hasher) = &mut self.hasher {
                 hasher.update(&self.buffer[..self.end]);
@@ -315,7 +325,12 @@ mod tests {
         let cut = &packed[..packed.len() - 20];
         let read = Uncompressed::archive(cut).unwrap().read_to_end(&mut Vec::new());
         assert_eq!(read_error(read.unwrap_err()).kind(), &ErrorKind::UnsafeArchive);
-        assert!(Uncompressed::archive(&b"BZh91AY&SY"[..]).unwrap_err().is_unsupported());
+        let cut = Uncompressed::archive(&b"BZh91AY&SY"[..]).unwrap();
+        assert!(cut.finish().is_err());
+        assert!(
+            all(b"BZh91AY&SY").unwrap_err().is_unsupported(),
+            "layers are never in bzip2"
+        );
     }
 
     /// Pieces as a stream brings them.

@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io::{IsTerminal as _, Read as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use longshore::build::{BuildOutput, BuildSpec, ContextSource, Entitlement, Secret};
+use longshore::build::{BuildOutput, BuildSpec, ContextSource, Entitlement};
 use longshore::{Bytes, Limits, NetworkMode, Platform, ProgressEvent, Pull};
 
 use super::say;
+use crate::build_words::{self, Output, halves};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options;
@@ -31,9 +33,9 @@ pub struct Args {
     /// The stage to build
     #[arg(long)]
     target: Option<String>,
-    /// What it runs on, say linux/arm64
-    #[arg(long)]
-    platform: Option<Platform>,
+    /// What it runs on, say linux/arm64; several make an index
+    #[arg(long, value_delimiter = ',')]
+    platform: Vec<Platform>,
     /// A label of the image
     #[arg(long, value_name = "NAME=VALUE")]
     label: Vec<String>,
@@ -64,23 +66,59 @@ pub struct Args {
     /// Most memory of a RUN
     #[arg(short, long, value_name = "BYTES")]
     memory: Option<Bytes>,
-    /// Files in the place of an image: DIR, type=local,dest=DIR or type=tar,dest=FILE
+    /// Where it goes: DIR, type=local|tar|oci|docker,dest=PATH, type=registry; more than once for more places
     #[arg(short, long, value_name = "OUTPUT")]
-    output: Option<String>,
+    output: Vec<String>,
+    /// Push the image to the registry that its name says
+    #[arg(long)]
+    push: bool,
+    /// Keep the image here, beside other outputs
+    #[arg(long)]
+    load: bool,
+    /// Where steps are looked for: NAME, type=local,src=DIR, type=registry,ref=NAME
+    #[arg(long, value_name = "CACHE")]
+    cache_from: Vec<String>,
+    /// Where steps are put: NAME, type=local,dest=DIR, type=registry,ref=NAME, type=inline
+    #[arg(long, value_name = "CACHE")]
+    cache_to: Vec<String>,
+    /// Ask for an attestation; none is made, and a warning says so
+    #[arg(long, value_name = "KIND")]
+    attest: Vec<String>,
+    /// As --attest=type=provenance
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    provenance: Option<String>,
+    /// As --attest=type=sbom
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    sbom: Option<String>,
     /// Print nothing but the image's id
     #[arg(short, long)]
     quiet: bool,
     /// Write the image's id to a file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
+    /// Write digests and names to a file, in buildx's words
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
     /// The context: a directory, a URL, or - for a tar or a Dockerfile on stdin
     path: String,
 }
 
 /// Builds an image, and prints its id.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
-    let (quiet, iidfile) = (args.quiet, args.iidfile.clone());
-    let spec = spec(args)?;
+    let (quiet, iidfile, metadata) = (args.quiet, args.iidfile.clone(), args.metadata_file.clone());
+    let outputs = outputs(&args)?;
+    let spool = match outputs.iter().any(|output| output.stdout) {
+        true => Some(Spool::make()?),
+        false => None,
+    };
+    let mut spec = spec(args)?;
+    for mut output in outputs {
+        spec = output.names.drain(..).fold(spec, BuildSpec::tag);
+        spec = spec.output(match (&spool, output.stdout) {
+            (Some(spool), true) => at(output.kind, spool.file()),
+            _ => output.kind,
+        });
+    }
     let engine = context.engine().await?;
     let built = engine.build(spec).progress(move |event| {
         if let (ProgressEvent::Build(event), false) = (event, quiet) {
@@ -98,8 +136,68 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     if let Some(file) = iidfile {
         fs::write(file, &id)?;
     }
-    say(&id)?;
+    if let Some(file) = metadata {
+        fs::write(file, format!("{:#}\n", built.metadata()))?;
+    }
+    match spool {
+        Some(spool) => spool.pour()?,
+        None => say(&id)?,
+    }
     Ok(0)
+}
+
+/// All outputs, with those that have an option of their own.
+fn outputs(args: &Args) -> Result<Vec<Output>, Failure> {
+    let mut outputs = Vec::new();
+    for text in &args.output {
+        outputs.push(build_words::output(text)?);
+    }
+    let asked = [(args.push, BuildOutput::Push), (args.load, BuildOutput::Image)];
+    for (_, kind) in asked.into_iter().filter(|(asked, _)| *asked) {
+        outputs.push(Output {
+            kind,
+            names: Vec::new(),
+            stdout: false,
+        });
+    }
+    if outputs.iter().filter(|output| output.stdout).count() > 1 {
+        return Err(Failure::ours("--output: only one can go to stdout"));
+    }
+    Ok(outputs)
+}
+
+/// The same output in another file.
+fn at(kind: BuildOutput, file: PathBuf) -> BuildOutput {
+    match kind {
+        BuildOutput::Archive(_, format) => BuildOutput::Archive(file, format),
+        _ => BuildOutput::Tar(file),
+    }
+}
+
+/// A file on its way to stdout, in a directory that goes with it.
+struct Spool(PathBuf);
+
+impl Spool {
+    fn make() -> Result<Self, Failure> {
+        let dir = std::env::temp_dir().join(format!("longshore-build-{}", std::process::id()));
+        fs::DirBuilder::new().mode(0o700).create(&dir)?;
+        Ok(Self(dir))
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("output")
+    }
+
+    fn pour(&self) -> Result<(), Failure> {
+        std::io::copy(&mut fs::File::open(self.file())?, &mut std::io::stdout().lock())?;
+        Ok(())
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 fn spec(args: Args) -> Result<BuildSpec, Failure> {
@@ -129,7 +227,7 @@ fn spec(args: Args) -> Result<BuildSpec, Failure> {
         spec = spec.label(name, value);
     }
     for text in &args.secret {
-        let (id, secret) = secret(text)?;
+        let (id, secret) = build_words::secret(text)?;
         spec = spec.secret(id, secret);
     }
     for text in &args.ssh {
@@ -155,11 +253,22 @@ fn spec(args: Args) -> Result<BuildSpec, Failure> {
             }
         });
     }
-    if let Some(text) = &args.output {
-        spec = spec.output(output(text)?);
+    for text in &args.cache_from {
+        spec = spec.cache_from(build_words::cache_source(text)?);
     }
+    for text in &args.cache_to {
+        spec = spec.cache_to(build_words::cache_target(text)?);
+    }
+    let asked = [("provenance", args.provenance), ("sbom", args.sbom)];
+    let asked = asked
+        .into_iter()
+        .filter(|(_, how)| how.as_deref().is_some_and(|how| how != "false"));
+    spec = asked.fold(spec, |spec, (kind, _)| spec.attestation(kind));
+    spec = args.attest.into_iter().fold(spec, BuildSpec::attestation);
     spec = args.target.into_iter().fold(spec, BuildSpec::target);
-    spec = args.platform.into_iter().fold(spec, BuildSpec::platform);
+    if !args.platform.is_empty() {
+        spec = spec.platforms(args.platform);
+    }
     spec = args.network.into_iter().fold(spec, BuildSpec::network);
     spec = args.add_host.into_iter().fold(spec, BuildSpec::extra_host);
     spec = args.no_cache_filter.into_iter().fold(spec, BuildSpec::no_cache_stage);
@@ -212,66 +321,4 @@ fn context_of(text: &str) -> Result<ContextSource, Failure> {
         return Ok(ContextSource::Url(text.to_owned()));
     }
     Ok(ContextSource::Directory(text.into()))
-}
-
-/// As buildx has it: a path alone is a directory.
-fn output(text: &str) -> Result<BuildOutput, Failure> {
-    if !text.contains('=') {
-        return Ok(BuildOutput::Directory(text.into()));
-    }
-    let (mut kind, mut dest) = ("", "");
-    for field in text.split(',') {
-        match halves(field, "--output type=local|tar,dest=PATH")? {
-            ("type", value) => kind = value,
-            ("dest", value) => dest = value,
-            (other, _) => {
-                return Err(Failure::ours(format!(
-                    "--output: {other:?} is not one of type and dest"
-                )));
-            }
-        }
-    }
-    match (kind, dest) {
-        ("image" | "docker", "") => Ok(BuildOutput::Image),
-        ("local", dest) if !dest.is_empty() => Ok(BuildOutput::Directory(dest.into())),
-        ("tar", dest) if !dest.is_empty() && dest != "-" => Ok(BuildOutput::Tar(dest.into())),
-        _ => Err(Failure::ours(format!(
-            "--output {text}: type=local,dest=DIR or type=tar,dest=FILE; an image is saved with `save` or `push`"
-        ))),
-    }
-}
-
-/// As buildx has it: without a source it is the variable of that name, or else the file.
-fn secret(text: &str) -> Result<(String, Secret), Failure> {
-    let (mut id, mut file, mut variable) = (None, None, None);
-    for field in text.split(',') {
-        match halves(field, "--secret id=ID[,src=FILE|,env=NAME]")? {
-            ("id", value) => id = Some(value),
-            ("src" | "source", value) => file = Some(value),
-            ("env", value) => variable = Some(value),
-            ("type", "file" | "env") => {}
-            (other, _) => {
-                return Err(Failure::ours(format!(
-                    "--secret: {other:?} is not one of id, src, env and type"
-                )));
-            }
-        }
-    }
-    let id = id.ok_or_else(|| Failure::ours("--secret: it has no id"))?;
-    let of_environment = |name: &str| std::env::var(name).ok().map(String::into_bytes);
-    let unset = |name: &str| Failure::ours(format!("--secret id={id}: the variable {name} is not set"));
-    let bytes = match (file, variable) {
-        (Some(file), _) => fs::read(file).map_err(|error| Failure::ours(format!("--secret {file}: {error}")))?,
-        (None, Some(name)) => of_environment(name).ok_or_else(|| unset(name))?,
-        (None, None) => match of_environment(id) {
-            Some(bytes) => bytes,
-            None => fs::read(id).map_err(|error| Failure::ours(format!("--secret {id}: {error}")))?,
-        },
-    };
-    Ok((id.to_owned(), Secret::new(bytes)))
-}
-
-fn halves<'a>(text: &'a str, usage: &str) -> Result<(&'a str, &'a str), Failure> {
-    text.split_once('=')
-        .ok_or_else(|| Failure::ours(format!("{text:?}: {usage}")))
 }

@@ -45,6 +45,9 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     for step in &pruned.steps {
         say(&step.hex())?;
     }
+    for mount in &pruned.mounts {
+        say(mount)?;
+    }
     say(&format!("Total: {}", Bytes::new(pruned.freed_bytes).human()))?;
     Ok(0)
 }

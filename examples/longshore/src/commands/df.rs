@@ -1,5 +1,6 @@
 //! `system df`: what is kept on disk. The sizes add up to what `du` says of the root directory.
 
+use longshore::build::CachedStep;
 use longshore::{Bytes, DiskUsage};
 
 use super::say;
@@ -20,8 +21,11 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let engine = context.engine().await?;
     let running = engine.list(longshore::ListOptions::default()).await?.len();
     let usage = engine.system().disk_usage().await?;
+    let steps = kept(engine.builds().cache().await)?;
+    let mounts = kept(engine.builds().mounts().await)?.len();
+    let cache = Cache { steps, mounts };
     let mut table = Table::new(["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]);
-    rows(&usage, running).into_iter().for_each(|row| table.row(row));
+    rows(&usage, running, &cache).into_iter().for_each(|row| table.row(row));
     table.print()?;
     if args.verbose {
         details(&usage)?;
@@ -33,8 +37,24 @@ fn size(bytes: u64) -> String {
     Bytes::new(bytes).human()
 }
 
-/// Blobs are their images', and logs their containers'.
-fn rows(usage: &DiskUsage, running: usize) -> Vec<[String; 5]> {
+/// What is known from earlier builds.
+struct Cache {
+    steps: Vec<CachedStep>,
+    mounts: usize,
+}
+
+/// Nothing of an engine that does not tell.
+fn kept<T>(list: longshore::Result<Vec<T>>) -> Result<Vec<T>, Failure> {
+    match list {
+        Err(error) if error.is_unsupported() => Ok(Vec::new()),
+        list => Ok(list?),
+    }
+}
+
+/// Blobs are their images', and logs their containers'. Layers that no image has, but a step of a build, are the build cache's.
+fn rows(usage: &DiskUsage, running: usize, cache: &Cache) -> Vec<[String; 5]> {
+    let unshared = cache.steps.iter().filter(|step| !step.shared);
+    let steps: u64 = unshared.map(|step| step.size_bytes).sum();
     let used = usage.images.iter().filter(|image| image.containers > 0);
     let unused = usage.images.iter().filter(|image| image.containers == 0);
     let reclaimable: u64 = unused
@@ -52,7 +72,7 @@ fn rows(usage: &DiskUsage, running: usize) -> Vec<[String; 5]> {
             "Images".into(),
             usage.images.len().to_string(),
             used.count().to_string(),
-            size(usage.layers_bytes + usage.blobs_bytes),
+            size(usage.layers_bytes.saturating_sub(steps) + usage.blobs_bytes),
             size(reclaimable),
         ],
         [
@@ -73,6 +93,13 @@ fn rows(usage: &DiskUsage, running: usize) -> Vec<[String; 5]> {
                 .to_string(),
             size(usage.volumes_bytes),
             size(unused_volumes),
+        ],
+        [
+            "Build Cache".into(),
+            (cache.steps.len() + cache.mounts).to_string(),
+            cache.steps.iter().filter(|step| step.shared).count().to_string(),
+            size(steps + usage.caches_bytes),
+            size(steps + usage.caches_bytes),
         ],
         [
             "Records".into(),
