@@ -24,6 +24,7 @@ mod detached;
 mod devices;
 mod differences;
 mod doctor;
+mod ends;
 mod exec;
 mod faults;
 mod fixtures;
@@ -88,6 +89,7 @@ const GROUPS: &[frame::Group] = &[
     copy::TESTS,
     build::TESTS,
     idle::TESTS,
+    ends::TESTS,
     exec::TESTS,
     verbs::TESTS,
     care::TESTS,
@@ -130,6 +132,7 @@ const SHARING: &[frame::Group] = &[
     process::TESTS,
     life::TESTS,
     idle::TESTS,
+    ends::TESTS,
     exec::TESTS,
     verbs::TESTS,
     care::TESTS,
