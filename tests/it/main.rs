@@ -12,6 +12,7 @@
 
 mod additional;
 mod api;
+mod askers;
 mod attacks;
 mod build;
 mod cancel;
@@ -91,6 +92,7 @@ const GROUPS: &[frame::Group] = &[
     idle::TESTS,
     ends::TESTS,
     exec::TESTS,
+    askers::TESTS,
     verbs::TESTS,
     care::TESTS,
     detached::TESTS,
@@ -158,6 +160,7 @@ fn main() {
         .chain(kills::ROLES)
         .chain(forks::ROLES)
         .chain(exec::ROLES)
+        .chain(askers::ROLES)
         .chain(places::ROLES)
         .chain(hostile::ROLES)
         .chain(idle::ROLES)
