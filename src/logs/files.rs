@@ -51,7 +51,8 @@ impl Format {
         }
     }
 
-    pub(super) fn encode(self, entry: &LogEntry, out: &mut Vec<u8>) {
+    /// `attributes` is what stands beside each line of JSON.
+    pub(super) fn encode(self, entry: &LogEntry, attributes: &[u8], out: &mut Vec<u8>) {
         match self {
             Self::Frames => encode(
                 &Frame {
@@ -61,7 +62,7 @@ impl Format {
                 },
                 out,
             ),
-            Self::Json => json::encode(entry.stream, entry.time_ns, &entry.bytes, out),
+            Self::Json => json::encode_with(entry, attributes, out),
         }
     }
 

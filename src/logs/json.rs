@@ -10,7 +10,7 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::LogStream;
+use super::{LogEntry, LogStream};
 
 /// The longest line that is read: a piece of 16 KiB in which every byte is escaped, and some room.
 pub(super) const MAX_LINE: usize = 200 << 10;
@@ -34,24 +34,38 @@ pub(super) enum Line {
 }
 
 /// Appends an entry as a line.
+#[cfg(test)]
 pub(crate) fn encode(stream: LogStream, time_ns: i64, bytes: &[u8], out: &mut Vec<u8>) {
+    let bytes = bytes::Bytes::copy_from_slice(bytes);
+    let entry = LogEntry { stream, time_ns, bytes };
+    encode_with(&entry, &[], out);
+}
+
+/// Appends an entry as a line, with attributes (JSON) if there are any.
+pub(super) fn encode_with(entry: &LogEntry, attributes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"{");
-    if !bytes.is_empty() {
+    if !entry.bytes.is_empty() {
         out.extend_from_slice(b"\"log\":\"");
-        escape(bytes, out);
+        escape(&entry.bytes, out);
         out.extend_from_slice(b"\",");
     }
-    let stream: &[u8] = match stream {
-        LogStream::Stdout => b"\"stream\":\"stdout\",\"time\":\"",
-        LogStream::Stderr => b"\"stream\":\"stderr\",\"time\":\"",
+    let stream: &[u8] = match entry.stream {
+        LogStream::Stdout => b"\"stream\":\"stdout\",",
+        LogStream::Stderr => b"\"stream\":\"stderr\",",
     };
     out.extend_from_slice(stream);
-    stamp(time_ns, out);
+    if !attributes.is_empty() {
+        out.extend_from_slice(b"\"attrs\":");
+        out.extend_from_slice(attributes);
+        out.push(b',');
+    }
+    out.extend_from_slice(b"\"time\":\"");
+    stamp(entry.time_ns, out);
     out.extend_from_slice(b"\"}\n");
 }
 
 /// As Go's encoder of JSON has it for HTML: `<`, `>` and `&`, and the two separators that end a line in JavaScript, too.
-fn escape(bytes: &[u8], out: &mut Vec<u8>) {
+pub(super) fn escape(bytes: &[u8], out: &mut Vec<u8>) {
     for chunk in bytes.utf8_chunks() {
         escape_text(chunk.valid().as_bytes(), out);
         // Go steps over one byte at a time.
@@ -187,6 +201,17 @@ mod tests {
                 format!("{{\"log\":\"{log}\",\"stream\":\"stderr\",\"time\":\"2023-11-14T22:13:20.1234567Z\"}}\n");
             assert_eq!(line(LogStream::Stderr, at, bytes), expected);
         }
+        let whole = LogEntry {
+            stream: LogStream::Stdout,
+            time_ns: at,
+            bytes: "hello\n".into(),
+        };
+        let mut attributed = Vec::new();
+        encode_with(&whole, br#"{"tag":"web"}"#, &mut attributed);
+        assert_eq!(
+            String::from_utf8(attributed).unwrap(),
+            "{\"log\":\"hello\\n\",\"stream\":\"stdout\",\"attrs\":{\"tag\":\"web\"},\"time\":\"2023-11-14T22:13:20.1234567Z\"}\n"
+        );
         let whole = line(LogStream::Stdout, 1_700_000_000_000_000_000, b"");
         assert_eq!(whole, "{\"stream\":\"stdout\",\"time\":\"2023-11-14T22:13:20Z\"}\n");
     }

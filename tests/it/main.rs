@@ -40,6 +40,7 @@ mod keeping;
 mod kills;
 mod layout;
 mod life;
+mod logging;
 mod longshored;
 mod misbehaving;
 mod namespaces;
@@ -95,6 +96,7 @@ const GROUPS: &[frame::Group] = &[
     askers::TESTS,
     verbs::TESTS,
     care::TESTS,
+    logging::TESTS,
     detached::TESTS,
     reboot::TESTS,
     outlive::TESTS,
