@@ -51,8 +51,7 @@ impl Format {
         }
     }
 
-    /// `attributes` is what stands beside each line of JSON.
-    pub(super) fn encode(self, entry: &LogEntry, attributes: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn encode(self, entry: &LogEntry, lines: &mut json::Lines, out: &mut Vec<u8>) {
         match self {
             Self::Frames => encode(
                 &Frame {
@@ -62,7 +61,15 @@ impl Format {
                 },
                 out,
             ),
-            Self::Json => json::encode_with(entry, attributes, out),
+            Self::Json => lines.encode(entry, out),
+        }
+    }
+
+    /// About how many bytes more than its own an entry takes.
+    pub(super) fn overhead(self) -> usize {
+        match self {
+            Self::Frames => HEADER,
+            Self::Json => 80,
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::attributes::Attributes;
 use super::files::{Format, remove_if_there};
+use super::json::Lines;
 use super::options::LocalOptions;
 use super::{LogDriver, LogEntries, LogEntry, LogFileFormat, LogFiles, LogQuery, LogSink, LogTarget, reader};
 use crate::error::{Error, Result};
@@ -211,8 +212,8 @@ struct Writer {
     target: LogTarget,
     format: Format,
     options: LocalOptions,
-    /// What stands beside each line of JSON.
-    attributes: Vec<u8>,
+    /// Makes lines, where there is JSON.
+    lines: Lines,
     number: u64,
     file: File,
     /// Bytes of whole entries in the file.
@@ -233,7 +234,7 @@ impl Writer {
             target,
             format,
             options,
-            attributes,
+            lines: Lines::new(attributes),
             number,
             file,
             size: 0,
@@ -251,10 +252,12 @@ impl Writer {
     }
 
     fn write(&mut self, entries: &[LogEntry]) -> Result<()> {
-        let mut batch = Vec::new();
+        // What one would be copied to again and again while it grows, for nothing.
+        let bytes: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
+        let mut batch = Vec::with_capacity(bytes + entries.len() * self.format.overhead());
         for entry in entries {
             let before = batch.len();
-            self.format.encode(entry, &self.attributes, &mut batch);
+            self.format.encode(entry, &mut self.lines, &mut batch);
             let would_be = self.size.saturating_add(batch.len() as u64);
             if would_be > self.options.max_size.get() && self.size + before as u64 > 0 {
                 let next = batch.split_off(before);
