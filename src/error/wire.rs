@@ -28,6 +28,7 @@ const OBJECTS: [ObjectKind; 16] = [
 ];
 
 /// All that can be said of it.
+#[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 pub(crate) fn detail(error: &Error) -> Value {
     let mut detail = json!({"kind": error.kind().as_str(), "text": error.report()});
     if let Some((kind, name)) = error.object() {

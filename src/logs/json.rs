@@ -119,6 +119,10 @@ fn write_date(second: i64, out: &mut Vec<u8>) {
 
 /// As Go's encoder of JSON has it for HTML: `<`, `>` and `&`, and the two separators that end a line in JavaScript, too.
 pub(super) fn escape(bytes: &[u8], out: &mut Vec<u8>) {
+    // Most is text, and that it is text is seen many bytes at a time.
+    if std::str::from_utf8(bytes).is_ok() {
+        return escape_text(bytes, out);
+    }
     for chunk in bytes.utf8_chunks() {
         escape_text(chunk.valid().as_bytes(), out);
         // Go steps over one byte at a time.
