@@ -121,20 +121,30 @@ async fn g2_the_handle_of_a_run_tells_its_end_over_the_api() -> Check {
     pair.end().await
 }
 
-/// Connections of this process, of either end.
-fn sockets() -> Result<usize, Stop> {
-    let entries = std::fs::read_dir("/proc/self/fd")?.flatten();
-    let targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
-    Ok(targets
-        .filter(|target| target.to_string_lossy().starts_with("socket:"))
-        .count())
+/// Connections of this process, of either end, once those that are being closed are.
+async fn sockets() -> Result<usize, Stop> {
+    let mut seen = Vec::new();
+    for _ in 0..100 {
+        let entries = std::fs::read_dir("/proc/self/fd")?.flatten();
+        let targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        seen.push(
+            targets
+                .filter(|target| target.to_string_lossy().starts_with("socket:"))
+                .count(),
+        );
+        if seen.len() > 4 && seen[seen.len() - 4..].iter().all(|count| Some(count) == seen.last()) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(seen.last().copied().unwrap_or(0))
 }
 
 async fn g2_handles_of_what_is_gone_hold_no_connection() -> Check {
     let pair = Pair::new().await?;
     let warm = pair.far.run(going(&pair.world, "exit 0")).await?;
     gone(&pair.far, &warm).await?;
-    let before = sockets()?;
+    let before = sockets().await?;
     let mut handles = Vec::new();
     for _ in 0..20 {
         handles.push(pair.far.run(going(&pair.world, "exit 6")).await?);
@@ -142,14 +152,7 @@ async fn g2_handles_of_what_is_gone_hold_no_connection() -> Check {
     for handle in &handles {
         gone(&pair.far, handle).await?;
     }
-    let mut now = sockets()?;
-    for _ in 0..100 {
-        if now < before + 5 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        now = sockets()?;
-    }
+    let now = sockets().await?;
     assert!(
         now < before + 5,
         "{before} sockets before twenty runs, {now} after their ends"
@@ -158,17 +161,13 @@ async fn g2_handles_of_what_is_gone_hold_no_connection() -> Check {
         assert_eq!(handle.wait().await?.status.code(), 6);
     }
     // One that runs lets go of its own with its last handle.
+    let calm = sockets().await?;
     let long = pair.far.run(going(&pair.world, "exec sleep 600")).await?;
-    let (id, held) = (long.id().clone(), sockets()?);
-    assert!(held > before, "nothing waits for the end");
+    let (id, held) = (long.id().clone(), sockets().await?);
+    assert!(held > calm, "nothing waits for the end: {calm} sockets, {held} with it");
     drop(long);
-    for _ in 0..100 {
-        if sockets()? < held {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(sockets()? < held, "a dropped handle still holds its connection");
+    let let_go = sockets().await?;
+    assert!(let_go < held, "a dropped handle still holds its connection");
     pair.far
         .containers()
         .remove(id.as_str(), longshore::RemoveOptions::force())

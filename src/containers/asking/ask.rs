@@ -26,6 +26,9 @@ use crate::types::{ContainerId, ExitStatus, Outcome, OwnerId, Signal};
 /// How long an owner may take to say that it listens. How long a verb takes is the caller's to limit.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Until it is tried again to get into an owner's queue.
+const AGAIN: Duration = Duration::from_millis(50);
+
 /// How many commands in containers of others are known: of more, those that were prepared first are forgotten.
 const MOST_EXECS: usize = 4096;
 
@@ -216,7 +219,13 @@ impl Elsewhere {
     async fn open(&self) -> Result<(Incoming, OwnedWriteHalf)> {
         let opened = tokio::time::timeout(PATIENCE, async {
             let door = self.owners.door(&self.owner)?;
-            let stream = UnixStream::connect(door.path()).await?;
+            let stream = loop {
+                match UnixStream::connect(door.path()).await {
+                    // So many knock that not even their queue has room.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(AGAIN).await,
+                    other => break other?,
+                }
+            };
             let (from, to) = stream.into_split();
             let mut from = Incoming::new(from);
             match from.next().await? {
