@@ -43,7 +43,7 @@ pub(super) fn carry(spawner: &Spawner, connection: Connection, has_stdin: bool, 
             }
         };
         let fed = async {
-            let _to = feed(to, stdin).await;
+            let _to = feed(to, stdin, &home).await;
             // Nobody reads any more, and nobody writes.
             let _ = gone.await;
         };
@@ -51,8 +51,6 @@ pub(super) fn carry(spawner: &Spawner, connection: Connection, has_stdin: bool, 
             () = passed => {}
             () = fed => {}
         }
-        // Whoever lets go of stdin leaves it here, open for as long as the connection is.
-        drop(home);
     });
     let output = Box::pin(Held { output, _held: held });
     Attached { output, input }
@@ -90,17 +88,26 @@ fn missed(payload: &[u8]) -> u64 {
     payload.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-/// Passes stdin on, and says when its last writer has closed it.
-async fn feed(mut to: OwnedWriteHalf, stdin: Option<mpsc::Receiver<Bytes>>) -> OwnedWriteHalf {
+/// Passes stdin on, and says when its last writer has closed it, or let go of it.
+async fn feed(mut to: OwnedWriteHalf, stdin: Option<mpsc::Receiver<Bytes>>, home: &Stdin) -> OwnedWriteHalf {
     let Some(mut stdin) = stdin else { return to };
-    while let Some(bytes) = stdin.recv().await {
+    let mut end = Kind::Closed;
+    loop {
+        let bytes = tokio::select! {
+            bytes = stdin.recv() => bytes,
+            () = home.let_go(), if end == Kind::Closed => {
+                end = Kind::LetGo;
+                continue;
+            }
+        };
+        let Some(bytes) = bytes else { break };
         for piece in bytes.chunks(PIECE) {
             if wire::send(&mut to, Kind::Stdin, piece).await.is_err() {
                 return to;
             }
         }
     }
-    let _ = wire::send(&mut to, Kind::Closed, &[]).await;
+    let _ = wire::send(&mut to, end, &[]).await;
     to
 }
 
@@ -178,6 +185,11 @@ async fn take(mut input: Option<Input>, from: &mut Incoming, keep: bool) {
             // It was closed in the container already.
             (Kind::Stdin, None) => {}
             (Kind::Closed, _) => input = None,
+            (Kind::LetGo, _) => {
+                if let Some(writer) = input.take() {
+                    writer.detach();
+                }
+            }
             _ => break,
         }
     }

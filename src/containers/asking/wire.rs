@@ -34,11 +34,13 @@ pub(super) enum Kind {
     Stdin,
     /// The last writer has closed stdin.
     Closed,
+    /// The last writer has let go of stdin, which stays open.
+    LetGo,
     /// The output has come to its end.
     End,
 }
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 12] = [
     Kind::Ready,
     Kind::Question,
     Kind::Answer,
@@ -49,6 +51,7 @@ const KINDS: [Kind; 11] = [
     Kind::Lagged,
     Kind::Stdin,
     Kind::Closed,
+    Kind::LetGo,
     Kind::End,
 ];
 
