@@ -163,7 +163,6 @@ fn main() {
         .chain(forks::ROLES)
         .chain(exec::ROLES)
         .chain(askers::ROLES)
-        .chain(inject::ROLES)
         .chain(places::ROLES)
         .chain(hostile::ROLES)
         .chain(idle::ROLES)
