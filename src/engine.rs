@@ -5,6 +5,7 @@ mod build;
 #[cfg(feature = "engine")]
 mod builder;
 mod container;
+mod ending;
 mod exec;
 mod fork;
 mod image;

@@ -4,6 +4,9 @@
 //! them upwards with [`Error::new`]. `Display` shows one level only; walk [`std::error::Error::source`] or use
 //! [`Error::report`] for the whole chain.
 
+#[cfg(any(feature = "engine", feature = "remote"))]
+pub(crate) mod wire;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::io;

@@ -21,11 +21,11 @@
 //! | the rest | 500 |
 
 use std::borrow::Cow;
-use std::time::UNIX_EPOCH;
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
+use crate::error::wire::detail;
 use crate::error::{Error, ErrorKind, ObjectKind};
 
 /// An answer that is an error.
@@ -195,28 +195,6 @@ fn tagged(name: &str) -> String {
         Ok(reference) if !name.starts_with("sha256:") => reference.familiar(),
         _ => name.to_owned(),
     }
-}
-
-/// What `words` leaves out.
-fn detail(error: &Error) -> Value {
-    let mut detail = json!({"kind": error.kind().as_str(), "text": error.report()});
-    if let Some((kind, name)) = error.object() {
-        detail["object"] = json!({"kind": kind.as_str(), "name": name});
-    }
-    if let Some(step) = error.step() {
-        detail["step"] = json!(step);
-    }
-    if let Some(errno) = error.errno() {
-        detail["errno"] = json!(errno);
-    }
-    match error.kind() {
-        ErrorKind::Unsupported { needs } => detail["needs"] = json!(needs),
-        ErrorKind::RateLimited { retry_at: Some(at) } => {
-            detail["retry_at"] = json!(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
-        }
-        _ => {}
-    }
-    detail
 }
 
 #[cfg(test)]

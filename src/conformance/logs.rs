@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 
 use crate::error::ErrorKind;
-use crate::logs::{LogDriver, LogEntry, LogQuery, LogStream, LogTarget};
+use crate::logs::{LogDriver, LogEntry, LogQuery, LogStream, LogSubject, LogTarget};
 use crate::types::{ContainerId, Outcome};
 
 /// What every log driver does. The directory is empty before, and its own afterwards. Reading is looked at where the driver can
@@ -130,6 +130,7 @@ fn target(dir: &Path, name: &str) -> LogTarget {
         id: ContainerId::random(),
         dir,
         options: BTreeMap::new(),
+        subject: LogSubject::default(),
     }
 }
 

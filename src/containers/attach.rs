@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt as _, stream};
 
-use super::local::Shared;
+use super::local::{Place, Shared};
 pub(crate) use super::output::{chunks, reader};
 use super::record::Record;
 use super::state::{ContainerState, Refusal, Verb, decide, refuse};
@@ -15,7 +15,10 @@ use crate::logs::{Chunk, Cut, LogEntries, LogEntry, LogQuery, Tee, TeeItem};
 
 impl Shared {
     pub(crate) async fn attach(&self, name: &str, options: AttachOptions) -> Result<Attached> {
-        let (id, slot) = self.own_slot(name, "attach to").await?;
+        let (id, slot) = match self.place_of(name).await? {
+            Place::Here(id, slot) => (id, slot),
+            Place::Elsewhere(elsewhere) => return elsewhere.attach(options).await,
+        };
         let record = self.read_settled(&id, &slot).await?;
         decide(&record.id, record.state, Verb::Attach)?;
         if record.is_detached() && record.state.is_alive() {
@@ -68,7 +71,9 @@ impl Shared {
 
     pub(crate) async fn resize(&self, name: &str, rows: u16, columns: u16) -> Result<()> {
         let record = self.find(name).await?;
-        self.must_be_ours(&record, "resize")?;
+        if let Some(elsewhere) = self.elsewhere(&record) {
+            return elsewhere.resize(rows, columns).await;
+        }
         decide(&record.id, record.state, Verb::Resize)?;
         if !record.body.spec.tty {
             let message = format!("container {} has no terminal", record.id.short());

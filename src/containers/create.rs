@@ -38,6 +38,9 @@ impl Shared {
         let mounts = self.mounts_of(&record.body.spec, &image, cancel).await?;
         record.body.mounts.clone_from(&mounts.points);
         let _slot = self.slot_of(&record);
+        if !record.is_detached() {
+            self.listen();
+        }
         let made = self.record_and_prepare(&record, &mounts.uses, cancel).await;
         if made.is_err() {
             self.undo_create(&record).await;

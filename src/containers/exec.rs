@@ -26,7 +26,9 @@ impl Shared {
     pub(crate) async fn exec_create(&self, name: &str, spec: ExecSpec) -> Result<Exec> {
         validate::validate_exec(&spec)?;
         let record = self.find(name).await?;
-        self.must_be_ours(&record, "run a command in")?;
+        if let Some(elsewhere) = self.elsewhere(&record) {
+            return self.far_exec_create(elsewhere, spec).await;
+        }
         decide(&record.id, record.state, Verb::Exec)?;
         let slot = self.execs.add(record.id.clone(), spec);
         self.tell(self.exec_event(&record, &slot, "exec_create")).await;
@@ -42,7 +44,11 @@ impl Shared {
         options: AttachOptions,
         cancel: &Cancel,
     ) -> Result<Attached> {
-        let slot = self.execs.get(id)?;
+        let near = self.execs.get(id);
+        if let (Err(_), Some(far)) = (&near, self.far_execs.get(id)) {
+            return cancel.or(far.start(options)).await;
+        }
+        let slot = near?;
         slot.begin()?;
         let started = self.exec_run(&slot, options, cancel).await;
         if let Err(error) = &started {
@@ -92,11 +98,19 @@ impl Shared {
     }
 
     pub(crate) async fn exec_wait(&self, id: &str) -> Result<ExitStatus> {
-        self.execs.get(id)?.wait().await
+        let near = self.execs.get(id);
+        if let (Err(_), Some(far)) = (&near, self.far_execs.get(id)) {
+            return far.wait().await;
+        }
+        near?.wait().await
     }
 
     pub(crate) async fn exec_resize(&self, id: &str, rows: u16, columns: u16) -> Result<()> {
-        let slot = self.execs.get(id)?;
+        let near = self.execs.get(id);
+        if let (Err(_), Some(far)) = (&near, self.far_execs.get(id)) {
+            return far.resize(rows, columns).await;
+        }
+        let slot = near?;
         let state = |why: &str| Error::new(ErrorKind::InvalidState, format!("exec {} {why}", slot.id));
         if !slot.spec.tty {
             return Err(state("has no terminal"));
@@ -107,6 +121,9 @@ impl Shared {
 
     /// Ends a command that nobody waits for.
     pub(crate) async fn exec_kill(&self, id: &str) {
+        if let (Err(_), Some(far)) = (self.execs.get(id), self.far_execs.get(id)) {
+            return far.kill().await;
+        }
         if let Some(task) = self.execs.get(id).ok().and_then(|slot| slot.task()) {
             let _ = task.signal(Signal::KILL).await;
         }

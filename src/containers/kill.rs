@@ -18,8 +18,12 @@ impl Shared {
             return self.kill_under_shim(&record, signal, event).await;
         }
         if !self.is_ours(&record) {
-            if record.state == ContainerState::Restarting {
-                self.must_be_ours(&record, "kill")?;
+            // Nothing runs that could be sent a signal: it is its owner that is to give up.
+            if let Some(elsewhere) = self
+                .elsewhere(&record)
+                .filter(|_| record.state == ContainerState::Restarting)
+            {
+                return elsewhere.kill(signal).await;
             }
             let process = record.body.process.ok_or_else(not_running)?;
             // Told first: its own process looks there before it starts it again.

@@ -11,7 +11,7 @@ use super::state::ContainerState;
 use super::{ContainerSummary, ListOptions};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::sys::order;
-use crate::types::{Filter, ImageId};
+use crate::types::{Filter, ImageId, OwnerId};
 
 /// Docker's, all of them. `health`, `expose`, `publish` and `volume` look at what a spec can say so far.
 const KNOWN_FILTERS: [&str; 16] = [
@@ -48,19 +48,31 @@ impl Shared {
     pub(crate) async fn list(&self, options: &ListOptions) -> Result<Vec<ContainerSummary>> {
         let wanted = self.understand(&options.filter).await?;
         let rows = self.parts.store.call(|store| store.containers()).await?;
-        let mut found = Vec::new();
+        let (mut found, mut living) = (Vec::new(), Vec::new());
         for row in rows {
             let Some(record) = self.settled(Record::from_row(row)?).await? else {
                 continue;
             };
             let up = record.state.is_alive() || record.state == ContainerState::Restarting;
             let shown = options.all || wanted.shows_all() || up;
-            if shown && wanted.fits(&record) && !self.sweep_if_dead(&record).await? {
+            if shown && wanted.fits(&record) && !self.sweep_unless(&mut living, &record).await? {
                 found.push(summary(&record, SystemTime::now()));
             }
         }
         order::sort_by_key(&mut found, |found| std::cmp::Reverse(found.created));
         Ok(found)
+    }
+
+    /// As `sweep_if_dead`, with a look at each owner instead of one for each of its containers.
+    async fn sweep_unless(&self, living: &mut Vec<OwnerId>, record: &Record) -> Result<bool> {
+        let Some(owner) = record.owner.as_ref().filter(|owner| !living.contains(owner)) else {
+            return Ok(false);
+        };
+        let swept = self.sweep_if_dead(record).await?;
+        if !swept {
+            living.push(owner.clone());
+        }
+        Ok(swept)
     }
 
     async fn understand<'a>(&self, filter: &'a Filter) -> Result<Wanted<'a>> {

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+use super::asking::{Elsewhere, FarExecs};
 use super::execs::Execs;
 use super::policy::RestartPolicy;
 use super::record::{ExitRecord, Record};
@@ -79,6 +80,10 @@ pub(crate) struct Shared {
     /// Where the places for mounts are, once they are made.
     stubs: OnceLock<PathBuf>,
     pub(crate) execs: Execs,
+    /// Commands in containers of other processes.
+    pub(crate) far_execs: FarExecs,
+    /// Whether other processes can ask.
+    pub(crate) listening: OnceLock<()>,
     /// The engine is about to end: nothing is started any more.
     closing: AtomicBool,
 }
@@ -138,6 +143,14 @@ pub(crate) struct Told {
     pub(crate) over: bool,
     /// When the last of them was: another shim may have the number of a former one.
     pub(crate) finished_ns: Option<i64>,
+}
+
+/// Where verbs on a container are done.
+pub(crate) enum Place {
+    /// Here.
+    Here(ContainerId, Arc<Slot>),
+    /// In another live process.
+    Elsewhere(Elsewhere),
 }
 
 /// A container of ours that runs.
@@ -316,6 +329,8 @@ impl LocalContainers {
             slots: Mutex::default(),
             stubs: OnceLock::new(),
             execs: Execs::default(),
+            far_execs: FarExecs::default(),
+            listening: OnceLock::new(),
             closing: AtomicBool::new(false),
         }))
     }
@@ -341,6 +356,19 @@ impl Shared {
         let id: ContainerId = name.parse().ok()?;
         let slot = lock(&self.slots).get(&id).map(Arc::clone)?;
         Some((id, slot))
+    }
+
+    /// Where verbs on a container are done: the slot of one of ours.
+    pub(crate) async fn place_of(&self, name: &str) -> Result<Place> {
+        if let Some((id, slot)) = self.known_slot(name) {
+            return Ok(Place::Here(id, slot));
+        }
+        let record = self.find(name).await?;
+        if let Some(elsewhere) = self.elsewhere(&record) {
+            return Ok(Place::Elsewhere(elsewhere));
+        }
+        let slot = self.slot_of(&record);
+        Ok(Place::Here(record.id, slot))
     }
 
     /// The slot of a container that must be ours.
@@ -695,7 +723,7 @@ impl ContainerManager for LocalContainers {
 
     async fn exec_create(&self, name: &str, spec: ExecSpec) -> Result<Exec> {
         let (shared, undoing, name) = (Arc::clone(&self.0), Arc::clone(&self.0), name.to_owned());
-        let undo = move |made: Exec| async move { undoing.execs.forget(&made.id) };
+        let undo = move |made: Exec| async move { undoing.exec_forget(&made.id).await };
         let work = |_| async move { shared.exec_create(&name, spec).await };
         self.0.parts.spawner.tail(work, undo).await
     }
@@ -718,7 +746,11 @@ impl ContainerManager for LocalContainers {
     }
 
     async fn exec_inspect(&self, exec: &str) -> Result<ExecInfo> {
-        self.0.execs.get(exec)?.info()
+        let near = self.0.execs.get(exec);
+        if let (Err(_), Some(far)) = (&near, self.0.far_execs.get(exec)) {
+            return self.0.parts.spawner.call(async move { far.inspect().await }).await;
+        }
+        near?.info()
     }
 
     async fn exec_resize(&self, exec: &str, rows: u16, columns: u16) -> Result<()> {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, stream};
 
 use super::local::Shared;
+use super::plan;
 use super::record::Record;
 use super::spec::LogConfig;
 use crate::error::{Error, Result};
-use crate::logs::{LogDriver, LogEntries, LogQuery, LogSink, LogTarget, PumpOptions, split_options};
-use crate::types::ContainerId;
+use crate::logs::{LogDriver, LogEntries, LogQuery, LogSink, LogSubject, LogTarget, PumpOptions, split_options};
 
 /// Entries that go together at most.
 const BATCH: usize = 4096;
@@ -44,15 +44,29 @@ impl Shared {
         let log = &record.body.spec.log;
         let driver = self.parts.logs.get(log.driver.as_deref())?;
         let (_, options) = split_options(&log.options)?;
-        Ok((Arc::clone(driver), self.target(&record.id, options)))
+        Ok((Arc::clone(driver), self.target(record, options)))
     }
 
-    fn target(&self, id: &ContainerId, options: BTreeMap<String, String>) -> LogTarget {
+    fn target(&self, record: &Record, options: BTreeMap<String, String>) -> LogTarget {
         LogTarget {
-            id: id.clone(),
-            dir: self.dir_of(id),
+            id: record.id.clone(),
+            dir: self.dir_of(&record.id),
             options,
+            subject: subject(record),
         }
+    }
+}
+
+/// What a driver may say of a container beside its lines.
+fn subject(record: &Record) -> LogSubject {
+    let (spec, image) = (&record.body.spec, &record.body.image);
+    LogSubject {
+        name: record.name.to_string(),
+        image: spec.image.clone(),
+        image_id: record.body.image_id.to_string(),
+        command: record.command(),
+        labels: record.labels(),
+        env: plan::environment(spec, image, &plan::hostname(spec, &record.id)),
     }
 }
 

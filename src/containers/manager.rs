@@ -186,7 +186,7 @@ pub trait ContainerManager: Debug + Send + Sync + 'static {
     /// Gives a container another restart policy, which holds from its next end on. Docker's `update --restart`.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for one that is removed when it has ended; `Conflict` for another process's.
+    /// `NotFound`; `InvalidArgument` for one that is removed when it has ended.
     ///
     /// # Cancel safety
     /// It is done or not.

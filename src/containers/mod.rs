@@ -5,6 +5,8 @@
 //! and the runtime act, and records what came of it.
 
 #[cfg(feature = "engine")]
+mod asking;
+#[cfg(feature = "engine")]
 mod attach;
 #[cfg(feature = "engine")]
 mod checkpoint;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::images::RunConfig;
 use crate::types::{Filter, Reference, Signal};
 
@@ -198,7 +200,8 @@ pub enum WaitCondition {
 }
 
 /// A command to run in a running container. Every field has Docker's default unless it says otherwise.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct ExecSpec {
     /// Program and arguments.

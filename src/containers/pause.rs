@@ -16,7 +16,9 @@ impl Shared {
 
     async fn freeze(&self, name: &str, verb: Verb) -> Result<()> {
         let record = self.find(name).await?;
-        self.must_be_ours(&record, verb.as_str())?;
+        if let Some(elsewhere) = self.elsewhere(&record) {
+            return elsewhere.tell(verb.as_str()).await;
+        }
         let slot = self.slot_of(&record);
         let _turn = self.turn(&record.id, &slot).await?;
         let mut record = self.read_in_turn(&record.id, &slot).await?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::RemoveOptions;
-use super::local::Shared;
+use super::local::{Place, Shared};
 use super::record::Record;
 use super::state::{ContainerState, Move, Verb, decide};
 use crate::error::{Error, ErrorKind, Result};
@@ -35,7 +35,10 @@ pub(crate) async fn patiently<T, W: Future<Output = Result<T>>>(mut work: impl F
 impl Shared {
     pub(crate) fn remove<'a>(&'a self, name: &'a str, options: RemoveOptions) -> BoxFuture<'a, Result<Outcome>> {
         Box::pin(async move {
-            let (id, slot) = self.own_slot(name, "remove").await?;
+            let (id, slot) = match self.place_of(name).await? {
+                Place::Here(id, slot) => (id, slot),
+                Place::Elsewhere(elsewhere) => return elsewhere.remove(options.force, options.volumes).await,
+            };
             let verb = if options.force { Verb::RemoveForce } else { Verb::Remove };
             let turn = self.turn(&id, &slot).await?;
             let record = match self.read_in_turn(&id, &slot).await {

@@ -9,7 +9,9 @@ impl Shared {
     pub(crate) async fn rename(&self, name: &str, new_name: &str) -> Result<()> {
         let new_name: ContainerName = new_name.parse()?;
         let record = self.find(name).await?;
-        self.must_be_ours(&record, "rename")?;
+        if let Some(elsewhere) = self.elsewhere(&record) {
+            return elsewhere.rename(new_name.as_str()).await;
+        }
         let slot = self.slot_of(&record);
         let _turn = self.turn(&record.id, &slot).await?;
         let mut record = self.read_in_turn(&record.id, &slot).await?;

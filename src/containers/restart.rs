@@ -27,7 +27,9 @@ impl Drop for Restarting {
 impl Shared {
     pub(crate) async fn restart(self: &Arc<Self>, name: &str, options: StopOptions, cancel: &Cancel) -> Result<()> {
         let record = self.find(name).await?;
-        self.must_be_ours(&record, "restart")?;
+        if let Some(elsewhere) = self.elsewhere(&record) {
+            return cancel.or(elsewhere.restart(options)).await;
+        }
         let id = record.id.as_str();
         let _kept = Restarting::new(self.slot_of(&record));
         self.stop(id, options).await?;

@@ -10,7 +10,7 @@ use super::devices;
 use super::etc;
 use super::feed;
 use super::health::Health;
-use super::local::{Live, Shared, Slot};
+use super::local::{Live, Place, Shared, Slot};
 use super::monitor::Streams;
 use super::peer;
 use super::plan;
@@ -37,7 +37,10 @@ pub(super) struct Ground {
 
 impl Shared {
     pub(crate) async fn start(self: &Arc<Self>, name: &str, cancel: &Cancel) -> Result<Outcome> {
-        let (id, slot) = self.own_slot(name, "start").await?;
+        let (id, slot) = match self.place_of(name).await? {
+            Place::Here(id, slot) => (id, slot),
+            Place::Elsewhere(elsewhere) => return cancel.or(elsewhere.start()).await,
+        };
         let _turn = self.turn(&id, &slot).await?;
         let mut record = self.read_in_turn(&id, &slot).await?;
         if decide(&record.id, record.state, Verb::Start)? == Move::Already {

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, Receiver, Sender, WeakSender};
 
 /// Chunks that may wait.
@@ -10,7 +11,7 @@ const AHEAD: usize = 16;
 
 /// This side of a stdin, of a container or a command, from before its start to its end.
 #[derive(Debug, Default)]
-pub(crate) struct Stdin(Mutex<Ends>);
+pub(crate) struct Stdin(Mutex<Ends>, Notify);
 
 #[derive(Debug, Default)]
 struct Ends {
@@ -51,6 +52,18 @@ impl Stdin {
     /// A writer lets go, and stdin stays open.
     pub(crate) fn keep(&self, sender: Sender<Bytes>) {
         lock(&self.0).kept = Some(sender);
+        self.1.notify_one();
+    }
+
+    /// Waits until a writer lets go. For whoever passes writers on: stdin stays open where it is then, and not here.
+    #[cfg(feature = "engine")]
+    pub(crate) async fn let_go(&self) {
+        loop {
+            if lock(&self.0).kept.take().is_some() {
+                return;
+            }
+            self.1.notified().await;
+        }
     }
 
     /// At the start: what writers send from before it, too.

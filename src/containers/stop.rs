@@ -26,8 +26,11 @@ impl Shared {
                 self.tell(self.event(&record, "stop")).await;
                 return Ok(Outcome::Done);
             }
-        } else if record.state == ContainerState::Restarting {
-            self.must_be_ours(&record, "stop")?;
+        } else if let Some(elsewhere) = self
+            .elsewhere(&record)
+            .filter(|_| record.state == ContainerState::Restarting)
+        {
+            return elsewhere.stop(options).await;
         }
         let (signal, timeout) = plan::stop_plan(&record.body.spec, &record.body.image);
         let id = record.id.as_str();

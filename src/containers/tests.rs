@@ -1,5 +1,7 @@
 //! The verbs over fakes: no kernel, no image, the real store and driver.
 
+mod askers;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

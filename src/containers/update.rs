@@ -14,7 +14,9 @@ use crate::error::{Error, Result};
 impl Shared {
     pub(crate) async fn update(&self, name: &str, limits: Limits) -> Result<Vec<String>> {
         let record = self.find(name).await?;
-        self.must_be_ours(&record, "update")?;
+        if let Some(elsewhere) = self.elsewhere(&record) {
+            return elsewhere.update(&limits).await;
+        }
         let slot = self.slot_of(&record);
         let _turn = self.turn(&record.id, &slot).await?;
         let mut record = self.read_in_turn(&record.id, &slot).await?;
@@ -55,7 +57,9 @@ fn only_at_create(limits: &Limits) -> Result<()> {
 impl Shared {
     pub(crate) async fn set_restart(&self, name: &str, policy: RestartPolicy) -> Result<()> {
         let record = self.find(name).await?;
-        self.must_be_ours(&record, "update")?;
+        if let Some(elsewhere) = self.elsewhere(&record) {
+            return elsewhere.set_restart(policy).await;
+        }
         let slot = self.slot_of(&record);
         let _turn = self.turn(&record.id, &slot).await?;
         let mut record = self.read_in_turn(&record.id, &slot).await?;

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use super::ending::Ending;
 use super::exec::ExecBuilder;
-use super::{Engine, Image};
+use super::{Engine, Image, Verb};
 use crate::containers::{
     AttachOptions, Attached, BoxStream, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, CopiedOut,
     CopyInOptions, ExecSpec, Exiting, Limits, PathStat, RemoveOptions, RestartPolicy, Stats, StatsOptions, StopOptions,
     Top, WaitCondition,
 };
-use crate::error::Result;
+use crate::error::{ObjectKind, Result};
 use crate::images::ByteStream;
 use crate::logs::{LogEntries, LogQuery};
 use crate::types::{Change, ContainerId, Outcome, Signal};
@@ -21,11 +22,24 @@ pub struct Container {
     engine: Engine,
     id: ContainerId,
     warnings: Vec<String>,
+    /// Of a run whose container goes with its end.
+    ending: Option<Arc<Ending>>,
 }
 
 impl Container {
     pub(crate) fn new(engine: Engine, id: ContainerId, warnings: Vec<String>) -> Self {
-        Self { engine, id, warnings }
+        Self {
+            engine,
+            id,
+            warnings,
+            ending: None,
+        }
+    }
+
+    /// Registers for its end before it is started: it goes with its end, which may be before anybody asks for it.
+    pub(super) async fn expect_its_end(&mut self) -> Result<()> {
+        self.ending = Ending::register(&self.engine, &self.id).await?;
+        Ok(())
     }
 
     /// Ends and removes it without anybody waiting: for a caller that goes away.
@@ -72,7 +86,7 @@ impl Container {
 
     /// The same container by another handle of its engine.
     pub(super) fn by(&self, engine: Engine) -> Self {
-        Self::new(engine, self.id.clone(), self.warnings.clone())
+        Self { engine, ..self.clone() }
     }
 
     /// Starts it. See [`ContainerManager::start`](crate::ContainerManager::start).
@@ -83,21 +97,43 @@ impl Container {
         self.engine.containers().start(self.id.as_str()).await
     }
 
-    /// Waits until it has run and ended. See [`ContainerManager::wait`].
+    /// Waits until it has run and ended. See [`ContainerManager::wait`]. A handle that [`Engine::run`] gave, or a clone of it,
+    /// tells the end of a container that is gone with it, too ([`ContainerSpec::auto_remove`](crate::ContainerSpec::auto_remove)).
     ///
     /// # Errors
     /// As there.
     pub async fn wait(&self) -> Result<ContainerExit> {
-        let exiting = self.engine.containers();
-        exiting.wait(self.id.as_str(), WaitCondition::Exited).await?.await
+        self.wait_for(WaitCondition::Exited).await?.await
     }
 
-    /// Registers for its end. See [`ContainerManager::wait`].
+    /// Registers for its end. See [`ContainerManager::wait`]; of one that is gone already as [`Container::wait`], but for
+    /// [`WaitCondition::NextExit`].
     ///
     /// # Errors
     /// As there.
     pub async fn wait_for(&self, condition: WaitCondition) -> Result<Exiting> {
-        self.engine.containers().wait(self.id.as_str(), condition).await
+        let exiting = self.engine.containers().wait(self.id.as_str(), condition).await;
+        let Some(ending) = self.ending.clone().filter(|_| condition != WaitCondition::NextExit) else {
+            return exiting;
+        };
+        let exiting = match exiting {
+            Err(error) if !error.is_not_found() => return Err(error),
+            other => other,
+        };
+        let (engine, id) = (self.engine.clone(), self.id.clone());
+        Ok(Box::pin(async move {
+            let gone = match exiting {
+                Err(gone) => gone,
+                Ok(exiting) => match exiting.await {
+                    Err(gone) if gone.is_not_found() => gone,
+                    other => return other,
+                },
+            };
+            let verb = Verb::of("container.wait", ObjectKind::Container, id.as_str());
+            engine
+                .within(verb, None, async move { ending.of_gone(gone).await })
+                .await
+        }))
     }
 
     /// A command to run in it. Awaited, it yields the running command; with [`ExecBuilder::output`] it runs to its end.

@@ -123,7 +123,10 @@ impl RunBuilder {
     }
 
     async fn start(self) -> Result<Guard> {
-        let guard = Guard::new(self.create().await?);
+        let mut guard = Guard::new(self.create().await?);
+        if self.spec.auto_remove {
+            guard.container.expect_its_end().await?;
+        }
         guard.container().start().await?;
         Ok(guard)
     }

@@ -51,7 +51,7 @@ impl Format {
         }
     }
 
-    pub(super) fn encode(self, entry: &LogEntry, out: &mut Vec<u8>) {
+    pub(super) fn encode(self, entry: &LogEntry, lines: &mut json::Lines, out: &mut Vec<u8>) {
         match self {
             Self::Frames => encode(
                 &Frame {
@@ -61,7 +61,15 @@ impl Format {
                 },
                 out,
             ),
-            Self::Json => json::encode(entry.stream, entry.time_ns, &entry.bytes, out),
+            Self::Json => lines.encode(entry, out),
+        }
+    }
+
+    /// About how many bytes more than its own an entry takes.
+    pub(super) fn overhead(self) -> usize {
+        match self {
+            Self::Frames => HEADER,
+            Self::Json => 80,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Cutting raw chunks into lines. Pure: no I/O.
 
+use std::io::BufRead as _;
+
 use bytes::{Bytes, BytesMut};
 
 /// The longest piece of a line, in bytes: Docker's limit too.
@@ -18,7 +20,7 @@ impl Splitter {
         while !chunk.is_empty() {
             let room = MAX_LINE - self.begun.len();
             let window = &chunk[..chunk.len().min(room)];
-            let end = window.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+            let end = line_end(window);
             let Some(end) = end.or((window.len() == room).then_some(room)) else {
                 self.begun.extend_from_slice(&chunk);
                 return;
@@ -45,6 +47,15 @@ impl Splitter {
         }
         Some(self.begun.split().freeze())
     }
+}
+
+/// How long the first line is, with its end, if that is there. The standard library looks for it by many bytes at a time, and
+/// lets others do so only here.
+fn line_end(mut bytes: &[u8]) -> Option<usize> {
+    let before = bytes;
+    let length = bytes.skip_until(b'\n').ok()?;
+    let ends = length.checked_sub(1).and_then(|last| before.get(last)) == Some(&b'\n');
+    ends.then_some(length)
 }
 
 #[cfg(test)]

@@ -9,7 +9,9 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
+use super::attributes::Attributes;
 use super::files::{Format, remove_if_there};
+use super::json::Lines;
 use super::options::LocalOptions;
 use super::{LogDriver, LogEntries, LogEntry, LogFileFormat, LogFiles, LogQuery, LogSink, LogTarget, reader};
 use crate::error::{Error, Result};
@@ -45,10 +47,14 @@ impl LocalDriver {
         }
     }
 
-    /// The options of one container.
-    fn options_of(&self, options: &BTreeMap<String, String>) -> Result<LocalOptions> {
-        let options = options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        self.options.with(options)
+    /// The options of one container, and what is said of it beside each line.
+    fn options_of(&self, options: &BTreeMap<String, String>) -> Result<(LocalOptions, Attributes)> {
+        let (attributes, rest) = match self.format {
+            Format::Frames => (Attributes::default(), options.clone()),
+            Format::Json => Attributes::split(options)?,
+        };
+        let rest = rest.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        Ok((self.options.with(rest)?, attributes))
     }
 
     fn bell(&self, dir: &Path) -> Bell {
@@ -76,8 +82,9 @@ impl LogDriver for LocalDriver {
     }
 
     fn open(&self, target: &LogTarget) -> Result<Arc<dyn LogSink>> {
-        let options = self.options_of(&target.options)?;
-        let writer = Writer::open(target.clone(), self.format, options)?;
+        let (options, attributes) = self.options_of(&target.options)?;
+        let attributes = attributes.of(target)?;
+        let writer = Writer::open(target.clone(), self.format, options, attributes)?;
         Ok(Arc::new(LocalSink {
             writer: Mutex::new(writer),
             bell: self.bell(&target.dir),
@@ -90,7 +97,7 @@ impl LogDriver for LocalDriver {
     }
 
     fn files(&self, options: &BTreeMap<String, String>) -> Result<Option<LogFiles>> {
-        let options = self.options_of(options)?;
+        let (options, attributes) = self.options_of(options)?;
         Ok(Some(LogFiles {
             format: Some(match self.format {
                 Format::Frames => LogFileFormat::Frames,
@@ -99,6 +106,7 @@ impl LogDriver for LocalDriver {
             max_size_bytes: options.max_size.get(),
             max_files: options.max_files,
             compress: options.compress,
+            attributes: !attributes.is_none(),
         }))
     }
 
@@ -204,6 +212,8 @@ struct Writer {
     target: LogTarget,
     format: Format,
     options: LocalOptions,
+    /// Makes lines, where there is JSON.
+    lines: Lines,
     number: u64,
     file: File,
     /// Bytes of whole entries in the file.
@@ -215,7 +225,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn open(target: LogTarget, format: Format, options: LocalOptions) -> Result<Self> {
+    fn open(target: LogTarget, format: Format, options: LocalOptions, attributes: Vec<u8>) -> Result<Self> {
         let number = Format::newest(&format.files(&target.dir)?);
         format.note_end(&target.dir, false)?;
         let file = format.create(&target.dir, number)?;
@@ -224,6 +234,7 @@ impl Writer {
             target,
             format,
             options,
+            lines: Lines::new(attributes),
             number,
             file,
             size: 0,
@@ -241,10 +252,12 @@ impl Writer {
     }
 
     fn write(&mut self, entries: &[LogEntry]) -> Result<()> {
-        let mut batch = Vec::new();
+        // What one would be copied to again and again while it grows, for nothing.
+        let bytes: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
+        let mut batch = Vec::with_capacity(bytes + entries.len() * self.format.overhead());
         for entry in entries {
             let before = batch.len();
-            self.format.encode(entry, &mut batch);
+            self.format.encode(entry, &mut self.lines, &mut batch);
             let would_be = self.size.saturating_add(batch.len() as u64);
             if would_be > self.options.max_size.get() && self.size + before as u64 > 0 {
                 let next = batch.split_off(before);

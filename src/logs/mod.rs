@@ -6,6 +6,8 @@
 //! ```
 
 #[cfg(feature = "engine")]
+mod attributes;
+#[cfg(feature = "engine")]
 mod drivers;
 #[cfg(feature = "engine")]
 mod files;
@@ -100,6 +102,26 @@ pub struct LogTarget {
     pub dir: PathBuf,
     /// The container's options of its log, in the driver's words. They have passed [`LogDriver::check`].
     pub options: BTreeMap<String, String>,
+    /// What the container is, for a driver that says so beside its lines.
+    pub subject: LogSubject,
+}
+
+/// What a driver may say of a container beside its lines.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogSubject {
+    /// Its name.
+    pub name: String,
+    /// Its image, as it was named at create.
+    pub image: String,
+    /// Its image's id.
+    pub image_id: String,
+    /// What it runs: program and arguments.
+    pub command: Vec<String>,
+    /// Its labels, with those of its image.
+    pub labels: BTreeMap<String, String>,
+    /// Its environment, as `NAME=value`.
+    pub env: Vec<String>,
 }
 
 /// What to read of a log.
@@ -168,6 +190,8 @@ pub struct LogFiles {
     pub max_files: u32,
     /// Whether full files are packed.
     pub compress: bool,
+    /// Whether something is said of the container beside each line, which no other program can.
+    pub attributes: bool,
 }
 
 /// What is in the files of a [`LogFiles`].

@@ -34,6 +34,7 @@ impl LogDriver for NoneDriver {
             max_size_bytes: u64::MAX,
             max_files: 1,
             compress: false,
+            attributes: false,
         }))
     }
 }

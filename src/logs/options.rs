@@ -46,7 +46,7 @@ impl LocalOptions {
                 "max-size" => self.max_size = size(value).ok_or_else(bad)?,
                 "max-file" => self.max_files = value.parse().ok().filter(|count| *count > 0).ok_or_else(bad)?,
                 "compress" => self.compress = value.parse().map_err(|_| bad())?,
-                _ => return Err(unknown(key, "max-size, max-file and compress")),
+                _ => return Err(unknown(key)),
             }
         }
         let rotates = self.max_files > 1 && self.max_size.get() < u64::MAX;
@@ -62,14 +62,16 @@ fn size(text: &str) -> Option<Bytes> {
     text.parse().ok().filter(|size: &Bytes| size.get() > 0)
 }
 
-fn bad(key: &str, value: &str) -> Error {
+pub(super) fn bad(key: &str, value: &str) -> Error {
     Error::invalid(format!("invalid log option {key}={value}")).with_object(ObjectKind::Option, key)
 }
 
 /// The error of an option that a driver has not.
-pub(super) fn unknown(key: &str, known: &str) -> Error {
-    let message =
-        format!("unknown log option {key:?}; there are {known}, and for every driver mode and max-buffer-size");
+fn unknown(key: &str) -> Error {
+    let message = format!(
+        "unknown log option {key:?}; there are max-size, max-file and compress, for json-file labels, labels-regex, env, \
+         env-regex and tag, too, and for every driver mode and max-buffer-size"
+    );
     Error::invalid(message).with_object(ObjectKind::Option, key)
 }
 

@@ -238,6 +238,14 @@ impl Tee {
         }
     }
 
+    /// So many bytes are missing here for every reader: they were lost on the way.
+    pub(crate) fn missed(&self, bytes: u64) {
+        for reader in &self.lock().readers {
+            reader.lock().items.push_back(TeeItem::Lagged { missed_bytes: bytes });
+            reader.filled.notify_one();
+        }
+    }
+
     /// Nothing more will be written: readers come to their end.
     pub fn close(&self) {
         let mut inner = self.lock();

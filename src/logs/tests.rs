@@ -15,6 +15,7 @@ fn target() -> (tempfile::TempDir, LogTarget) {
         id: ContainerId::random(),
         dir: dir.path().to_owned(),
         options: BTreeMap::new(),
+        subject: LogSubject::default(),
     };
     (dir, target)
 }

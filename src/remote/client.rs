@@ -28,6 +28,9 @@ pub(super) const NEWEST: u16 = 56;
 /// The oldest. Docker 29 serves nothing before 1.40, and longshore nothing before 1.24.
 pub(super) const OLDEST: u16 = 24;
 
+/// From here on `wait` looks at its condition. Source: the history of the Engine API, 1.30.
+const CONDITIONS: u16 = 30;
+
 /// More than any answer that is one piece of JSON.
 const MAX_ANSWER: usize = 64 << 20;
 /// More than any error has to say.
@@ -225,6 +228,11 @@ impl Client {
             version,
             driver,
         })))
+    }
+
+    /// Whether waiting can be for more than that a container does not run.
+    pub(super) fn has_conditions(&self) -> bool {
+        self.0.version >= CONDITIONS
     }
 
     pub(super) fn spawner(&self) -> &Spawner {

@@ -28,6 +28,9 @@ use crate::types::{Change, ChangeKind, EndpointSpec, ExitStatus, Filter, ImageId
 const LOOK: Duration = Duration::from_millis(5);
 const LOOK_AT_MOST: Duration = Duration::from_millis(250);
 
+/// The one condition that every version of the API has.
+const NOT_RUNNING: &str = "not-running";
+
 /// Containers of an engine elsewhere.
 #[derive(Debug)]
 pub(super) struct Containers(pub(super) Client);
@@ -121,22 +124,32 @@ impl Containers {
         Ok(flag(&self.inspected(name).await?["Config"], "Tty"))
     }
 
-    /// Registers; the answer's head says that it is done.
+    /// Registers; the answer's head says that it is done. What follows is read on the client's thread, so that the connection
+    /// goes as soon as the end is told, however late anybody looks.
     async fn register(&self, name: &str, condition: &str) -> Result<Exiting> {
+        if !self.0.has_conditions() && condition != NOT_RUNNING {
+            // It would not look at the condition, and tell of an end that never was.
+            let needs = "an engine that speaks version 1.30 of the API or a newer one";
+            return Err(Error::unsupported(format!("waiting for {condition}"), needs).with_step("wait"));
+        }
         let ask = Ask::post(of(name, "/wait")?).with("condition", condition);
         let answer = self.0.send(ask).await?;
         let containers = Self(self.0.clone());
         let name = name.to_owned();
-        Ok(Box::pin(async move {
+        Ok(Box::pin(self.0.spawner().call(async move {
             let ended = read_json(answer).await?;
             containers.ended(&name, &ended).await
-        }))
+        })))
     }
 
     /// How it ended, and if it is still there whether for want of memory.
     async fn ended(&self, name: &str, ended: &Value) -> Result<ContainerExit> {
         if let Some(message) = text(&ended["Error"], "Message") {
-            let error = Error::new(ErrorKind::Unavailable, message);
+            let error = match self.inspected(name).await {
+                // It went before there was such an end.
+                Err(gone) if gone.is_not_found() => return Err(gone),
+                _ => Error::new(ErrorKind::Unavailable, message),
+            };
             return Err(error.with_object(ObjectKind::Container, name).with_step("wait"));
         }
         let code = ended["StatusCode"].as_i64();
@@ -156,7 +169,7 @@ impl Containers {
     async fn register_exited(&self, name: &str) -> Result<Exiting> {
         let next = self.register(name, "next-exit").await?;
         match self.inspected(name).await {
-            Ok(info) if state(&info) == ContainerState::Exited => self.register(name, "not-running").await,
+            Ok(info) if state(&info) == ContainerState::Exited => self.register(name, NOT_RUNNING).await,
             Ok(_) => Ok(next),
             // It went with its end, which was waited for.
             Err(error) if error.is_not_found() => Ok(next),
@@ -202,7 +215,7 @@ impl ContainerManager for Containers {
     async fn wait(&self, name: &str, condition: WaitCondition) -> Result<Exiting> {
         match condition {
             WaitCondition::Exited => self.register_exited(name).await,
-            WaitCondition::NotRunning => self.register(name, "not-running").await,
+            WaitCondition::NotRunning => self.register(name, NOT_RUNNING).await,
             WaitCondition::NextExit => self.register(name, "next-exit").await,
             WaitCondition::Removed => self.register(name, "removed").await,
         }

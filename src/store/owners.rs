@@ -8,11 +8,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::layout::make_private_directory;
 use crate::error::{Error, ErrorKind, Result};
@@ -20,6 +21,8 @@ use crate::sys::boot;
 use crate::types::OwnerId;
 
 const LOCK: &str = "lock";
+/// Where a living owner can be asked.
+const DOOR: &str = "door";
 const UNBORN: &str = ".new.";
 const GONE: &str = ".gone.";
 
@@ -70,6 +73,20 @@ impl DeadOwner {
     /// The owner's id.
     pub fn id(&self) -> &OwnerId {
         &self.id
+    }
+}
+
+/// The socket of an owner, by a path that is short enough for one: those of roots need not be (unix(7): 108 bytes).
+#[derive(Debug)]
+pub(crate) struct Door {
+    /// Keeps the path.
+    _dir: File,
+    path: PathBuf,
+}
+
+impl Door {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 }
 
@@ -207,6 +224,24 @@ impl Owners {
             }
         }
         Ok(())
+    }
+
+    /// Where an owner's socket is, if it has one.
+    pub(crate) fn door(&self, id: &OwnerId) -> io::Result<Door> {
+        let dir = OpenOptions::new()
+            .read(true)
+            .custom_flags((OFlag::O_PATH | OFlag::O_DIRECTORY).bits())
+            .open(self.path(id))?;
+        let path = format!("/proc/self/fd/{}/{DOOR}", dir.as_raw_fd()).into();
+        Ok(Door { _dir: dir, path })
+    }
+
+    /// Makes the socket of a living owner; it goes with the owner's directory. Only this user gets into that.
+    pub(crate) fn listen(&self, id: &OwnerId) -> io::Result<UnixListener> {
+        let door = self.door(id)?;
+        let listener = UnixListener::bind(door.path())?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
     }
 
     fn path(&self, id: &OwnerId) -> PathBuf {

@@ -12,6 +12,7 @@
 
 mod additional;
 mod api;
+mod askers;
 mod attacks;
 mod build;
 mod build_out;
@@ -25,6 +26,7 @@ mod detached;
 mod devices;
 mod differences;
 mod doctor;
+mod ends;
 mod exec;
 mod faults;
 mod fixtures;
@@ -39,6 +41,7 @@ mod keeping;
 mod kills;
 mod layout;
 mod life;
+mod logging;
 mod longshored;
 mod misbehaving;
 mod namespaces;
@@ -90,9 +93,12 @@ const GROUPS: &[frame::Group] = &[
     build::TESTS,
     build_out::TESTS,
     idle::TESTS,
+    ends::TESTS,
     exec::TESTS,
+    askers::TESTS,
     verbs::TESTS,
     care::TESTS,
+    logging::TESTS,
     detached::TESTS,
     reboot::TESTS,
     outlive::TESTS,
@@ -132,6 +138,7 @@ const SHARING: &[frame::Group] = &[
     process::TESTS,
     life::TESTS,
     idle::TESTS,
+    ends::TESTS,
     exec::TESTS,
     verbs::TESTS,
     care::TESTS,
@@ -157,6 +164,7 @@ fn main() {
         .chain(kills::ROLES)
         .chain(forks::ROLES)
         .chain(exec::ROLES)
+        .chain(askers::ROLES)
         .chain(places::ROLES)
         .chain(hostile::ROLES)
         .chain(idle::ROLES)

@@ -530,11 +530,8 @@ async fn g2_the_end_is_waited_for_over_the_api() -> Check {
     assert_eq!(removed.await?.status.code(), 7);
     assert!(failure(container.wait()).await?.is_not_found());
     // It goes with its end, and the end is told all the same.
-    let gone = pair.far.run(pair.world.script("exit 9").auto_remove(true)).await;
-    let gone = gone?;
-    if let Ok(exit) = gone.wait().await {
-        assert_eq!(exit.status.code(), 9);
-    }
+    let gone = pair.far.run(pair.world.script("exit 9").auto_remove(true)).await?;
+    assert_eq!(gone.wait().await?.status.code(), 9);
     let stubborn = pair
         .far
         .run(pair.world.script("trap : TERM; while :; do sleep 0.1; done"))

@@ -145,6 +145,10 @@ impl Shared {
             let what = "packed logs of a container that outlives its engine".to_owned();
             return unsupported(what, "the log option compress=false, or Lifetime::Bound");
         }
+        if files.attributes {
+            let what = "the log options labels, env and tag of a container that outlives its engine".to_owned();
+            return unsupported(what, "a log without them, or Lifetime::Bound");
+        }
         Ok(files)
     }
 }
