@@ -121,7 +121,7 @@ impl Shared {
     }
 
     /// Removes a container that was to go with its end.
-    async fn remove_if_asked(&self, record: &Record, slot: &Slot) {
+    pub(super) async fn remove_if_asked(&self, record: &Record, slot: &Slot) {
         if record.body.spec.auto_remove
             && !slot.is_restarted()
             && let Err(error) = self.remove(record.id.as_str(), RemoveOptions::default()).await

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::StopOptions;
 use super::local::{Shared, Slot};
+use super::state::ContainerState;
 use crate::driver::Cancel;
 use crate::error::Result;
 
@@ -30,12 +31,18 @@ impl Shared {
         if let Some(elsewhere) = self.elsewhere(&record) {
             return cancel.or(elsewhere.restart(options)).await;
         }
-        let id = record.id.as_str();
-        let _kept = Restarting::new(self.slot_of(&record));
+        let (id, slot) = (record.id.as_str(), self.slot_of(&record));
+        let kept = Restarting::new(Arc::clone(&slot));
         self.stop(id, options).await?;
         self.start(id, cancel).await?;
-        let record = self.read(&record.id).await?;
+        drop(kept);
         self.tell(self.event(&record, "restart")).await;
+        // A run that has ended meanwhile was taken for the one that was stopped.
+        match self.read(&record.id).await {
+            Ok(now) if now.state == ContainerState::Exited => self.remove_if_asked(&now, &slot).await,
+            Err(error) if !error.is_not_found() => return Err(error),
+            _ => {}
+        }
         Ok(())
     }
 }

@@ -91,7 +91,7 @@ async fn g2_the_handle_of_a_run_tells_the_end_of_what_is_gone() -> Check {
 async fn g2_the_handle_of_a_run_tells_the_last_of_several_ends() -> Check {
     let world = World::new().await?;
     // The first run leaves a mark in its layer, and ends when it is told to; the second ends by itself.
-    let script = "if test -e /again; then exit 5; fi; touch /again; trap 'exit 4' TERM; while :; do sleep 0.05; done";
+    let script = "if test -e /again; then exit 5; fi; trap 'exit 4' TERM; touch /again; while :; do sleep 0.05; done";
     let container = world.started(going(&world, script)).await?;
     for _ in 0..200 {
         if container.stat_path("/again").await.is_ok() {
