@@ -104,7 +104,12 @@ impl Shared {
         let life = slot.life.subscribe();
         // Before the record is read: an end that is told while it is read must count as one to come.
         let seen = *life.borrow();
-        let record = match self.read(&id).await {
+        // What its shim has written down may be more than has been recorded.
+        let read = match slot.is_detached() {
+            true => self.find(id.as_str()).await,
+            false => self.read(&id).await,
+        };
+        let record = match read {
             Err(error) if error.is_not_found() => {
                 self.forget(&id);
                 return match (condition, life.borrow().exit.or(known)) {
@@ -118,14 +123,13 @@ impl Shared {
         if let Some(exit) = settled(&record, condition).or_else(|| unrecorded(&seen, condition)) {
             return Ok(Waiting::Over(exit));
         }
-        // An end is recorded a moment before it is told: one that the record shows has been seen here.
+        // An end is recorded a moment before it is told: one that the record shows has been seen here. That of a detached container
+        // may be running again by then.
         let has_ended = matches!(record.state, ContainerState::Exited | ContainerState::Restarting);
-        let untold = has_ended
-            && match slot.is_detached() {
-                // Its shim may have told more than has been recorded.
-                true => seen.finished_ns < record.body.finished_ns,
-                false => seen.finished_ns != record.body.finished_ns,
-            };
+        let untold = match slot.is_detached() {
+            true => seen.finished_ns < record.body.finished_ns,
+            false => has_ended && seen.finished_ns != record.body.finished_ns,
+        };
         let mark = seen.ends + u64::from(untold);
         let exit = record.body.exit;
         Ok(Waiting::Own { life, mark, id, exit })
