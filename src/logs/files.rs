@@ -117,6 +117,14 @@ impl Format {
         }
     }
 
+    /// What stands beside the text of an entry.
+    pub(super) fn details(self, entry: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Self::Frames => {}
+            Self::Json => json::details(entry, out),
+        }
+    }
+
     /// How many bytes of a file are whole entries.
     pub(super) fn whole(self, file: &File) -> io::Result<u64> {
         match self {

@@ -5,6 +5,7 @@
 //! `local`.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use serde::Deserialize;
@@ -210,6 +211,37 @@ pub(super) fn decode(buffer: &[u8]) -> Line {
         stream,
         time_ns,
         text: shown.log.into_owned(),
+    }
+}
+
+/// What stands beside a line, as `logs --details` shows it. Source: moby, `api/server/httputils/write_log_stream.go`.
+pub(super) fn details(line: &[u8], out: &mut Vec<u8>) {
+    #[derive(Deserialize)]
+    struct Shown<'a> {
+        #[serde(borrow, default)]
+        attrs: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
+    }
+    let Ok(shown) = serde_json::from_slice::<Shown<'_>>(line) else {
+        return;
+    };
+    for (number, (name, value)) in shown.attrs.iter().enumerate() {
+        if number > 0 {
+            out.push(b',');
+        }
+        in_query(name, out);
+        out.push(b'=');
+        in_query(value, out);
+    }
+}
+
+/// As in the query of an URL. Source: Go, `net/url`, `QueryEscape`.
+fn in_query(text: &str, out: &mut Vec<u8>) {
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte),
+            b' ' => out.push(b'+'),
+            _ => drop(write!(out, "%{byte:02X}")),
+        }
     }
 }
 

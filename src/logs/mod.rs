@@ -141,6 +141,9 @@ pub struct LogQuery {
     pub follow: bool,
     /// Put the time (RFC 3339 with nine digits of a second) and a space before each line.
     pub timestamps: bool,
+    /// Put what the log says beside each line (labels, variables, a tag) before it, behind the time: `name=value`, escaped as in
+    /// the query of an URL, with commas between them, and a space, which is there alone where nothing stands beside a line.
+    pub details: bool,
 }
 
 impl Default for LogQuery {
@@ -154,6 +157,7 @@ impl Default for LogQuery {
             tail: None,
             follow: false,
             timestamps: false,
+            details: false,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -243,6 +243,7 @@ impl Reader {
                 Piece::Incomplete => return Ok((used, false)),
                 Piece::Invalid => return Err(corrupt(self.format, &self.dir, number, offset + used as u64)),
             };
+            let line = &block[used..used + len];
             used += len;
             self.ended = kind == FrameKind::End;
             let FrameKind::Data(stream) = kind else {
@@ -252,20 +253,34 @@ impl Reader {
                 return Ok((used, true));
             }
             if passes(&self.query, time_ns, stream) {
-                items.push_back(Ok(self.entry(time_ns, &payload, stream)));
+                items.push_back(Ok(self.entry(time_ns, line, &payload, stream)));
             }
         }
     }
 
-    fn entry(&mut self, time_ns: i64, payload: &[u8], stream: LogStream) -> LogEntry {
+    fn entry(&mut self, time_ns: i64, line: &[u8], payload: &[u8], stream: LogStream) -> LogEntry {
         let open = &mut self.open_lines[index(stream)];
         let continues = *open;
         *open = payload.last() != Some(&b'\n');
-        let bytes = match self.query.timestamps && !continues {
-            true => stamped(time_ns, payload),
+        let bytes = match (self.query.timestamps || self.query.details) && !continues {
+            true => self.introduced(time_ns, line, payload),
             false => Bytes::copy_from_slice(payload),
         };
         LogEntry { stream, time_ns, bytes }
+    }
+
+    /// A line with what is asked for before it.
+    fn introduced(&self, time_ns: i64, line: &[u8], payload: &[u8]) -> Bytes {
+        let mut text = Vec::new();
+        if self.query.timestamps {
+            stamp(time_ns, &mut text);
+        }
+        if self.query.details {
+            self.format.details(line, &mut text);
+            text.push(b' ');
+        }
+        text.extend_from_slice(payload);
+        text.into()
     }
 
     /// Where the last lines begin: looks through files from the newest back, until it has seen enough lines.
@@ -362,12 +377,12 @@ fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize> {
 }
 
 /// A line with its time in front: RFC 3339 with nine digits, as Docker prints it.
-fn stamped(time_ns: i64, line: &[u8]) -> Bytes {
+fn stamp(time_ns: i64, text: &mut Vec<u8>) {
     let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(time_ns)).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
     let (hour, minute, second, nanosecond) = at.to_hms_nano();
-    let mut text =
-        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanosecond:09}Z ").into_bytes();
-    text.extend_from_slice(line);
-    text.into()
+    let _ = write!(
+        text,
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanosecond:09}Z "
+    );
 }

@@ -389,6 +389,7 @@ impl ContainerManager for Containers {
             .flag("follow", query.follow)
             // Each entry has its time, whether or not it is to be shown.
             .flag("timestamps", true)
+            .flag("details", query.details)
             .with_some("since", query.since_ns.map(stamp))
             .with_some("until", query.until_ns.map(stamp))
             .with_some("tail", query.tail);

@@ -88,6 +88,22 @@ async fn h19_json_file_says_who_it_is_beside_each_line() -> Check {
         }
         assert_eq!(read.len(), lines.len());
         assert!(read.iter().all(|line| line == "out\n" || line == "err\n"), "{read:?}");
+        // With the rest before it, if that is asked for.
+        let detailed = LogQuery {
+            details: true,
+            tail: Some(1),
+            ..LogQuery::default()
+        };
+        let mut entries = container.logs(detailed).await?;
+        let shown = entries.next().await.expect("a line")?;
+        let shown = String::from_utf8_lossy(&shown.bytes).into_owned();
+        assert!(shown.starts_with("COLOUR=red%3D%221%22,PATH=%2F"), "{shown}");
+        assert!(shown.contains(",X_1=,com.example.team=a%09b,tag=teller%7C"), "{shown}");
+        let command = "sh+-c+echo+out%3B+echo+err+%3E%262,tier=%3Cfront%3E ";
+        assert!(
+            shown.ends_with(&format!("{command}out\n")) || shown.ends_with(&format!("{command}err\n")),
+            "{shown}"
+        );
         // And so it is after the next start.
         container.start().await?;
         container.wait().await?;

@@ -52,6 +52,7 @@ fn read(query: &Query) -> Result<LogQuery, Failure> {
         tail: query.get("tail").and_then(|lines| lines.parse().ok()),
         follow: query.flag("follow"),
         timestamps: query.flag("timestamps"),
+        details: query.flag("details"),
     })
 }
 
@@ -83,8 +84,8 @@ mod tests {
     #[test]
     fn a_query_in_docker_s_words() {
         let of = |text: &str| read(&Query::parse(text));
-        let query = of("stdout=1&follow=True&tail=all&since=0&until=12.5&timestamps=1").unwrap();
-        assert!(query.stdout && !query.stderr && query.follow && query.timestamps);
+        let query = of("stdout=1&follow=True&tail=all&since=0&until=12.5&timestamps=1&details=1").unwrap();
+        assert!(query.stdout && !query.stderr && query.follow && query.timestamps && query.details);
         assert_eq!(
             (query.tail, query.since_ns, query.until_ns),
             (None, None, Some(12_500_000_000))

@@ -22,6 +22,9 @@ pub struct Args {
     /// Put the time before each line
     #[arg(short, long)]
     timestamps: bool,
+    /// Put what the log says beside each line before it: labels, variables, a tag
+    #[arg(long)]
+    details: bool,
     /// Nothing older: a time, or a length of time such as 10m
     #[arg(long, value_name = "TIME", value_parser = human::parse_time)]
     since: Option<SystemTime>,
@@ -45,6 +48,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         tail: args.tail.0,
         follow: args.follow,
         timestamps: args.timestamps,
+        details: args.details,
         ..LogQuery::default()
     };
     let mut entries = engine.containers().logs(&args.container, query).await?;
