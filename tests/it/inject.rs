@@ -1,4 +1,5 @@
-//! Every system call that the helper makes for a start is made to fail, by strace(1): the start says where, and leaves nothing.
+//! System calls that are made for a start are made to fail, by strace(1): each of the helper's, and those of the engine that
+//! take or change something. The start says where, and leaves nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,9 +7,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use longshore::{ContainerState, ErrorKind};
+use longshore::{Container, ContainerSpec, ContainerState, Engine, ErrorKind};
 
+use crate::faults::filled_root;
 use crate::frame::{Check, Stop, fail, skip};
+use crate::support::embedder::{Embedder, Role};
 use crate::support::leaks::all_processes;
 use crate::support::world::{FORCE, World};
 use crate::support::{is_root, program, scratch};
@@ -17,6 +20,7 @@ use crate::tests;
 tests! { "inject":
     kernel_async [
         g1_every_system_call_of_a_start_that_fails,
+        g1_calls_of_the_engine_for_a_start_that_fail,
     ]
 }
 
@@ -254,4 +258,142 @@ fn nothing_runs(fault: &str) -> Check {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+pub const ROLES: &[(&str, Role)] = &[("start-when-told", role_start)];
+
+/// What an embedder's process takes or changes for a start. How it waits, how threads wake each other (`write`, of an eventfd)
+/// and how its memory is managed is left out: no program goes on without those.
+const OF_THE_ENGINE: [&str; 14] = [
+    "dup",
+    "epoll_ctl",
+    "ftruncate",
+    "memfd_create",
+    "mkdir",
+    "mkdirat",
+    "openat",
+    "openat2",
+    "pidfd_open",
+    "pipe2",
+    "pwrite64",
+    "sendmsg",
+    "socketpair",
+    "symlink",
+];
+
+/// How SQLite locks: where the kernel does not take a lock back, SQLite waits for itself, up to half a minute each time.
+const LOCKS: &str = "fcntl";
+
+/// What is made to fail, and in which places.
+fn faults() -> Vec<(&'static str, usize)> {
+    let long = std::env::var_os("LONGSHORE_KILL_LOOPS").is_some();
+    let names = OF_THE_ENGINE.into_iter().chain(long.then_some(LOCKS));
+    names
+        .flat_map(|name| (1..=places()).map(move |place| (name, place)))
+        .collect()
+}
+
+/// Starts a container as often as it is told by files: `N.go` says when, `N.ended` that it has, `N.look` that nothing is
+/// traced any more.
+fn role_start(arguments: &[String]) -> i32 {
+    let [root, dir] = arguments else { return 2 };
+    let run = async {
+        let engine = Engine::open(root).await?;
+        let spec = ContainerSpec::image("busybox").command(["sleep", "1000"]);
+        engine.run(spec.clone()).await?.remove(FORCE).await?;
+        for round in 0.. {
+            let container = engine.create(spec.clone()).await?;
+            println!("created");
+            let _ = appears(Path::new(dir), round, "go").await;
+            let started = tokio::time::timeout(4 * PATIENCE, container.start()).await;
+            // Whatever of this is made to fail fails once.
+            while fs::write(Path::new(dir).join(format!("{round}.ended")), "").is_err() {}
+            let _ = appears(Path::new(dir), round, "look").await;
+            println!("{}", told(&container, started).await);
+        }
+        Ok::<_, longshore::Error>(())
+    };
+    i32::from(crate::frame::block_on(run).is_err())
+}
+
+async fn appears(dir: &Path, round: usize, what: &str) -> Check {
+    let (file, begun) = (dir.join(format!("{round}.{what}")), Instant::now());
+    while !file.exists() {
+        if begun.elapsed() > 6 * PATIENCE {
+            return fail(format!("{} never appeared", file.display()));
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Ok(())
+}
+
+/// What became of a start, in a line.
+async fn told<T>(container: &Container, started: Result<longshore::Result<T>, tokio::time::error::Elapsed>) -> String {
+    let line = match started {
+        Err(_) => "hung".to_owned(),
+        Ok(Ok(_)) => "borne".to_owned(),
+        Ok(Err(error)) => {
+            let said = error.step().is_some() || error.kind() == &ErrorKind::Unavailable;
+            match container.inspect().await {
+                Ok(info) if info.state == ContainerState::Created && said => "failed".to_owned(),
+                Ok(info) => format!("{} after {}, step {:?}", info.state, error.report(), error.step()),
+                Err(other) => format!("{} after {}", other.report(), error.report()),
+            }
+        }
+    };
+    // The same container starts when nothing fails any more, and is as good as any.
+    if line == "failed"
+        && let Err(error) = container.start().await
+    {
+        return format!("the next start of it: {}", error.report());
+    }
+    match container.remove(FORCE).await {
+        Ok(_) => line,
+        Err(error) => format!("{line}, and then the removal: {}", error.report()),
+    }
+}
+
+async fn g1_calls_of_the_engine_for_a_start_that_fail() -> Check {
+    if program("strace").is_err() {
+        return skip("no strace (Debian package strace)");
+    }
+    // It has a runtime of its own.
+    let root = std::thread::spawn(filled_root).join().expect("no panic")?;
+    let dir = scratch::fresh("rounds");
+    let paths = [root.path(), dir.path()].map(|path| path.display().to_string());
+    let embedder = Embedder::start("start-when-told", &[&paths[0], &paths[1]])?;
+    let (mut round, mut failed, mut borne) = (0, 0, Vec::new());
+    for (name, place) in faults() {
+        assert_eq!(embedder.line(PATIENCE)?, "created");
+        let fault = format!("inject={name}:error=EIO:when={place}");
+        let options = ["-o", "/dev/null", "-e", &format!("trace={name}"), "-e", &fault];
+        let Some(tracing) = Trace::attach(embedder.pid(), &options)? else {
+            return skip("this user may not trace its own processes");
+        };
+        fs::write(dir.path().join(format!("{round}.go")), "")?;
+        appears(dir.path(), round, "ended").await?;
+        drop(tracing);
+        fs::write(dir.path().join(format!("{round}.look")), "")?;
+        let Ok(line) = embedder.line(8 * PATIENCE) else {
+            return fail(format!("{fault}: nothing more was heard of it"));
+        };
+        match line.as_str() {
+            "failed" => failed += 1,
+            "borne" => borne.push(format!("{name}/{place}")),
+            other => return fail(format!("{fault}: {other}")),
+        }
+        round += 1;
+    }
+    assert!(failed > 8, "{failed} failed; these did not: {borne:?}");
+    drop(embedder);
+    let engine = Engine::open(root.path()).await?;
+    engine.reconcile().await?;
+    let audit = engine.audit().await?;
+    assert!(audit.is_clean(), "{:?}", audit.findings);
+    println!(
+        "{failed} failed, {} could be done without: {}",
+        borne.len(),
+        borne.join(" ")
+    );
+    Ok(())
 }

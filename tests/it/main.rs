@@ -160,6 +160,7 @@ const ROLES: &[(&str, support::embedder::Role)] = &[
 fn main() {
     let roles: Vec<_> = ROLES
         .iter()
+        .chain(inject::ROLES)
         .chain(faults::ROLES)
         .chain(kills::ROLES)
         .chain(forks::ROLES)

@@ -31,7 +31,20 @@ pub(super) fn from_sqlite(path: &Path, error: rusqlite::Error) -> Error {
     let name = path.display().to_string();
     Error::new(kind, format!("the database {name} {what}"))
         .with_object(ObjectKind::Root, name)
+        .with_step("use the records")
         .with_source(error)
+}
+
+/// Whether a connection may not know any more which locks it has: where the kernel did not take one back, SQLite has it for
+/// ever and waits for itself, each time, until it says that another has it or that it cannot lock.
+/// Source: <https://sqlite.org/rescode.html#protocol>; `unixShmLock` in SQLite's os_unix.c.
+pub(super) fn may_have_lost_locks(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_BUSY, SQLITE_IOERR_LOCK, SQLITE_IOERR_RDLOCK, SQLITE_IOERR_UNLOCK, SQLITE_PROTOCOL};
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    matches!(
+        code,
+        Some(SQLITE_BUSY | SQLITE_PROTOCOL | SQLITE_IOERR_LOCK | SQLITE_IOERR_RDLOCK | SQLITE_IOERR_UNLOCK)
+    )
 }
 
 /// Whether the file system has no room for the next piece of an index, or for another file.

@@ -248,7 +248,7 @@ impl Store {
         self.inner.store.read(|store| {
             let mut statement =
                 store.prepare("SELECT body FROM images WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT 2")?;
-            let rows = statement.query_map([low, high], record_of)?;
+            let rows = statement.query_map([&low, &high], record_of)?;
             rows.collect()
         })
     }

@@ -18,13 +18,13 @@ pub mod volumes;
 pub(super) use self::images::images_of_copy;
 pub(super) use self::open::make_anew;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::watch;
 
-use self::error::from_sqlite;
+use self::error::{from_sqlite, may_have_lost_locks};
 use super::{Owners, Root};
 use crate::error::{Error, Result};
 use crate::events::Event;
@@ -51,38 +51,66 @@ struct Inner {
 #[derive(Debug)]
 struct Database {
     path: PathBuf,
-    connection: Mutex<Connection>,
+    /// None where one was given up and another could not be had yet.
+    connection: Mutex<Option<Connection>>,
+    connect: fn(&Path) -> rusqlite::Result<Connection>,
 }
 
 impl Database {
-    fn new(path: PathBuf, connection: Connection) -> Self {
+    fn new(path: PathBuf, connection: Connection, connect: fn(&Path) -> rusqlite::Result<Connection>) -> Self {
         Self {
             path,
-            connection: Mutex::new(connection),
+            connection: Mutex::new(Some(connection)),
+            connect,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Connection> {
+    fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
         // A panic in between rolled its transaction back; the connection is as good as before.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads, without waiting for writers of other processes.
-    fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
-        query(&self.lock()).map_err(|error| from_sqlite(&self.path, error))
+    fn read<T>(&self, query: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let mut held = self.lock();
+        let mut read = query(self.connected(&mut held)?);
+        if read.as_ref().is_err_and(may_have_lost_locks) {
+            *held = None;
+            read = query(self.connected(&mut held)?);
+        }
+        read.map_err(|error| from_sqlite(&self.path, error))
     }
 
     /// Runs a write transaction; it is committed if the work succeeds.
     fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, Failure>) -> Result<T> {
-        let mut connection = self.lock();
+        let mut held = self.lock();
         let sql = |error| from_sqlite(&self.path, error);
-        let transaction = connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(sql)?;
+        let mut begun = begin(self.connected(&mut held)?);
+        if begun.as_ref().is_err_and(may_have_lost_locks) {
+            drop(begun);
+            *held = None;
+            begun = begin(self.connected(&mut held)?);
+        }
+        let transaction = begun.map_err(sql)?;
         let value = work(&transaction).map_err(|failure| failure.into_error(&self.path))?;
         transaction.commit().map_err(sql)?;
         Ok(value)
     }
+
+    /// The connection; another one in the place of one that did not know any more which locks it had. That one has to be
+    /// gone first, and its locks with it.
+    fn connected<'a>(&self, held: &'a mut Option<Connection>) -> Result<&'a Connection> {
+        let connection = match held.take() {
+            Some(connection) => connection,
+            None => (self.connect)(&self.path).map_err(|error| from_sqlite(&self.path, error))?,
+        };
+        Ok(held.insert(connection))
+    }
+}
+
+/// The mutex lets nobody begin a second one.
+fn begin(connection: &Connection) -> rusqlite::Result<Transaction<'_>> {
+    Transaction::new_unchecked(connection, TransactionBehavior::Immediate)
 }
 
 /// Why the work of a transaction failed: the database, or the rules.
@@ -92,7 +120,7 @@ enum Failure {
 }
 
 impl Failure {
-    fn into_error(self, path: &std::path::Path) -> Error {
+    fn into_error(self, path: &Path) -> Error {
         match self {
             Self::Sql(error) => from_sqlite(path, error),
             Self::Refused(error) => error,
@@ -126,8 +154,8 @@ impl Store {
         let run = open::open_run(root)?;
         let (newest_event, _) = watch::channel(0);
         let inner = Inner {
-            store: Database::new(root.store_db(), store),
-            run: Database::new(root.run_db(), run),
+            store: Database::new(root.store_db(), store, open::store_again),
+            run: Database::new(root.run_db(), run, open::run_again),
             owners: root.owners(),
             dropped_leases: Mutex::default(),
             newest_event,

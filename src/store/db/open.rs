@@ -184,9 +184,16 @@ fn open(root: &Root, path: &Path, schema: &Schema) -> Result<Connection> {
 }
 
 fn connect(path: &Path, schema: &Schema) -> rusqlite::Result<Connection> {
+    connect_with(
+        path,
+        schema,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+    )
+}
+
+fn connect_with(path: &Path, schema: &Schema, flags: OpenFlags) -> rusqlite::Result<Connection> {
     // Our own mutex guards the connection, so SQLite's is left out.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     without_lookaside(&connection);
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
@@ -196,6 +203,16 @@ fn connect(path: &Path, schema: &Schema) -> rusqlite::Result<Connection> {
         "PRAGMA synchronous = off"
     })?;
     Ok(connection)
+}
+
+/// Another connection to a database that is open here.
+pub(super) fn store_again(path: &Path) -> rusqlite::Result<Connection> {
+    connect_with(path, &STORE, OpenFlags::SQLITE_OPEN_READ_WRITE)
+}
+
+/// Another connection to a database that is open here.
+pub(super) fn run_again(path: &Path) -> rusqlite::Result<Connection> {
+    connect_with(path, &RUN, OpenFlags::SQLITE_OPEN_READ_WRITE)
 }
 
 fn user_version(connection: &Connection) -> rusqlite::Result<usize> {
