@@ -121,6 +121,8 @@ step "logs" d logs web
 step "logs, last none" d logs --tail 0 web
 step "logs with times" sh_ "$DD docker logs -t web | cut -c1-4,31-"
 step "logs of nothing" d logs nothere
+step "logs with details" sh_ "$DD id=\$(docker run -d --network none --log-driver json-file --log-opt labels=tier,nothere --log-opt env=COLOUR --label tier='<a b>' -e COLOUR=x=1 $IMAGE sh -c 'echo one; echo two'); docker wait \$id; docker logs --details \$id; docker logs -t --details --tail 1 \$id | cut -c1-4,31-; docker rm \$id >/dev/null"
+step "logs with no details" sh_ "$DD docker logs --details --tail 1 web | sed 's/^/|/'"
 step "exec" d exec web echo inside
 step "exec with input" sh_ "$DD printf abc | docker exec -i web cat"
 step "exec, 10 MiB" sh_ "$DD head -c 10485760 /dev/zero | docker exec -i web cat | wc -c"
@@ -286,6 +288,8 @@ step "volume prune" sh_ "$DD docker volume rm etc empty tree memory; docker volu
 step "volume rm of nothing" d volume rm nothere
 step "cp" sh_ "$DD id=\$(docker create --network none $IMAGE sh -c 'cat /tmp/in/file'); mkdir -p $SCRATCH/in && echo copied > $SCRATCH/in/file && ln -sf file $SCRATCH/in/link; docker cp $SCRATCH/in \$id:/tmp; docker start -a \$id; docker cp \$id:/tmp/in $SCRATCH/out-in && cat $SCRATCH/out-in/link; docker cp \$id:/etc/group - | tar -t; docker cp \$id:/nothere $SCRATCH; docker cp $SCRATCH/in/file \$id:/nodir/x; docker rm \$id >/dev/null"
 step "cp of a running one" sh_ "$DD id=\$(docker run -d --network none --tmpfs /m $IMAGE sleep 60); docker cp $SCRATCH/in/file \$id:/m/file; docker exec \$id cat /m/file; docker cp \$id:/m/file - | tar -xO; docker rm -f \$id >/dev/null"
+step "system prune" sh_ "$DD docker volume create >/dev/null; docker network create net9 >/dev/null; docker create --network none $IMAGE true >/dev/null; docker system prune -f --volumes | grep -c 'Deleted\|Total'; docker ps -aq; docker network ls -q --filter type=custom; docker volume ls -q; docker images -q | sort -u | wc -l"
+step "system prune by label" sh_ "$DD docker create --network none --label keep=1 $IMAGE true >/dev/null; docker system prune -f --filter 'label!=keep' | grep -c 'Deleted\|Total'; docker ps -aq | wc -l; docker rm \$(docker ps -aq) >/dev/null"
 step "system df" sh_ "$DD docker system df --format '{{.Type}}'"
 step "swarm" d node ls
 step "login to nowhere" d login -u a -p b 127.0.0.1:1
