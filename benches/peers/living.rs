@@ -11,9 +11,11 @@ use crate::peers::podman::{LIMITS, podman};
 use crate::peers::{installed, runc, sh};
 use crate::worker::Worker;
 
-/// Prints 200 MB in lines of 100 bytes.
-pub const FLOOD: &str = "yes 012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678 \
-                         | head -c 200000000";
+/// Prints 200 MB in lines of 100 bytes. busybox makes lines no faster than they are written down here, but copies files fast:
+/// what is measured is the log.
+pub const FLOOD: &str = "cd /tmp; \
+                         yes 012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678 \
+                         | head -c 10000000 > a; cat a a > b; cat b b b b b b b b b b";
 /// What it prints.
 pub const FLOOD_BYTES: usize = 200_000_000;
 /// How many are listed, and how many run.
