@@ -49,14 +49,21 @@ impl Shared {
         let wanted = self.understand(&options.filter).await?;
         let rows = self.parts.store.call(|store| store.containers()).await?;
         let (mut found, mut living) = (Vec::new(), Vec::new());
+        let now = SystemTime::now();
+        found.reserve(rows.len());
         for row in rows {
-            let Some(record) = self.settled(Record::from_row(row)?).await? else {
-                continue;
-            };
+            let mut record = Record::from_row(row)?;
+            // A record is large, and most of them need not go through there.
+            if record.is_detached() {
+                let Some(settled) = self.settled(record).await? else {
+                    continue;
+                };
+                record = settled;
+            }
             let up = record.state.is_alive() || record.state == ContainerState::Restarting;
             let shown = options.all || wanted.shows_all() || up;
             if shown && wanted.fits(&record) && !self.sweep_unless(&mut living, &record).await? {
-                found.push(summary(&record, SystemTime::now()));
+                found.push(summary(&record, now));
             }
         }
         order::sort_by_key(&mut found, |found| std::cmp::Reverse(found.created));
