@@ -107,6 +107,8 @@ fn compile(linker: &Linker, out: &Path) -> Result<(), String> {
             "-C",
             "codegen-units=1",
         ])
+        // Size counts more than the calls that it saves.
+        .args(["-C", "llvm-args=-inline-threshold=15"])
         .args(["-C", "strip=symbols", "-C", "debuginfo=0", "-C", "overflow-checks=off"])
         .args(["-C", "default-linker-libraries=no", "-C", "force-unwind-tables=no"])
         // Across `core` too, or the formatting that a panic would use (and never does) takes a third of the helper.

@@ -9,7 +9,7 @@ use crate::netns::loopback_up;
 use crate::sys::{self, AT_FDCWD, Sys};
 use crate::user::Identity;
 use crate::wire::{aux, MountRecord, Plan, Record, Section, Step, field, flag, mount};
-use crate::{dev, exec, mounts, outfit, path, user};
+use crate::{dev, exec, mounts, outfit, path, tool, user};
 
 /// Most mounts in one plan.
 pub(crate) const MOST_MOUNTS: usize = 512;
@@ -96,6 +96,9 @@ fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
     let proc = at(Step::Proc, private_proc(plan))?;
     let mut trees = [-1; MOST_MOUNTS];
     make_mounts(context, memory, &mut trees)?;
+    if plan.has(flag::TOOL) {
+        return tool::run(context, &trees, status);
+    }
     let devices = match context.outfit {
         None => {
             at(
@@ -135,13 +138,7 @@ fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
 /// Keeps the container's mounts, until it is killed: somebody looks at its files by way of this process.
 #[unsafe(link_section = "lhchild")]
 fn hold(status: i32) -> Done<Infallible> {
-    let ready = Record {
-        step: Step::Ready as u32,
-        index: 0,
-        errno: 0,
-        aux: 0,
-    };
-    at(Step::Exec, message::send(status, &ready.encode(), &[], None))?;
+    exec::ready(status)?;
     let _ = sys::close_range(0, false);
     loop {
         let _ = sys::poll(&mut [], None);
@@ -183,6 +180,7 @@ fn join_others(context: &Context<'_>) -> Sys<i32> {
 
 /// A mount can be copied only from within its own namespace, from which this process would not come back: a child goes there.
 #[unsafe(link_section = "lhchild")]
+#[inline(never)]
 fn shared_memory(mounts: i32) -> Sys<i32> {
     let [ours, theirs] = sys::socket_pair()?;
     let child = sys::fork()?;
@@ -241,6 +239,7 @@ pub(crate) fn private_proc(plan: &Plan<'_>) -> Sys<i32> {
 }
 
 #[unsafe(link_section = "lhchild")]
+#[inline(never)]
 fn make_mounts(context: &Context<'_>, memory: i32, trees: &mut [i32; MOST_MOUNTS]) -> Done {
     let mut slots = trees.iter_mut();
     for (index, record) in context.plan.mounts().enumerate() {
@@ -278,8 +277,9 @@ fn attach_mounts(root: i32, plan: &Plan<'_>, trees: &[i32; MOST_MOUNTS]) -> Done
     Ok(())
 }
 
+#[inline(never)]
 #[unsafe(link_section = "lhchild")]
-fn attach_mount(root: i32, index: usize, record: &MountRecord<'_>, tree: i32) -> Done {
+pub(crate) fn attach_mount(root: i32, index: usize, record: &MountRecord<'_>, tree: i32) -> Done {
     let target = record.strings.clone().next().unwrap_or(b"\0");
     let stat = at_index(Step::MountTarget, index, sys::stat_fd(tree))?;
     let directory = stat.mode & sys::S_IFMT == sys::S_IFDIR;

@@ -72,23 +72,30 @@ fn execute(
         no_new_privileges()?;
     }
     at(Step::Exec, sys::close_range(3, true))?;
+    // A listener is served from the moment that its owner has it, so that it goes first.
+    let late = has_filter(plan, identity) && !filter_first;
+    if late && plan.has(flag::LISTENER) {
+        load_filter(plan, identity, status)?;
+    }
+    ready(status)?;
+    if late && !plan.has(flag::LISTENER) {
+        load_filter(plan, identity, status)?;
+    }
+    let errno = sys::execve(program.path(), program.argv, program.env);
+    Err(diagnose(program.path(), errno))
+}
+
+/// The last word of a start that comes to a good end, unless the program cannot be executed.
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
+pub(crate) fn ready(status: i32) -> Done {
     let ready = Record {
         step: Step::Ready as u32,
         index: 0,
         errno: 0,
         aux: 0,
     };
-    // A listener is served from the moment that its owner has it, so that it goes first.
-    let late = has_filter(plan, identity) && !filter_first;
-    if late && plan.has(flag::LISTENER) {
-        load_filter(plan, identity, status)?;
-    }
-    at(Step::Exec, message::send(status, &ready.encode(), &[], None))?;
-    if late && !plan.has(flag::LISTENER) {
-        load_filter(plan, identity, status)?;
-    }
-    let errno = sys::execve(program.path(), program.argv, program.env);
-    Err(diagnose(program.path(), errno))
+    at(Step::Exec, message::send(status, &ready.encode(), &[], None)).map(|_| ())
 }
 
 #[unsafe(link_section = "lhchild")]
@@ -358,7 +365,7 @@ fn bare(path: &[u8]) -> &[u8] {
 /// An array of pointers to a list's strings, and one more, and the null at its end.
 #[inline(never)]
 #[unsafe(link_section = "lhchild")]
-fn pointers(plan: &Plan<'_>, section: Section, last: Option<&'static [u8]>) -> Sys<&'static [usize]> {
+pub(crate) fn pointers(plan: &Plan<'_>, section: Section, last: Option<&'static [u8]>) -> Sys<&'static [usize]> {
     let count = plan.strings(section).count() + usize::from(last.is_some());
     let memory = sys::map((count + 1) * size_of::<usize>())?;
     let list = memory.as_mut_ptr().cast::<usize>();

@@ -35,6 +35,7 @@ mod slim;
 mod sys;
 #[allow(dead_code, reason = "the library uses the rest")]
 mod talk;
+mod tool;
 mod user;
 #[allow(dead_code, reason = "the library uses the rest")]
 mod wire;

@@ -8,6 +8,7 @@ use crate::sys::{self, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLIN
 pub(crate) const LONGEST: usize = 4096;
 
 /// Opens what is at a path in the root, without following magic links; with `strict`, without any link.
+#[inline(never)]
 pub(crate) fn open(root: i32, path: &[u8], strict: bool) -> Sys<i32> {
     let no_links = if strict { RESOLVE_NO_SYMLINKS } else { 0 };
     sys::openat2(

@@ -125,6 +125,7 @@ fn ptr(bytes: &[u8]) -> usize {
 }
 
 /// A path or name that ends with its NUL. Anything else becomes the empty string, which the kernel refuses.
+#[inline(never)]
 fn text(bytes: &[u8]) -> usize {
     if bytes.last() == Some(&0) {
         ptr(bytes)
@@ -201,10 +202,12 @@ pub(crate) fn close(number: i32) {
 }
 
 /// Closes (or with `cloexec` marks) every descriptor from `first` on.
+#[inline(never)]
 pub(crate) fn close_range(first: u32, cloexec: bool) -> Sys {
     call3(CLOSE_RANGE, first as usize, u32::MAX as usize, if cloexec { 4 } else { 0 })
 }
 
+#[inline(never)]
 pub(crate) fn dup3(from: i32, to: i32, flags: usize) -> Sys {
     call3(nr::DUP3, fd(from), fd(to), flags)
 }
@@ -224,6 +227,7 @@ pub(crate) fn openat(dir: i32, path: &[u8], flags: usize, mode: usize) -> Sys<i3
 }
 
 /// Opens what is there.
+#[inline(never)]
 pub(crate) fn open(dir: i32, path: &[u8], flags: usize) -> Sys<i32> {
     openat(dir, path, flags, 0)
 }
@@ -441,6 +445,7 @@ pub(crate) fn setsid() -> Sys {
     call3(nr::SETSID, 0, 0, 0)
 }
 
+#[inline(never)]
 pub(crate) fn prctl(option: usize, a: usize, b: usize) -> Sys {
     call3(nr::PRCTL, option, a, b)
 }
@@ -475,6 +480,7 @@ pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Sys {
 }
 
 /// Makes every permitted capability effective.
+#[inline(never)]
 pub(crate) fn raise_capabilities() -> Sys {
     let header = [0x2008_0522u32, 0];
     let mut data = [0u32; 6];

@@ -76,6 +76,9 @@ pub(crate) mod op {
     pub(crate) const SHIM: u16 = 19;
     /// To a shim whose container's start has come to a good end: it lives on without its starter. No reply.
     pub(crate) const KEPT: u16 = 20;
+    /// Take a child over that a program of [`super::flag::TOOL`] has made: its pid as the zygote knows it, and what to clean up
+    /// as of a container. Reply: STARTED with the pidfd, or FAILED. Later, after STARTED: EXITED.
+    pub(crate) const ADOPT: u16 = 21;
     /// A container was cloned.
     pub(crate) const STARTED: u16 = 64;
     /// A request was done.
@@ -281,9 +284,15 @@ pub(crate) mod flag {
     pub(crate) const OWN_USERNS: u32 = 1 << 11;
     /// Nothing is run: the first process waits to be killed.
     pub(crate) const HOLD: u32 = 1 << 15;
+    /// No container, but a program of the host's beside it, with what a container is made of within reach: see `tool.rs`.
+    pub(crate) const TOOL: u32 = 1 << 16;
     /// Its ids are not the zygote's: mounts that ask for it are id-mapped.
     pub(crate) const ID_MAPPED: u32 = 1 << 12;
 }
+
+/// Numbers of the descriptors of a program of [`flag::TOOL`]: the standard streams of the container, one after the other,
+/// and the network namespace behind them.
+pub(crate) const TOOL_FDS: u32 = 1000;
 
 /// Kinds of mount records.
 pub(crate) mod mount {
@@ -539,6 +548,7 @@ impl<'a> Plan<'a> {
         self.words(Section::Fixed).get(index).unwrap_or(0)
     }
 
+    #[inline(never)]
     pub(crate) fn has(&self, bit: u32) -> bool {
         self.field(field::FLAGS) & bit != 0
     }

@@ -6,7 +6,7 @@ use crate::fail::{Done, Fail, at};
 use crate::ledger::{CONTAINER, EXEC, JOINING, Ledger, SCRATCH, WORKER};
 use crate::message::{self, Fds};
 use crate::sys::{self, CloneArgs, PollFd, Shared, Sys};
-use crate::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_SHIM, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op};
+use crate::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_SHIM, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op, u32_at};
 use crate::netns::Networks;
 use crate::wire::{NO_FD, Step, flag};
 use crate::{everyone, house, join, look, outfit, remove, shim, slim, worker};
@@ -207,7 +207,7 @@ impl Zygote {
             0 => refuse(req, Step::Join, sys::ECHILD),
             ENDED => {}
             command => {
-                if let Err(errno) = self.take_command(command, req) {
+                if let Err(errno) = self.take(EXEC, command, req, &[]) {
                     let _ = sys::kill(command, SIGKILL);
                     refuse(req, Step::Join, errno);
                 }
@@ -215,17 +215,28 @@ impl Zygote {
         }
     }
 
-    /// A command is the owner's only with its descriptor: without, nobody could end it.
-    fn take_command(&mut self, command: i32, req: u64) -> Sys<()> {
+    /// A child that others have made is the owner's only with its descriptor: without, nobody could end it.
+    #[inline(never)]
+    fn take(&mut self, kind: u32, child: i32, req: u64, list: &[u8]) -> Sys<()> {
         // It is not reaped yet, so the number is still its own.
-        let process = sys::pidfd_open(command)?;
-        let noted = self.ledger.add(EXEC, command, req, &[]);
-        let taken = noted.and_then(|()| hand_over(op::STARTED, req, command, process));
+        let process = sys::pidfd_open(child)?;
+        let noted = self.ledger.add(kind, child, req, list);
+        let taken = noted.and_then(|()| hand_over(op::STARTED, req, child, process));
         sys::close(process);
         if taken.is_err() {
-            self.ledger.forget(EXEC, req);
+            self.ledger.forget(kind, req);
         }
         taken
+    }
+
+    /// Takes over what a tool has restored: a child that nobody knows yet.
+    fn adopt(&mut self, req: u64, blob: &[u8]) -> Sys<()> {
+        let child = u32_at(blob, 0).unwrap_or(0) as i32;
+        // 0: it lives. A number of 0 or below would stand for others.
+        if child <= 1 || sys::wait(child, true)?.0 != 0 {
+            return Err(sys::ECHILD);
+        }
+        self.take(CONTAINER, child, req, blob.get(4..).unwrap_or(&[]))
     }
 
     /// A command that ended before its guide did.
@@ -302,6 +313,11 @@ impl Zygote {
             op::EXEC => {
                 if let Err(fail) = self.exec(req, blob, fds) {
                     refuse(req, fail.step, fail.errno());
+                }
+            }
+            op::ADOPT => {
+                if let Err(errno) = self.adopt(req, blob) {
+                    refuse(req, Step::Join, errno);
                 }
             }
             op::SCRATCH if blob.is_empty() => self.ledger.forget(SCRATCH, req),
