@@ -145,10 +145,11 @@ pub mod volumes;
 pub use self::blocking::Blocking;
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::containers::{
-    AttachOptions, Attached, BindMount, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec,
-    ContainerState, ContainerSummary, ExecInfo, ExecSpec, Health, HealthCheck, HealthStatus, Lifetime, Limits,
-    ListOptions, LogConfig, MountSpec, NamespaceMode, NetworkMode, OnUnhealthy, RemoveOptions, RestartPolicy, Seccomp,
-    SeccompProfile, SlowReader, Stats, StatsOptions, StopOptions, Tmpfs, Top, WaitCondition,
+    AttachOptions, Attached, BindMount, CheckpointOptions, CommitOptions, ContainerExit, ContainerInfo,
+    ContainerManager, ContainerSpec, ContainerState, ContainerSummary, ExecInfo, ExecSpec, Health, HealthCheck,
+    HealthStatus, Lifetime, Limits, ListOptions, LogConfig, MountSpec, NamespaceMode, NetworkMode, OnUnhealthy,
+    RemoveOptions, RestartPolicy, Seccomp, SeccompProfile, SlowReader, Stats, StatsOptions, StopOptions, Tmpfs, Top,
+    WaitCondition,
 };
 #[cfg(feature = "engine")]
 pub use self::engine::EngineBuilder;

@@ -57,9 +57,6 @@ pub(super) const ROUTES: &[Route] = routes! {
     GET "images/search" => search;
     GET "images/{name*}/attestations" => attestations;
     GET "containers/{id}/attach/ws" => websocket;
-    GET "containers/{id}/checkpoints" => checkpoints;
-    POST "containers/{id}/checkpoints" => checkpoints;
-    DELETE "containers/{id}/checkpoints/{name}" => checkpoints;
 };
 
 /// Without the builder.
@@ -133,8 +130,4 @@ async fn attestations(_call: Call) -> Answer {
 
 async fn websocket(_call: Call) -> Answer {
     later("attaching over a websocket", "POST /containers/{id}/attach")
-}
-
-async fn checkpoints(_call: Call) -> Answer {
-    later("checkpoints", "an engine that has them")
 }

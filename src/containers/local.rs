@@ -18,9 +18,9 @@ use super::record::{ExitRecord, Record};
 use super::stdin::Stdin;
 use super::stubs;
 use super::{
-    AttachOptions, Attached, BoxStream, CommitOptions, ContainerInfo, ContainerManager, ContainerSpec,
-    ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Lifetime, Limits,
-    ListOptions, PathStat, Pruned, RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
+    AttachOptions, Attached, BoxStream, CheckpointOptions, CommitOptions, ContainerInfo, ContainerManager,
+    ContainerSpec, ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Lifetime,
+    Limits, ListOptions, PathStat, Pruned, RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::driver::Spawner;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -599,13 +599,34 @@ impl ContainerManager for LocalContainers {
         self.0.parts.spawner.tail(work, |()| async {}).await
     }
 
-    async fn checkpoint(&self, name: &str, _checkpoint: &str) -> Result<()> {
+    async fn checkpoint(&self, name: &str, checkpoint: &str, options: CheckpointOptions) -> Result<()> {
+        let (shared, name, checkpoint) = (Arc::clone(&self.0), name.to_owned(), checkpoint.to_owned());
+        let work = |_| async move { shared.checkpoint(&name, &checkpoint, options).await };
+        self.0.parts.spawner.tail(work, |()| async {}).await
+    }
+
+    async fn checkpoints(&self, name: &str, directory: Option<PathBuf>) -> Result<Vec<String>> {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
-        self.0
-            .parts
-            .spawner
-            .call_blocking(async move { shared.checkpoint(&name).await })
-            .await
+        let work = async move { shared.checkpoints(&name, directory).await };
+        self.0.parts.spawner.call_blocking(work).await
+    }
+
+    async fn remove_checkpoint(&self, name: &str, checkpoint: &str, directory: Option<PathBuf>) -> Result<()> {
+        let (shared, name, checkpoint) = (Arc::clone(&self.0), name.to_owned(), checkpoint.to_owned());
+        let work = |_| async move { shared.remove_checkpoint(&name, &checkpoint, directory).await };
+        self.0.parts.spawner.tail(work, |()| async {}).await
+    }
+
+    async fn restore(&self, name: &str, checkpoint: &str, directory: Option<PathBuf>) -> Result<Outcome> {
+        let (shared, name, checkpoint) = (Arc::clone(&self.0), name.to_owned(), checkpoint.to_owned());
+        let (undoing, started) = (Arc::clone(&self.0), name.clone());
+        let undo = move |outcome| async move {
+            if outcome == Outcome::Done {
+                let _ = undoing.signal_if_running(&started, Signal::KILL).await;
+            }
+        };
+        let work = |cancel| async move { shared.restore(&name, &checkpoint, directory, &cancel).await };
+        self.0.parts.spawner.tail(work, undo).await
     }
 
     async fn restart(&self, name: &str, options: StopOptions) -> Result<()> {

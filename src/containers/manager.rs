@@ -1,12 +1,13 @@
 //! What an engine can do with containers.
 
 use std::fmt::Debug;
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 
 use super::options::{
-    AttachOptions, CommitOptions, CopyInOptions, ExecSpec, ListOptions, RemoveOptions, StatsOptions, StopOptions,
-    WaitCondition,
+    AttachOptions, CheckpointOptions, CommitOptions, CopyInOptions, ExecSpec, ListOptions, RemoveOptions, StatsOptions,
+    StopOptions, WaitCondition,
 };
 use super::policy::RestartPolicy;
 use super::spec::{ContainerSpec, Limits};
@@ -172,15 +173,49 @@ pub trait ContainerManager: Debug + Send + Sync + 'static {
         Err(Error::unsupported_verb("container rename"))
     }
 
-    /// Writes a running container's processes down, so that they can go on later.
+    /// Writes a running container's processes down, under a name, so that [`ContainerManager::restore`] lets them go on. By
+    /// default they end by that. It needs CRIU on the host, and root.
     ///
     /// # Errors
-    /// `NotFound`; `Unsupported`, which says what is missing.
+    /// `NotFound`, `Conflict` for a name that is taken, `InvalidState` if the container does not run, has commands running in it, or has
+    /// something that CRIU cannot write down, in its words; `Unsupported`, which says what is missing. The container goes on
+    /// as it was.
     ///
     /// # Cancel safety
-    /// A dropped call changes nothing.
-    async fn checkpoint(&self, _name: &str, _checkpoint: &str) -> Result<()> {
+    /// A dropped call is done to its end.
+    async fn checkpoint(&self, _name: &str, _checkpoint: &str, _options: CheckpointOptions) -> Result<()> {
         Err(Error::unsupported_verb("container checkpoint"))
+    }
+
+    /// The names of a container's checkpoints, or of those in a directory.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn checkpoints(&self, _name: &str, _directory: Option<PathBuf>) -> Result<Vec<String>> {
+        Err(Error::unsupported_verb("container checkpoints"))
+    }
+
+    /// Removes a checkpoint.
+    ///
+    /// # Errors
+    /// `NotFound`, also if there is no such checkpoint.
+    ///
+    /// # Cancel safety
+    /// A dropped call is done to its end.
+    async fn remove_checkpoint(&self, _name: &str, _checkpoint: &str, _directory: Option<PathBuf>) -> Result<()> {
+        Err(Error::unsupported_verb("container remove_checkpoint"))
+    }
+
+    /// Starts a container where a checkpoint of it was made. Its files are those that it has now, its network is joined anew.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::start`], and of [`ContainerManager::checkpoint`]; `Corrupt` for a damaged list. The container
+    /// is as it was before.
+    ///
+    /// # Cancel safety
+    /// As [`ContainerManager::start`].
+    async fn restore(&self, _name: &str, _checkpoint: &str, _directory: Option<PathBuf>) -> Result<Outcome> {
+        Err(Error::unsupported_verb("container restore"))
     }
 
     /// Gives a container another restart policy, which holds from its next end on. Docker's `update --restart`.

@@ -130,8 +130,8 @@ pub(crate) use self::local::{LocalContainers, Parts};
 pub use self::manager::ContainerManager;
 pub use self::mounts::{BindFrom, FileSpec, MountFrom, MountPoint, MountSpec, VolumeFrom};
 pub use self::options::{
-    AttachOptions, CommitOptions, CopyInOptions, ExecSpec, ListOptions, RemoveOptions, SlowReader, StatsOptions,
-    StopOptions, WaitCondition,
+    AttachOptions, CheckpointOptions, CommitOptions, CopyInOptions, ExecSpec, ListOptions, RemoveOptions, SlowReader,
+    StatsOptions, StopOptions, WaitCondition,
 };
 #[cfg(feature = "remote")]
 pub(crate) use self::output::{chunks, reader};

@@ -155,6 +155,15 @@ pub struct StopOptions {
     pub timeout: Option<Duration>,
 }
 
+/// What `checkpoint` may be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckpointOptions {
+    /// Where checkpoints are kept: an absolute path. By default with the container, and then they go with it.
+    pub directory: Option<PathBuf>,
+    /// The container goes on after it. Without, it ends by SIGKILL.
+    pub leave_running: bool,
+}
+
 /// What `remove` may be told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RemoveOptions {

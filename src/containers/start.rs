@@ -21,7 +21,7 @@ use super::stubs;
 use crate::driver::{Cancel, closed};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::logs::{LogSink, LogStream};
-use crate::runtime::{Launch, Started};
+use crate::runtime::{Launch, Restore, Started};
 use crate::storage::snapshot::SnapshotKey;
 use crate::sys::blocking::blocking;
 use crate::types::{ExitStatus, Outcome, Signal};
@@ -64,6 +64,17 @@ impl Shared {
         slot: &'a Arc<Slot>,
         cancel: &'a Cancel,
     ) -> BoxFuture<'a, Result<()>> {
+        self.start_from(record, slot, cancel, None)
+    }
+
+    /// The same, from a checkpoint if there is one.
+    pub(super) fn start_from<'a>(
+        self: &'a Arc<Self>,
+        record: Record,
+        slot: &'a Arc<Slot>,
+        cancel: &'a Cancel,
+        from: Option<Restore>,
+    ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             if record.is_detached() {
                 return self.start_under_shim(record, slot, cancel).await;
@@ -80,7 +91,7 @@ impl Shared {
                     return Err(error);
                 }
             };
-            let started = self.start_launched(record, slot, cancel, launch, places).await;
+            let started = self.start_launched(record, slot, cancel, (launch, from), places).await;
             if started.is_err() {
                 self.leave_networks(&id).await;
             }
@@ -93,13 +104,16 @@ impl Shared {
         mut record: Record,
         slot: &Arc<Slot>,
         cancel: &Cancel,
-        launch: Launch,
+        (launch, from): (Launch, Option<Restore>),
         places: Places,
     ) -> Result<()> {
         (record.body.endpoints, record.body.ports) = (places.endpoints, places.ports);
         // Not dropped when the caller goes away: the container's files are in use until its process is gone, and the verb
         // that comes next removes them. The log is opened while the container is being set up.
-        let starting = self.parts.runtime.start(launch);
+        let starting = match from {
+            None => self.parts.runtime.start(launch),
+            Some(from) => self.parts.runtime.restore(launch, from),
+        };
         let (started, sink) = futures_util::join!(starting, self.log_sink(&record));
         let started = match started {
             Ok(started) => started,

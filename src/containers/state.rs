@@ -80,6 +80,7 @@ pub(crate) enum Verb {
     Pause,
     Unpause,
     Exec,
+    Checkpoint,
     Attach,
     Top,
     Rename,
@@ -101,6 +102,7 @@ impl Verb {
             Self::Pause => "pause",
             Self::Unpause => "unpause",
             Self::Exec => "run a command in",
+            Self::Checkpoint => "checkpoint",
             Self::Attach => "attach to",
             Self::Top => "list the processes of",
             Self::Rename => "rename",
@@ -180,7 +182,9 @@ pub(crate) const fn step(state: ContainerState, verb: Verb) -> Move {
         (S::Restarting, _) => Refuse(Refusal::Restarting),
         (S::Running, Verb::Remove) => Refuse(Refusal::Running),
         (S::Running, Verb::Unpause) => Refuse(Refusal::NotPaused),
-        (S::Paused, Verb::Start | Verb::Pause | Verb::Exec | Verb::Attach | Verb::Remove) => Refuse(Refusal::Paused),
+        (S::Paused, Verb::Start | Verb::Pause | Verb::Exec | Verb::Checkpoint | Verb::Attach | Verb::Remove) => {
+            Refuse(Refusal::Paused)
+        }
         (S::Running | S::Paused, Verb::RemoveForce) => KillFirst,
         (S::Running | S::Paused, _) => Go,
         (S::Created | S::Exited | S::Removing, _) => Refuse(Refusal::NotRunning),
@@ -274,6 +278,7 @@ mod tests {
             (Verb::Pause, [gone, Go, Refuse(Paused), soon, gone, gone]),
             (Verb::Unpause, [gone, Refuse(NotPaused), Go, soon, gone, gone]),
             (Verb::Exec, [gone, Go, Refuse(Paused), soon, gone, gone]),
+            (Verb::Checkpoint, [gone, Go, Refuse(Paused), soon, gone, gone]),
             (Verb::Attach, [Go, Go, Refuse(Paused), Go, Go, going]),
             (Verb::Top, [gone, Go, Go, soon, gone, gone]),
             (Verb::Rename, [Go, Go, Go, Go, Go, going]),

@@ -1,14 +1,15 @@
 //! A handle on a container.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::ending::Ending;
 use super::exec::ExecBuilder;
 use super::{Engine, Image, Verb};
 use crate::containers::{
-    AttachOptions, Attached, BoxStream, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, CopiedOut,
-    CopyInOptions, ExecSpec, Exiting, Limits, PathStat, RemoveOptions, RestartPolicy, Stats, StatsOptions, StopOptions,
-    Top, WaitCondition,
+    AttachOptions, Attached, BoxStream, CheckpointOptions, CommitOptions, ContainerExit, ContainerInfo,
+    ContainerManager, CopiedOut, CopyInOptions, ExecSpec, Exiting, Limits, PathStat, RemoveOptions, RestartPolicy,
+    Stats, StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::error::{ObjectKind, Result};
 use crate::images::ByteStream;
@@ -213,8 +214,40 @@ impl Container {
     ///
     /// # Errors
     /// As [`ContainerManager::checkpoint`].
-    pub async fn checkpoint(&self, checkpoint: &str) -> Result<()> {
-        self.engine.containers().checkpoint(self.id.as_str(), checkpoint).await
+    pub async fn checkpoint(&self, checkpoint: &str, options: CheckpointOptions) -> Result<()> {
+        let containers = self.engine.containers();
+        containers.checkpoint(self.id.as_str(), checkpoint, options).await
+    }
+
+    /// The names of its checkpoints, or of those in a directory.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::checkpoints`].
+    pub async fn checkpoints(&self, directory: Option<PathBuf>) -> Result<Vec<String>> {
+        self.engine.containers().checkpoints(self.id.as_str(), directory).await
+    }
+
+    /// Removes a checkpoint.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::remove_checkpoint`].
+    pub async fn remove_checkpoint(&self, checkpoint: &str, directory: Option<PathBuf>) -> Result<()> {
+        let containers = self.engine.containers();
+        containers
+            .remove_checkpoint(self.id.as_str(), checkpoint, directory)
+            .await
+    }
+
+    /// Starts it where a checkpoint of it was made.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::restore`].
+    ///
+    /// # Cancel safety
+    /// As [`ContainerManager::restore`].
+    pub async fn restore(&self, checkpoint: &str, directory: Option<PathBuf>) -> Result<Outcome> {
+        let containers = self.engine.containers();
+        containers.restore(self.id.as_str(), checkpoint, directory).await
     }
 
     /// Its processes, as `ps` shows them with these arguments; none are `-ef`.

@@ -4,6 +4,7 @@
 //! The driver carries the span on to its thread (`Spawner::call`, `Spawner::tail`). Of an error only kind and step are
 //! written down: a message may quote what the caller gave, and that may be a secret.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,9 +16,9 @@ use super::Managers;
 #[cfg(all(feature = "engine", feature = "build"))]
 use crate::build::{BuildResult, BuildSpec, CachedMount, CachedStep, ImageBuilder, PruneCache, PrunedCache};
 use crate::containers::{
-    AttachOptions, Attached, BoxStream, CommitOptions, ContainerInfo, ContainerManager, ContainerSpec,
-    ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits, ListOptions,
-    PathStat, Pruned, RemoveOptions, RestartPolicy, Stats, StatsOptions, StopOptions, Top, WaitCondition,
+    AttachOptions, Attached, BoxStream, CheckpointOptions, CommitOptions, ContainerInfo, ContainerManager,
+    ContainerSpec, ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits,
+    ListOptions, PathStat, Pruned, RemoveOptions, RestartPolicy, Stats, StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::driver::Clock;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -178,7 +179,10 @@ watched! { ContainerManager "container" {
     fn rename(name: &str, new_name: &str) -> (), { container = Container name };
     fn update(name: &str, limits: Limits) -> Vec<String>, { container = Container name };
     fn set_restart(name: &str, policy: RestartPolicy) -> (), { container = Container name };
-    fn checkpoint(name: &str, checkpoint: &str) -> (), { container = Container name };
+    fn checkpoint(name: &str, checkpoint: &str, options: CheckpointOptions) -> (), { container = Container name };
+    fn checkpoints(name: &str, directory: Option<PathBuf>) -> Vec<String>, { container = Container name };
+    fn remove_checkpoint(name: &str, checkpoint: &str, directory: Option<PathBuf>) -> (), { container = Container name };
+    fn restore(name: &str, checkpoint: &str, directory: Option<PathBuf>) -> Outcome, { container = Container name };
     fn inspect(name: &str) -> ContainerInfo, { container = Container name };
     fn top(name: &str, arguments: &[String]) -> Top, { container = Container name };
     fn stats(name: &str, options: StatsOptions) -> BoxStream<Result<Stats>>, { container = Container name };

@@ -1,5 +1,6 @@
 //! Containers over the API.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,10 +15,10 @@ use super::json::{self, flag, list, required, stamp, text, text_or_empty};
 use super::pieces::{self, Lines};
 use super::{logs, places, spec, stats};
 use crate::containers::{
-    AttachOptions, Attached, BoxStream, CommitOptions, ContainerExit, ContainerInfo, ContainerManager, ContainerSpec,
-    ContainerState, ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Health,
-    HealthStatus, Limits, ListOptions, PathStat, ProbeResult, Pruned, RemoveOptions, RestartPolicy, Stats,
-    StatsOptions, StopOptions, Top, WaitCondition,
+    AttachOptions, Attached, BoxStream, CheckpointOptions, CommitOptions, ContainerExit, ContainerInfo,
+    ContainerManager, ContainerSpec, ContainerState, ContainerSummary, CopiedOut, CopyInOptions, Created, Exec,
+    ExecInfo, ExecSpec, Exiting, Health, HealthStatus, Limits, ListOptions, PathStat, ProbeResult, Pruned,
+    RemoveOptions, RestartPolicy, Stats, StatsOptions, StopOptions, Top, WaitCondition,
 };
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::ByteStream;
@@ -49,6 +50,10 @@ fn path(group: &str, kind: ObjectKind, name: &str, verb: &str) -> Result<String>
         return Err(Error::not_found(kind, name));
     }
     Ok(format!("{group}/{}{verb}", segment(name)))
+}
+
+fn shown(path: Option<PathBuf>) -> Option<String> {
+    path.map(|path| path.display().to_string())
 }
 
 fn outcome(code: StatusCode) -> Outcome {
@@ -264,6 +269,36 @@ impl ContainerManager for Containers {
     async fn set_restart(&self, name: &str, policy: RestartPolicy) -> Result<()> {
         let ask = Ask::post(of(name, "/update")?).json(&json!({"RestartPolicy": spec::restart(policy)}));
         self.0.tell(ask).await.map(drop)
+    }
+
+    async fn checkpoint(&self, name: &str, checkpoint: &str, options: CheckpointOptions) -> Result<()> {
+        let ask = Ask::post(of(name, "/checkpoints")?).json(&json!({
+            "CheckpointID": checkpoint,
+            "CheckpointDir": options.directory.map(|path| path.display().to_string()).unwrap_or_default(),
+            "Exit": !options.leave_running,
+        }));
+        self.0.tell(ask).await.map(drop)
+    }
+
+    async fn checkpoints(&self, name: &str, directory: Option<PathBuf>) -> Result<Vec<String>> {
+        let ask = Ask::get(of(name, "/checkpoints")?).with_some("dir", shown(directory));
+        let told = self.0.json(ask).await?;
+        // An engine that has none may say so by null.
+        let names = told.as_array().into_iter().flatten().map(|one| required(one, "Name"));
+        names.collect()
+    }
+
+    async fn remove_checkpoint(&self, name: &str, checkpoint: &str, directory: Option<PathBuf>) -> Result<()> {
+        let path = of(name, &format!("/checkpoints/{}", segment(checkpoint)))?;
+        let ask = Ask::delete(path).with_some("dir", shown(directory));
+        self.0.tell(ask).await.map(drop)
+    }
+
+    async fn restore(&self, name: &str, checkpoint: &str, directory: Option<PathBuf>) -> Result<Outcome> {
+        let ask = Ask::post(of(name, "/start")?).with("checkpoint", checkpoint);
+        Ok(outcome(
+            self.0.tell(ask.with_some("checkpoint-dir", shown(directory))).await?,
+        ))
     }
 
     async fn inspect(&self, name: &str) -> Result<ContainerInfo> {

@@ -127,6 +127,30 @@ pub struct Launch {
     pub hold: bool,
 }
 
+/// How a container's processes are written down.
+#[cfg(feature = "engine")]
+#[derive(Debug, Clone)]
+pub struct Dump {
+    /// What the container was started with, as far as its mounts go.
+    pub spec: Spec,
+    /// Where the images go: an empty directory.
+    pub directory: PathBuf,
+    /// For what is needed meanwhile: a directory that is not there, or empty. It goes.
+    pub work: PathBuf,
+    /// Whether the processes go on.
+    pub leave_running: bool,
+}
+
+/// What a container goes on from.
+#[cfg(feature = "engine")]
+#[derive(Debug, Clone)]
+pub struct Restore {
+    /// Where the images are that [`Task::checkpoint`] wrote. They are only read.
+    pub directory: PathBuf,
+    /// As [`Dump::work`].
+    pub work: PathBuf,
+}
+
 /// A started container: its handle, and the caller's ends of its streams.
 #[derive(Debug)]
 pub struct Started {
@@ -206,6 +230,19 @@ pub trait Runtime: Debug + Send + Sync + 'static {
     /// A dropped call leaves nothing behind: a container that starts nevertheless is killed.
     async fn start(&self, launch: Launch) -> Result<Started>;
 
+    /// Starts a container that goes on from where [`Task::checkpoint`] wrote it down, with new streams.
+    ///
+    /// # Errors
+    /// As [`Runtime::start`]; `Unsupported` where the backend or the host cannot, `Corrupt` for damaged images,
+    /// `InvalidState` with what CRIU says.
+    ///
+    /// # Cancel safety
+    /// As [`Runtime::start`].
+    #[cfg(feature = "engine")]
+    async fn restore(&self, _launch: Launch, _from: Restore) -> Result<Started> {
+        Err(Error::unsupported("checkpoints", "the native runtime"))
+    }
+
     /// What of these limits a start on this host would leave out, as far as that can be told before: for whoever creates a
     /// container. What it would refuse is not among them.
     fn foresee(&self, _resources: &LinuxResources) -> Vec<String> {
@@ -272,6 +309,20 @@ pub trait Task: Debug + Send + Sync + 'static {
     /// As [`Task::pause`].
     async fn resume(&self) -> Result<()> {
         Err(Error::unsupported_verb("unpause"))
+    }
+
+    /// Writes the processes down, so that [`Runtime::restore`] can make them again. They end with it by SIGKILL, unless they
+    /// are to go on.
+    ///
+    /// # Errors
+    /// `Unsupported` where the backend or the host cannot, and says what is missing; `InvalidState` with what CRIU says of
+    /// processes that it cannot write down. They go on then.
+    ///
+    /// # Cancel safety
+    /// Not to be dropped: what writes down is in the middle of the processes.
+    #[cfg(feature = "engine")]
+    async fn checkpoint(&self, _dump: Dump) -> Result<()> {
+        Err(Error::unsupported("checkpoints", "the native runtime"))
     }
 
     /// Changes limits of the running container.

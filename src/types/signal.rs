@@ -17,6 +17,8 @@ impl Signal {
     pub const KILL: Self = Self(9);
     /// Asks the process to end.
     pub const TERM: Self = Self(15);
+    /// Lets a stopped process go on.
+    pub const CONT: Self = Self(18);
     /// What Ctrl-C sends.
     pub const INT: Self = Self(2);
 

@@ -14,9 +14,9 @@ use longshore::events::{Event, EventItem};
 use longshore::logs::{JsonFileDriver, LogDriver, LogEntry, LogQuery, LogSink, LogTarget};
 use longshore::types::Filter;
 use longshore::{
-    AttachOptions, Blocking as _, Container, ContainerSpec, ContainerState, Engine, ErrorKind, EventQuery, ExecSpec,
-    HealthCheck, HealthStatus, ListOptions, LogConfig, NamespaceMode, NetworkMode, OnUnhealthy, Outcome, RemoveOptions,
-    RestartPolicy, Signal, StopOptions, WaitCondition,
+    AttachOptions, Blocking as _, CheckpointOptions, Container, ContainerSpec, ContainerState, Engine, ErrorKind,
+    EventQuery, ExecSpec, HealthCheck, HealthStatus, ListOptions, LogConfig, NamespaceMode, NetworkMode, OnUnhealthy,
+    Outcome, RemoveOptions, RestartPolicy, Signal, StopOptions, WaitCondition,
 };
 
 use crate::frame::{Check, Stop, fail, skip};
@@ -872,7 +872,10 @@ async fn h3_a_terminal_has_its_size_and_is_told_of_another() -> Check {
 async fn g13_checkpoints_say_what_is_missing() -> Check {
     let world = World::new().await?;
     let container = world.started(world.script("sleep 1000")).await?;
-    let error = container.checkpoint("one").await.expect_err("not there");
+    let error = container
+        .checkpoint("one", CheckpointOptions::default())
+        .await
+        .expect_err("not there");
     let ErrorKind::Unsupported { needs } = error.kind() else {
         return fail(error.report());
     };

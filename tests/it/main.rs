@@ -19,6 +19,7 @@ mod build_out;
 mod cancel;
 mod cancel_more;
 mod care;
+mod checkpoints;
 mod copies;
 mod copy;
 mod daemon;
@@ -98,6 +99,7 @@ const GROUPS: &[frame::Group] = &[
     askers::TESTS,
     verbs::TESTS,
     care::TESTS,
+    checkpoints::TESTS,
     logging::TESTS,
     detached::TESTS,
     reboot::TESTS,
@@ -142,6 +144,7 @@ const SHARING: &[frame::Group] = &[
     exec::TESTS,
     verbs::TESTS,
     care::TESTS,
+    checkpoints::TESTS,
     detached::TESTS,
     images::TESTS,
     system::TESTS,

@@ -85,6 +85,9 @@ pub enum Verb {
     /// Verbs about networks
     #[command(subcommand)]
     Network(NetworkVerb),
+    /// Verbs about checkpoints: containers' processes, written down
+    #[command(subcommand)]
+    Checkpoint(CheckpointVerb),
     /// Verbs about the engine as a whole
     #[command(subcommand)]
     System(SystemVerb),
@@ -113,6 +116,8 @@ pub enum OfContainer {
     Pause(commands::pause::Args),
     /// Let one or more paused containers go on
     Unpause(commands::unpause::Args),
+    /// Start one or more containers that do not run
+    Start(commands::start::Args),
     /// Give a container another name
     Rename(commands::rename::Args),
     /// Change the limits of one or more containers
@@ -188,6 +193,18 @@ pub enum NetworkVerb {
     Connect(commands::network::Connect),
     /// Take a container out of a network
     Disconnect(commands::network::Disconnect),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CheckpointVerb {
+    /// Write the processes of a running container down
+    Create(commands::checkpoint::Create),
+    /// List checkpoints of a container
+    #[command(visible_alias = "list")]
+    Ls(commands::checkpoint::Ls),
+    /// Remove a checkpoint
+    #[command(visible_alias = "remove")]
+    Rm(commands::checkpoint::Rm),
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,6 +2,7 @@
 
 mod archive;
 mod attach;
+mod checkpoint;
 mod commit;
 mod create;
 mod devices;
@@ -59,4 +60,7 @@ pub(super) const ROUTES: &[Route] = routes! {
     GET "containers/{id}/stats" => stats::stats;
     POST "containers/{id}/rename" => rename::rename;
     POST "containers/{id}/update" => update::update;
+    GET "containers/{id}/checkpoints" => checkpoint::list;
+    POST "containers/{id}/checkpoints" => checkpoint::create;
+    DELETE "containers/{id}/checkpoints/{name}" => checkpoint::remove;
 };

@@ -5,9 +5,9 @@ use std::time::Duration;
 use hyper::StatusCode;
 
 use super::super::call::Call;
-use super::super::error::Failure;
 use super::super::reply;
 use super::super::router::Answer;
+use super::checkpoint;
 use crate::containers::RemoveOptions;
 use crate::types::Outcome;
 
@@ -15,10 +15,15 @@ use crate::types::Outcome;
 const HEARD_WITHIN: Duration = Duration::from_millis(20);
 
 pub(super) async fn start(call: Call) -> Answer {
-    if call.query.get("checkpoint").is_some() {
-        return Err(Failure::option("checkpoint", "an engine that restores checkpoints"));
-    }
-    match call.engine.containers().start(call.name()).await {
+    let containers = call.engine.containers();
+    let started = match call.query.get("checkpoint").filter(|name| !name.is_empty()) {
+        Some(checkpoint) => {
+            let directory = checkpoint::directory(call.query.get("checkpoint-dir"));
+            containers.restore(call.name(), checkpoint, directory).await
+        }
+        None => containers.start(call.name()).await,
+    };
+    match started {
         Ok(outcome) => Ok(reply::empty(code(outcome))),
         Err(error) => {
             clear_up(&call).await;

@@ -1,6 +1,8 @@
 //! The native runtime: containers started by a small static helper, without any other program. `docs/process-model.md`
 //! tells how the processes hang together.
 
+#[cfg(feature = "engine")]
+mod criu;
 mod exec;
 #[cfg(feature = "engine")]
 mod fuse;
@@ -39,6 +41,8 @@ use self::plan::Host;
 #[cfg(feature = "engine")]
 pub(crate) use self::step::copies_mounts;
 use self::zygote::{Zygote, ZygoteOptions};
+#[cfg(feature = "engine")]
+use super::Restore;
 use super::cgroups::CgroupDriver;
 use super::{Launch, Runtime, Started};
 use oci_spec::runtime::LinuxResources;
@@ -116,6 +120,15 @@ impl NativeRuntime {
 
     fn zygote(&self) -> Result<Arc<Zygote>> {
         self.shared.zygote()
+    }
+
+    /// The zygote, which is spawned if need be.
+    async fn awake(&self) -> Result<Arc<Zygote>> {
+        if let Some(zygote) = self.shared.running() {
+            return Ok(zygote);
+        }
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.zygote()).await
     }
 
     /// Spawns the zygote if need be and says how it came out. Blocks for a few milliseconds the first time.
@@ -299,13 +312,7 @@ impl Runtime for NativeRuntime {
     }
 
     async fn start(&self, launch: Launch) -> Result<Started> {
-        let zygote = match self.shared.running() {
-            Some(zygote) => zygote,
-            None => {
-                let shared = Arc::clone(&self.shared);
-                blocking(move || shared.zygote()).await?
-            }
-        };
+        let zygote = self.awake().await?;
         let ids = match wants_user_namespace(&launch.spec) {
             true => Some(self.shared.container_ids(zygote.pid(), &launch.spec)?),
             false => None,
@@ -317,6 +324,17 @@ impl Runtime for NativeRuntime {
             ids,
         };
         job.run_detached(launch).await
+    }
+
+    #[cfg(feature = "engine")]
+    async fn restore(&self, launch: Launch, from: Restore) -> Result<Started> {
+        let zygote = self.awake().await?;
+        let job = criu::Job {
+            host: self.shared.host(zygote.mapping()),
+            zygote,
+            cgroups: self.shared.options.cgroups.clone(),
+        };
+        job.run_detached(launch, from).await
     }
 
     #[cfg(feature = "engine")]

@@ -204,6 +204,60 @@ impl Plan {
         Ok(plan)
     }
 
+    /// A program of the host's beside a container, with an empty place where the helper lays things out for it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a NUL in a word.
+    #[cfg(feature = "engine")]
+    pub(crate) fn tool(arguments: &[String], place: &Path) -> Result<Self> {
+        let mut plan = Self {
+            sections: std::array::from_fn(|_| Vec::new()),
+            words: [0; field::COUNT],
+            joined: 0,
+            names: Names::default(),
+        };
+        plan.words[field::FLAGS] = flag::TOOL | flag::HOST_CGROUP;
+        plan.names.command = arguments.first().cloned().unwrap_or_default();
+        for argument in arguments {
+            plan.string(Section::Argv, argument.as_bytes())?;
+        }
+        // It packs the contents of memory file systems with programs of the host.
+        plan.string(
+            Section::Env,
+            b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        )?;
+        plan.string(Section::Texts, clean_absolute(place, "the place for what criu needs")?)?;
+        Ok(plan)
+    }
+
+    /// Adds what a container is made of to [`Plan::tool`]: its cgroup and network to run in, its mounts and devices to find.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    #[cfg(feature = "engine")]
+    pub(crate) fn stage(&mut self, launch: &Launch, host: Host) -> Result<()> {
+        self.words[field::FLAGS] &= !flag::HOST_CGROUP;
+        let default = Linux::default();
+        let linux = launch.spec.linux().as_ref().unwrap_or(&default);
+        let own_network = self.namespaces(linux)?;
+        let own_network = self.share(&launch.shared, host.host_pids)? || own_network;
+        self.words[field::NAMESPACES] &= libc::CLONE_NEWNET as u32;
+        self.mounts(launch, host, own_network, None)?;
+        for device in linux.devices().as_deref().unwrap_or(&[]) {
+            self.device(device, host)?;
+        }
+        for directory in &launch.scratch {
+            self.clean_up(b's', directory)?;
+        }
+        Ok(())
+    }
+
+    /// What is to be deleted if the owner dies, as the zygote's ledger has it.
+    #[cfg(feature = "engine")]
+    pub(crate) fn clean_ups(&self) -> &[u8] {
+        &self.sections[Section::Cleanup as usize]
+    }
+
     /// The container's root as the zygote knows it: user and group.
     pub(crate) fn root(&self) -> [u32; 2] {
         [self.words[field::ROOT_UID], self.words[field::ROOT_GID]]
@@ -516,6 +570,10 @@ impl Plan {
             record.attributes |= options::NO_DEV;
         }
         record.flags |= mount::ID_MAP;
+        if self.has(flag::TOOL) {
+            record.strings[0] = b"/r".to_vec();
+            record.attributes |= if root.read_only { options::READ_ONLY } else { 0 };
+        }
         self.record(record)?;
         let mut records = Vec::new();
         for mount in launch.spec.mounts().as_deref().unwrap_or(&[]) {

@@ -15,7 +15,7 @@ use super::idmap::ContainerIds;
 use super::plan::{FdPositions, Filters, Host, Names, Plan};
 use super::seccomp::{SeccompAgent, agent};
 use super::step;
-use super::task::{Inside, NativeTask};
+use super::task::{Inside, NativeTask, Origin};
 use super::zygote::{self, ExitWatch, Reply, Zygote};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::cgroups::{Cgroup, CgroupDriver};
@@ -57,6 +57,7 @@ struct Asked {
     exit: ExitWatch,
     status: OwnedFd,
     stdio: Stdio,
+    pipes: Pipes,
     names: Names,
     namespaces: u32,
     own_processes: bool,
@@ -120,6 +121,7 @@ impl Job {
             let blob = plan.clone().encode(positions);
             self.zygote.send_blocking(req, op::START, &blob, &fds)?
         };
+        let pipes = ends.pipes()?;
         let (status, stdio) = ends.split();
         Ok(Asked {
             zygote: self.zygote,
@@ -130,6 +132,7 @@ impl Job {
             exit,
             status,
             stdio,
+            pipes,
             names,
             namespaces: plan.all_namespaces(),
             own_processes: plan.own_processes(),
@@ -210,6 +213,7 @@ impl Asked {
 
     async fn follow(self) -> Result<Started> {
         let reply = zygote::check(self.reply.await.map_err(|_| zygote::gone())?)?;
+        let inner = reply.header.arg;
         let process = match reply.descriptor("take the container's process") {
             Ok(process) => process,
             Err(error) => {
@@ -223,6 +227,7 @@ impl Asked {
             zygote: self.zygote,
             req: self.req,
             process,
+            inner,
             exit: self.exit,
             host: self.host,
             namespaces: self.namespaces,
@@ -232,7 +237,7 @@ impl Asked {
         match outcome.and_then(|setup| child.known(setup)) {
             Ok(mut known) => {
                 known.setup.warnings.extend(self.warnings);
-                Ok(child.started(self.id, known, self.stdio, self.cgroup))
+                Ok(child.started(self.id, known, (self.stdio, self.pipes), self.cgroup))
             }
             Err(error) => Err(child.failed(error, self.cgroup).await),
         }
@@ -319,11 +324,57 @@ struct Child {
     zygote: Arc<Zygote>,
     req: u64,
     process: OwnedFd,
+    /// As the zygote knows it.
+    inner: i32,
     exit: ExitWatch,
     host: Host,
     namespaces: u32,
     own_processes: bool,
     root: [u32; 2],
+}
+
+/// A process that was restored, and that the zygote has taken over.
+#[cfg(feature = "engine")]
+pub(crate) struct Adopted {
+    pub(crate) zygote: Arc<Zygote>,
+    pub(crate) req: u64,
+    pub(crate) process: OwnedFd,
+    pub(crate) exit: ExitWatch,
+    /// As the zygote knows it.
+    pub(crate) inner: i32,
+}
+
+#[cfg(feature = "engine")]
+impl Adopted {
+    /// The container that it is the first process of: `plan` is the one by which it would have been started.
+    pub(crate) async fn started(
+        self,
+        id: ContainerId,
+        host: Host,
+        plan: &Plan,
+        streams: (Stdio, Pipes),
+        (cgroup, warnings): (Arc<dyn Cgroup>, Vec<String>),
+    ) -> Result<Started> {
+        let child = Child {
+            zygote: self.zygote,
+            req: self.req,
+            process: self.process,
+            inner: self.inner,
+            exit: self.exit,
+            host,
+            namespaces: plan.all_namespaces(),
+            own_processes: plan.own_processes(),
+            root: plan.root(),
+        };
+        let setup = Setup {
+            terminal: None,
+            warnings,
+        };
+        match child.known(setup) {
+            Ok(known) => Ok(child.started(id, known, streams, Some(cgroup))),
+            Err(error) => Err(child.failed(error, Some(cgroup)).await),
+        }
+    }
 }
 
 /// What is known of a container whose program runs.
@@ -335,6 +386,9 @@ struct Known {
 }
 
 pub(crate) type Stdio = [Option<OwnedFd>; 3];
+
+/// The inodes of the pipes that are a container's standard streams: both ends have the same.
+pub(crate) type Pipes = [Option<u64>; 3];
 
 impl Child {
     /// What can fail still, once the program runs.
@@ -349,7 +403,13 @@ impl Child {
         Ok(Known { pid, setup, copy })
     }
 
-    fn started(self, id: ContainerId, known: Known, stdio: Stdio, cgroup: Option<Arc<dyn Cgroup>>) -> Started {
+    fn started(
+        self,
+        id: ContainerId,
+        known: Known,
+        (stdio, pipes): (Stdio, Pipes),
+        cgroup: Option<Arc<dyn Cgroup>>,
+    ) -> Started {
         let Known { pid, setup, copy } = known;
         let Setup { terminal, warnings } = setup;
         let task: Arc<dyn Task> = Arc::new(NativeTask::new(
@@ -366,6 +426,10 @@ impl Child {
                 namespaces: self.namespaces,
                 own_processes: self.own_processes,
                 root: self.root,
+            },
+            Origin {
+                inner: self.inner,
+                pipes,
             },
         ));
         let [stdin, stdout, stderr] = stdio;
@@ -449,6 +513,18 @@ impl Ends {
         positions.v1_count = cgroup.v1_procs().len() as u32;
         fds.extend(cgroup.v1_procs().iter().map(AsFd::as_fd));
         (positions, fds)
+    }
+
+    /// What the streams are called by their inodes.
+    pub(crate) fn pipes(&self) -> Result<Pipes> {
+        let mut pipes = Pipes::default();
+        for (pipe, ends) in pipes.iter_mut().zip([&self.stdin, &self.stdout, &self.stderr]) {
+            if let Some((_, ours)) = ends {
+                let stat = nix::sys::stat::fstat(ours).map_err(|errno| Error::os("look at a stream", errno))?;
+                *pipe = Some(stat.st_ino);
+            }
+        }
+        Ok(pipes)
     }
 
     /// Keeps the caller's ends; closes the container's.

@@ -8,12 +8,17 @@ use async_trait::async_trait;
 use oci_spec::runtime::LinuxResources;
 use tokio::sync::OnceCell;
 
+#[cfg(feature = "engine")]
+use super::criu;
 use super::exec;
 use super::helper::wire::op;
 use super::plan::Host;
+use super::start::Pipes;
 
 use super::zygote::{self, ExitWatch, Zygote};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
+#[cfg(feature = "engine")]
+use crate::runtime::Dump;
 use crate::runtime::cgroups::Cgroup;
 use crate::runtime::{ExecLaunch, ExecStarted, Exit, Task};
 use crate::sys::blocking::blocking;
@@ -32,7 +37,18 @@ pub(crate) struct NativeTask {
     terminal: Option<OwnedFd>,
     cgroup: Option<Arc<dyn Cgroup>>,
     inside: Inside,
+    #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for checkpoints"))]
+    origin: Origin,
     ended: OnceCell<Exit>,
+}
+
+/// What must be known of a container's processes to write them down.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for checkpoints"))]
+pub(crate) struct Origin {
+    /// The number of the first, as the zygote knows it.
+    pub(crate) inner: i32,
+    pub(crate) pipes: Pipes,
 }
 
 /// What a command in the container must know of it.
@@ -59,6 +75,7 @@ impl NativeTask {
         terminal: Option<OwnedFd>,
         cgroup: Option<Arc<dyn Cgroup>>,
         inside: Inside,
+        origin: Origin,
     ) -> Self {
         Self {
             id,
@@ -70,6 +87,7 @@ impl NativeTask {
             terminal,
             cgroup,
             inside,
+            origin,
             ended: OnceCell::new(),
         }
     }
@@ -219,6 +237,23 @@ impl Task for NativeTask {
 
     async fn resume(&self) -> Result<()> {
         self.freeze(false).await
+    }
+
+    #[cfg(feature = "engine")]
+    async fn checkpoint(&self, wanted: Dump) -> Result<()> {
+        if self.is_dead() {
+            return Err(self.not_running());
+        }
+        let subject = criu::Subject {
+            zygote: Arc::clone(&self.zygote),
+            host: self.inside.host,
+            id: self.id.clone(),
+            pid: self.pid,
+            inner: self.origin.inner,
+            pipes: self.origin.pipes,
+            own_network: self.inside.namespaces & libc::CLONE_NEWNET as u32 != 0,
+        };
+        criu::dump(subject, wanted).await
     }
 
     async fn update(&self, resources: &LinuxResources) -> Result<()> {

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod build;
 pub mod builder_prune;
+pub mod checkpoint;
 pub mod commit;
 pub mod container_prune;
 pub mod cp;
@@ -35,6 +36,7 @@ pub mod rm;
 pub mod rmi;
 pub mod run;
 pub mod save;
+pub mod start;
 pub mod stats;
 pub mod stop;
 pub mod system_prune;
@@ -50,7 +52,8 @@ use std::io::{self, BufRead as _, Write as _};
 use longshore::Filter;
 
 use crate::cli::{
-    BuilderVerb, Cli, ContainerVerb, ImageVerb, ManifestVerb, NetworkVerb, OfContainer, SystemVerb, Verb, VolumeVerb,
+    BuilderVerb, CheckpointVerb, Cli, ContainerVerb, ImageVerb, ManifestVerb, NetworkVerb, OfContainer, SystemVerb,
+    Verb, VolumeVerb,
 };
 use crate::context::Context;
 use crate::failure::Failure;
@@ -104,6 +107,9 @@ pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Network(NetworkVerb::Prune(args)) => network::prune(&context, args).await,
         Verb::Network(NetworkVerb::Connect(args)) => network::connect(&context, args).await,
         Verb::Network(NetworkVerb::Disconnect(args)) => network::disconnect(&context, args).await,
+        Verb::Checkpoint(CheckpointVerb::Create(args)) => checkpoint::create(&context, args).await,
+        Verb::Checkpoint(CheckpointVerb::Ls(args)) => checkpoint::ls(&context, args).await,
+        Verb::Checkpoint(CheckpointVerb::Rm(args)) => checkpoint::rm(&context, args).await,
         Verb::Container(ContainerVerb::Prune(args)) => container_prune::run(&context, args).await,
         Verb::System(SystemVerb::Doctor(args)) => doctor::run(&context, args).await,
         Verb::System(SystemVerb::Df(args)) => df::run(&context, args).await,
@@ -124,6 +130,7 @@ async fn of_container(context: &Context, verb: OfContainer) -> Result<u8, Failur
         OfContainer::Restart(args) => restart::run(context, args).await,
         OfContainer::Pause(args) => pause::run(context, args).await,
         OfContainer::Unpause(args) => unpause::run(context, args).await,
+        OfContainer::Start(args) => start::run(context, args).await,
         OfContainer::Rename(args) => rename::run(context, args).await,
         OfContainer::Update(args) => update::run(context, args).await,
         OfContainer::Top(args) => top::run(context, args).await,

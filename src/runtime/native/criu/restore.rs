@@ -1,0 +1,211 @@
+//! Makes a container of what was written down.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::outside::Outside;
+use super::tool::{self, Run};
+use super::{Work, only_for_root, program};
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::cgroups::{Cgroup, CgroupDriver};
+use crate::runtime::native::helper::wire::{TOOL_FDS, op};
+use crate::runtime::native::plan::{Host, Plan};
+use crate::runtime::native::start::{self, Adopted, Ends};
+use crate::runtime::native::zygote::{self, Zygote};
+use crate::runtime::{Launch, Restore, Started};
+use crate::sys::blocking::blocking;
+use crate::types::Signal;
+
+/// What a restore needs.
+pub(crate) struct Job {
+    pub(crate) zygote: Arc<Zygote>,
+    pub(crate) host: Host,
+    pub(crate) cgroups: Option<Arc<dyn CgroupDriver>>,
+}
+
+/// All that is made before CRIU runs.
+struct Ready {
+    work: Work,
+    cgroup: Arc<dyn Cgroup>,
+    warnings: Vec<String>,
+    /// As if it were started: what commands must know of it.
+    plan: Plan,
+    tool: Plan,
+    clean_up: Vec<u8>,
+}
+
+impl Job {
+    /// In a task of its own, so that a caller who goes away leaves nothing.
+    pub(crate) async fn run_detached(self, launch: Launch, from: Restore) -> Result<Started> {
+        let (sender, receiver) = oneshot::channel();
+        tokio::spawn(async move {
+            if let Err(Ok(unwanted)) = sender.send(self.run(launch, from).await) {
+                let _ = unwanted.task.signal(Signal::KILL, false).await;
+                let _ = unwanted.task.wait().await;
+                let _ = unwanted.task.remove().await;
+            }
+        });
+        receiver
+            .await
+            .map_err(|_| Error::new(ErrorKind::Cancelled, "the runtime of the engine was shut down"))?
+    }
+
+    async fn run(self, launch: Launch, from: Restore) -> Result<Started> {
+        only_for_root(self.host.bind_devices)?;
+        let program = program()?;
+        let job = Arc::new(self);
+        let (making, launch) = (Arc::clone(&job), Arc::new(launch));
+        let wanted = Arc::clone(&launch);
+        let ready = blocking(move || making.ready(program, &wanted, &from)).await?;
+        let cgroup = Arc::clone(&ready.cgroup);
+        let restored = job.restored(&launch, ready).await;
+        if restored.is_err() {
+            // Whatever CRIU has left of a failed restore, killed in the middle of it, say.
+            let _ = blocking(move || {
+                let _ = cgroup.kill();
+                start::remove_cgroup(Some(cgroup));
+                Ok(())
+            })
+            .await;
+        }
+        restored
+    }
+
+    /// Blocking.
+    fn ready(&self, program: &'static str, launch: &Launch, from: &Restore) -> Result<Ready> {
+        let outside = Outside::read(&from.directory)?;
+        let mut plan = start::plan_of(launch, self.host, None, false)?;
+        let (staged, places) = staged(launch);
+        let work = Work::make(&from.work)?;
+        let words = outside.restored(&places, |name| work.place(name), TOOL_FDS)?;
+        let mut arguments: Vec<String> = [
+            program,
+            "restore",
+            "-v4",
+            "-W",
+            &work.text(),
+            "-o",
+            "log",
+            "-D",
+            &from.directory.display().to_string(),
+            "--pidfile",
+            "pid",
+            "--root",
+            &work.place("r"),
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        // As a sibling, so that it is the zygote's child; stopped, so that it cannot end before somebody waits for its end.
+        let how = [
+            "--restore-detached",
+            "--restore-sibling",
+            "--leave-stopped",
+            "--manage-cgroups=ignore",
+            "--file-locks",
+        ];
+        arguments.extend(how.map(str::to_owned));
+        arguments.extend(words);
+        let mut tool = Plan::tool(&arguments, &work.stage())?;
+        tool.stage(&staged, self.host)?;
+        let (cgroup, warnings) = start::cgroup_of(launch, self.cgroups.as_deref())?;
+        let needs = || Error::unsupported("going on from a checkpoint", "a cgroup driver");
+        let cgroup: Arc<dyn Cgroup> = cgroup.map(Arc::from).ok_or_else(needs)?;
+        for plan in [&mut plan, &mut tool] {
+            for directory in cgroup.directories() {
+                plan.clean_up(b'c', directory)?;
+            }
+        }
+        Ok(Ready {
+            work,
+            cgroup,
+            warnings,
+            clean_up: plan.clean_ups().to_vec(),
+            plan,
+            tool,
+        })
+    }
+
+    async fn restored(&self, launch: &Launch, ready: Ready) -> Result<Started> {
+        let ends = Ends::new(launch.stdio)?;
+        let pipes = ends.pipes()?;
+        let with = {
+            let (mut positions, mut fds) = ends.positions(start::trees(launch), Some(&*ready.cgroup));
+            start::add_shared(launch, &mut positions, &mut fds);
+            (positions, tool::copies(fds.into_iter())?)
+        };
+        let (zygote, host, id) = (&self.zygote, self.host, &launch.id);
+        let (run, status, stdio) = Run::to_end(zygote, ready.tool, host, id, ends, with).await?;
+        if status.code() != 0 {
+            return Err(tool::failure(zygote, host, id, &ready.work, "restore", status).await);
+        }
+        let file = ready.work.file("pid");
+        let inner = blocking(move || pid_of(&file)).await?;
+        let adopted = adopt(zygote, inner, &ready.clean_up).await?;
+        drop(run);
+        let started = adopted
+            .started(
+                id.clone(),
+                host,
+                &ready.plan,
+                (stdio, pipes),
+                (ready.cgroup, ready.warnings),
+            )
+            .await?;
+        started.task.signal(Signal::CONT, true).await?;
+        Ok(started)
+    }
+}
+
+/// Hands what CRIU has restored to the zygote.
+async fn adopt(zygote: &Arc<Zygote>, inner: i32, clean_up: &[u8]) -> Result<Adopted> {
+    let req = zygote.request();
+    let exit = zygote.watch_exit(req);
+    let blob = [&inner.to_ne_bytes(), clean_up].concat();
+    let reply = zygote.send(req, op::ADOPT, &blob, &[]).await?;
+    let reply = zygote::check(reply.await.map_err(|_| zygote::gone())?)?;
+    let process = reply.descriptor("take the container's process")?;
+    Ok(Adopted {
+        zygote: Arc::clone(zygote),
+        req,
+        process,
+        exit,
+        inner,
+    })
+}
+
+fn pid_of(file: &Path) -> Result<i32> {
+    let text = fs::read_to_string(file).map_err(|error| Error::os("read what criu has restored", error))?;
+    text.trim().parse().map_err(|_| Error::internal("criu wrote no pid"))
+}
+
+/// The container's mounts as they are laid out for CRIU: each at a number, and which is where in the container. What CRIU
+/// makes by itself is not among them.
+fn staged(launch: &Launch) -> (Launch, BTreeMap<PathBuf, String>) {
+    let mut staged = launch.clone();
+    let mut places = BTreeMap::new();
+    let mut mounts = staged.spec.mounts().clone().unwrap_or_default();
+    mounts.retain(|mount| {
+        !matches!(
+            mount.typ().as_deref(),
+            Some("proc" | "sysfs" | "devpts" | "mqueue" | "tmpfs")
+        )
+    });
+    let mut next = |target: &Path| {
+        let name = (places.len() + 1).to_string();
+        places.insert(target.to_owned(), name.clone());
+        PathBuf::from("/").join(name)
+    };
+    for mount in &mut mounts {
+        let place = next(mount.destination());
+        mount.set_destination(place);
+    }
+    for mount in &mut staged.mounts {
+        mount.target = next(&mount.target);
+    }
+    staged.spec.set_mounts(Some(mounts));
+    (staged, places)
+}
