@@ -9,10 +9,13 @@ use futures_util::StreamExt as _;
 use longshore::api::Server;
 use longshore::logs::LogQuery;
 use longshore::{
-    CheckpointOptions, Container, ContainerState, Engine, ErrorKind, ExecSpec, MountSpec, Outcome, Signal, StopOptions,
+    CheckpointOptions, Container, ContainerState, Engine, ErrorKind, ExecSpec, MountSpec, NetworkMode, Outcome, Signal,
+    StopOptions,
 };
 
 use crate::frame::{Check, Stop, fail, skip};
+use crate::longshored::Daemon;
+use crate::platforms;
 use crate::support::world::{FORCE, World, text};
 use crate::support::{is_root, scratch};
 use crate::tests;
@@ -26,6 +29,11 @@ tests! { "checkpoints":
         g13_what_cannot_be_written_down_goes_on,
         g13_nothing_of_it_outlives_its_engine,
         g13_over_the_api,
+        g13_on_a_network,
+        g13_dropped_calls_leave_nothing_half_made,
+    ]
+    kernel [
+        g13_the_client_says_what_is_missing,
     ]
 }
 
@@ -299,7 +307,7 @@ async fn g13_over_the_api() -> Check {
     }));
     let container = world.started(world.script(COUNT)).await?;
     counts_on(&container, 3).await?;
-    let far = Engine::connect(&format!("unix://{}", socket.display())).await?;
+    let far = Engine::connect(format!("unix://{}", socket.display())).await?;
     let there = far.container(container.id().as_str()).await?;
     there.checkpoint("one", CheckpointOptions::default()).await?;
     assert_eq!(there.checkpoints(None).await?, ["one"]);
@@ -320,5 +328,103 @@ async fn g13_over_the_api() -> Check {
     there.remove(FORCE).await?;
     drop(end);
     let _ = serving.await;
+    Ok(())
+}
+
+async fn g13_on_a_network() -> Check {
+    must_work()?;
+    let world = World::new().await?;
+    let script = "trap 'exit 3' TERM; while :; do echo served | busybox nc -l -p 7777; done";
+    let spec = world.script(script).network(NetworkMode::Named("bridge".to_owned()));
+    let container = match world.started(spec).await {
+        Err(Stop::Fail(why)) => return skip(format!("no bridge here: {why}")),
+        started => started?,
+    };
+    let ask = ["sh", "-c", "busybox nc 127.0.0.1 7777 </dev/null"];
+    let served = async || {
+        let said = container.exec(ExecSpec::new(ask)).output().await?;
+        Ok(said.stdout == b"served\n")
+    };
+    until("it serves", served).await?;
+    container.checkpoint("one", CheckpointOptions::default()).await?;
+    container.restore("one", None).await?;
+    until("it serves again", served).await?;
+    let addresses = container
+        .exec(ExecSpec::new(["ip", "-o", "-4", "addr"]))
+        .output()
+        .await?;
+    assert!(text(&addresses.stdout).contains("eth0"), "{}", text(&addresses.stdout));
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+async fn g13_dropped_calls_leave_nothing_half_made() -> Check {
+    must_work()?;
+    let world = World::new().await?;
+    let container = world.started(world.script(COUNT)).await?;
+    for delay in [0, 1, 10, 50, 100, 200, 400, 800] {
+        let delay = Duration::from_millis(delay);
+        let name = format!("at{}", delay.as_millis());
+        let _ = tokio::time::timeout(delay, container.checkpoint(&name, CheckpointOptions::default())).await;
+        // It is done to its end, or was never begun: its turn ends with it.
+        container.rename(&format!("renamed-{name}")).await?;
+        let made = container.checkpoints(None).await?.contains(&name);
+        if !made {
+            assert_eq!(container.inspect().await?.state, ContainerState::Running, "{delay:?}");
+            container.checkpoint(&name, CheckpointOptions::default()).await?;
+        }
+        assert_eq!(container.wait().await?.status.code(), 137);
+        let _ = tokio::time::timeout(delay, container.restore(&name, None)).await;
+        // What nobody took is killed.
+        until("it is started, or it is not", async || {
+            let settled = container.restore(&name, None).await;
+            Ok(settled.is_ok() && container.inspect().await?.state == ContainerState::Running)
+        })
+        .await?;
+        let begun = logged(&container).await?.len();
+        counts_on(&container, begun + 1).await?;
+    }
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+/// Of the engine's own containers: whatever this host has, the client hears what the engine says.
+fn g13_the_client_says_what_is_missing() -> Check {
+    let daemon = Daemon::start(&[])?;
+    let host = format!("unix://{}", daemon.socket.display());
+    let client = |words: &[&str]| -> Result<(bool, String, String), Stop> {
+        let output = Command::new(platforms::client()?)
+            .args(["--host", &host])
+            .args(words)
+            .output()?;
+        Ok((output.status.success(), text(&output.stdout), text(&output.stderr)))
+    };
+    let (made, id, said) = client(&["run", "-d", "--name", "kept", "busybox", "sleep", "1000"])?;
+    assert!(made, "{said}");
+    let (listed, names, said) = client(&["checkpoint", "ls", "kept"])?;
+    assert!(listed && names == "CHECKPOINT NAME", "{names} {said}");
+    let (removed, _, said) = client(&["checkpoint", "rm", "kept", "none"])?;
+    assert!(!removed && said.contains("none"), "{said}");
+    let (made, name, said) = client(&["checkpoint", "create", "kept", "one"])?;
+    match must_work() {
+        Ok(()) => {
+            assert!(made && name == "one", "{said}");
+            let (started, name, said) = client(&["start", "--checkpoint", "one", "kept"])?;
+            assert!(started && name == "kept", "{said}");
+        }
+        Err(_) => {
+            assert!(!made && said.contains("criu"), "{said}");
+            let (stopped, _, said) = client(&["kill", "kept"])?;
+            assert!(stopped, "{said}");
+            let (_, code, _) = client(&["wait", "kept"])?;
+            assert_eq!(code, "137");
+            let (started, _, said) = client(&["start", "--checkpoint", "one", "kept"])?;
+            assert!(!started && said.contains("one"), "{said}");
+            let (started, name, said) = client(&["start", "kept"])?;
+            assert!(started && name == "kept", "{said}");
+        }
+    }
+    let (removed, _, said) = client(&["rm", "-f", &id])?;
+    assert!(removed, "{said}");
     Ok(())
 }
