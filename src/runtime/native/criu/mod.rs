@@ -24,8 +24,12 @@ const PLACES: [&str; 4] = [
 
 /// CRIU, if the host has it.
 fn program() -> Result<&'static str> {
-    let found = PLACES.into_iter().find(|path| Path::new(path).is_file());
-    found.ok_or_else(|| Error::unsupported("checkpoints", "criu"))
+    program_of(&PLACES)
+}
+
+fn program_of(places: &[&'static str]) -> Result<&'static str> {
+    let found = places.iter().find(|path| Path::new(path).is_file());
+    found.copied().ok_or_else(|| Error::unsupported("checkpoints", "criu"))
 }
 
 /// Only the host's root may do what CRIU does.
@@ -70,5 +74,27 @@ impl Work {
 impl Drop for Work {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn g13_without_criu_it_is_named() {
+        let needs = ErrorKind::Unsupported { needs: "criu".into() };
+        // A directory of that name is no program.
+        for places in [&["/nowhere/criu", "/usr"] as &[&'static str], &[]] {
+            assert_eq!(program_of(places).unwrap_err().kind(), &needs);
+        }
+        assert_eq!(program_of(&["/nowhere/criu", "/proc/self/exe"]).unwrap(), "/proc/self/exe");
+    }
+
+    #[test]
+    fn g13_an_ordinary_user_is_told() {
+        assert!(only_for_root(true).unwrap_err().is_unsupported());
+        only_for_root(false).unwrap();
     }
 }
