@@ -45,7 +45,7 @@ const RUN_ON: CheckpointOptions = CheckpointOptions {
 };
 
 /// Whether there is a CRIU that works here, by its own word.
-fn must_work() -> Check {
+pub fn must_work() -> Check {
     if !is_root() {
         return skip("criu needs root");
     }

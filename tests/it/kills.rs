@@ -11,9 +11,10 @@ use longshore::build::{BuildSpec, ContextSource, PruneCache};
 use longshore::containers::CommitOptions;
 use longshore::images::RemoveImageOptions;
 use longshore::types::{Filter, Outcome};
-use longshore::{ContainerSpec, CreateVolume, Engine, NetworkMode};
+use longshore::{CheckpointOptions, ContainerSpec, CreateVolume, Engine, NetworkMode};
 use serde_json::json;
 
+use crate::checkpoints;
 use crate::faults::{Random, fill, filled_root, kills, no_container_left, role};
 use crate::frame::{Check, Stop, block_on, fail};
 use crate::support::embedder::{Embedder, Role};
@@ -33,6 +34,7 @@ tests! { "kills":
         e9_kills_during_starts_leave_nothing,
         e9_kills_during_removals_leave_nothing,
         d4_kills_during_commits_leave_complete_images,
+        g13_kills_during_checkpoints_leave_nothing,
         e9_kills_during_builds_leave_complete_images,
         e9_kills_during_copy_ups_leave_whole_volumes,
         e9_kills_during_snapshots_leave_whole_volumes,
@@ -63,6 +65,9 @@ pub const ROLES: &[(&str, Role)] = &[
     }),
     ("start-forever", |arguments| {
         block_on(role(start_forever(&arguments[0])))
+    }),
+    ("checkpoint-forever", |arguments| {
+        block_on(role(checkpoint_forever(&arguments[0], &arguments[1])))
     }),
     ("commit-forever", |arguments| {
         block_on(role(commit_forever(&arguments[0])))
@@ -193,6 +198,23 @@ async fn start_forever(root: &str) -> longshore::Result<()> {
     loop {
         engine.create(sleeper()).await?.start().await?;
     }
+}
+
+async fn checkpoint_forever(root: &str, directory: &str) -> longshore::Result<()> {
+    let engine = Engine::open(root).await?;
+    let spec = ContainerSpec::image("busybox").command(["sh", "-c", "while :; do sleep 0.1; done"]);
+    let container = engine.run(spec).await?;
+    println!("open");
+    for number in 0.. {
+        let name = mark("checkpoint", number).replace(':', "-");
+        let options = CheckpointOptions {
+            directory: Some(directory.into()),
+            leave_running: false,
+        };
+        container.checkpoint(&name, options).await?;
+        container.restore(&name, Some(directory.into())).await?;
+    }
+    Ok(())
 }
 
 async fn commit_forever(root: &str) -> longshore::Result<()> {
@@ -508,6 +530,33 @@ fn e9_kills_during_removals_leave_nothing() -> Check {
         Duration::from_millis(60),
         0x5eed_0013,
     )
+}
+
+/// Whoever comes next sweeps what is not complete.
+fn g13_kills_during_checkpoints_leave_nothing() -> Check {
+    checkpoints::must_work()?;
+    let root = filled_root()?;
+    let place = scratch::fresh("checkpoints");
+    let directory = place.path().to_str().expect("temporary paths are UTF-8");
+    let span = Duration::from_millis(1500);
+    kill_again_and_again(root.path(), "checkpoint-forever", &[directory], span, 0x5eed_0015)?;
+    block_on(async {
+        let engine = Engine::open(root.path()).await?;
+        let container = engine.run(sleeper()).await?;
+        let options = CheckpointOptions {
+            directory: Some(directory.into()),
+            leave_running: true,
+        };
+        container.checkpoint("last", options).await?;
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            assert!(!name.starts_with('.'), "{name} is left");
+            assert!(entry.path().join("inventory.img").is_file(), "{name} is not complete");
+        }
+        container.remove(FORCE).await?;
+        Ok(())
+    })
 }
 
 /// Whatever is listed runs; nothing else is left.

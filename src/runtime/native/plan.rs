@@ -204,12 +204,13 @@ impl Plan {
         Ok(plan)
     }
 
-    /// A program of the host's beside a container, with an empty place where the helper lays things out for it.
+    /// A program of the host's beside a container. At `place` the helper mounts a memory file system and lays out what it needs: to
+    /// begin with, these directories under their names.
     ///
     /// # Errors
-    /// `InvalidArgument` for a NUL in a word.
+    /// `InvalidArgument` for a NUL in a word, or a path that is not absolute.
     #[cfg(feature = "engine")]
-    pub(crate) fn tool(arguments: &[String], place: &Path) -> Result<Self> {
+    pub(crate) fn tool(arguments: &[String], place: &Path, directories: &[(&str, &Path)]) -> Result<Self> {
         let mut plan = Self {
             sections: std::array::from_fn(|_| Vec::new()),
             words: [0; field::COUNT],
@@ -227,6 +228,15 @@ impl Plan {
             b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         )?;
         plan.string(Section::Texts, clean_absolute(place, "the place for what criu needs")?)?;
+        for (name, directory) in directories {
+            let source = clean_absolute(directory, "the directory of a checkpoint")?.to_vec();
+            plan.record(RecordParts {
+                kind: mount::BIND,
+                attributes: 0,
+                flags: 0,
+                strings: vec![format!("/{name}").into_bytes(), source],
+            })?;
+        }
         Ok(plan)
     }
 

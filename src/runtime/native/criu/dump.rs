@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::outside::Outside;
 use super::tool::{self, Run};
-use super::{Work, only_for_root, program};
+use super::{IMAGES, WORK, Work, only_for_root, program, staged};
 use crate::error::{Error, ErrorKind, Result};
-use crate::runtime::native::plan::{Host, Plan};
+use crate::runtime::native::plan::Host;
 use crate::runtime::native::start::Ends;
 use crate::runtime::native::zygote::Zygote;
 use crate::runtime::{Dump, StdioPlan};
@@ -44,9 +44,9 @@ pub(crate) async fn dump(subject: Subject, wanted: Dump) -> Result<()> {
     })
     .await?;
     let inner = subject.inner.to_string();
-    let (directory, log) = (wanted.directory.display().to_string(), work.text());
+    let (images, log) = (staged(IMAGES), staged(WORK));
     let mut arguments: Vec<String> = [
-        program, "dump", "-v4", "-W", &log, "-o", "log", "-D", &directory, "-t", &inner,
+        program, "dump", "-v4", "-W", &log, "-o", "log", "-D", &images, "-t", &inner,
     ]
     .map(str::to_owned)
     .to_vec();
@@ -57,7 +57,7 @@ pub(crate) async fn dump(subject: Subject, wanted: Dump) -> Result<()> {
         arguments.push("--leave-running".to_owned());
     }
     arguments.extend(words);
-    let plan = Plan::tool(&arguments, &work.stage())?;
+    let plan = work.plan(&arguments, Some(&wanted.directory))?;
     let ends = Ends::new(StdioPlan::default())?;
     let with = tool::alone(&ends)?;
     let Subject { zygote, host, id, .. } = &subject;

@@ -12,6 +12,7 @@ pub(crate) use self::restore::Job;
 
 use std::path::{Path, PathBuf};
 
+use super::plan::Plan;
 use crate::error::{Error, Result};
 
 /// Where hosts have it.
@@ -41,33 +42,38 @@ pub(crate) fn only_for_root(bind_devices: bool) -> Result<()> {
     Ok(())
 }
 
-/// Where the tool finds what a container is made of, and where it leaves its log.
+/// Where a tool finds what it needs. CRIU makes a directory in `/tmp` for a moment: there, it is gone with the tool however
+/// that ends, as it is a memory file system of the tool's own.
+const STAGE: &str = "/tmp";
+/// The directories in it: of images, and of what the tool leaves.
+const IMAGES: &str = "images";
+const WORK: &str = "work";
+
+/// The place of something in the stage.
+fn staged(name: &str) -> String {
+    format!("{STAGE}/{name}")
+}
+
+/// Where a tool leaves its log.
 pub(crate) struct Work(PathBuf);
 
 impl Work {
-    /// Makes the directories. Blocking.
+    /// Makes the directory. Blocking.
     fn make(directory: &Path) -> Result<Self> {
-        let work = Self(directory.to_owned());
-        let made = std::fs::create_dir_all(work.stage());
+        let made = std::fs::create_dir_all(directory);
         made.map_err(|error| Error::os("make a directory for criu", error))?;
-        Ok(work)
-    }
-
-    fn stage(&self) -> PathBuf {
-        self.0.join("stage")
+        Ok(Self(directory.to_owned()))
     }
 
     fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    /// The place of something in the stage, as the tool sees it.
-    fn place(&self, name: &str) -> String {
-        format!("{}/{name}", self.stage().display())
-    }
-
-    fn text(&self) -> String {
-        self.0.display().to_string()
+    /// The plan of a run.
+    fn plan(&self, arguments: &[String], images: Option<&Path>) -> Result<Plan> {
+        let images = images.map(|images| (IMAGES, images));
+        let directories: Vec<_> = images.into_iter().chain([(WORK, self.0.as_path())]).collect();
+        Plan::tool(arguments, Path::new(STAGE), &directories)
     }
 }
 
@@ -89,7 +95,10 @@ mod tests {
         for places in [&["/nowhere/criu", "/usr"] as &[&'static str], &[]] {
             assert_eq!(program_of(places).unwrap_err().kind(), &needs);
         }
-        assert_eq!(program_of(&["/nowhere/criu", "/proc/self/exe"]).unwrap(), "/proc/self/exe");
+        assert_eq!(
+            program_of(&["/nowhere/criu", "/proc/self/exe"]).unwrap(),
+            "/proc/self/exe"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::outside::Outside;
 use super::tool::{self, Run};
-use super::{Work, only_for_root, program};
+use super::{IMAGES, WORK, Work, only_for_root, program, staged};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::cgroups::{Cgroup, CgroupDriver};
 use crate::runtime::native::helper::wire::{TOOL_FDS, op};
@@ -79,23 +79,23 @@ impl Job {
     fn ready(&self, program: &'static str, launch: &Launch, from: &Restore) -> Result<Ready> {
         let outside = Outside::read(&from.directory)?;
         let mut plan = start::plan_of(launch, self.host, None, false)?;
-        let (staged, places) = staged(launch);
+        let (laid_out, places) = lay_out(launch);
         let work = Work::make(&from.work)?;
-        let words = outside.restored(&places, |name| work.place(name), TOOL_FDS)?;
+        let words = outside.restored(&places, staged, TOOL_FDS)?;
         let mut arguments: Vec<String> = [
             program,
             "restore",
             "-v4",
             "-W",
-            &work.text(),
+            &staged(WORK),
             "-o",
             "log",
             "-D",
-            &from.directory.display().to_string(),
+            &staged(IMAGES),
             "--pidfile",
             "pid",
             "--root",
-            &work.place("r"),
+            &staged("r"),
         ]
         .map(str::to_owned)
         .to_vec();
@@ -109,8 +109,8 @@ impl Job {
         ];
         arguments.extend(how.map(str::to_owned));
         arguments.extend(words);
-        let mut tool = Plan::tool(&arguments, &work.stage())?;
-        tool.stage(&staged, self.host)?;
+        let mut tool = work.plan(&arguments, Some(&from.directory))?;
+        tool.stage(&laid_out, self.host)?;
         let (cgroup, warnings) = start::cgroup_of(launch, self.cgroups.as_deref())?;
         let needs = || Error::unsupported("going on from a checkpoint", "a cgroup driver");
         let cgroup: Arc<dyn Cgroup> = cgroup.map(Arc::from).ok_or_else(needs)?;
@@ -184,7 +184,7 @@ fn pid_of(file: &Path) -> Result<i32> {
 
 /// The container's mounts as they are laid out for CRIU: each at a number, and which is where in the container. What CRIU
 /// makes by itself is not among them.
-fn staged(launch: &Launch) -> (Launch, BTreeMap<PathBuf, String>) {
+fn lay_out(launch: &Launch) -> (Launch, BTreeMap<PathBuf, String>) {
     let mut staged = launch.clone();
     let mut places = BTreeMap::new();
     let mut mounts = staged.spec.mounts().clone().unwrap_or_default();

@@ -99,12 +99,12 @@ pub(super) async fn failure(
 /// Whether CRIU works on this kernel, by its own word.
 async fn check(zygote: &Arc<Zygote>, host: Host, id: &ContainerId, work: &Work) -> Result<()> {
     let program = super::program()?;
-    let arguments = ["check", "-v1", "-W", &work.text(), "-o", "check"];
+    let arguments = ["check", "-v1", "-W", &super::staged(super::WORK), "-o", "check"];
     let arguments = std::iter::once(program)
         .chain(arguments)
         .map(str::to_owned)
         .collect::<Vec<_>>();
-    let plan = Plan::tool(&arguments, &work.stage())?;
+    let plan = work.plan(&arguments, None)?;
     let ends = Ends::new(StdioPlan::default())?;
     let with = alone(&ends)?;
     let (_run, status, _) = Run::to_end(zygote, plan, host, id, ends, with).await?;
