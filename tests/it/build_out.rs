@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 
 use crate::build::{cleared, context, result, spec, world};
 use crate::cancel::{Scene, each_drop, under};
-use crate::frame::{Check, Stop, block_on, fail, skip};
+use crate::frame::{Check, Stop, block_on, fail};
 use crate::longshored::Daemon;
-use crate::support::image::{self, Files};
+use crate::support::image::Files;
 use crate::support::registry::Registry;
 use crate::support::root::TempRoot;
 use crate::support::scratch;

@@ -201,7 +201,7 @@ pub(super) async fn fetch(repository: &Repository, services: &Services) -> Resul
     let (running, pipes) = elsewhere(move || {
         let kept = std::fs::create_dir(&place).and_then(|()| std::fs::write(place.join("known_hosts"), hosts));
         kept.map_err(|e| Error::os("write the keys of hosts", e))?;
-        let mut child = address.command(&ssh, &place).spawn().map_err(|error| missing(error))?;
+        let mut child = address.command(&ssh, &place).spawn().map_err(missing)?;
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         Ok((Running(Arc::new(Mutex::new(child))), pipes))
     })
@@ -210,12 +210,14 @@ pub(super) async fn fetch(repository: &Repository, services: &Services) -> Resul
     let pack = services.fresh("pack");
     let path = pack.clone();
     let answer = elsewhere(move || {
-        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
+        let (Some(stdin), Some(stdout), Some(mut stderr)) = pipes else {
             return Err(Error::internal("a program without its pipes"));
         };
         let words = thread::spawn(move || {
             let mut words = Vec::new();
-            let _ = stderr.take(WORDS).read_to_end(&mut words);
+            let _ = stderr.by_ref().take(WORDS).read_to_end(&mut words);
+            // Whoever says more is heard out: it would end at a pipe that is closed.
+            let _ = io::copy(&mut stderr, &mut io::sink());
             words
         });
         let talked = Talk::new(stdin, stdout).take(&wanted, &pack);
