@@ -85,7 +85,7 @@ oldest_rust() {
 
 # Real clients against Docker's daemon and against ours.
 real_clients() {
-    if ! (need_packages docker.io docker-compose docker-registry iptables iproute2 python3-venv); then
+    if ! (need_packages docker.io docker-compose docker-registry iptables iproute2 python3-venv zstd); then
         skip_part "real clients" "Docker cannot be installed"
         return
     fi

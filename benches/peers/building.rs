@@ -1,4 +1,4 @@
-//! The jobs `build-cold`, `build-run6` and `build-cached`.
+//! The jobs `build-cold`, `build-run6`, `build-cached` and `build-context`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,8 @@ enum Kind {
     Run6,
     /// The six steps of the first, all of them known.
     Cached,
+    /// One step that copies a context of very many files, and is not known.
+    Context,
 }
 
 pub fn cold(host: &mut Host) -> Job {
@@ -39,6 +41,10 @@ pub fn run6(host: &mut Host) -> Job {
 
 pub fn cached(host: &mut Host) -> Job {
     job(host, Kind::Cached)
+}
+
+pub fn many_files(host: &mut Host) -> Job {
+    job(host, Kind::Context)
 }
 
 fn job(host: &mut Host, kind: Kind) -> Job {
@@ -59,34 +65,42 @@ fn job(host: &mut Host, kind: Kind) -> Job {
         Kind::Cold => "six steps over an image of 25,000 files, with 25 MB of context: nothing is known",
         Kind::Run6 => "FROM and six times RUN true over an image of 25,000 files: nothing is known",
         Kind::Cached => "six steps over an image of 25,000 files, with 25 MB of context: all is known",
+        Kind::Context => "COPY of a context of 50,000 files, 86 MB: nothing is known",
     };
     Job {
-        about: format!("{about}; docker's own builder, buildah with the chroot isolation, no network"),
-        rounds: 5,
+        about: format!("{about}; docker's own builder, buildah with the chroot isolation"),
+        rounds: if kind == Kind::Context { 3 } else { 5 },
         pause: Duration::from_millis(500),
         contestants,
         between: Box::new(nix::unistd::sync),
     }
 }
 
+/// Files of the large context: so many, and so many bytes in all.
+const MANY: usize = 50_000;
+const MANY_BYTES: usize = 86_000_000;
+
 /// The context of a job. The words differ from file to file, so that nothing is found twice.
 fn context(host: &Host, kind: Kind, image: &str) -> Result<PathBuf, String> {
     let failed = |error: std::io::Error| error.to_string();
     let name = match kind {
         Kind::Run6 => "context-run6",
+        Kind::Context => "context-many",
         _ => "context",
     };
     let dir = host.dir(name);
     let steps = match kind {
         Kind::Run6 => "RUN true\n".repeat(6),
-        _ => {
-            for number in 0..FILES {
-                let text = format!("{number} {} ", number * 7919);
-                let place = dir.join(format!("src/{}", number % 13));
-                fs::create_dir_all(&place).map_err(failed)?;
-                let words: String = text.chars().cycle().take(FILE_BYTES).collect();
-                fs::write(place.join(number.to_string()), words).map_err(failed)?;
-            }
+        Kind::Context => {
+            // From nearly nothing to twice the mean.
+            files(&dir, MANY, 500, |number| {
+                number * 7919 % MANY * 2 * MANY_BYTES / MANY / MANY
+            })
+            .map_err(failed)?;
+            "COPY src /src\n".to_owned()
+        }
+        Kind::Cold | Kind::Cached => {
+            files(&dir, FILES, 13, |_| FILE_BYTES).map_err(failed)?;
             "ENV MODE=fast\nWORKDIR /build\nCOPY src src\nRUN find src -type f | wc -l > count\n\
              RUN mkdir out && cp -a src/1 src/2 out\nCMD [\"cat\", \"/build/count\"]\n"
                 .to_owned()
@@ -96,12 +110,26 @@ fn context(host: &Host, kind: Kind, image: &str) -> Result<PathBuf, String> {
     Ok(dir)
 }
 
+/// Files below `src`, spread over directories.
+fn files(dir: &Path, count: usize, directories: usize, bytes: impl Fn(usize) -> usize) -> std::io::Result<()> {
+    for number in 0..count {
+        let text = format!("{number} {} ", number * 7919);
+        let place = dir.join(format!("src/{}", number % directories));
+        fs::create_dir_all(&place)?;
+        let words: String = text.chars().cycle().take(bytes(number)).collect();
+        fs::write(place.join(number.to_string()), words)?;
+    }
+    Ok(())
+}
+
 fn ours(host: &Host, dir: &Path, image: &str, kind: Kind) -> Result<Run, String> {
     let mut worker = Worker::start("ours", &[&host.dir("ours-build").display().to_string(), "0"])?;
     worker.tell(&format!("pull {image}"))?;
     let deed = match kind {
         Kind::Cached => "build-cached",
-        _ => "build-cold",
+        // Six times the same: what the first of them did is known to the next unless nothing is to be.
+        Kind::Run6 => "build-anew",
+        Kind::Cold | Kind::Context => "build-cold",
     };
     let line = format!("{deed} {}", dir.display());
     if kind == Kind::Cached {
@@ -140,8 +168,9 @@ fn with_buildah(host: &Host, dir: &Path, image: &str, kind: Kind) -> Result<Run,
             "--layers",
             "--isolation",
             "chroot",
+            // It has no other with that isolation.
             "--network",
-            "none",
+            "host",
         ];
         words.extend(["--pull-never", "--tag", BUILT]);
         words.extend((kind != Kind::Cached).then_some("--no-cache"));

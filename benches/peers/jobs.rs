@@ -22,7 +22,7 @@ use crate::worker::{self, Worker};
 
 pub type Prepare = fn(&mut Host) -> Job;
 
-pub const NAMES: [&str; 29] = [
+pub const NAMES: [&str; 30] = [
     "start",
     "start-parallel",
     "run-cli",
@@ -34,6 +34,7 @@ pub const NAMES: [&str; 29] = [
     "build-cold",
     "build-run6",
     "build-cached",
+    "build-context",
     "cp-in",
     "cp-out",
     "volume-snapshot",
@@ -67,6 +68,7 @@ pub fn by_name(name: &str) -> Option<Prepare> {
         "build-cold" => Some(building::cold),
         "build-run6" => Some(building::run6),
         "build-cached" => Some(building::cached),
+        "build-context" => Some(building::many_files),
         "cp-in" => Some(keeping::cp_in),
         "cp-out" => Some(keeping::cp_out),
         "volume-snapshot" => Some(keeping::volume_snapshot),

@@ -76,15 +76,15 @@ async fn deed(engine: &Engine, words: &[&str]) -> longshore::Result<Duration> {
             engine.images().remove(&image.to_string(), options).await?;
             return Ok(time);
         }
-        ["build-cold", dir] => {
-            build(engine, dir).await?;
+        ["build-cold" | "build-anew", dir] => {
+            build(engine, dir, words[0] == "build-anew").await?;
             let time = begin.elapsed();
             let options = RemoveImageOptions::default().force(true);
             engine.images().remove(BUILT, options).await?;
             engine.builds().prune(PruneCache::all()).await?;
             return Ok(time);
         }
-        ["build-cached", dir] => build(engine, dir).await?,
+        ["build-cached", dir] => build(engine, dir, false).await?,
         ["cp-in", file] => {
             let options = CopyInOptions::new();
             let archive = pieces_of(Path::new(file))?;
@@ -255,8 +255,8 @@ async fn changed(engine: &Engine, image: &str, script: &str) -> longshore::Resul
 }
 
 /// As `docker build` does it, without a network.
-async fn build(engine: &Engine, dir: &str) -> longshore::Result<()> {
-    let spec = BuildSpec::new(dir).network(NetworkMode::None).tag(BUILT);
+async fn build(engine: &Engine, dir: &str, anew: bool) -> longshore::Result<()> {
+    let spec = BuildSpec::new(dir).network(NetworkMode::None).no_cache(anew).tag(BUILT);
     engine.build(spec).await.map(drop)
 }
 

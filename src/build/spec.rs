@@ -99,6 +99,8 @@ pub struct BuildSpec {
 #[derive(Debug, Clone)]
 pub(crate) struct Wish {
     pub(crate) recipe: Recipe,
+    /// The ignore file of a Dockerfile that is not in the context.
+    pub(crate) ignore: Option<String>,
     pub(crate) plan: PlanOptions,
     pub(crate) tags: Vec<String>,
     pub(crate) labels: BTreeMap<String, String>,
@@ -117,6 +119,7 @@ pub(crate) struct Wish {
     pub(crate) entitlements: BTreeSet<Entitlement>,
     pub(crate) secrets: BTreeMap<String, Secret>,
     pub(crate) agents: BTreeMap<String, PathBuf>,
+    pub(crate) known_hosts: Option<String>,
     pub(crate) jobs: Option<usize>,
     pub(crate) attestations: Vec<String>,
     /// None is an image.
@@ -133,6 +136,7 @@ impl BuildSpec {
             contexts: BTreeMap::new(),
             wish: Wish {
                 recipe: Recipe::File(None),
+                ignore: None,
                 plan: PlanOptions::new(),
                 tags: Vec::new(),
                 labels: BTreeMap::new(),
@@ -151,6 +155,7 @@ impl BuildSpec {
                 entitlements: BTreeSet::new(),
                 secrets: BTreeMap::new(),
                 agents: BTreeMap::new(),
+                known_hosts: None,
                 jobs: None,
                 attestations: Vec::new(),
                 outputs: Vec::new(),
@@ -170,6 +175,14 @@ impl BuildSpec {
     #[must_use]
     pub fn dockerfile_text(mut self, text: impl Into<String>) -> Self {
         self.wish.recipe = Recipe::Text(text.into());
+        self
+    }
+
+    /// Takes an ignore file that is not in the context: its text, which holds instead of any there. For a Dockerfile that is
+    /// elsewhere, beside which it is (`NAME.dockerignore`).
+    #[must_use]
+    pub fn ignore_text(mut self, text: impl Into<String>) -> Self {
+        self.wish.ignore = Some(text.into());
         self
     }
 
@@ -345,10 +358,19 @@ impl BuildSpec {
         self
     }
 
-    /// An SSH agent's socket for `RUN --mount=type=ssh`; the id that mounts mean that say none is `default`.
+    /// An SSH agent's socket for `RUN --mount=type=ssh`; the id that mounts mean that say none is `default`. That one also
+    /// says who the build is to a server of a repository over SSH (`ADD git@…`, contexts).
     #[must_use]
     pub fn ssh_agent(mut self, id: impl Into<String>, socket: impl Into<PathBuf>) -> Self {
         self.wish.agents.insert(id.into(), socket.into());
+        self
+    }
+
+    /// Keys of hosts, line by line as OpenSSH's `known_hosts` has them: repositories are read over SSH from these alone, by the
+    /// host's program `ssh`, which reads no configuration. Default none.
+    #[must_use]
+    pub fn known_hosts(mut self, lines: impl Into<String>) -> Self {
+        self.wish.known_hosts = Some(lines.into());
         self
     }
 

@@ -39,7 +39,11 @@ pub(super) struct Sent {
 ///
 /// # Errors
 /// `NotFound`, `InvalidArgument`, `Denied` of the context; `Unsupported` for what cannot be sent.
-pub(super) async fn sent(source: ContextSource, recipe: &Recipe) -> Result<Sent> {
+pub(super) async fn sent(source: ContextSource, recipe: &Recipe, ignore: Option<String>) -> Result<Sent> {
+    if ignore.is_some() && !matches!(source, ContextSource::Directory(_)) {
+        let needs = "an engine in this process, or a directory as the context: what is sent is left as it is";
+        return Err(Error::unsupported("an ignore file that is not in the context", needs));
+    }
     let elsewhere = match recipe {
         Recipe::File(_) => None,
         Recipe::Text(text) => Some(text.clone()),
@@ -58,7 +62,7 @@ pub(super) async fn sent(source: ContextSource, recipe: &Recipe) -> Result<Sent>
         dockerfile,
     };
     match (source, elsewhere) {
-        (ContextSource::Directory(path), text) => directory(path, named, text).await,
+        (ContextSource::Directory(path), text) => directory(path, named, text, ignore).await,
         (ContextSource::Dockerfile(text), None) | (ContextSource::Empty, Some(text)) => {
             Ok(body(alone(text.as_bytes())?, Some(OWN.to_owned())))
         }
@@ -96,7 +100,7 @@ fn alone(text: &[u8]) -> Result<ByteStream> {
 }
 
 /// A directory without what its ignore file leaves out, and with the Dockerfile in any case.
-async fn directory(path: PathBuf, named: Option<String>, text: Option<String>) -> Result<Sent> {
+async fn directory(path: PathBuf, named: Option<String>, text: Option<String>, ignore: Option<String>) -> Result<Sent> {
     // Nothing is fetched for a directory, so nothing is put anywhere.
     let services = Services::new(PathBuf::new());
     let Opened::Context(mut context) = context::open(ContextSource::Directory(path), &services).await? else {
@@ -117,6 +121,9 @@ async fn directory(path: PathBuf, named: Option<String>, text: Option<String>) -
                 name
             }
         };
+        if let Some(ignore) = ignore {
+            context.set_ignore_text(&ignore)?;
+        }
         Ok((context, name, head))
     })
     .await?;
@@ -249,14 +256,22 @@ mod tests {
             fs::write(path, text).unwrap();
         }
         let source = || ContextSource::Directory(dir.path().to_owned());
-        let sent_file = sent(source(), &Recipe::File(None)).await.unwrap();
+        let sent_file = sent(source(), &Recipe::File(None), None).await.unwrap();
         assert_eq!(sent_file.dockerfile.as_deref(), Some("Dockerfile"));
         let names: Vec<String> = files(sent_file).await.into_keys().collect();
         assert_eq!(names, [".dockerignore", "Dockerfile", "kept"]);
-        let text = sent(source(), &Recipe::Text("FROM y".into())).await.unwrap();
+        let text = sent(source(), &Recipe::Text("FROM y".into()), None).await.unwrap();
         let all = files(text).await;
         assert_eq!(all[OWN], "FROM y");
         assert!(all[OWN_IGNORE].contains(OWN) && all.contains_key("kept") && !all.contains_key("left/out"));
+        // An ignore file from elsewhere holds instead of the one that is there.
+        let text = sent(source(), &Recipe::Text("FROM y".into()), Some("kept".into())).await;
+        let all = files(text.unwrap()).await;
+        assert!(
+            !all.contains_key("kept") && all.contains_key("left/out"),
+            "{:?}",
+            all.keys()
+        );
     }
 
     #[tokio::test]
@@ -266,14 +281,20 @@ mod tests {
             stream::iter(pieces).boxed()
         };
         let of = |bytes: &[u8]| ContextSource::Stream(stream(bytes));
-        let text = sent(of(b"FROM x"), &Recipe::File(None)).await.unwrap();
+        let text = sent(of(b"FROM x"), &Recipe::File(None), None).await.unwrap();
         assert_eq!(files(text).await[OWN], "FROM x");
         let mut tar = Vec::new();
         entry(&mut tar, "Dockerfile", b"FROM z").unwrap();
-        let archive = sent(of(&tar), &Recipe::File(None)).await.unwrap();
+        let archive = sent(of(&tar), &Recipe::File(None), None).await.unwrap();
         assert_eq!(archive.dockerfile, None);
         assert_eq!(files(archive).await["Dockerfile"], "FROM z");
         let steps = Recipe::Stage("x".into(), std::sync::Arc::new(|stage| stage));
-        assert!(sent(ContextSource::Empty, &steps).await.err().unwrap().is_unsupported());
+        assert!(
+            sent(ContextSource::Empty, &steps, None)
+                .await
+                .err()
+                .unwrap()
+                .is_unsupported()
+        );
     }
 }

@@ -106,8 +106,8 @@ impl Builds {
         let names = wish.tags.iter().map(|tag| tag.parse());
         let names = names.collect::<Result<Vec<Reference>>>()?;
         // Files are read on the client's own thread: whoever waits here may have no runtime.
-        let recipe = wish.recipe.clone();
-        let sending = async move { sent(context, &recipe).await };
+        let (recipe, ignore) = (wish.recipe.clone(), wish.ignore.clone());
+        let sending = async move { sent(context, &recipe, ignore).await };
         let sent = self.0.spawner().call(sending).await?;
         let answer = self.0.send(ask(&wish, sent)?).await?;
         let mut lines = Lines::new(pieces::bytes(self.0.clone(), answer));
@@ -158,6 +158,7 @@ fn refuse(wish: &Wish, named_contexts: bool) -> Result<()> {
         (named_contexts, "named contexts"),
         (!wish.secrets.is_empty(), "secrets"),
         (!wish.agents.is_empty(), "agents"),
+        (wish.known_hosts.is_some(), "keys of hosts"),
         (!wish.no_cache_stages.is_empty(), "stages that are done anew"),
         (wish.platforms.len() > 1, "several platforms"),
         (wish.times != BuildTimes::Fixed, "times"),

@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 
 use crate::build::{cleared, context, result, spec, world};
 use crate::cancel::{Scene, each_drop, under};
-use crate::frame::{Check, Stop, block_on, fail, skip};
+use crate::frame::{Check, Stop, block_on, fail};
 use crate::longshored::Daemon;
-use crate::support::image::{self, Files};
+use crate::support::image::Files;
 use crate::support::registry::Registry;
 use crate::support::root::TempRoot;
 use crate::support::scratch;
@@ -43,15 +43,11 @@ tests! { "build_out":
         f15_an_image_has_its_cache_in_it,
         f17_several_platforms_are_one_index,
         f17_what_nobody_can_run_is_told_before_anything_runs,
-        f17_a_platform_that_runs_here_is_built,
         f12_what_a_command_prints_is_covered,
-        f12_a_secret_that_a_command_keeps_is_told,
         f11_caches_are_pruned_unless_they_are_in_use,
         a9_a_dropped_build_with_outputs,
         f20_an_attestation_is_a_warning,
         f19_p16_verify_names_the_first_file_that_differs,
-        f21_nothing_but_namespaces_is_needed,
-        p15_memory_does_not_grow_with_a_layer,
     ]
 }
 
@@ -63,7 +59,7 @@ async fn engine() -> Result<(Engine, TempRoot), Stop> {
 }
 
 /// What an image's own command prints, in another engine.
-async fn runs(engine: &Engine, image: &str) -> Result<String, Stop> {
+pub async fn runs(engine: &Engine, image: &str) -> Result<String, Stop> {
     let spec = ContainerSpec::image(image).network(NetworkMode::None);
     let output = engine.run(spec).pull(Pull::Never).output().await?;
     Ok(text(&output.stdout))
@@ -569,34 +565,6 @@ async fn f17_what_nobody_can_run_is_told_before_anything_runs() -> Check {
     Ok(())
 }
 
-/// 32 bits of the same family: the kernel runs them as they are.
-async fn f17_a_platform_that_runs_here_is_built() -> Check {
-    if Platform::host().architecture != "amd64" {
-        return skip("the programs of another platform that this host runs without an emulator are those of i386");
-    }
-    let world = world().await?;
-    let (dir, base) = (context(&[])?, scratch::fresh("base"));
-    let of = |architecture: &str| -> Result<image::Layout, Stop> {
-        let files = image::busybox_files()?.file("which", 0o644, architecture);
-        image::write_layout_for(
-            &base.path().join(architecture),
-            architecture,
-            &[files],
-            &json!({ "Env": ["PATH=/bin"] }),
-        )
-    };
-    let layout = of("386")?;
-    let text = "FROM base\nRUN echo built for $(cat /which) > /said\nCMD [\"cat\", \"/said\"]\n";
-    let spec = spec(dir.path())
-        .dockerfile_text(text)
-        .platforms(["linux/386".parse()?])
-        .context("base", ContextSource::Layout(layout.dir.clone(), None));
-    let built = result(&world.engine, spec).await?;
-    assert_eq!(built.images[0].platform, "linux/386".parse()?);
-    assert_eq!(runs(&world.engine, &built.id.to_string()).await?, "built for 386");
-    Ok(())
-}
-
 async fn f12_what_a_command_prints_is_covered() -> Check {
     const SECRET: &str = "hunter2-of-the-tide";
     let world = fresh().await?;
@@ -629,28 +597,6 @@ async fn f12_what_a_command_prints_is_covered() -> Check {
         assert!(!text.contains("hunter2"), "{text}");
     }
     world.engine.close().await;
-    Ok(())
-}
-
-async fn f12_a_secret_that_a_command_keeps_is_told() -> Check {
-    let world = world().await?;
-    let dir = context(&[])?;
-    let text = "FROM busybox\n\
-        RUN --mount=type=secret,id=key wc -c < /run/secrets/key > /length\n\
-        RUN --mount=type=secret,id=key cp /run/secrets/key /kept\n";
-    let secret = || Secret::new(format!("a-secret-of-{}", std::process::id()));
-    let built = result(
-        &world.engine,
-        spec(dir.path()).dockerfile_text(text).secret("key", secret()),
-    )
-    .await?;
-    assert_eq!(built.warnings.len(), 1, "{:?}", built.warnings);
-    assert!(
-        built.warnings[0].contains("the secret key is in the layer of RUN")
-            && built.warnings[0].contains("cp /run/secrets/key /kept"),
-        "{:?}",
-        built.warnings
-    );
     Ok(())
 }
 
@@ -869,52 +815,6 @@ async fn f20_an_attestation_is_a_warning() -> Check {
     let plain = result(&world.engine, asked.attestation("type=sbom")).await?;
     assert!(plain.warnings[0].contains("sbom"), "{:?}", plain.warnings);
     Ok(())
-}
-
-async fn f21_nothing_but_namespaces_is_needed() -> Check {
-    let world = world().await?;
-    let dir = context(&[("x", "1")])?;
-    let text = "FROM busybox\nCOPY x /x\nRUN cat /proc/self/mountinfo > /mounts && chown 0:0 /x && chmod 600 /x\n";
-    let built = result(&world.engine, spec(dir.path()).dockerfile_text(text).no_cache(true)).await?;
-    let mounts = ContainerSpec::image(built.id.to_string()).command(["cat", "/mounts"]);
-    let mounts = world.says(mounts).await?;
-    assert!(!mounts.contains(" - fuse"), "{mounts}");
-    let fuse = fs::read_dir("/proc/self/fd")?
-        .flatten()
-        .filter_map(|fd| fs::read_link(fd.path()).ok())
-        .any(|target| target == Path::new("/dev/fuse"));
-    assert!(!fuse, "no file system in user space takes part");
-    Ok(())
-}
-
-/// A layer of 1 GiB: what is held of it does not depend on its size.
-async fn p15_memory_does_not_grow_with_a_layer() -> Check {
-    let world = fresh().await?;
-    let dir = context(&[])?;
-    let peak = async |mebibytes: u32| -> Result<u64, Stop> {
-        let text = format!("FROM busybox\nRUN dd if=/dev/zero of=/big bs=1M count={mebibytes}\n");
-        // The peak so far is forgotten. Source: proc_pid_clear_refs(5).
-        fs::write("/proc/self/clear_refs", "5")?;
-        result(&world.engine, spec(dir.path()).dockerfile_text(text)).await?;
-        kibibytes("VmHWM:")
-    };
-    let small = peak(16).await?;
-    let large = peak(1024).await?;
-    assert!(
-        large < small + 100 * 1024,
-        "{small} KiB with 16 MiB, {large} KiB with 1 GiB"
-    );
-    world.engine.close().await;
-    Ok(())
-}
-
-fn kibibytes(name: &str) -> Result<u64, Stop> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    number
-        .and_then(|number| number.parse().ok())
-        .map_or_else(|| fail(format!("no {name}")), Ok)
 }
 
 fn f16_the_client_puts_it_where_it_is_told() -> Check {

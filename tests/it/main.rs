@@ -15,6 +15,7 @@ mod api;
 mod askers;
 mod attacks;
 mod build;
+mod build_more;
 mod build_out;
 mod cancel;
 mod cancel_more;
@@ -93,6 +94,7 @@ const GROUPS: &[frame::Group] = &[
     copy::TESTS,
     build::TESTS,
     build_out::TESTS,
+    build_more::TESTS,
     idle::TESTS,
     ends::TESTS,
     exec::TESTS,
@@ -172,6 +174,7 @@ fn main() {
         .chain(places::ROLES)
         .chain(hostile::ROLES)
         .chain(idle::ROLES)
+        .chain(build_more::ROLES)
         .chain(system::ROLES)
         .chain(doctor::ROLES)
         .chain(networks::ROLES)

@@ -86,7 +86,8 @@ fn own() -> BTreeSet<String> {
 fn missing(name: &str, own: &BTreeSet<String>, package: &Path) -> Option<String> {
     if let Some((file, step)) = name.split_once('#') {
         let text = fs::read_to_string(package.join(file)).unwrap_or_default();
-        let named = text.contains(&format!("\"{step}\"")) || text.contains(&format!("step {step} "));
+        let ways = [format!("\"{step}\""), format!("step {step} "), format!("==== {step}\n")];
+        let named = ways.iter().any(|way| text.contains(way));
         return (!named).then(|| format!("{file} has no step {step:?}"));
     }
     if own.contains(name) || is_unit_test(name, &package.join("src")) {

@@ -10,7 +10,7 @@ pub(crate) mod spool;
 mod tests;
 mod tree;
 
-pub(crate) use self::services::{SINGLE, Services, check};
+pub(crate) use self::services::{SINGLE, Services, Ssh, check};
 pub use self::source::ContextSource;
 pub(crate) use self::source::{ImageSource, Opened, open};
 pub(crate) use self::tree::{DEEPEST, Folder, Paths, Tree, View, parts, too_deep};

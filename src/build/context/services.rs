@@ -31,7 +31,19 @@ pub(crate) struct Services {
     /// How web servers are reached.
     #[cfg(feature = "registry")]
     pub(crate) http: HttpOptions,
+    /// How servers of repositories are reached over SSH.
+    pub(crate) ssh: Ssh,
     shared: Arc<Shared>,
+}
+
+/// Who a build is to servers over SSH, and whom it believes to be one.
+#[derive(Debug, Clone, Default)]
+#[cfg_attr(not(feature = "registry"), allow(dead_code, reason = "for the client"))]
+pub(crate) struct Ssh {
+    /// The socket of an agent.
+    pub(crate) agent: Option<PathBuf>,
+    /// Keys of hosts, as `known_hosts` has them.
+    pub(crate) known_hosts: Option<String>,
 }
 
 /// Says to work on another thread that nobody waits for it any longer, once this is dropped.
@@ -74,6 +86,7 @@ impl Services {
             scratch,
             #[cfg(feature = "registry")]
             http: HttpOptions::default(),
+            ssh: Ssh::default(),
             shared: Arc::default(),
         }
     }

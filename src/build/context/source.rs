@@ -250,6 +250,15 @@ impl Context {
         self.ignore_by(&view, dockerfile)
     }
 
+    /// Takes an ignore file that is elsewhere.
+    ///
+    /// # Errors
+    /// `InvalidArgument`.
+    pub(crate) fn set_ignore_text(&mut self, text: &str) -> Result<()> {
+        self.tree.ignore = Some(Arc::new(IgnoreFile::parse_named(".dockerignore", text)?));
+        Ok(())
+    }
+
     fn ignore_by(&mut self, view: &View, dockerfile: Option<&str>) -> Result<()> {
         let names = IgnoreFile::names(dockerfile.unwrap_or_default());
         let own = usize::from(dockerfile.is_none());

@@ -141,6 +141,12 @@ impl<'a, W: Write> Layer<'a, W> {
             .any(|above| self.made.get(above).is_some_and(|made| !made.is_dir()))
     }
 
+    /// Whether a match is a file that becomes the destination itself, which is no directory.
+    pub(super) fn takes_its_place(&self, source: &Source<'_>) -> Result<bool> {
+        let destination = self.look.destination.as_bytes();
+        Ok(!source.found.is_dir && destination.last() != Some(&b'/') && !self.follow(b"", destination, true)?.is_dir())
+    }
+
     /// Where a match goes: the directory that holds the copies of a directory's content, or the file itself. Makes the
     /// directories on the way.
     pub(super) fn place(&mut self, source: &Source<'_>) -> Result<Vec<u8>> {

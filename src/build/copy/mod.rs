@@ -211,10 +211,6 @@ impl Request {
         if self.destination.contains('\0') || self.destination.len() >= libc::PATH_MAX as usize {
             return Err(Error::invalid("the destination is too long, or has a NUL byte"));
         }
-        if self.sources.len() > 1 && !self.destination.ends_with('/') {
-            let message = "with more than one source file, the destination must be a directory and end with a /";
-            return Err(Error::invalid(message).with_object(ObjectKind::Option, self.destination.clone()));
-        }
         if let Some(owner) = &self.owner {
             Owner::parse(owner)?;
         }
@@ -332,8 +328,15 @@ impl Gathered {
     /// Sources that are no archives, one after the other. Where they meet, the last one's files are written alone.
     fn write_files<W: Write>(&self, found: &Found, range: Range<usize>, layer: &mut Layer<'_, W>) -> Result<()> {
         let mut targets = Vec::with_capacity(range.len());
+        let mut files = 0;
         for number in range.clone() {
-            targets.push(layer.place(&self.source(found, number))?);
+            let source = self.source(found, number);
+            files += usize::from(layer.takes_its_place(&source)?);
+            if files > 1 && self.inputs.len() > 1 {
+                let message = "with more than one source file, the destination must be a directory and end with a /";
+                return Err(Error::invalid(message).with_object(ObjectKind::Option, self.destination.clone()));
+            }
+            targets.push(layer.place(&source)?);
         }
         let last = match range.len() {
             1 => HashMap::new(),
@@ -423,14 +426,21 @@ impl Gathered {
 ///
 /// # Errors
 /// `InvalidArgument` where something of the path is no directory; `Denied`, `Os`; what `out` says.
-pub(crate) fn make_dirs(base: Option<&Tree>, path: &str, times: Times, out: &mut dyn Write) -> Result<()> {
+pub(crate) fn make_dirs(
+    base: Option<&Tree>,
+    path: &str,
+    user: Option<&str>,
+    times: Times,
+    out: &mut dyn Write,
+) -> Result<()> {
     if path.contains('\0') || path.len() >= libc::PATH_MAX as usize {
         return Err(Error::invalid("the directory's path is too long, or has a NUL byte"));
     }
     let base = base.map(Tree::view).transpose()?;
+    let owner = user.map(|user| owner::of_user(user, base.as_ref())).transpose()?;
     let look = Look {
         destination: path.to_owned(),
-        owner: None,
+        owner: owner.flatten(),
         permissions: None,
         times,
     };

@@ -63,6 +63,19 @@ impl Owner {
     }
 }
 
+/// Whose a working directory becomes: those of the user in force. A user that the base does not know is nobody's fault here:
+/// it may be given later, and then the directory is root's, as in BuildKit.
+///
+/// # Errors
+/// `Denied`, `Os` of the base's files.
+pub(super) fn of_user(user: &str, base: Option<&View>) -> Result<Option<(u32, u32)>> {
+    match Owner::parse(user).and_then(|owner| owner.ids(base)) {
+        Ok(ids) => Ok(Some(ids)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidArgument) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl Id {
     fn parse(text: &str) -> Option<Self> {
         if !text.bytes().all(|byte| byte.is_ascii_digit()) {

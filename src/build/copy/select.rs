@@ -297,7 +297,8 @@ impl Selector<'_> {
                 .filter_map(|(name, _)| std::str::from_utf8(name).ok())
                 .collect();
             let written = String::from_utf8_lossy(names[at]);
-            let near = nearest_variable(&written, there);
+            // What is there by that name is a link to nothing.
+            let near = nearest_variable(&written, there.into_iter().filter(|name| *name != written));
             return Ok(near.map(|near| show(&join(&above, near.as_bytes()))));
         }
         Ok(None)

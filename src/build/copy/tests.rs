@@ -710,11 +710,28 @@ fn f3_a_stopped_copy_ends() {
 }
 
 #[test]
+fn f3_several_sources_and_a_destination_without_a_slash() {
+    let bench = Bench::new(&["a A", "b B", "c/x X", "d/y Y"], &["there/", "link -> there", "file"]);
+    let paths_of = |line: &str| bench.layer(line).map(|lines| paths(&lines).join(" "));
+    assert_eq!(paths_of("COPY a b /there").unwrap(), "there there/a there/b");
+    assert_eq!(paths_of("COPY a b /link").unwrap(), "there there/a there/b");
+    assert_eq!(paths_of("COPY c d /new").unwrap(), "new new/x new/y");
+    assert_eq!(paths_of("COPY c a /new").unwrap(), "new new/x new/a");
+    // The second file would take the place of the first.
+    for line in ["COPY a b /new", "COPY a b /file", "ADD a b /x/new"] {
+        let error = bench.layer(line).unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::InvalidArgument, "{line}: {error}");
+        assert!(error.to_string().contains("end with a /"), "{error}");
+    }
+    assert!(bench.layer("COPY a c /new").is_err());
+}
+
+#[test]
 fn f6_working_directories_are_made_where_they_are_missing() {
     let bench = Bench::new(&[], &["usr/lib/", "lib -> usr/lib", "file", "etc/ 700"]);
     let of = |path: &str| {
         let mut out = Vec::new();
-        make_dirs(Some(&bench.base()), path, Times::Fixed(0), &mut out).map(|()| out)
+        make_dirs(Some(&bench.base()), path, None, Times::Fixed(0), &mut out).map(|()| out)
     };
     assert_eq!(of("/usr/lib").unwrap(), [0; 1024]);
     assert_eq!(of("/").unwrap(), [0; 1024]);
@@ -728,8 +745,28 @@ fn f6_working_directories_are_made_where_they_are_missing() {
     assert_eq!(of("/file").unwrap_err().kind(), &ErrorKind::InvalidArgument);
     assert_eq!(of("/file/x").unwrap_err().kind(), &ErrorKind::InvalidArgument);
     let mut out = Vec::new();
-    make_dirs(None, "/a", Times::Fixed(0), &mut out).unwrap();
+    make_dirs(None, "/a", None, Times::Fixed(0), &mut out).unwrap();
     assert_eq!(shown(&out), ["d 755 0:0 a"]);
+}
+
+#[test]
+fn f6_working_directories_are_the_users() {
+    let bench = Bench::new(
+        &[],
+        &["etc/passwd me:x:9:10::/:/bin/sh", "etc/group us:x:11:", "there/"],
+    );
+    let of = |user: &str, base: Option<&Tree>| {
+        let mut out = Vec::new();
+        make_dirs(base, "/there/a/b", Some(user), Times::Fixed(0), &mut out).unwrap();
+        shown(&out).join(", ")
+    };
+    for (user, ids) in [("5:6", "5:6"), ("me", "9:10"), ("me:us", "9:11"), ("nobody", "0:0")] {
+        let expected = format!("d 755 0:0 there, d 755 {ids} there/a, d 755 {ids} there/a/b");
+        assert_eq!(of(user, Some(&bench.base())), expected, "{user}");
+    }
+    // There is nobody to look up upon scratch.
+    assert!(of("me", None).ends_with("d 755 0:0 there/a/b"));
+    assert!(of("5", None).starts_with("d 755 5:5 there,"));
 }
 
 mod archives {

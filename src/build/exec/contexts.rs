@@ -55,6 +55,7 @@ pub(super) async fn open(spec: BuildSpec, services: &Services) -> Result<(Contex
         Recipe::Text(text) => (None, Some(text.clone())),
         Recipe::Stage(..) => (None, Some(String::new())),
     };
+    let ignore = wish.ignore.clone();
     let has_file = !matches!(wish.recipe, Recipe::Stage(..));
     let (context, file) = blocking(move || {
         let file = match text {
@@ -64,6 +65,9 @@ pub(super) async fn open(spec: BuildSpec, services: &Services) -> Result<(Contex
             }
             None => context.dockerfile(path.as_deref())?,
         };
+        if let Some(ignore) = ignore {
+            context.set_ignore_text(&ignore)?;
+        }
         Ok((context, file))
     })
     .await?;

@@ -86,11 +86,12 @@ impl Work<'_> {
 
     pub(super) async fn workdir(&self, stage: &Stage, path: &str, text: &str) -> Result<Made> {
         let mut key = stage.key("workdir");
-        key.text(path);
+        let user = stage.image.config.user.clone().filter(|user| !user.is_empty());
+        key.text(path).maybe(user.as_deref());
         let make = async {
             let base = self.tree(stage.chain().as_ref()).await?;
             let (path, times) = (path.to_owned(), stage.times);
-            let write = move |out: &mut dyn Write| copy::make_dirs(base.as_ref(), &path, times, out);
+            let write = move |out: &mut dyn Write| copy::make_dirs(base.as_ref(), &path, user.as_deref(), times, out);
             let layer = self.making.layer(&stage.layers, &self.cancel, write).await?;
             Ok(Fresh { layer, keep: true })
         };

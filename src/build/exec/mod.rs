@@ -3,6 +3,7 @@
 //! All of it is one piece of work on the driver, which is told when its caller goes away ([`Cancel`]) and then ends what it
 //! began. Whatever it makes is held by a lease until the image is written. A stage that fails stops the others.
 
+mod agent;
 mod base;
 mod contexts;
 mod export;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use nix::fcntl::Flock;
 
 use super::Work;
+use super::agent::{self, Relay};
 use super::stage::Stage;
 use crate::build::cache::{self, Key};
 use crate::build::context::Tree;
@@ -31,7 +32,7 @@ use crate::sys::blocking::{blocking, elsewhere};
 use crate::types::{self, Bytes, ChainId, Digest, MountSource, Propagation};
 
 /// The agent that is meant where none is named.
-const AGENT: &str = "default";
+pub(super) const AGENT: &str = "default";
 /// What a secret is called in its own file system.
 const SECRET: &str = "secret";
 /// The largest secret. Source: BuildKit, `solver/llbsolver/ops/exec.go` (500 KiB).
@@ -53,6 +54,8 @@ pub(super) struct Mounted {
     pub(super) mounts: Vec<LaunchMount>,
     pub(super) env: BTreeMap<String, String>,
     pub(super) tmpfs: BTreeMap<PathBuf, Tmpfs>,
+    /// Agents that answer meanwhile.
+    agents: Vec<Relay>,
     /// Layers that could be written to.
     written: Vec<SnapshotKey>,
     /// Caches that nobody else may use meanwhile.
@@ -154,7 +157,7 @@ impl Work<'_> {
                 }
                 MountKind::Secret => self.secret(mount, mounted).await?,
                 MountKind::Ssh => {
-                    self.agent(mount, agents, mounted)?;
+                    self.agent(mount, agents, mounted).await?;
                     agents += 1;
                 }
             }
@@ -258,7 +261,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn agent(&self, mount: &Mount, number: usize, mounted: &mut Mounted) -> Result<()> {
+    async fn agent(&self, mount: &Mount, number: usize, mounted: &mut Mounted) -> Result<()> {
         let id = mount
             .id
             .clone()
@@ -273,9 +276,12 @@ impl Work<'_> {
         };
         let given = mount.target.clone().filter(|target| !target.is_empty());
         let target = given.unwrap_or_else(|| format!("/run/buildkit/ssh_agent.{number}"));
+        let (place, layers) = (self.place.path("agent"), &self.shared.parts.layers);
+        let relay = agent::relay(&id, socket, mount, place, layers).await?;
         mounted
             .mounts
-            .push(plain(&target, LaunchSource::Host(socket.clone()), true));
+            .push(plain(&target, LaunchSource::Host(relay.socket.clone()), true));
+        mounted.agents.push(relay);
         mounted.env.entry("SSH_AUTH_SOCK".to_owned()).or_insert(target);
         Ok(())
     }

@@ -10,10 +10,11 @@ use tokio::sync::{Semaphore, watch};
 
 use super::contexts::{self, Contexts};
 use super::import::{self, Known};
+use super::mounts::AGENT;
 use super::place::Place;
 use super::stage::Stage;
 use super::{Counts, Work};
-use crate::build::context::Services;
+use crate::build::context::{Services, Ssh};
 use crate::build::dockerfile::Dockerfile;
 use crate::build::local::Shared;
 use crate::build::output::{BuildOutput, BuildResult};
@@ -71,7 +72,11 @@ impl Shared {
         cancel: Cancel,
     ) -> Result<BuildResult> {
         let own = Arc::clone(place);
-        let services = Services::new(blocking(move || own.dir("context")).await?);
+        let mut services = Services::new(blocking(move || own.dir("context")).await?);
+        services.ssh = Ssh {
+            agent: spec.wish.agents.get(AGENT).cloned(),
+            known_hosts: spec.wish.known_hosts.clone(),
+        };
         let opening = contexts::open(spec, &services);
         let (contexts, file, wish) = cancel.or(opening).await?;
         let file = file

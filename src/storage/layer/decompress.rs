@@ -2,10 +2,10 @@
 
 use std::io::{self, BufRead, Read};
 
+#[cfg(feature = "build")]
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
 
-#[cfg(feature = "build")]
-use super::bzip2::Bzip2;
 use super::tar::read_error;
 use crate::error::{Error, Result};
 use crate::storage::files::read_buffered;
@@ -32,7 +32,7 @@ enum Decoder<R: BufRead> {
     #[cfg(feature = "build")]
     Xz(Box<lzma_rust2::XzReader<R>>),
     #[cfg(feature = "build")]
-    Bzip2(Box<Bzip2<R>>),
+    Bzip2(Box<MultiBzDecoder<R>>),
 }
 
 /// A layer's uncompressed bytes, hashed as they pass by.
@@ -97,7 +97,7 @@ impl<R: BufRead> Uncompressed<R> {
                 return Err(Error::unsupported("an xz layer", "a layer in gzip, zstd or plain tar"));
             }
             #[cfg(feature = "build")]
-            [b'B', b'Z', b'h', b'1'..=b'9', ..] if any => Decoder::Bzip2(Box::new(Bzip2::new(sniffed))),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] if any => Decoder::Bzip2(Box::new(MultiBzDecoder::new(sniffed))),
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => {
                 return Err(Error::unsupported(
                     "a bzip2 layer",
@@ -264,6 +264,8 @@ impl<R: BufRead> BufRead for Sniffed<R> {
     }
 }
 
+#[cfg(all(test, feature = "build"))]
+mod archives;
 #[cfg(test)]
 mod tests {
     use std::io::Write;

@@ -7,8 +7,6 @@
 //! [`LayerReader`] is the way back: what a container wrote, as a list of changes or as a layer.
 
 mod apply;
-#[cfg(feature = "build")]
-mod bzip2;
 pub(crate) mod compress;
 mod crew;
 pub(crate) mod decompress;

@@ -60,6 +60,9 @@ pub struct Args {
     /// An agent for RUN --mount=type=ssh [default socket: $SSH_AUTH_SOCK]
     #[arg(long, value_name = "ID[=SOCKET]")]
     ssh: Vec<String>,
+    /// Keys of the hosts of repositories that are read over SSH [default: ~/.ssh/known_hosts]
+    #[arg(long, value_name = "FILE")]
+    known_hosts: Option<PathBuf>,
     /// Let RUN do what the Dockerfile cannot allow itself: network.host, security.insecure
     #[arg(long, value_name = "ENTITLEMENT")]
     allow: Vec<String>,
@@ -242,6 +245,9 @@ fn spec(args: Args) -> Result<BuildSpec, Failure> {
         };
         spec = spec.ssh_agent(id, socket);
     }
+    if let Some(lines) = known_hosts(args.known_hosts.as_deref())? {
+        spec = spec.known_hosts(lines);
+    }
     for text in &args.allow {
         spec = spec.allow(match text.as_str() {
             "network.host" => Entitlement::HostNetwork,
@@ -283,6 +289,20 @@ fn spec(args: Args) -> Result<BuildSpec, Failure> {
     Ok(spec)
 }
 
+/// The keys of hosts that this user knows.
+fn known_hosts(file: Option<&Path>) -> Result<Option<String>, Failure> {
+    if let Some(file) = file {
+        let text = fs::read_to_string(file);
+        return Ok(Some(
+            text.map_err(|error| Failure::ours(format!("{}: {error}", file.display())))?,
+        ));
+    }
+    let Some(home) = std::env::var_os("HOME") else {
+        return Ok(None);
+    };
+    Ok(fs::read_to_string(Path::new(&home).join(".ssh/known_hosts")).ok())
+}
+
 /// A Dockerfile within the context goes by its path there, so that its own ignore file is found.
 fn dockerfile(spec: BuildSpec, args: &Args) -> Result<BuildSpec, Failure> {
     let Some(file) = &args.file else { return Ok(spec) };
@@ -303,7 +323,16 @@ fn dockerfile(spec: BuildSpec, args: &Args) -> Result<BuildSpec, Failure> {
     let whole = fs::canonicalize(file).map_err(|error| Failure::ours(format!("{}: {error}", file.display())))?;
     match whole.strip_prefix(fs::canonicalize(context)?) {
         Ok(inside) => Ok(spec.dockerfile(inside.to_string_lossy())),
-        Err(_) => Ok(spec.dockerfile_text(fs::read_to_string(whole)?)),
+        Err(_) => {
+            let mut beside = whole.clone().into_os_string();
+            beside.push(".dockerignore");
+            let spec = spec.dockerfile_text(fs::read_to_string(whole)?);
+            match fs::read_to_string(beside) {
+                Ok(text) => Ok(spec.ignore_text(text)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(spec),
+                Err(error) => Err(error.into()),
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 
 use super::Id;
 use super::checkout::{self, Submodule};
+use super::ssh;
 use super::wire::{self, Packet, Packets};
 use crate::build::context::fetch::Repository;
 use crate::build::context::services::Waiting;
@@ -20,9 +21,9 @@ use crate::sys::blocking::blocking;
 use crate::types::ByteStream;
 
 /// Bytes of a pack.
-const PACK: u64 = 16 << 30;
+pub(super) const PACK: u64 = 16 << 30;
 /// Bytes of an answer that is no pack.
-const ANSWER: usize = 64 << 20;
+pub(super) const ANSWER: usize = 64 << 20;
 /// Bytes of a reference's name.
 const NAME: usize = 1000;
 /// Repositories that one may bring with it.
@@ -80,20 +81,19 @@ fn inner(sub: Submodule, directory: &Path, outer: &Repository, depth: usize) -> 
 /// One repository without its submodules, which are returned.
 async fn one(repository: &Repository, services: &Services, directory: &Path) -> Result<Vec<Submodule>> {
     let remote = repository.remote.trim_end_matches('/').to_owned();
-    if !remote.starts_with("http://") && !remote.starts_with("https://") {
+    let (commit, pack) = if ssh::is_ssh(&remote) {
+        ssh::fetch(repository, services).await?
+    } else if remote.starts_with("http://") || remote.starts_with("https://") {
+        let commit = commit_of(repository, &remote, services).await?;
+        check_wanted(&commit.0, repository)?;
+        let pack = fetch(&commit.0, &remote, services).await?;
+        (commit, pack)
+    } else {
         return Err(Error::unsupported(
             "reading this repository",
-            "an HTTP(S) address: longshore speaks neither SSH nor git's own protocol",
+            "an address of HTTP(S) or SSH: longshore speaks no other protocol of git's, and runs no helper of it",
         ));
-    }
-    let commit = commit_of(repository, &remote, services).await?;
-    if let Some(wanted) = &repository.commit
-        && !commit.0.to_string().starts_with(wanted.as_str())
-    {
-        let message = format!("the repository's commit is {}, and {wanted} was asked for", commit.0);
-        return Err(Error::new(ErrorKind::DigestMismatch, message).with_object(ObjectKind::Option, "checksum"));
-    }
-    let pack = fetch(&commit.0, &remote, services).await?;
+    };
     let (wanted, directory) = (repository.clone(), directory.to_owned());
     let waiting = Waiting::default();
     let stop = waiting.flag();
@@ -111,10 +111,7 @@ async fn one(repository: &Repository, services: &Services, directory: &Path) -> 
 /// The commit that is wanted, and the name of its reference.
 async fn commit_of(repository: &Repository, remote: &str, services: &Services) -> Result<(Id, Option<String>)> {
     let wanted = repository.reference.as_deref();
-    if wanted.is_some_and(|wanted| wanted.len() > NAME || wanted.contains(|c: char| c.is_control() || c == ' ')) {
-        let message = format!("the name of a reference has a blank, or more than {NAME} bytes");
-        return Err(Error::invalid(message));
-    }
+    check_reference(wanted)?;
     let address = format!("{remote}/info/refs?service=git-upload-pack");
     let client = services.client().await?;
     let answer = client
@@ -132,14 +129,38 @@ async fn commit_of(repository: &Repository, remote: &str, services: &Services) -
     }
     let lines = gathered(post(remote, wire::list_references(wanted), services).await?).await?;
     let found = wire::choose(&lines, wanted)?;
-    found.map(|(id, name)| (id, Some(name))).ok_or_else(|| {
-        let name = wanted.unwrap_or("HEAD");
-        let message = format!(
-            "the repository {} has no branch, tag or reference {name:?}",
-            shown(remote)
-        );
-        Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Option, name)
-    })
+    found
+        .map(|(id, name)| (id, Some(name)))
+        .ok_or_else(|| no_reference(wanted, remote))
+}
+
+/// Whether a reference can have that name.
+pub(super) fn check_reference(wanted: Option<&str>) -> Result<()> {
+    if wanted.is_some_and(|wanted| wanted.len() > NAME || wanted.contains(|c: char| c.is_control() || c == ' ')) {
+        let message = format!("the name of a reference has a blank, or more than {NAME} bytes");
+        return Err(Error::invalid(message));
+    }
+    Ok(())
+}
+
+/// Whether it is the commit that has to be.
+pub(super) fn check_wanted(commit: &Id, repository: &Repository) -> Result<()> {
+    match &repository.commit {
+        Some(wanted) if !commit.to_string().starts_with(wanted.as_str()) => {
+            let message = format!("the repository's commit is {commit}, and {wanted} was asked for");
+            Err(Error::new(ErrorKind::DigestMismatch, message).with_object(ObjectKind::Option, "checksum"))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn no_reference(wanted: Option<&str>, remote: &str) -> Error {
+    let name = wanted.unwrap_or("HEAD");
+    let message = format!(
+        "the repository {} has no branch, tag or reference {name:?}",
+        shown(remote)
+    );
+    Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Option, name)
 }
 
 fn version() -> (HeaderName, HeaderValue) {
@@ -220,7 +241,7 @@ fn named(error: Error, remote: &str) -> Error {
 }
 
 /// An address without a password.
-fn shown(remote: &str) -> String {
+pub(super) fn shown(remote: &str) -> String {
     match remote.split_once("://") {
         Some((scheme, rest)) => format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host)),
         None => remote.to_owned(),

@@ -1,12 +1,13 @@
-//! Repositories as contexts and as sources of `ADD`: one commit of them, over HTTP, without a git on the host.
+//! Repositories as contexts and as sources of `ADD`: one commit of them, over HTTP or SSH, without a git on the host.
 //!
 //! A client of our own, since all that is needed of git is to ask for one commit and to unpack it: libraries that do it all
-//! bring more than a hundred crates. What is not spoken is a typed error: SSH and git's own protocol, servers that only show
-//! files, repositories whose ids are SHA-256.
+//! bring more than a hundred crates. What is not spoken is a typed error: git's own protocol, servers that only show files, or
+//! speak no version 2, repositories whose ids are SHA-256.
 
 mod checkout;
 mod client;
 mod pack;
+mod ssh;
 #[cfg(test)]
 mod tests;
 mod wire;

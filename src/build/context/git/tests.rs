@@ -236,8 +236,16 @@ fn f4_f18_a_commit_of_a_repository_becomes_files() {
             "{odd}"
         );
     }
+    // Without keys of hosts nobody is talked to.
     let ssh = fetch::repository("git@localhost:r.git").unwrap().unwrap();
     assert!(bench.clone_of(&ssh).unwrap_err().is_unsupported());
+    for foreign in ["git://localhost/r.git", "ext::sh -c true", "/etc", "file:///r.git"] {
+        let repository = Repository {
+            remote: foreign.to_owned(),
+            ..Repository::default()
+        };
+        assert!(bench.clone_of(&repository).unwrap_err().is_unsupported(), "{foreign}");
+    }
 }
 
 #[test]
@@ -296,4 +304,158 @@ fn f18_submodules_come_along() {
     bench.commit("outer", &[]);
     let error = bench.clone("outer.git").unwrap_err();
     assert!(error.is_not_found() && error.to_string().contains("lib/i"), "{error}");
+}
+
+/// OpenSSH's server on loopback, which lets in the user of this test with one key, and an agent that has it.
+struct Server {
+    dir: PathBuf,
+    port: u16,
+    known_hosts: String,
+    children: Vec<std::process::Child>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn made_key(path: &Path) -> String {
+    let mut command = Command::new("ssh-keygen");
+    command
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
+        .arg(path);
+    assert!(command.status().unwrap().success());
+    let public = fs::read_to_string(path.with_extension("pub")).unwrap();
+    public.trim().to_owned()
+}
+
+fn waited(mut done: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    panic!("it does not come up");
+}
+
+impl Server {
+    /// Nothing where the host has none.
+    fn start(dir: PathBuf) -> Option<Self> {
+        let program = Path::new("/usr/sbin/sshd");
+        if !program.exists() || Command::new("ssh-agent").arg("-k").output().is_err() {
+            eprintln!("skipped: there is no OpenSSH here, client and server");
+            return None;
+        }
+        fs::create_dir(&dir).unwrap();
+        if nix::unistd::geteuid().is_root() {
+            // Debian's package has it made when the host starts.
+            fs::create_dir_all("/run/sshd").unwrap();
+        }
+        let host = made_key(&dir.join("host"));
+        fs::write(dir.join("authorized"), made_key(&dir.join("key"))).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let at = |name: &str| dir.join(name).display().to_string();
+        let config = format!(
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\n\
+             UsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nAcceptEnv GIT_PROTOCOL\n",
+            at("host"),
+            at("authorized"),
+        );
+        fs::write(dir.join("config"), config).unwrap();
+        let quiet = |command: &mut Command| {
+            command
+                .stdin(Stdio::null())
+                .stderr(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()
+        };
+        let server = quiet(Command::new(program).args(["-D", "-e", "-f", &at("config")])).unwrap();
+        let agent = quiet(Command::new("ssh-agent").args(["-D", "-a", &at("agent")])).unwrap();
+        let key = at("key");
+        let started = Self {
+            known_hosts: format!("[127.0.0.1]:{port} {host}\n"),
+            port,
+            children: vec![server, agent],
+            dir,
+        };
+        waited(|| started.agent().exists());
+        let mut add = Command::new("ssh-add");
+        add.args(["-q", &key]).env("SSH_AUTH_SOCK", started.agent());
+        assert!(add.status().unwrap().success());
+        waited(|| TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Some(started)
+    }
+
+    fn agent(&self) -> PathBuf {
+        self.dir.join("agent")
+    }
+}
+
+#[test]
+fn f4_f18_repositories_come_over_ssh() {
+    let Some(mut bench) = Bench::new() else { return };
+    let Some(server) = Server::start(bench.path("ssh")) else {
+        return;
+    };
+    bench.made("it's");
+    let first = bench.commit("it's", &[("a", "1"), ("d/e", "E")]);
+    bench.git("it's", &["tag", "v1"]);
+    let large: String = (0..40_000).map(|number| format!("{}\n", number * 7919)).collect();
+    bench.commit("it's", &[("a", "2"), ("large", &large)]);
+    let path = bench.path("it's").display().to_string();
+    let of = |path: &str, more: &str| {
+        let address = format!("ssh://127.0.0.1:{}{path}{more}", server.port);
+        fetch::repository(&address).unwrap().unwrap()
+    };
+    bench.services.ssh.known_hosts = Some(server.known_hosts.clone());
+    bench.services.ssh.agent = Some(server.agent());
+    let head = files(&bench.clone_of(&of(&path, "")).unwrap());
+    assert_eq!(head[..2], ["a 2", "d/e E"]);
+    assert_eq!(head[2], format!("large {large}"));
+    for name in ["#v1", &format!("#{first}"), &format!("?tag=v1&commit={}", &first[..8])] {
+        assert_eq!(
+            files(&bench.clone_of(&of(&path, name)).unwrap()),
+            ["a 1", "d/e E"],
+            "{name}"
+        );
+    }
+    assert_eq!(files(&bench.clone_of(&of(&path, "#main:d")).unwrap()), ["e E"]);
+
+    let error = |services: &Services, repository: &Repository| {
+        let bench = Bench {
+            dir: tempfile::tempdir().unwrap(),
+            services: services.clone(),
+            address: String::new(),
+        };
+        bench.clone_of(repository).unwrap_err()
+    };
+    let right = of(&path, "");
+    assert!(error(&bench.services, &of(&path, "#nope")).is_not_found());
+    let other = error(&bench.services, &of("/no/such/place", ""));
+    assert!(other.is_not_found(), "{other:?}");
+    let wrong = error(&bench.services, &of(&path, "?tag=v1&commit=1234567"));
+    assert_eq!(wrong.kind(), &ErrorKind::DigestMismatch, "{wrong:?}");
+    // A name of a repository is no command over there, and no option here.
+    let trace = bench.path("trace");
+    let hostile = of(&format!("/$(touch {0});'; touch {0};'", trace.display()), "");
+    assert!(error(&bench.services, &hostile).is_not_found());
+    assert!(!trace.exists());
+
+    let mut nobody = bench.services.clone();
+    nobody.ssh.agent = None;
+    assert_eq!(error(&nobody, &right).kind(), &ErrorKind::Denied);
+    let mut stranger = bench.services.clone();
+    let key = made_key(&bench.path("other"));
+    for hosts in [String::new(), format!("[127.0.0.1]:{} {key}\n", server.port)] {
+        stranger.ssh.known_hosts = Some(hosts);
+        assert_eq!(error(&stranger, &right).kind(), &ErrorKind::Denied);
+    }
+    let gone = of(&path, "");
+    drop(server);
+    assert_eq!(error(&bench.services, &gone).kind(), &ErrorKind::Unavailable);
 }

@@ -94,7 +94,7 @@ pub(super) fn check_advertisement(lines: &[Bytes]) -> Result<()> {
     if !has(b"version 2") {
         return Err(Error::unsupported(
             "reading this repository",
-            "a server that speaks version 2 of git's protocol over HTTP",
+            "a server that speaks version 2 of git's protocol (over SSH, one that accepts the variable GIT_PROTOCOL)",
         ));
     }
     let format = lines
