@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -236,12 +236,13 @@ impl Owners {
         Ok(Door { _dir: dir, path })
     }
 
-    /// Makes the socket of a living owner; it goes with the owner's directory. Only this user gets into that.
-    pub(crate) fn listen(&self, id: &OwnerId) -> io::Result<UnixListener> {
+    /// Makes the socket of a living owner; it goes with the owner's directory. Only this user gets into that. It takes
+    /// messages, each with an end of a connection in it: nothing listens.
+    pub(crate) fn open_door(&self, id: &OwnerId) -> io::Result<UnixDatagram> {
         let door = self.door(id)?;
-        let listener = UnixListener::bind(door.path())?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
+        let socket = UnixDatagram::bind(door.path())?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
     }
 
     fn path(&self, id: &OwnerId) -> PathBuf {

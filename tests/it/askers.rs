@@ -1,9 +1,9 @@
 //! What a second process may do with a live container of the first, where that is more than a look or a signal: the owner
 //! is asked, and does it as for a caller of its own.
 
-use std::io::Write as _;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::net::UnixStream;
+use std::io::{IoSlice, Write as _};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use longshore::{
     AttachOptions, Attached, Bytes, Container, ContainerSpec, ContainerState, Engine, Error, ErrorKind, ExecSpec,
     Limits, ListOptions, ObjectKind, RemoveOptions, RestartPolicy, SlowReader, StopOptions, WaitCondition,
 };
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use crate::detached::until;
 use crate::faults::filled_root;
@@ -565,13 +566,29 @@ async fn g4_an_asker_that_goes_away_leaves_stdin_open() -> Check {
     Ok(())
 }
 
+/// Hands an end of something in at a door, once there is room for it.
+fn hand_in(door: &Path, end: &impl AsRawFd) -> Check {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect(door)?;
+    let (text, ends) = ([IoSlice::new(b"k")], [end.as_raw_fd()]);
+    sendmsg::<()>(
+        socket.as_raw_fd(),
+        &text,
+        &[ControlMessage::ScmRights(&ends)],
+        MsgFlags::empty(),
+        None,
+    )?;
+    Ok(())
+}
+
 /// Connections that say this and wait.
 fn knock(door: &Path, said: &[u8], times: usize) -> Result<Vec<UnixStream>, Stop> {
     let mut all = Vec::new();
     for _ in 0..times {
-        let mut stream = UnixStream::connect(door)?;
-        stream.write_all(said)?;
-        all.push(stream);
+        let (mut ours, theirs) = UnixStream::pair()?;
+        ours.write_all(said)?;
+        hand_in(door, &theirs)?;
+        all.push(ours);
     }
     Ok(all)
 }
@@ -605,6 +622,19 @@ async fn g1_strangers_at_an_owner_s_door() -> Check {
     for said in nonsense {
         held.extend(knock(&door, said, 20)?);
     }
+    // What is no connection, or nobody's that may ask.
+    let file = std::fs::File::open("/proc/self/status")?;
+    let network = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    let (message, _other) = UnixDatagram::pair()?;
+    for _ in 0..20 {
+        hand_in(&door, &file)?;
+        hand_in(&door, &network)?;
+        hand_in(&door, &message)?;
+    }
+    let empty = UnixDatagram::unbound()?;
+    empty.connect(&door)?;
+    empty.send(b"")?;
+    empty.send(&[7; 9000])?;
     assert_eq!(container.exec(sh("exit 5")).output().await?.status.code(), 5);
     // More than are heard at a time: whoever says nothing is sent away, and then it is the next one's turn.
     held.extend(knock(&door, b"", 300)?);

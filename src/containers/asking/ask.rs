@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixDatagram;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use crate::driver::Spawner;
 use crate::error::wire::of_detail;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::store::Owners;
+use crate::sys::socket;
 use crate::types::{ContainerId, ExitStatus, Outcome, OwnerId, Signal};
 
 /// How long an owner may take to say that it listens. How long a verb takes is the caller's to limit.
@@ -218,15 +221,7 @@ impl Elsewhere {
     /// A connection over which the owner listens.
     async fn open(&self) -> Result<(Incoming, OwnedWriteHalf)> {
         let opened = tokio::time::timeout(PATIENCE, async {
-            let door = self.owners.door(&self.owner)?;
-            let stream = loop {
-                match UnixStream::connect(door.path()).await {
-                    // So many knock that not even their queue has room.
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(AGAIN).await,
-                    other => break other?,
-                }
-            };
-            let (from, to) = stream.into_split();
+            let (from, to) = self.knock().await?.into_split();
             let mut from = Incoming::new(from);
             match from.next().await? {
                 Some(message) if message.kind == Kind::Ready => Ok((from, to)),
@@ -235,6 +230,22 @@ impl Elsewhere {
         });
         let opened = opened.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         opened.map_err(|error| self.silent(error))
+    }
+
+    /// A connection whose other end is in the owner's hands, or on the way there.
+    async fn knock(&self) -> io::Result<UnixStream> {
+        let door = self.owners.door(&self.owner)?;
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        socket.connect(door.path())?;
+        let (ours, theirs) = UnixStream::pair()?;
+        loop {
+            match socket::send(socket.as_fd(), [b"k", &[]], &[theirs.as_fd()]) {
+                // So many knock that not even their queue has room.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(AGAIN).await,
+                sent => break sent.map(|()| ours),
+            }
+        }
     }
 
     /// It is in use by somebody of whom no answer can be had.

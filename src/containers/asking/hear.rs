@@ -1,11 +1,13 @@
 //! The owner's side.
 
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::io::Interest;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{UnixDatagram, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -18,6 +20,7 @@ use super::streams;
 use super::wire::{self, Incoming, Kind};
 use crate::error::wire::detail;
 use crate::error::{Error, Result};
+use crate::sys::socket;
 use crate::types::{ContainerId, Outcome};
 
 /// How many may ask at a time; more wait for their turn.
@@ -44,21 +47,22 @@ impl Shared {
     fn listen_now(&self) -> Result<()> {
         let step = |error| Error::os("listen to other processes on this root", error);
         let spawner = &self.parts.spawner;
-        let listener = self.parts.owners.listen(&self.parts.owner).map_err(step)?;
+        let door = self.parts.owners.open_door(&self.parts.owner).map_err(step)?;
         let runtime = spawner.runtime();
         let entered = runtime.enter();
-        let listener = UnixListener::from_std(listener).map_err(step)?;
+        let door = UnixDatagram::from_std(door).map_err(step)?;
         drop(entered);
-        spawner.background(hear(listener, Weak::clone(&self.me)));
+        spawner.background(hear(door, Weak::clone(&self.me)));
         Ok(())
     }
 }
 
-async fn hear(listener: UnixListener, shared: Weak<Shared>) {
+async fn hear(door: UnixDatagram, shared: Weak<Shared>) {
     let places = Arc::new(Semaphore::new(MOST));
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let knocked = door.async_io(Interest::READABLE, || socket::receive(door.as_fd(), &mut [0]));
+        let message = match knocked.await {
+            Ok(message) => message,
             Err(error) => {
                 tracing::warn!(%error, "another process could not be heard");
                 tokio::time::sleep(PAUSE).await;
@@ -66,6 +70,9 @@ async fn hear(listener: UnixListener, shared: Weak<Shared>) {
             }
         };
         let Some(shared) = shared.upgrade() else { return };
+        let Some(stream) = message.fds.into_iter().next() else {
+            continue;
+        };
         let spawner = shared.parts.spawner.clone();
         spawner.background(async move {
             let _place = place;
@@ -76,13 +83,21 @@ async fn hear(listener: UnixListener, shared: Weak<Shared>) {
     }
 }
 
-/// Whether the other end is this user, or root.
+/// An end of a connection that somebody has handed in.
+fn connection(end: OwnedFd) -> io::Result<UnixStream> {
+    let stream = std::os::unix::net::UnixStream::from(end);
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
+
+/// Whether who made the connection is this user, or root. Of what is no such connection the kernel does not say so.
 fn may_ask(stream: &UnixStream) -> io::Result<bool> {
     let uid = stream.peer_cred()?.uid();
     Ok(uid == 0 || uid == nix::unistd::geteuid().as_raw())
 }
 
-async fn answer(stream: UnixStream, shared: Arc<Shared>) -> io::Result<()> {
+async fn answer(end: OwnedFd, shared: Arc<Shared>) -> io::Result<()> {
+    let stream = connection(end)?;
     if !may_ask(&stream)? {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
