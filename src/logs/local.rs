@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -13,7 +13,9 @@ use super::attributes::Attributes;
 use super::files::{Format, remove_if_there};
 use super::json::Lines;
 use super::options::LocalOptions;
-use super::{LogDriver, LogEntries, LogEntry, LogFileFormat, LogFiles, LogQuery, LogSink, LogTarget, reader};
+use super::{
+    LogDriver, LogEntries, LogEntry, LogFileFormat, LogFiles, LogQuery, LogSink, LogTarget, PartialWrite, reader,
+};
 use crate::error::{Error, Result};
 use crate::types::Outcome;
 
@@ -191,6 +193,10 @@ struct LocalSink {
 
 impl LogSink for LocalSink {
     fn write(&self, entries: &[LogEntry]) -> Result<()> {
+        self.write_some(entries).map_err(|partial| partial.error)
+    }
+
+    fn write_some(&self, entries: &[LogEntry]) -> Result<(), PartialWrite> {
         let written = self
             .writer
             .lock()
@@ -205,6 +211,20 @@ impl LogSink for LocalSink {
         self.bell.send_replace(());
         closed
     }
+}
+
+/// Writes as much as there is room for: how many bytes that were, and why no more.
+fn write_as_far(file: &mut File, bytes: &[u8]) -> (usize, Option<io::Error>) {
+    let mut written = 0;
+    while written < bytes.len() {
+        match file.write(&bytes[written..]) {
+            Ok(0) => return (written, Some(io::ErrorKind::WriteZero.into())),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Some(error)),
+        }
+    }
+    (written, None)
 }
 
 #[derive(Debug)]
@@ -251,22 +271,25 @@ impl Writer {
         Ok(writer)
     }
 
-    fn write(&mut self, entries: &[LogEntry]) -> Result<()> {
+    fn write(&mut self, entries: &[LogEntry]) -> Result<(), PartialWrite> {
         // What one would be copied to again and again while it grows, for nothing.
         let bytes: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
         let mut batch = Vec::with_capacity(bytes + entries.len() * self.format.overhead());
-        for entry in entries {
+        let mut first = 0;
+        for (index, entry) in entries.iter().enumerate() {
             let before = batch.len();
             self.format.encode(entry, &mut self.lines, &mut batch);
             let would_be = self.size.saturating_add(batch.len() as u64);
             if would_be > self.options.max_size.get() && self.size + before as u64 > 0 {
                 let next = batch.split_off(before);
-                self.append(&batch)?;
-                batch = next;
-                self.rotate()?;
+                self.append(&entries[first..index], &batch)
+                    .map_err(|partial| partial.behind(first))?;
+                (batch, first) = (next, index);
+                self.rotate().map_err(|error| PartialWrite { kept: first, error })?;
             }
         }
-        self.append(&batch)
+        self.append(&entries[first..], &batch)
+            .map_err(|partial| partial.behind(first))
     }
 
     fn close(&mut self) -> Result<()> {
@@ -275,21 +298,40 @@ impl Writer {
         {
             self.rotate()?;
         }
-        self.append(&end)?;
+        self.append(&[], &end).map_err(|partial| partial.error)?;
         self.until_packed();
         self.format.note_end(&self.target.dir, true)
     }
 
-    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+    /// Writes entries as these bytes.
+    fn append(&mut self, entries: &[LogEntry], bytes: &[u8]) -> Result<(), PartialWrite> {
         if self.torn {
-            self.truncate()?;
+            self.truncate().map_err(|error| PartialWrite { kept: 0, error })?;
         }
-        if let Err(error) = self.file.write_all(bytes) {
-            self.torn = true;
-            return Err(Error::os("write the log", error));
+        let (written, failed) = write_as_far(&mut self.file, bytes);
+        let Some(error) = failed else {
+            self.size += bytes.len() as u64;
+            return Ok(());
+        };
+        let (kept, whole) = self.whole_entries(entries, written);
+        self.size += whole as u64;
+        self.torn = written > whole;
+        let error = Error::os("write the log", error);
+        Err(PartialWrite { kept, error })
+    }
+
+    /// How many entries are whole in the first bytes of what was made of them, and how many bytes those are.
+    fn whole_entries(&mut self, entries: &[LogEntry], written: usize) -> (usize, usize) {
+        let (mut whole, mut one) = (0, Vec::new());
+        for (index, entry) in entries.iter().enumerate() {
+            one.clear();
+            self.format.encode(entry, &mut self.lines, &mut one);
+            if whole + one.len() > written {
+                return (index, whole);
+            }
+            whole += one.len();
         }
-        self.size += bytes.len() as u64;
-        Ok(())
+        (entries.len(), whole)
     }
 
     /// Cuts off what a killed or failed write left behind the last whole entry.

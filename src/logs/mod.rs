@@ -175,12 +175,39 @@ pub trait LogSink: Debug + Send + Sync + 'static {
     /// `NoSpace`, `Os`, or what the destination says.
     fn write(&self, entries: &[LogEntry]) -> Result<()>;
 
+    /// As [`LogSink::write`], for a sink that knows how many entries are there of a write that failed. They do not count as lost.
+    ///
+    /// # Errors
+    /// As [`LogSink::write`]; unless a sink says otherwise, none of them is there.
+    fn write_some(&self, entries: &[LogEntry]) -> Result<(), PartialWrite> {
+        self.write(entries).map_err(|error| PartialWrite { kept: 0, error })
+    }
+
     /// The container's streams have ended: followers come to their end. Whoever sweeps after a killed writer opens the log
     /// and closes it, so that nobody follows it for ever.
     ///
     /// # Errors
     /// As [`LogSink::write`].
     fn close(&self) -> Result<()>;
+}
+
+/// A write to a log that failed.
+#[derive(Debug)]
+pub struct PartialWrite {
+    /// How many entries are there nevertheless: the first ones.
+    pub kept: usize,
+    /// Why the others are not.
+    pub error: Error,
+}
+
+impl PartialWrite {
+    /// The same, behind so many more.
+    fn behind(self, more: usize) -> Self {
+        Self {
+            kept: self.kept + more,
+            ..self
+        }
+    }
 }
 
 /// A log that a program without its driver can write.

@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 use super::lines::Splitter;
-use super::{LogEntry, LogSink, LogStream, Tee};
+use super::{LogEntry, LogSink, LogStream, PartialWrite, Tee};
 use crate::error::{Error, Result};
 use crate::sys::blocking::blocking;
 use crate::sys::poll;
@@ -143,11 +143,11 @@ async fn write_all(queue: &Queue, sink: Arc<dyn LogSink>) -> PumpReport {
     let mut report = PumpReport::default();
     while let Some(batch) = queue.batch().await {
         let (entries, sink) = (batch.len(), sink.clone());
-        let done = blocking(move || sink.write(&batch)).await;
+        let done = blocking(move || Ok(sink.write_some(&batch))).await;
         queue.tee.took(entries);
-        if let Err(error) = done {
-            report.lost_entries += entries as u64;
-            report.first_error.get_or_insert(error);
+        if let Err(partial) = done.unwrap_or_else(|error| Err(PartialWrite { kept: 0, error })) {
+            report.lost_entries += entries.saturating_sub(partial.kept) as u64;
+            report.first_error.get_or_insert(partial.error);
         }
     }
     report.lost_entries += queue.lock().lost;

@@ -524,6 +524,10 @@ async fn no_space_for_the_log_of(driver: &str, bytes: usize) -> Check {
         kept.starts_with("0123456789\n0123456789\n"),
         "what was kept is the beginning"
     );
+    // All that is not there is counted, and no more.
+    let entries = |bytes: usize| bytes.div_ceil("0123456789\n".len());
+    let lost = told.split(' ').find_map(|word| word.parse().ok());
+    assert_eq!(lost, Some(entries(bytes) - entries(kept.len())), "{driver}: {told}");
     // With space again, the next run is logged behind it.
     let input = container.attach(longshore::AttachOptions::default()).await?.input;
     container.start().await?;
