@@ -281,6 +281,8 @@ async fn a_container_lives_from_create_to_remove() {
 #[derive(Debug)]
 struct Slow {
     begun: tokio::sync::Notify,
+    /// Its caller has gone away.
+    dropped: Arc<tokio::sync::Notify>,
     files_at_end: tokio::sync::mpsc::UnboundedSender<bool>,
 }
 
@@ -293,7 +295,9 @@ impl Runtime for Slow {
     async fn start(&self, launch: Launch) -> Result<Started> {
         let files = launch.scratch.clone();
         let ends = self.files_at_end.clone();
+        let dropped = Arc::clone(&self.dropped);
         let process = tokio::spawn(async move {
+            dropped.notified().await;
             tokio::time::sleep(Duration::from_millis(100)).await;
             let _ = ends.send(files.first().is_some_and(|dir| dir.exists()));
         });
@@ -309,6 +313,7 @@ async fn a9_files_outlive_the_process_of_a_start_that_nobody_waits_for() {
     let (files_at_end, mut ends) = tokio::sync::mpsc::unbounded_channel();
     let slow = Arc::new(Slow {
         begun: tokio::sync::Notify::new(),
+        dropped: Arc::default(),
         files_at_end,
     });
     let bench = on_runtime(dir.path(), slow.clone());
@@ -317,6 +322,7 @@ async fn a9_files_outlive_the_process_of_a_start_that_nobody_waits_for() {
         _ = bench.containers.start(&id) => panic!("it ended before it was dropped"),
         () = slow.begun.notified() => {}
     }
+    slow.dropped.notify_one();
     bench.containers.remove(&id, RemoveOptions::force()).await.unwrap();
     assert!(ends.recv().await.unwrap(), "the files went while the process was there");
     assert_eq!(std::fs::read_dir(&bench.snapshots).unwrap().count(), 0);
