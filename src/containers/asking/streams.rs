@@ -133,11 +133,16 @@ pub(super) async fn serve(
     to: &mut OwnedWriteHalf,
     keep: bool,
 ) -> io::Result<()> {
-    let Attached { output, input } = attached;
-    tokio::select! {
+    let Attached { output, mut input } = attached;
+    let served = tokio::select! {
         sent = give(output, to) => sent,
-        () = take(input, from, keep) => Ok(()),
+        () = take(&mut input, from) => Ok(()),
+    };
+    // Whichever of both has seen first that the asker is gone.
+    if let Some(input) = input.filter(|_| keep) {
+        input.detach();
     }
+    served
 }
 
 async fn give(mut output: BoxStream<TeeItem>, to: &mut OwnedWriteHalf) -> io::Result<()> {
@@ -174,17 +179,17 @@ async fn pass_on(writer: &Input, bytes: Bytes, from: &Incoming) -> Result<bool> 
 }
 
 /// Writes what comes to stdin. Ends when the asker is gone.
-async fn take(mut input: Option<Input>, from: &mut Incoming, keep: bool) {
+async fn take(input: &mut Option<Input>, from: &mut Incoming) {
     while let Ok(Some(message)) = from.next().await {
-        match (message.kind, &input) {
+        match (message.kind, &*input) {
             (Kind::Stdin, Some(writer)) => match pass_on(writer, message.payload, from).await {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(_) => input = None,
+                Err(_) => *input = None,
             },
             // It was closed in the container already.
             (Kind::Stdin, None) => {}
-            (Kind::Closed, _) => input = None,
+            (Kind::Closed, _) => *input = None,
             (Kind::LetGo, _) => {
                 if let Some(writer) = input.take() {
                     writer.detach();
@@ -192,8 +197,5 @@ async fn take(mut input: Option<Input>, from: &mut Incoming, keep: bool) {
             }
             _ => break,
         }
-    }
-    if let Some(input) = input.filter(|_| keep) {
-        input.detach();
     }
 }
