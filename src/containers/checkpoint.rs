@@ -19,8 +19,8 @@ use crate::runtime::{Dump, Restore};
 use crate::sys::blocking::blocking;
 use crate::types::{ContainerId, ContainerName, Outcome};
 
-/// How the name of what is not complete ends.
-const PART: &str = ".part";
+/// How the name of what is not complete ends. The directory may be the caller's, with hidden things of others in it.
+const PART: &str = ".longshore-part";
 
 /// One that is being written: nobody else sweeps it while its lock is held.
 struct Part {
@@ -261,11 +261,14 @@ mod tests {
     fn g13_what_a_killed_one_left_is_swept_and_a_live_one_s_is_not() {
         let root = tempfile::tempdir().unwrap();
         let alive = Part::begin(&root.path().join("one"), "abc").unwrap();
-        let left = root.path().join(".old.gone.part");
+        let left = root.path().join(format!(".old.gone{PART}"));
+        let foreign = root.path().join(".download.part");
         fs::create_dir(&left).unwrap();
+        fs::create_dir(&foreign).unwrap();
         fs::write(left.join("pages-1.img"), "x").unwrap();
         let other = Part::begin(&root.path().join("two"), "def").unwrap();
         assert!(!left.exists());
+        assert!(foreign.exists(), "it is somebody else's");
         assert!(alive.path.exists() && other.path.exists());
     }
 }
