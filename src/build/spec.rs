@@ -104,6 +104,8 @@ pub(crate) struct Wish {
     pub(crate) ulimits: Vec<Ulimit>,
     pub(crate) shm_size: Option<Bytes>,
     pub(crate) entitlements: BTreeSet<Entitlement>,
+    /// Names of CDI devices, or kinds of them.
+    pub(crate) devices: BTreeSet<String>,
     pub(crate) secrets: BTreeMap<String, Secret>,
     pub(crate) agents: BTreeMap<String, PathBuf>,
     pub(crate) known_hosts: Option<String>,
@@ -140,6 +142,7 @@ impl BuildSpec {
                 ulimits: Vec::new(),
                 shm_size: None,
                 entitlements: BTreeSet::new(),
+                devices: BTreeSet::new(),
                 secrets: BTreeMap::new(),
                 agents: BTreeMap::new(),
                 known_hosts: None,
@@ -361,6 +364,14 @@ impl BuildSpec {
     #[must_use]
     pub fn allow(mut self, entitlement: Entitlement) -> Self {
         self.wish.entitlements.insert(entitlement);
+        self
+    }
+
+    /// Lets commands have a device that they ask for with `RUN --device`: by its name in the Container Device Interface,
+    /// `vendor.com/class=name`, or every one of a kind, `vendor.com/class`. Default none. Called again, one more.
+    #[must_use]
+    pub fn allow_device(mut self, name: impl Into<String>) -> Self {
+        self.wish.devices.insert(name.into());
         self
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use longshore::build::{BuildResult, BuildSpec};
 use longshore::containers::Lifetime;
 use longshore::{ContainerSpec, Engine, Error, ErrorKind, Image, NetworkMode, ObjectKind};
 use serde_json::{Value, json};
@@ -26,6 +27,7 @@ tests! { "cdi":
         h9_a_device_brings_what_its_specification_says,
         h9_hooks_come_in_their_order_and_can_fail,
         h9_a_device_that_is_not_there_fails_the_start,
+        f14_h9_commands_have_the_devices_that_are_allowed,
     ]
 }
 
@@ -381,5 +383,83 @@ fn h9_devices_over_the_api_and_by_the_client() -> Check {
     ]);
     let output = command.stdin(Stdio::null()).output()?;
     assert!(output.status.success() && text(&output.stdout) == "1", "{output:?}");
+    Ok(())
+}
+
+async fn f14_h9_commands_have_the_devices_that_are_allowed() -> Check {
+    let scene = Scene::new().await?;
+    scene.image.tag(&"busybox:latest".parse()?).await?;
+    scene.device(
+        "fake",
+        json!({"env": ["FAKE=1"], "deviceNodes": [{"path": "/dev/fake", "hostPath": "/dev/zero"}]}),
+    )?;
+    let spec = |text: &str| {
+        BuildSpec::new(scene.path("files"))
+            .network(NetworkMode::None)
+            .dockerfile_text(text)
+    };
+    let build = async |spec: BuildSpec| -> Result<BuildResult, Error> { scene.engine.build(spec).result().await };
+    let says = async |built: &BuildResult| {
+        let spec = ContainerSpec::image(built.id.to_string()).network(NetworkMode::None);
+        scene
+            .says(spec.command(["sh", "-c", "cat /said; ls /dev/fake 2>&1 | grep -c No"]))
+            .await
+    };
+    let needed = "FROM busybox\nRUN --device=vendor.com/class=fake,required [ -c /dev/fake ] && echo $FAKE > /said";
+    let denied = build(spec(needed)).await.expect_err("not allowed");
+    assert_eq!(denied.kind(), &ErrorKind::Denied, "{}", denied.report());
+    assert!(
+        denied
+            .report()
+            .contains("BuildSpec::allow_device(\"vendor.com/class=fake\")"),
+        "{}",
+        denied.report()
+    );
+    build(spec(needed).allow_device("vendor.com/other"))
+        .await
+        .expect_err("not that one");
+    for allowed in ["vendor.com/class=fake", "vendor.com/class"] {
+        let built = build(spec(needed).allow_device(allowed)).await?;
+        assert_eq!(says(&built).await?, "1\n1", "nothing of the device is in the image");
+    }
+    // One that it can do without.
+    let optional = "FROM busybox\nRUN --device=vendor.com/class=fake,required=false echo ${FAKE-none} > /said";
+    let without = build(spec(optional)).await?;
+    assert_eq!(says(&without).await?, "none\n1");
+    let warned = without
+        .warnings
+        .iter()
+        .any(|warning| warning.contains("vendor.com/class=fake: it is not allowed"));
+    assert!(warned, "{:?}", without.warnings);
+    let with = build(spec(optional).allow_device("vendor.com/class")).await?;
+    assert_eq!(
+        (says(&with).await?.as_str(), with.cached),
+        ("1\n1", 0),
+        "another step than without"
+    );
+    let gone = "FROM busybox\nRUN --device=vendor.com/class=gone,required true";
+    let missing = build(spec(gone).allow_device("vendor.com/class"))
+        .await
+        .expect_err("not there");
+    assert_eq!(missing.kind(), &ErrorKind::NotFound, "{}", missing.report());
+    assert!(
+        missing.report().contains("vendor.com/class=fake"),
+        "{}",
+        missing.report()
+    );
+    let bad = build(spec("FROM busybox\nRUN --device=gpu true"))
+        .await
+        .expect_err("no name");
+    assert_eq!(bad.kind(), &ErrorKind::InvalidArgument, "{}", bad.report());
+    // The same made in Rust.
+    let made = BuildSpec::new(scene.path("files"))
+        .network(NetworkMode::None)
+        .stage("busybox", |stage| {
+            stage.run_shell_with("[ -c /dev/fake ] && echo $FAKE > /said", |run| {
+                run.device("vendor.com/class=fake")
+            })
+        });
+    let made = build(made.allow_device("vendor.com/class=fake")).await?;
+    assert_eq!((says(&made).await?.as_str(), made.cached), ("1\n1", 1));
     Ok(())
 }

@@ -6,6 +6,7 @@
 mod agent;
 mod base;
 mod contexts;
+mod devices;
 mod export;
 mod failure;
 mod files;

@@ -114,6 +114,11 @@ impl Registry {
         usable.map(|(name, _)| name.as_str())
     }
 
+    #[cfg(feature = "build")]
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.names().any(|known| known == name)
+    }
+
     /// What devices change together; what a specification says for all its devices counts once.
     ///
     /// # Errors
