@@ -140,6 +140,8 @@ pub enum ObjectKind {
     Option,
     /// A backend chosen by name.
     Backend,
+    /// A device of the Container Device Interface, by its whole name.
+    CdiDevice,
 }
 
 impl ObjectKind {
@@ -162,6 +164,7 @@ impl ObjectKind {
             Self::Cgroup => "cgroup",
             Self::Option => "option",
             Self::Backend => "backend",
+            Self::CdiDevice => "CDI device",
         }
     }
 }

@@ -100,8 +100,10 @@ impl From<Error> for Failure {
 fn status(error: &Error) -> StatusCode {
     let option = matches!(error.object(), Some((ObjectKind::Option, _)));
     let user = matches!(error.object(), Some((ObjectKind::User, _)));
+    let device = matches!(error.object(), Some((ObjectKind::CdiDevice, _)));
     match error.kind() {
-        ErrorKind::NotFound if user => StatusCode::INTERNAL_SERVER_ERROR,
+        // Of the start of a container that is there.
+        ErrorKind::NotFound if user || device => StatusCode::INTERNAL_SERVER_ERROR,
         ErrorKind::NotFound if no_image_can_have(error).is_some() => StatusCode::BAD_REQUEST,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::Conflict | ErrorKind::InvalidState => StatusCode::CONFLICT,
@@ -137,6 +139,9 @@ fn words(error: &Error) -> String {
         }
         (ErrorKind::NotFound, Some((ObjectKind::User, name))) => {
             format!("unable to find group {name}: no matching entries in group file")
+        }
+        (ErrorKind::NotFound, Some((ObjectKind::CdiDevice, name))) => {
+            format!("CDI device injection failed: unresolvable CDI devices {name}: {report}")
         }
         (ErrorKind::NotFound, Some((ObjectKind::Volume, name))) => format!("get {name}: no such volume"),
         (ErrorKind::Conflict, Some((ObjectKind::Volume, name))) if error.step() == Some("volume is in use") => {

@@ -111,6 +111,7 @@ const FIELDS: &[Field] = &[
     field(Shape::Info, &["RegistryConfig", "AllowNondistributableArtifactsCIDRs"], 0, 49),
     field(Shape::Info, &["RegistryConfig", "AllowNondistributableArtifactsHostnames"], 0, 49),
     field(Shape::Info, &["CDISpecDirs"], 44, ON),
+    field(Shape::Info, &["DiscoveredDevices"], 50, ON),
     field(Shape::NetworkSummary, &["Containers"], 0, 52),
     field(Shape::Network, &["Status"], 52, ON),
     field(Shape::Network, &["EnableIPv4"], 48, ON),

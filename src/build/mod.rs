@@ -46,7 +46,9 @@ pub use self::image::Assembly;
 pub use self::manager::ImageBuilder;
 #[cfg(feature = "engine")]
 pub use self::output::{BuildOutput, BuildResult, BuiltImage};
-pub use self::plan::{Action, AddAction, CopyAction, Plan, PlanOptions, RunAction, StageBuilder, StageState, Step};
+pub use self::plan::{
+    Action, AddAction, CopyAction, MadeStage, MountAction, Plan, PlanOptions, RunAction, StageBuilder, StageState, Step,
+};
 #[cfg(feature = "engine")]
 pub use self::spec::{BuildSpec, BuildTimes, Entitlement, Secret};
 #[cfg(feature = "engine")]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::cache::{CacheSource, CacheTarget};
 use super::context::ContextSource;
 use super::output::BuildOutput;
-use super::plan::{PlanOptions, StageBuilder};
+use super::plan::{MadeStage, PlanOptions, StageBuilder};
 use crate::containers::{Limits, NetworkMode, Ulimit};
 use crate::images::{Credentials, Pull};
 use crate::types::{Bytes, Platform};
@@ -56,27 +56,14 @@ impl fmt::Debug for Secret {
 }
 
 /// What is to be done.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) enum Recipe {
     /// The Dockerfile of this name in the context.
     File(Option<String>),
     /// A Dockerfile that is elsewhere.
     Text(String),
-    /// One stage upon an image.
-    Stage(String, Maker),
-}
-
-/// Makes the steps of a stage.
-pub(crate) type Maker = Arc<dyn Fn(StageBuilder) -> StageBuilder + Send + Sync>;
-
-impl fmt::Debug for Recipe {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(name) => f.debug_tuple("File").field(name).finish(),
-            Self::Text(text) => f.debug_tuple("Text").field(text).finish(),
-            Self::Stage(base, _) => f.debug_tuple("Stage").field(base).finish_non_exhaustive(),
-        }
-    }
+    /// Stages that are made in Rust.
+    Stages(Vec<MadeStage>),
 }
 
 /// An image to build.
@@ -117,6 +104,8 @@ pub(crate) struct Wish {
     pub(crate) ulimits: Vec<Ulimit>,
     pub(crate) shm_size: Option<Bytes>,
     pub(crate) entitlements: BTreeSet<Entitlement>,
+    /// Names of CDI devices, or kinds of them.
+    pub(crate) devices: BTreeSet<String>,
     pub(crate) secrets: BTreeMap<String, Secret>,
     pub(crate) agents: BTreeMap<String, PathBuf>,
     pub(crate) known_hosts: Option<String>,
@@ -153,6 +142,7 @@ impl BuildSpec {
                 ulimits: Vec::new(),
                 shm_size: None,
                 entitlements: BTreeSet::new(),
+                devices: BTreeSet::new(),
                 secrets: BTreeMap::new(),
                 agents: BTreeMap::new(),
                 known_hosts: None,
@@ -186,8 +176,8 @@ impl BuildSpec {
         self
     }
 
-    /// Does without a Dockerfile: one stage upon an image, or upon `scratch`, whose steps are made in Rust. The image is the
-    /// same as that of a Dockerfile that says so.
+    /// Does without a Dockerfile: a stage upon an image, or upon `scratch`, whose steps are made in Rust. The image is the
+    /// same as that of a Dockerfile that says so. Called again, one more stage; see [`BuildSpec::add_stage`].
     ///
     /// ```no_run
     /// # async fn example(engine: longshore::Engine) -> longshore::Result<()> {
@@ -201,11 +191,37 @@ impl BuildSpec {
     /// ```
     #[must_use]
     pub fn stage(
-        mut self,
+        self,
         base: impl Into<String>,
         steps: impl Fn(StageBuilder) -> StageBuilder + Send + Sync + 'static,
     ) -> Self {
-        self.wish.recipe = Recipe::Stage(base.into(), Arc::new(steps));
+        self.add_stage(MadeStage::new(base, steps))
+    }
+
+    /// The same with a name, by which later stages, their copies and mounts, and the target mean it. The last stage is built,
+    /// and those that it needs.
+    ///
+    /// ```no_run
+    /// # async fn example(engine: longshore::Engine) -> longshore::Result<()> {
+    /// use longshore::build::{BuildSpec, CopyAction, MadeStage, MountAction};
+    /// let build = MadeStage::new("rust:1", |stage| {
+    ///     stage.workdir("/src").run_shell_with("cargo build --release --target-dir /out", |run| {
+    ///         run.mount(MountAction::bind(".")).mount(MountAction::cache("/usr/local/cargo/registry"))
+    ///     })
+    /// });
+    /// let spec = BuildSpec::new("./app")
+    ///     .add_stage(build.named("build"))
+    ///     .stage("scratch", |stage| stage.copy(CopyAction::new(["/out/release/app"], "/app").from("build")).cmd(["/app"]));
+    /// let image = engine.build(spec).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn add_stage(mut self, stage: MadeStage) -> Self {
+        match &mut self.wish.recipe {
+            Recipe::Stages(stages) => stages.push(stage),
+            other => *other = Recipe::Stages(vec![stage]),
+        }
         self
     }
 
@@ -348,6 +364,14 @@ impl BuildSpec {
     #[must_use]
     pub fn allow(mut self, entitlement: Entitlement) -> Self {
         self.wish.entitlements.insert(entitlement);
+        self
+    }
+
+    /// Lets commands have a device that they ask for with `RUN --device`: by its name in the Container Device Interface,
+    /// `vendor.com/class=name`, or every one of a kind, `vendor.com/class`. Default none. Called again, one more.
+    #[must_use]
+    pub fn allow_device(mut self, name: impl Into<String>) -> Self {
+        self.wish.devices.insert(name.into());
         self
     }
 

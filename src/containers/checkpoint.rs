@@ -35,6 +35,10 @@ impl Shared {
         let record = self.read_in_turn(&id, &slot).await?;
         decide(&record.id, record.state, Verb::Checkpoint)?;
         possible(&record)?;
+        if !record.body.spec.cdi_devices.is_empty() {
+            let needs = "a container without devices of the Container Device Interface";
+            return Err(Error::unsupported("a checkpoint with such devices", needs));
+        }
         let whole = self.checkpoint_place(&id, checkpoint, options.directory)?;
         let live = self.live(&record, &slot).await?;
         let live = live.ok_or_else(|| refuse(&id, ContainerState::Exited, Verb::Checkpoint, Refusal::NotRunning))?;

@@ -350,7 +350,10 @@ impl Shared {
     }
 
     async fn hold_now(self: &Arc<Self>, record: &Record, cancel: &Cancel) -> Result<Arc<dyn Task>> {
-        let mut launch = self.launch(record, cancel).await?;
+        // Devices may be gone since: files are looked at without.
+        let mut record = record.clone();
+        record.body.spec.cdi_devices.clear();
+        let mut launch = self.launch(&record, cancel).await?;
         launch.hold = true;
         // Mounts are the container's user's; what waits here is nobody's.
         launch.user = Some("0:0".to_owned());

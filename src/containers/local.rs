@@ -65,6 +65,8 @@ pub(crate) struct Parts {
     pub(crate) locks: Locks,
     /// Of containers that do not say.
     pub(crate) lifetime: Lifetime,
+    /// Where specifications of devices are.
+    pub(crate) cdi: Vec<PathBuf>,
 }
 
 /// Containers of this process, on one root.

@@ -394,6 +394,10 @@ pub struct ContainerSpec {
     /// Devices of the host that it gets, beside those that every container has.
     #[serde(default)]
     pub devices: Vec<DeviceMapping>,
+    /// Devices of the Container Device Interface, by their whole names, `vendor.com/class=name`: the vendor's files in the
+    /// engine's CDI directories say what each is. They are looked up at each start: one that is not there is `NotFound` then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cdi_devices: Vec<String>,
     /// What it may do with devices by number, its own nodes of them included. Needs root, as the kernel lets nobody else
     /// make nodes, and cgroups.
     #[serde(default)]
@@ -548,6 +552,13 @@ impl ContainerSpec {
             source,
             access: DeviceAccess::default(),
         });
+        self
+    }
+
+    /// Gives it a device of the Container Device Interface, by its whole name: `vendor.com/class=name`.
+    #[must_use]
+    pub fn cdi_device(mut self, name: impl Into<String>) -> Self {
+        self.cdi_devices.push(name.into());
         self
     }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+use super::ContainerSpec;
+use super::cdi;
 use super::connect::Places;
 use super::devices;
 use super::etc;
@@ -33,6 +35,8 @@ pub(super) struct Ground {
     pub(super) key: SnapshotKey,
     /// A directory for what is shown in `/etc`.
     pub(super) dir: PathBuf,
+    /// Whether its variables may be written down: those of a build's command may be secrets.
+    pub(super) tells_env: bool,
 }
 
 impl Shared {
@@ -204,6 +208,7 @@ impl Shared {
             let ground = Ground {
                 key: record.snapshot_key(),
                 dir: self.dir_of(&record.id),
+                tells_env: true,
             };
             self.launch_on(record, ground, places, cancel).await
         })
@@ -251,11 +256,14 @@ impl Shared {
         if let Some(root) = rootfs.first_mut() {
             root.read_only |= spec.read_only;
         }
+        let edits = self.cdi_edits(spec)?;
+        let gids = edits.gids.iter().map(u32::to_string);
+        let extra_groups = spec.groups.iter().cloned().chain(gids).collect();
         Ok(Launch {
             id: record.id.clone(),
-            spec: self.oci_spec(record, &ground.dir, seen)?,
+            spec: self.oci_spec(record, ground, seen, &edits)?,
             user: plan::user(spec, image),
-            extra_groups: spec.groups.clone(),
+            extra_groups,
             rootfs,
             stdio: plan::stdio(spec),
             init: spec.init,
@@ -265,15 +273,22 @@ impl Shared {
             privileged: devices::are_made(spec),
             mounts: Vec::new(),
             hold: false,
+            bundle: Some(ground.dir.clone()),
         })
     }
 
     /// The plan, with the files for `/etc` shown over the image's. Blocking.
-    fn oci_spec(&self, record: &Record, dir: &Path, seen: &etc::Seen) -> Result<oci_spec::runtime::Spec> {
+    fn oci_spec(
+        &self,
+        record: &Record,
+        ground: &Ground,
+        seen: &etc::Seen,
+        edits: &cdi::Edits,
+    ) -> Result<oci_spec::runtime::Spec> {
         let (spec, image) = (&record.body.spec, &record.body.image);
         let mut planned = plan::oci_spec(&record.id, spec, image)?;
         let hostname = plan::hostname(spec, &record.id);
-        let files = etc::write(dir, spec, &hostname, seen)?;
+        let files = etc::write(&ground.dir, spec, &hostname, seen)?;
         let mut mounts = planned.mounts().clone().unwrap_or_default();
         for (file, place) in files {
             mounts.push(plan::bind_mount(&file, &place, false)?);
@@ -287,8 +302,23 @@ impl Shared {
             }
         }
         planned.set_mounts(Some(mounts));
-        devices::add(&mut planned, spec, self.parts.ownership == "direct")?;
+        cdi::apply(&mut planned, edits)?;
+        devices::add(&mut planned, spec, &edits.nodes, self.parts.ownership == "direct")?;
+        cdi::write_bundle(&planned, ground)?;
         Ok(planned)
+    }
+
+    /// What the devices of a container change in it. Blocking.
+    fn cdi_edits(&self, spec: &ContainerSpec) -> Result<cdi::Edits> {
+        match spec.cdi_devices.as_slice() {
+            [] => Ok(cdi::Edits::default()),
+            names => self.cdi().edits(names),
+        }
+    }
+
+    /// The devices that there are. Blocking.
+    pub(crate) fn cdi(&self) -> cdi::Registry {
+        cdi::Registry::load(&self.parts.cdi)
     }
 
     /// A container that could not be started stays as it was, with the reason and Docker's exit code noted.

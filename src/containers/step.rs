@@ -76,6 +76,7 @@ impl Shared {
         let ground = Ground {
             key,
             dir: step.dir.clone(),
+            tells_env: false,
         };
         let ran = match self.launch_on(&record, ground, &places, cancel).await {
             Ok(launch) => self.run_launched(step, launch, cancel).await,

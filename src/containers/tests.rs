@@ -224,6 +224,7 @@ fn on_runtime(path: &Path, runtime: Arc<dyn Runtime>) -> Bench {
         native: None,
         locks: root.locks(),
         lifetime: Lifetime::Bound,
+        cdi: Vec::new(),
     };
     let containers = LocalContainers::new(parts);
     Bench {

@@ -248,6 +248,9 @@ fn check_devices(spec: &ContainerSpec) -> Result<()> {
         absolute("device", &mapping.source)?;
         check_target(&mapping.target)?;
     }
+    spec.cdi_devices
+        .iter()
+        .try_for_each(|name| super::cdi::check_name(name))?;
     let limits = &spec.limits;
     let rates = [
         &limits.device_read_bps,
@@ -484,6 +487,7 @@ mod tests {
             good().sysctl("net.core.somaxconn", "1").network(NetworkMode::Host),
             good().sysctl("kernel.shmmax", "1").ipc_mode(NamespaceMode::Host),
             good().device("dev/null"),
+            good().cdi_device("vendor.com/class"),
             good().umask(0o1000u32),
             limited(|limits| limits.blkio_weight = Some(9)),
             limited(|limits| limits.huge_pages = [("big".to_owned(), Bytes::mib(2))].into()),

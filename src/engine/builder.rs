@@ -12,6 +12,7 @@ use super::verbs::{Verb, Watch};
 use super::{Engine, Local, Managers};
 #[cfg(feature = "build")]
 use crate::build::local::{LocalBuilder, Parts as BuildParts};
+use crate::containers::cdi;
 use crate::containers::{Lifetime, LocalContainers, Parts, nobody_of};
 use crate::driver::{Clock, Driver, Spawner};
 use crate::error::{Error, ObjectKind, Result};
@@ -108,6 +109,7 @@ pub struct EngineBuilder {
     volume_drivers: Arc<BTreeMap<String, Arc<dyn VolumeDriver>>>,
     volume_finder: Option<Finder>,
     lifetime: Lifetime,
+    cdi: Vec<PathBuf>,
     supervise: bool,
     deadline: Option<Duration>,
 }
@@ -140,6 +142,7 @@ impl EngineBuilder {
             volume_drivers: Arc::default(),
             volume_finder: None,
             lifetime: Lifetime::Bound,
+            cdi: cdi::DIRECTORIES.map(PathBuf::from).into(),
             supervise: false,
             deadline: None,
         }
@@ -249,6 +252,13 @@ impl EngineBuilder {
     /// How long containers live that do not say so themselves; default [`Lifetime::Bound`].
     pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
         self.lifetime = lifetime;
+        self
+    }
+
+    /// Where specifications of the Container Device Interface are, JSON files; of two directories the later one counts. Default
+    /// `/etc/cdi` and `/var/run/cdi`. None at all: there are no such devices.
+    pub fn cdi_directories<P: Into<PathBuf>>(mut self, directories: impl IntoIterator<Item = P>) -> Self {
+        self.cdi = directories.into_iter().map(Into::into).collect();
         self
     }
 
@@ -445,6 +455,7 @@ impl EngineBuilder {
             volumes: volumes.clone(),
             locks: root.locks(),
             lifetime: self.lifetime,
+            cdi: self.cdi.clone(),
         });
         #[cfg(feature = "build")]
         let builds = LocalBuilder::new(BuildParts {

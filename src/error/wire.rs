@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Error, ErrorKind, ObjectKind};
 
 /// Every kind of object, by its word.
-const OBJECTS: [ObjectKind; 16] = [
+const OBJECTS: [ObjectKind; 17] = [
     ObjectKind::Image,
     ObjectKind::Container,
     ObjectKind::Exec,
@@ -25,6 +25,7 @@ const OBJECTS: [ObjectKind; 16] = [
     ObjectKind::Cgroup,
     ObjectKind::Option,
     ObjectKind::Backend,
+    ObjectKind::CdiDevice,
 ];
 
 /// All that can be said of it.

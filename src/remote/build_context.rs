@@ -47,7 +47,7 @@ pub(super) async fn sent(source: ContextSource, recipe: &Recipe, ignore: Option<
     let elsewhere = match recipe {
         Recipe::File(_) => None,
         Recipe::Text(text) => Some(text.clone()),
-        Recipe::Stage(..) => {
+        Recipe::Stages(_) => {
             let needs = "an engine in this process, or a Dockerfile: the Engine API has no words for steps";
             return Err(Error::unsupported("steps made in Rust elsewhere", needs));
         }
@@ -288,7 +288,7 @@ mod tests {
         let archive = sent(of(&tar), &Recipe::File(None), None).await.unwrap();
         assert_eq!(archive.dockerfile, None);
         assert_eq!(files(archive).await["Dockerfile"], "FROM z");
-        let steps = Recipe::Stage("x".into(), std::sync::Arc::new(|stage| stage));
+        let steps = Recipe::Stages(vec![crate::build::MadeStage::new("x", |stage| stage)]);
         assert!(
             sent(ContextSource::Empty, &steps, None)
                 .await

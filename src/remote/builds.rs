@@ -165,6 +165,7 @@ fn refuse(wish: &Wish, named_contexts: bool) -> Result<()> {
         (!wish.cache_to.is_empty(), "an exported cache"),
         (wish.cache_from.iter().any(is_directory), "a cache in a directory"),
         (wish.entitlements.contains(&Entitlement::Insecure), "insecure commands"),
+        (!wish.devices.is_empty(), "devices"),
         (wish.outputs.iter().any(is_here), "outputs that are files of this host"),
     ];
     match unsaid.iter().find(|(asked, _)| *asked) {

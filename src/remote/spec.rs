@@ -154,6 +154,9 @@ fn host(spec: &ContainerSpec) -> Result<Value> {
         json!({"PathOnHost": device.source, "PathInContainer": device.target, "CgroupPermissions": access})
     });
     host["Devices"] = json!(devices.collect::<Vec<_>>());
+    if !spec.cdi_devices.is_empty() {
+        host["DeviceRequests"] = json!([{"Driver": "cdi", "DeviceIDs": spec.cdi_devices}]);
+    }
     host["DeviceCgroupRules"] = json!(spec.device_rules.iter().map(ToString::to_string).collect::<Vec<_>>());
     host["Sysctls"] = json!(spec.sysctls);
     if spec.restart != RestartPolicy::No {
@@ -499,6 +502,10 @@ fn take_host(host: &Value, spec: &mut ContainerSpec) {
     spec.limits = read_limits(host);
     spec.sysctls = map(host, "Sysctls");
     spec.devices = objects(host, "Devices").filter_map(device).collect();
+    let cdi = objects(host, "DeviceRequests").filter(|request| request["Driver"] == "cdi");
+    spec.cdi_devices = cdi
+        .flat_map(|request| list(request, "DeviceIDs").unwrap_or_default())
+        .collect();
     let rules = list(host, "DeviceCgroupRules").unwrap_or_default();
     spec.device_rules = rules.iter().filter_map(|rule| rule.parse().ok()).collect();
     for option in list(host, "SecurityOpt").unwrap_or_default() {

@@ -83,6 +83,13 @@ fn event(line: &Value) -> Option<Event> {
     })
 }
 
+/// Those of the devices that an engine has found that are CDI's.
+fn cdi_devices(value: &Value) -> Vec<String> {
+    let found = value["DiscoveredDevices"].as_array().into_iter().flatten();
+    let cdi = found.filter(|device| device["Source"] == "cdi");
+    cdi.filter_map(|device| text(device, "ID")).collect()
+}
+
 fn info(value: &Value) -> SystemInfo {
     let security = list(value, "SecurityOptions").unwrap_or_default();
     // The root and the owner are those of an engine in this process.
@@ -108,6 +115,12 @@ fn info(value: &Value) -> SystemInfo {
         cpus: count(value, "NCPU"),
         memory_bytes: number(value, "MemTotal"),
         rootless: security.iter().any(|option| option == "name=rootless"),
+        cdi_directories: list(value, "CDISpecDirs")
+            .unwrap_or_default()
+            .into_iter()
+            .map(Into::into)
+            .collect(),
+        cdi_devices: cdi_devices(value),
         warnings: list(value, "Warnings").unwrap_or_default(),
         ..SystemInfo::default()
     }

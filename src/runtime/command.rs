@@ -268,6 +268,7 @@ impl Command {
             privileged: false,
             mounts: Vec::new(),
             hold: false,
+            bundle: None,
         })
     }
 

@@ -125,6 +125,8 @@ pub struct Launch {
     pub mounts: Vec<LaunchMount>,
     /// Nothing is run: the container is set up, and its first process waits to be killed.
     pub hold: bool,
+    /// The directory that hooks of `spec` are told of as the bundle; without one, `/`.
+    pub bundle: Option<PathBuf>,
 }
 
 /// How a container's processes are written down.

@@ -29,6 +29,8 @@ impl Parts {
             })
             .await?;
         let host = blocking(|| Ok(Host::look())).await?;
+        let own = std::sync::Arc::clone(&self.containers.0);
+        let devices = blocking(move || Ok(own.cdi().names().map(str::to_owned).collect())).await?;
         Ok(SystemInfo {
             id,
             name: host.name,
@@ -51,6 +53,8 @@ impl Parts {
             architecture: std::env::consts::ARCH.into(),
             cpus: host.cpus,
             memory_bytes: host.memory_bytes,
+            cdi_directories: self.containers.0.parts.cdi.clone(),
+            cdi_devices: devices,
             rootless: !geteuid().is_root(),
             warnings: warnings(&host.probe),
         })

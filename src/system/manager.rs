@@ -50,6 +50,10 @@ pub struct SystemInfo {
     pub cpus: usize,
     /// Memory of the host, in bytes.
     pub memory_bytes: u64,
+    /// Where specifications of the Container Device Interface are.
+    pub cdi_directories: Vec<PathBuf>,
+    /// The devices that these have, by their whole names.
+    pub cdi_devices: Vec<String>,
     /// Whether the engine runs as an ordinary user.
     pub rootless: bool,
     /// What users should know: a limit that cannot be set, a feature that is missing, and the remedy.

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use longshore::build::{
-    BuildOutput, BuildResult, BuildSpec, BuildTimes, ContextSource, CopyAction, Entitlement, PruneCache, Secret,
-    StepFailure,
+    BuildOutput, BuildResult, BuildSpec, BuildTimes, ContextSource, CopyAction, Entitlement, MadeStage, MountAction,
+    PruneCache, Secret, StepFailure,
 };
 use longshore::images::{Credentials, ImageInfo, RemoveImageOptions};
 use longshore::progress::BuildEvent;
@@ -52,6 +52,7 @@ tests! { "build":
         f16_files_are_an_output,
         f19_p16_two_stores_build_the_same_image,
         f23_steps_made_in_rust_are_the_same_image,
+        f23_stages_made_in_rust_are_the_same_image,
         a9_a_dropped_build,
         p14_a_build_leaves_nothing_but_its_image,
     ]
@@ -818,6 +819,61 @@ async fn f23_steps_made_in_rust_are_the_same_image() -> Check {
     let scratch = result(&world.engine, scratch).await?;
     let text = spec(dir.path()).dockerfile_text("FROM scratch\nCOPY x /\nCMD [\"/x\"]");
     assert_eq!(scratch.id, result(&world.engine, text).await?.id);
+    Ok(())
+}
+
+async fn f23_stages_made_in_rust_are_the_same_image() -> Check {
+    let world = world().await?;
+    let dir = context(&[("x", "y")])?;
+    let more = context(&[("more/z", "w")])?;
+    let text = "FROM busybox AS base\nONBUILD RUN echo on > /on\nWORKDIR /src\n\
+                FROM base AS build\nCOPY x .\nRUN --mount=type=tmpfs,target=/memory cat x /on > made\n\
+                FROM scratch AS never\nCOPY missing /\n\
+                FROM busybox\nCOPY --from=build --chown=1:2 /src/made /a\nCOPY --from=files more/z /b\n\
+                COPY --from=busybox /bin/true /c\n\
+                RUN --mount=type=bind,from=build,source=/src,target=/built cat /built/made > /d\nCMD [\"cat\", \"/d\"]";
+    let spec = || spec(dir.path()).context("files", more.path().to_path_buf());
+    let made = || {
+        let base = MadeStage::new("busybox", |stage| stage.onbuild("RUN echo on > /on").workdir("/src"));
+        let build = MadeStage::new("base", |stage| {
+            let stage = stage.copy(CopyAction::new(["x"], "."));
+            stage.run_shell_with("cat x /on > made", |run| run.mount(MountAction::tmpfs("/memory")))
+        });
+        let never = MadeStage::new("scratch", |stage| stage.copy(CopyAction::new(["missing"], "/")));
+        let spec = spec().add_stage(base.named("base")).add_stage(build.named("build"));
+        spec.add_stage(never.named("never")).stage("busybox", |stage| {
+            stage
+                .copy(CopyAction::new(["/src/made"], "/a").from("build").owner("1:2"))
+                .copy(CopyAction::new(["more/z"], "/b").from("files"))
+                .copy(CopyAction::new(["/bin/true"], "/c").from("busybox"))
+                .run_shell_with("cat /built/made > /d", |run| {
+                    run.mount(MountAction::bind("/built").from("build").source("/src"))
+                })
+                .cmd(["cat", "/d"])
+        })
+    };
+    let built = result(&world.engine, made()).await?;
+    // With a single id everything is one user's.
+    let owner = if world.ownership().await? == "squashed" {
+        "0:0"
+    } else {
+        "1:2"
+    };
+    assert_eq!(
+        says(&world, &built, "cat /d; stat -c %u:%g /a; cat /b").await?,
+        format!("yon\n{owner}\nw")
+    );
+    assert_eq!(built.cached, 0);
+    let read = result(&world.engine, spec().dockerfile_text(text)).await?;
+    assert_eq!((read.id, read.cached), (built.id, read.steps), "every step was known");
+    // A target in the middle.
+    let part = result(&world.engine, made().target("build")).await?;
+    let read = result(&world.engine, spec().dockerfile_text(text).target("build")).await?;
+    assert_eq!((part.id, part.steps), (read.id, read.steps));
+    let Err(missing) = result(&world.engine, made().target("never")).await else {
+        return fail("a file that is not there was copied");
+    };
+    assert!(missing.report().contains("missing"), "{}", missing.report());
     Ok(())
 }
 

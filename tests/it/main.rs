@@ -20,6 +20,7 @@ mod build_out;
 mod cancel;
 mod cancel_more;
 mod care;
+mod cdi;
 mod checkpoints;
 mod copies;
 mod copy;
@@ -101,6 +102,7 @@ const GROUPS: &[frame::Group] = &[
     askers::TESTS,
     verbs::TESTS,
     care::TESTS,
+    cdi::TESTS,
     checkpoints::TESTS,
     logging::TESTS,
     detached::TESTS,

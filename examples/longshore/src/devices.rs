@@ -10,9 +10,9 @@ use crate::options::{self, Pair};
 /// Devices, and what is limited by device.
 #[derive(Debug, clap::Args)]
 pub struct DeviceArgs {
-    /// Give it a device of the host: SRC, SRC:DST or SRC:DST:rwm
-    #[arg(long, value_name = "DEVICE", value_parser = mapping)]
-    device: Vec<DeviceMapping>,
+    /// Give it a device of the host: SRC, SRC:DST or SRC:DST:rwm; or one of CDI by its name, vendor.com/class=name
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    device: Vec<Asked>,
     /// Say what it may do with devices by number, say "c 10:229 rwm"
     #[arg(long, value_name = "RULE")]
     device_cgroup_rule: Vec<DeviceRule>,
@@ -45,7 +45,12 @@ pub struct DeviceArgs {
 impl DeviceArgs {
     /// Puts them into what is asked of the engine.
     pub fn put(&self, spec: &mut ContainerSpec) {
-        spec.devices = self.device.clone();
+        for device in &self.device {
+            match device {
+                Asked::Mapping(mapping) => spec.devices.push(mapping.clone()),
+                Asked::Cdi(name) => spec.cdi_devices.push(name.clone()),
+            }
+        }
         spec.device_rules = self.device_cgroup_rule.clone();
         let sysctls = self.sysctl.iter().cloned();
         spec.sysctls = sysctls.map(|(name, value)| (name, value.unwrap_or_default())).collect();
@@ -57,6 +62,21 @@ impl DeviceArgs {
         spec.limits.device_read_iops = self.device_read_iops.clone();
         spec.limits.device_write_iops = self.device_write_iops.clone();
     }
+}
+
+/// A device as it is asked for.
+#[derive(Debug, Clone)]
+enum Asked {
+    Mapping(DeviceMapping),
+    Cdi(String),
+}
+
+/// A path is a device of the host; with `=` and no slash at its beginning, a name of CDI's, which the engine checks.
+fn device(text: &str) -> Result<Asked, String> {
+    if !text.starts_with('/') && text.contains('=') {
+        return Ok(Asked::Cdi(text.to_owned()));
+    }
+    mapping(text).map(Asked::Mapping)
 }
 
 /// As Docker reads it: what follows the last colon are letters of access, or a path.

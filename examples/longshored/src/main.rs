@@ -44,6 +44,9 @@ async fn run(options: Options) -> Result<(), Failure> {
     if options.live_restore {
         builder = builder.lifetime(Lifetime::Detached).supervise(true);
     }
+    if !options.cdi_spec_dir.is_empty() {
+        builder = builder.cdi_directories(&options.cdi_spec_dir);
+    }
     let engine = builder.open().await?;
     let mut server = api::Server::new(engine.clone()).limits(options.limits());
     if let Some(gid) = group(options.group.as_deref())? {

@@ -46,6 +46,9 @@ pub struct Options {
     /// those with the network `none` or `host` can, so far.
     #[arg(long)]
     pub live_restore: bool,
+    /// Where specifications of CDI devices are; default /etc/cdi and /var/run/cdi. Several: the later one counts.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub cdi_spec_dir: Vec<PathBuf>,
     /// Ends after so many seconds without a connection and a running container.
     #[arg(long, value_name = "SECONDS")]
     pub exit_idle: Option<u64>,
@@ -72,6 +75,7 @@ struct File {
     group: Option<String>,
     socket_mode: Option<String>,
     live_restore: Option<bool>,
+    cdi_spec_dir: Option<Vec<PathBuf>>,
     exit_idle: Option<u64>,
     shutdown_timeout: Option<u64>,
 }
@@ -111,6 +115,9 @@ impl Options {
         let mode = file.socket_mode.map(|mode| octal(&mode)).transpose();
         self.socket_mode = self.socket_mode.or(mode.map_err(Failure::new)?);
         self.live_restore |= file.live_restore.unwrap_or_default();
+        if self.cdi_spec_dir.is_empty() {
+            self.cdi_spec_dir = file.cdi_spec_dir.unwrap_or_default();
+        }
         self.exit_idle = self.exit_idle.or(file.exit_idle);
         self.shutdown_timeout = self.shutdown_timeout.or(file.shutdown_timeout);
         Ok(())

@@ -25,7 +25,6 @@ use crate::types::{Bytes, Platform};
 /// What this version of the engine has not, and what it would take.
 const LATER: &str = "a version of longshore that has it";
 pub(super) const REFUSED_OF_HOST: &[(&str, &str)] = &[
-    ("DeviceRequests", LATER),
     ("CgroupParent", LATER),
     ("Cgroup", LATER),
     ("KernelMemory", "a kernel that still has it, which none does"),

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::error::Failure;
 use super::super::object::Object;
+use crate::containers::cdi;
 use crate::containers::{ContainerSpec, DeviceMapping, DeviceRate, DeviceWeight, Limits};
 
 #[derive(Debug, Deserialize)]
@@ -17,6 +18,15 @@ struct Device {
     path_in_container: PathBuf,
     #[serde(default)]
     cgroup_permissions: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Request {
+    #[serde(default)]
+    driver: String,
+    #[serde(default, rename = "DeviceIDs")]
+    device_ids: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -36,13 +46,33 @@ struct Rate {
 /// Devices and rules of `containers/create`.
 pub(super) fn take(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Failure> {
     for device in host.take_or_default::<Vec<Device>>("Devices")? {
-        spec.devices.push(mapping(device)?);
+        match device.path_on_host.to_str().filter(|name| cdi::is_name(name)) {
+            Some(name) => spec.cdi_devices.push(name.to_owned()),
+            None => spec.devices.push(mapping(device)?),
+        }
+    }
+    for request in host.take_or_default::<Vec<Request>>("DeviceRequests")? {
+        spec.cdi_devices.extend(requested(request)?);
     }
     for rule in host.take_or_default::<Vec<String>>("DeviceCgroupRules")? {
         spec.device_rules.push(rule.parse()?);
     }
     spec.sysctls = host.take_or_default("Sysctls")?;
     Ok(())
+}
+
+/// Docker's requests are for drivers of its own, too; here CDI is the only one.
+fn requested(request: Request) -> Result<Vec<String>, Failure> {
+    if request.driver != "cdi" {
+        let what = format!("DeviceRequests with the driver {:?}", request.driver);
+        return Err(Failure::option(
+            &what,
+            "the driver cdi, with names of devices as DeviceIDs",
+        ));
+    }
+    let ids = request.device_ids.unwrap_or_default();
+    ids.iter().try_for_each(|name| cdi::check_name(name))?;
+    Ok(ids)
 }
 
 /// What is not said is as on the host, with every right.
@@ -108,6 +138,12 @@ pub(super) fn shown(spec: &ContainerSpec) -> Value {
     let weights = weights.map(|device| json!({"Path": device.path, "Weight": device.weight}));
     json!({
         "Devices": none_if_no(devices.collect()),
+        "DeviceRequests": match spec.cdi_devices.as_slice() {
+            [] => Value::Null,
+            names => json!([{
+                "Driver": "cdi", "Count": 0, "DeviceIDs": names, "Capabilities": null, "Options": null,
+            }]),
+        },
         "DeviceCgroupRules": none_if_no(spec.device_rules.iter().map(|rule| json!(rule.to_string())).collect()),
         "BlkioWeight": limits.blkio_weight.unwrap_or(0),
         "BlkioWeightDevice": none_if_no(weights.collect()),

@@ -300,7 +300,7 @@ fn unset() -> Value {
         "Isolation",
         "CgroupParent",
     ];
-    const NULLS: &[&str] = &["Links", "DeviceRequests"];
+    const NULLS: &[&str] = &["Links"];
     const ZEROS: &[&str] = &[
         "CpuCount",
         "CpuPercent",

@@ -61,6 +61,11 @@ pub(in crate::api) fn body(info: &SystemInfo, now: SystemTime) -> Value {
     if let (Value::Object(value), Value::Object(host)) = (&mut value, host(info, &security, now)) {
         value.extend(host);
     }
+    if !info.cdi_devices.is_empty() {
+        let devices = info.cdi_devices.iter();
+        let devices = devices.map(|name| json!({"Source": "cdi", "ID": name}));
+        value["DiscoveredDevices"] = devices.collect();
+    }
     value
 }
 
@@ -109,7 +114,7 @@ fn host(info: &SystemInfo, security: &[&str], now: SystemTime) -> Value {
         "RuncCommit": {"ID": "", "Expected": ""},
         "InitCommit": {"ID": "", "Expected": ""},
         "SecurityOptions": security,
-        "CDISpecDirs": [],
+        "CDISpecDirs": info.cdi_directories,
         "Warnings": if info.warnings.is_empty() { Value::Null } else { json!(info.warnings) },
     })
 }

@@ -27,6 +27,7 @@ pub use self::instruction::{
     Add, Argument, Command, CommandLine, Comment, Copy, DeviceFlag, FileSource, Form, From, HealthProbe, Healthcheck,
     Instruction, NetworkFlag, Onbuild, Pair, Run, SecurityFlag, Stage, Word,
 };
+pub(crate) use self::mount::agree;
 pub use self::mount::{CacheSharing, Mount, MountFlag, MountKind};
 pub use self::span::{Position, Span};
 

@@ -245,39 +245,42 @@ impl MountFlag {
 
     /// What the fields say together.
     fn agree(&self, mount: &Mount) -> Parsed<()> {
-        let kind = name_of(mount.kind);
-        let owned = matches!(mount.kind, MountKind::Secret | MountKind::Ssh | MountKind::Cache);
-        for (key, given) in [("mode", mount.mode), ("uid", mount.uid), ("gid", mount.gid)] {
-            if given.is_some() && !owned {
-                let expected = format!("{key} for mounts of type secret, ssh or cache");
-                return Err(self.fault(format!("{key} is not for mounts of type {kind}"), expected));
-            }
-        }
-        if mount.sharing.is_some() && mount.kind != MountKind::Cache {
-            return Err(self.fault(
-                format!("sharing is not for mounts of type {kind}"),
-                "sharing for mounts of type cache",
-            ));
-        }
-        if mount.kind == MountKind::Secret {
-            return self.agree_of_secret(mount);
-        }
-        Ok(())
+        agree(mount).map_err(|(problem, expected)| self.fault(problem, expected))
     }
+}
 
-    fn agree_of_secret(&self, mount: &Mount) -> Parsed<()> {
-        let given = |value: &Option<String>| value.as_ref().is_some_and(|value| !value.is_empty());
-        if given(&mount.from) {
-            return Err(self.fault("a secret has no from", "id=NAME"));
+/// What the fields of a mount say together; an error is what is wrong, and what would be right.
+pub(crate) fn agree(mount: &Mount) -> Result<(), (String, String)> {
+    let kind = name_of(mount.kind);
+    let owned = matches!(mount.kind, MountKind::Secret | MountKind::Ssh | MountKind::Cache);
+    for (key, given) in [("mode", mount.mode), ("uid", mount.uid), ("gid", mount.gid)] {
+        if given.is_some() && !owned {
+            let expected = format!("{key} for mounts of type secret, ssh or cache");
+            return Err((format!("{key} is not for mounts of type {kind}"), expected));
         }
-        if given(&mount.source) && given(&mount.id) {
-            return Err(self.fault("a secret has both source and id", "one of them"));
-        }
-        if !given(&mount.source) && !given(&mount.target) && !given(&mount.id) {
-            return Err(self.fault("a secret without a name", "id=NAME or target=PATH"));
-        }
-        Ok(())
     }
+    if mount.sharing.is_some() && mount.kind != MountKind::Cache {
+        let expected = "sharing for mounts of type cache".to_owned();
+        return Err((format!("sharing is not for mounts of type {kind}"), expected));
+    }
+    if mount.kind == MountKind::Secret {
+        return agree_of_secret(mount).map_err(|(problem, expected)| (problem.to_owned(), expected.to_owned()));
+    }
+    Ok(())
+}
+
+fn agree_of_secret(mount: &Mount) -> Result<(), (&'static str, &'static str)> {
+    let given = |value: &Option<String>| value.as_ref().is_some_and(|value| !value.is_empty());
+    if given(&mount.from) {
+        return Err(("a secret has no from", "id=NAME"));
+    }
+    if given(&mount.source) && given(&mount.id) {
+        return Err(("a secret has both source and id", "one of them"));
+    }
+    if !given(&mount.source) && !given(&mount.target) && !given(&mount.id) {
+        return Err(("a secret without a name", "id=NAME or target=PATH"));
+    }
+    Ok(())
 }
 
 fn name_of(kind: MountKind) -> &'static str {

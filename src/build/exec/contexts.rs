@@ -53,10 +53,10 @@ pub(super) async fn open(spec: BuildSpec, services: &Services) -> Result<(Contex
     let (path, text) = match &wish.recipe {
         Recipe::File(name) => (name.clone(), None),
         Recipe::Text(text) => (None, Some(text.clone())),
-        Recipe::Stage(..) => (None, Some(String::new())),
+        Recipe::Stages(_) => (None, Some(String::new())),
     };
     let ignore = wish.ignore.clone();
-    let has_file = !matches!(wish.recipe, Recipe::Stage(..));
+    let has_file = !matches!(wish.recipe, Recipe::Stages(_));
     let (context, file) = blocking(move || {
         let file = match text {
             Some(text) => {

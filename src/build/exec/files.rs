@@ -10,7 +10,7 @@ use super::stage::{Fresh, Made, Stage};
 use crate::build::context::Tree;
 use crate::build::copy::{self, Files, Gathered};
 use crate::build::plan::Origin;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::images::making::chain;
 use crate::runtime::native::sight::ZygoteSight;
 use crate::storage::layer::Sight;
@@ -109,6 +109,7 @@ impl Work<'_> {
             Some(Origin::Stage(number)) => self.tree(self.stage_of(*number).await?.chain().as_ref()).await,
             Some(Origin::Image(reference)) => self.tree_of_image(ImageSource::Registry(reference.clone())).await,
             Some(Origin::Scratch) => Ok(None),
+            Some(Origin::Named(name)) => Err(unplanned(name)),
         }
     }
 
@@ -125,6 +126,7 @@ impl Work<'_> {
                 Source::Tree(_) => None,
             },
             Some(Origin::Scratch) => Some(Vec::new()),
+            Some(Origin::Named(name)) => return Err(unplanned(name)),
             None => None,
         })
     }
@@ -146,4 +148,8 @@ impl Work<'_> {
         })
         .await
     }
+}
+
+fn unplanned(name: &str) -> Error {
+    Error::internal(format!("a plan left open what {name:?} is"))
 }

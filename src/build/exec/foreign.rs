@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use super::stage::Stage;
 use super::{Work, failure};
-use crate::build::dockerfile::Command;
 use crate::build::plan::{Action, Base, Plan, Step};
 use crate::error::{Error, Result};
 use crate::types::Platform;
@@ -12,8 +11,7 @@ use crate::types::Platform;
 impl Work<'_> {
     /// Looks at all stages that the target needs, as far as the Dockerfile says for which platform they are. What only an
     /// image says is looked at when its stage begins.
-    pub(super) fn refuse_foreign_plan(&self, plan: Option<&Plan>) -> Result<()> {
-        let Some(plan) = plan else { return Ok(()) };
+    pub(super) fn refuse_foreign_plan(&self, plan: &Plan) -> Result<()> {
         let mut platforms: HashMap<usize, Platform> = HashMap::new();
         for number in plan.order() {
             let Some(stage) = plan.stages().get(*number) else {
@@ -25,17 +23,10 @@ impl Work<'_> {
             };
             let platform = stage.platform.clone().or(below);
             let platform = platform.unwrap_or_else(|| self.spec.plan.platform.clone());
-            let written = plan.file().stages().get(*number);
-            let instructions = written.into_iter().flat_map(|stage| &stage.instructions);
-            let replaced = matches!(stage.base, Base::Context { replaces: true, .. });
-            let first = instructions
-                .filter(|_| !replaced)
-                .find(|instruction| matches!(instruction.command, Command::Run(_)));
-            if let Some(first) = first
+            if let Some((line, text)) = plan.first_command(*number)
                 && !is_run_here(&platform)
             {
-                let error = missing(&platform);
-                return Err(failure::at(error, self.file, first.span.start.line, &first.text));
+                return Err(failure::at(missing(&platform), self.file, line, &text));
             }
             platforms.insert(*number, platform);
         }

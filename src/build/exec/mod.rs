@@ -6,6 +6,7 @@
 mod agent;
 mod base;
 mod contexts;
+mod devices;
 mod export;
 mod failure;
 mod files;
@@ -41,8 +42,8 @@ use self::stage::Stage;
 use super::cache::KeptStep;
 use super::context::Services;
 use super::local::Shared;
-use super::plan::{Plan, StageBuilder};
-use super::spec::{Recipe, Wish};
+use super::plan::Plan;
+use super::spec::Wish;
 use super::verify::TracedStep;
 use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, Result};
@@ -93,12 +94,8 @@ struct Counts {
 
 impl Work<'_> {
     /// Does what the target needs, and returns it.
-    async fn target(&self, plan: Option<&Plan>) -> Result<Arc<Stage>> {
-        let stage = match (&self.spec.recipe, plan) {
-            (Recipe::Stage(base, make), _) => Arc::new(self.made(base, &**make).await?),
-            (_, Some(plan)) => self.stages(plan).await?,
-            (_, None) => return Err(Error::internal("a build without a plan")),
-        };
+    async fn target(&self, plan: &Plan) -> Result<Arc<Stage>> {
+        let stage = self.stages(plan).await?;
         self.cancel.check()?;
         Ok(stage)
     }
@@ -142,23 +139,6 @@ impl Work<'_> {
             done.send_replace(Some(Arc::new(stage)));
         }
         Ok(())
-    }
-
-    /// The only stage of a build without a Dockerfile.
-    async fn made(&self, base: &str, make: &(dyn Fn(StageBuilder) -> StageBuilder + Send + Sync)) -> Result<Stage> {
-        let mut stage = match base {
-            "scratch" => self.scratch("0", &self.spec.plan.platform),
-            image => {
-                let info = self.pull(image.parse()?, None).await?;
-                self.upon_image("0", info)?
-            }
-        };
-        let steps = make(StageBuilder::new(stage.state.clone())).finish()?;
-        self.refuse_foreign_commands(&stage, &steps.steps)?;
-        for step in &steps.steps {
-            self.step(&mut stage, step).await?;
-        }
-        Ok(stage)
     }
 
     /// A stage that is needed, once it is done.

@@ -31,9 +31,14 @@ impl Work<'_> {
         text: &str,
         number: u32,
     ) -> Result<Made> {
-        let spec = self.container(stage, run)?;
+        let mut spec = self.container(stage, run)?;
+        spec.cdi_devices = self.devices_of(run).await?;
         let mut key = stage.key("run");
         key.run(run);
+        if !run.devices.is_empty() {
+            // One that a command can do without makes a difference where it is.
+            key.list(spec.cdi_devices.iter().map(String::as_str));
+        }
         let env: Vec<String> = stage
             .scope
             .iter()
@@ -130,12 +135,6 @@ impl Work<'_> {
         if run.security == SecurityFlag::Insecure {
             self.must_be_allowed(Entitlement::Insecure, "--security=insecure")?;
             spec.privileged = true;
-        }
-        if let Some(device) = run.devices.iter().find(|device| device.required) {
-            return Err(Error::unsupported(
-                format!("--device={}", device.name),
-                "a version of longshore with CDI devices; without `required` the step runs without it",
-            ));
         }
         Ok(spec)
     }

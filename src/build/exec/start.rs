@@ -19,7 +19,7 @@ use crate::build::dockerfile::Dockerfile;
 use crate::build::local::Shared;
 use crate::build::output::{BuildOutput, BuildResult};
 use crate::build::plan::Plan;
-use crate::build::spec::{BuildSpec, Wish};
+use crate::build::spec::{BuildSpec, Recipe, Wish};
 use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::images::making::Making;
@@ -30,7 +30,7 @@ use crate::types::{Platform, Reference};
 /// What is asked for, for one platform.
 struct Task {
     wish: Wish,
-    plan: Option<Plan>,
+    plan: Plan,
 }
 
 /// What a build has, whatever its platforms.
@@ -130,7 +130,7 @@ impl Shared {
         let work = |task| self.work(site, task, several, making, progress, cancel);
         let works: Vec<Work<'_>> = tasks.iter().map(work).collect();
         for (work, task) in works.iter().zip(tasks) {
-            work.refuse_foreign_plan(task.plan.as_ref())?;
+            work.refuse_foreign_plan(&task.plan)?;
         }
         let stages = targets(&works, tasks).await?;
         let (images, descriptor) = super::finish::finish(&works, &stages, names).await?;
@@ -156,7 +156,7 @@ impl Shared {
         progress: &Progress,
         cancel: &Cancel,
     ) -> Work<'a> {
-        let stages = task.plan.iter().flat_map(|plan| plan.order()).copied();
+        let stages = task.plan.order().iter().copied();
         Work {
             shared: self,
             spec: &task.wish,
@@ -188,7 +188,7 @@ impl Shared {
 
 /// The target of each platform, in their order. One that fails stops the others.
 async fn targets(works: &[Work<'_>], tasks: &[Task]) -> Result<Vec<Arc<Stage>>> {
-    let one = async |number: usize, work: &Work<'_>, task: &Task| (number, work.target(task.plan.as_ref()).await);
+    let one = async |number: usize, work: &Work<'_>, task: &Task| (number, work.target(&task.plan).await);
     let all = works.iter().zip(tasks).enumerate();
     let mut running: FuturesUnordered<_> = all.map(|(number, (work, task))| one(number, work, task)).collect();
     let mut done: Vec<Option<Arc<Stage>>> = vec![None; works.len()];
@@ -216,7 +216,11 @@ fn tasks(wish: &Wish, file: Option<&Dockerfile>) -> Result<Vec<Task>> {
     let task = |platform: Platform| {
         let mut wish = wish.clone();
         wish.plan = wish.plan.platform(platform);
-        let plan = file.map(|file| Plan::new(file, &wish.plan)).transpose()?;
+        let plan = match (file, &wish.recipe) {
+            (Some(file), _) => Plan::new(file, &wish.plan)?,
+            (None, Recipe::Stages(stages)) => Plan::made(stages.iter().cloned(), &wish.plan)?,
+            (None, _) => return Err(Error::internal("a build without a plan")),
+        };
         Ok(Task { wish, plan })
     };
     match wish.platforms.as_slice() {

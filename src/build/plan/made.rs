@@ -3,7 +3,7 @@
 use super::args::within;
 use super::resolve::{StageState, Steps};
 use super::step::{Action, AddAction, CopyAction, FileContent, HealthAction, RunAction, Step};
-use super::{PortRange, paths};
+use super::{PortRange, actions, paths};
 use crate::build::dockerfile::{Dockerfile, Span};
 use crate::error::{Error, Result};
 use crate::types::Signal;
@@ -38,6 +38,11 @@ impl StageBuilder {
     pub fn new(before: StageState) -> Self {
         let mut state = before;
         state.begin();
+        Self::going_on(state)
+    }
+
+    /// Goes on behind steps of the same stage.
+    pub(super) fn going_on(state: StageState) -> Self {
         Self {
             state,
             steps: Vec::new(),
@@ -79,6 +84,20 @@ impl StageBuilder {
     pub fn run_shell(self, line: &str) -> Self {
         let args = self.state.in_shell(line);
         self.run(args)
+    }
+
+    /// The same, with more said of it: what is mounted, say.
+    ///
+    /// ```
+    /// use longshore::build::{MountAction, StageBuilder, StageState};
+    /// let steps = StageBuilder::new(StageState::scratch())
+    ///     .run_shell_with("make -C /src", |run| run.mount(MountAction::bind("/src")).mount(MountAction::cache("/root/.cache")))
+    ///     .finish()?;
+    /// # Ok::<(), longshore::Error>(())
+    /// ```
+    pub fn run_shell_with(self, line: &str, say: impl FnOnce(RunAction) -> RunAction) -> Self {
+        let run = RunAction::new(self.state.in_shell(line));
+        self.action(Action::Run(say(run)))
     }
 
     /// Files of the context, a stage or an image.
@@ -204,8 +223,11 @@ impl StageBuilder {
                 add.destination = paths::destination(&directory, &add.written);
                 Action::Add(add)
             }
-            Action::Run(run) => {
+            Action::Run(mut run) => {
                 some(&run.args, "a command without a program")?;
+                for action in &mut run.mounts {
+                    actions::check(action, &directory)?;
+                }
                 Action::Run(run)
             }
             Action::StopSignal(signal) => signal.parse::<Signal>().map(|_| Action::StopSignal(signal))?,
@@ -244,55 +266,4 @@ fn sources(sources: &[FileContent]) -> Result<()> {
         return Err(Error::invalid("files to copy, but no source"));
     }
     Ok(())
-}
-
-impl RunAction {
-    /// A program with its arguments, and nothing else.
-    pub fn new<S: Into<String>>(args: impl IntoIterator<Item = S>) -> Self {
-        Self {
-            args: args.into_iter().map(Into::into).collect(),
-            script: None,
-            mounts: Vec::new(),
-            network: Default::default(),
-            security: Default::default(),
-            devices: Vec::new(),
-        }
-    }
-}
-
-impl CopyAction {
-    /// Paths of the context, and where to. A relative destination is one of the working directory.
-    pub fn new<S: Into<String>>(sources: impl IntoIterator<Item = S>, destination: impl Into<String>) -> Self {
-        let written = destination.into();
-        Self {
-            from: None,
-            owner: None,
-            permissions: None,
-            link: false,
-            parents: false,
-            excludes: Vec::new(),
-            sources: sources.into_iter().map(|path| FileContent::Path(path.into())).collect(),
-            destination: paths::destination("/", &written),
-            written,
-        }
-    }
-}
-
-impl AddAction {
-    /// Paths, URLs and repositories, and where to. A relative destination is one of the working directory.
-    pub fn new<S: Into<String>>(sources: impl IntoIterator<Item = S>, destination: impl Into<String>) -> Self {
-        let written = destination.into();
-        Self {
-            owner: None,
-            permissions: None,
-            link: false,
-            keep_git_dir: None,
-            checksum: None,
-            unpack: None,
-            excludes: Vec::new(),
-            sources: sources.into_iter().map(|path| FileContent::Path(path.into())).collect(),
-            destination: paths::destination("/", &written),
-            written,
-        }
-    }
 }

@@ -5,6 +5,7 @@
 //! those it depends on. [`Plan::steps`] puts the variables of one stage in; for that it must be told what the stage's base
 //! image says of the environment, which is known only once that image is there.
 
+mod actions;
 mod args;
 mod graph;
 mod made;
@@ -12,6 +13,7 @@ mod options;
 mod paths;
 mod ports;
 mod resolve;
+mod stages;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,7 @@ pub use self::made::StageBuilder;
 pub use self::options::PlanOptions;
 pub use self::ports::PortRange;
 pub use self::resolve::{StageState, Steps};
+pub use self::stages::MadeStage;
 pub use self::step::{
     Action, AddAction, CopyAction, FileContent, HealthAction, MountAction, Origin, RunAction, Script, Step,
 };
@@ -34,6 +37,7 @@ pub(crate) use self::resolve::PATH;
 pub(crate) use self::resolve::Resolver;
 
 use self::graph::Names;
+use self::stages::Sketch;
 
 use super::dockerfile::Dockerfile;
 use crate::error::Result;
@@ -60,6 +64,8 @@ pub struct Plan {
     stages: Vec<PlannedStage>,
     names: Names,
     order: Vec<usize>,
+    /// What is made in Rust; the file has its `FROM`s alone then.
+    made: Vec<Sketch>,
 }
 
 impl Plan {
@@ -70,12 +76,15 @@ impl Plan {
     /// `InvalidArgument` with file, line and column: a target or a stage that is not there, stages that need each other, a
     /// platform or an image name that is none, a variable that must have a value.
     pub fn new(file: &Dockerfile, options: &PlanOptions) -> Result<Self> {
-        Self::make(file, options).map_err(|fault| fault.into_error(file.file()))
+        Self::make(file, options, Vec::new()).map_err(|fault| fault.into_error(file.file()))
     }
 
-    fn make(file: &Dockerfile, options: &PlanOptions) -> super::dockerfile::Parsed<Self> {
+    fn make(file: &Dockerfile, options: &PlanOptions, made: Vec<Sketch>) -> super::dockerfile::Parsed<Self> {
         let globals = Globals::new(file, options)?;
-        let (stages, names) = graph::stages(file, options, &globals)?;
+        let (mut stages, names) = graph::stages(file, options, &globals)?;
+        for (stage, sketch) in stages.iter_mut().zip(&made) {
+            sketch.add_needs(stage, file, &names)?;
+        }
         let target = graph::target(file, options)?;
         let order = graph::order(&stages, target)?;
         Ok(Self {
@@ -85,6 +94,7 @@ impl Plan {
             stages,
             names,
             order,
+            made,
         })
     }
 
@@ -107,18 +117,16 @@ impl Plan {
     ///
     /// `InvalidArgument` with file, line and column, where a word cannot be expanded or is not what its instruction needs.
     pub fn steps(&self, stage: usize, before: StageState) -> Result<Steps> {
-        self.resolver(before)
-            .stage(stage)
-            .map_err(|fault| fault.into_error(self.file.file()))
+        let steps = self.resolver(before).stage(stage);
+        let steps = steps.map_err(|fault| fault.into_error(self.file.file()))?;
+        match self.made.get(stage) {
+            Some(sketch) => self.made_steps(stage, sketch, steps),
+            None => Ok(steps),
+        }
     }
 
     pub(crate) fn resolver(&self, before: StageState) -> Resolver<'_> {
         Resolver::new(self, before)
-    }
-
-    #[cfg(feature = "engine")]
-    pub(crate) fn file(&self) -> &Dockerfile {
-        &self.file
     }
 
     pub(crate) fn globals(&self) -> &Globals {

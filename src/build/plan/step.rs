@@ -32,6 +32,9 @@ pub enum Origin {
     Context(String),
     /// Nothing: an empty directory.
     Scratch,
+    /// Whatever has this name where it is said, as `--from` has it: a stage, else a named context, else an image. A plan says
+    /// which, and has no such origin in its steps.
+    Named(String),
 }
 
 /// What a step does.

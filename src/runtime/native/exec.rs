@@ -67,7 +67,7 @@ impl Job {
         };
         let reply = reply.inspect_err(|_| self.zygote.unwatch_exit(req))?;
         let (status, stdio) = ends.split();
-        let outcome = start::outcome(status, &names, host, (self.zygote.agent(), &self.id)).await;
+        let outcome = start::outcome(status, &names, host, (self.zygote.agent(), &self.id), None).await;
         let reply = reply.await.map_err(|_| zygote::gone()).and_then(zygote::check);
         let process = match reply.and_then(|reply| reply.descriptor_if_any("take the command's process")) {
             Ok(process) => process,

@@ -7,6 +7,7 @@ mod exec;
 #[cfg(feature = "engine")]
 mod fuse;
 pub(crate) mod helper;
+mod hooks;
 #[cfg(feature = "network")]
 pub(crate) mod house;
 mod idmap;

@@ -10,6 +10,7 @@ use oci_spec::runtime::{
 };
 
 use super::helper::wire::{NO_FD, SECTIONS, Section, field, flag, mount};
+use super::hooks::Hooks;
 use super::idmap::ContainerIds;
 use super::options::{self, Options};
 use super::seccomp;
@@ -162,6 +163,8 @@ impl Plan {
         plan.streams(launch.stdio);
         plan.set_if(launch.init, flag::INIT);
         plan.set_if(launch.hold, flag::HOLD);
+        let hooks = Hooks::of(launch)?;
+        plan.set_if(hooks.is_some_and(|hooks| hooks.wait()), flag::HOOKS);
         plan.names_of_host(spec, process)?;
         let default;
         let linux = match spec.linux() {

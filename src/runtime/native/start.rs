@@ -11,6 +11,7 @@ use tokio::io::Interest;
 use tokio::sync::oneshot;
 
 use super::helper::wire::{RECORD, RECORD_TEXT, Record, Step, op};
+use super::hooks::Hooks;
 use super::idmap::ContainerIds;
 use super::plan::{FdPositions, Filters, Host, Names, Plan};
 use super::seccomp::{SeccompAgent, agent};
@@ -63,6 +64,7 @@ struct Asked {
     own_processes: bool,
     root: [u32; 2],
     cgroup: Option<Arc<dyn Cgroup>>,
+    hooks: Option<Arc<Hooks>>,
     warnings: Vec<String>,
 }
 
@@ -111,6 +113,7 @@ impl Job {
         for directory in cgroup.iter().flat_map(|cgroup| cgroup.directories()) {
             plan.clean_up(b'c', directory)?;
         }
+        let hooks = Hooks::of(launch)?.map(Arc::new);
         let ends = Ends::new(launch.stdio)?;
         let names = plan.names.clone();
         let req = self.zygote.request();
@@ -138,6 +141,7 @@ impl Job {
             own_processes: plan.own_processes(),
             root: plan.root(),
             cgroup,
+            hooks,
             warnings,
         })
     }
@@ -202,11 +206,14 @@ pub(crate) fn add_shared<'a>(launch: &'a Launch, positions: &mut FdPositions, fd
 impl Asked {
     /// Follows the start to its end. A failed one leaves nothing.
     async fn started(self) -> Result<Started> {
-        let cgroup = self.cgroup.clone();
+        let (cgroup, hooks) = (self.cgroup.clone(), self.hooks.clone());
         let result = self.follow().await;
         if result.is_err() {
             // What it waits for may take a moment.
             let _ = tokio::task::spawn_blocking(move || remove_cgroup(cgroup)).await;
+            if let Some(hooks) = hooks {
+                hooks.stopped().await;
+            }
         }
         result
     }
@@ -221,7 +228,15 @@ impl Asked {
                 return Err(error);
             }
         };
-        let outcome = outcome(self.status, &self.names, self.host, (self.zygote.agent(), &self.id)).await;
+        let waiting = self.hooks.as_deref().map(|hooks| (hooks, process.as_fd()));
+        let outcome = outcome(
+            self.status,
+            &self.names,
+            self.host,
+            (self.zygote.agent(), &self.id),
+            waiting,
+        )
+        .await;
         let outcome = outcome.and_then(|setup| setup.ok_or_else(died_in_setup));
         let child = Child {
             zygote: self.zygote,
@@ -233,10 +248,14 @@ impl Asked {
             namespaces: self.namespaces,
             own_processes: self.own_processes,
             root: self.root,
+            hooks: self.hooks,
         };
         match outcome.and_then(|setup| child.known(setup)) {
             Ok(mut known) => {
                 known.setup.warnings.extend(self.warnings);
+                if let Some(hooks) = &child.hooks {
+                    known.setup.warnings.extend(hooks.started(known.pid).await);
+                }
                 Ok(child.started(self.id, known, (self.stdio, self.pipes), self.cgroup))
             }
             Err(error) => Err(child.failed(error, self.cgroup).await),
@@ -251,6 +270,7 @@ pub(crate) async fn outcome(
     names: &Names,
     host: Host,
     (agent, id): (Option<Arc<dyn SeccompAgent>>, &ContainerId),
+    hooks: Option<(&Hooks, BorrowedFd<'_>)>,
 ) -> Result<Option<Setup>> {
     let setup = |error: io::Error| Error::os("read the start's status", error);
     socket::set_nonblocking(status.as_fd()).map_err(setup)?;
@@ -285,6 +305,11 @@ pub(crate) async fn outcome(
         }
         if record.step == Step::Ready as u32 {
             ready = true;
+        } else if record.step == Step::Hooks as u32 {
+            if let Some((hooks, process)) = hooks {
+                hooks.before(pid_of(process)?).await?;
+            }
+            socket::send(status.as_fd(), [b"h", b""], &[]).map_err(setup)?;
         } else if record.step == Step::Seccomp as u32 {
             // At once: the next step may wait for an answer already.
             if let (Some(listener), Some(agent)) = (fds.into_iter().next(), &agent) {
@@ -295,6 +320,10 @@ pub(crate) async fn outcome(
         }
     }
     Ok(ready.then_some(found))
+}
+
+fn pid_of(process: BorrowedFd<'_>) -> Result<u32> {
+    pidfd::pid(process).map_err(|error| Error::os("look at the container's process", error))
 }
 
 /// What the helper sent on the way to the program.
@@ -331,6 +360,7 @@ struct Child {
     namespaces: u32,
     own_processes: bool,
     root: [u32; 2],
+    hooks: Option<Arc<Hooks>>,
 }
 
 /// A process that was restored, and that the zygote has taken over.
@@ -365,6 +395,7 @@ impl Adopted {
             namespaces: plan.all_namespaces(),
             own_processes: plan.own_processes(),
             root: plan.root(),
+            hooks: None,
         };
         let setup = Setup {
             terminal: None,
@@ -431,6 +462,7 @@ impl Child {
                 inner: self.inner,
                 pipes,
             },
+            self.hooks,
         ));
         let [stdin, stdout, stderr] = stdio;
         Started {

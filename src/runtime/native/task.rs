@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 use super::criu;
 use super::exec;
 use super::helper::wire::op;
+use super::hooks::Hooks;
 use super::plan::Host;
 use super::start::Pipes;
 
@@ -39,6 +40,7 @@ pub(crate) struct NativeTask {
     inside: Inside,
     #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for checkpoints"))]
     origin: Origin,
+    hooks: Option<Arc<Hooks>>,
     ended: OnceCell<Exit>,
 }
 
@@ -76,6 +78,7 @@ impl NativeTask {
         cgroup: Option<Arc<dyn Cgroup>>,
         inside: Inside,
         origin: Origin,
+        hooks: Option<Arc<Hooks>>,
     ) -> Self {
         Self {
             id,
@@ -88,6 +91,7 @@ impl NativeTask {
             cgroup,
             inside,
             origin,
+            hooks,
             ended: OnceCell::new(),
         }
     }
@@ -279,6 +283,9 @@ impl Task for NativeTask {
             blocking(move || cgroup.remove()).await?;
         }
         self.zygote.tell(self.req, op::FORGET);
+        if let Some(hooks) = &self.hooks {
+            hooks.stopped().await;
+        }
         Ok(())
     }
 }

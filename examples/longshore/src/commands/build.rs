@@ -63,7 +63,7 @@ pub struct Args {
     /// Keys of the hosts of repositories that are read over SSH [default: ~/.ssh/known_hosts]
     #[arg(long, value_name = "FILE")]
     known_hosts: Option<PathBuf>,
-    /// Let RUN do what the Dockerfile cannot allow itself: network.host, security.insecure
+    /// Let RUN do what the Dockerfile cannot allow itself: network.host, security.insecure, device=NAME
     #[arg(long, value_name = "ENTITLEMENT")]
     allow: Vec<String>,
     /// Most memory of a RUN
@@ -249,12 +249,16 @@ fn spec(args: Args) -> Result<BuildSpec, Failure> {
         spec = spec.known_hosts(lines);
     }
     for text in &args.allow {
+        if let Some(device) = text.strip_prefix("device=") {
+            spec = spec.allow_device(device);
+            continue;
+        }
         spec = spec.allow(match text.as_str() {
             "network.host" => Entitlement::HostNetwork,
             "security.insecure" => Entitlement::Insecure,
             other => {
                 return Err(Failure::ours(format!(
-                    "--allow {other}: network.host or security.insecure"
+                    "--allow {other}: network.host, security.insecure or device=NAME"
                 )));
             }
         });

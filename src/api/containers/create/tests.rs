@@ -125,7 +125,10 @@ fn networks_and_ports() {
 #[test]
 fn what_there_is_not_is_refused_by_name() {
     for (option, value) in [
-        ("DeviceRequests", json!([{"Driver": "cdi", "DeviceIDs": ["a.com/b=c"]}])),
+        (
+            "DeviceRequests",
+            json!([{"Driver": "nvidia", "Count": -1, "Capabilities": [["gpu"]]}]),
+        ),
         ("Runtime", json!("kata")),
     ] {
         let refused = of(json!({"Image": "a", "HostConfig": {option: value}})).unwrap_err();
@@ -137,6 +140,25 @@ fn what_there_is_not_is_refused_by_name() {
     }
     let (spec, _) = of(json!({"Image": "a", "Volumes": {"/data": {}}})).unwrap();
     assert_eq!(spec.mounts.first().unwrap().kind(), "volume");
+}
+
+#[test]
+fn h9_devices_by_name_in_both_places() {
+    let (spec, _) = of(json!({"Image": "a", "HostConfig": {
+        "Devices": [{"PathOnHost": "a.com/b=c"}, {"PathOnHost": "/dev/null"}],
+        "DeviceRequests": [
+            {"Driver": "cdi", "Count": 0, "DeviceIDs": ["a.com/b=d", "a.com/b=e"], "Capabilities": null, "Options": null},
+        ],
+    }}))
+    .unwrap();
+    assert_eq!(spec.cdi_devices, ["a.com/b=c", "a.com/b=d", "a.com/b=e"]);
+    assert_eq!(spec.devices.len(), 1);
+    let bad = json!({"Image": "a", "HostConfig": {"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["gpu"]}]}});
+    let refused = of(bad).unwrap_err();
+    assert_eq!(
+        (refused.status.as_u16(), &refused.detail["kind"]),
+        (400, &json!("invalid_argument"))
+    );
 }
 
 #[test]
@@ -371,6 +393,7 @@ fn h8_h17_devices_and_what_is_limited_by_device() {
     let mut shown = super::super::devices::shown(&spec);
     shown["Sysctls"] = json!(spec.sysctls);
     let mut asked = host;
+    asked["DeviceRequests"] = json!(null);
     asked["Devices"][0] =
         json!({"PathOnHost": "/dev/fuse", "PathInContainer": "/dev/fuse", "CgroupPermissions": "rwm"});
     assert_eq!(shown, asked);

@@ -1,9 +1,9 @@
 //! `RUN`, and commands in general.
 
 use super::{Parsed, Resolver, args};
-use crate::build::dockerfile::{CommandLine, Fault, Form, Heredoc, Mount, MountFlag, MountKind, Run};
+use crate::build::dockerfile::{CommandLine, Fault, Form, Heredoc, Mount, MountFlag, Run};
 use crate::build::expand::{self, Style};
-use crate::build::plan::{Action, MountAction, RunAction, Script, paths};
+use crate::build::plan::{Action, MountAction, RunAction, Script, actions};
 
 /// Where a heredoc that begins with `#!` is while it runs, as in BuildKit: caches of steps must not depend on the builder.
 const SCRIPTS: &str = "/dev/pipes";
@@ -51,16 +51,8 @@ impl Resolver<'_> {
 
     /// Makes the target absolute. Secrets and agents have places of their own where none is given.
     fn place(&self, mount: &mut Mount, flag: &MountFlag) -> Parsed<()> {
-        let given = mount.target.as_deref().filter(|target| !target.is_empty());
-        if given.is_none() && matches!(mount.kind, MountKind::Secret | MountKind::Ssh) {
-            return Ok(());
-        }
-        let target = paths::absolute(&self.state.working_dir, given.unwrap_or_default());
-        if target == "/" {
-            return Err(Fault::new(flag.span, "a mount upon the root", "target=PATH"));
-        }
-        mount.target = Some(target);
-        Ok(())
+        let placed = actions::place(mount, &self.state.working_dir);
+        placed.map_err(|problem| Fault::new(flag.span, problem, "target=PATH"))
     }
 
     fn resolved(&mut self, flag: &MountFlag) -> Parsed<Mount> {

@@ -13,6 +13,7 @@ use super::{IMAGES, WORK, Work, only_for_root, program, staged};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::cgroups::{Cgroup, CgroupDriver};
 use crate::runtime::native::helper::wire::{TOOL_FDS, op};
+use crate::runtime::native::hooks::Hooks;
 use crate::runtime::native::plan::{Host, Plan};
 use crate::runtime::native::start::{self, Adopted, Ends};
 use crate::runtime::native::zygote::{self, Zygote};
@@ -56,6 +57,10 @@ impl Job {
 
     async fn run(self, launch: Launch, from: Restore) -> Result<Started> {
         only_for_root(self.host.bind_devices)?;
+        if Hooks::of(&launch)?.is_some() {
+            let needs = "a container without hooks: what they did is not in a checkpoint";
+            return Err(Error::unsupported("going on from a checkpoint with hooks", needs));
+        }
         let program = program()?;
         let job = Arc::new(self);
         let (making, launch) = (Arc::clone(&job), Arc::new(launch));

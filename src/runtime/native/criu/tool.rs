@@ -53,7 +53,7 @@ impl Run {
         let (status, stdio) = ends.split();
         let reply = zygote::check(reply.await.map_err(|_| zygote::gone())?)?;
         run.process = Some(reply.descriptor("take criu's process")?);
-        let outcome = start::outcome(status, &names, host, (None, id)).await?;
+        let outcome = start::outcome(status, &names, host, (None, id), None).await?;
         outcome.ok_or_else(start::died_in_setup)?;
         let _ = exit.wait_for(Option::is_some).await;
         let raw = (*exit.borrow()).unwrap_or(libc::SIGKILL);

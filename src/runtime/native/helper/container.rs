@@ -3,7 +3,7 @@
 use core::convert::Infallible;
 
 use crate::dev::Devices;
-use crate::fail::{Done, Fail, at, at_index, missing};
+use crate::fail::{Done, Fail, at, at_index, hand, missing};
 use crate::message::{self, Fds};
 use crate::netns::loopback_up;
 use crate::sys::{self, AT_FDCWD, Sys};
@@ -123,6 +123,9 @@ fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
     if plan.has(flag::HOLD) {
         return hold(status);
     }
+    if plan.has(flag::HOOKS) {
+        wait_for_hooks(status)?;
+    }
     names(plan)?;
     sysctls(proc, plan)?;
     limits(proc, plan, status)?;
@@ -142,6 +145,16 @@ fn hold(status: i32) -> Done<Infallible> {
     let _ = sys::close_range(0, false);
     loop {
         let _ = sys::poll(&mut [], None);
+    }
+}
+
+/// Says that the container is set up, and waits until its hooks have run. Without whoever runs them there is no start.
+#[unsafe(link_section = "lhchild")]
+fn wait_for_hooks(status: i32) -> Done {
+    at(Step::Hooks, Fail::new(Step::Hooks, 0).send(status, None))?;
+    match sys::read(status, &mut [0u8; 1]) {
+        Ok(1) => Ok(()),
+        _ => Err(Fail::new(Step::Hooks, sys::EPROTO)),
     }
 }
 
@@ -318,17 +331,7 @@ fn same_as(wanted: sys::Stat) -> impl Fn(i32) -> Sys<i32> {
 fn streams(context: &Context<'_>, root: i32, null: i32, status: i32) -> Done<Streams> {
     if context.plan.has(flag::TERMINAL) {
         let (master, peer) = dev::terminal(root, &context.plan)?;
-        let record = Record {
-            step: Step::Terminal as u32,
-            index: 0,
-            errno: 0,
-            aux: 0,
-        };
-        at(
-            Step::Terminal,
-            message::send(status, &record.encode(), &[], Some(master)),
-        )?;
-        sys::close(master);
+        hand(status, Step::Terminal, master)?;
         return Ok(Streams {
             fds: [peer; 3],
             terminal: true,

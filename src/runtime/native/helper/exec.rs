@@ -3,11 +3,10 @@
 use core::convert::Infallible;
 
 use crate::container::{Context, Streams};
-use crate::fail::{Done, Fail, at};
-use crate::message;
+use crate::fail::{Done, Fail, at, hand};
 use crate::sys::{self, AT_FDCWD, Shared, Sys};
 use crate::user::{self, Identity};
-use crate::wire::{Plan, RECORD_TEXT, Record, Section, Step, aux, flag};
+use crate::wire::{Plan, RECORD_TEXT, Section, Step, aux, flag};
 
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\0";
 /// Highest capability that may ever exist.
@@ -89,13 +88,7 @@ fn execute(
 #[inline(never)]
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn ready(status: i32) -> Done {
-    let ready = Record {
-        step: Step::Ready as u32,
-        index: 0,
-        errno: 0,
-        aux: 0,
-    };
-    at(Step::Exec, message::send(status, &ready.encode(), &[], None)).map(|_| ())
+    at(Step::Exec, Fail::new(Step::Ready, 0).send(status, None)).map(|_| ())
 }
 
 #[unsafe(link_section = "lhchild")]
@@ -123,16 +116,7 @@ fn load_filter(plan: &Plan<'_>, identity: &Identity, status: i32) -> Done {
     if !listens {
         return Ok(());
     }
-    let record = Record {
-        step: Step::Seccomp as u32,
-        index: 0,
-        errno: 0,
-        aux: 0,
-    };
-    let listener = loaded as i32;
-    at(Step::Seccomp, message::send(status, &record.encode(), &[], Some(listener)))?;
-    sys::close(listener);
-    Ok(())
+    hand(status, Step::Seccomp, loaded as i32)
 }
 
 /// The program's filter. Where one id is mapped, root's is another: it answers changes of owners and ids, which mean nothing

@@ -66,8 +66,14 @@ impl Fail {
     }
 
     /// Writes the record to the status socket, or nowhere if its reader is gone.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn report(&self, status: i32) {
+        let _ = self.send(status, None);
+    }
+
+    /// Writes the record to the status socket. Without an errno it is no failure.
+    #[inline(never)]
+    pub(crate) fn send(&self, status: i32, fd: Option<i32>) -> Sys {
         let record = Record {
             step: self.step as u32,
             index: u32::from(self.index),
@@ -77,8 +83,17 @@ impl Fail {
         // SAFETY: as above.
         let (bytes, len) = unsafe { &*TEXT.0.get() };
         let text = bytes.get(..*len).unwrap_or(&[]);
-        let _ = crate::message::send(status, &record.encode(), text, None);
+        crate::message::send(status, &record.encode(), text, fd)
     }
+}
+
+/// Hands a descriptor that a step has made to whoever started this process.
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
+pub(crate) fn hand(status: i32, step: Step, fd: i32) -> Done {
+    at(step, Fail::new(step, 0).send(status, Some(fd)))?;
+    sys::close(fd);
+    Ok(())
 }
 
 /// Names the step of a system call that failed.

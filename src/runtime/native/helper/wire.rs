@@ -286,6 +286,8 @@ pub(crate) mod flag {
     pub(crate) const HOLD: u32 = 1 << 15;
     /// No container, but a program of the host's beside it, with what a container is made of within reach: see `tool.rs`.
     pub(crate) const TOOL: u32 = 1 << 16;
+    /// Hooks run before the program: the first process says that it is set up, and waits for a byte.
+    pub(crate) const HOOKS: u32 = 1 << 17;
     /// Its ids are not the zygote's: mounts that ask for it are id-mapped.
     pub(crate) const ID_MAPPED: u32 = 1 << 12;
 }
@@ -388,6 +390,7 @@ pub(crate) enum Step {
     IdMaps,
     IdMappedMount,
     Outfit,
+    Hooks,
     Ready = 1000,
 }
 
@@ -435,6 +438,7 @@ pub(crate) const STEPS: &[(Step, &str)] = &[
     (Step::IdMaps, "write the id maps of the user namespace"),
     (Step::IdMappedMount, "make an id-mapped mount"),
     (Step::Outfit, "receive the container's mounts"),
+    (Step::Hooks, "wait for the hooks"),
     (Step::Ready, "ready"),
 ];
 

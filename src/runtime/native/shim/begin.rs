@@ -19,6 +19,7 @@ use crate::runtime::cgroups::Cgroup;
 use crate::runtime::detached::{Detach, DetachedLog, DetachedLogFormat};
 use crate::runtime::native::helper::talk::{config, op as talk_op};
 use crate::runtime::native::helper::wire::{FLAG_MEMFD, HEADER, Header, LARGEST, op};
+use crate::runtime::native::hooks::Hooks;
 use crate::runtime::native::plan::{Host, Names, Plan};
 use crate::runtime::native::start::{self, Ends};
 use crate::runtime::native::task::Inside;
@@ -60,6 +61,13 @@ pub(super) fn begin(shared: &Shared, launch: &Launch, detach: &Detach) -> Result
         return Err(Error::unsupported(
             "a mount that this program serves in a container that outlives it",
             "a bound container",
+        ));
+    }
+    if Hooks::of(launch)?.is_some() {
+        let needs = "a container that is bound to its engine: nobody runs hooks while no engine is there";
+        return Err(Error::unsupported(
+            "hooks of a container that outlives its engine",
+            needs,
         ));
     }
     let reactor = match &shared.options.reactor {
@@ -284,7 +292,7 @@ fn oom_counter(directory: &Path) -> Option<File> {
 impl Begun {
     /// Follows the start to its end.
     pub(super) async fn finish(self) -> Result<ShimTask> {
-        let outcome = start::outcome(self.status, &self.names, self.host, (None, &self.id)).await;
+        let outcome = start::outcome(self.status, &self.names, self.host, (None, &self.id), None).await;
         let outcome = outcome.and_then(|setup| setup.ok_or_else(start::died_in_setup));
         let mut warnings = self.warnings;
         let connected = match outcome {

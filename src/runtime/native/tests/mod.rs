@@ -149,6 +149,7 @@ fn launch(root: &Path, args: &[&str]) -> Launch {
         privileged: false,
         mounts: Vec::new(),
         hold: false,
+        bundle: None,
     }
 }
 
