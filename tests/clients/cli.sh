@@ -38,11 +38,12 @@ step() {
     alike <"$SCRATCH/err" | sed 's/^/err: /'
 }
 
-# A step whose lines come in no particular order.
+# A step whose lines come in no particular order. Of a pipe, `head` would read more than its lines, now and then.
 unordered() {
-    local name=$1
-    shift
-    step "$name" "$@" | { head -n 2; sort; }
+    local lines
+    lines=$(step "$@")
+    head -n 2 <<<"$lines"
+    tail -n +3 <<<"$lines" | sort
 }
 
 sh_() { bash -c "$1" sh "$DOCKER" "$HOST" "$IMAGE" "$SCRATCH"; }

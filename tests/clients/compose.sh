@@ -50,9 +50,10 @@ step() {
 
 # A step whose lines come in no particular order, and so often as the client looks: services are worked on side by side.
 unordered() {
-    local name=$1
-    shift
-    step "$name" "$@" | { head -n 2; sort -u; }
+    local lines
+    lines=$(step "$@")
+    head -n 2 <<<"$lines"
+    tail -n +3 <<<"$lines" | sort -u
 }
 
 pages() {
