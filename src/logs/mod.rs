@@ -200,6 +200,7 @@ pub struct PartialWrite {
     pub error: Error,
 }
 
+#[cfg(feature = "engine")]
 impl PartialWrite {
     /// The same, behind so many more.
     fn behind(self, more: usize) -> Self {
