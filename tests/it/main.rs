@@ -63,6 +63,7 @@ mod remote;
 mod resume;
 mod rows;
 mod same;
+mod shaping;
 mod soak;
 mod squash;
 mod storage;
@@ -131,6 +132,7 @@ const GROUPS: &[frame::Group] = &[
     api::TESTS,
     daemon::TESTS,
     same::TESTS,
+    shaping::TESTS,
     remote::TESTS,
     hostile::TESTS,
     storage::TESTS,
