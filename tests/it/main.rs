@@ -57,6 +57,7 @@ mod plugins;
 mod power;
 mod process;
 mod pruning;
+mod publishing;
 mod pull;
 mod reboot;
 mod remote;
@@ -120,6 +121,7 @@ const GROUPS: &[frame::Group] = &[
     kills::TESTS,
     system::TESTS,
     pruning::TESTS,
+    publishing::TESTS,
     cancel::TESTS,
     cancel_more::TESTS,
     resume::TESTS,
@@ -179,6 +181,7 @@ fn main() {
         .chain(hostile::ROLES)
         .chain(idle::ROLES)
         .chain(build_more::ROLES)
+        .chain(publishing::ROLES)
         .chain(system::ROLES)
         .chain(doctor::ROLES)
         .chain(networks::ROLES)
