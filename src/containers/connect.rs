@@ -18,7 +18,7 @@ use crate::runtime::SharedNamespace;
 use crate::sys::blocking::blocking;
 #[cfg(feature = "network")]
 use crate::types::PortBinding;
-use crate::types::{ContainerId, Endpoint, EndpointSpec, Outcome, Port, PublishedPort};
+use crate::types::{ContainerId, Endpoint, EndpointSpec, Outcome, Port, PublishedPort, Shaping};
 
 /// What a container that is to start got of networks.
 #[derive(Debug, Default)]
@@ -173,6 +173,7 @@ impl Shared {
 
     /// Puts a container on one more network: at once if it runs, else from its next start on.
     pub(super) async fn connect(&self, name: &str, network: &str, endpoint: EndpointSpec) -> Result<()> {
+        endpoint.shaping.check()?;
         let (id, slot) = self.own_slot(name, "connect").await?;
         let _turn = slot.turn.lock().await;
         let mut record = self.read(&id).await?;
@@ -205,11 +206,7 @@ impl Shared {
         refuse_other_modes(&record)?;
         let network = self.names_of(vec![network.to_owned()]).await?.pop().unwrap_or_default();
         if !networks(&record.body.spec).iter().any(|(name, _)| *name == network) {
-            // Docker's words.
-            let message = format!("container {} is not connected to the network {network}", record.id);
-            return Err(Error::new(ErrorKind::NotFound, message)
-                .with_object(ObjectKind::Network, network)
-                .with_step("not connected"));
+            return Err(not_connected(&record, network));
         }
         if record.state.is_alive() {
             self.disconnect_now(&id, &network).await?;
@@ -225,6 +222,40 @@ impl Shared {
         record.body.endpoints.retain(|endpoint| endpoint.network != network);
         self.keep_networks(&record).await?;
         Ok(Outcome::Done)
+    }
+
+    /// Shapes a container's link to a network: at once if it runs, and from its next start on.
+    pub(super) async fn shape(&self, name: &str, network: &str, shaping: Shaping) -> Result<()> {
+        shaping.check()?;
+        let (id, slot) = self.own_slot(name, "shape").await?;
+        let _turn = slot.turn.lock().await;
+        let mut record = self.read(&id).await?;
+        refuse_other_modes(&record)?;
+        let network = self.names_of(vec![network.to_owned()]).await?.pop().unwrap_or_default();
+        if !networks(&record.body.spec).iter().any(|(name, _)| *name == network) {
+            return Err(not_connected(&record, network));
+        }
+        let place = record.body.spec.endpoints.entry(network.clone()).or_default();
+        let before = std::mem::replace(&mut place.shaping, shaping);
+        if record.state.is_alive() {
+            self.shape_now(&id, &network, shaping).await?;
+        }
+        let kept = self.keep_networks(&record).await;
+        if kept.is_err() && record.state.is_alive() {
+            let _ = self.shape_now(&id, &network, before).await;
+        }
+        kept
+    }
+
+    /// Keeps two containers apart, or no longer.
+    pub(super) async fn keep_apart(&self, name: &str, other: &str, apart: bool) -> Result<()> {
+        let (id, _) = self.own_slot(name, "partition").await?;
+        let (other_id, _) = self.own_slot(other, "partition").await?;
+        if id == other_id {
+            let message = format!("container {name} cannot be kept from itself");
+            return Err(Error::invalid(message).with_object(ObjectKind::Container, name));
+        }
+        self.keep_apart_now(id, other_id, apart).await
     }
 
     /// Has others find a container that runs by its new name.
@@ -271,6 +302,28 @@ impl Shared {
         blocking(move || manager.disconnect(&id, &network)).await
     }
 
+    #[cfg(feature = "network")]
+    async fn shape_now(&self, id: &ContainerId, network: &str, shaping: Shaping) -> Result<()> {
+        let (manager, id, network) = (self.parts.networks.clone(), id.clone(), network.to_owned());
+        blocking(move || manager.shape(&id, &network, shaping)).await
+    }
+
+    #[cfg(feature = "network")]
+    async fn keep_apart_now(&self, one: ContainerId, other: ContainerId, apart: bool) -> Result<()> {
+        let manager = self.parts.networks.clone();
+        blocking(move || manager.keep_apart(&one, &other, apart)).await
+    }
+
+    #[cfg(not(feature = "network"))]
+    async fn shape_now(&self, _id: &ContainerId, _network: &str, _shaping: Shaping) -> Result<()> {
+        Err(without())
+    }
+
+    #[cfg(not(feature = "network"))]
+    async fn keep_apart_now(&self, _one: ContainerId, _other: ContainerId, _apart: bool) -> Result<()> {
+        Err(without())
+    }
+
     #[cfg(not(feature = "network"))]
     async fn connect_now(&self, _id: &ContainerId, _network: &str, _endpoint: &EndpointSpec) -> Result<Endpoint> {
         Err(without())
@@ -280,6 +333,14 @@ impl Shared {
     async fn disconnect_now(&self, _id: &ContainerId, _network: &str) -> Result<()> {
         Err(without())
     }
+}
+
+fn not_connected(record: &Record, network: String) -> Error {
+    // Docker's words.
+    let message = format!("container {} is not connected to the network {network}", record.id);
+    Error::new(ErrorKind::NotFound, message)
+        .with_object(ObjectKind::Network, network)
+        .with_step("not connected")
 }
 
 /// A container that shares another's network, or the host's, has no places of its own. Source: moby,

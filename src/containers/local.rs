@@ -33,7 +33,7 @@ use crate::storage::ownership::Ownership;
 use crate::storage::snapshot::Snapshotter;
 use crate::store::{Locks, Owners, Store};
 use crate::types::{
-    Change, ContainerId, ContainerName, EndpointSpec, ExitStatus, Filter, ImageId, Outcome, OwnerId, Signal,
+    Change, ContainerId, ContainerName, EndpointSpec, ExitStatus, Filter, ImageId, Outcome, OwnerId, Shaping, Signal,
 };
 use crate::volumes::LocalVolumes;
 
@@ -394,6 +394,8 @@ impl Shared {
 
     pub(crate) fn forget(&self, id: &ContainerId) {
         self.execs.forget_of(id);
+        #[cfg(feature = "network")]
+        self.parts.networks.forget(id);
         if let Some(slot) = lock(&self.slots).remove(id) {
             slot.output().close();
             slot.life.send_modify(|life| life.removed = true);
@@ -689,6 +691,24 @@ impl ContainerManager for LocalContainers {
         let (shared, name, network) = (Arc::clone(&self.0), name.to_owned(), network.to_owned());
         let work = |_| async move { shared.disconnect(&name, &network).await };
         self.0.parts.spawner.tail(work, |_| async {}).await
+    }
+
+    async fn shape(&self, name: &str, network: &str, shaping: Shaping) -> Result<()> {
+        let (shared, name, network) = (Arc::clone(&self.0), name.to_owned(), network.to_owned());
+        let work = |_| async move { shared.shape(&name, &network, shaping).await };
+        self.0.parts.spawner.tail(work, |()| async {}).await
+    }
+
+    async fn partition(&self, name: &str, other: &str) -> Result<()> {
+        let (shared, name, other) = (Arc::clone(&self.0), name.to_owned(), other.to_owned());
+        let work = |_| async move { shared.keep_apart(&name, &other, true).await };
+        self.0.parts.spawner.tail(work, |()| async {}).await
+    }
+
+    async fn heal(&self, name: &str, other: &str) -> Result<()> {
+        let (shared, name, other) = (Arc::clone(&self.0), name.to_owned(), other.to_owned());
+        let work = |_| async move { shared.keep_apart(&name, &other, false).await };
+        self.0.parts.spawner.tail(work, |()| async {}).await
     }
 
     async fn prune(&self, filter: Filter) -> Result<Pruned> {

@@ -18,7 +18,7 @@ use super::views::{
 use crate::error::{Error, Result};
 use crate::images::ByteStream;
 use crate::logs::{LogEntries, LogQuery};
-use crate::types::{Change, EndpointSpec, ExitStatus, Filter, ImageId, Outcome, Signal};
+use crate::types::{Change, EndpointSpec, ExitStatus, Filter, ImageId, Outcome, Shaping, Signal};
 
 /// What an engine can do with containers. Every verb has a default body that answers `Unsupported`, so that a new verb
 /// breaks no implementation. `name` is a name, an id, or an unambiguous prefix of an id.
@@ -277,6 +277,43 @@ pub trait ContainerManager: Debug + Send + Sync + 'static {
     /// A dropped call goes on to its end.
     async fn disconnect(&self, _name: &str, _network: &str) -> Result<Outcome> {
         Err(Error::unsupported_verb("container disconnect"))
+    }
+
+    /// Does this to its packets in a network, on purpose, and nothing else any more: at once if it runs, and from its next start on.
+    /// The container can lift what is done to packets that it sends if it has `CAP_NET_ADMIN`.
+    ///
+    /// # Errors
+    /// `NotFound`, also if it is not on the network; `InvalidArgument` for what no kernel can do; `Unsupported` for what this one
+    /// cannot, with the module that it needs; `Conflict` of a container that shares a network. What fails changes nothing.
+    ///
+    /// # Cancel safety
+    /// A dropped call goes on to its end.
+    async fn shape(&self, _name: &str, _network: &str, _shaping: Shaping) -> Result<()> {
+        Err(Error::unsupported_verb("container shape"))
+    }
+
+    /// Keeps it from another container: from now on no packet goes from one to the other, on any network and however often they
+    /// start, until [`ContainerManager::heal`] or until one of them is removed or this engine ends. What goes by a published port
+    /// of the host's is not kept.
+    ///
+    /// # Errors
+    /// `NotFound` for either; `InvalidArgument` if they are the same; `Unsupported` where the kernel has no nf_tables for bridges.
+    ///
+    /// # Cancel safety
+    /// A dropped call goes on to its end.
+    async fn partition(&self, _name: &str, _other: &str) -> Result<()> {
+        Err(Error::unsupported_verb("container partition"))
+    }
+
+    /// Ends what [`ContainerManager::partition`] began.
+    ///
+    /// # Errors
+    /// `NotFound` for either.
+    ///
+    /// # Cancel safety
+    /// A dropped call goes on to its end.
+    async fn heal(&self, _name: &str, _other: &str) -> Result<()> {
+        Err(Error::unsupported_verb("container heal"))
     }
 
     /// Removes containers that do not run. Filters: `until`, `label`, `label!`.

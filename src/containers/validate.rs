@@ -177,6 +177,9 @@ fn check_networks(spec: &ContainerSpec) -> Result<()> {
             ),
         ));
     }
+    spec.endpoints
+        .values()
+        .try_for_each(|endpoint| endpoint.shaping.check())?;
     if !named && !spec.host_ports.is_empty() {
         return Err(option(
             "host_ports",

@@ -14,7 +14,7 @@ use crate::containers::{
 use crate::error::{ObjectKind, Result};
 use crate::images::ByteStream;
 use crate::logs::{LogEntries, LogQuery};
-use crate::types::{Change, ContainerId, Outcome, Signal};
+use crate::types::{Change, ContainerId, Outcome, Shaping, Signal};
 
 /// A handle on a container. Cheap to clone; dropping it changes nothing, except that the last handle of an engine ends its
 /// containers.
@@ -208,6 +208,32 @@ impl Container {
     /// As [`ContainerManager::set_restart`].
     pub async fn set_restart(&self, policy: RestartPolicy) -> Result<()> {
         self.engine.containers().set_restart(self.id.as_str(), policy).await
+    }
+
+    /// Does this to its packets in a network, on purpose: delays, losses, a rate.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::shape`].
+    pub async fn shape(&self, network: &str, shaping: Shaping) -> Result<()> {
+        self.engine.containers().shape(self.id.as_str(), network, shaping).await
+    }
+
+    /// Keeps it from another container: no packet goes from one to the other, until [`Container::heal_from`].
+    ///
+    /// # Errors
+    /// As [`ContainerManager::partition`].
+    pub async fn partition_from(&self, other: &Self) -> Result<()> {
+        let containers = self.engine.containers();
+        containers.partition(self.id.as_str(), other.id.as_str()).await
+    }
+
+    /// Has it reach another container again.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::heal`].
+    pub async fn heal_from(&self, other: &Self) -> Result<()> {
+        let containers = self.engine.containers();
+        containers.heal(self.id.as_str(), other.id.as_str()).await
     }
 
     /// Writes its processes down, so that they can go on later.

@@ -35,7 +35,7 @@ use crate::progress::Progress;
 use crate::sys::parcel::{Parcel, Parcelled, Unpacking, parcelled};
 use crate::system::{DiskUsage, EventQuery, SystemInfo, SystemManager};
 use crate::types::{
-    Change, Descriptor, EndpointSpec, ExitStatus, Filter, ImageId, Outcome, Platform, Reference, Signal,
+    Change, Descriptor, EndpointSpec, ExitStatus, Filter, ImageId, Outcome, Platform, Reference, Shaping, Signal,
 };
 use crate::volumes::{CreateVolume, PrunedVolumes, RemoveVolumeOptions, VolumeInfo, VolumeManager};
 
@@ -189,6 +189,9 @@ watched! { ContainerManager "container" {
     fn list(options: ListOptions) -> Vec<ContainerSummary>,;
     fn connect(name: &str, network: &str, endpoint: EndpointSpec) -> (), { container = Container name };
     fn disconnect(name: &str, network: &str) -> Outcome, { container = Container name };
+    fn shape(name: &str, network: &str, shaping: Shaping) -> (), { container = Container name };
+    fn partition(name: &str, other: &str) -> (), { container = Container name };
+    fn heal(name: &str, other: &str) -> (), { container = Container name };
     fn prune(filter: Filter) -> Pruned,;
     fn diff(name: &str) -> Vec<Change>, { container = Container name };
     fn export(name: &str) -> ByteStream, { container = Container name };

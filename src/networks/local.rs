@@ -18,7 +18,7 @@ use crate::store::{NetworkRow, Store};
 use crate::sys::blocking::blocking;
 use crate::sys::netlink::Socket;
 use crate::sys::order;
-use crate::types::{ContainerId, Endpoint, EndpointSpec, Filter, NetworkId, Outcome, OwnerId, PortBinding};
+use crate::types::{ContainerId, Endpoint, EndpointSpec, Filter, NetworkId, Outcome, OwnerId, PortBinding, Shaping};
 
 /// What the engine hands the manager.
 #[derive(Debug, Clone)]
@@ -100,6 +100,27 @@ impl LocalNetworks {
         net.disconnect(container, &record.id)?;
         self.0.tell(&record, "disconnect", Some(container));
         Ok(())
+    }
+
+    /// Shapes a running container's link to a network. Blocks.
+    pub(crate) fn shape(&self, container: &ContainerId, network: &str, shaping: Shaping) -> Result<()> {
+        let record = self.0.find(network)?;
+        self.0.net()?.shape(container, &record.id, shaping)
+    }
+
+    /// Keeps two containers apart, or no longer. Blocks.
+    pub(crate) fn keep_apart(&self, one: &ContainerId, other: &ContainerId, apart: bool) -> Result<()> {
+        match self.0.realised() {
+            None if !apart => Ok(()),
+            _ => self.0.net()?.keep_apart(one, other, apart),
+        }
+    }
+
+    /// A container is gone for good.
+    pub(crate) fn forget(&self, container: &ContainerId) {
+        if let Some(net) = self.0.realised() {
+            net.forget(container);
+        }
     }
 
     /// A container has another name. Blocks.

@@ -15,6 +15,7 @@ mod proxy;
 mod publish;
 mod resolver;
 mod route;
+mod shape;
 mod spec;
 mod subnet;
 

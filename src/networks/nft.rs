@@ -20,10 +20,15 @@ const NEWCHAIN: u16 = SUBSYSTEM | 3;
 const DELCHAIN: u16 = SUBSYSTEM | 5;
 const NEWRULE: u16 = SUBSYSTEM | 6;
 const GETRULE: u16 = SUBSYSTEM | 7;
+const DELRULE: u16 = SUBSYSTEM | 8;
 
 const INET: u8 = 1;
 const IPV4: u8 = 2;
 const NETDEV: u8 = 5;
+const BRIDGE: u8 = 7;
+
+/// The chain of containers that are kept apart.
+const APART: &str = "apart";
 
 const PREROUTING: u32 = 0;
 const INGRESS: u32 = 0;
@@ -42,6 +47,7 @@ const SECOND: u32 = 2;
 const META_PROTOCOL: u32 = 1;
 const META_MARK: u32 = 3;
 const META_IIF: u32 = 4;
+const META_OIF: u32 = 5;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 
@@ -152,6 +158,10 @@ impl Rule {
 
     fn coming_from(self, index: u32) -> Self {
         self.meta(META_IIF).is(&index.to_ne_bytes())
+    }
+
+    fn going_to(self, index: u32) -> Self {
+        self.meta(META_OIF).is(&index.to_ne_bytes())
     }
 
     fn protocol(self, protocol: u8) -> Self {
@@ -318,6 +328,27 @@ pub(super) fn forget_only_own(device: &str) -> Message {
     delete_chain(NETDEV, device)
 }
 
+/// Nothing goes from one of these links to the other, and what was said before of others is forgotten.
+pub(super) fn apart(links: &[(u32, u32)]) -> Vec<Message> {
+    let hook = Hook {
+        kind: "filter",
+        number: FORWARD,
+        priority: 0,
+        device: None,
+        policy: ACCEPT,
+    };
+    let none = Message::new(DELRULE, 0)
+        .raw(&header(BRIDGE, 0))
+        .text(1, TABLE)
+        .text(2, APART);
+    let mut messages = vec![table(BRIDGE), chain(BRIDGE, APART, &hook), none];
+    for (from, to) in links {
+        let rule = Rule::new().coming_from(*from).going_to(*to).verdict(DROP);
+        messages.push(rule.into(BRIDGE, APART));
+    }
+    messages
+}
+
 /// In a container: whoever asks the resolver at its usual port finds it at another, so that the container may have a
 /// resolver of its own.
 pub(super) fn resolver(address: [u8; 4], udp: u16, tcp: u16) -> Vec<Message> {
@@ -356,8 +387,10 @@ pub(super) fn rules_of(family: u8, chain: &str) -> Message {
 pub(super) fn chains<'a>(
     ways_out: impl Iterator<Item = u32> + 'a,
     links: impl Iterator<Item = String> + 'a,
+    apart: bool,
 ) -> impl Iterator<Item = (u8, String)> + 'a {
     std::iter::once((INET, "prerouting".to_owned()))
         .chain(ways_out.map(|bridge| (INET, out_chain(bridge))))
         .chain(links.map(|device| (NETDEV, device)))
+        .chain(apart.then(|| (BRIDGE, APART.to_owned())))
 }

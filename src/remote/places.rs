@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::json::{list, text, text_or_empty};
-use crate::types::{Endpoint, EndpointSpec, Port, PortBinding, Protocol, PublishedPort};
+use crate::types::{Endpoint, EndpointSpec, Port, PortBinding, Protocol, PublishedPort, Shaping};
 
 /// Places in networks, as both a container and a list of them show them.
 pub(super) fn endpoints(settings: &Value) -> Vec<Endpoint> {
@@ -132,10 +132,17 @@ pub(super) fn asked_of(settings: &Value) -> BTreeMap<String, EndpointSpec> {
                 .and_then(|number| i32::try_from(number).ok())
                 .unwrap_or(0),
             links: links.iter().filter_map(|text| text.parse().ok()).collect(),
+            shaping: shaping_of(&value["DriverOpts"]),
         };
         (name.clone(), spec)
     });
     asked.collect()
+}
+
+/// What is done to its packets; what others' options say is nobody's here.
+fn shaping_of(options: &Value) -> Shaping {
+    let options = serde_json::from_value(options.clone()).unwrap_or_default();
+    Shaping::from_options(&options).ok().flatten().unwrap_or_default()
 }
 
 /// What is asked of a container's places in networks.
@@ -153,6 +160,7 @@ pub(super) fn asked_endpoint(spec: &EndpointSpec) -> Value {
         "Links": spec.links.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "MacAddress": spec.mac.as_deref().unwrap_or_default(),
         "GwPriority": spec.gateway_priority,
+        "DriverOpts": spec.shaping.to_options(),
         "IPAMConfig": {
             "IPv4Address": address(spec.ipv4.map(|address| address.to_string())),
             "IPv6Address": address(spec.ipv6.map(|address| address.to_string())),

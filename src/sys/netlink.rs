@@ -19,6 +19,8 @@ const NESTED: u16 = 0x8000;
 
 /// `NLM_F_CREATE | NLM_F_EXCL`: what is there already is an error.
 pub(crate) const NEW: u16 = 0x400 | 0x200;
+/// `NLM_F_REPLACE`: in the place of what is there.
+pub(crate) const REPLACE: u16 = 0x100;
 /// `NLM_F_CREATE`.
 pub(crate) const CREATE: u16 = 0x400;
 /// `NLM_F_CREATE | NLM_F_APPEND`: behind what is there.

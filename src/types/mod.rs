@@ -16,6 +16,7 @@ mod outcome;
 pub(crate) mod pem;
 mod platform;
 mod reference;
+mod shaping;
 mod signal;
 #[cfg(any(feature = "engine", feature = "remote"))]
 mod stream;
@@ -36,6 +37,7 @@ pub use self::net::{Endpoint, EndpointLink, EndpointSpec, Port, PortBinding, Pro
 pub use self::outcome::Outcome;
 pub use self::platform::Platform;
 pub use self::reference::{ImageSource, Reference};
+pub use self::shaping::{LinkShape, Shaping};
 pub use self::signal::Signal;
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::stream::{ByteStream, reader_stream};

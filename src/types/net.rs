@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Shaping;
 use crate::error::{Error, ObjectKind};
 
 /// A protocol with ports.
@@ -170,6 +171,9 @@ pub struct EndpointSpec {
     pub gateway_priority: i32,
     /// Names that other containers have in this network for this container alone. They need not be there yet.
     pub links: Vec<EndpointLink>,
+    /// What is done to its packets there, on purpose.
+    #[serde(skip_serializing_if = "Shaping::is_none")]
+    pub shaping: Shaping,
 }
 
 /// A name that one container has for another in a network: `CONTAINER:ALIAS`.

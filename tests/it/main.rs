@@ -57,12 +57,14 @@ mod plugins;
 mod power;
 mod process;
 mod pruning;
+mod publishing;
 mod pull;
 mod reboot;
 mod remote;
 mod resume;
 mod rows;
 mod same;
+mod shaping;
 mod soak;
 mod squash;
 mod storage;
@@ -119,6 +121,7 @@ const GROUPS: &[frame::Group] = &[
     kills::TESTS,
     system::TESTS,
     pruning::TESTS,
+    publishing::TESTS,
     cancel::TESTS,
     cancel_more::TESTS,
     resume::TESTS,
@@ -131,6 +134,7 @@ const GROUPS: &[frame::Group] = &[
     api::TESTS,
     daemon::TESTS,
     same::TESTS,
+    shaping::TESTS,
     remote::TESTS,
     hostile::TESTS,
     storage::TESTS,
@@ -177,6 +181,7 @@ fn main() {
         .chain(hostile::ROLES)
         .chain(idle::ROLES)
         .chain(build_more::ROLES)
+        .chain(publishing::ROLES)
         .chain(system::ROLES)
         .chain(doctor::ROLES)
         .chain(networks::ROLES)

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
 
 use longshore::networks::{NetworkInfo, NetworkManager, NetworkSpec};
-use longshore::types::{EndpointLink, EndpointSpec, Filter, Port, PortBinding};
+use longshore::types::{EndpointLink, EndpointSpec, Filter, LinkShape, Port, PortBinding, Shaping};
 use longshore::{ContainerSpec, Engine, Error, ErrorKind, ExecSpec, NetworkMode, Outcome};
 use serde_json::{Value, json};
 
@@ -943,6 +943,7 @@ async fn i6_places_of_an_engine_elsewhere() -> Check {
         aliases: vec!["alias".into()],
         links: vec!["far-other:linked".parse()?],
         gateway_priority: 3,
+        shaping: Shaping::both(LinkShape::default().rate_bits(80_000_000)),
         ..EndpointSpec::default()
     };
     let spec = sleeps(&pair.world, "far-web", "far-one").endpoint("far-one", place.clone());

@@ -27,7 +27,7 @@ tests! { "networks":
         i8_addresses_and_subnets,
         i9_ipv6_addresses_and_ports,
         i12_an_ordinary_user_s_containers_reach_others,
-        i13_i4_who_asks_is_seen,
+        i13_i4_p26_who_asks_is_seen,
         i14_nothing_is_left_of_many_runs,
         i14_p22_nothing_is_left_of_an_engine_that_is_killed,
         i16_inspect_list_and_prune,
@@ -868,7 +868,7 @@ async fn i12_an_ordinary_user_s_containers_reach_others() -> Check {
 }
 
 /// The server in the container sees the address of whoever connects, as root and as an ordinary user.
-async fn i13_i4_who_asks_is_seen() -> Check {
+async fn i13_i4_p26_who_asks_is_seen() -> Check {
     let world = World::new().await?;
     let Some(address) = own_address() else {
         return crate::frame::skip("the host has no address but loopback");

@@ -176,12 +176,14 @@ pub(super) fn endpoint(spec: &ContainerSpec, name: &str, place: Option<&Endpoint
     let aliases = asked.map(|asked| &asked.aliases).filter(|aliases| !aliases.is_empty());
     let links = asked.map(|asked| asked.links.iter().map(ToString::to_string).collect::<Vec<_>>());
     let links = links.filter(|links| !links.is_empty());
+    let options = asked.map(|asked| asked.shaping.to_options());
+    let options = options.filter(|options| !options.is_empty());
     json!({
         "IPAMConfig": addresses,
         "Links": links,
         "Aliases": aliases,
         "MacAddress": text(place.map(|place| place.mac.clone())),
-        "DriverOpts": null,
+        "DriverOpts": options,
         "GwPriority": asked.map_or(0, |asked| asked.gateway_priority),
         "NetworkID": text(place.map(|place| place.network_id.clone())),
         "EndpointID": text(place.map(|place| place.id.clone())),

@@ -19,7 +19,7 @@ pub(super) use self::verbs::ROUTES;
 pub(super) use self::without::ROUTES;
 use super::error::Failure;
 use super::fold;
-use crate::types::{EndpointLink, EndpointSpec};
+use crate::types::{EndpointLink, EndpointSpec, Shaping};
 
 /// What a client says of a container's place in a network. Source: moby, `api/types/network/endpoint.go`.
 #[derive(Debug, Default, Deserialize)]
@@ -54,12 +54,14 @@ pub(super) fn endpoint(value: Value) -> Result<EndpointSpec, Failure> {
     if ipam.link_local.is_some_and(|addresses| !addresses.is_empty()) {
         return Err(Failure::option("LinkLocalIPs", "the address that the kernel chooses"));
     }
-    if let Some(option) = asked.driver_opts.iter().flatten().map(|(name, _)| name).next() {
+    let options = asked.driver_opts.unwrap_or_default();
+    let Some(shaping) = Shaping::from_options(&options)? else {
+        let names: Vec<&str> = options.keys().map(String::as_str).collect();
         return Err(Failure::option(
-            &format!("DriverOpts {option}"),
-            "an endpoint without it",
+            &format!("DriverOpts {}", names.join(", ")),
+            "options of ours alone (longshore.outgoing.delay-us, say)",
         ));
-    }
+    };
     let bad = |text: &str| Failure::bad(format!("invalid endpoint settings: invalid IP address: {text}"));
     let said = |text: Option<String>| text.filter(|text| !text.is_empty());
     let ipv4 = said(ipam.ipv4).map(|text| text.parse::<Ipv4Addr>().map_err(|_| bad(&text)));
@@ -74,5 +76,6 @@ pub(super) fn endpoint(value: Value) -> Result<EndpointSpec, Failure> {
             .iter()
             .map(|text| Ok(text.parse::<EndpointLink>()?))
             .collect::<Result<_, Failure>>()?,
+        shaping,
     })
 }

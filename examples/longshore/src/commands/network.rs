@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use longshore::networks::{AddressPool, NetworkInfo, NetworkSpec, Subnet};
-use longshore::types::{EndpointLink, EndpointSpec};
+use longshore::types::{EndpointLink, EndpointSpec, Shaping};
 use serde_json::{Map, Value, json};
 
 use super::{filter, say};
@@ -94,6 +94,9 @@ pub struct Connect {
     /// Name of another container for this one alone
     #[arg(long, value_name = "CONTAINER[:ALIAS]")]
     link: Vec<EndpointLink>,
+    /// What is done to packets on purpose: longshore.outgoing.delay-us=50000, say
+    #[arg(long, value_name = "KEY=VALUE", value_parser = options::pair)]
+    driver_opt: Vec<Pair>,
     /// Network
     network: String,
     /// Container
@@ -271,6 +274,7 @@ pub async fn connect(context: &Context, args: Connect) -> Result<u8, Failure> {
         ipv4: args.ip,
         ipv6: args.ip6,
         links: args.link,
+        shaping: shaping(args.driver_opt)?,
         ..EndpointSpec::default()
     };
     engine
@@ -278,6 +282,16 @@ pub async fn connect(context: &Context, args: Connect) -> Result<u8, Failure> {
         .connect(&args.container, &args.network, endpoint)
         .await?;
     Ok(0)
+}
+
+fn shaping(options: Vec<Pair>) -> Result<Shaping, Failure> {
+    let options = options
+        .into_iter()
+        .map(|(key, value)| (key, value.unwrap_or_default()))
+        .collect();
+    let known = "longshore.{outgoing,incoming}.{rate-bits,delay-us,jitter-us,loss-ppm}";
+    Shaping::from_options(&options)?
+        .ok_or_else(|| Failure::ours(format!("unknown option of an endpoint; there are {known}")))
 }
 
 /// Takes a container out of a network.

@@ -4,8 +4,13 @@
 //! an ordinary user; subnets of engines cannot clash; and the kernel takes it away, all of it, when the process that holds
 //! the namespace ends, which it does when its engine's process dies, however that dies.
 
+mod audit;
+mod bridge;
+mod faults;
+mod look;
+
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +18,8 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{Backlog, SockaddrIn, bind, listen, setsockopt, sockopt};
 use tokio::task::AbortHandle;
 
+use self::bridge::{Bridge, BridgeLink};
+pub(crate) use self::look::Destination;
 use super::ipam::Addresses;
 use super::publish::{self, Listening};
 use super::resolver;
@@ -25,7 +32,7 @@ use crate::runtime::native::NativeRuntime;
 use crate::runtime::native::house::House;
 use crate::sys::netlink::{Message, Refused, Socket};
 use crate::sys::order;
-use crate::types::{ContainerId, Endpoint, EndpointLink, EndpointSpec, NetworkId, PortBinding, PublishedPort};
+use crate::types::{ContainerId, Endpoint, EndpointLink, EndpointSpec, NetworkId, PortBinding, PublishedPort, Shaping};
 
 /// Where a container's resolver is, as in Docker.
 pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
@@ -81,21 +88,8 @@ struct Places {
     next_index: u32,
     bridges: HashMap<NetworkId, Bridge>,
     members: HashMap<ContainerId, Member>,
-}
-
-/// A network with its bridge.
-struct Bridge {
-    name: String,
-    index: u32,
-    ipv4: Option<Addresses>,
-    ipv6: Option<Addresses>,
-    gateway: Option<Ipv4Addr>,
-    gateway_v6: Option<Ipv6Addr>,
-    internal: bool,
-    between_containers: bool,
-    mtu: Option<u32>,
-    /// Whether containers find each other by name: not in the default network, as in Docker.
-    names: bool,
+    /// Containers that do not reach each other, whether they run or not.
+    apart: BTreeSet<(ContainerId, ContainerId)>,
 }
 
 /// A container that runs.
@@ -114,9 +108,13 @@ struct Place {
     network: NetworkId,
     /// Our end of the pair.
     link: u32,
+    /// The other end.
+    inside: u32,
     endpoint: Endpoint,
     /// Names that others have here for this container alone.
     links: Vec<EndpointLink>,
+    /// What is done to its packets.
+    shaping: Shaping,
 }
 
 impl Place {
@@ -419,7 +417,15 @@ impl Net {
         spec: &EndpointSpec,
     ) -> Result<Endpoint> {
         let (place, bridge, namespace) = self.take_place(container, network, spec)?;
-        match self.link(&place, &bridge, &namespace, spec) {
+        let made = || {
+            self.rule_apart_for(container)?;
+            self.link(&place, &bridge, &namespace, spec)?;
+            match spec.shaping.is_none() {
+                true => Ok(()),
+                false => self.shape(container, network, spec.shaping),
+            }
+        };
+        match made() {
             Ok(()) => Ok(place.endpoint),
             Err(error) => {
                 self.give_place_back(container, network);
@@ -440,6 +446,7 @@ impl Net {
             next_index,
             bridges,
             members,
+            ..
         } = &mut *places;
         let gone = |kind: ObjectKind, id: &str| Error::not_found(kind, id);
         let member = members
@@ -476,8 +483,10 @@ impl Net {
         let place = Place {
             network: network.clone(),
             link,
+            inside,
             endpoint,
             links: spec.links.clone(),
+            shaping: Shaping::default(),
         };
         member.places.push(place.clone());
         Ok((place, bridge.link(inside, mac), Arc::clone(&member.namespace)))
@@ -625,323 +634,11 @@ impl Net {
             place.endpoint.rename(&old, name);
         }
     }
-
-    /// Containers on a network, with their names.
-    pub(crate) fn members(&self, network: &NetworkId) -> Vec<(ContainerId, String, Endpoint)> {
-        let places = lock(&self.places);
-        let mut found: Vec<_> = places
-            .members
-            .iter()
-            .filter_map(|(id, member)| {
-                let place = member.places.iter().find(|place| place.network == *network)?;
-                Some((id.clone(), member.name.clone(), place.endpoint.clone()))
-            })
-            .collect();
-        order::sort_by(&mut found, |a, b| a.0.cmp(&b.0));
-        found
-    }
-
-    /// How many addresses of each subnet are in use.
-    pub(crate) fn in_use(&self, network: &NetworkId) -> Vec<(super::Subnet, usize)> {
-        let places = lock(&self.places);
-        let bridge = places.bridges.get(network);
-        let addresses = bridge
-            .into_iter()
-            .flat_map(|bridge| bridge.ipv4.iter().chain(&bridge.ipv6));
-        addresses
-            .map(|addresses| (addresses.subnet(), addresses.in_use()))
-            .collect()
-    }
-
-    /// The names in a container's networks: an answer to a question for one. `None`: nobody there has it.
-    pub(crate) fn look_up(&self, container: &ContainerId, name: &str) -> Option<Vec<IpAddr>> {
-        let places = lock(&self.places);
-        let asking = places.members.get(container)?;
-        let mut found = Vec::new();
-        let mut known = false;
-        for own in &asking.places {
-            let Some(bridge) = places.bridges.get(&own.network).filter(|bridge| bridge.names) else {
-                continue;
-            };
-            let bare = name
-                .strip_suffix(&format!(".{}", bridge.name.to_ascii_lowercase()))
-                .unwrap_or(name);
-            let meant = own.meant(bare);
-            for (id, member) in &places.members {
-                for place in member.places.iter().filter(|place| place.network == own.network) {
-                    if meant.iter().any(|name| place.is_called(id, name)) {
-                        known = true;
-                        found.extend(place.endpoint.ipv4.map(|(address, _)| IpAddr::V4(address)));
-                        found.extend(place.endpoint.ipv6.map(|(address, _)| IpAddr::V6(address)));
-                    }
-                }
-            }
-        }
-        order::sort(&mut found);
-        found.dedup();
-        known.then_some(found)
-    }
-
-    /// Whose address it is, in the networks of a container.
-    pub(crate) fn name_of(&self, container: &ContainerId, address: IpAddr) -> Option<String> {
-        let places = lock(&self.places);
-        let asking = places.members.get(container)?;
-        let networks = asking.places.iter().filter_map(|own| {
-            let bridge = places.bridges.get(&own.network).filter(|bridge| bridge.names)?;
-            Some((&own.network, &bridge.name))
-        });
-        for (network, name) in networks {
-            for member in places.members.values() {
-                let here = member.places.iter().filter(|place| place.network == *network);
-                if here.into_iter().any(|place| has_address(&place.endpoint, address)) {
-                    return Some(format!("{}.{name}", member.name));
-                }
-            }
-        }
-        None
-    }
-
-    /// Whether a container has a way out of its networks.
-    pub(crate) fn leads_out(&self, container: &ContainerId) -> bool {
-        let places = lock(&self.places);
-        let member = places.members.get(container);
-        let own = member.into_iter().flat_map(|member| &member.places);
-        own.filter_map(|place| places.bridges.get(&place.network))
-            .any(|bridge| !bridge.internal)
-    }
-
-    /// The address at which a container's published ports are: that of its first network.
-    pub(crate) fn address_of(&self, container: &ContainerId) -> Option<Ipv4Addr> {
-        let places = lock(&self.places);
-        let member = places.members.get(container)?;
-        let mut own = member.places.iter().filter_map(|place| place.endpoint.ipv4);
-        own.next().map(|(address, _)| address)
-    }
-
-    /// What an address means that a container sends to.
-    pub(crate) fn destination(&self, from: IpAddr, to: IpAddr, port: u16) -> Destination {
-        let places = lock(&self.places);
-        let gateway = places
-            .bridges
-            .values()
-            .any(|bridge| Some(to) == bridge.gateway.map(IpAddr::V4));
-        if gateway {
-            let mut members = places.members.values();
-            let asking = members.find(|member| member.places.iter().any(|place| has_address(&place.endpoint, from)));
-            return match asking {
-                Some(member)
-                    if !member
-                        .places
-                        .iter()
-                        .any(|place| place.endpoint.gateway.map(IpAddr::V4) == Some(to)) =>
-                {
-                    Destination::Nowhere
-                }
-                Some(member) if member.host_ports.contains(&port) => Destination::HostLoopback,
-                Some(_) => Destination::Host,
-                None => Destination::Nowhere,
-            };
-        }
-        let ours = places
-            .bridges
-            .values()
-            .flat_map(|bridge| bridge.ipv4.iter().chain(&bridge.ipv6));
-        if ours.into_iter().any(|addresses| addresses.subnet().contains(to)) {
-            return Destination::Nowhere;
-        }
-        let broadcast = to == IpAddr::V4(Ipv4Addr::BROADCAST);
-        match to.is_loopback() || to.is_unspecified() || to.is_multicast() || broadcast {
-            true => Destination::Nowhere,
-            false => Destination::Elsewhere,
-        }
-    }
-
-    /// What is missing in the kernel of what was made: somebody removed it by hand. Blocks.
-    pub(crate) fn audit(&self) -> Result<Vec<(String, &'static str)>> {
-        let (links, bridges) = {
-            let places = lock(&self.places);
-            let links: Vec<(u32, String)> = places
-                .members
-                .values()
-                .flat_map(|member| {
-                    member
-                        .places
-                        .iter()
-                        .map(|place| (place.link, format!("{} in {}", member.name, place.endpoint.network)))
-                })
-                .collect();
-            let bridges: Vec<(u32, String, bool)> = places
-                .bridges
-                .values()
-                .map(|bridge| (bridge.index, bridge.name.clone(), bridge.internal))
-                .collect();
-            (links, bridges)
-        };
-        let mut kernel = lock(&self.kernel);
-        let found = kernel
-            .route
-            .dump(&route::all_links())
-            .map_err(|error| Error::os("list links", error))?;
-        let there: BTreeSet<u32> = found
-            .iter()
-            .filter_map(|body| route::read_link(body))
-            .map(|(index, _)| index)
-            .collect();
-        let mut missing = Vec::new();
-        for (index, name, _) in &bridges {
-            if !there.contains(index) {
-                missing.push((name.clone(), "its bridge is gone: somebody removed it"));
-            }
-        }
-        for (index, name) in &links {
-            if !there.contains(index) {
-                missing.push((name.clone(), "its link is gone: somebody removed it"));
-            }
-        }
-        let ways_out = bridges.iter().filter(|bridge| !bridge.2).map(|bridge| bridge.0);
-        let devices = links.iter().map(|link| device(link.0));
-        for (family, chain) in nft::chains(ways_out, devices) {
-            let rules = kernel.nft.dump(&nft::rules_of(family, &chain));
-            if rules.is_ok_and(|rules| !rules.is_empty()) {
-                continue;
-            }
-            missing.push((format!("rules {chain}"), "they are gone: somebody removed them"));
-        }
-        Ok(missing)
-    }
-}
-
-/// Where a packet of a container's goes that leaves its network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Destination {
-    /// To no container of another network, and not to the host's loopback.
-    Nowhere,
-    /// To the host: the gateway stands for it.
-    Host,
-    /// To a port of the host's loopback that was opened for this container.
-    HostLoopback,
-    Elsewhere,
-}
-
-/// What of a bridge a new link must know.
-struct BridgeLink {
-    index: u32,
-    inside: u32,
-    mac: Mac,
-    mtu: Option<u32>,
-    between_containers: bool,
-    internal: bool,
-}
-
-impl Bridge {
-    fn take_addresses(&mut self, spec: &EndpointSpec) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
-        let needs = |what: &str| {
-            Error::invalid(format!(
-                "user specified IP address is supported only for networks with such a subnet: {} has no {what}",
-                self.name
-            ))
-            .with_object(ObjectKind::Option, "ip")
-        };
-        if spec.ipv4.is_some() && self.ipv4.is_none() {
-            return Err(needs("IPv4"));
-        }
-        if spec.ipv6.is_some() && self.ipv6.is_none() {
-            return Err(needs("IPv6"));
-        }
-        let ipv4 = self
-            .ipv4
-            .as_mut()
-            .map(|all| all.take(spec.ipv4.map(IpAddr::V4)))
-            .transpose()?;
-        let ipv6 = match self
-            .ipv6
-            .as_mut()
-            .map(|all| all.take(spec.ipv6.map(IpAddr::V6)))
-            .transpose()
-        {
-            Ok(address) => address,
-            Err(error) => {
-                if let (Some(all), Some(address)) = (&mut self.ipv4, ipv4) {
-                    all.give_back(address);
-                }
-                return Err(error);
-            }
-        };
-        let v4 = ipv4.and_then(|address| match address {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        });
-        let v6 = ipv6.and_then(|address| match address {
-            IpAddr::V6(address) => Some(address),
-            IpAddr::V4(_) => None,
-        });
-        Ok((v4, v6))
-    }
-
-    fn give_back(&mut self, ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>) {
-        if let (Some(all), Some(address)) = (&mut self.ipv4, ipv4) {
-            all.give_back(address.into());
-        }
-        if let (Some(all), Some(address)) = (&mut self.ipv6, ipv6) {
-            all.give_back(address.into());
-        }
-    }
-
-    fn let_go(&mut self, endpoint: &Endpoint) {
-        self.give_back(
-            endpoint.ipv4.map(|(address, _)| address),
-            endpoint.ipv6.map(|(address, _)| address),
-        );
-    }
-
-    fn endpoint(
-        &self,
-        network: &NetworkId,
-        container: &ContainerId,
-        member: &Member,
-        spec: &EndpointSpec,
-        (inside, mac, ipv4, ipv6): (u32, Mac, Option<Ipv4Addr>, Option<Ipv6Addr>),
-    ) -> Endpoint {
-        let prefix = |addresses: &Option<Addresses>| addresses.as_ref().map_or(0, |all| all.subnet().prefix());
-        let mut names = vec![member.name.clone(), container.short().to_owned()];
-        names.extend(spec.aliases.iter().cloned());
-        Endpoint {
-            network: self.name.clone(),
-            network_id: network.to_string(),
-            id: ContainerId::random().to_string(),
-            interface: format!("eth{}", inside - FIRST_INSIDE),
-            mac: mac.map(|byte| format!("{byte:02x}")).join(":"),
-            ipv4: ipv4.map(|address| (address, prefix(&self.ipv4))),
-            ipv6: ipv6.map(|address| (address, prefix(&self.ipv6))),
-            gateway: self.gateway,
-            gateway_v6: self.gateway_v6,
-            names,
-            aliases: spec.aliases.clone(),
-        }
-    }
-
-    fn link(&self, inside: u32, mac: Mac) -> BridgeLink {
-        BridgeLink {
-            index: self.index,
-            inside,
-            mac,
-            mtu: self.mtu,
-            between_containers: self.between_containers,
-            internal: self.internal,
-        }
-    }
 }
 
 impl Member {
     fn on(&self, network: &NetworkId) -> bool {
         self.places.iter().any(|place| place.network == *network)
-    }
-}
-
-fn has_address(endpoint: &Endpoint, address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => endpoint.ipv4.is_some_and(|(own, _)| own == address),
-        IpAddr::V6(address) => endpoint.ipv6.is_some_and(|(own, _)| own == address),
     }
 }
 

@@ -1,0 +1,159 @@
+//! What is where in the engine's network: who is on it, by what name, and where a packet may go.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::{Net, lock};
+use crate::networks::Subnet;
+use crate::sys::order;
+use crate::types::{ContainerId, Endpoint, NetworkId};
+
+/// Where a packet of a container's goes that leaves its network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// To no container of another network, and not to the host's loopback.
+    Nowhere,
+    /// To the host: the gateway stands for it.
+    Host,
+    /// To a port of the host's loopback that was opened for this container.
+    HostLoopback,
+    Elsewhere,
+}
+
+impl Net {
+    /// Containers on a network, with their names.
+    pub(crate) fn members(&self, network: &NetworkId) -> Vec<(ContainerId, String, Endpoint)> {
+        let places = lock(&self.places);
+        let mut found: Vec<_> = places
+            .members
+            .iter()
+            .filter_map(|(id, member)| {
+                let place = member.places.iter().find(|place| place.network == *network)?;
+                Some((id.clone(), member.name.clone(), place.endpoint.clone()))
+            })
+            .collect();
+        order::sort_by(&mut found, |a, b| a.0.cmp(&b.0));
+        found
+    }
+
+    /// How many addresses of each subnet are in use.
+    pub(crate) fn in_use(&self, network: &NetworkId) -> Vec<(Subnet, usize)> {
+        let places = lock(&self.places);
+        let bridge = places.bridges.get(network);
+        let addresses = bridge
+            .into_iter()
+            .flat_map(|bridge| bridge.ipv4.iter().chain(&bridge.ipv6));
+        addresses
+            .map(|addresses| (addresses.subnet(), addresses.in_use()))
+            .collect()
+    }
+
+    /// The names in a container's networks: an answer to a question for one. `None`: nobody there has it.
+    pub(crate) fn look_up(&self, container: &ContainerId, name: &str) -> Option<Vec<IpAddr>> {
+        let places = lock(&self.places);
+        let asking = places.members.get(container)?;
+        let mut found = Vec::new();
+        let mut known = false;
+        for own in &asking.places {
+            let Some(bridge) = places.bridges.get(&own.network).filter(|bridge| bridge.names) else {
+                continue;
+            };
+            let bare = name
+                .strip_suffix(&format!(".{}", bridge.name.to_ascii_lowercase()))
+                .unwrap_or(name);
+            let meant = own.meant(bare);
+            for (id, member) in &places.members {
+                for place in member.places.iter().filter(|place| place.network == own.network) {
+                    if meant.iter().any(|name| place.is_called(id, name)) {
+                        known = true;
+                        found.extend(place.endpoint.ipv4.map(|(address, _)| IpAddr::V4(address)));
+                        found.extend(place.endpoint.ipv6.map(|(address, _)| IpAddr::V6(address)));
+                    }
+                }
+            }
+        }
+        order::sort(&mut found);
+        found.dedup();
+        known.then_some(found)
+    }
+
+    /// Whose address it is, in the networks of a container.
+    pub(crate) fn name_of(&self, container: &ContainerId, address: IpAddr) -> Option<String> {
+        let places = lock(&self.places);
+        let asking = places.members.get(container)?;
+        let networks = asking.places.iter().filter_map(|own| {
+            let bridge = places.bridges.get(&own.network).filter(|bridge| bridge.names)?;
+            Some((&own.network, &bridge.name))
+        });
+        for (network, name) in networks {
+            for member in places.members.values() {
+                let here = member.places.iter().filter(|place| place.network == *network);
+                if here.into_iter().any(|place| has_address(&place.endpoint, address)) {
+                    return Some(format!("{}.{name}", member.name));
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether a container has a way out of its networks.
+    pub(crate) fn leads_out(&self, container: &ContainerId) -> bool {
+        let places = lock(&self.places);
+        let member = places.members.get(container);
+        let own = member.into_iter().flat_map(|member| &member.places);
+        own.filter_map(|place| places.bridges.get(&place.network))
+            .any(|bridge| !bridge.internal)
+    }
+
+    /// The address at which a container's published ports are: that of its first network.
+    pub(crate) fn address_of(&self, container: &ContainerId) -> Option<Ipv4Addr> {
+        let places = lock(&self.places);
+        let member = places.members.get(container)?;
+        let mut own = member.places.iter().filter_map(|place| place.endpoint.ipv4);
+        own.next().map(|(address, _)| address)
+    }
+
+    /// What an address means that a container sends to.
+    pub(crate) fn destination(&self, from: IpAddr, to: IpAddr, port: u16) -> Destination {
+        let places = lock(&self.places);
+        let gateway = places
+            .bridges
+            .values()
+            .any(|bridge| Some(to) == bridge.gateway.map(IpAddr::V4));
+        if gateway {
+            let mut members = places.members.values();
+            let asking = members.find(|member| member.places.iter().any(|place| has_address(&place.endpoint, from)));
+            return match asking {
+                Some(member)
+                    if !member
+                        .places
+                        .iter()
+                        .any(|place| place.endpoint.gateway.map(IpAddr::V4) == Some(to)) =>
+                {
+                    Destination::Nowhere
+                }
+                Some(member) if member.host_ports.contains(&port) => Destination::HostLoopback,
+                Some(_) => Destination::Host,
+                None => Destination::Nowhere,
+            };
+        }
+        let ours = places
+            .bridges
+            .values()
+            .flat_map(|bridge| bridge.ipv4.iter().chain(&bridge.ipv6));
+        if ours.into_iter().any(|addresses| addresses.subnet().contains(to)) {
+            return Destination::Nowhere;
+        }
+        let broadcast = to == IpAddr::V4(Ipv4Addr::BROADCAST);
+        match to.is_loopback() || to.is_unspecified() || to.is_multicast() || broadcast {
+            true => Destination::Nowhere,
+            false => Destination::Elsewhere,
+        }
+    }
+}
+
+fn has_address(endpoint: &Endpoint, address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => endpoint.ipv4.is_some_and(|(own, _)| own == address),
+        IpAddr::V6(address) => endpoint.ipv6.is_some_and(|(own, _)| own == address),
+    }
+}
