@@ -1,5 +1,6 @@
 //! `list`: containers as lists show them, with Docker's filters.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use regex_lite::{Regex, RegexBuilder};
@@ -51,14 +52,13 @@ impl Shared {
         let (mut found, mut living) = (Vec::new(), Vec::new());
         let now = SystemTime::now();
         found.reserve(rows.len());
-        for row in rows {
-            let mut record = Record::from_row(row)?;
+        for mut record in self.listed.read(rows)? {
             // A record is large, and most of them need not go through there.
             if record.is_detached() {
-                let Some(settled) = self.settled(record).await? else {
+                let Some(settled) = self.settled(Record::clone(&record)).await? else {
                     continue;
                 };
-                record = settled;
+                record = Arc::new(settled);
             }
             let up = record.state.is_alive() || record.state == ContainerState::Restarting;
             let shown = options.all || wanted.shows_all() || up;

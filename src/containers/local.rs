@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::asking::{Elsewhere, FarExecs};
 use super::execs::Execs;
+use super::listed::Listed;
 use super::policy::RestartPolicy;
 use super::record::{ExitRecord, Record};
 use super::stdin::Stdin;
@@ -79,6 +80,8 @@ pub(crate) struct Shared {
     pub(crate) me: Weak<Shared>,
     pub(crate) parts: Parts,
     slots: Mutex<HashMap<ContainerId, Arc<Slot>>>,
+    /// What the last list read.
+    pub(super) listed: Listed,
     /// Where the places for mounts are, once they are made.
     stubs: OnceLock<PathBuf>,
     pub(crate) execs: Execs,
@@ -329,6 +332,7 @@ impl LocalContainers {
             me: Weak::clone(me),
             parts,
             slots: Mutex::default(),
+            listed: Listed::default(),
             stubs: OnceLock::new(),
             execs: Execs::default(),
             far_execs: FarExecs::default(),

@@ -45,6 +45,8 @@ mod kill;
 #[cfg(feature = "engine")]
 mod list;
 #[cfg(feature = "engine")]
+mod listed;
+#[cfg(feature = "engine")]
 mod local;
 #[cfg(feature = "engine")]
 mod logs;
