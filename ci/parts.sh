@@ -166,7 +166,7 @@ stage_away() {
 # process of tests or of the library lives, whose they could be.
 clear_remains() {
     ! readlink /proc/[0-9]*/exe 2>/dev/null | grep -qE '/(it-|memfd:longshore|longshore)[^/]*$' || return 0
-    find /sys/fs/cgroup -depth -type d -path '*/longshore-*' -exec rmdir {} + 2>/dev/null || true
+    find /sys/fs/cgroup -depth -type d '(' -path '*/longshore-*' -o -name 'it-unit-*' ')' -exec rmdir {} + 2>/dev/null || true
 }
 
 suite() {

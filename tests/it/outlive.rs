@@ -613,12 +613,19 @@ fn p30_a_control_group_is_killed() -> Check {
         let root = filled_root()?;
         let (mut embedder, id) = unit.embedder(root.path(), "echo up; sleep 600")?;
         let shim = shim_of(root.path(), &id).expect("it has a shim");
+        let [_, container] = last_pids(root.path(), &id)?;
         match recursive {
             true => unit.kill_all()?,
             false => unit.kill_own()?,
         }
         embedder.kill()?;
         block_on(async {
+            if recursive {
+                // Where a group with processes may have none below it, the container is elsewhere. Either way it has ended
+                // before an engine could have opened its process.
+                end(container)?;
+                until("the container's process is gone", async || Ok(!runs(container))).await?;
+            }
             until("its shim is gone", async || Ok(!runs(shim))).await?;
             let engine = Engine::open(root.path()).await?;
             let container = engine.container(&id).await?;
