@@ -161,6 +161,8 @@ pub use self::images::{ImageManager, Pull};
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::logs::LogQuery;
 pub use self::progress::{Progress, ProgressEvent};
+#[cfg(feature = "engine")]
+pub use self::runtime::Isolation;
 #[cfg(any(feature = "engine", feature = "remote"))]
 pub use self::system::{DiskUsage, EventQuery, PruneAll, PrunedAll, SystemInfo, SystemManager};
 pub use self::types::{

@@ -21,6 +21,7 @@ use crate::logs::{LogDriver, LogDrivers};
 #[cfg(feature = "network")]
 use crate::networks::{LocalNetworks, Parts as NetworkParts};
 use crate::registry::RegistryProvider;
+use crate::runtime::Isolation;
 use crate::runtime::Runtime;
 use crate::runtime::cgroups::{CgroupDriver, NativeCgroups};
 use crate::runtime::native::seccomp::SeccompAgent;
@@ -101,6 +102,7 @@ pub struct EngineBuilder {
     runtime: Option<Arc<dyn Runtime>>,
     cgroups: Option<Arc<dyn CgroupDriver>>,
     container_ids: Option<IdRange>,
+    isolation: Isolation,
     seccomp_agent: Option<Arc<dyn SeccompAgent>>,
     registries: Option<Arc<dyn RegistryProvider>>,
     publish_at: Option<IpAddr>,
@@ -134,6 +136,7 @@ impl EngineBuilder {
             runtime: None,
             cgroups: None,
             container_ids: None,
+            isolation: Isolation::default(),
             seccomp_agent: None,
             registries: None,
             publish_at: None,
@@ -182,6 +185,13 @@ impl EngineBuilder {
     /// ranges in `/etc/subuid` and `/etc/subgid`. An ordinary user's containers have the ids of the engine.
     pub fn container_ids(mut self, ids: IdRange) -> Self {
         self.container_ids = Some(ids);
+        self
+    }
+
+    /// What becomes of containers where the host cannot keep them apart as they should be, within another container, say.
+    /// Default [`Isolation::Strict`].
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = isolation;
         self
     }
 
@@ -390,9 +400,13 @@ impl EngineBuilder {
                 &owner,
                 Arc::clone(&cgroups),
                 &nobody_of(root.path())?,
-                self.container_ids,
-                self.seccomp_agent.clone(),
-                spawner.runtime(),
+                NativeOptions {
+                    container_ids: self.container_ids,
+                    isolation: self.isolation,
+                    seccomp_agent: self.seccomp_agent.clone(),
+                    reactor: Some(spawner.runtime()),
+                    ..NativeOptions::default()
+                },
             )?);
             || native
         }));
@@ -613,19 +627,14 @@ fn native(
     owner: &Owner,
     cgroups: Arc<dyn CgroupDriver>,
     nobody: &OwnerId,
-    container_ids: Option<IdRange>,
-    seccomp_agent: Option<Arc<dyn SeccompAgent>>,
-    reactor: tokio::runtime::Handle,
+    chosen: NativeOptions,
 ) -> Result<NativeRuntime> {
     let options = NativeOptions {
         owner_lock: Some(owner.dup_lock()?),
         cgroups: Some(cgroups),
         // Those of containers that outlive this owner are nobody's.
         detached_cgroups: Some(Arc::new(NativeCgroups::new(nobody))),
-        container_ids,
-        seccomp_agent,
-        reactor: Some(reactor),
-        ..NativeOptions::default()
+        ..chosen
     };
     Ok(NativeRuntime::new(options))
 }

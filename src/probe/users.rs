@@ -9,6 +9,7 @@ use nix::unistd::{User, geteuid};
 
 use super::kernel::BLOCKED;
 use super::{Feature, sysctl};
+use crate::runtime::native::hidden::Hidden;
 use crate::sys::attempt;
 
 /// Where distributions put the programs that map ids. `PATH` is the embedder's and is not asked.
@@ -32,6 +33,7 @@ pub(super) fn features() -> Vec<Feature> {
         ids(&user, "subgid", "/etc/subgid"),
         mapper(&user, "newuidmap"),
         mapper(&user, "newgidmap"),
+        own_proc(),
         fuse(&user),
     ]
 }
@@ -71,6 +73,19 @@ fn user_namespaces() -> Feature {
         _ => "boot a kernel with CONFIG_USER_NS=y, CONFIG_PID_NS=y",
     };
     Feature::no(NAME, error.to_string(), remedy)
+}
+
+/// Whether containers can have a `/proc` of their own, or share that of the container around this process.
+fn own_proc() -> Feature {
+    const NAME: &str = "own_proc";
+    if !Hidden::matters() || !Hidden::here().proc {
+        return Feature::yes(NAME, "containers see the processes of their own");
+    }
+    Feature::no(
+        NAME,
+        "/proc is partly hidden, so that containers have it as this process has it: they see the processes around it",
+        "take the masks off the container around this process (`--security-opt systempaths=unconfined`, or `procMount: Unmasked`)",
+    )
 }
 
 fn most_namespaces() -> Feature {

@@ -9,6 +9,7 @@ pub mod detached;
 pub mod devices;
 #[cfg(any(test, feature = "conformance"))]
 pub mod fake;
+mod isolation;
 pub mod native;
 pub mod sysctls;
 
@@ -21,6 +22,7 @@ use async_trait::async_trait;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, LinuxSeccomp, Process, Spec};
 
 pub use self::command::{Child, Command, Output};
+pub use self::isolation::Isolation;
 use crate::error::{Error, Result};
 use crate::types::{ContainerId, ExitStatus, Mount, Propagation, Signal};
 

@@ -48,6 +48,7 @@ mod logging;
 mod longshored;
 mod misbehaving;
 mod namespaces;
+mod nested;
 mod networking;
 mod networks;
 mod outlive;
@@ -98,6 +99,7 @@ const GROUPS: &[frame::Group] = &[
     build::TESTS,
     build_out::TESTS,
     build_more::TESTS,
+    nested::TESTS,
     idle::TESTS,
     ends::TESTS,
     exec::TESTS,
@@ -181,6 +183,7 @@ fn main() {
         .chain(hostile::ROLES)
         .chain(idle::ROLES)
         .chain(build_more::ROLES)
+        .chain(nested::ROLES)
         .chain(publishing::ROLES)
         .chain(system::ROLES)
         .chain(doctor::ROLES)

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use longshore::Isolation;
 
 use crate::commands;
 
@@ -22,6 +23,10 @@ pub struct Cli {
     /// Look for images in another root, too, which is only read
     #[arg(long, value_name = "DIR")]
     pub additional_store: Vec<PathBuf>,
+
+    /// Where this host cannot keep containers apart as they should be: strict (an error), best-available
+    #[arg(long, value_name = "WORD", default_value_t)]
+    pub isolation: Isolation,
 
     /// Talk to an engine elsewhere: unix:///run/docker.sock, tcp://HOST:PORT
     #[arg(short = 'H', long, value_name = "URL")]

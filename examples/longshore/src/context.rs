@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use longshore::Engine;
 use longshore::registry::http::HttpRegistries;
+use longshore::{Engine, Isolation};
 
 use crate::auth;
 use crate::failure::Failure;
@@ -15,17 +15,28 @@ pub struct Context {
     root: Option<PathBuf>,
     additional: Vec<PathBuf>,
     host: Option<String>,
+    isolation: Isolation,
 }
 
 impl Context {
     /// Takes the global options.
-    pub fn new(root: Option<PathBuf>, additional: Vec<PathBuf>, host: Option<String>) -> Result<Self, Failure> {
+    pub fn new(
+        root: Option<PathBuf>,
+        additional: Vec<PathBuf>,
+        host: Option<String>,
+        isolation: Isolation,
+    ) -> Result<Self, Failure> {
         if host.is_some() && (root.is_some() || !additional.is_empty()) {
             return Err(Failure::ours(
                 "--root and --additional-store are of an engine in this process, and --host of one elsewhere; leave one out",
             ));
         }
-        Ok(Self { root, additional, host })
+        Ok(Self {
+            root,
+            additional,
+            host,
+            isolation,
+        })
     }
 
     /// Whether containers are those of an engine elsewhere.
@@ -46,7 +57,7 @@ impl Context {
         if let Some(host) = &self.host {
             return Ok(Engine::connect(host).await?);
         }
-        let mut builder = Engine::builder(self.root()?);
+        let mut builder = Engine::builder(self.root()?).isolation(self.isolation);
         for store in &self.additional {
             builder = builder.additional_store(store);
         }

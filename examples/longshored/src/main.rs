@@ -44,6 +44,9 @@ async fn run(options: Options) -> Result<(), Failure> {
     if options.live_restore {
         builder = builder.lifetime(Lifetime::Detached).supervise(true);
     }
+    if let Some(isolation) = options.isolation {
+        builder = builder.isolation(isolation);
+    }
     if !options.cdi_spec_dir.is_empty() {
         builder = builder.cdi_directories(&options.cdi_spec_dir);
     }

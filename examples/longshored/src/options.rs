@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
+use longshore::Isolation;
 use longshore::api::Limits;
 use serde::Deserialize;
 
@@ -49,6 +50,10 @@ pub struct Options {
     /// Where specifications of CDI devices are; default /etc/cdi and /var/run/cdi. Several: the later one counts.
     #[arg(long, value_name = "DIRECTORY")]
     pub cdi_spec_dir: Vec<PathBuf>,
+    /// What becomes of containers where this host cannot keep them apart as they should be, within another container, say:
+    /// `strict` (the default: an error that names what is missing), `best-available`.
+    #[arg(long, value_name = "WORD")]
+    pub isolation: Option<Isolation>,
     /// Ends after so many seconds without a connection and a running container.
     #[arg(long, value_name = "SECONDS")]
     pub exit_idle: Option<u64>,
@@ -76,6 +81,7 @@ struct File {
     socket_mode: Option<String>,
     live_restore: Option<bool>,
     cdi_spec_dir: Option<Vec<PathBuf>>,
+    isolation: Option<String>,
     exit_idle: Option<u64>,
     shutdown_timeout: Option<u64>,
 }
@@ -115,6 +121,9 @@ impl Options {
         let mode = file.socket_mode.map(|mode| octal(&mode)).transpose();
         self.socket_mode = self.socket_mode.or(mode.map_err(Failure::new)?);
         self.live_restore |= file.live_restore.unwrap_or_default();
+        if let (None, Some(word)) = (self.isolation, file.isolation) {
+            self.isolation = Some(word.parse()?);
+        }
         if self.cdi_spec_dir.is_empty() {
             self.cdi_spec_dir = file.cdi_spec_dir.unwrap_or_default();
         }

@@ -139,7 +139,17 @@ pub(crate) fn write(pid: u32) -> Result<(IdMapping, Option<String>)> {
         fs::write(format!("/proc/{pid}/{name}"), text).map_err(|error| Error::os(format!("write {name}"), error))
     };
     file("setgroups", "deny".to_owned())?;
-    file("uid_map", format!("0 {uid} 1"))?;
+    // Since Linux 5.12 root is mapped by those alone who may set file capabilities. Source: user_namespaces(7).
+    if let Err(error) = file("uid_map", format!("0 {uid} 1")) {
+        return Err(match uid {
+            0 => Error::unsupported(
+                "a user namespace that maps root",
+                "CAP_SETFCAP for this process (a container around it was made without it), or another user than root",
+            )
+            .with_source(error),
+            _ => error,
+        });
+    }
     file("gid_map", format!("0 {gid} 1"))?;
     Ok((
         IdMapping::Single,

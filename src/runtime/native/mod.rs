@@ -7,6 +7,7 @@ mod exec;
 #[cfg(feature = "engine")]
 mod fuse;
 pub(crate) mod helper;
+pub(crate) mod hidden;
 mod hooks;
 #[cfg(feature = "network")]
 pub(crate) mod house;
@@ -32,10 +33,11 @@ pub(crate) use self::step::words as step_name;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 
+use self::hidden::Hidden;
 use self::idmap::ContainerIds;
 pub use self::idmap::IdMapping;
 use self::plan::Host;
@@ -45,7 +47,7 @@ use self::zygote::{Zygote, ZygoteOptions};
 #[cfg(feature = "engine")]
 use super::Restore;
 use super::cgroups::CgroupDriver;
-use super::{Launch, Runtime, Started};
+use super::{Isolation, Launch, Runtime, Started};
 use oci_spec::runtime::LinuxResources;
 
 use crate::error::{Error, Result};
@@ -71,6 +73,8 @@ pub struct NativeOptions {
     pub container_ids: Option<IdRange>,
     /// Who answers the calls that seccomp profiles hand out (`SCMP_ACT_NOTIFY`). Without it, such a profile is `Unsupported`.
     pub seccomp_agent: Option<Arc<dyn seccomp::SeccompAgent>>,
+    /// What becomes of containers where the host cannot keep them apart as they should be.
+    pub isolation: Isolation,
     /// Which runtime, with I/O enabled, listens to the zygote. Without it, the one that is entered where the zygote is first
     /// needed, which must live as long as what is made of this.
     pub reactor: Option<tokio::runtime::Handle>,
@@ -90,6 +94,7 @@ struct Shared {
     options: NativeOptions,
     userns: bool,
     initial_userns: bool,
+    hidden: OnceLock<Hidden>,
     zygote: Mutex<Option<Arc<Zygote>>>,
 }
 
@@ -114,6 +119,7 @@ impl NativeRuntime {
             options,
             userns,
             initial_userns: in_initial_userns(),
+            hidden: OnceLock::new(),
             zygote: Mutex::new(None),
         });
         Self { shared }
@@ -297,6 +303,15 @@ impl Shared {
             single_id: mapping == IdMapping::Single,
             cgroup_v2: cgroup_v2(),
             host_pids: false,
+            hidden: self.hidden(),
+        }
+    }
+
+    /// What of the host cannot be mounted anew, and is shared instead. The initial user namespace may mount all.
+    fn hidden(&self) -> Hidden {
+        match self.options.isolation {
+            Isolation::BestAvailable if self.bind_devices() => *self.hidden.get_or_init(Hidden::here),
+            _ => Hidden::default(),
         }
     }
 }
@@ -353,7 +368,7 @@ fn wants_user_namespace(spec: &oci_spec::runtime::Spec) -> bool {
 }
 
 /// Whether the process may make mounts as it is.
-fn has_admin() -> bool {
+pub(crate) fn has_admin() -> bool {
     const CAP_SYS_ADMIN: u32 = 21;
     let status = std::fs::read("/proc/self/status").unwrap_or_default();
     let mut lines = status.split(|byte| *byte == b'\n');

@@ -10,6 +10,7 @@ use oci_spec::runtime::{
 };
 
 use super::helper::wire::{NO_FD, SECTIONS, Section, field, flag, mount};
+use super::hidden::Hidden;
 use super::hooks::Hooks;
 use super::idmap::ContainerIds;
 use super::options::{self, Options};
@@ -36,6 +37,8 @@ pub(crate) struct Host {
     pub(crate) cgroup_v2: bool,
     /// The helper is a shim, in the host's pid namespace.
     pub(crate) host_pids: bool,
+    /// What cannot be mounted anew.
+    pub(crate) hidden: Hidden,
 }
 
 /// What stands between a container's programs and the kernel, compiled.
@@ -70,6 +73,7 @@ impl Filters {
         let caps = process.and_then(|process| process.capabilities().as_ref());
         let bounding = caps.and_then(|caps| caps.bounding().as_ref());
         let caps = CapabilitySet::from_bits(bounding.map_or(0, capability_bits));
+        host.hidden.check(caps)?;
         Ok(Self {
             own: profile.map(seccomp::compile_cached).transpose()?,
             squashed: match host.single_id {
@@ -153,6 +157,7 @@ impl Plan {
         plan.words[field::FLAGS] = flag::HAS_CAPS;
         plan.set_if(host.bind_devices, flag::BIND_DEVICES);
         plan.set_if(host.single_id, flag::SINGLE_ID);
+        plan.set_if(host.hidden.proc, flag::BIND_PROC);
         let spec = &launch.spec;
         let process = spec
             .process()
@@ -1083,10 +1088,13 @@ fn spec_record(
         return Ok(record);
     }
     match kind {
+        "proc" if host.hidden.proc => Ok(bind(b"/proc".to_vec(), true, attributes, target)),
         "proc" | "mqueue" => Ok(filesystem(kind, Vec::new(), target)),
         "tmpfs" | "devpts" => Ok(filesystem(kind, options.data, target)),
         // Shows the network namespace of its maker, which must belong to the maker's user namespace.
-        "sysfs" if foreign.network => Ok(bind(b"/sys".to_vec(), true, attributes | options::READ_ONLY, target)),
+        "sysfs" if foreign.network || host.hidden.sys => {
+            Ok(bind(b"/sys".to_vec(), true, attributes | options::READ_ONLY, target))
+        }
         "sysfs" => Ok(filesystem(kind, Vec::new(), target)),
         // So does this: the cgroup namespace of its maker.
         "cgroup" | "cgroup2" if host.cgroup_v2 && foreign.cgroup => {

@@ -59,7 +59,8 @@ pub(crate) fn error(record: &Record, text: &[u8], names: &Names, host: super::pl
     if (is(Step::Mount) || is(Step::Proc)) && record.errno == libc::EPERM && host.bind_devices {
         return Error::unsupported(
             format!("mounting {}", subject.as_deref().unwrap_or("proc")),
-            "a host whose /proc and /sys are not partly hidden (a container around this process hides them)",
+            "a host whose /proc and /sys are not partly hidden (a container around this process hides them), or \
+             Isolation::BestAvailable for the engine, with which containers share them",
         )
         .with_step(words);
     }

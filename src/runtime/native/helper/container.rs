@@ -248,6 +248,9 @@ pub(crate) fn private_proc(plan: &Plan<'_>) -> Sys<i32> {
     if plan.section(Section::Sysctls).is_empty() && !plan.has(flag::HAS_OOM_SCORE_ADJ) && !squashed {
         return Ok(-1);
     }
+    if plan.has(flag::BIND_PROC) {
+        return sys::open(AT_FDCWD, b"/proc\0", sys::O_PATH | sys::O_DIRECTORY);
+    }
     mounts::private_proc()
 }
 

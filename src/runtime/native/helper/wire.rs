@@ -288,6 +288,8 @@ pub(crate) mod flag {
     pub(crate) const TOOL: u32 = 1 << 16;
     /// Hooks run before the program: the first process says that it is set up, and waits for a byte.
     pub(crate) const HOOKS: u32 = 1 << 17;
+    /// The host's `/proc` is partly hidden, so that none can be made: it is bound instead.
+    pub(crate) const BIND_PROC: u32 = 1 << 18;
     /// Its ids are not the zygote's: mounts that ask for it are id-mapped.
     pub(crate) const ID_MAPPED: u32 = 1 << 12;
 }

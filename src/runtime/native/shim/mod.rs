@@ -16,6 +16,7 @@ use async_trait::async_trait;
 
 use self::task::ShimTask;
 use super::NativeRuntime;
+use super::hidden::Hidden;
 use super::plan::Host;
 use super::task::Inside;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -129,8 +130,16 @@ fn inside_words(inside: &Inside) -> [u64; talk::config::INSIDE_COUNT] {
         single_id,
         cgroup_v2,
         host_pids: _,
+        hidden,
     } = inside.host;
-    let flags = [bind_devices, single_id, cgroup_v2, inside.own_processes];
+    let flags = [
+        bind_devices,
+        single_id,
+        cgroup_v2,
+        inside.own_processes,
+        hidden.proc,
+        hidden.sys,
+    ];
     let flags = (0..).zip(flags).map(|(bit, set)| u64::from(set) << bit).sum();
     let [user, group] = inside.root;
     [
@@ -153,6 +162,10 @@ fn inside_of(words: &[u64]) -> Option<Inside> {
             single_id: has(1),
             cgroup_v2: has(2),
             host_pids: false,
+            hidden: Hidden {
+                proc: has(4),
+                sys: has(5),
+            },
         },
         namespaces: namespaces as u32,
         own_processes: has(3),
