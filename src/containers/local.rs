@@ -286,6 +286,18 @@ impl Slot {
         }
     }
 
+    /// As [`Self::tell_ends`], of a container whose end somebody else has put down.
+    pub(crate) fn tell_row(&self, record: &Record) {
+        let mark = record.body.mark.unwrap_or_default();
+        let told = Told {
+            shim: mark.shim,
+            ends: mark.ends,
+            over: true,
+            finished_ns: record.body.finished_ns,
+        };
+        self.tell_ends(told, record.body.exit);
+    }
+
     /// Takes over from a shim that was found: how its container ended before is nothing that anybody waits for.
     pub(crate) fn adopt(&self, shim: u32, ends: u64, finished_ns: i64, exit: Option<ExitRecord>) {
         let mut told = lock(&self.told);

@@ -44,6 +44,7 @@ tests! { "outlive":
         g16_a_stranger_on_the_control_socket,
         g11_one_of_several_engines_probes,
         p30_an_engine_takes_the_place_of_a_killed_shim,
+        p30_whoever_takes_the_place_of_a_shim_all_who_wait_are_told,
         p30_a_policy_holds_when_a_shim_was_killed,
         p30_what_was_stopped_without_a_shim_stays_so,
     ]
@@ -840,6 +841,33 @@ async fn p30_an_engine_takes_the_place_of_a_killed_shim() -> Check {
         other.close().await;
         engine.close().await;
     }
+    Ok(())
+}
+
+/// Two engines see at once that a shim has gone; in both, somebody has begun to wait while it was there.
+async fn p30_whoever_takes_the_place_of_a_shim_all_who_wait_are_told() -> Check {
+    let world = World::alone().await?;
+    let other = Engine::open(world.root.path()).await?;
+    for round in 0..8 {
+        let container = world.started(detached(world.script("sleep 0.3; exit 34"))).await?;
+        let theirs = other.container(container.id().as_str()).await?;
+        let waits = [&container, &theirs].map(|each| each.wait_for(WaitCondition::Exited));
+        let [one, two] = waits;
+        let (one, two) = (one.await?, two.await?);
+        end(shim_of(world.root.path(), container.id().as_str()).expect("it has a shim"))?;
+        // Either may be the first to look.
+        let first = if round % 2 == 0 { &container } else { &theirs };
+        while first.inspect().await?.state == ContainerState::Running {}
+        for wait in [one, two] {
+            match (tokio::time::timeout(PATIENCE, wait).await?, kernel_tells_ends()?) {
+                (Ok(exit), true) => assert_eq!(exit.status.code(), 34),
+                (Err(error), false) => assert_eq!(error.kind(), &ErrorKind::Unavailable, "{error}"),
+                (waited, _) => return fail(format!("round {round}: {waited:?}")),
+            }
+        }
+        container.remove(FORCE).await?;
+    }
+    other.close().await;
     Ok(())
 }
 

@@ -8,6 +8,8 @@ use super::super::logs::pump_options;
 use super::super::monitor::{DRAIN, Discard};
 use super::super::peer;
 use super::super::record::Record;
+use super::follow::{RETRY, RETRY_AT_MOST};
+use super::settle::is_open;
 use crate::error::{Error, Result};
 use crate::logs::{self, LogSink, Tee};
 use crate::runtime::detached::Bereft;
@@ -32,8 +34,30 @@ impl Shared {
         });
     }
 
+    /// Until its end is put down, by this engine or by another that was quicker: those who wait in this process hear of it from
+    /// nobody else.
     async fn stand_in_now(self: &Arc<Self>, id: &ContainerId, slot: &Arc<Slot>) -> Result<()> {
-        let one = self.parts.locks.lock(&key(id)).await?;
+        let mut pause = RETRY;
+        loop {
+            self.keep_until_end(id, slot).await?;
+            // Whoever looks first puts it down.
+            let record = self.find(id.as_str()).await?;
+            if !is_open(&record) {
+                slot.tell_row(&record);
+                return Ok(());
+            }
+            // Another engine may have started it again.
+            if self.live_if_any(&record, slot).await?.is_some() || self.is_closing() {
+                return Ok(());
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_AT_MOST);
+        }
+    }
+
+    /// Holds the place of the shim, unless there is nothing left to hold.
+    async fn keep_until_end(self: &Arc<Self>, id: &ContainerId, slot: &Arc<Slot>) -> Result<()> {
+        let _one = self.parts.locks.lock(&key(id)).await?;
         let (me, dir) = (Arc::clone(self), self.shim_dir(id));
         let place = dir.clone();
         let Some(bereft) = blocking(move || me.shims()?.bereft(&place)).await? else {
@@ -42,10 +66,7 @@ impl Shared {
         let record = self.note_bereft(id, slot).await?;
         let bereft = self.keep_log(&record, bereft).await?;
         let me = Arc::clone(self);
-        blocking(move || me.shims()?.note_end(&dir, &bereft)).await?;
-        drop(one);
-        // Whoever looks next puts it down.
-        self.find(id.as_str()).await.map(drop)
+        blocking(move || me.shims()?.note_end(&dir, &bereft)).await.map(drop)
     }
 
     /// Writes down that its restart policy is nobody's business but an engine's from now on.

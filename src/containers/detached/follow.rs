@@ -18,8 +18,8 @@ use crate::runtime::detached::{DetachedPhase, DetachedState, DetachedTask};
 use crate::types::ContainerId;
 
 /// How long until what could not be recorded is tried again: at first, and at most.
-const RETRY: Duration = Duration::from_millis(200);
-const RETRY_AT_MOST: Duration = Duration::from_secs(5);
+pub(super) const RETRY: Duration = Duration::from_millis(200);
+pub(super) const RETRY_AT_MOST: Duration = Duration::from_secs(5);
 
 impl Shared {
     /// Until the shim goes.
@@ -34,11 +34,13 @@ impl Shared {
                 Some(next) => state = next,
                 None => {
                     slot.set_live(None);
-                    // It may have written more down than it told.
-                    if let Err(error) = self.find(id.as_str()).await
-                        && !error.is_not_found()
-                    {
-                        tracing::warn!(container = %id, error = error.report(), "a container that lost its shim cannot be looked at");
+                    // It may have written more down than it told, and another engine may have read that already.
+                    match self.find(id.as_str()).await {
+                        Ok(record) if record.state == ContainerState::Exited => slot.tell_row(&record),
+                        Err(error) if !error.is_not_found() => {
+                            tracing::warn!(container = %id, error = error.report(), "a container that lost its shim cannot be looked at");
+                        }
+                        _ => {}
                     }
                     break;
                 }

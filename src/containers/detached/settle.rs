@@ -159,7 +159,7 @@ impl Shared {
 }
 
 /// Whether its state may have changed without anybody seeing it.
-fn is_open(record: &Record) -> bool {
+pub(super) fn is_open(record: &Record) -> bool {
     matches!(
         record.state,
         ContainerState::Running | ContainerState::Paused | ContainerState::Restarting | ContainerState::Starting
