@@ -16,6 +16,7 @@ use super::execs::Execs;
 use super::listed::Listed;
 use super::policy::RestartPolicy;
 use super::record::{ExitRecord, Record};
+use super::state::ContainerState;
 use super::stdin::Stdin;
 use super::stubs;
 use super::{
@@ -288,6 +289,9 @@ impl Slot {
 
     /// As [`Self::tell_ends`], of a container whose end somebody else has put down.
     pub(crate) fn tell_row(&self, record: &Record) {
+        if record.state != ContainerState::Exited {
+            return;
+        }
         let mark = record.body.mark.unwrap_or_default();
         let told = Told {
             shim: mark.shim,

@@ -25,34 +25,43 @@ impl Shared {
         };
         let id = record.id.clone();
         self.parts.spawner.background(async move {
-            if let Err(error) = me.stand_in_now(&id, &slot).await
-                && !error.is_not_found()
-            {
-                tracing::warn!(container = %id, error = error.report(), "nobody takes the place of a shim that was killed");
-            }
+            me.stand_in_patiently(&id, &slot).await;
             slot.end_standing_in();
         });
     }
 
     /// Until its end is put down, by this engine or by another that was quicker: those who wait in this process hear of it from
     /// nobody else.
-    async fn stand_in_now(self: &Arc<Self>, id: &ContainerId, slot: &Arc<Slot>) -> Result<()> {
+    async fn stand_in_patiently(self: &Arc<Self>, id: &ContainerId, slot: &Arc<Slot>) {
         let mut pause = RETRY;
         loop {
-            self.keep_until_end(id, slot).await?;
-            // Whoever looks first puts it down.
-            let record = self.find(id.as_str()).await?;
-            if !is_open(&record) {
-                slot.tell_row(&record);
-                return Ok(());
+            match self.stand_in_once(id, slot).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) if error.is_not_found() => return self.forget(id),
+                Err(error) => {
+                    tracing::warn!(container = %id, error = error.report(), "nobody takes the place of a shim that was killed");
+                }
             }
-            // Another engine may have started it again.
-            if self.live_if_any(&record, slot).await?.is_some() || self.is_closing() {
-                return Ok(());
+            if self.is_closing() {
+                return;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_AT_MOST);
         }
+    }
+
+    /// Whether nothing is left to do.
+    async fn stand_in_once(self: &Arc<Self>, id: &ContainerId, slot: &Arc<Slot>) -> Result<bool> {
+        self.keep_until_end(id, slot).await?;
+        // Whoever looks first puts it down.
+        let record = self.find(id.as_str()).await?;
+        if !is_open(&record) {
+            slot.tell_row(&record);
+            return Ok(true);
+        }
+        // Another engine may have started it again.
+        Ok(self.live_if_any(&record, slot).await?.is_some())
     }
 
     /// Holds the place of the shim, unless there is nothing left to hold.

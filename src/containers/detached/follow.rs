@@ -12,6 +12,7 @@ use super::super::probe;
 use super::super::record::{ExitRecord, ProcessIdentity, Record};
 use super::super::state::ContainerState;
 use super::Mark;
+use super::settle::is_open;
 use crate::error::{Error, Result};
 use crate::runtime::Exit;
 use crate::runtime::detached::{DetachedPhase, DetachedState, DetachedTask};
@@ -36,11 +37,12 @@ impl Shared {
                     slot.set_live(None);
                     // It may have written more down than it told, and another engine may have read that already.
                     match self.find(id.as_str()).await {
-                        Ok(record) if record.state == ContainerState::Exited => slot.tell_row(&record),
-                        Err(error) if !error.is_not_found() => {
+                        Ok(record) if is_open(&record) => self.stand_in(&record),
+                        Ok(record) => slot.tell_row(&record),
+                        Err(error) if error.is_not_found() => self.forget(&id),
+                        Err(error) => {
                             tracing::warn!(container = %id, error = error.report(), "a container that lost its shim cannot be looked at");
                         }
-                        _ => {}
                     }
                     break;
                 }
