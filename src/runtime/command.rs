@@ -425,7 +425,7 @@ mod tests {
         for name in ["bin", "etc", "tmp", "proc", "sys", "dev", "data"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
-        fs::copy("/bin/busybox", dir.path().join("bin/busybox")).unwrap();
+        crate::runtime::copy_program(Path::new("/bin/busybox"), &dir.path().join("bin/busybox"));
         for name in ["sh", "cat", "sleep", "ps", "tty", "ls"] {
             symlink("busybox", dir.path().join("bin").join(name)).unwrap();
         }

@@ -375,3 +375,11 @@ pub trait ExecTask: Debug + Send + Sync + 'static {
     /// `InvalidState` without a terminal.
     async fn resize(&self, rows: u16, columns: u16) -> Result<()>;
 }
+
+/// Copies a program that a test is about to execute. Another process does it: a file that is open for writing here is inherited
+/// by whatever another thread starts at that moment, and cannot be executed until that has executed its own (`ETXTBSY`).
+#[cfg(test)]
+pub(crate) fn copy_program(from: &std::path::Path, to: &std::path::Path) {
+    let copied = std::process::Command::new("cp").arg(from).arg(to).status();
+    assert!(copied.expect("cp").success(), "{} to {}", from.display(), to.display());
+}

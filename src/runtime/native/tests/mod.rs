@@ -32,7 +32,7 @@ fn root() -> tempfile::TempDir {
     for name in ["bin", "etc", "tmp", "proc", "sys", "dev", "root"] {
         fs::create_dir(dir.path().join(name)).unwrap();
     }
-    fs::copy("/bin/busybox", dir.path().join("bin/busybox")).unwrap();
+    crate::runtime::copy_program(Path::new("/bin/busybox"), &dir.path().join("bin/busybox"));
     for name in [
         "sh", "cat", "id", "env", "ls", "stat", "stty", "grep", "mount", "sleep", "ps", "wc", "tty", "pwd", "hostname",
         "ip", "kill", "mknod", "chmod", "touch", "dd", "readlink", "head", "tail", "tr", "true",

@@ -196,7 +196,7 @@ async fn a_restart_that_fails_counts_as_a_run_that_failed() {
     detach.restart.max_retries = Some(2);
     let mut launch = home.launch("");
     let program = home.dir.path().join("bin/program");
-    fs::copy("/bin/busybox", &program).unwrap();
+    crate::runtime::copy_program(Path::new("/bin/busybox"), &program);
     let process = launch.spec.process_mut().as_mut().unwrap();
     process.set_args(Some(vec!["/bin/program".into(), "false".into()]));
     let task = runtime().start_detached(launch, detach).await.unwrap();

@@ -109,7 +109,7 @@ fn another_user_is_refused() {
     fs::set_permissions(home.shim().join("ctl"), open).unwrap();
     // Whoever may execute this file, wherever it lies.
     let program = home.dir.path().join("tests");
-    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    crate::runtime::copy_program(&std::env::current_exe().unwrap(), &program);
     let code = std::process::Command::new(program)
         .args([
             "--exact",
