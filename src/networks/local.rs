@@ -49,7 +49,10 @@ pub(crate) struct LocalNetworks(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     parts: Parts,
+    /// Never held for long.
     net: Mutex<Option<Arc<Net>>>,
+    /// Held by whoever makes it, or ends it.
+    making: Mutex<()>,
     /// The default network: each engine has its own.
     default: Mutex<Option<NetworkRecord>>,
     /// The subnets of networks that were read once: they never change, and who makes a network must know those of all.
@@ -62,6 +65,7 @@ impl LocalNetworks {
         Self(Arc::new(Shared {
             parts,
             net: Mutex::default(),
+            making: Mutex::default(),
             default: Mutex::default(),
             subnets: Mutex::default(),
         }))
@@ -152,7 +156,9 @@ impl LocalNetworks {
     pub(crate) async fn end(&self) {
         let shared = Arc::clone(&self.0);
         let ended = blocking(move || {
-            drop(lock(&shared.net).take());
+            let _making = lock(&shared.making);
+            let ended = lock(&shared.net).take();
+            drop(ended);
             shared.parts.store.drop_networks_of(&shared.parts.owner)
         });
         if let Err(error) = ended.await {
@@ -174,13 +180,17 @@ impl Shared {
     }
 
     /// The engine's network; made at the first use, and anew where the process that held it has ended.
+    ///
+    /// Whoever makes it waits for the zygote's answer, which the engine's thread brings: that thread, which looks whether there is a
+    /// network, must find the place free meanwhile.
     fn net(&self) -> Result<Arc<Net>> {
-        let mut slot = lock(&self.net);
-        if let Some(net) = slot.as_ref().filter(|net| net.is_alive()) {
-            return Ok(Arc::clone(net));
+        let _making = lock(&self.making);
+        if let Some(net) = self.realised().filter(|net| net.is_alive()) {
+            return Ok(net);
         }
         let net = Net::new(&self.parts.native, &self.parts.spawner)?;
-        *slot = Some(Arc::clone(&net));
+        let ended = lock(&self.net).replace(Arc::clone(&net));
+        drop(ended);
         Ok(net)
     }
 
