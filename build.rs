@@ -6,6 +6,26 @@ use std::process::Command;
 
 /// The helper's directory, from the package's root.
 const SOURCE: &str = "src/runtime/native/helper";
+/// The helper's programs. A shim stays beside each detached container and can more; a zygote is there for every engine, and is
+/// kept small: `docs/process-model.md`.
+const IMAGES: [Image; 2] = [
+    Image {
+        name: "longshore-helper",
+        shim: false,
+    },
+    Image {
+        name: "longshore-shim",
+        shim: true,
+    },
+];
+
+/// A program that is made of the helper's sources.
+struct Image {
+    name: &'static str,
+    /// Whether it can be a shim.
+    shim: bool,
+}
+
 /// Nobody unwinds the helper's stack, and the tables for that, which `core` brings along, are a fifth of it. Nor does anybody
 /// ask which compiler it was.
 const SCRIPT: &str = "SECTIONS { /DISCARD/ : { *(.eh_frame) *(.eh_frame.*) *(.comment) } } INSERT AFTER .text;\n";
@@ -15,10 +35,10 @@ const LINKER: &str = "LONGSHORE_HELPER_LINKER";
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={SOURCE}");
-    let out = PathBuf::from(variable("OUT_DIR")).join("longshore-helper");
+    let out = PathBuf::from(variable("OUT_DIR"));
     if variable("CARGO_CFG_TARGET_OS") != "linux" || env::var_os("DOCS_RS").is_some() {
-        // Nothing to run it on; the file must still exist for `include_bytes!`.
-        write_empty(&out);
+        // Nothing to run them on; the files must still exist for `include_bytes!`.
+        IMAGES.iter().for_each(|image| write_empty(&out.join(image.name)));
         return;
     }
     println!("cargo::rerun-if-env-changed={LINKER}");
@@ -31,7 +51,8 @@ fn main() {
     }
     let mut failures = Vec::new();
     for linker in &attempts {
-        match compile(linker, &out) {
+        let compiled = IMAGES.iter().try_for_each(|image| compile(linker, image, &out));
+        match compiled {
             Ok(()) => return,
             Err(failure) => failures.push(failure),
         }
@@ -85,7 +106,8 @@ fn rust_lld() -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-fn compile(linker: &Linker, out: &Path) -> Result<(), String> {
+fn compile(linker: &Linker, image: &Image, directory: &Path) -> Result<(), String> {
+    let out = &directory.join(image.name);
     let mut command = Command::new(variable("RUSTC"));
     command
         .args([
@@ -107,6 +129,7 @@ fn compile(linker: &Linker, out: &Path) -> Result<(), String> {
             "-C",
             "codegen-units=1",
         ])
+        .args(if image.shim { &["--cfg", "shim"][..] } else { &[] })
         // Size counts more than the calls that it saves.
         .args(["-C", "llvm-args=-inline-threshold=15"])
         .args(["-C", "strip=symbols", "-C", "debuginfo=0", "-C", "overflow-checks=off"])

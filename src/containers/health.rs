@@ -296,6 +296,11 @@ fn time(name: &str, ns: i64) -> Result<Option<Duration>> {
     Ok((ns > 0).then(|| Duration::from_nanos(ns)))
 }
 
+/// What is said of a probe that took too long.
+pub(crate) fn overran(limit: Duration) -> String {
+    format!("Health check exceeded timeout ({limit:?})")
+}
+
 impl HealthStatus {
     /// Docker's word for it.
     pub const fn as_str(self) -> &'static str {

@@ -284,6 +284,7 @@ pub(crate) fn exec(
         extra_groups: container.groups.clone(),
         seccomp,
         stdio: stdio(&spec),
+        marked: false,
     })
 }
 

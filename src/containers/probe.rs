@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::exec::{Connected, follow, never_ran};
-use super::health::{Health, HealthStatus, OUTPUT, OnUnhealthy, Plan, ProbeResult};
+use super::health::{Health, HealthStatus, OUTPUT, OnUnhealthy, Plan, ProbeResult, overran};
 use super::local::{Shared, Slot};
 use super::plan;
 use super::record::{Record, time_of};
@@ -72,7 +72,8 @@ impl Shared {
             spec.hostname = Some(name);
         }
         let command = ExecSpec::new(plan.command.clone());
-        let launch = plan::exec(&record.id, &spec, &record.body.image, &command)?;
+        let mut launch = plan::exec(&record.id, &spec, &record.body.image, &command)?;
+        launch.marked = true;
         Ok(Some(probe(task, launch, plan.timeout).await))
     }
 
@@ -146,7 +147,7 @@ fn pause(record: &Record, status: HealthStatus, plan: &Plan) -> Duration {
     if begins { plan.start_interval } else { plan.interval }
 }
 
-/// Runs a probe. One that takes too long is killed, with whatever it started in its process group.
+/// Runs a probe. One that takes too long is killed, with all that it has started.
 async fn probe(task: &dyn Task, launch: ExecLaunch, limit: Duration) -> ProbeResult {
     let (start, deadline) = (SystemTime::now(), Instant::now() + limit);
     let (exit_code, output) = run(task, launch, limit, deadline).await;
@@ -159,9 +160,8 @@ async fn probe(task: &dyn Task, launch: ExecLaunch, limit: Duration) -> ProbeRes
 }
 
 async fn run(task: &dyn Task, launch: ExecLaunch, limit: Duration, deadline: Instant) -> (i32, String) {
-    let overran = || format!("Health check exceeded timeout ({limit:?})");
     let started = match timeout_at(deadline, task.exec(launch)).await {
-        Err(_) => return (-1, overran()),
+        Err(_) => return (-1, overran(limit)),
         Ok(Err(error)) => return (never_ran(&error).map_or(-1, |status| status.code()), error.report()),
         Ok(Ok(started)) => started,
     };
@@ -175,7 +175,7 @@ async fn run(task: &dyn Task, launch: ExecLaunch, limit: Duration, deadline: Ins
     };
     let status = timeout_at(deadline, follow(&*command, streams, &tee)).await;
     if status.is_err() {
-        let _ = command.kill_group().await;
+        let _ = command.kill_all().await;
     }
     tee.close();
     let mut output = Vec::new();
@@ -185,6 +185,6 @@ async fn run(task: &dyn Task, launch: ExecLaunch, limit: Duration, deadline: Ins
     output.truncate(OUTPUT);
     match status {
         Ok(status) => (status.code(), String::from_utf8_lossy(&output).into_owned()),
-        Err(_) => (-1, overran()),
+        Err(_) => (-1, overran(limit)),
     }
 }

@@ -14,9 +14,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
 
-use super::{Exit, Task};
+use super::{ExecLaunch, Exit, Task};
 use crate::error::Result;
 use crate::logs::LogStream;
+use crate::types::{ExitStatus, Signal};
 
 /// What a shim is told, once, beside what it is to start.
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ pub struct Detach {
     pub log: DetachedLog,
     /// When it is started again.
     pub restart: Restart,
+    /// How its health is looked after, if it is.
+    pub check: Option<DetachedCheck>,
     /// Whether [`DetachedTask::output`] will be asked for: then it has everything from the first byte.
     pub attached: bool,
 }
@@ -84,6 +87,106 @@ pub enum RestartAfter {
     Always,
 }
 
+/// What a shim does to see whether its container is well.
+#[derive(Debug, Clone)]
+pub struct DetachedCheck {
+    /// What is run in the container: with status 0 it is well. Without streams of its own.
+    pub probe: ExecLaunch,
+    /// Time between probes.
+    pub interval: Duration,
+    /// Time that a probe may take before it is killed and has failed.
+    pub timeout: Duration,
+    /// Time after the start of a run in which failures do not count.
+    pub start_period: Duration,
+    /// Time between probes within the start period, until the first that succeeds.
+    pub start_interval: Duration,
+    /// So many failures in a row, and it is unhealthy.
+    pub retries: u32,
+    /// What happens then.
+    pub on_unhealthy: DetachedAction,
+}
+
+/// What a shim does about a container that becomes unhealthy, once each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DetachedAction {
+    /// It tells.
+    Nothing,
+    /// It kills it; the policy then does what it says.
+    Kill,
+    /// It sends a signal, kills what has not ended some time later, and does not start it again.
+    Stop {
+        /// The signal.
+        signal: Signal,
+        /// The time.
+        patience: Duration,
+    },
+    /// As [`DetachedAction::Stop`], and starts it again at once, whatever its policy says.
+    Restart {
+        /// The signal.
+        signal: Signal,
+        /// The time.
+        patience: Duration,
+    },
+}
+
+/// What a shim knows of its container's health.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DetachedHealth {
+    /// In a word.
+    pub status: DetachedHealthStatus,
+    /// How many probes in a row have failed, of those that count.
+    pub failing_streak: u32,
+    /// How often the status has changed in this run. The first change is one from `Starting`, and each that follows goes from one
+    /// of the others to the other.
+    pub changes: u32,
+    /// When it did last, in nanoseconds since the epoch; 0 before.
+    pub changed_ns: i64,
+    /// The last five probes of the run, the oldest first.
+    pub probes: Vec<DetachedProbe>,
+}
+
+/// See [`DetachedHealth`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DetachedHealthStatus {
+    /// No probe has succeeded yet, and not enough have failed.
+    Starting,
+    /// The last probe that counted succeeded.
+    Healthy,
+    /// Too many failed in a row.
+    Unhealthy,
+}
+
+/// How a probe went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DetachedProbe {
+    /// When it began, in nanoseconds since the epoch.
+    pub start_ns: i64,
+    /// When it ended.
+    pub end_ns: i64,
+    /// What came of it.
+    pub outcome: ProbeOutcome,
+    /// The first 4096 bytes of what it printed; of one that could not be run, what that was about.
+    pub output: Vec<u8>,
+}
+
+/// What came of a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeOutcome {
+    /// It ended.
+    Exited(ExitStatus),
+    /// It took too long, and was killed.
+    Overran,
+    /// It could not be run.
+    Failed {
+        /// The step, in the runtime's words.
+        step: &'static str,
+        /// Why.
+        errno: i32,
+        /// The status that a shell has for that.
+        code: Option<i32>,
+    },
+}
+
 /// Where a detached container is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DetachedPhase {
@@ -127,6 +230,8 @@ pub struct DetachedState {
     /// Whether somebody has closed the stdin of the present run ([`DetachedTask::close_input`]): whoever can write to it does
     /// well to close it too, or it does not come to its end.
     pub stdin_closed: bool,
+    /// Its health in the present run, or the last; `None` where the shim probes nothing.
+    pub health: Option<DetachedHealth>,
 }
 
 /// A detached container, seen from outside.
@@ -166,6 +271,11 @@ pub trait DetachedTask: Task {
     /// What was asked for and left out under [`super::Launch::best_effort_limits`], where this handle has started it.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Whether its shim looks after its health: an older one does not, nor one that was told of no check.
+    fn is_probed(&self) -> bool {
+        false
     }
 
     /// Waits until the shim has told something newer than this, and says what. `None`: the shim is gone.

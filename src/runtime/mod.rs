@@ -185,6 +185,9 @@ pub struct ExecLaunch {
     pub seccomp: Option<LinuxSeccomp>,
     /// Standard streams.
     pub stdio: StdioPlan,
+    /// All that it starts is to be found where it is killed ([`ExecTask::kill_all`]), wherever that goes: a host name that it sets is
+    /// its own.
+    pub marked: bool,
 }
 
 /// A started command: its handle, and the caller's ends of its streams.
@@ -357,11 +360,12 @@ pub trait ExecTask: Debug + Send + Sync + 'static {
     /// `InvalidState` if it has ended.
     async fn signal(&self, signal: Signal) -> Result<()>;
 
-    /// Kills it, and where the backend can, what it has started in its process group too.
+    /// Kills it, and where the backend can, what it has started: of one that is [`ExecLaunch::marked`] all of that, and returns when
+    /// nothing is left; of another what is in its process group.
     ///
     /// # Errors
     /// As [`ExecTask::signal`].
-    async fn kill_group(&self) -> Result<()> {
+    async fn kill_all(&self) -> Result<()> {
         self.signal(Signal::KILL).await
     }
 

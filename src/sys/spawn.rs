@@ -82,9 +82,14 @@ impl Spawn<'_> {
             .chain([std::ptr::null()])
             .collect();
         let env = [std::ptr::null()];
-        let (program, path) = match self.program {
-            Program::Fd(fd) => (fd.as_raw_fd(), c"".as_ptr()),
-            Program::Path(path) => (libc::AT_FDCWD, path.as_ptr()),
+        // As the others: where hardly anything is open, its number may be a slot's.
+        let lifted = match self.program {
+            Program::Fd(fd) => Some(duplicate(fd)?),
+            Program::Path(_) => None,
+        };
+        let (program, path) = match (&lifted, self.program) {
+            (None, Program::Path(path)) => (libc::AT_FDCWD, path.as_ptr()),
+            (lifted, _) => (lifted.as_ref().map_or(-1, AsRawFd::as_raw_fd), c"".as_ptr()),
         };
         let mut order = Order {
             program,

@@ -117,16 +117,19 @@ impl Shared {
         Ok(Some(record))
     }
 
-    /// The events in their order, and the row with the last.
+    /// The events in their order, and then the row: whoever is killed in between leaves a row that says that they are to be told,
+    /// and they bear the times that the shim has written down, by which the next one sees that they have been.
     async fn put_down(&self, record: &mut Record, mark: Mark, state: &DetachedState) -> Result<()> {
         let ended = state.ends > if mark.shim == state.shim_pid { mark.ends } else { 0 };
         let was_up = record.state.is_alive() || record.state == ContainerState::Starting;
+        let health = self.health_events(record, mark, state).await?;
+        let mut events = Vec::new();
         if ended {
-            if state.exit.is_some_and(|exit| exit.oom_killed == Some(true)) {
-                self.tell(self.event(record, "oom").at(state.finished_ns)).await;
-            }
+            let oom = state.exit.is_some_and(|exit| exit.oom_killed == Some(true));
+            events.extend(oom.then(|| self.event(record, "oom").at(state.finished_ns)));
             record.body.exit = state.exit.map(exit_record);
             record.body.finished_ns = Some(state.finished_ns);
+            events.push(self.event(record, "die").at(state.finished_ns));
         }
         record.body.mark = Some(Mark::of(state));
         record.body.restarts = state.restarts;
@@ -136,24 +139,27 @@ impl Shared {
             DetachedPhase::Restarting => ContainerState::Restarting,
             DetachedPhase::Ended => ContainerState::Exited,
         };
-        if !next.is_alive() {
+        if next.is_alive() && ended {
+            record.reset_health();
+        }
+        record.take_health(state);
+        if next.is_alive() {
+            let again = ended || !was_up;
+            events.extend(again.then(|| self.event(record, "start").at(state.started_ns)));
+            events.extend(health);
+        } else {
+            // Of the run that has ended.
+            events.splice(0..0, health);
             probe::ended(&mut record.body.health);
         }
-        let die = ended.then(|| self.event(record, "die").at(state.finished_ns));
-        let again = next.is_alive() && (ended || !was_up);
-        match (die, again) {
-            (Some(die), true) => {
-                self.tell(die).await;
-                record.reset_health();
-                let start = self.event(record, "start").at(state.started_ns);
-                self.write_state(record, next, Some(start)).await
-            }
-            (die, false) => self.write_state(record, next, die).await,
-            (None, true) => {
-                let start = self.event(record, "start").at(state.started_ns);
-                self.write_state(record, next, Some(start)).await
-            }
+        if !events.is_empty() {
+            let told = self.parts.store.call(move |store| {
+                let mut events = events.iter();
+                events.try_for_each(|event| store.record_event_once(event))
+            });
+            told.await?;
         }
+        self.write_state(record, next, None).await
     }
 
     /// The present run, in a record. A pause is not the shim's business, and stays.
@@ -176,6 +182,10 @@ impl Shared {
             DetachedPhase::Restarting => ContainerState::Restarting,
             DetachedPhase::Ended => ContainerState::Exited,
         };
+        record.take_health(state);
+        if !record.state.is_alive() {
+            probe::ended(&mut record.body.health);
+        }
         if state.ends > 0 {
             record.body.exit = state.exit.map(exit_record);
             record.body.finished_ns = Some(state.finished_ns);

@@ -41,6 +41,12 @@ pub(crate) struct Mark {
     pub(crate) change: u64,
     /// The ends that were told as events.
     pub(crate) ends: u64,
+    /// The run whose health was looked at last, and the changes of that which were told as events.
+    #[serde(default)]
+    pub(crate) health: (u64, u32),
+    /// When the last of these was.
+    #[serde(default)]
+    pub(crate) health_ns: i64,
 }
 
 impl Mark {
@@ -50,6 +56,11 @@ impl Mark {
             shim: state.shim_pid,
             change: state.change,
             ends: state.ends,
+            health: (
+                health::run_of(state),
+                state.health.as_ref().map_or(0, |health| health.changes),
+            ),
+            health_ns: state.health.as_ref().map_or(0, |health| health.changed_ns),
         }
     }
 
@@ -124,6 +135,7 @@ impl Shared {
                 max_files: files.max_files,
             },
             restart: restart_of(record.body.spec.restart),
+            check: record.check_of_shim()?,
             attached,
         })
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::super::local::{Shared, Slot, Told, no_such};
 use super::super::record::{Record, now_ns};
 use super::super::state::ContainerState;
+use super::Mark;
 use crate::error::Result;
 use crate::runtime::detached::DetachedSeen;
 use crate::sys::blocking::blocking;
@@ -25,6 +26,7 @@ impl Shared {
             DetachedSeen::Damaged { alive: true } => Ok(Some(record)),
             DetachedSeen::Gone { state, process: true } => {
                 self.overlay(&mut record, &state);
+                record.forget_health();
                 record.body.error = Some("its shim was killed: it is kept as long as an engine is open".into());
                 self.stand_in(&record);
                 Ok(Some(record))
@@ -42,12 +44,20 @@ impl Shared {
     }
 
     /// Puts down what nobody has.
-    async fn settle_now(&self, record: Record) -> Result<Option<Record>> {
+    async fn settle_now(&self, mut record: Record) -> Result<Option<Record>> {
         let id = record.id.clone();
         let slot = self.slot(&id);
         slot.set_detached();
         let Some(turn) = self.try_turn(&id, &slot)? else {
-            // Somebody is at it, and puts it down.
+            // Somebody is at it, and puts it down; its events may have been told already.
+            if let DetachedSeen::Gone { state, .. } = self.seen(&record).await?
+                && state.exit.is_some()
+                && is_over(&state)
+                && record.state != ContainerState::Starting
+            {
+                self.overlay(&mut record, &state);
+                record.body.mark = Some(Mark::of(&state));
+            }
             return Ok(Some(record));
         };
         let record = match self.read(&id).await {

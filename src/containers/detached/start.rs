@@ -92,6 +92,8 @@ impl Shared {
             ends: 0,
             change: 0,
             shim: state.shim_pid,
+            health: (0, 0),
+            health_ns: 0,
         });
         record.body.error = None;
         record.body.warnings = task.warnings();

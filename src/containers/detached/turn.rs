@@ -31,6 +31,12 @@ impl Shared {
         })
     }
 
+    /// Waits until nobody has the turn of a detached container, which may be gone: whoever removes it goes on with what
+    /// belonged to it when its record is no more.
+    pub(crate) async fn until_no_turn(&self, id: &ContainerId) -> Result<()> {
+        self.parts.locks.lock(&key(id)).await.map(drop)
+    }
+
     /// The turn of a container, if nobody has it.
     pub(super) fn try_turn<'a>(&self, id: &ContainerId, slot: &'a Slot) -> Result<Option<Turn<'a>>> {
         let Ok(here) = slot.turn.try_lock() else {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::helper::wire::op;
+use super::hunt;
 use super::plan::{Filters, Plan};
 use super::start::{self, Ends};
 use super::task::{self, Inside};
@@ -35,9 +36,13 @@ impl Job {
     pub(crate) async fn run_detached(self, exec: ExecLaunch) -> Result<ExecStarted> {
         let (sender, receiver) = oneshot::channel();
         tokio::spawn(async move {
+            let marked = exec.marked;
             let result = self.run(exec).await;
             if let Err(Ok(unwanted)) = sender.send(result) {
-                let _ = unwanted.task.signal(Signal::KILL).await;
+                let _ = match marked {
+                    true => unwanted.task.kill_all().await,
+                    false => unwanted.task.signal(Signal::KILL).await,
+                };
             }
         });
         receiver
@@ -83,16 +88,17 @@ impl Job {
             process,
             exit,
             terminal: None,
+            mark: None,
         };
         let copied = outcome
             .and_then(|setup| setup.ok_or_else(start::died_in_setup))
             .and_then(|setup| {
                 let copy = setup.terminal.as_ref().map(OwnedFd::try_clone).transpose();
                 let copy = copy.map_err(|error| Error::os("keep the terminal", error))?;
-                Ok((setup.terminal, copy))
+                Ok((setup, copy))
             });
         match copied {
-            Ok((terminal, copy)) => Ok(command.started(terminal, copy, exec.stdio, stdio)),
+            Ok((setup, copy)) => Ok(command.started(setup, copy, exec.stdio, stdio)),
             Err(error) => {
                 let _ = command.signal(Signal::KILL).await;
                 self.zygote.unwatch_exit(req);
@@ -115,25 +121,43 @@ struct Command {
     process: Option<OwnedFd>,
     exit: ExitWatch,
     terminal: Option<OwnedFd>,
+    /// The namespace by which all that it has started is known.
+    mark: Option<Arc<OwnedFd>>,
 }
 
 impl Command {
     fn started(
         mut self,
-        terminal: Option<OwnedFd>,
+        setup: start::Setup,
         copy: Option<OwnedFd>,
         wanted: StdioPlan,
         stdio: start::Stdio,
     ) -> ExecStarted {
         self.terminal = copy;
+        self.mark = setup.mark.map(Arc::new);
         let [stdin, stdout, stderr] = stdio;
         ExecStarted {
             task: Arc::new(self),
             stdin: stdin.filter(|_| wanted.stdin),
             stdout,
             stderr,
-            terminal,
+            terminal: setup.terminal,
         }
+    }
+
+    fn kill_group(&self) -> Result<()> {
+        let process = self.process.as_ref().ok_or_else(ended)?;
+        let killed = match pidfd::kill_group(process.as_fd()) {
+            // Before Linux 6.9.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                pidfd::send_signal(process.as_fd(), libc::SIGKILL)
+            }
+            killed => killed,
+        };
+        killed.map_err(|error| match error.raw_os_error() {
+            Some(libc::ESRCH) => ended(),
+            _ => Error::os("kill a command's processes", error),
+        })
     }
 }
 
@@ -155,14 +179,13 @@ impl ExecTask for Command {
         }
     }
 
-    async fn kill_group(&self) -> Result<()> {
-        let process = self.process.as_ref().ok_or_else(ended)?;
-        match pidfd::kill_group(process.as_fd()) {
-            // Before Linux 6.9.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.signal(Signal::KILL).await,
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(ended()),
-            result => result.map_err(|error| Error::os("kill a command's processes", error)),
+    async fn kill_all(&self) -> Result<()> {
+        let killed = self.kill_group();
+        // What has left the group may be there when the command is not.
+        if let Some(mark) = &self.mark {
+            hunt::kill_all(mark).await?;
         }
+        killed
     }
 
     async fn wait(&self) -> Result<ExitStatus> {

@@ -11,6 +11,7 @@ pub(crate) mod hidden;
 mod hooks;
 #[cfg(feature = "network")]
 pub(crate) mod house;
+mod hunt;
 mod idmap;
 mod options;
 mod plan;
@@ -96,6 +97,9 @@ struct Shared {
     initial_userns: bool,
     hidden: OnceLock<Hidden>,
     zygote: Mutex<Option<Arc<Zygote>>>,
+    /// What shims are, if not today's.
+    #[cfg(feature = "engine")]
+    shim: Option<OwnedFd>,
 }
 
 /// What an engine must know of its zygote.
@@ -121,8 +125,19 @@ impl NativeRuntime {
             initial_userns: in_initial_userns(),
             hidden: OnceLock::new(),
             zygote: Mutex::new(None),
+            #[cfg(feature = "engine")]
+            shim: None,
         });
         Self { shared }
+    }
+
+    /// Has an earlier version's program for shims.
+    #[cfg(all(test, feature = "engine"))]
+    fn with_shim(program: OwnedFd) -> Self {
+        let mut runtime = Self::new(NativeOptions::default());
+        let shared = Arc::get_mut(&mut runtime.shared).expect("nobody else has it");
+        shared.shim = Some(program);
+        runtime
     }
 
     fn zygote(&self) -> Result<Arc<Zygote>> {
@@ -239,6 +254,7 @@ impl Shared {
             clean_up: &self.owner_directories()?,
             agent: self.options.seccomp_agent.as_ref(),
             shim: false,
+            program: None,
             reactor: self.options.reactor.as_ref(),
         })?);
         *slot = Some(Arc::clone(&zygote));

@@ -203,6 +203,7 @@ impl Plan {
         };
         plan.words[field::FLAGS] = flag::HAS_CAPS;
         plan.set_if(host.single_id, flag::SINGLE_ID);
+        plan.set_if(exec.marked, flag::MARKED);
         plan.words[field::NAMESPACES] = namespaces;
         plan.process(&exec.process)?;
         plan.user(exec.user.as_ref(), &exec.extra_groups, &exec.process)?;
@@ -210,6 +211,12 @@ impl Plan {
         plan.names_of_host(&Spec::default(), &exec.process)?;
         plan.seccomp(filters)?;
         Ok(plan)
+    }
+
+    /// What such a command starts can be found, wherever it goes.
+    #[cfg(feature = "engine")]
+    pub(crate) fn mark(&mut self) {
+        self.set_if(true, flag::MARKED);
     }
 
     /// A program of the host's beside a container. At `place` the helper mounts a memory file system and lays out what it needs: to

@@ -315,6 +315,8 @@ pub(crate) async fn outcome(
             if let (Some(listener), Some(agent)) = (fds.into_iter().next(), &agent) {
                 agent::serve(listener, Arc::clone(agent), id.clone())?;
             }
+        } else if record.step == Step::Join as u32 {
+            found.mark = fds.into_iter().next();
         } else if let Some(master) = fds.into_iter().next() {
             found.terminal = Some(master);
         }
@@ -330,6 +332,8 @@ fn pid_of(process: BorrowedFd<'_>) -> Result<u32> {
 #[derive(Debug, Default)]
 pub(crate) struct Setup {
     pub(crate) terminal: Option<OwnedFd>,
+    /// The namespace that a command was given to be known by.
+    pub(crate) mark: Option<OwnedFd>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -398,8 +402,8 @@ impl Adopted {
             hooks: None,
         };
         let setup = Setup {
-            terminal: None,
             warnings,
+            ..Setup::default()
         };
         match child.known(setup) {
             Ok(known) => Ok(child.started(id, known, streams, Some(cgroup))),
@@ -442,7 +446,7 @@ impl Child {
         cgroup: Option<Arc<dyn Cgroup>>,
     ) -> Started {
         let Known { pid, setup, copy } = known;
-        let Setup { terminal, warnings } = setup;
+        let Setup { terminal, warnings, .. } = setup;
         let task: Arc<dyn Task> = Arc::new(NativeTask::new(
             id,
             pid,

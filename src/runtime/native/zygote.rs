@@ -23,7 +23,10 @@ use crate::sys::socket::Received;
 use crate::sys::spawn::{Program, Spawn};
 use crate::sys::{self, memfd, pidfd, socket};
 
-static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-helper"));
+/// The programs that `build.rs` makes of the helper: a zygote's, and a shim's, which can all that a zygote can.
+static ZYGOTE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-helper"));
+#[cfg(feature = "engine")]
+static SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-shim"));
 
 /// A reply: its header, its bytes and its descriptors.
 #[derive(Debug)]
@@ -188,6 +191,8 @@ pub(crate) struct ZygoteOptions<'a> {
     pub(crate) agent: Option<&'a Arc<dyn SeccompAgent>>,
     /// It is a shim: in this process' own pid namespace.
     pub(crate) shim: bool,
+    /// What it is, if not what this library brings along.
+    pub(crate) program: Option<BorrowedFd<'a>>,
     /// Where its socket is listened to: not in whatever runtime it happens to be first needed in, which may be one of a
     /// moment, or none.
     pub(crate) reactor: Option<&'a tokio::runtime::Handle>,
@@ -490,17 +495,23 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The helper's program, ready to be executed; made once per process.
-fn image() -> Result<BorrowedFd<'static>> {
-    static FILE: OnceLock<OwnedFd> = OnceLock::new();
-    if let Some(file) = FILE.get() {
+/// A program that is ready to be executed; made once per process, and not before it is needed: until then its bytes are in the
+/// library's file alone.
+pub(crate) fn image(shim: bool) -> Result<BorrowedFd<'static>> {
+    static FILES: [OnceLock<OwnedFd>; 2] = [const { OnceLock::new() }; 2];
+    let [zygotes, shims] = &FILES;
+    #[cfg(feature = "engine")]
+    let (slot, bytes) = if shim { (shims, SHIM) } else { (zygotes, ZYGOTE) };
+    #[cfg(not(feature = "engine"))]
+    let (slot, bytes) = if shim { (shims, &[][..]) } else { (zygotes, ZYGOTE) };
+    if let Some(file) = slot.get() {
         return Ok(file.as_fd());
     }
-    if IMAGE.is_empty() {
+    if bytes.is_empty() {
         return Err(Error::unsupported("the native runtime", "a build for Linux"));
     }
-    let file = memfd::program(c"longshore", IMAGE).map_err(|error| Error::os("store the helper", error))?;
-    Ok(FILE.get_or_init(|| file).as_fd())
+    let file = memfd::program(c"longshore", bytes).map_err(|error| Error::os("store the helper", error))?;
+    Ok(slot.get_or_init(|| file).as_fd())
 }
 
 pub(crate) fn spawn(options: &ZygoteOptions<'_>) -> Result<Spawned> {
@@ -520,7 +531,7 @@ pub(crate) fn spawn(options: &ZygoteOptions<'_>) -> Result<Spawned> {
         namespaces |= libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
     }
     let spawn = Spawn {
-        program: Program::Fd(image()?),
+        program: Program::Fd(options.program.map_or_else(|| image(options.shim), Ok)?),
         argv: &[if options.shim {
             c"longshore-shim"
         } else {

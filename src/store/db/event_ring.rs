@@ -17,6 +17,31 @@ impl Store {
         self.write_run(Some(event), |_| Ok(()))
     }
 
+    /// As [`Store::record_event`], unless it is there: the same action of the same thing at the same time. Of two callers at once
+    /// both may record it. Blocking.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub(crate) fn record_event_once(&self, event: &Event) -> Result<()> {
+        match self.inner.run.read(|run| is_there(run, event))? {
+            true => Ok(()),
+            false => self.record_event(event),
+        }
+    }
+
+    /// How many events of a thing that are later than a time have an action that begins so. Blocking.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub(crate) fn count_events(&self, id: &str, action: &str, after_ns: i64) -> Result<u32> {
+        self.inner.run.read(|run| {
+            let sql =
+                "SELECT COUNT(*) FROM events WHERE id = ?1 AND time_ns > ?2 AND substr(action, 1, length(?3)) = ?3";
+            let values = params![id, after_ns, action];
+            run.prepare_cached(sql)?.query_row(values, |row| row.get(0))
+        })
+    }
+
     /// Wakes subscribers of this process.
     pub(super) fn wake(&self, seq: u64) {
         self.inner.newest_event.send_modify(|newest| *newest = seq.max(*newest));
@@ -54,6 +79,12 @@ pub(super) fn append(run: &Connection, event: &Event) -> rusqlite::Result<u64> {
     run.prepare_cached("DELETE FROM events WHERE seq <= ?1")?
         .execute([seq - RING as i64])?;
     Ok(seq.unsigned_abs())
+}
+
+fn is_there(run: &Connection, event: &Event) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM events WHERE time_ns = ?1 AND id = ?2 AND action = ?3)";
+    let values = params![event.time_ns, event.id, event.action];
+    run.prepare_cached(sql)?.query_row(values, |row| row.get(0))
 }
 
 fn newest(run: &Connection) -> rusqlite::Result<u64> {

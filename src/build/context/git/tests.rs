@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -383,7 +384,8 @@ impl Server {
             children: vec![server, agent],
             dir,
         };
-        waited(|| started.agent().exists());
+        // Its socket has a name before it listens.
+        waited(|| UnixStream::connect(started.agent()).is_ok());
         let mut add = Command::new("ssh-add");
         add.args(["-q", &key]).env("SSH_AUTH_SOCK", started.agent());
         assert!(add.status().unwrap().success());

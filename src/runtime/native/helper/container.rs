@@ -53,21 +53,26 @@ pub(crate) fn run(context: &Context<'_>) -> ! {
     }
 }
 
-/// Cuts the code that only children run, with the clean-up at the end, and the code of shims out of the zygote's mapping of
-/// the program, as far as page faults go: the kernel maps pages around a fault up to the end of an area, and a flag that
-/// differs makes several areas of one.
+/// Cuts the code that only children run, with the clean-up at the end, and what only a shim runs, where that is in the program,
+/// out of its mapping as far as page faults go: the kernel maps pages around a fault up to the end of an area, and a flag
+/// that differs makes several areas of one.
 pub(crate) fn leave_to_children() {
     unsafe extern "C" {
         static __start_lhchild: u8;
         static __stop_lhchild: u8;
+        #[cfg(shim)]
         static __start_lhshim: u8;
+        #[cfg(shim)]
         static __stop_lhshim: u8;
     }
     // Two flags without a meaning here: neither area may be one with the other.
     const DONTDUMP: usize = 16;
-    const RANDOM: usize = 1;
     cut_out(&raw const __start_lhchild as usize, &raw const __stop_lhchild as usize, DONTDUMP);
-    cut_out(&raw const __start_lhshim as usize, &raw const __stop_lhshim as usize, RANDOM);
+    #[cfg(shim)]
+    {
+        const RANDOM: usize = 1;
+        cut_out(&raw const __start_lhshim as usize, &raw const __stop_lhshim as usize, RANDOM);
+    }
 }
 
 /// The whole pages between two addresses.

@@ -12,6 +12,19 @@ pub(crate) fn below_me(signal: i32) -> Sys {
     sys::kill_all_in_sight(signal)
 }
 
+/// To the process group that a child of the caller's leads. It is not reaped, so that its number is its own, and so is a group
+/// with that number: there is none before it has made it (`ESRCH`).
+#[cfg(shim)]
+#[inline(never)]
+#[unsafe(link_section = "lhshim")]
+pub(crate) fn led_by(child: i32, signal: i32) -> Sys {
+    // -1 would be everybody.
+    if child <= 1 {
+        return Err(sys::EPERM);
+    }
+    sys::kill_group(child, signal)
+}
+
 /// A pid namespace below the caller's own, that its next child will be in.
 pub(crate) struct Below(());
 

@@ -5,8 +5,8 @@
 use core::convert::Infallible;
 
 use crate::container::{Context, Streams, join_cgroups, limits, own_streams, private_proc};
-use crate::fail::{Done, Fail, at};
-use crate::sys::{self, AT_FDCWD, Shared};
+use crate::fail::{Done, Fail, at, hand};
+use crate::sys::{self, AT_FDCWD, Shared, Sys};
 use crate::wire::{Record, Step, field, flag};
 use crate::{dev, exec, message, outfit, user};
 
@@ -38,7 +38,14 @@ fn lead(context: &Context<'_>, status: i32, told: &Shared) -> Done<Infallible> {
     if u64::from(plan.field(field::NAMESPACES)) & sys::CLONE_NEWUSER != 0 {
         outfit::own_pipes(plan, context.fds);
     }
+    let own = match plan.has(flag::MARKED) {
+        true => Some(at(Step::Join, own_namespaces())?),
+        false => None,
+    };
     join_namespaces(context)?;
+    if let Some(own) = own {
+        mark(own, status)?;
+    }
     // A session keyring of its own, or none where there are none.
     let _ = sys::new_session_keyring();
     let streams = streams(context, status)?;
@@ -60,6 +67,22 @@ fn join_namespaces(context: &Context<'_>) -> Done {
         at(Step::Identity, sys::setresuid(0))?;
     }
     Ok(())
+}
+
+/// The list of this process's namespaces, in the host's proc: the container's may be anything.
+fn own_namespaces() -> Sys<i32> {
+    sys::open(AT_FDCWD, b"/proc/self/ns\0", sys::O_PATH | sys::O_DIRECTORY)
+}
+
+/// A UTS namespace of the command's own, which says what the container's does: whatever the command starts is in it, and needs
+/// `CAP_SYS_ADMIN` to leave it. It goes to whoever may have to find all of that.
+#[inline(never)]
+#[unsafe(link_section = "lhchild")]
+fn mark(own: i32, status: i32) -> Done {
+    at(Step::Join, sys::unshare(sys::CLONE_NEWUTS))?;
+    let namespace = at(Step::Join, sys::open(own, b"uts\0", 0))?;
+    sys::close(own);
+    hand(status, Step::Join, namespace)
 }
 
 /// A terminal of the container's own, whose master goes to the owner, or the owner's pipes.

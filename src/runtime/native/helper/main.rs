@@ -2,6 +2,7 @@
 //! of an engine, and the parent and first steps of every container. See `docs/process-model.md`.
 #![no_std]
 #![no_main]
+#![cfg_attr(not(shim), allow(dead_code, reason = "a shim uses the rest"))]
 
 #[cfg(target_arch = "aarch64")]
 #[path = "arch/aarch64.rs"]
@@ -9,13 +10,18 @@ mod arch;
 #[cfg(target_arch = "x86_64")]
 #[path = "arch/x86_64.rs"]
 mod arch;
+#[cfg(shim)]
 mod backoff;
 mod container;
 mod dev;
+#[cfg(shim)]
 mod entry;
 mod everyone;
 mod exec;
 mod fail;
+#[cfg(shim)]
+#[allow(dead_code, reason = "the library uses the rest")]
+mod health;
 mod house;
 mod init;
 mod join;
@@ -27,12 +33,15 @@ mod netns;
 mod outfit;
 mod passwd;
 mod path;
+#[cfg(shim)]
 #[allow(dead_code, reason = "the library uses the rest")]
 mod record;
 mod remove;
+#[cfg(shim)]
 mod shim;
 mod slim;
 mod sys;
+#[cfg(shim)]
 #[allow(dead_code, reason = "the library uses the rest")]
 mod talk;
 mod tool;

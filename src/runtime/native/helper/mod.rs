@@ -4,6 +4,9 @@
 mod backoff;
 #[cfg(test)]
 mod entry;
+#[cfg(feature = "engine")]
+#[allow(dead_code, reason = "the helper uses the rest")]
+pub(crate) mod health;
 #[allow(dead_code, reason = "the helper uses the rest")]
 pub(crate) mod passwd;
 #[cfg(feature = "engine")]

@@ -3,6 +3,8 @@
 
 use crate::message::Fds;
 use crate::outfit;
+#[cfg(shim)]
+use crate::path::numbered;
 use crate::path::terminate;
 use crate::sys::{self, AT_FDCWD, Sys};
 use crate::wire::{MountRecord, Strings, mount};
@@ -318,5 +320,27 @@ impl Text {
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn private_proc() -> Sys<i32> {
     let context = sys::fsopen(b"proc\0")?;
-    finish(context, sys::ATTR_NOSUID | sys::ATTR_NODEV | sys::ATTR_NOEXEC)
+    let made = finish(context, sys::ATTR_NOSUID | sys::ATTR_NODEV | sys::ATTR_NOEXEC);
+    #[cfg(shim)]
+    if made == Err(sys::EPERM) {
+        sys::close(context);
+        return starters_proc();
+    }
+    made
+}
+
+/// An ordinary user's shim lives in a pid namespace of which it may mount no proc: the host's. There its starter's is the one; a
+/// process of a container's, which is in another pid namespace, does not find itself in it and has none.
+#[cfg(shim)]
+#[unsafe(link_section = "lhchild")]
+fn starters_proc() -> Sys<i32> {
+    let proc = sys::open(AT_FDCWD, b"/proc\0", sys::O_PATH | sys::O_DIRECTORY)?;
+    let mut own = [0u8; 64];
+    let own = numbered(&mut own, b"", u64::from(sys::getpid().unsigned_abs()), b"")?;
+    let found = |name: &[u8]| sys::statx(proc, name, 0).map(|stat| (stat.inode, stat.dev));
+    if found(b"self\0").is_ok_and(|it| found(own) == Ok(it)) {
+        return Ok(proc);
+    }
+    sys::close(proc);
+    Err(sys::EPERM)
 }

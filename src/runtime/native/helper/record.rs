@@ -4,6 +4,8 @@
 //! It has its full size from the first moment, so that no later write needs room on the disk. Little endian, as the schema's
 //! number may outlive the machine's.
 
+use super::health::Health;
+
 /// Bytes of a slot.
 pub(crate) const SLOT: usize = 256;
 /// Bytes of the file.
@@ -17,6 +19,7 @@ const HAS_OOM: u64 = 2;
 const OOM: u64 = 4;
 const HAS_FAILURE: u64 = 8;
 const STDIN_CLOSED: u64 = 16;
+const HAS_HEALTH: u64 = 32;
 
 /// Values of [`State::phase`].
 pub(crate) mod phase {
@@ -46,6 +49,8 @@ pub(crate) struct State {
     pub(crate) failure: Option<(u32, i32)>,
     pub(crate) lost_entries: u64,
     pub(crate) stdin_closed: bool,
+    /// Of the present run, or of the last; `None` where nothing is probed, or not by the shim.
+    pub(crate) health: Option<Health>,
 }
 
 fn pair(low: u32, high: u32) -> u64 {
@@ -57,8 +62,8 @@ fn bit(set: bool, bit: u64) -> u64 {
 }
 
 /// FNV-1a: each byte's step can be undone, so that no single changed byte goes unseen.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+pub(crate) fn checksum<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> u64 {
+    bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
         (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
     })
 }
@@ -66,11 +71,13 @@ fn checksum(bytes: &[u8]) -> u64 {
 impl State {
     pub(crate) fn encode(&self) -> [u8; SLOT] {
         let (step, errno) = self.failure.unwrap_or((0, 0));
+        let health = self.health.unwrap_or(Health::NEW);
         let flags = bit(self.exit.is_some(), HAS_EXIT)
             | bit(self.oom_killed.is_some(), HAS_OOM)
             | bit(self.oom_killed == Some(true), OOM)
             | bit(self.failure.is_some(), HAS_FAILURE)
-            | bit(self.stdin_closed, STDIN_CLOSED);
+            | bit(self.stdin_closed, STDIN_CLOSED)
+            | bit(self.health.is_some(), HAS_HEALTH);
         let words = [
             MAGIC,
             self.change,
@@ -86,13 +93,18 @@ impl State {
             u64::from(errno as u32),
             self.ends,
             self.lost_entries,
+            // Older shims write zeros from here on, and older readers see no more.
+            pair(health.status, health.streak),
+            health.probes,
+            u64::from(health.turns),
+            health.since_ns as u64,
         ];
         let mut out = [0u8; SLOT];
         for (slot, word) in out.chunks_exact_mut(8).zip(words) {
             slot.copy_from_slice(&word.to_le_bytes());
         }
         if let Some((body, end)) = out.split_last_chunk_mut::<8>() {
-            *end = checksum(body).to_le_bytes();
+            *end = checksum(&*body).to_le_bytes();
         }
         out
     }
@@ -124,6 +136,13 @@ impl State {
             ends: word(12),
             lost_entries: word(13),
             stdin_closed: has(STDIN_CLOSED),
+            health: has(HAS_HEALTH).then_some(Health {
+                status: word(14) as u32,
+                streak: (word(14) >> 32) as u32,
+                probes: word(15),
+                turns: word(16) as u32,
+                since_ns: word(17) as i64,
+            }),
         })
     }
 
@@ -183,6 +202,13 @@ mod tests {
             failure: end.4,
             lost_entries: end.5,
             stdin_closed: life.4 % 2 == 1,
+            health: (life.4 % 3 == 1).then_some(Health {
+                status: life.1,
+                streak: life.2,
+                probes: life.4,
+                turns: life.3,
+                since_ns: life.5,
+            }),
         })
     }
 

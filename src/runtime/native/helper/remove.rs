@@ -146,7 +146,7 @@ fn clear(dir: i32) -> Sys<Option<i32>> {
 }
 
 /// Splits off one `struct linux_dirent64`.
-fn entry(records: &[u8]) -> Option<(&[u8], bool, &[u8])> {
+pub(crate) fn entry(records: &[u8]) -> Option<(&[u8], bool, &[u8])> {
     const DT_DIR: u8 = 4;
     let len = usize::from(crate::wire::u16_at(records, 16)?);
     let record = records.get(..len)?;

@@ -6,6 +6,7 @@ use crate::arch::{nr, raw};
 pub(crate) type Sys<T = u32> = Result<T, i32>;
 
 // Numbers from 424 on are the same on every architecture.
+const PIDFD_SEND_SIGNAL: usize = 424;
 const OPEN_TREE: usize = 428;
 const MOVE_MOUNT: usize = 429;
 const FSOPEN: usize = 430;
@@ -48,6 +49,7 @@ pub(crate) const RESOLVE_BENEATH: u64 = 8;
 pub(crate) const RESOLVE_IN_ROOT: u64 = 0x10;
 
 pub(crate) const CLONE_NEWNS: u64 = 0x0002_0000;
+pub(crate) const CLONE_NEWUTS: u64 = 0x0400_0000;
 pub(crate) const CLONE_NEWIPC: u64 = 0x0800_0000;
 pub(crate) const CLONE_NEWPID: u64 = 0x2000_0000;
 pub(crate) const CLONE_NEWCGROUP: u64 = 0x0200_0000;
@@ -342,6 +344,13 @@ pub(crate) fn socket_pair() -> Sys<[i32; 2]> {
     Ok(ends)
 }
 
+/// A pipe: the end to read, the end to write.
+pub(crate) fn pipe() -> Sys<[i32; 2]> {
+    let mut ends = [-1i32; 2];
+    call3(nr::PIPE2, ends.as_mut_ptr() as usize, O_CLOEXEC, 0)?;
+    Ok(ends)
+}
+
 pub(crate) fn fsopen(kind: &[u8]) -> Sys<i32> {
     call3(FSOPEN, text(kind), 1, 0).map(|new| new as i32)
 }
@@ -556,6 +565,11 @@ pub(crate) fn kill(pid: i32, signal: i32) -> Sys {
     call3(nr::KILL, fd(pid), signal as usize, 0)
 }
 
+/// Signals the process group with this number, which is above 1: for `everyone.rs` alone.
+pub(crate) fn kill_group(leader: i32, signal: i32) -> Sys {
+    call3(nr::KILL, fd(-leader), signal as usize, 0)
+}
+
 /// Signals every process that this one can see, but itself and pid 1: for `everyone.rs` alone.
 pub(crate) fn kill_all_in_sight(signal: i32) -> Sys {
     call3(nr::KILL, usize::MAX, signal as usize, 0)
@@ -613,6 +627,12 @@ pub(crate) fn fork_sibling(told: usize) -> Sys<i32> {
 
 pub(crate) fn pidfd_open(pid: i32) -> Sys<i32> {
     call3(PIDFD_OPEN, fd(pid), 0, 0).map(|new| new as i32)
+}
+
+/// A signal to the process whose directory of a proc file system is open: never to another that has come to its number.
+#[cfg(shim)]
+pub(crate) fn kill_at(process: i32, signal: i32) -> Sys {
+    call5(PIDFD_SEND_SIGNAL, fd(process), signal as usize, 0, 0, 0)
 }
 
 /// Resets every signal's disposition to the default: "ignored" survives an exec.

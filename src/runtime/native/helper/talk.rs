@@ -9,7 +9,7 @@ use super::wire::{put_words, u32_at};
 
 pub(crate) const MAGIC: u32 = 0x6d68_736c;
 /// Raised with every addition.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// Bytes of a head.
 pub(crate) const HEAD: usize = 16;
 /// Longest message to a shim.
@@ -74,8 +74,22 @@ pub(crate) mod config {
     /// What a command must know of the container, for the library alone.
     pub(crate) const INSIDE: usize = 14;
     pub(crate) const INSIDE_COUNT: usize = 5;
+    /// Of a check: milliseconds between probes, of a probe, of the start period, between probes in that, failures in a row.
+    pub(crate) const INTERVAL: usize = INSIDE + INSIDE_COUNT;
+    pub(crate) const TIMEOUT: usize = INTERVAL + 1;
+    pub(crate) const START_PERIOD: usize = INTERVAL + 2;
+    pub(crate) const START_INTERVAL: usize = INTERVAL + 3;
+    pub(crate) const RETRIES: usize = INTERVAL + 4;
+    /// What happens to a container that becomes unhealthy: nothing, or one of these; how it is told to stop, and for how many
+    /// milliseconds that is waited for.
+    pub(crate) const ON_UNHEALTHY: usize = INTERVAL + 5;
+    pub(crate) const STOP_SIGNAL: usize = INTERVAL + 6;
+    pub(crate) const STOP_MS: usize = INTERVAL + 7;
+    pub(crate) const KILL: u64 = 1;
+    pub(crate) const STOP: u64 = 2;
+    pub(crate) const AGAIN: u64 = 3;
     /// After these comes the log's second name, with a NUL.
-    pub(crate) const COUNT: usize = INSIDE + INSIDE_COUNT;
+    pub(crate) const COUNT: usize = INTERVAL + 8;
 
     /// The log holds frames.
     pub(crate) const FRAMES: u64 = 1;
@@ -85,6 +99,8 @@ pub(crate) mod config {
     pub(crate) const INPUT: u64 = 4;
     /// The container has a terminal.
     pub(crate) const TERMINAL: u64 = 8;
+    /// The shim probes the container's health. Where older shims say nothing of it, they do not.
+    pub(crate) const HEALTH: u64 = 16;
 
     /// Positions of the descriptors that come along: the shim's directory, the listening socket, the state's file, the log's
     /// directory and its present file, and, where there is one, the file with the counter of kills for memory.
@@ -94,6 +110,9 @@ pub(crate) mod config {
     pub(crate) const FD_LOG_DIR: u32 = 3;
     pub(crate) const FD_LOG: u32 = 4;
     pub(crate) const FD_OOM: u32 = 5;
+    /// With [`HEALTH`]: the plan of a probe, and the file of results. The one before these is anything then.
+    pub(crate) const FD_PROBE: u32 = 6;
+    pub(crate) const FD_RESULTS: u32 = 7;
 }
 
 /// When a container is started again: five words of 64 bits.

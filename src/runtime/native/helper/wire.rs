@@ -258,6 +258,17 @@ pub(crate) mod field {
     pub(crate) const COUNT: usize = 32;
 }
 
+/// Positions of descriptors in the plan of a probe, which a shim fills in: that of the records, stdin, where it prints, the pidfd
+/// of the container's first process, and the container's cgroups.
+pub(crate) mod probe {
+    pub(crate) const FD_STATUS: u32 = 0;
+    pub(crate) const FD_STDIN: u32 = 1;
+    pub(crate) const FD_OUTPUT: u32 = 2;
+    pub(crate) const FD_TARGET: u32 = 3;
+    pub(crate) const FD_CGROUP: u32 = 4;
+    pub(crate) const FD_V1_FIRST: u32 = 5;
+}
+
 /// Bits of [`field::FLAGS`].
 pub(crate) mod flag {
     pub(crate) const TERMINAL: u32 = 1;
@@ -292,6 +303,9 @@ pub(crate) mod flag {
     pub(crate) const BIND_PROC: u32 = 1 << 18;
     /// Its ids are not the zygote's: mounts that ask for it are id-mapped.
     pub(crate) const ID_MAPPED: u32 = 1 << 12;
+    /// A command whose processes can be told from all others of the container's, wherever they go: it has a UTS namespace of its
+    /// own, which goes to whoever asked for the command.
+    pub(crate) const MARKED: u32 = 1 << 19;
 }
 
 /// Numbers of the descriptors of a program of [`flag::TOOL`]: the standard streams of the container, one after the other,

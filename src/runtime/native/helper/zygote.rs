@@ -9,7 +9,9 @@ use crate::sys::{self, CloneArgs, PollFd, Shared, Sys};
 use crate::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_SHIM, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op, u32_at};
 use crate::netns::Networks;
 use crate::wire::{NO_FD, Step, flag};
-use crate::{everyone, house, join, look, outfit, remove, shim, slim, worker};
+#[cfg(shim)]
+use crate::shim;
+use crate::{everyone, house, join, look, outfit, remove, slim, worker};
 
 /// Descriptors that the owner put there.
 pub(crate) const CONTROL: i32 = 3;
@@ -41,6 +43,11 @@ pub(crate) fn run() -> ! {
     let Some(hello) = await_hello(buffer) else {
         sys::exit(125)
     };
+    // A shim is another program: this one would kill what was to outlive its owner.
+    if cfg!(not(shim)) && hello.flags & FLAG_SHIM != 0 {
+        refuse(hello.req, Step::Plan, sys::ENOSYS);
+        sys::exit(1)
+    }
     let mut zygote = match set_up(hello.flags, buffer) {
         Ok(zygote) => zygote,
         Err(fail) => {
@@ -54,6 +61,7 @@ pub(crate) fn run() -> ! {
         }
     };
     reply(op::DONE, hello.req, 0, &[]);
+    #[cfg(shim)]
     if hello.flags & FLAG_SHIM != 0 {
         shim::run(zygote)
     }
@@ -481,10 +489,22 @@ impl Zygote {
         at(Step::Clone, self.ledger.add(WORKER, helper, 0, &[]))
     }
 
-    /// Sends a guide into a running container, which starts the command as its own sibling. The answer comes when it ends:
-    /// nothing that the container can delay is waited for here.
+    /// A command in a running container. The answer comes when its guide ends: nothing that the container can delay is waited
+    /// for here.
     fn exec(&mut self, req: u64, blob: &'static [u8], fds: &Fds) -> Done {
         let plan = Plan::decode(blob).ok_or(Fail::new(Step::Plan, sys::EBADMSG))?;
+        let (pid, told) = self.guide(&plan, fds, &|| {})?;
+        if let Err(errno) = self.ledger.add(JOINING, pid, req, &told.address().to_ne_bytes()) {
+            // Unknown from here on: what it may have started dies with it, as nobody would ever tell of it.
+            let _ = sys::kill(pid, SIGKILL);
+            return Err(Fail::new(Step::Clone, errno));
+        }
+        Ok(())
+    }
+
+    /// Sends a guide into a running container, which starts the command as its own sibling: the guide's number, and where it
+    /// tells that of the command. `leave` is called in it.
+    pub(crate) fn guide(&mut self, plan: &Plan<'_>, fds: &Fds, leave: &dyn Fn()) -> Done<(i32, Shared)> {
         let mut args = CloneArgs {
             exit_signal: SIGCHLD,
             ..CloneArgs::default()
@@ -497,12 +517,13 @@ impl Zygote {
             args.cgroup = cgroup as u64;
         }
         let told = at(Step::Clone, Shared::new())?;
-        let pid = match sys::clone3(&args) {
+        match sys::clone3(&args) {
             Ok(0) => {
                 self.leave();
+                leave();
                 sys::close(self.slim);
                 let context = Context {
-                    plan,
+                    plan: *plan,
                     fds,
                     slim: -1,
                     network: None,
@@ -510,18 +531,12 @@ impl Zygote {
                 };
                 join::run(&context, &told)
             }
-            Ok(pid) => pid,
+            Ok(pid) => Ok((pid, told)),
             Err(errno) => {
                 told.unmap();
-                return Err(Fail::new(Step::Clone, errno));
+                Err(Fail::new(Step::Clone, errno))
             }
-        };
-        if let Err(errno) = self.ledger.add(JOINING, pid, req, &told.address().to_ne_bytes()) {
-            // Unknown from here on: what it may have started dies with it, as nobody would ever tell of it.
-            let _ = sys::kill(pid, SIGKILL);
-            return Err(Fail::new(Step::Clone, errno));
         }
-        Ok(())
     }
 
     /// The owner is gone: nothing of its may stay. Every process in this pid namespace is one of ours.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::check::Probing;
 use super::connect;
 use super::place::{self, Place};
 use super::reap;
@@ -75,7 +76,7 @@ pub(super) fn begin(shared: &Shared, launch: &Launch, detach: &Detach) -> Result
         None => Handle::try_current().map_err(|_| zygote::gone())?,
     };
     reap::sweep();
-    let place = Place::make(&detach.dir, launch.stdio.stdin)?;
+    let place = Place::make(&detach.dir, launch.stdio.stdin, detach.check.is_some())?;
     let begun = spawn(shared, &place, &reactor).and_then(|spawned| start(shared, launch, detach, &place, spawned));
     if begun.is_err() {
         place.undo();
@@ -91,6 +92,7 @@ fn spawn(shared: &Shared, place: &Place, reactor: &Handle) -> Result<(Spawned, H
         clean_up: &[],
         agent: None,
         shim: true,
+        program: shared.shim.as_ref().map(AsFd::as_fd),
         reactor: None,
     })?;
     let pidfd = spawned.child.pidfd.try_clone();
@@ -242,7 +244,15 @@ impl Asking<'_> {
         }
         [words[config::BOOT], words[config::BOOT + 1]] = self.place.boot;
         words[config::CHANGE] = self.place.change;
-        words[config::INSIDE..].copy_from_slice(&inside_words(&inside));
+        words[config::INSIDE..][..config::INSIDE_COUNT].copy_from_slice(&inside_words(&inside));
+        let probing = self.detach.check.as_ref();
+        let probing = probing
+            .map(|check| Probing::of(check, plan, self.host, self.cgroup))
+            .transpose()?;
+        if let Some(probing) = &probing {
+            words[config::FLAGS] |= config::HEALTH;
+            words[config::INTERVAL..].copy_from_slice(&probing.words);
+        }
         let mut blob: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         blob.extend_from_slice(known_as.as_bytes());
         blob.push(0);
@@ -257,6 +267,11 @@ impl Asking<'_> {
             self.log.map_or(place.dir.as_fd(), |log| log.file.as_fd()),
         ];
         fds.extend(counter.as_ref().map(AsFd::as_fd));
+        if let (Some(probing), Some(results)) = (&probing, &place.results) {
+            // Where there is no counter, something that is none.
+            fds.resize(config::FD_PROBE as usize, place.dir.as_fd());
+            fds.extend([probing.plan.as_fd(), results.as_fd()]);
+        }
         zygote::ask(self.control, (op::SHIM, 0), &blob, &fds)
     }
 

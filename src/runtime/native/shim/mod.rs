@@ -2,6 +2,7 @@
 
 mod begin;
 mod bereft;
+mod check;
 mod connect;
 mod place;
 mod reap;
@@ -32,6 +33,7 @@ const LOCK: &str = "lock";
 const STATE: &str = "state";
 const SOCKET: &str = "ctl";
 const CGROUPS: &str = "cgroups";
+const HEALTH: &str = "health";
 
 #[async_trait]
 impl DetachedRuntime for NativeRuntime {

@@ -14,8 +14,9 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use nix::sys::stat::Mode;
 
-use super::{CGROUPS, LOCK, SOCKET, STATE, connect};
+use super::{CGROUPS, HEALTH, LOCK, SOCKET, STATE, connect};
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::native::helper::health;
 use crate::runtime::native::helper::record::{self, State, phase};
 
 /// How often a lock is asked for that somebody else looks at, and one that a shim has: it may be on its way out.
@@ -29,6 +30,8 @@ pub(super) struct Place {
     pub(super) lock: OwnedFd,
     pub(super) state: File,
     pub(super) listener: OwnedFd,
+    /// Where results of probes go, if there is a check.
+    pub(super) results: Option<File>,
     /// The boot, and the change that the state's file has now.
     pub(super) boot: [u64; 2],
     pub(super) change: u64,
@@ -39,7 +42,7 @@ impl Place {
     ///
     /// # Errors
     /// `Conflict` if a shim has the lock.
-    pub(super) fn make(path: &Path, stdin: bool) -> Result<Self> {
+    pub(super) fn make(path: &Path, stdin: bool, checked: bool) -> Result<Self> {
         let dir = open_dir(path)?;
         let lock = take_lock(path)?;
         let boot = boot()?;
@@ -50,15 +53,17 @@ impl Place {
                 nix::unistd::mkfifo(&path.join(name), Mode::S_IRUSR | Mode::S_IWUSR)
                     .map_err(|errno| Error::os("make a container's stream", errno))?;
             }
-            Ok((state, change, listen_at(path, &dir)?))
+            let results = checked.then(|| make_results(path)).transpose()?;
+            Ok((state, change, results, listen_at(path, &dir)?))
         })();
         match made {
-            Ok((state, change, listener)) => Ok(Self {
+            Ok((state, change, results, listener)) => Ok(Self {
                 path: path.to_owned(),
                 dir,
                 lock,
                 state,
                 listener,
+                results,
                 boot,
                 change,
             }),
@@ -117,7 +122,7 @@ pub(super) fn open_dir(path: &Path) -> Result<OwnedFd> {
 
 /// Removes what a shim leaves behind that is killed.
 fn clear(path: &Path) {
-    for name in [SOCKET, "out", "err", "in", "state.new"] {
+    for name in [SOCKET, "out", "err", "in", "state.new", HEALTH] {
         let _ = std::fs::remove_file(path.join(name));
     }
 }
@@ -196,6 +201,16 @@ fn first_state(path: &Path, boot: [u64; 2]) -> Result<(File, u64)> {
     file.write_all(&bytes).map_err(step)?;
     std::fs::rename(&fresh, &name).map_err(step)?;
     Ok((file, state.change))
+}
+
+/// The file of probes, in its full size: no later write needs room on the disk.
+fn make_results(path: &Path) -> Result<File> {
+    let step = |error: io::Error| Error::os("make the file of a container's probes", error);
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(path.join(HEALTH)).map_err(step)?;
+    file.write_all(&vec![0; health::FILE]).map_err(step)?;
+    Ok(file)
 }
 
 pub(super) fn boot() -> Result<[u64; 2]> {

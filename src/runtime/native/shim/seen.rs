@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{LOCK, STATE, connect, place};
+use super::{LOCK, STATE, check, connect, place};
 use crate::error::{Error, Result};
 use crate::runtime::Exit;
 use crate::runtime::detached::{DetachedPhase, DetachedSeen, DetachedState};
@@ -27,9 +27,8 @@ pub(super) fn seen(dir: &Path) -> Result<DetachedSeen> {
     let Some(state) = record::newest(&bytes) else {
         return Ok(DetachedSeen::Damaged { alive });
     };
-    let told = DetachedSeen::Alive(shown(&state));
     if alive {
-        return Ok(told);
+        return Ok(DetachedSeen::Alive(shown(&state, dir)));
     }
     let now = place::boot()? == state.boot;
     // An end that was written down holds in any boot. Where no shim has written anything, there was none.
@@ -37,7 +36,7 @@ pub(super) fn seen(dir: &Path) -> Result<DetachedSeen> {
         return Ok(DetachedSeen::Nothing);
     }
     Ok(DetachedSeen::Gone {
-        state: shown(&state),
+        state: shown(&state, dir),
         process: now && state.phase != phase::ENDED && lives(&state),
     })
 }
@@ -76,8 +75,8 @@ pub(super) fn lives(state: &State) -> bool {
     !dead && ticks == Some(state.start_ticks)
 }
 
-/// As the library's users see it.
-pub(super) fn shown(state: &State) -> DetachedState {
+/// As the library's users see it, with what lies beside it.
+pub(super) fn shown(state: &State, dir: &Path) -> DetachedState {
     DetachedState {
         change: state.change,
         phase: match state.phase {
@@ -99,5 +98,6 @@ pub(super) fn shown(state: &State) -> DetachedState {
         failure: state.failure,
         lost_entries: state.lost_entries,
         stdin_closed: state.stdin_closed,
+        health: state.health.map(|health| check::shown(&health, state.started_ns, dir)),
     }
 }

@@ -172,7 +172,7 @@ impl ShimTask {
 
     fn exit_of(&self, state: &State) -> Result<Exit> {
         let unknown = || self.error(ErrorKind::Unavailable, "has ended, and nobody knows how");
-        shown(state).exit.ok_or_else(unknown)
+        shown(state, &self.dir).exit.ok_or_else(unknown)
     }
 }
 
@@ -296,16 +296,20 @@ impl Task for ShimTask {
 #[async_trait]
 impl DetachedTask for ShimTask {
     fn state(&self) -> DetachedState {
-        shown(&self.known())
+        shown(&self.known(), &self.dir)
     }
 
     fn warnings(&self) -> Vec<String> {
         self.warnings.clone()
     }
 
+    fn is_probed(&self) -> bool {
+        self.link.greeting.word(greeting::FLAGS) & config::HEALTH != 0
+    }
+
     async fn changed(&self, after: u64) -> Option<DetachedState> {
         let known = self.link.until(|state| state.change > after).await;
-        (known.state.change > after).then(|| shown(&known.state))
+        (known.state.change > after).then(|| shown(&known.state, &self.dir))
     }
 
     async fn output(&self) -> Result<DetachedOutput> {
@@ -372,8 +376,8 @@ impl ExecTask for Command {
         self.inner.signal(signal).await
     }
 
-    async fn kill_group(&self) -> Result<()> {
-        self.inner.kill_group().await
+    async fn kill_all(&self) -> Result<()> {
+        self.inner.kill_all().await
     }
 
     async fn wait(&self) -> Result<ExitStatus> {

@@ -157,8 +157,10 @@ async fn the_helper_is_small() {
         .parse()
         .unwrap();
     let size = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-helper")).len();
-    println!("helper: {size} bytes, {rss} kB resident");
+    let shim = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-shim")).len();
+    println!("helper: {size} bytes, {rss} kB resident; a shim's: {shim} bytes");
     assert!(size <= 64 * 1024, "{size}");
+    assert!(size < shim && shim <= 80 * 1024, "{shim}");
     assert!(rss <= 64 + slack, "{rss} kB");
     started.task.signal(Signal::KILL, true).await.unwrap();
     started.task.wait().await.unwrap();
@@ -287,4 +289,43 @@ async fn two_may_remove_the_same_tree() {
         }
         assert!(!tree.exists());
     }
+}
+
+/// It would take a shim's container with it: the program says that it cannot be one, and ends.
+#[test]
+fn a_zygote_s_program_refuses_to_be_a_shim() {
+    use crate::runtime::native::helper::wire::{FLAG_SHIM, op};
+    use crate::runtime::native::zygote;
+    use crate::sys::spawn::{Program, Spawn};
+    use crate::sys::{memfd, pidfd, socket};
+    use std::os::fd::AsFd as _;
+    let program = memfd::program(
+        c"longshore",
+        include_bytes!(concat!(env!("OUT_DIR"), "/longshore-helper")),
+    );
+    let program = program.unwrap();
+    let (ours, theirs) = socket::pair().unwrap();
+    let null = fs::File::options().read(true).write(true).open("/dev/null").unwrap();
+    let own = pidfd::open(std::process::id()).unwrap();
+    let null = null.as_fd();
+    let slots = [
+        (null, 0),
+        (null, 1),
+        (null, 2),
+        (theirs.as_fd(), 3),
+        (own.as_fd(), 4),
+        (null, 5),
+    ];
+    let spawn = Spawn {
+        program: Program::Fd(program.as_fd()),
+        argv: &[c"longshore-shim"],
+        slots: &slots,
+        namespaces: 0,
+        keep_capabilities: false,
+    };
+    let child = spawn.run().unwrap();
+    drop(theirs);
+    let refused = zygote::ask(&ours, (op::HELLO, FLAG_SHIM), &[], &[]).unwrap_err();
+    assert_eq!(refused.errno(), Some(libc::ENOSYS), "{refused}");
+    pidfd::reap(child.pidfd.as_fd()).unwrap();
 }

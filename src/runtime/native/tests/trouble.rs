@@ -36,6 +36,7 @@ pub(super) fn command(words: &[&str]) -> ExecLaunch {
         extra_groups: Vec::new(),
         stdio: StdioPlan::default(),
         seccomp: None,
+        marked: false,
     }
 }
 

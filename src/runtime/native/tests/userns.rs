@@ -218,6 +218,7 @@ async fn g3_a_command_in_a_user_namespace_of_its_own() {
         extra_groups: Vec::new(),
         stdio: StdioPlan::default(),
         seccomp: None,
+        marked: false,
     };
     let command = started.task.exec(exec).await.unwrap();
     let (out, err) = (command.stdout, command.stderr);

@@ -114,6 +114,7 @@ pub(crate) mod nr {
     pub(crate) const UMASK: usize = 166;
     pub(crate) const PRCTL: usize = 167;
     pub(crate) const GETPID: usize = 172;
+    pub(crate) const PIPE2: usize = 59;
     pub(crate) const SOCKETPAIR: usize = 199;
     pub(crate) const SOCKET: usize = 198;
     pub(crate) const SENDMSG: usize = 211;

@@ -64,6 +64,7 @@ impl Shim {
         self.log.begin();
         self.open_streams();
         self.record.stdin_closed = false;
+        self.begin_checks();
         self.record.pid = child as u32;
         self.record.start_ticks = start_ticks(child).unwrap_or(0);
         self.record.phase = match self.record.restarts {
@@ -144,6 +145,7 @@ impl Shim {
             self.record.started_ns = sys::clock(0);
             self.record.phase = phase::RUNNING;
             self.record.failure = None;
+            self.plan_check();
             self.note();
         }
         // The starter's end of the records, too.
@@ -162,7 +164,7 @@ impl Shim {
             }
             if pid == self.child {
                 self.ended(status);
-            } else {
+            } else if !self.reaped_of_probe(pid, status) {
                 let _ = self.zygote.ledger.ended(pid);
             }
         }
@@ -172,6 +174,7 @@ impl Shim {
     #[unsafe(link_section = "lhshim")]
     fn ended(&mut self, status: i32) {
         self.child = 0;
+        self.end_checks();
         // What it has told is there; whoever else holds the other end has a second to close it.
         while self.status >= 0 && readable(self.status, 1000) {
             self.read_status();
@@ -226,7 +229,9 @@ impl Shim {
         self.log.end();
         let status = self.wait.take();
         let failed = status.is_none_or(|status| status != 0);
-        let again = !self.halted && self.restart.wants(failed, self.record.restarts);
+        // One that is unhealthy is started again whatever its policy says, unless somebody ends it by hand.
+        self.check.again &= !self.halted;
+        let again = self.check.again || !self.halted && self.restart.wants(failed, self.record.restarts);
         self.record.exit = status;
         self.record.ends += 1;
         self.record.phase = if again { phase::RESTARTING } else { phase::ENDED };
@@ -259,6 +264,9 @@ impl Shim {
         let restart = &self.restart;
         self.pause = backoff::pause(self.pause, ran, restart.first_ms, restart.longest_ms, restart.steady_ms);
         self.stage = Stage::Pausing;
+        if core::mem::take(&mut self.check.again) {
+            self.pause = 0;
+        }
         self.until = now().saturating_add(self.pause.min(i64::MAX as u64) as i64);
     }
 

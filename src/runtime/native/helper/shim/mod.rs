@@ -1,17 +1,20 @@
 //! The shim: the parent of one container that outlives its program. It holds the container's streams and writes its log, tells
-//! whoever is connected how it goes, writes down how it ended, and starts it again.
+//! whoever is connected how it goes, probes its health, writes down how it ended, and starts it again.
 //!
 //! It lives in the host's pid namespace: what a zygote does at its end to everything that it sees must never be done here.
 //! One thread, one loop; nothing that a client or the disk can delay stops it for longer than a second.
 
+mod hunt;
 mod life;
 mod log;
 mod output;
 mod peers;
+mod probe;
 
 use self::log::Log;
 use self::output::{Held, Stream};
 use self::peers::Conn;
+use self::probe::Check;
 use crate::message::{self, Fds};
 use crate::record::State;
 use crate::sys::{self, PollFd};
@@ -73,6 +76,7 @@ struct Shim {
     streams: [Stream; 2],
     held: Option<Held>,
     log: Log,
+    check: Check,
     record: State,
     conns: [Conn; CONNECTIONS],
 }
@@ -119,6 +123,7 @@ impl Shim {
         let terminal = word(config::FLAGS) & config::TERMINAL != 0;
         let streams = [Stream::open(dir, b"out\0", terminal)?, Stream::open(dir, b"err\0", terminal)?];
         let log = Log::new([fd(config::FD_LOG_DIR), fd(config::FD_LOG)], told)?;
+        let check = Check::new(fd(config::FD_PROBE), fd(config::FD_RESULTS))?;
         let shim = Self {
             zygote,
             told,
@@ -146,6 +151,7 @@ impl Shim {
             streams,
             held: None,
             log,
+            check,
             record: State {
                 boot: [word(config::BOOT), word(config::BOOT + 1)],
                 change: word(config::CHANGE),
@@ -202,7 +208,7 @@ impl Shim {
 
     #[unsafe(link_section = "lhshim")]
     fn serve(&mut self) -> ! {
-        const FIXED: usize = 7;
+        const FIXED: usize = 9;
         loop {
             let mut fds = [PollFd {
                 fd: -1,
@@ -211,7 +217,18 @@ impl Shim {
             }; FIXED + CONNECTIONS];
             let starter = if self.kept { [-1; 2] } else { [CONTROL, OWNER] };
             let [out, err] = [0, 1].map(|index| self.wanted_stream(index));
-            let fixed = [starter[0], starter[1], self.zygote.children, self.listener, self.status, out, err];
+            let [told, printed] = self.check.polled();
+            let fixed = [
+                starter[0],
+                starter[1],
+                self.zygote.children,
+                self.listener,
+                self.status,
+                out,
+                err,
+                told,
+                printed,
+            ];
             for (slot, fd) in fds.iter_mut().zip(fixed) {
                 slot.fd = fd;
             }
@@ -239,6 +256,12 @@ impl Shim {
                     self.read_stream(index);
                 }
             }
+            if is(7) {
+                self.read_probe_status();
+            }
+            if is(8) {
+                self.read_probe_output();
+            }
             if is(2) {
                 self.reap();
             }
@@ -255,11 +278,11 @@ impl Shim {
     /// How long there is nothing to do unless something happens.
     #[unsafe(link_section = "lhshim")]
     fn patience(&self) -> Option<u64> {
-        let mut first = i64::MAX;
+        let mut first = self.check.until();
         if matches!(self.stage, Stage::Draining | Stage::Writing | Stage::Pausing)
             || self.stage == Stage::Over && self.kept
         {
-            first = self.until;
+            first = first.min(self.until);
         }
         match &self.held {
             Some(held) => first = first.min(held.until),
@@ -284,6 +307,7 @@ impl Shim {
         if self.held.is_none() {
             self.flush_late(now);
         }
+        self.tick_checks(now);
         match self.stage {
             Stage::Draining if self.held.is_none() && (!self.is_open() || now >= self.until) => self.finish(),
             Stage::Writing if now >= self.until => self.write_end(),
@@ -316,7 +340,8 @@ impl Shim {
 
     /// Closes, in a child, what is the shim's alone.
     #[unsafe(link_section = "lhshim")]
-    fn private(&self) -> [i32; 12] {
+    fn private(&self) -> [i32; 17] {
+        let [told, printed] = self.check.polled();
         [
             self.dir,
             self.listener,
@@ -330,6 +355,11 @@ impl Shim {
             self.streams[1].fd,
             self.log.dir,
             self.log.file,
+            self.check.plan,
+            self.check.results,
+            told,
+            printed,
+            self.check.mark(),
         ]
     }
 }

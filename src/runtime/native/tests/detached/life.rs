@@ -83,6 +83,7 @@ fn start_and_be_killed(dir: &Path) -> ! {
                 max_files: 3,
             },
             restart: Restart::default(),
+            check: None,
             attached: false,
         };
         let id = launch.id.clone();
@@ -216,7 +217,7 @@ async fn a_failed_start_leaves_nothing_of_a_shim() {
     process.set_args(Some(vec!["nowhere".into()]));
     let failed = runtime().start_detached(launch, home.detach()).await.err().unwrap();
     assert_eq!(failed.kind(), &crate::error::ErrorKind::CommandNotFound, "{failed:?}");
-    assert_eq!(home.seen(), DetachedSeen::Nothing);
+    until_nothing(&home, "after a start that failed").await;
     let names: Vec<_> = fs::read_dir(home.shim())
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
@@ -239,14 +240,17 @@ async fn a_dropped_detached_start_leaves_nothing_or_a_task() {
                 task.signal(Signal::KILL, true).await.unwrap();
                 ended(&task).await;
             }
-            Err(_) => {
-                let begun = Instant::now();
-                while home.seen() != DetachedSeen::Nothing {
-                    assert!(begun.elapsed() < Duration::from_secs(10), "{delay}: {:?}", home.seen());
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-            }
+            Err(_) => until_nothing(&home, &format!("dropped after {delay} ms")).await,
         }
+    }
+}
+
+/// What another test's thread is just forking has the lock, too, until its program is executed.
+async fn until_nothing(home: &Home, case: &str) {
+    let begun = Instant::now();
+    while home.seen() != DetachedSeen::Nothing {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{case}: {:?}", home.seen());
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

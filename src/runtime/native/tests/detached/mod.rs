@@ -1,7 +1,10 @@
 //! Containers that outlive their program, with their shims.
 
+mod health;
 mod life;
 mod logging;
+#[cfg(target_arch = "x86_64")]
+mod old;
 mod talking;
 mod trouble;
 
@@ -60,6 +63,7 @@ impl Home {
                 max_files: 3,
             },
             restart: Restart::default(),
+            check: None,
             attached: false,
         }
     }
