@@ -159,6 +159,9 @@ impl Shared {
         loop {
             let now = match self.find(first.id.as_str()).await {
                 Err(error) if error.is_not_found() => {
+                    if first.is_detached() {
+                        self.until_no_turn(&first.id).await?;
+                    }
                     let told = self.told_exit(&first.id, events).await?;
                     return match told.or(exit) {
                         Some(exit) => Ok(exit),

@@ -28,8 +28,9 @@ outside() {
         'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode(), end="")' "$1" 2>/dev/null
 }
 
+# Where compose clears the line before it writes one depends on which container's came first.
 alike() {
-    sed -E \
+    sed -E -e 's/\x1b\[2K//g' \
         -e 's/\b[0-9a-f]{64}\b/ID/g' -e 's/\b[0-9a-f]{12}\b/SHORT/g' \
         -e "s#$IMAGE#IMAGE#g" -e "s#${IMAGE%:*}#REPO#g" -e "s#$SCRATCH#SCRATCH#g" \
         -e 's/[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]+(Z|[+-][0-9:]+( [+-]?[0-9A-Z]+)?)?/TIME/g' \

@@ -30,11 +30,13 @@ tests! { "askers":
         g4_streams_of_another_process_s_container,
         g9_limits_names_and_pauses_of_another_process_s_container,
         g1_another_process_s_container_in_every_state,
-        g10_another_process_s_container_that_waits_for_its_restart,
-        g1_an_owner_that_stands_still_or_dies,
         g3_an_asker_that_goes_away_leaves_no_command,
         g4_an_asker_that_goes_away_leaves_stdin_open,
+    ]
+    waiting_async [
+        g1_an_owner_that_stands_still_or_dies,
         g1_strangers_at_an_owner_s_door,
+        g10_another_process_s_container_that_waits_for_its_restart,
     ]
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -251,7 +252,8 @@ impl Agent {
         let public = made_key(&dir.join("key"))?;
         let socket = dir.join("agent");
         let process = quiet(Command::new(agent).arg("-D").arg("-a").arg(&socket))?;
-        wait_for("the agent", || socket.exists())?;
+        // Its socket has a name before it listens.
+        wait_for("the agent", || UnixStream::connect(&socket).is_ok())?;
         let mut command = Command::new(add);
         command.arg("-q").arg(dir.join("key")).env("SSH_AUTH_SOCK", &socket);
         assert!(command.status()?.success());

@@ -19,6 +19,7 @@ use longshore::{
     Outcome, RemoveOptions, RestartPolicy, Signal, StopOptions, WaitCondition,
 };
 
+use crate::checks::{of_ours, sleepers};
 use crate::frame::{Check, Stop, fail, skip};
 use crate::longshored::{self, Daemon};
 use crate::support::root::TempRoot;
@@ -39,11 +40,10 @@ tests! { "care":
         g5_logs_go_on_over_restarts,
         g10_on_failure_restarts_so_often_with_growing_pauses,
         g10_who_ends_it_by_hand_ends_its_restarts,
-        g10_another_process_ends_its_restarts_too,
-        g10_while_it_waits_for_its_restart,
         g10_a_policy_can_be_changed_and_can_never_go_with_removal,
         g11_starting_healthy_unhealthy,
         g11_a_probe_that_takes_too_long_is_killed,
+        g11_a_bound_container_s_probe_is_killed_with_what_has_left_it,
         g11_the_start_period_and_the_image_s_check,
         g12_events_have_no_gap_under_load,
         g13_checkpoints_say_what_is_missing,
@@ -56,6 +56,10 @@ tests! { "care":
         h3_a_terminal_has_its_size_and_is_told_of_another,
         p31_what_is_gone_at_once_was_heard,
         p47_an_unhealthy_container_is_restarted_once,
+    ]
+    waiting_async [
+        g10_another_process_ends_its_restarts_too,
+        g10_while_it_waits_for_its_restart,
     ]
 }
 
@@ -662,6 +666,29 @@ async fn not_probed(container: &Container) -> Check {
     let later = container.inspect().await?.health.expect("it has a check").log;
     let new = later.iter().filter(|probe| !probes.contains(probe)).count();
     assert!(new <= 1, "{new} probes of a paused container");
+    Ok(())
+}
+
+/// As a detached container's (`checks.rs`).
+async fn g11_a_bound_container_s_probe_is_killed_with_what_has_left_it() -> Check {
+    let world = World::new().await?;
+    let leaver = of_ours(23);
+    let script = format!("setsid sh -c 'setsid sleep {leaver} & exit 0'; sleep 1000");
+    let check = often(HealthCheck::shell(script)).timeout(Duration::from_millis(300));
+    let spec = world
+        .script(&format!("setsid sleep {leaver}0 & sleep 1000"))
+        .health(check);
+    let container = world.started(spec).await?;
+    until("four probes", async || {
+        let health = container.inspect().await?.health;
+        Ok(health.is_some_and(|health| health.log.len() >= 4))
+    })
+    .await?;
+    // The next begins when nothing is left of the one before; the container's own stays.
+    let left = sleepers(&leaver);
+    assert!(left <= 1, "of what probes had started {left} are there");
+    assert_eq!(sleepers(&format!("{leaver}0")), 1);
+    container.remove(FORCE).await?;
     Ok(())
 }
 

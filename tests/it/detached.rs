@@ -26,12 +26,9 @@ tests! { "detached":
     kernel [
         g16_a_killed_embedder_changes_nothing,
         g16_ten_kills_leave_no_gap_in_the_log,
-        g16_an_end_that_nobody_saw,
-        g10_restarts_go_on_without_an_engine,
         g16_who_was_starting_it_was_killed,
         g16_every_end_is_known,
         g16_many_are_adopted_at_once,
-        p39_another_engine_supervises_when_one_dies,
         g16_a_daemon_is_replaced_under_its_containers,
     ]
     kernel_async [
@@ -40,13 +37,20 @@ tests! { "detached":
         g16_two_engines_rule_one_container,
         g16_attached_from_the_first_byte_and_again,
         g16_a_terminal_goes_from_engine_to_engine,
-        g10_an_end_by_hand_is_the_end,
         g16_an_earlier_end_is_nothing_to_wait_for,
         g16_volumes_and_files_stay,
         g16_what_only_an_engine_can_do_is_refused,
         n10_audit_knows_detached_containers,
         p30_a_shim_is_killed,
         h18_the_host_s_processes,
+    ]
+    waiting [
+        g16_an_end_that_nobody_saw,
+        g10_restarts_go_on_without_an_engine,
+        p39_another_engine_supervises_when_one_dies,
+    ]
+    waiting_async [
+        g10_an_end_by_hand_is_the_end,
     ]
 }
 

@@ -11,10 +11,10 @@ use longshore::{ContainerSpec, Engine, ErrorKind};
 use crate::faults::{kills, role};
 use crate::frame::{Check, Stop, block_on, fail};
 use crate::support::embedder::{Embedder, Role};
-use crate::support::image;
 use crate::support::registry::Registry;
 use crate::support::root::TempRoot;
 use crate::support::world::{source, text};
+use crate::support::{image, long_loops};
 use crate::tests;
 
 tests! { "doctor":
@@ -119,11 +119,7 @@ fn k9_whichever_file_is_lost_the_store_can_be_used() -> Check {
     let all = files(root.path())?.len();
     drop(root);
     // All of them where time is no matter; else so many.
-    let wanted = if std::env::var_os("LONGSHORE_KILL_LOOPS").is_some() {
-        4 * kills()
-    } else {
-        12
-    };
+    let wanted = if long_loops() { 4 * kills() } else { 12 };
     for number in (0..all).step_by((all / wanted).max(1)) {
         let root = TempRoot::new();
         filled(root.path())?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use longshore::registry::http::{HttpOptions, HttpRegistries};
 use longshore::types::Filter;
-use longshore::{ContainerSpec, Engine, ErrorKind, ListOptions};
+use longshore::{ContainerSpec, Engine, ErrorKind, Lifetime, ListOptions, RemoveOptions};
 
 use crate::frame::{Check, Stop, block_on, fail};
 use crate::support::embedder::{Embedder, Role};
@@ -127,15 +127,18 @@ pub fn filled_root() -> Result<TempRoot, Stop> {
     Ok(root)
 }
 
-/// Uses an engine once: what stays in a process from then on (the helper's memory file, say) is no leak of a test.
+/// Uses an engine once: what stays in a process from then on (the memory files of the helper's programs, say) is no leak of a test.
 pub fn warm_up() {
     if let Ok(root) = filled_root() {
         let _ = block_on(async {
             let engine = Engine::open(root.path()).await?;
-            engine
-                .run(ContainerSpec::image("busybox").command(["true"]))
-                .output()
-                .await
+            let spec = || ContainerSpec::image("busybox").command(["true"]);
+            engine.run(spec()).output().await?;
+            let detached = engine.run(spec().lifetime(Lifetime::Detached)).await?;
+            detached.wait().await?;
+            detached.remove(RemoveOptions::default()).await?;
+            engine.close().await;
+            Ok::<_, longshore::Error>(())
         });
     }
 }
@@ -308,7 +311,7 @@ async fn work(root: &str, rounds: &str, source: &str) -> longshore::Result<()> {
         assert_eq!(output.stdout, format!("{number}\n").as_bytes());
         let container = engine.run(spec()).await?;
         assert!(container.wait().await?.status.success());
-        container.remove(longshore::RemoveOptions::default()).await?;
+        container.remove(RemoveOptions::default()).await?;
     }
     println!("done");
     Ok(())

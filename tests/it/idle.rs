@@ -14,11 +14,11 @@ use crate::support::world::{FORCE, World, source};
 use crate::tests;
 
 tests! { "idle":
-    kernel [
-        a1_idle_engines_sleep,
-    ]
     kernel_async [
         a1_no_thread_is_left_of_an_engine,
+    ]
+    waiting [
+        a1_idle_engines_sleep,
     ]
 }
 

@@ -14,7 +14,7 @@ use crate::frame::{Check, Stop, fail, skip};
 use crate::support::embedder::{Embedder, Role};
 use crate::support::leaks::all_processes;
 use crate::support::world::{FORCE, World};
-use crate::support::{is_root, program, scratch};
+use crate::support::{is_root, long_loops, program, scratch};
 use crate::tests;
 
 tests! { "inject":
@@ -54,11 +54,7 @@ const LEFT_OUT: &[&str] = &[
 ];
 /// A call that is made very often fails in its first few places, with the long loops in more of them.
 fn places() -> usize {
-    if std::env::var_os("LONGSHORE_KILL_LOOPS").is_some() {
-        12
-    } else {
-        4
-    }
+    if long_loops() { 12 } else { 4 }
 }
 
 /// Each start is under way for so long at most.
@@ -284,12 +280,13 @@ const OF_THE_ENGINE: [&str; 14] = [
 /// How SQLite locks: where the kernel does not take a lock back, SQLite waits for itself, up to half a minute each time.
 const LOCKS: &str = "fcntl";
 
-/// What is made to fail, and in which places.
-fn faults() -> Vec<(&'static str, usize)> {
-    let long = std::env::var_os("LONGSHORE_KILL_LOOPS").is_some();
-    let names = OF_THE_ENGINE.into_iter().chain(long.then_some(LOCKS));
+/// What is made to fail, and in which places: of the calls that such a start makes here. Which thread makes how many of them
+/// is another thing each time, so one place more than was seen.
+fn faults(made: &BTreeMap<String, usize>) -> Vec<(&'static str, usize)> {
+    let names = OF_THE_ENGINE.into_iter().chain(long_loops().then_some(LOCKS));
     names
-        .flat_map(|name| (1..=places()).map(move |place| (name, place)))
+        .filter_map(|name| Some((name, made.get(name)? + 1)))
+        .flat_map(|(name, count)| (1..=count.min(places())).map(move |place| (name, place)))
         .collect()
 }
 
@@ -353,6 +350,19 @@ async fn told<T>(container: &Container, started: Result<longshore::Result<T>, to
     }
 }
 
+/// What the embedder says of its next start, while it is traced with these options. Nothing where it cannot be traced.
+async fn traced(embedder: &Embedder, dir: &Path, round: usize, options: &[&str]) -> Result<Option<String>, Stop> {
+    assert_eq!(embedder.line(PATIENCE)?, "created");
+    let Some(tracing) = Trace::attach(embedder.pid(), options)? else {
+        return Ok(None);
+    };
+    fs::write(dir.join(format!("{round}.go")), "")?;
+    appears(dir, round, "ended").await?;
+    drop(tracing);
+    fs::write(dir.join(format!("{round}.look")), "")?;
+    Ok(Some(embedder.line(8 * PATIENCE)?))
+}
+
 async fn g1_calls_of_the_engine_for_a_start_that_fail() -> Check {
     if program("strace").is_err() {
         return skip("no strace (Debian package strace)");
@@ -362,27 +372,25 @@ async fn g1_calls_of_the_engine_for_a_start_that_fail() -> Check {
     let dir = scratch::fresh("rounds");
     let paths = [root.path(), dir.path()].map(|path| path.display().to_string());
     let embedder = Embedder::start("start-when-told", &[&paths[0], &paths[1]])?;
-    let (mut round, mut failed, mut borne) = (0, 0, Vec::new());
-    for (name, place) in faults() {
-        assert_eq!(embedder.line(PATIENCE)?, "created");
+    let list = dir.path().join("calls").display().to_string();
+    let Some(line) = traced(&embedder, dir.path(), 0, &["-o", &list]).await? else {
+        return skip("this user may not trace its own processes");
+    };
+    assert_eq!(line, "borne", "with nothing that fails");
+    let made = calls(Path::new(&list))?;
+    let (mut failed, mut borne) = (0, Vec::new());
+    for (round, (name, place)) in (1..).zip(faults(&made)) {
         let fault = format!("inject={name}:error=EIO:when={place}");
         let options = ["-o", "/dev/null", "-e", &format!("trace={name}"), "-e", &fault];
-        let Some(tracing) = Trace::attach(embedder.pid(), &options)? else {
-            return skip("this user may not trace its own processes");
-        };
-        fs::write(dir.path().join(format!("{round}.go")), "")?;
-        appears(dir.path(), round, "ended").await?;
-        drop(tracing);
-        fs::write(dir.path().join(format!("{round}.look")), "")?;
-        let Ok(line) = embedder.line(8 * PATIENCE) else {
-            return fail(format!("{fault}: nothing more was heard of it"));
+        let line = match traced(&embedder, dir.path(), round, &options).await {
+            Ok(line) => line.unwrap_or_default(),
+            Err(stop) => return fail(format!("{fault}: {stop:?}")),
         };
         match line.as_str() {
             "failed" => failed += 1,
             "borne" => borne.push(format!("{name}/{place}")),
             other => return fail(format!("{fault}: {other}")),
         }
-        round += 1;
     }
     assert!(failed > 8, "{failed} failed; these did not: {borne:?}");
     drop(embedder);

@@ -1,7 +1,8 @@
 //! The one integration test binary. `docs/testing.md` tells how it is laid out.
 //!
 //! Every test says whether it touches the kernel. Those that do run one at a time, and afterwards the machine is compared
-//! with what it was before: mounts, namespaces, links, rules, cgroups, processes, descriptors, files.
+//! with what it was before: mounts, namespaces, links, rules, cgroups, processes, descriptors, files. Those that wait for most
+//! of their time run last and beside each other, and the machine is compared after them all.
 #![allow(
     unreachable_pub,
     missing_docs,
@@ -22,6 +23,7 @@ mod cancel_more;
 mod care;
 mod cdi;
 mod checkpoints;
+mod checks;
 mod copies;
 mod copy;
 mod daemon;
@@ -76,8 +78,6 @@ mod userns;
 mod verbs;
 mod volumes;
 
-use libtest_mimic::Arguments;
-
 const GROUPS: &[frame::Group] = &[
     layout::TESTS,
     rows::TESTS,
@@ -112,6 +112,7 @@ const GROUPS: &[frame::Group] = &[
     detached::TESTS,
     reboot::TESTS,
     outlive::TESTS,
+    checks::TESTS,
     soak::TESTS,
     inject::TESTS,
     differences::TESTS,
@@ -192,6 +193,7 @@ fn main() {
         .chain(images::ROLES)
         .chain(detached::ROLES)
         .chain(outlive::ROLES)
+        .chain(checks::ROLES)
         .copied()
         .collect();
     if let Some(code) = support::embedder::run_role(&roles) {
@@ -205,7 +207,7 @@ fn main() {
     let company = support::company::start(faults::fill).expect("company");
     // With company, those with tests that need no root of their own; else all.
     let groups = if company.is_some() { SHARING } else { GROUPS };
-    let conclusion = libtest_mimic::run(&Arguments::from_args(), frame::trials(groups));
+    let conclusion = frame::run_all(groups);
     if let Some(company) = company
         && let Err(stop) = company.finish(faults::no_container_left)
     {

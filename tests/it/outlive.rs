@@ -7,12 +7,13 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use longshore::logs::LogQuery;
 use longshore::{
-    Container, ContainerExit, ContainerSpec, ContainerState, Engine, ErrorKind, ExecSpec, HealthCheck, HealthStatus,
-    Lifetime, LogConfig, RemoveOptions, RestartPolicy, Signal, StopOptions, WaitCondition,
+    Container, ContainerExit, ContainerSpec, ContainerState, Engine, ErrorKind, ExecSpec, Lifetime, LogConfig,
+    RemoveOptions, RestartPolicy, Signal, StopOptions, WaitCondition,
 };
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -26,7 +27,7 @@ use crate::frame::{Check, Stop, block_on, fail, skip};
 use crate::support::disk::Disk;
 use crate::support::embedder::{Embedder, Role};
 use crate::support::leaks::all_processes;
-use crate::support::world::{FORCE, World, text};
+use crate::support::world::{FORCE, World};
 use crate::support::{is_root, scratch};
 use crate::tests;
 
@@ -41,10 +42,11 @@ tests! { "outlive":
     kernel_async [
         g16_files_are_damaged_one_by_one_while_it_runs,
         g16_files_are_damaged_one_by_one_after_its_end,
-        g16_a_stranger_on_the_control_socket,
-        g11_one_of_several_engines_probes,
-        p30_an_engine_takes_the_place_of_a_killed_shim,
         p30_whoever_takes_the_place_of_a_shim_all_who_wait_are_told,
+    ]
+    waiting_async [
+        g16_a_stranger_on_the_control_socket,
+        p30_an_engine_takes_the_place_of_a_killed_shim,
         p30_a_policy_holds_when_a_shim_was_killed,
         p30_what_was_stopped_without_a_shim_stays_so,
     ]
@@ -195,27 +197,30 @@ async fn g16_files_are_damaged_one_by_one_while_it_runs() -> Check {
         ("log.1", Garbage, Known),
         ("log.1", Removed, Known),
     ];
-    for (file, fault, expected) in cases {
-        let case = format!("{file} {fault:?}");
-        let world = World::alone().await?;
-        let container = short_lived(&world, "1").await?;
-        let pid = container.inspect().await?.pid;
-        let shim = shim_of(world.root.path(), container.id().as_str()).expect("it has a shim");
-        until("it has printed", async || Ok(logged(&container).await? == "up")).await?;
-        let (root, id) = unseen(world, container).await?;
-        harm(&files_of(root.path(), &id).join(file), fault)?;
-        let engine = Engine::open(root.path()).await?;
-        let info = engine.container(&id).await?.inspect().await?;
-        assert_eq!((info.state, info.pid), (ContainerState::Running, pid), "{case}");
-        let audit = engine.audit().await?;
-        assert!(audit.findings.is_empty(), "{case}: {:?}", audit.findings);
-        engine.close().await;
-        if expected == Unknown {
-            until("its shim has ended", async || Ok(!runs(shim))).await?;
-        }
-        found(root.path(), &id, expected, &case).await?;
-    }
+    // Each has a root of its own, and they wait for their containers together.
+    try_join_all(cases.map(|(file, fault, expected)| damaged_while_it_runs(file, fault, expected))).await?;
     Ok(())
+}
+
+async fn damaged_while_it_runs(file: &str, fault: Fault, expected: Expected) -> Check {
+    let case = format!("{file} {fault:?}");
+    let world = World::alone().await?;
+    let container = short_lived(&world, "1").await?;
+    let pid = container.inspect().await?.pid;
+    let shim = shim_of(world.root.path(), container.id().as_str()).expect("it has a shim");
+    until("it has printed", async || Ok(logged(&container).await? == "up")).await?;
+    let (root, id) = unseen(world, container).await?;
+    harm(&files_of(root.path(), &id).join(file), fault)?;
+    let engine = Engine::open(root.path()).await?;
+    let info = engine.container(&id).await?.inspect().await?;
+    assert_eq!((info.state, info.pid), (ContainerState::Running, pid), "{case}");
+    let audit = engine.audit().await?;
+    assert!(audit.findings.is_empty(), "{case}: {:?}", audit.findings);
+    engine.close().await;
+    if expected == Unknown {
+        until("its shim has ended", async || Ok(!runs(shim))).await?;
+    }
+    found(root.path(), &id, expected, &case).await
 }
 
 async fn g16_files_are_damaged_one_by_one_after_its_end() -> Check {
@@ -230,16 +235,18 @@ async fn g16_files_are_damaged_one_by_one_after_its_end() -> Check {
         ("log.1", Garbage, Known),
         ("log.1", Removed, Known),
     ];
-    for (file, fault, expected) in cases {
-        let world = World::alone().await?;
-        let container = short_lived(&world, "0.3").await?;
-        let shim = shim_of(world.root.path(), container.id().as_str()).expect("it has a shim");
-        let (root, id) = unseen(world, container).await?;
-        until("its shim has ended", async || Ok(!runs(shim))).await?;
-        harm(&files_of(root.path(), &id).join(file), fault)?;
-        found(root.path(), &id, expected, &format!("{file} {fault:?} after the end")).await?;
-    }
+    try_join_all(cases.map(|(file, fault, expected)| damaged_after_its_end(file, fault, expected))).await?;
     Ok(())
+}
+
+async fn damaged_after_its_end(file: &str, fault: Fault, expected: Expected) -> Check {
+    let world = World::alone().await?;
+    let container = short_lived(&world, "0.3").await?;
+    let shim = shim_of(world.root.path(), container.id().as_str()).expect("it has a shim");
+    let (root, id) = unseen(world, container).await?;
+    until("its shim has ended", async || Ok(!runs(shim))).await?;
+    harm(&files_of(root.path(), &id).join(file), fault)?;
+    found(root.path(), &id, expected, &format!("{file} {fault:?} after the end")).await
 }
 
 /// Whether a process is there and is no zombie.
@@ -466,29 +473,27 @@ fn serve(listener: &UnixListener, over: &UnixStream, kind: Stranger) {
 }
 
 async fn g16_a_stranger_on_the_control_socket() -> Check {
-    for kind in [Stranger::Silent, Stranger::HangsUp, Stranger::Raves] {
-        let world = World::alone().await?;
-        let container = short_lived(&world, "4").await?;
-        let (root, id) = unseen(world, container).await?;
-        let stranger = stranger_at(&files_of(root.path(), &id).join("shim"), kind)?;
-        let engine = Engine::open(root.path()).await?;
-        let container = engine.container(&id).await?;
-        assert_eq!(container.inspect().await?.state, ContainerState::Running, "{kind:?}");
-        let begun = Instant::now();
-        let error = container.exec(ExecSpec::new(["true"])).output().await;
-        let error = error.expect_err("nobody is there who could");
-        assert_eq!(error.kind(), &ErrorKind::Unavailable, "{kind:?}: {}", error.report());
-        assert!(
-            begun.elapsed() < Duration::from_secs(3),
-            "{kind:?}: {:?}",
-            begun.elapsed()
-        );
-        drop(container);
-        engine.close().await;
-        found(root.path(), &id, Known, &format!("{kind:?}")).await?;
-        drop(stranger);
-    }
+    let kinds = [Stranger::Silent, Stranger::HangsUp, Stranger::Raves];
+    try_join_all(kinds.map(beside_a_stranger)).await?;
     a_stranger_keeps_nobody_from_ending_it().await
+}
+
+async fn beside_a_stranger(kind: Stranger) -> Check {
+    let world = World::alone().await?;
+    let container = short_lived(&world, "4").await?;
+    let (root, id) = unseen(world, container).await?;
+    let stranger = stranger_at(&files_of(root.path(), &id).join("shim"), kind)?;
+    let engine = Engine::open(root.path()).await?;
+    let container = engine.container(&id).await?;
+    assert_eq!(container.inspect().await?.state, ContainerState::Running, "{kind:?}");
+    let asked = tokio::time::timeout(PATIENCE, container.exec(ExecSpec::new(["true"])).output()).await?;
+    let error = asked.expect_err("nobody is there who could");
+    assert_eq!(error.kind(), &ErrorKind::Unavailable, "{kind:?}: {}", error.report());
+    drop(container);
+    engine.close().await;
+    found(root.path(), &id, Known, &format!("{kind:?}")).await?;
+    drop(stranger);
+    Ok(())
 }
 
 /// What is not started again can be ended; for what its shim would start again, it is said who must go first.
@@ -717,61 +722,6 @@ fn p30_whatever_is_killed_together_no_wrong_exit_is_told() -> Check {
     }
     println!("{known} ends known, {unknown} not");
     no_container_left(root.path())
-}
-
-async fn probes(container: &Container) -> Result<usize, Stop> {
-    let out = container.exec(ExecSpec::new(["wc", "-l", "/probes"])).output().await?;
-    let said = text(&out.stdout);
-    Ok(said.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0))
-}
-
-async fn health_is(container: &Container, status: HealthStatus) -> Check {
-    until(status.as_str(), async || {
-        let health = container.inspect().await?.health;
-        Ok(health.is_some_and(|health| health.status == status))
-    })
-    .await
-}
-
-/// Two programs have it: one probes. That one goes, and then the other does.
-async fn g11_one_of_several_engines_probes() -> Check {
-    let world = World::alone().await?;
-    let check = HealthCheck::shell("echo x >> /probes; test -e /ok");
-    let check = check.interval(Duration::from_millis(250)).retries(2);
-    let container = world
-        .started(detached(world.script("touch /ok; sleep 1000")).health(check))
-        .await?;
-    let id = container.id().to_string();
-    health_is(&container, HealthStatus::Healthy).await?;
-    let mut other = Embedder::start("watch-detached", &[show(world.root.path()), &id])?;
-    other.line(PATIENCE)?;
-    let before = probes(&container).await?;
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let within = probes(&container).await? - before;
-    // Each probe takes its time, too.
-    assert!(
-        (2..=13).contains(&within),
-        "{within} probes in three seconds, one every 250 ms"
-    );
-    let (root, id) = unseen(world, container).await?;
-    // It is connected to nothing until it has something to do.
-    let engine = Engine::open(root.path()).await?;
-    let container = engine.container(&id).await?;
-    let last = async || -> Result<_, Stop> {
-        let health = container.inspect().await?.health;
-        Ok(health.and_then(|health| health.log.back().map(|probe| probe.start)))
-    };
-    let seen = last().await?;
-    until("the other probes", async || Ok(last().await? > seen)).await?;
-    container.exec(ExecSpec::new(["rm", "/ok"])).output().await?;
-    health_is(&container, HealthStatus::Unhealthy).await?;
-    other.kill()?;
-    container.exec(ExecSpec::new(["touch", "/ok"])).output().await?;
-    health_is(&container, HealthStatus::Healthy).await?;
-    container.remove(FORCE).await?;
-    drop(container);
-    engine.close().await;
-    Ok(())
 }
 
 /// Prints a while after its shim was killed, and more than its pipes hold.

@@ -24,10 +24,10 @@ tests! { "userns":
 }
 
 /// Nobody's ids on this machine.
-const FIRST: u32 = 1_900_000;
+pub const FIRST: u32 = 1_900_000;
 
 /// An engine that has ids for such containers; as an ordinary user it has its own.
-async fn world(first: u32) -> Result<World, Stop> {
+pub async fn world(first: u32) -> Result<World, Stop> {
     let root = TempRoot::new();
     let ids = IdRange::new(0, first, 65_536);
     let engine = Engine::builder(root.path()).container_ids(ids).open().await?;

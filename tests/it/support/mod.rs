@@ -23,6 +23,11 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
+/// Whether loops are to be as long as they can be: `LONGSHORE_KILL_LOOPS` has a number.
+pub fn long_loops() -> bool {
+    std::env::var_os("LONGSHORE_KILL_LOOPS").is_some_and(|loops| !loops.is_empty())
+}
+
 /// A program of the host, or why the test must be skipped.
 pub fn program(name: &str) -> Result<PathBuf, crate::frame::Stop> {
     let path = std::env::var_os("PATH").unwrap_or_default();
