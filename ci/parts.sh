@@ -66,7 +66,15 @@ part() {
     read -r passed failed skipped < <(add_up "$log")
     if [ "$code" != 0 ] && [ "$failed" = 0 ]; then failed=1; fi
     if [ "$((passed + failed + skipped))" = 0 ]; then failed=1; fi
+    [ "$failed" = 0 ] || failures_of "$name" "$log" >>"$LOGS/failures"
     count "$name" "$passed" "$failed" "$skipped"
+}
+
+# What the failed tests of a part said, which is told once more at the end: suites run beside each other and print a lot.
+failures_of() {
+    printf '\n== failed in %s\n' "$1"
+    grep -m 1 '^failures:$' "$2" >/dev/null || { tail -n 40 "$2"; return; }
+    sed -n '/^failures:$/,$p' "$2" | head -n 200
 }
 
 # Leaves out the lines of tests that passed.
@@ -232,6 +240,7 @@ need_space() {
 
 # Prints the counts and ends the run.
 report() {
+    [ ! -e "$LOGS/failures" ] || cat "$LOGS/failures"
     say "result"
     cut -d ' ' -f 4- "$RESULTS"
     awk '{ p += $1; f += $2; s += $3 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s; exit f > 0 }' "$RESULTS"
