@@ -329,17 +329,21 @@ impl EngineBuilder {
         #[cfg(feature = "network")]
         let ending = networks.clone();
         let own = containers.clone();
+        let clearing = remains.then(|| {
+            let first = system.clone();
+            spawner.background(async move { first.sweep_quietly().await })
+        });
         driver.at_end(async move {
+            if let Some(clearing) = clearing {
+                // The next engine goes on with it.
+                clearing.abort();
+            }
             own.0.close().await;
             #[cfg(feature = "network")]
             ending.end().await;
-            native.close().await;
+            native.end().await;
             drop(owner);
         });
-        if remains {
-            let first = system.clone();
-            spawner.background(async move { first.sweep_quietly().await });
-        }
         if supervise {
             let watching = Arc::clone(&containers.0);
             spawner.background(async move { watching.supervise().await });

@@ -34,6 +34,8 @@ pub(crate) use self::step::words as step_name;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+#[cfg(feature = "engine")]
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
@@ -97,6 +99,9 @@ struct Shared {
     initial_userns: bool,
     hidden: OnceLock<Hidden>,
     zygote: Mutex<Option<Arc<Zygote>>>,
+    /// There is to be no other zygote. Set with the place of the zygote locked.
+    #[cfg(feature = "engine")]
+    ended: AtomicBool,
     /// What shims are, if not today's.
     #[cfg(feature = "engine")]
     shim: Option<OwnedFd>,
@@ -125,6 +130,8 @@ impl NativeRuntime {
             initial_userns: in_initial_userns(),
             hidden: OnceLock::new(),
             zygote: Mutex::new(None),
+            #[cfg(feature = "engine")]
+            ended: AtomicBool::new(false),
             #[cfg(feature = "engine")]
             shim: None,
         });
@@ -176,6 +183,17 @@ impl NativeRuntime {
         if let Some(zygote) = zygote {
             zygote.close().await;
         }
+    }
+
+    /// As [`Self::close`], and for good: whoever needs a zygote from now on is told that there is none. A thread that clears up
+    /// while its engine ends would otherwise begin another, and wait for answers which nobody brings any more.
+    #[cfg(feature = "engine")]
+    pub(crate) async fn end(&self) {
+        {
+            let _slot = self.shared.zygote.lock().unwrap_or_else(PoisonError::into_inner);
+            self.shared.ended.store(true, Ordering::Release);
+        }
+        self.close().await;
     }
 
     /// Whether a user namespace is, or will be, in use.
@@ -246,6 +264,10 @@ impl Shared {
         let mut slot = self.zygote.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(zygote) = slot.as_ref().filter(|zygote| !zygote.is_dead()) {
             return Ok(Arc::clone(zygote));
+        }
+        #[cfg(feature = "engine")]
+        if self.ended.load(Ordering::Acquire) {
+            return Err(zygote::gone());
         }
         let zygote = Arc::new(Zygote::start(&ZygoteOptions {
             lock: self.options.owner_lock.as_ref().map(AsFd::as_fd),
