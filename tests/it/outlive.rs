@@ -131,6 +131,26 @@ async fn short_lived(world: &World, pause: &str) -> Result<Container, Stop> {
     world.started(detached(world.script(&script))).await
 }
 
+/// As [`short_lived`], but it ends when it is told to.
+struct UntilTold {
+    container: Container,
+    word: tempfile::TempDir,
+}
+
+impl UntilTold {
+    async fn start(world: &World) -> Result<Self, Stop> {
+        let word = scratch::fresh("word");
+        let script = "echo up; until [ -e /word/end ]; do sleep 0.05; done; echo over; exit 23";
+        let spec = detached(world.script(script)).bind(word.path(), "/word");
+        let container = world.started(spec).await?;
+        Ok(Self { container, word })
+    }
+}
+
+fn tell_to_end(word: &tempfile::TempDir) -> Check {
+    Ok(fs::write(word.path().join("end"), "")?)
+}
+
 /// What an engine finds that sees the container for the first time; and that it can be used as ever afterwards.
 async fn found(root: &Path, id: &str, expected: Expected, case: &str) -> Check {
     let engine = Engine::open(root).await?;
@@ -205,7 +225,7 @@ async fn g16_files_are_damaged_one_by_one_while_it_runs() -> Check {
 async fn damaged_while_it_runs(file: &str, fault: Fault, expected: Expected) -> Check {
     let case = format!("{file} {fault:?}");
     let world = World::alone().await?;
-    let container = short_lived(&world, "1").await?;
+    let UntilTold { container, word } = UntilTold::start(&world).await?;
     let pid = container.inspect().await?.pid;
     let shim = shim_of(world.root.path(), container.id().as_str()).expect("it has a shim");
     until("it has printed", async || Ok(logged(&container).await? == "up")).await?;
@@ -217,6 +237,7 @@ async fn damaged_while_it_runs(file: &str, fault: Fault, expected: Expected) -> 
     let audit = engine.audit().await?;
     assert!(audit.findings.is_empty(), "{case}: {:?}", audit.findings);
     engine.close().await;
+    tell_to_end(&word)?;
     if expected == Unknown {
         until("its shim has ended", async || Ok(!runs(shim))).await?;
     }
@@ -480,7 +501,7 @@ async fn g16_a_stranger_on_the_control_socket() -> Check {
 
 async fn beside_a_stranger(kind: Stranger) -> Check {
     let world = World::alone().await?;
-    let container = short_lived(&world, "4").await?;
+    let UntilTold { container, word } = UntilTold::start(&world).await?;
     let (root, id) = unseen(world, container).await?;
     let stranger = stranger_at(&files_of(root.path(), &id).join("shim"), kind)?;
     let engine = Engine::open(root.path()).await?;
@@ -491,6 +512,7 @@ async fn beside_a_stranger(kind: Stranger) -> Check {
     assert_eq!(error.kind(), &ErrorKind::Unavailable, "{kind:?}: {}", error.report());
     drop(container);
     engine.close().await;
+    tell_to_end(&word)?;
     found(root.path(), &id, Known, &format!("{kind:?}")).await?;
     drop(stranger);
     Ok(())
