@@ -53,6 +53,7 @@ mod namespaces;
 mod nested;
 mod networking;
 mod networks;
+mod oci_runtime;
 mod outlive;
 mod places;
 mod platforms;
@@ -103,6 +104,7 @@ const GROUPS: &[frame::Group] = &[
     idle::TESTS,
     ends::TESTS,
     exec::TESTS,
+    oci_runtime::TESTS,
     askers::TESTS,
     verbs::TESTS,
     care::TESTS,
@@ -153,6 +155,7 @@ const SHARING: &[frame::Group] = &[
     idle::TESTS,
     ends::TESTS,
     exec::TESTS,
+    oci_runtime::TESTS,
     verbs::TESTS,
     care::TESTS,
     checkpoints::TESTS,
@@ -179,6 +182,7 @@ fn main() {
         .chain(kills::ROLES)
         .chain(forks::ROLES)
         .chain(exec::ROLES)
+        .chain(oci_runtime::ROLES)
         .chain(askers::ROLES)
         .chain(places::ROLES)
         .chain(hostile::ROLES)
