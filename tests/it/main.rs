@@ -155,7 +155,6 @@ const SHARING: &[frame::Group] = &[
     idle::TESTS,
     ends::TESTS,
     exec::TESTS,
-    oci_runtime::TESTS,
     verbs::TESTS,
     care::TESTS,
     checkpoints::TESTS,

@@ -309,6 +309,12 @@ impl Plan {
         self.set_if(host.hidden.proc, flag::BIND_PROC);
     }
 
+    /// The tool sees no cgroups.
+    #[cfg(feature = "engine")]
+    pub(crate) fn hide_cgroups(&mut self) {
+        self.set_if(true, flag::NO_CGROUPS);
+    }
+
     /// What is to be deleted if the owner dies, as the zygote's ledger has it.
     #[cfg(feature = "engine")]
     pub(crate) fn clean_ups(&self) -> &[u8] {

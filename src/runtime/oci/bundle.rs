@@ -14,7 +14,7 @@ use super::cgroup;
 use super::identity::Identity;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::caps::CapabilitySet;
-use crate::runtime::cgroups::{Cgroup, CgroupMode};
+use crate::runtime::cgroups::CgroupMode;
 use crate::runtime::{Launch, SharedNamespace, StdioPlan};
 use crate::sys::order;
 use crate::types::Propagation;
@@ -43,15 +43,6 @@ pub(super) struct Place {
 pub(super) struct Held<'a> {
     pub(super) mode: CgroupMode,
     pub(super) directories: &'a [PathBuf],
-}
-
-impl<'a> Held<'a> {
-    pub(super) fn of(cgroup: &'a dyn Cgroup) -> Self {
-        Self {
-            mode: cgroup.mode(),
-            directories: cgroup.directories(),
-        }
-    }
 }
 
 /// A launch whose mounts are places in the stage, as the helper lays them out, and the mounts in it from there, in order.

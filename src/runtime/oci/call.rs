@@ -65,6 +65,12 @@ impl Program {
         Ok(words)
     }
 
+    /// crun refuses hosts with both versions, also where it is told to leave cgroups alone; of hosts that have none it thinks
+    /// that they have version 1. Source: `libcrun_cgroup_enter()` of crun 1.8.
+    fn is_afraid_of_cgroups(&self) -> bool {
+        self.flavour == Flavour::Crun && Path::new("/sys/fs/cgroup/unified").is_dir()
+    }
+
     /// Whether it is started in the container's cgroup: of version 2 and version 1.
     pub(super) fn starts_inside(&self, mode: CgroupMode) -> (bool, bool) {
         match (self.flavour, mode) {
@@ -151,6 +157,9 @@ impl Call<'_> {
         let words = self.program.words(&log, verb)?;
         let mut plan = Plan::tool(&words, Path::new(STAGE), &[(OWN, self.work.dir())])?;
         plan.with_streams(self.bench.host);
+        if self.program.is_afraid_of_cgroups() {
+            plan.hide_cgroups();
+        }
         Ok((plan, log))
     }
 

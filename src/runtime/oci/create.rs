@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
@@ -23,7 +23,7 @@ use crate::runtime::native::start::{self, Ends, Setup, Stdio};
 use crate::runtime::native::tool::{self, Adopted, Bench};
 use crate::runtime::{Launch, SharedNamespace, Started, StdioPlan};
 use crate::sys::blocking::blocking;
-use crate::types::Signal;
+use crate::types::{Mount, MountSource, Signal};
 
 /// What a start needs.
 #[derive(Debug, Clone)]
@@ -137,10 +137,14 @@ impl Job {
         mut plan: Plan,
         (cgroup, warnings): (Option<Arc<dyn Cgroup>>, Vec<String>),
     ) -> Result<Ready> {
+        let directories = self.directories(launch, cgroup.as_deref());
         let held = cgroup
             .as_deref()
-            .map(Held::of)
-            .filter(|held| !held.directories.is_empty());
+            .filter(|_| !directories.is_empty())
+            .map(|cgroup| Held {
+                mode: cgroup.mode(),
+                directories: &directories,
+            });
         if held.is_none() && place.flavour == Flavour::Runc && !place.rootless {
             let needs = "a cgroup driver: it makes cgroups of its own otherwise, which nobody removes after a crash";
             return Err(Error::unsupported(
@@ -176,6 +180,20 @@ impl Job {
             create: (create, log),
             console,
         })
+    }
+
+    /// The container's cgroups, and where there are none because nothing is limited, where they would be: as root, runc makes some.
+    fn directories(&self, launch: &Launch, cgroup: Option<&dyn Cgroup>) -> Vec<PathBuf> {
+        let made = cgroup.map(|cgroup| cgroup.directories().to_vec()).unwrap_or_default();
+        if !made.is_empty() || self.bench.host.bind_devices {
+            return made;
+        }
+        let parents = self.bench.cgroups.as_ref().map(|driver| driver.owner_directories());
+        let first = parents.into_iter().flatten().next();
+        first
+            .map(|parent| parent.join(launch.id.as_str()))
+            .into_iter()
+            .collect()
     }
 
     fn place(&self, launch: &Launch) -> Place {
@@ -227,7 +245,7 @@ impl Job {
             usual: process.user(),
         };
         let root: Option<OwnedFd> = match wanted.needs_files() {
-            true => Some(self.native.mount(&launch.rootfs)?),
+            true => Some(self.native.mount(&[layers_of(launch)?])?),
             false => None,
         };
         let found = identity::look_up(wanted, root.as_ref().map(|root| root.as_fd()))?;
@@ -302,6 +320,33 @@ impl Job {
             .started(launch.id.clone(), self.bench.host, plan, streams, with)
             .await
     }
+}
+
+/// The root to look at, as all of its layers show it. Not as it will be mounted: a `volatile` overlay can be mounted once.
+fn layers_of(launch: &Launch) -> Result<Mount> {
+    let root = launch
+        .rootfs
+        .first()
+        .ok_or_else(|| Error::invalid("no mount for the root"))?;
+    let source = match &root.source {
+        MountSource::Overlay {
+            lower,
+            upper,
+            user_xattr,
+            ..
+        } => MountSource::Overlay {
+            lower: upper.iter().chain(lower).cloned().collect(),
+            upper: None,
+            work: None,
+            user_xattr: *user_xattr,
+            volatile: false,
+        },
+        other => other.clone(),
+    };
+    Ok(Mount {
+        source,
+        read_only: true,
+    })
 }
 
 /// The runtime runs them itself.

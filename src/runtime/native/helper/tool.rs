@@ -18,6 +18,10 @@ use crate::{dev, exec, mounts, path, slim};
 pub(crate) fn run(context: &Context<'_>, trees: &[i32; MOST_MOUNTS], status: i32) -> Done<Infallible> {
     let plan = &context.plan;
     let stage = at(Step::MountNamespace, surroundings(plan.text(0)))?;
+    if plan.has(flag::NO_CGROUPS) {
+        let hidden = slim::tmpfs(b"4k\0", ATTR_NOSUID).and_then(|empty| slim::attach(empty, b"/sys/fs/cgroup\0"));
+        at(Step::MountNamespace, hidden)?;
+    }
     for (index, (record, tree)) in plan.mounts().zip(trees).enumerate() {
         attach_mount(stage, index, &record, *tree)?;
     }

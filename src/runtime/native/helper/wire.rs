@@ -308,6 +308,8 @@ pub(crate) mod flag {
     pub(crate) const MARKED: u32 = 1 << 19;
     /// Of a [`TOOL`]: the streams that come along are its own, and it gets nothing else.
     pub(crate) const STREAMS: u32 = 1 << 20;
+    /// Of a [`TOOL`]: it sees no cgroups.
+    pub(crate) const NO_CGROUPS: u32 = 1 << 21;
 }
 
 /// Numbers of the descriptors of a program of [`flag::TOOL`]: the standard streams of the container, one after the other,
