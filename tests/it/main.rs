@@ -48,6 +48,7 @@ mod layout;
 mod life;
 mod logging;
 mod longshored;
+mod micro_vm;
 mod misbehaving;
 mod namespaces;
 mod nested;
@@ -105,6 +106,7 @@ const GROUPS: &[frame::Group] = &[
     ends::TESTS,
     exec::TESTS,
     oci_runtime::TESTS,
+    micro_vm::TESTS,
     askers::TESTS,
     verbs::TESTS,
     care::TESTS,
