@@ -177,7 +177,7 @@ impl Call<'_> {
         let Bench { zygote, host, .. } = self.bench;
         let (run, status, stdio) = Run::to_end(zygote, plan, *host, self.id, ends, with).await?;
         let log = self.work.file(&log);
-        let read = blocking(move || Ok(said::read(&log))).await.unwrap_or_default();
+        let read = blocking(move || Ok(said::take(&log))).await.unwrap_or_default();
         match status.success() {
             true => Ok((run, stdio)),
             false => Err(said::error(self.name, verb, &read, status)),

@@ -23,10 +23,12 @@ struct Line {
     msg: String,
 }
 
-/// The last error of a log; empty if there is none. Blocking.
-pub(super) fn read(log: &Path) -> String {
+/// The last error of a log, which goes; empty if there is none. Blocking.
+pub(super) fn take(log: &Path) -> String {
     let mut text = Vec::new();
     let read = File::open(log).and_then(|file| file.take(LARGEST).read_to_end(&mut text));
+    // A container may run thousands of commands.
+    let _ = std::fs::remove_file(log);
     match read {
         Ok(_) => last_error(&String::from_utf8_lossy(&text)),
         Err(_) => String::new(),
