@@ -114,9 +114,16 @@ impl Shared {
         (record.body.endpoints, record.body.ports) = (places.endpoints, places.ports);
         // Not dropped when the caller goes away: the container's files are in use until its process is gone, and the verb
         // that comes next removes them. The log is opened while the container is being set up.
+        let runtime = match self.runtime_of(&record.body.spec) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                self.end_mounts(&record).await;
+                return Err(about(&record, error));
+            }
+        };
         let starting = match from {
-            None => self.parts.runtime.start(launch),
-            Some(from) => self.parts.runtime.restore(launch, from),
+            None => runtime.start(launch),
+            Some(from) => runtime.restore(launch, from),
         };
         let (started, sink) = futures_util::join!(starting, self.log_sink(&record));
         let started = match started {

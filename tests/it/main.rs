@@ -48,11 +48,13 @@ mod layout;
 mod life;
 mod logging;
 mod longshored;
+mod micro_vm;
 mod misbehaving;
 mod namespaces;
 mod nested;
 mod networking;
 mod networks;
+mod oci_runtime;
 mod outlive;
 mod places;
 mod platforms;
@@ -103,6 +105,8 @@ const GROUPS: &[frame::Group] = &[
     idle::TESTS,
     ends::TESTS,
     exec::TESTS,
+    oci_runtime::TESTS,
+    micro_vm::TESTS,
     askers::TESTS,
     verbs::TESTS,
     care::TESTS,
@@ -179,6 +183,7 @@ fn main() {
         .chain(kills::ROLES)
         .chain(forks::ROLES)
         .chain(exec::ROLES)
+        .chain(oci_runtime::ROLES)
         .chain(askers::ROLES)
         .chain(places::ROLES)
         .chain(hostile::ROLES)

@@ -14,7 +14,7 @@ pub(crate) mod house;
 mod hunt;
 mod idmap;
 mod options;
-mod plan;
+pub(crate) mod plan;
 #[cfg(feature = "engine")]
 mod privileged;
 pub mod seccomp;
@@ -22,12 +22,14 @@ pub mod seccomp;
 mod shim;
 #[cfg(feature = "engine")]
 pub(crate) mod sight;
-mod start;
+pub(crate) mod start;
 mod step;
 mod task;
 #[cfg(test)]
 mod tests;
-mod zygote;
+#[cfg(feature = "engine")]
+pub(crate) mod tool;
+pub(crate) mod zygote;
 
 #[cfg(feature = "engine")]
 pub(crate) use self::step::words as step_name;
@@ -158,6 +160,17 @@ impl NativeRuntime {
         }
         let shared = Arc::clone(&self.shared);
         blocking(move || shared.zygote()).await
+    }
+
+    /// Where programs of the host's work on containers.
+    #[cfg(feature = "engine")]
+    pub(crate) async fn bench(&self) -> Result<tool::Bench> {
+        let zygote = self.awake().await?;
+        Ok(tool::Bench {
+            host: self.shared.host(zygote.mapping()),
+            zygote,
+            cgroups: self.shared.options.cgroups.clone(),
+        })
     }
 
     /// Spawns the zygote if need be and says how it came out. Blocks for a few milliseconds the first time.
@@ -382,13 +395,7 @@ impl Runtime for NativeRuntime {
 
     #[cfg(feature = "engine")]
     async fn restore(&self, launch: Launch, from: Restore) -> Result<Started> {
-        let zygote = self.awake().await?;
-        let job = criu::Job {
-            host: self.shared.host(zygote.mapping()),
-            zygote,
-            cgroups: self.shared.options.cgroups.clone(),
-        };
-        job.run_detached(launch, from).await
+        criu::Job(self.bench().await?).run_detached(launch, from).await
     }
 
     #[cfg(feature = "engine")]
