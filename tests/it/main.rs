@@ -54,6 +54,7 @@ mod nested;
 mod networking;
 mod networks;
 mod outlive;
+mod parents;
 mod places;
 mod platforms;
 mod plugins;
@@ -124,6 +125,7 @@ const GROUPS: &[frame::Group] = &[
     kills::TESTS,
     system::TESTS,
     pruning::TESTS,
+    parents::TESTS,
     publishing::TESTS,
     cancel::TESTS,
     cancel_more::TESTS,
@@ -185,6 +187,7 @@ fn main() {
         .chain(idle::ROLES)
         .chain(build_more::ROLES)
         .chain(nested::ROLES)
+        .chain(parents::ROLES)
         .chain(publishing::ROLES)
         .chain(system::ROLES)
         .chain(doctor::ROLES)
