@@ -56,6 +56,7 @@ mod networking;
 mod networks;
 mod oci_runtime;
 mod outlive;
+mod parents;
 mod places;
 mod platforms;
 mod plugins;
@@ -128,6 +129,7 @@ const GROUPS: &[frame::Group] = &[
     kills::TESTS,
     system::TESTS,
     pruning::TESTS,
+    parents::TESTS,
     publishing::TESTS,
     cancel::TESTS,
     cancel_more::TESTS,
@@ -190,6 +192,7 @@ fn main() {
         .chain(idle::ROLES)
         .chain(build_more::ROLES)
         .chain(nested::ROLES)
+        .chain(parents::ROLES)
         .chain(publishing::ROLES)
         .chain(system::ROLES)
         .chain(doctor::ROLES)
