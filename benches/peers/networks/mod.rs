@@ -105,12 +105,19 @@ impl Pair {
 
     /// From container to container.
     fn between(mut self, line: impl Fn(&Place) -> String + 'static) -> Run {
-        Box::new(move || self.client.tell(&line(&self.server)))
+        Box::new(move || {
+            // All of it is kept, not only what is used here.
+            let pair = &mut self;
+            pair.client.tell(&line(&pair.server))
+        })
     }
 
     /// From a program of the host.
-    fn from_host(mut self, line: impl Fn(&Place) -> String + 'static) -> Run {
-        Box::new(move || self.host.tell(&line(&self.server)))
+    fn by_host(mut self, line: impl Fn(&Place) -> String + 'static) -> Run {
+        Box::new(move || {
+            let pair = &mut self;
+            pair.host.tell(&line(&pair.server))
+        })
     }
 }
 
@@ -154,9 +161,9 @@ pub fn published(host: &mut Host) -> Job {
     let contestants = vec![
         Contestant::maybe(
             "longshore",
-            Pair::ours(host, "net-published").map(|pair| pair.from_host(line)),
+            Pair::ours(host, "net-published").map(|pair| pair.by_host(line)),
         ),
-        Contestant::maybe("docker-proxy", Pair::docker(host).map(|pair| pair.from_host(line))),
+        Contestant::maybe("docker-proxy", Pair::docker(host).map(|pair| pair.by_host(line))),
     ];
     job(
         "1 GiB over TCP from the host's loopback to a published port".to_owned(),
@@ -170,9 +177,9 @@ pub fn connections(host: &mut Host) -> Job {
     let contestants = vec![
         Contestant::maybe(
             "longshore",
-            Pair::ours(host, "net-connections").map(|pair| pair.from_host(line)),
+            Pair::ours(host, "net-connections").map(|pair| pair.by_host(line)),
         ),
-        Contestant::maybe("docker-proxy", Pair::docker(host).map(|pair| pair.from_host(line))),
+        Contestant::maybe("docker-proxy", Pair::docker(host).map(|pair| pair.by_host(line))),
     ];
     let about = format!("{CONNECTIONS} connections to a published port, four at once, a byte there and back on each");
     job(about, 7, contestants)
