@@ -37,8 +37,8 @@ pub(super) fn take(log: &Path) -> String {
 
 fn last_error(text: &str) -> String {
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-    let errors = lines.filter(|line| matches!(line.level.as_str(), "error" | "fatal"));
-    let last = errors.last().map(|line| line.msg).unwrap_or_default();
+    let mut errors = lines.filter(|line| matches!(line.level.as_str(), "error" | "fatal"));
+    let last = errors.next_back().map(|line| line.msg).unwrap_or_default();
     last.chars().take(LONGEST).collect()
 }
 
