@@ -9,7 +9,7 @@ use oci_spec::runtime::{
     BoxBuilder, LinuxNamespaceType, LinuxResources, Mount, MountBuilder, Process, RootBuilder, Spec,
 };
 
-use super::call::{Flavour, STAGE};
+use super::call::{Flavour, ROOT, STAGE};
 use super::cgroup;
 use super::identity::Identity;
 use crate::error::{Error, ErrorKind, Result};
@@ -21,8 +21,6 @@ use crate::types::Propagation;
 
 /// The version of the specification whose words are used.
 const VERSION: &str = "1.0.2";
-/// The root's name in the stage. Of all others it is a number.
-const ROOT: &str = "r";
 
 /// What of the host matters to a bundle.
 #[derive(Debug, Clone, Copy)]
@@ -427,7 +425,7 @@ mod tests {
             .flatten()
             .map(|one| one.typ().to_string())
             .collect();
-        assert_eq!(kinds, ["mount", "pid", "ipc", "cgroup"]);
+        assert_eq!(kinds, ["mnt", "pid", "ipc", "cgroup"]);
         assert_eq!(linux.cgroups_path().as_deref(), Some(Path::new("/longshore-1/c")));
         let resources = linux.resources().as_ref().unwrap();
         assert!(resources.memory().is_none() && resources.devices().as_ref().unwrap().len() > 5);

@@ -17,6 +17,8 @@ use std::os::fd::OwnedFd;
 
 /// Where a run finds what it needs: a memory file system of its own, over whatever the host has there.
 pub(super) const STAGE: &str = "/tmp";
+/// The name of the root in it.
+pub(super) const ROOT: &str = "r";
 /// The directory in it that is the container's on the host.
 const OWN: &str = "o";
 
@@ -101,6 +103,7 @@ impl Work {
         let os = |error| Error::os("make a directory for the runtime", error);
         remove(&dir).map_err(os)?;
         fs::create_dir_all(dir.join("s")).map_err(os)?;
+        fs::create_dir(dir.join(ROOT)).map_err(os)?;
         private(&dir).map_err(os)?;
         Ok(Self {
             dir,
@@ -155,7 +158,13 @@ impl Call<'_> {
     pub(super) fn plan(&self, verb: &[&str]) -> Result<(Plan, String)> {
         let log = self.work.fresh("log");
         let words = self.program.words(&log, verb)?;
-        let mut plan = Plan::tool(&words, Path::new(STAGE), &[(OWN, self.work.dir())])?;
+        let root = self.work.file(ROOT);
+        let mut places = vec![(OWN, self.work.dir())];
+        if verb.first() != Some(&"create") {
+            // runc goes there first, whatever it is about to do.
+            places.push((ROOT, root.as_path()));
+        }
+        let mut plan = Plan::tool(&words, Path::new(STAGE), &places)?;
         plan.with_streams(self.bench.host);
         if self.program.is_afraid_of_cgroups() {
             plan.hide_cgroups();

@@ -59,7 +59,13 @@ pub(super) fn error(name: &str, verb: &str, said: &str, status: ExitStatus) -> E
 /// `os/exec`), crun's `src/libcrun/container.c` and `linux.c`.
 fn kind(said: &str) -> ErrorKind {
     let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
-    let about_program = has(&["exec:", "executable file", "exec `", "exec user process"]);
+    let about_program = has(&[
+        "exec:",
+        "executable file",
+        "exec `",
+        "exec user process",
+        "open executable",
+    ]);
     if about_program
         && has(&[
             "not found in $PATH",
@@ -73,6 +79,7 @@ fn kind(said: &str) -> ErrorKind {
         && has(&[
             "permission denied",
             "Permission denied",
+            "Operation not permitted",
             "is a directory",
             "Is a directory",
             "exec format error",
@@ -149,6 +156,11 @@ mod tests {
         );
         assert_eq!(
             told("exec: \"/etc\": is a directory").0,
+            ErrorKind::CommandNotExecutable
+        );
+        // crun's words for a directory.
+        assert_eq!(
+            told("open executable: Operation not permitted").0,
             ErrorKind::CommandNotExecutable
         );
         assert_eq!(told("container does not exist").0, ErrorKind::InvalidState);

@@ -112,7 +112,10 @@ impl Task for OciTask {
         }
         // The counters go with the cgroup, which the runtime removes too.
         self.inner.wait().await?;
-        self.delete().await;
+        // Whoever removes it once more finds that gone.
+        if self.parts.work.dir().exists() {
+            self.delete().await;
+        }
         self.inner.remove().await?;
         let work = Arc::clone(&self.parts.work);
         blocking(move || work.remove()).await
