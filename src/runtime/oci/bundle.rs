@@ -15,7 +15,7 @@ use super::identity::Identity;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::caps::CapabilitySet;
 use crate::runtime::cgroups::CgroupMode;
-use crate::runtime::{Launch, SharedNamespace, StdioPlan};
+use crate::runtime::{Launch, LaunchMount, SharedNamespace, StdioPlan};
 use crate::sys::order;
 use crate::types::Propagation;
 
@@ -65,7 +65,9 @@ pub(super) fn stage(launch: &Launch, place: Place, mode: CgroupMode) -> Result<S
             continue;
         }
         let at = next();
-        inside.push(bind(&at, mount.destination(), "rprivate")?);
+        let words = mount.options().iter().flatten().map(String::as_str);
+        let flags: Vec<&str> = words.filter(|word| FLAGS.contains(word)).collect();
+        inside.push(bind(&at, mount.destination(), "rprivate", &flags)?);
         let mut moved = mount.clone();
         moved.set_destination(at);
         laid.push(moved);
@@ -78,7 +80,7 @@ pub(super) fn stage(launch: &Launch, place: Place, mode: CgroupMode) -> Result<S
             Propagation::Rslave => "rslave",
             _ => "rprivate",
         };
-        inside.push(bind(&at, &mount.target, propagation)?);
+        inside.push(bind(&at, &mount.target, propagation, &flags_of(mount))?);
         mount.target = at;
     }
     // Mount points are made in it.
@@ -123,14 +125,24 @@ fn made_by_runtime(mount: &Mount, place: Place, mode: CgroupMode) -> Result<Moun
     Ok(mount)
 }
 
-fn bind(at: &Path, target: &Path, propagation: &str) -> Result<Mount> {
+/// What a mount is restricted to, which has to be said of its bind, too: crun takes away what is not.
+const FLAGS: [&str; 4] = ["ro", "nosuid", "nodev", "noexec"];
+
+fn flags_of(mount: &LaunchMount) -> Vec<&'static str> {
+    let set = [mount.read_only, mount.no_suid, !mount.devices, false];
+    let said = FLAGS.into_iter().zip(set);
+    said.filter_map(|(word, is_set)| is_set.then_some(word)).collect()
+}
+
+fn bind(at: &Path, target: &Path, propagation: &str, flags: &[&str]) -> Result<Mount> {
     let below = at.strip_prefix("/").unwrap_or(at);
-    let words = ["rbind", propagation].map(str::to_owned);
+    let words = ["rbind", propagation].into_iter().chain(flags.iter().copied());
+    let words: Vec<String> = words.map(str::to_owned).collect();
     MountBuilder::default()
         .destination(target)
         .typ("bind")
         .source(Path::new(STAGE).join(below))
-        .options(words.to_vec())
+        .options(words)
         .build()
         .map_err(build_error)
 }
@@ -229,7 +241,7 @@ mod tests {
     use oci_spec::runtime::{Capability, LinuxNamespaceBuilder};
 
     use super::*;
-    use crate::runtime::{LaunchMount, LaunchSource, defaults};
+    use crate::runtime::{LaunchSource, defaults};
     use crate::types::ContainerId;
 
     const PLACE: Place = Place {
@@ -259,7 +271,7 @@ mod tests {
         let mut mounts = defaults::mounts();
         mounts.insert(
             0,
-            bind(Path::new("/x"), Path::new("/dev/shm/deep"), "rprivate").unwrap(),
+            bind(Path::new("/x"), Path::new("/dev/shm/deep"), "rprivate", &[]).unwrap(),
         );
         spec.set_mounts(Some(mounts));
         Launch {
@@ -375,7 +387,10 @@ mod tests {
         assert_eq!(staged.launch.spec.mounts().as_ref().unwrap().len(), 1);
         let spec = made(&launch, PLACE, CgroupMode::V2);
         assert_eq!(mount(&spec, "/data").source().as_deref(), Some(Path::new("/tmp/2")));
-        assert_eq!(mount(&spec, "/data").options().as_deref().unwrap(), ["rbind", "rslave"]);
+        assert_eq!(
+            mount(&spec, "/data").options().as_deref().unwrap(),
+            ["rbind", "rslave", "ro", "nosuid", "nodev"]
+        );
         let places: Vec<_> = spec
             .mounts()
             .iter()
