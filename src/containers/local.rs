@@ -51,7 +51,7 @@ pub(crate) struct Parts {
     pub(crate) snapshotter: Arc<dyn Snapshotter>,
     #[cfg(feature = "network")]
     pub(crate) networks: crate::networks::LocalNetworks,
-    pub(crate) runtimes: Runtimes,
+    pub(crate) runtimes: Arc<Runtimes>,
     pub(crate) logs: LogDrivers,
     /// Holds a directory per container.
     pub(crate) dir: PathBuf,
@@ -68,8 +68,8 @@ pub(crate) struct Parts {
     pub(crate) locks: Locks,
     /// Of containers that do not say.
     pub(crate) lifetime: Lifetime,
-    /// Where specifications of devices are.
-    pub(crate) cdi: Vec<PathBuf>,
+    /// Where specifications of devices are; those of the specification, if nothing is said.
+    pub(crate) cdi: Option<Arc<[PathBuf]>>,
 }
 
 /// Containers of this process, on one root.

@@ -323,9 +323,15 @@ impl Shared {
         }
     }
 
+    /// Where specifications of devices are.
+    pub(crate) fn cdi_directories(&self) -> Vec<PathBuf> {
+        let said = self.parts.cdi.as_deref().map(<[PathBuf]>::to_vec);
+        said.unwrap_or_else(|| cdi::DIRECTORIES.map(PathBuf::from).into())
+    }
+
     /// The devices that there are. Blocking.
     pub(crate) fn cdi(&self) -> cdi::Registry {
-        cdi::Registry::load(&self.parts.cdi)
+        cdi::Registry::load(&self.cdi_directories())
     }
 
     /// A container that could not be started stays as it was, with the reason and Docker's exit code noted.

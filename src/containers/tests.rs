@@ -217,12 +217,12 @@ fn on_runtime(path: &Path, runtime: Arc<dyn Runtime>) -> Bench {
         owner: owner.id().clone(),
         images: Arc::new(OneImage),
         snapshotter: Arc::new(Plain(snapshots.clone())),
-        runtimes: Runtimes {
+        runtimes: Arc::new(Runtimes {
             native: Arc::clone(&native),
             usual: runtime,
             chosen: None,
             programs: Default::default(),
-        },
+        }),
         logs: LogDrivers::default(),
         dir: root.containers(),
         ownership: "direct",
@@ -230,7 +230,7 @@ fn on_runtime(path: &Path, runtime: Arc<dyn Runtime>) -> Bench {
         native: None,
         locks: root.locks(),
         lifetime: Lifetime::Bound,
-        cdi: Vec::new(),
+        cdi: Some(Arc::from([])),
     };
     let containers = LocalContainers::new(parts);
     Bench {

@@ -413,6 +413,7 @@ fn wants_user_namespace(spec: &oci_spec::runtime::Spec) -> bool {
 }
 
 /// Whether the process may make mounts as it is.
+#[inline(always)] // To lie with its caller: docs/measuring.md, "Memory".
 pub(crate) fn has_admin() -> bool {
     const CAP_SYS_ADMIN: u32 = 21;
     let status = std::fs::read("/proc/self/status").unwrap_or_default();
@@ -424,6 +425,7 @@ pub(crate) fn has_admin() -> bool {
 }
 
 /// Whether ids are the host's own: only then can device nodes be made.
+#[inline(always)] // To lie with its caller: docs/measuring.md, "Memory".
 fn in_initial_userns() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let mut words = map.split_ascii_whitespace();
