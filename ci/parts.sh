@@ -181,6 +181,14 @@ suite() {
     part "$1" "${APART[@]}" "${@:2}"
 }
 
+# A copy of a program where every user can read it. Suites begin at the same time: each finds a whole one, whoever made it.
+stage() {
+    local copy=$STAGE/${1##*/}
+    [ ! -e "$copy" ] || return 0
+    command install -m 755 "$1" "$copy.$BASHPID"
+    mv -f "$copy.$BASHPID" "$copy"
+}
+
 # suite_as USER NAME BINARY [FILTER…]: through setpriv, with a home and a temporary directory of the user's own, and a copy
 # of the binary where he can read it.
 suite_as() {
@@ -188,9 +196,10 @@ suite_as() {
     shift 3
     copy=$STAGE/${binary##*/}
     tmp=$STAGE/tmp-$user
-    [ -e "$copy" ] || command install -m 755 "$binary" "$copy"
+    stage "$binary"
     # The integration tests look for the daemon and the client beside themselves.
-    [ -e "$STAGE/longshored" ] || command install -m 755 "$LONGSHORED" "${LONGSHORED%d}" "$STAGE"
+    stage "$LONGSHORED"
+    stage "${LONGSHORED%d}"
     command install -d -m 700 -o "$user" "$tmp"
     part "$name" "${APART[@]}" setpriv --reuid "$user" --regid "$user" --init-groups --reset-env \
         env TMPDIR="$tmp" LONGSHORE_KILL_LOOPS="${LONGSHORE_KILL_LOOPS:-}" \
