@@ -153,9 +153,21 @@ fn tell_to_end(word: &tempfile::TempDir) -> Check {
 
 /// What an engine finds that sees the container for the first time; and that it can be used as ever afterwards.
 async fn found(root: &Path, id: &str, expected: Expected, case: &str) -> Check {
+    found_while(root, id, expected, case, async { Ok(()) }).await
+}
+
+/// As [`found`], while something happens that ends the container.
+async fn found_while(
+    root: &Path,
+    id: &str,
+    expected: Expected,
+    case: &str,
+    ending: impl Future<Output = Check>,
+) -> Check {
     let engine = Engine::open(root).await?;
     let container = engine.container(id).await?;
-    let waited = tokio::time::timeout(PATIENCE, container.wait()).await;
+    let (waited, ended) = tokio::join!(tokio::time::timeout(PATIENCE, container.wait()), ending);
+    ended?;
     let Ok(waited) = waited else {
         return fail(format!("{case}: it is waited for in vain"));
     };
@@ -237,11 +249,17 @@ async fn damaged_while_it_runs(file: &str, fault: Fault, expected: Expected) -> 
     let audit = engine.audit().await?;
     assert!(audit.findings.is_empty(), "{case}: {:?}", audit.findings);
     engine.close().await;
-    tell_to_end(&word)?;
     if expected == Unknown {
+        tell_to_end(&word)?;
         until("its shim has ended", async || Ok(!runs(shim))).await?;
+        return found(root.path(), &id, expected, &case).await;
     }
-    found(root.path(), &id, expected, &case).await
+    // Whoever waits is connected by then: where nothing is left to be read, only he is told.
+    let ending = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        tell_to_end(&word)
+    };
+    found_while(root.path(), &id, expected, &case, ending).await
 }
 
 async fn g16_files_are_damaged_one_by_one_after_its_end() -> Check {

@@ -60,8 +60,11 @@ impl OciTask {
         Self { parts, inner }
     }
 
+    /// Also where whatever this runs in has had its turn: then nothing of tokio's is ready otherwise.
     fn has_ended(&self) -> bool {
-        self.inner.until_ended().now_or_never().is_some()
+        tokio::task::unconstrained(self.inner.until_ended())
+            .now_or_never()
+            .is_some()
     }
 }
 
