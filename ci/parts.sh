@@ -73,8 +73,8 @@ part() {
 # What the failed tests of a part said, which is told once more at the end: suites run beside each other and print a lot.
 failures_of() {
     printf '\n== failed in %s\n' "$1"
-    grep -m 1 '^failures:$' "$2" >/dev/null || { tail -n 40 "$2"; return; }
-    sed -n '/^failures:$/,$p' "$2" | head -n 200
+    grep -q '^failures:$' "$2" || { tail -n 40 "$2"; return; }
+    awk '/^failures:$/ { found = 1 } found && ++lines <= 200' "$2"
 }
 
 # Leaves out the lines of tests that passed.

@@ -139,8 +139,9 @@ impl Clock {
 }
 
 fn second(date: &[u8; DATE]) -> Option<i64> {
-    // A leap second is the end of the one before it, whatever its digits say.
-    if date.ends_with(b"60") {
+    // A leap second is the end of the one before it, whatever its digits say. Between day and time the parser takes any byte,
+    // and there a quote would end the string.
+    if date.ends_with(b"60") || date.get(10) != Some(&b'T') {
         return None;
     }
     let whole = format!("{}Z", std::str::from_utf8(date).ok()?);
@@ -185,7 +186,7 @@ mod tests {
 
     const TIME: &str = "2023-11-14T22:13:20.1234567Z";
 
-    const TIMES: [&str; 22] = [
+    const TIMES: [&str; 24] = [
         TIME,
         "2023-11-14T22:13:20Z",
         "2023-11-14T22:13:20.000000001Z",
@@ -195,6 +196,8 @@ mod tests {
         "2023-11-14T22:13:20.12z",
         "2023-11-14t22:13:20.12Z",
         "2023-11-14 22:13:20.12Z",
+        "2023-11-14\"22:13:20.12Z",
+        "2023-11-14\n22:13:20.12Z",
         "2023-11-14T22:13:20.12+01:00",
         "2023-11-14T22:13:20.-1Z",
         "2023-02-30T22:13:20Z",
