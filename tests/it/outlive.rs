@@ -1012,28 +1012,34 @@ async fn p30_another_engine_looks_while_an_end_is_written_down() -> Check {
 /// Nobody can say how it ended; all who ask are told so, also those who ask while that is found out.
 async fn p30_waits_begin_while_an_end_is_lost() -> Check {
     let world = World::alone().await?;
+    let root = world.root.path();
     let start = || async { world.started(detached(world.script("sleep 600"))).await };
     let containers = try_join_all((0..3 * AT_ONCE).map(|_| start())).await?;
-    for (number, container) in (0..).zip(&containers) {
-        let id = container.id().as_str();
-        let shim = shim_of(world.root.path(), id).expect("it has a shim");
-        let [_, process] = last_pids(world.root.path(), id)?;
-        end(shim)?;
-        let ending = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_micros(100 * number));
-            end(process).is_ok()
-        });
-        let waits = (0..AT_ONCE).map(|_| tokio::time::timeout(PATIENCE, container.wait()));
-        for waited in futures_util::future::join_all(waits).await {
-            match waited? {
-                // An engine had time to hold its process.
-                Ok(exit) => assert_eq!(exit.status.code(), 137),
-                Err(error) => assert_eq!(error.kind(), &ErrorKind::Unavailable, "{error}"),
-            }
+    let lost = (0..)
+        .zip(&containers)
+        .map(|(number, container)| lost_while_waited_for(root, container, Duration::from_micros(100 * number)));
+    try_join_all(lost).await.map(drop)
+}
+
+async fn lost_while_waited_for(root: &Path, container: &Container, after: Duration) -> Check {
+    let id = container.id().as_str();
+    let shim = shim_of(root, id).expect("it has a shim");
+    let [_, process] = last_pids(root, id)?;
+    end(shim)?;
+    let ending = std::thread::spawn(move || {
+        std::thread::sleep(after);
+        end(process).is_ok()
+    });
+    let waits = (0..AT_ONCE).map(|_| tokio::time::timeout(PATIENCE, container.wait()));
+    for waited in futures_util::future::join_all(waits).await {
+        match waited? {
+            // An engine had time to hold its process.
+            Ok(exit) => assert_eq!(exit.status.code(), 137),
+            Err(error) => assert_eq!(error.kind(), &ErrorKind::Unavailable, "{error}"),
         }
-        assert_eq!(ending.join().ok(), Some(true));
-        container.remove(FORCE).await?;
     }
+    assert_eq!(ending.join().ok(), Some(true));
+    container.remove(FORCE).await?;
     Ok(())
 }
 
