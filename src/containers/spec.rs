@@ -423,6 +423,11 @@ pub struct ContainerSpec {
     /// Whether it gets a user namespace of its own inside the engine's: its root is nobody on the host. Files keep their
     /// owners by id-mapped mounts; in the directories of the host that it sees, its ids are the host's.
     pub user_namespace: bool,
+    /// The cgroup in which its own is, made if it is not there: `/web` below the root of each hierarchy, `web` below the cgroup in
+    /// which the engine makes its own ([`CgroupParent`](crate::types::CgroupParent)). The limits of the parent hold for all in it
+    /// together. Default one of the engine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_parent: Option<String>,
     /// Who starts it: `native`, `runc`, `crun`, or a name of [`EngineBuilder::with_oci_runtime`](crate::EngineBuilder::with_oci_runtime).
     /// Default what the engine was opened with. An external runtime needs [`Lifetime::Bound`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -665,6 +670,8 @@ setters! {
     uts_mode: NamespaceMode => |spec, value| spec.uts_mode = value;
     /// Chooses what it takes for the root of the cgroups.
     cgroup_mode: NamespaceMode => |spec, value| spec.cgroup_mode = value;
+    /// Chooses the cgroup in which its own is made.
+    cgroup_parent: String => |spec, value| spec.cgroup_parent = Some(value);
     /// Keeps it from next to nothing.
     privileged: bool => |spec, value| spec.privileged = value;
     /// Lets setuid programs gain nothing.

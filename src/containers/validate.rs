@@ -14,7 +14,7 @@ use super::zone;
 use crate::error::{Error, ObjectKind, Result};
 use crate::runtime::caps::CapabilitySet;
 use crate::runtime::sysctls;
-use crate::types::{Bytes, ContainerName, VolumeName};
+use crate::types::{Bytes, CgroupParent, ContainerName, VolumeName};
 
 /// Docker's least memory limit: below it not even the set-up of a container fits.
 const MIN_MEMORY: Bytes = Bytes::mib(6);
@@ -52,6 +52,9 @@ pub(crate) fn validate(spec: &ContainerSpec) -> Result<()> {
         return Err(option("umask", "permission bits alone, 0 to 0o777"));
     }
     spec.timezone.as_deref().map_or(Ok(()), zone::check_name)?;
+    if let Some(parent) = &spec.cgroup_parent {
+        parent.parse::<CgroupParent>()?;
+    }
     for (name, value) in &spec.annotations {
         if name.is_empty() {
             return Err(option("annotation", "it has no name"));
@@ -492,6 +495,8 @@ mod tests {
             good().device("dev/null"),
             good().cdi_device("vendor.com/class"),
             good().umask(0o1000u32),
+            good().cgroup_parent("../host"),
+            good().cgroup_parent(""),
             limited(|limits| limits.blkio_weight = Some(9)),
             limited(|limits| limits.huge_pages = [("big".to_owned(), Bytes::mib(2))].into()),
         ];

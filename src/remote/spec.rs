@@ -139,6 +139,7 @@ fn host(spec: &ContainerSpec) -> Result<Value> {
         "ReadonlyRootfs": spec.read_only,
         "Init": spec.init,
         "Privileged": spec.privileged,
+        "CgroupParent": spec.cgroup_parent,
         "Runtime": spec.runtime,
         "CapAdd": spec.cap_add,
         "CapDrop": spec.cap_drop,
@@ -485,6 +486,7 @@ fn take_host(host: &Value, spec: &mut ContainerSpec) {
     spec.read_only = flag(host, "ReadonlyRootfs");
     spec.init = flag(host, "Init");
     spec.privileged = flag(host, "Privileged");
+    spec.cgroup_parent = text(host, "CgroupParent");
     spec.runtime = text(host, "Runtime").filter(|name| name != "native");
     spec.cap_add = list(host, "CapAdd").unwrap_or_default();
     spec.cap_drop = list(host, "CapDrop").unwrap_or_default();
@@ -662,6 +664,7 @@ mod tests {
         spec.stdin_once = true;
         spec.labels = BTreeMap::from([("a".into(), "b".into())]);
         spec.annotations = BTreeMap::from([("x".into(), "y".into())]);
+        spec.cgroup_parent = Some("/web".into());
         spec.stop_signal = "INT".parse().ok();
         spec.stop_timeout = Some(Duration::from_secs(3));
         spec.init = true;

@@ -104,7 +104,8 @@ pub struct Launch {
     /// Names kernel objects and log lines.
     pub id: ContainerId,
     /// What to run and in what: process, user, capabilities, namespaces, mounts, masked paths, seccomp, host name,
-    /// resources. `spec.root` is ignored; `rootfs` stands in its place. Bind sources are host paths.
+    /// resources. `spec.root` is ignored; `rootfs` stands in its place. Bind sources are host paths. The last name of
+    /// `linux.cgroupsPath`, where that is said, is [`Self::id`], and the rest of it a [`CgroupParent`](crate::types::CgroupParent).
     pub spec: Spec,
     /// The user as the caller wrote it (`name`, `uid`, `name:group`, `uid:gid`), resolved in the container's own
     /// `/etc/passwd` and `/etc/group` before the program runs. Without it, `spec.process.user` holds.
@@ -256,6 +257,16 @@ pub trait Runtime: Debug + Send + Sync + 'static {
     /// container. What it would refuse is not among them.
     fn foresee(&self, _resources: &LinuxResources) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Removes what a start has noted in [`Launch::bundle`], `dir`, of cgroups in a parent that the caller named, as far as it is
+    /// still there: that of a container whose processes are gone, and whoever would have removed it. Blocking.
+    ///
+    /// # Errors
+    /// `Os` where that cannot be done.
+    #[cfg(feature = "engine")]
+    fn forget(&self, _id: &ContainerId, _dir: &std::path::Path) -> Result<()> {
+        Ok(())
     }
 
     /// The part that starts containers which outlive this process; `None` where the backend has none.

@@ -22,6 +22,7 @@ mod cancel;
 mod cancel_more;
 mod care;
 mod cdi;
+mod cgroup_parents;
 mod checkpoints;
 mod checks;
 mod copies;
@@ -112,6 +113,7 @@ const GROUPS: &[frame::Group] = &[
     verbs::TESTS,
     care::TESTS,
     cdi::TESTS,
+    cgroup_parents::TESTS,
     checkpoints::TESTS,
     logging::TESTS,
     detached::TESTS,
@@ -192,6 +194,7 @@ fn main() {
         .chain(idle::ROLES)
         .chain(build_more::ROLES)
         .chain(nested::ROLES)
+        .chain(cgroup_parents::ROLES)
         .chain(parents::ROLES)
         .chain(publishing::ROLES)
         .chain(system::ROLES)

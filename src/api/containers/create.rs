@@ -25,7 +25,6 @@ use crate::types::{Bytes, Platform};
 /// What this version of the engine has not, and what it would take.
 const LATER: &str = "a version of longshore that has it";
 pub(super) const REFUSED_OF_HOST: &[(&str, &str)] = &[
-    ("CgroupParent", LATER),
     ("Cgroup", LATER),
     ("KernelMemory", "a kernel that still has it, which none does"),
     ("KernelMemoryTCP", "a kernel that still has it, which none does"),
@@ -238,6 +237,7 @@ fn take_isolation(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Fai
     namespaces(host, spec)?;
     spec.restart = take_restart(host)?.unwrap_or_default();
     spec.log = take_log(host)?;
+    spec.cgroup_parent = host.text("CgroupParent")?.filter(|parent| !parent.is_empty());
     // "runc" is what Docker's own inspect says of every container, and what clients that make one again pass on: the engine's
     // default. Another name is the engine's to know.
     spec.runtime = host

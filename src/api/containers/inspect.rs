@@ -223,6 +223,7 @@ fn host_config(info: &ContainerInfo) -> Value {
         "AutoRemove": spec.auto_remove,
         "ConsoleSize": [rows, columns],
         "Privileged": spec.privileged,
+        "CgroupParent": spec.cgroup_parent.as_deref().unwrap_or_default(),
         "Runtime": spec.runtime.as_deref().unwrap_or("native"),
         "CapAdd": none_if_empty(&spec.cap_add),
         "CapDrop": none_if_empty(&spec.cap_drop),
@@ -293,14 +294,7 @@ fn mode(mode: &NamespaceMode, own: &str) -> String {
 
 /// Options that the engine does not have yet, as they are when nobody sets them.
 fn unset() -> Value {
-    const TEXTS: &[&str] = &[
-        "ContainerIDFile",
-        "VolumeDriver",
-        "Cgroup",
-        "UsernsMode",
-        "Isolation",
-        "CgroupParent",
-    ];
+    const TEXTS: &[&str] = &["ContainerIDFile", "VolumeDriver", "Cgroup", "UsernsMode", "Isolation"];
     const NULLS: &[&str] = &["Links"];
     const ZEROS: &[&str] = &[
         "CpuCount",

@@ -14,6 +14,7 @@ pub(crate) mod house;
 mod hunt;
 mod idmap;
 mod options;
+pub(crate) mod parent;
 pub(crate) mod plan;
 #[cfg(feature = "engine")]
 mod privileged;
@@ -396,6 +397,12 @@ impl Runtime for NativeRuntime {
     #[cfg(feature = "engine")]
     async fn restore(&self, launch: Launch, from: Restore) -> Result<Started> {
         criu::Job(self.bench().await?).run_detached(launch, from).await
+    }
+
+    #[cfg(feature = "engine")]
+    fn forget(&self, id: &crate::types::ContainerId, dir: &Path) -> Result<()> {
+        let driver = self.shared.options.cgroups.as_ref();
+        driver.map_or(Ok(()), |driver| parent::clear(driver.as_ref(), id, dir))
     }
 
     #[cfg(feature = "engine")]

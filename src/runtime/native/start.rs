@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::helper::wire::{RECORD, RECORD_TEXT, Record, Step, op};
 use super::hooks::Hooks;
 use super::idmap::ContainerIds;
+use super::parent::{self, Announced};
 use super::plan::{FdPositions, Filters, Host, Names, Plan};
 use super::seccomp::{SeccompAgent, agent};
 use super::step;
@@ -68,6 +69,7 @@ struct Asked {
     cgroup: Option<Arc<dyn Cgroup>>,
     hooks: Option<Arc<Hooks>>,
     warnings: Vec<String>,
+    announced: Option<Announced>,
 }
 
 impl Job {
@@ -96,13 +98,16 @@ impl Job {
     /// Makes what the container needs and asks the zygote for it. Blocking.
     fn ask(self, launch: &Launch) -> Result<Asked> {
         let mut plan = plan_of(launch, self.host, self.ids.as_ref(), self.zygote.agent().is_some())?;
+        let announced = Announced::of(&self.zygote, launch, self.cgroups.as_deref())?;
         let (cgroup, warnings) = cgroup_of(launch, self.cgroups.as_deref())?;
         let cgroup: Option<Arc<dyn Cgroup>> = cgroup.map(Arc::from);
-        let asked = self.ask_zygote(launch, &mut plan, cgroup.clone(), warnings);
-        if asked.is_err() {
-            remove_cgroup(cgroup);
+        match self.ask_zygote(launch, &mut plan, cgroup.clone(), warnings) {
+            Ok(asked) => Ok(Asked { announced, ..asked }),
+            Err(error) => {
+                remove_cgroup(cgroup);
+                Err(error)
+            }
         }
-        asked
     }
 
     fn ask_zygote(
@@ -112,9 +117,7 @@ impl Job {
         cgroup: Option<Arc<dyn Cgroup>>,
         warnings: Vec<String>,
     ) -> Result<Asked> {
-        for directory in cgroup.iter().flat_map(|cgroup| cgroup.directories()) {
-            plan.clean_up(b'c', directory)?;
-        }
+        parent::add_clean_ups(plan, &launch.id, cgroup.as_deref())?;
         let hooks = Hooks::of(launch)?.map(Arc::new);
         let ends = Ends::new(launch.stdio)?;
         let names = plan.names.clone();
@@ -145,6 +148,7 @@ impl Job {
             cgroup,
             hooks,
             warnings,
+            announced: None,
         })
     }
 }
@@ -169,14 +173,25 @@ pub(crate) fn cgroup_of(launch: &Launch, driver: Option<&dyn CgroupDriver>) -> R
         .as_ref()
         .and_then(|linux| linux.resources().clone())
         .unwrap_or_default();
+    let parent = parent::named(launch)?;
     let Some(driver) = driver else {
+        if let Some(parent) = parent {
+            return Err(Error::unsupported(
+                format!("the cgroup parent {parent}"),
+                "a cgroup driver",
+            ));
+        }
         return match (limits(&resources), launch.best_effort_limits) {
             (false, _) => Ok((None, Vec::new())),
             (true, true) => Ok((None, vec!["no cgroups: limits are left out".to_owned()])),
             (true, false) => Err(Error::unsupported("limits", "a cgroup driver")),
         };
     };
-    let cgroup = driver.create(&launch.id, &resources, launch.best_effort_limits)?;
+    let best_effort = launch.best_effort_limits;
+    let cgroup = match &parent {
+        Some(parent) => driver.create_in(parent, &launch.id, &resources, best_effort)?,
+        None => driver.create(&launch.id, &resources, best_effort)?,
+    };
     let warnings = cgroup.warnings().to_vec();
     Ok((Some(cgroup), warnings))
 }
@@ -207,7 +222,9 @@ pub(crate) fn add_shared<'a>(launch: &'a Launch, positions: &mut FdPositions, fd
 
 impl Asked {
     /// Follows the start to its end. A failed one leaves nothing.
-    async fn started(self) -> Result<Started> {
+    async fn started(mut self) -> Result<Started> {
+        // Until the zygote has it from the plan, or it is gone.
+        let _announced = self.announced.take();
         let (cgroup, hooks) = (self.cgroup.clone(), self.hooks.clone());
         let result = self.follow().await;
         if result.is_err() {

@@ -350,8 +350,18 @@ fn p38_keys_in_any_case_say_the_same() {
             "mounts": [{"type": "bind", "source": "/a", "target": "/b", "readonly": true}]},
     }));
     assert_eq!(as_written.unwrap().0, otherwise.unwrap().0);
-    let refused = of(json!({"image": "a", "hostconfig": {"cgroupparent": "/a"}})).unwrap_err();
-    assert!(refused.message.contains("CgroupParent"), "{}", refused.message);
+    let refused = of(json!({"image": "a", "hostconfig": {"cgroup": "container:a"}})).unwrap_err();
+    assert!(refused.message.contains("Cgroup"), "{}", refused.message);
+}
+
+#[test]
+fn h22_a_cgroup_to_be_in() {
+    let parent = |said: serde_json::Value| of(json!({"Image": "a", "HostConfig": {"CgroupParent": said}}));
+    assert_eq!(parent(json!("/web")).unwrap().0.cgroup_parent.as_deref(), Some("/web"));
+    for none in [json!(""), json!(null)] {
+        assert_eq!(parent(none).unwrap().0.cgroup_parent, None);
+    }
+    assert_eq!(parent(json!(["/web"])).unwrap_err().status, 400);
 }
 
 #[test]
