@@ -245,6 +245,9 @@ fn process(
     if let Some(score) = spec.oom_score_adj {
         builder = builder.oom_score_adj(score);
     }
+    if let Some(profile) = super::lsm::profile(spec) {
+        builder = builder.apparmor_profile(profile);
+    }
     builder.build().map_err(build_error)
 }
 

@@ -391,6 +391,15 @@ pub struct ContainerSpec {
     pub no_new_privileges: bool,
     /// System calls.
     pub seccomp: Seccomp,
+    /// AppArmor profile that its processes are under, by the name under which the host has it loaded; `unconfined` is none, the
+    /// default. On a host that has no AppArmor, and with the native runtime, which leaves processes as they are, another is
+    /// `Unsupported`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apparmor: Option<String>,
+    /// SELinux label of its processes and files, in Docker's words: `user:`, `role:`, `type:`, `level:` and `filetype:` with a value
+    /// each; `disable` is none, the default. Others are `Unsupported`: what is missing is named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub selinux: Vec<String>,
     /// Devices of the host that it gets, beside those that every container has.
     #[serde(default)]
     pub devices: Vec<DeviceMapping>,
@@ -682,6 +691,10 @@ setters! {
     timezone: String => |spec, value| spec.timezone = Some(value);
     /// Chooses the seccomp profile.
     seccomp: Seccomp => |spec, value| spec.seccomp = value;
+    /// Puts its processes under an AppArmor profile.
+    apparmor: String => |spec, value| spec.apparmor = Some(value);
+    /// Adds a part of the SELinux label of its processes and files.
+    selinux: String => |spec, value| spec.selinux.push(value);
     /// Puts a small init in as pid 1.
     init: bool => |spec, value| spec.init = value;
     /// Sets what `stop` sends.

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime::LinuxNamespaceType;
 
 use super::etc::extra_host;
+use super::lsm;
 use super::mounts::{MountFrom, MountSpec};
 use super::options::ExecSpec;
 use super::policy::RestartPolicy;
@@ -68,6 +69,7 @@ pub(crate) fn validate(spec: &ContainerSpec) -> Result<()> {
             "it goes with no user namespace of the container's own",
         ));
     }
+    lsm::validate(spec)?;
     check_restart(spec)?;
     spec.health.validate()?;
     CapabilitySet::docker().tweak(&spec.cap_add, &spec.cap_drop)?;

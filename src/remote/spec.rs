@@ -397,6 +397,8 @@ fn security(spec: &ContainerSpec) -> Result<Vec<String>> {
     if spec.no_new_privileges {
         options.push("no-new-privileges".to_owned());
     }
+    options.extend(spec.apparmor.iter().map(|profile| format!("apparmor={profile}")));
+    options.extend(spec.selinux.iter().map(|part| format!("label={part}")));
     match &spec.seccomp {
         Seccomp::Default => {}
         Seccomp::Unconfined => options.push("seccomp=unconfined".to_owned()),
@@ -517,6 +519,13 @@ fn take_host(host: &Value, spec: &mut ContainerSpec) {
             "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true" => spec.no_new_privileges = true,
             "seccomp=unconfined" | "seccomp:unconfined" => spec.seccomp = Seccomp::Unconfined,
             other => {
+                spec.apparmor = other
+                    .strip_prefix("apparmor=")
+                    .map(str::to_owned)
+                    .or(spec.apparmor.take());
+                // Which is so for every privileged container, whoever asked.
+                let part = other.strip_prefix("label=").filter(|part| *part != "disable");
+                spec.selinux.extend(part.map(str::to_owned));
                 let profile = other.strip_prefix("seccomp=").map(SeccompProfile::parse);
                 if let Some(Ok(profile)) = profile {
                     spec.seccomp = Seccomp::Profile(profile);
@@ -665,6 +674,8 @@ mod tests {
         spec.labels = BTreeMap::from([("a".into(), "b".into())]);
         spec.annotations = BTreeMap::from([("x".into(), "y".into())]);
         spec.cgroup_parent = Some("/web".into());
+        spec.apparmor = Some("web".into());
+        spec.selinux = vec!["type:web_t".into(), "level:s0".into()];
         spec.stop_signal = "INT".parse().ok();
         spec.stop_timeout = Some(Duration::from_secs(3));
         spec.init = true;

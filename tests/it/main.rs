@@ -45,6 +45,7 @@ mod images;
 mod inject;
 mod keeping;
 mod kills;
+mod labels;
 mod layout;
 mod life;
 mod logging;
@@ -114,6 +115,7 @@ const GROUPS: &[frame::Group] = &[
     care::TESTS,
     cdi::TESTS,
     cgroup_parents::TESTS,
+    labels::TESTS,
     checkpoints::TESTS,
     logging::TESTS,
     detached::TESTS,

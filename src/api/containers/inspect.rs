@@ -60,7 +60,7 @@ pub(in crate::api) fn body(info: &ContainerInfo, image: Option<&ImageInfo>, stor
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": info.spec.apparmor.as_deref().unwrap_or_default(),
         // Those of a container that has ended have ended too, and Docker lists them no more.
         "ExecIDs": if info.execs.is_empty() || !info.state.is_alive() { Value::Null } else { json!(info.execs) },
         "HostConfig": host,
@@ -349,7 +349,9 @@ fn security(spec: &ContainerSpec) -> Value {
         Seccomp::Profile(profile) => options.push(format!("seccomp={}", profile.text())),
         Seccomp::Default | Seccomp::Custom(_) => {}
     }
-    if spec.privileged {
+    options.extend(spec.apparmor.iter().map(|profile| format!("apparmor={profile}")));
+    options.extend(spec.selinux.iter().map(|part| format!("label={part}")));
+    if spec.privileged && spec.selinux.is_empty() {
         // As Docker adds it.
         options.push("label=disable".to_owned());
     }

@@ -425,7 +425,8 @@ fn security(args: &Args, spec: &mut ContainerSpec) {
         match option {
             SecurityOption::Seccomp(seccomp) => spec.seccomp = seccomp.clone(),
             SecurityOption::NoNewPrivileges(on) => spec.no_new_privileges = *on,
-            SecurityOption::Nothing => {}
+            SecurityOption::AppArmor(profile) => spec.apparmor = Some(profile.clone()),
+            SecurityOption::Label(part) => spec.selinux.push(part.clone()),
         }
     }
 }
