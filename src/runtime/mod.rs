@@ -1,5 +1,6 @@
 //! Running processes in containers: the [`Runtime`] seam and its backends.
 
+pub mod bundle;
 pub mod caps;
 pub mod cgroups;
 mod command;
@@ -132,6 +133,11 @@ pub struct Launch {
     pub hold: bool,
     /// The directory that hooks of `spec` are told of as the bundle; without one, `/`.
     pub bundle: Option<PathBuf>,
+    /// What hooks are told it is called; without one, `id`.
+    pub name: Option<String>,
+    /// A directory in which it is written down what is to be removed should this process and its helper be killed together:
+    /// [`Runtime::forget`] reads it.
+    pub notes: Option<PathBuf>,
 }
 
 /// How a container's processes are written down.
@@ -259,7 +265,7 @@ pub trait Runtime: Debug + Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Removes what a start has noted in [`Launch::bundle`], `dir`, of cgroups in a parent that the caller named, as far as it is
+    /// Removes what a start has noted in [`Launch::notes`], `dir`, of cgroups in a parent that the caller named, as far as it is
     /// still there: that of a container whose processes are gone, and whoever would have removed it. Blocking.
     ///
     /// # Errors

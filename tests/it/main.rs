@@ -56,6 +56,7 @@ mod namespaces;
 mod nested;
 mod networking;
 mod networks;
+mod oci_bundle;
 mod oci_runtime;
 mod outlive;
 mod parents;
@@ -108,6 +109,7 @@ const GROUPS: &[frame::Group] = &[
     idle::TESTS,
     ends::TESTS,
     exec::TESTS,
+    oci_bundle::TESTS,
     oci_runtime::TESTS,
     micro_vm::TESTS,
     askers::TESTS,

@@ -59,7 +59,7 @@ pub(crate) struct Announced {
 impl Announced {
     /// Tells the zygote what a launch will make. `None` where it knows of that anyway. Blocking.
     pub(crate) fn of(zygote: &Arc<Zygote>, launch: &Launch, driver: Option<&dyn CgroupDriver>) -> Result<Option<Self>> {
-        let directories = note_ahead(launch, driver, launch.bundle.as_deref())?;
+        let directories = note_ahead(launch, driver, launch.notes.as_deref())?;
         if directories.is_empty() {
             return Ok(None);
         }

@@ -365,6 +365,11 @@ impl Plan {
         self.string(Section::Cleanup, &item)
     }
 
+    /// Has the first process wait before its program, whether there are hooks or not.
+    pub(crate) fn wait(&mut self) {
+        self.set_if(true, flag::HOOKS);
+    }
+
     /// The blob for the helper.
     pub(crate) fn encode(mut self, fds: FdPositions) -> Vec<u8> {
         self.words[field::FD_STATUS] = fds.status;

@@ -8,8 +8,10 @@ use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources};
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
+use super::created::{self, Created, Gate};
 use super::helper::wire::{RECORD, RECORD_TEXT, Record, Step, op};
 use super::hooks::Hooks;
 use super::idmap::ContainerIds;
@@ -70,15 +72,31 @@ struct Asked {
     hooks: Option<Arc<Hooks>>,
     warnings: Vec<String>,
     announced: Option<Announced>,
+    gate: Option<Gate>,
 }
 
 impl Job {
     /// Runs the start in a task of its own, so that a caller who goes away leaves nothing: a container that nobody takes
     /// is killed and forgotten. Everything up to the request is done on one thread of the pool.
     pub(crate) async fn run_detached(self, launch: Launch) -> Result<Started> {
+        let started = self.begin(launch, None).await?;
+        started
+            .await
+            .map_err(|_| Error::new(ErrorKind::Cancelled, "the runtime of the engine was shut down"))?
+    }
+
+    /// The same as far as the program, which runs once somebody says so.
+    pub(crate) async fn create(self, launch: Launch) -> Result<Created> {
+        let (gate, keeper) = created::gate();
+        let started = self.begin(launch, Some(gate)).await?;
+        keeper.created(started).await
+    }
+
+    /// Asks for the start; where its outcome will come.
+    async fn begin(self, launch: Launch, gate: Option<Gate>) -> Result<oneshot::Receiver<Result<Started>>> {
         let (sender, receiver) = oneshot::channel();
         let ask = move || {
-            let asked = self.ask(&launch)?;
+            let asked = self.ask(&launch, gate)?;
             // Before this thread is left: whatever becomes of the caller, somebody follows the start to its end.
             tokio::spawn(async move {
                 if let Err(Ok(unwanted)) = sender.send(asked.started().await) {
@@ -90,19 +108,24 @@ impl Job {
             Ok(())
         };
         blocking(ask).await?;
-        receiver
-            .await
-            .map_err(|_| Error::new(ErrorKind::Cancelled, "the runtime of the engine was shut down"))?
+        Ok(receiver)
     }
 
     /// Makes what the container needs and asks the zygote for it. Blocking.
-    fn ask(self, launch: &Launch) -> Result<Asked> {
+    fn ask(self, launch: &Launch, gate: Option<Gate>) -> Result<Asked> {
         let mut plan = plan_of(launch, self.host, self.ids.as_ref(), self.zygote.agent().is_some())?;
+        if gate.is_some() {
+            plan.wait();
+        }
         let announced = Announced::of(&self.zygote, launch, self.cgroups.as_deref())?;
         let (cgroup, warnings) = cgroup_of(launch, self.cgroups.as_deref())?;
         let cgroup: Option<Arc<dyn Cgroup>> = cgroup.map(Arc::from);
         match self.ask_zygote(launch, &mut plan, cgroup.clone(), warnings) {
-            Ok(asked) => Ok(Asked { announced, ..asked }),
+            Ok(asked) => Ok(Asked {
+                announced,
+                gate,
+                ..asked
+            }),
             Err(error) => {
                 remove_cgroup(cgroup);
                 Err(error)
@@ -149,6 +172,7 @@ impl Job {
             hooks,
             warnings,
             announced: None,
+            gate: None,
         })
     }
 }
@@ -237,7 +261,7 @@ impl Asked {
         result
     }
 
-    async fn follow(self) -> Result<Started> {
+    async fn follow(mut self) -> Result<Started> {
         let reply = zygote::check(self.reply.await.map_err(|_| zygote::gone())?)?;
         let inner = reply.header.arg;
         let process = match reply.descriptor("take the container's process") {
@@ -247,13 +271,17 @@ impl Asked {
                 return Err(error);
             }
         };
-        let waiting = self.hooks.as_deref().map(|hooks| (hooks, process.as_fd()));
+        let waiting = Waiting {
+            hooks: self.hooks.as_deref(),
+            process: process.as_fd(),
+            gate: self.gate.take(),
+        };
         let outcome = outcome(
             self.status,
             &self.names,
             self.host,
             (self.zygote.agent(), &self.id),
-            waiting,
+            Some(waiting),
         )
         .await;
         let outcome = outcome.and_then(|setup| setup.ok_or_else(died_in_setup));
@@ -282,6 +310,26 @@ impl Asked {
     }
 }
 
+/// What a container's first process waits for before its program.
+pub(crate) struct Waiting<'a> {
+    hooks: Option<&'a Hooks>,
+    process: BorrowedFd<'a>,
+    gate: Option<Gate>,
+}
+
+impl Waiting<'_> {
+    async fn over(&mut self, found: &Setup, status: &AsyncFd<OwnedFd>) -> Result<()> {
+        let pid = pid_of(self.process)?;
+        if let Some(hooks) = self.hooks {
+            hooks.before(pid).await?;
+        }
+        match self.gate.take() {
+            Some(gate) => gate.pass(pid, self.process, found.terminal.as_ref(), status).await,
+            None => Ok(()),
+        }
+    }
+}
+
 /// Reads records until the program has been executed (READY, then the socket closes) or a step has failed. The terminal's
 /// master comes on the way. `None`: neither came.
 pub(crate) async fn outcome(
@@ -289,7 +337,7 @@ pub(crate) async fn outcome(
     names: &Names,
     host: Host,
     (agent, id): (Option<Arc<dyn SeccompAgent>>, &ContainerId),
-    hooks: Option<(&Hooks, BorrowedFd<'_>)>,
+    mut waiting: Option<Waiting<'_>>,
 ) -> Result<Option<Setup>> {
     let setup = |error: io::Error| Error::os("read the start's status", error);
     socket::set_nonblocking(status.as_fd()).map_err(setup)?;
@@ -325,8 +373,8 @@ pub(crate) async fn outcome(
         if record.step == Step::Ready as u32 {
             ready = true;
         } else if record.step == Step::Hooks as u32 {
-            if let Some((hooks, process)) = hooks {
-                hooks.before(pid_of(process)?).await?;
+            if let Some(waiting) = &mut waiting {
+                waiting.over(&found, &status).await?;
             }
             socket::send(status.as_fd(), [b"h", b""], &[]).map_err(setup)?;
         } else if record.step == Step::Seccomp as u32 {

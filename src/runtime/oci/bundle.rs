@@ -301,6 +301,8 @@ mod tests {
             }],
             hold: false,
             bundle: None,
+            name: None,
+            notes: None,
         }
     }
 
