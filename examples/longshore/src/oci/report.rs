@@ -1,5 +1,7 @@
 //! How the process that has a container tells the one that made it how that came out: once, over a socket that is gone then.
 
+use std::time::Duration;
+
 use longshore::{Error, ErrorKind};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -10,6 +12,8 @@ use super::place::Place;
 
 /// The socket's name.
 const NAME: &str = "report";
+/// How long a report may be on its way from a process that has ended.
+const LATE: Duration = Duration::from_millis(100);
 /// The longest report.
 const LONGEST: u64 = 256 << 10;
 
@@ -29,7 +33,12 @@ pub async fn take(listener: UnixListener, child: &mut Child) -> Result<u32, Erro
         heard = listener.accept() => heard,
         ended = child.wait() => {
             let ended = ended.map_err(failed)?;
-            return Err(Error::new(ErrorKind::Os, format!("the process that was to have the container ended with {ended}")));
+            // What it said before may be on its way here still.
+            let late = tokio::time::timeout(LATE, listener.accept()).await;
+            late.map_err(|_| {
+                let message = format!("the process that was to have the container ended with {ended}");
+                Error::new(ErrorKind::Os, message)
+            })?
         }
     };
     let (stream, _) = heard.map_err(failed)?;
