@@ -285,7 +285,7 @@ pub trait Runtime: Debug + Send + Sync + 'static {
 /// A running container. Dropping the handle does not end it.
 #[async_trait]
 pub trait Task: Debug + Send + Sync + 'static {
-    /// Pid of the first process in the host's pid namespace.
+    /// Pid of the first process in the host's pid namespace; 0 if it had ended before anybody could look.
     fn pid(&self) -> u32;
 
     /// Sends a signal to the first process, or with `all` to every process of the container.

@@ -318,8 +318,9 @@ pub(crate) struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    async fn over(&mut self, found: &Setup, status: &AsyncFd<OwnedFd>) -> Result<()> {
+    async fn over(&mut self, found: &mut Setup, status: &AsyncFd<OwnedFd>) -> Result<()> {
         let pid = pid_of(self.process)?;
+        found.pid = Some(pid);
         if let Some(hooks) = self.hooks {
             hooks.before(pid).await?;
         }
@@ -374,7 +375,7 @@ pub(crate) async fn outcome(
             ready = true;
         } else if record.step == Step::Hooks as u32 {
             if let Some(waiting) = &mut waiting {
-                waiting.over(&found, &status).await?;
+                waiting.over(&mut found, &status).await?;
             }
             socket::send(status.as_fd(), [b"h", b""], &[]).map_err(setup)?;
         } else if record.step == Step::Seccomp as u32 {
@@ -399,6 +400,8 @@ fn pid_of(process: BorrowedFd<'_>) -> Result<u32> {
 #[derive(Debug, Default)]
 pub(crate) struct Setup {
     pub(crate) terminal: Option<OwnedFd>,
+    /// The process' pid, if somebody has looked before the program ran: afterwards it may have ended.
+    pub(crate) pid: Option<u32>,
     /// The namespace that a command was given to be known by.
     pub(crate) mark: Option<OwnedFd>,
     pub(crate) warnings: Vec<String>,
@@ -492,10 +495,11 @@ pub(crate) type Pipes = [Option<u64>; 3];
 impl Child {
     /// What can fail still, once the program runs.
     fn known(&self, setup: Setup) -> Result<Known> {
-        let pid = match pidfd::pid(self.process.as_fd()) {
+        let pid = match (setup.pid, pidfd::pid(self.process.as_fd())) {
+            (Some(pid), _) => pid,
             // It has ended already.
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => 0,
-            pid => pid.map_err(|error| Error::os("look at the container's process", error))?,
+            (None, Err(error)) if error.raw_os_error() == Some(libc::ESRCH) => 0,
+            (None, pid) => pid.map_err(|error| Error::os("look at the container's process", error))?,
         };
         let copy = setup.terminal.as_ref().map(OwnedFd::try_clone).transpose();
         let copy = copy.map_err(|error| Error::os("keep the terminal", error))?;
