@@ -4,7 +4,7 @@
 //! have what it does not. Source: the specification, `bundle.md`, `config.md` and `config-linux.md`, at
 //! <https://github.com/opencontainers/runtime-spec>.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oci_spec::runtime::{
-    Linux, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType, Process,
-    Spec,
+    Linux, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxIdMapping, LinuxNamespace,
+    LinuxNamespaceType, Process, Spec,
 };
 
 use super::{Launch, SharedNamespace, StdioPlan, defaults};
@@ -98,12 +98,20 @@ fn root(bundle: &Path, spec: &Spec) -> Result<(PathBuf, bool)> {
         .root()
         .as_ref()
         .ok_or_else(|| Error::invalid("the configuration has no root"))?;
-    let path = bundle.join(root.path());
+    // Without a slash at its end, with which a link would not be seen.
+    let path: PathBuf = bundle.join(root.path()).components().collect();
     let found = path
         .canonicalize()
         .map_err(|error| Error::os(format!("find the root {}", path.display()), error))?;
     if !found.is_dir() {
         return Err(Error::invalid(format!("the root {} is no directory", path.display())));
+    }
+    // What is in a bundle may have come from elsewhere. Source: runc, `rootfs` of libcontainer's validator.
+    if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_symlink()) {
+        return Err(Error::invalid(format!(
+            "the root {} is a symbolic link",
+            path.display()
+        )));
     }
     Ok((found, root.readonly().unwrap_or(false)))
 }
@@ -129,10 +137,13 @@ fn plan(bundle: PathBuf, name: &str, mut spec: Spec, (root, read_only): (PathBuf
     share(&namespaces, &mut shared)?;
     let own = namespaces.into_iter().filter(|one| one.path().is_none());
     linux.set_namespaces(Some(own.collect()));
-    if let Some(path) = linux.cgroups_path() {
-        let path = cgroup(path, &id)?;
-        linux.set_cgroups_path(Some(path));
-    }
+    // Who writes an empty one says nothing, to runc neither.
+    let named = linux
+        .cgroups_path()
+        .as_deref()
+        .filter(|path| !path.as_os_str().is_empty());
+    let path = named.map(|path| cgroup(path, &id)).transpose()?;
+    linux.set_cgroups_path(path);
     allow_usual_devices(&mut linux)?;
     spec.set_linux(Some(linux));
     sources(&bundle, &mut spec);
@@ -271,12 +282,19 @@ fn refuse(spec: &Spec) -> Result<()> {
         (spec.windows().is_some(), "windows"),
         (spec.vm().is_some(), "vm"),
         (spec.zos().is_some(), "zos"),
+        (spec.mounts().iter().flatten().any(has_own_ids), "mounts.uidMappings"),
     ] {
         if there {
             return no(name);
         }
     }
     Ok(())
+}
+
+/// Whether owners are to be others in a mount than in what is mounted.
+fn has_own_ids(mount: &oci_spec::runtime::Mount) -> bool {
+    let any = |ids: &Option<Vec<LinuxIdMapping>>| ids.as_ref().is_some_and(|ids| !ids.is_empty());
+    any(mount.uid_mappings()) || any(mount.gid_mappings())
 }
 
 fn refuse_of_process(process: &Process) -> Result<()> {
@@ -450,6 +468,9 @@ mod tests {
         let launch = made(&config).unwrap();
         let path = launch.spec.linux().as_ref().unwrap().cgroups_path().clone().unwrap();
         assert_eq!(path, Path::new("/web/box").join(launch.id.as_str()));
+        config["linux"]["cgroupsPath"] = json!("");
+        let launch = made(&config).unwrap();
+        assert_eq!(launch.spec.linux().as_ref().unwrap().cgroups_path(), &None);
         config["linux"]["cgroupsPath"] = json!("/web/../box");
         assert_eq!(made(&config).unwrap_err().kind(), &ErrorKind::InvalidArgument);
         config["linux"]["cgroupsPath"] = json!("system.slice:runc:box");
@@ -507,6 +528,11 @@ mod tests {
                 "linux.rootfsPropagation",
             ),
             ("", json!({"vm": {"kernel": {"path": "/k"}}}), "vm"),
+            (
+                "/mounts/0",
+                json!({"uidMappings": [{"containerID": 0, "hostID": 7, "size": 1}]}),
+                "mounts.uidMappings",
+            ),
         ] {
             let mut config = config();
             let place = config.pointer_mut(pointer).unwrap().as_object_mut().unwrap();
@@ -545,6 +571,15 @@ mod tests {
         config["ociVersion"] = json!("1.2.0");
         config["root"]["path"] = json!("elsewhere");
         assert_eq!(made(&config).unwrap_err().kind(), &ErrorKind::NotFound);
+        // Nor is a link to a root one.
+        let linked = bundle(&config);
+        std::os::unix::fs::symlink("rootfs", linked.path().join("elsewhere")).unwrap();
+        for path in ["elsewhere", "elsewhere/", "./elsewhere/."] {
+            config["root"]["path"] = json!(path);
+            std::fs::write(linked.path().join(CONFIG), config.to_string()).unwrap();
+            let refused = launch(linked.path(), "box").unwrap_err();
+            assert_eq!(refused.kind(), &ErrorKind::InvalidArgument, "{path}");
+        }
         // Nobody writes to it: it is not waited for.
         let pipe = tempfile::tempdir().unwrap();
         nix::unistd::mkfifo(&pipe.path().join(CONFIG), nix::sys::stat::Mode::S_IRUSR).unwrap();

@@ -92,7 +92,8 @@ fn spawn(root: &Root, bundle: &Path, console: Option<&Path>, id: &str) -> Result
         command.arg("--console-socket").arg(console);
         command.stdin(Stdio::null());
     }
-    command.arg(id);
+    // It may begin with a dash.
+    command.arg("--").arg(id);
     command
         .spawn()
         .map_err(|error| Error::os("start the container's process", error))
