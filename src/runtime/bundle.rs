@@ -1,7 +1,8 @@
 //! Bundles of the OCI runtime specification: a directory with `config.json` and a root file system, as a [`Launch`].
 //!
 //! What the specification lets a configuration say, and no runtime here does, is `Unsupported` by name: a container must not seem to
-//! have what it does not. Source: the specification, `bundle.md`, `config.md` and `config-linux.md`, at
+//! have what it does not. Who runs a bundle trusts its configuration, which names paths and programs (hooks) of the host; nobody need
+//! trust what is in its root. Source: the specification, `bundle.md`, `config.md` and `config-linux.md`, at
 //! <https://github.com/opencontainers/runtime-spec>.
 
 use std::fs::{self, File, OpenOptions};
