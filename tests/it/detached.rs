@@ -215,6 +215,16 @@ pub async fn watch(root: &str, id: &str) -> longshore::Result<()> {
 /// It stands still while the container is started anew by another, and then has the end of the former run to tell.
 async fn g16_an_engine_that_lags_behind_undoes_nothing() -> Check {
     let world = World::alone().await?;
+    for _ in 0..10 {
+        if lags_behind(&world).await? {
+            return Ok(());
+        }
+    }
+    fail("it stood still in the way of others each time")
+}
+
+/// False if it was stopped while it had the container to itself for a moment: then nobody else can go on.
+async fn lags_behind(world: &World) -> Result<bool, Stop> {
     let spec = detached(world.script("sleep 1000")).stop_timeout(Duration::ZERO);
     let container = world.started(spec).await?;
     let id = container.id().to_string();
@@ -222,9 +232,16 @@ async fn g16_an_engine_that_lags_behind_undoes_nothing() -> Check {
     assert_eq!(late.line(PATIENCE)?, "attached");
     let process = Pid::from_raw(i32::try_from(late.pid())?);
     kill(process, Number::SIGSTOP)?;
-    container.restart(StopOptions::default()).await?;
+    let restart = container.restart(StopOptions::default());
+    let restarted = tokio::time::timeout(Duration::from_secs(5), restart).await;
     let before = container.inspect().await?;
     kill(process, Number::SIGCONT)?;
+    let Ok(restarted) = restarted else {
+        late.kill()?;
+        container.remove(FORCE).await?;
+        return Ok(false);
+    };
+    restarted?;
     assert_eq!(late.line(PATIENCE)?, "over");
     // Nothing says when it has told, or left untold, what it knows.
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -241,7 +258,7 @@ async fn g16_an_engine_that_lags_behind_undoes_nothing() -> Check {
     assert_eq!(text(&out.stdout), "still there");
     late.kill()?;
     container.remove(FORCE).await?;
-    Ok(())
+    Ok(true)
 }
 
 /// Waits for the end of a container's shim: all runs of it are over then.
