@@ -356,6 +356,7 @@ impl EngineBuilder {
             let first = system.clone();
             spawner.background(async move { first.sweep_quietly().await })
         });
+        let last = system.clone();
         driver.at_end(async move {
             if let Some(clearing) = clearing {
                 // The next engine goes on with it.
@@ -365,7 +366,9 @@ impl EngineBuilder {
             #[cfg(feature = "network")]
             ending.end().await;
             native.end().await;
+            let gone = owner.id().clone();
             drop(owner);
+            last.forget_quietly(gone).await;
         });
         if supervise {
             let watching = Arc::clone(&containers.0);

@@ -85,6 +85,11 @@ impl LocalSystem {
     pub(crate) async fn sweep_quietly(&self) {
         self.0.sweep_quietly().await;
     }
+
+    /// What an engine does last.
+    pub(crate) async fn forget_quietly(&self, owner: OwnerId) {
+        self.0.forget_quietly(owner).await;
+    }
 }
 
 #[async_trait]

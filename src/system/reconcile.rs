@@ -46,6 +46,17 @@ impl Parts {
         }
     }
 
+    /// Forgets the owner whose engine has ended, so that the next engine has nobody to clear up after. Where its lock is held, by
+    /// a helper that is still at it or by what outlives the engine, that is left to whoever comes next.
+    pub(super) async fn forget_quietly(&self, owner: OwnerId) {
+        if let Err(error) = self.dead_owner(owner).await {
+            tracing::warn!(
+                error = error.report(),
+                "an engine's own remains could not be removed at its end"
+            );
+        }
+    }
+
     /// Removes everything that is left over.
     pub(super) async fn reconcile(&self) -> Result<Reconciled> {
         let mut done = self.clear_remains().await?;
@@ -102,14 +113,21 @@ impl Parts {
         let owners = self.owners.clone();
         let dead = blocking(move || owners.dead()).await?;
         for id in dead {
-            let owners = self.owners.clone();
-            let Some(taken) = blocking(move || owners.try_take(&id)).await? else {
-                continue;
-            };
-            done.containers += self.clear(taken).await?;
-            done.owners += 1;
+            if let Some(containers) = self.dead_owner(id).await? {
+                done.containers += containers;
+                done.owners += 1;
+            }
         }
         Ok(done)
+    }
+
+    /// How many containers it had. `None` where it is somebody else's to clear up after.
+    async fn dead_owner(&self, id: OwnerId) -> Result<Option<usize>> {
+        let owners = self.owners.clone();
+        match blocking(move || owners.try_take(&id)).await? {
+            Some(taken) => Ok(Some(self.clear(taken).await?)),
+            None => Ok(None),
+        }
     }
 
     /// Removes one dead owner's containers and leases; then the owner is forgotten.

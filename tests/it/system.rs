@@ -20,6 +20,7 @@ use tracing_core::span::Current;
 use crate::frame::{Check, fail, skip};
 use crate::support::embedder::{Embedder, Role};
 use crate::support::is_root;
+use crate::support::patience::until;
 use crate::support::world::{FORCE, World};
 use crate::tests;
 
@@ -34,6 +35,7 @@ tests! { "system":
         n10_audit_finds_what_was_strayed_by_hand,
         n10_audit_clears_up_after_the_dead_and_says_so,
         n10_who_is_on_the_way_out_is_no_finding,
+        n10_an_engine_that_ends_leaves_nobody_to_clear_up_after,
         n10_audit_finds_mounts_and_cgroups,
     ]
 }
@@ -505,6 +507,31 @@ async fn n10_who_is_on_the_way_out_is_no_finding() -> Check {
         let audit = world.engine.audit().await?;
         assert_eq!(audit.findings, [], "round {round}");
     }
+    Ok(())
+}
+
+/// Neither one that is closed nor one that is dropped: who opens the root next has nothing to do for it.
+async fn n10_an_engine_that_ends_leaves_nobody_to_clear_up_after() -> Check {
+    let world = World::alone().await?;
+    let path = world.root.path();
+    let owners = || std::fs::read_dir(path.join("owners")).map_or(0, Iterator::count);
+    for spec in [None, Some(world.spec().command(["sleep", "60"]))] {
+        for closed in [true, false] {
+            let other = Engine::open(path).await?;
+            assert_eq!(owners(), 2);
+            if let Some(spec) = &spec {
+                other.run(spec.clone()).await?;
+            }
+            if closed {
+                other.close().await;
+                assert_eq!(owners(), 1, "with a container: {}", spec.is_some());
+            } else {
+                drop(other);
+                until("its owner is forgotten", async || Ok(owners() == 1)).await?;
+            }
+        }
+    }
+    assert_eq!(world.engine.audit().await?.cleared, Default::default());
     Ok(())
 }
 

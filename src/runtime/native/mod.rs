@@ -40,7 +40,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 #[cfg(feature = "engine")]
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 
@@ -100,6 +100,8 @@ pub struct NativeRuntime {
 #[derive(Debug)]
 struct Shared {
     options: NativeOptions,
+    /// That of the options, for as long as there may be a zygote.
+    owner_lock: Mutex<Option<OwnedFd>>,
     userns: bool,
     initial_userns: bool,
     hidden: OnceLock<Hidden>,
@@ -127,9 +129,10 @@ pub struct NativeInfo {
 impl NativeRuntime {
     /// Sets up, without starting anything.
     #[inline(always)] // To lie with its caller: docs/measuring.md, "Memory".
-    pub fn new(options: NativeOptions) -> Self {
+    pub fn new(mut options: NativeOptions) -> Self {
         let userns = options.user_namespace.unwrap_or_else(|| !has_admin());
         let shared = Arc::new(Shared {
+            owner_lock: Mutex::new(options.owner_lock.take()),
             options,
             userns,
             initial_userns: in_initial_userns(),
@@ -231,7 +234,8 @@ impl NativeRuntime {
     }
 
     /// As [`Self::close`], and for good: whoever needs a zygote from now on is told that there is none. A thread that clears up
-    /// while its engine ends would otherwise begin another, and wait for answers which nobody brings any more.
+    /// while its engine ends would otherwise begin another, and wait for answers which nobody brings any more. The owner's lock is
+    /// let go of.
     #[cfg(feature = "engine")]
     pub(crate) async fn end(&self) {
         {
@@ -239,6 +243,7 @@ impl NativeRuntime {
             self.shared.ended.store(true, Ordering::Release);
         }
         self.close().await;
+        *self.shared.owner_lock() = None;
     }
 
     /// Whether a user namespace is, or will be, in use.
@@ -314,8 +319,9 @@ impl Shared {
         if self.ended.load(Ordering::Acquire) {
             return Err(zygote::gone());
         }
+        let lock = self.owner_lock();
         let zygote = Arc::new(Zygote::start(&ZygoteOptions {
-            lock: self.options.owner_lock.as_ref().map(AsFd::as_fd),
+            lock: lock.as_ref().map(AsFd::as_fd),
             userns: self.userns,
             bind_devices: self.bind_devices(),
             clean_up: &self.owner_directories()?,
@@ -326,6 +332,10 @@ impl Shared {
         })?);
         *slot = Some(Arc::clone(&zygote));
         Ok(zygote)
+    }
+
+    fn owner_lock(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.owner_lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The cgroup driver's directories, as a list for the zygote's ledger.

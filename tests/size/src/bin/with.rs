@@ -15,6 +15,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{}", output.status);
     }
     resident();
+    // Whoever opens the root next is to find it as it is, and not an engine to clear up after, which takes more.
+    engine.close().await;
     Ok(())
 }
 
