@@ -150,7 +150,8 @@ impl Drop for Driver {
 }
 
 impl Tails {
-    async fn finish(&self, limit: Duration) {
+    /// Waits as long as a limit allows; whether all have come to their end.
+    async fn finish(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         while self.running.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
             let wake = self.idle.notified();
@@ -159,6 +160,7 @@ impl Tails {
             }
             let _ = tokio::time::timeout(Duration::from_millis(100), wake).await;
         }
+        self.running.load(Ordering::Acquire) == 0
     }
 }
 
@@ -330,6 +332,11 @@ impl Spawner {
     /// Work of one type only: what tokio makes of each type that it spawns is five kilobytes of code.
     fn spawn(&self, work: Work) -> AbortHandle {
         self.handle.spawn(work).abort_handle()
+    }
+
+    /// Waits for work that goes on without its caller, as long as an engine's end may take; whether all of it is done.
+    pub(crate) async fn finish_tails(&self) -> bool {
+        self.tails.finish(LINGER).await
     }
 
     fn guard(&self) -> TailGuard {

@@ -356,7 +356,7 @@ impl EngineBuilder {
             let first = system.clone();
             spawner.background(async move { first.sweep_quietly().await })
         });
-        let last = system.clone();
+        let (last, under_way) = (system.clone(), spawner.clone());
         driver.at_end(async move {
             if let Some(clearing) = clearing {
                 // The next engine goes on with it.
@@ -368,7 +368,10 @@ impl EngineBuilder {
             native.end().await;
             let gone = owner.id().clone();
             drop(owner);
-            last.forget_quietly(gone).await;
+            // What is under way may leave something still, which is found by its owner.
+            if under_way.finish_tails().await {
+                last.forget_quietly(gone).await;
+            }
         });
         if supervise {
             let watching = Arc::clone(&containers.0);
