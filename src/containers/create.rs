@@ -9,7 +9,7 @@ use super::spec::Lifetime;
 use super::state::ContainerState;
 use super::validate::validate;
 use super::{ContainerSpec, Created, lsm, names, users, zone};
-use crate::driver::Cancel;
+use crate::driver::{Cancel, closed};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::ImageInfo;
 use crate::storage::snapshot::WritableOptions;
@@ -39,7 +39,9 @@ impl Shared {
         let warnings = runtime.foresee(&plan::resources(&record.body.spec.limits)?);
         let mounts = self.mounts_of(&record.body.spec, &image, cancel).await?;
         record.body.mounts.clone_from(&mounts.points);
-        let _slot = self.slot_of(&record);
+        let slot = self.slot_of(&record);
+        // Whoever removes it meanwhile waits: what is made of it after that would be nobody's.
+        let _turn = self.turn(&record.id, &slot).await?;
         if !record.is_detached() {
             self.listen();
         }
@@ -90,6 +92,10 @@ impl Shared {
     async fn record_and_prepare(&self, record: &Record, uses: &Uses, cancel: &Cancel) -> Result<()> {
         self.insert(record, uses).await?;
         cancel.check()?;
+        // An engine that ends removes those that it finds recorded.
+        if self.is_closing() {
+            return Err(closed());
+        }
         let options = WritableOptions {
             // What outlives this process may be wanted after a loss of power.
             volatile: !record.is_detached(),

@@ -36,6 +36,7 @@ tests! { "system":
         n10_audit_clears_up_after_the_dead_and_says_so,
         n10_who_is_on_the_way_out_is_no_finding,
         n10_an_engine_that_ends_leaves_nobody_to_clear_up_after,
+        n10_what_is_under_way_when_an_engine_ends_is_cleared_up,
         n10_audit_finds_mounts_and_cgroups,
     ]
 }
@@ -532,6 +533,28 @@ async fn n10_an_engine_that_ends_leaves_nobody_to_clear_up_after() -> Check {
         }
     }
     assert_eq!(world.engine.audit().await?.cleared, Default::default());
+    Ok(())
+}
+
+/// Verbs whose engine is closed meanwhile come to their end, and nothing is left of what they made.
+async fn n10_what_is_under_way_when_an_engine_ends_is_cleared_up() -> Check {
+    let world = World::alone().await?;
+    let path = world.root.path();
+    for round in 0..40 {
+        let other = Engine::open(path).await?;
+        let mut verbs = futures_util::future::join_all((0..4).map(|_| other.create(world.spec())));
+        // Now they are on their way.
+        let begun = futures_util::poll!(&mut verbs);
+        tokio::time::sleep(Duration::from_micros(round * 100)).await;
+        other.clone().close().await;
+        if begun.is_pending() {
+            verbs.await;
+        }
+        let left = |part: &str| std::fs::read_dir(path.join(part)).map_or(0, Iterator::count);
+        assert_eq!((left("owners"), left("containers")), (1, 0), "round {round}");
+    }
+    let audit = world.engine.audit().await?;
+    assert_eq!((audit.cleared, audit.findings), Default::default());
     Ok(())
 }
 
