@@ -183,7 +183,7 @@ pub(crate) async fn within<T>(limit: Option<Duration>, work: impl Future<Output 
 
 impl Spawner {
     /// A child of `fork` has no driver thread: its copy of the engine says so instead of hanging.
-    fn check_fork(&self) -> Result<()> {
+    pub(crate) fn check_fork(&self) -> Result<()> {
         if self.pid == std::process::id() {
             return Ok(());
         }

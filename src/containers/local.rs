@@ -558,6 +558,10 @@ impl ContainerManager for LocalContainers {
     }
 
     async fn wait(&self, name: &str, condition: WaitCondition) -> Result<Exiting> {
+        self.0.parts.spawner.check_fork()?;
+        if let Some(exiting) = self.0.wait_for_running(name, condition) {
+            return Ok(exiting);
+        }
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
         let registering = async move { shared.wait(&name, condition).await };
         self.0.parts.spawner.call_blocking(registering).await

@@ -43,6 +43,8 @@ mod keys;
 #[cfg(feature = "engine")]
 mod kill;
 #[cfg(feature = "engine")]
+mod lean;
+#[cfg(feature = "engine")]
 mod list;
 #[cfg(feature = "engine")]
 mod listed;

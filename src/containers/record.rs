@@ -1,17 +1,15 @@
 //! What is written down of a container: the body of its row.
 
-use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize, Serializer};
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
 use super::detached::Mark;
 use super::health::{Health, HealthCheck};
 use super::plan::ImageDefaults;
 use super::spec::ContainerSpec;
 use super::state::ContainerState;
-use super::{ContainerExit, MountPoint};
+use super::{ContainerExit, MountPoint, lean};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::store::ContainerRow;
 use crate::sys::boot;
@@ -31,7 +29,7 @@ pub(crate) struct Record {
 /// The part that only this module reads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Body {
-    #[serde(serialize_with = "lean")]
+    #[serde(serialize_with = "lean::spec")]
     pub(crate) spec: ContainerSpec,
     pub(crate) image_id: ImageId,
     pub(crate) chain: Option<ChainId>,
@@ -215,24 +213,6 @@ impl Body {
     pub(crate) fn to_json(&self) -> Result<String> {
         serde_json::to_string(self)
             .map_err(|error| Error::internal("a container's record cannot be written").with_source(error))
-    }
-}
-
-/// A specification without what is as it is anyway: a list of containers reads each of them.
-fn lean<S: Serializer>(spec: &ContainerSpec, serializer: S) -> Result<S::Ok, S::Error> {
-    static USUAL: OnceLock<Option<Value>> = OnceLock::new();
-    let mut value = serde_json::to_value(spec).map_err(serde::ser::Error::custom)?;
-    if let Some(usual) = USUAL.get_or_init(|| serde_json::to_value(ContainerSpec::default()).ok()) {
-        leave_out(&mut value, usual);
-        leave_out(&mut value["limits"], &usual["limits"]);
-    }
-    value.serialize(serializer)
-}
-
-fn leave_out(value: &mut Value, usual: &Value) {
-    if let Value::Object(fields) = value {
-        // The limits are looked through themselves.
-        fields.retain(|name, value| name == "limits" || usual.get(name) != Some(value));
     }
 }
 

@@ -57,6 +57,19 @@ impl Shared {
         }
     }
 
+    /// Registers for the end of a container that runs here and now, of which nothing needs to be read. `None`: ask [`Shared::wait`].
+    pub(crate) fn wait_for_running(&self, id: &str, condition: WaitCondition) -> Option<Exiting> {
+        if !matches!(condition, WaitCondition::Exited | WaitCondition::NextExit) {
+            return None;
+        }
+        let (id, slot) = self.known_slot(id).filter(|(_, slot)| !slot.is_detached())?;
+        let life = slot.life.subscribe();
+        let Life { ends: mark, exit, .. } = *life.borrow();
+        // Whoever ends it takes this away before the end is told: what is here still has an end to come.
+        slot.live()?;
+        Some(Box::pin(until_own(life, mark, id, exit, condition)))
+    }
+
     /// Waits until a container has run and ended.
     pub(crate) async fn until_exited(&self, name: &str) -> Result<ContainerExit> {
         let waiting = self.registered(name, WaitCondition::Exited).await?;

@@ -59,28 +59,39 @@ fn send(pidfd: BorrowedFd<'_>, signal: i32, flags: u32) -> io::Result<()> {
 #[cfg(feature = "engine")]
 pub(crate) fn wait_status(pidfd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
     const EXIT: u64 = 1 << 3;
-    /// `struct pidfd_info` as the kernel had it first: mask, cgroup, eleven ids, the status.
-    #[repr(C)]
-    struct Info {
-        mask: u64,
-        cgroup: u64,
-        ids: [u32; 11],
-        status: i32,
-    }
-    /// `_IOWR(0xFF, 11, struct pidfd_info)`.
-    const GET_INFO: u64 = 3 << 30 | (size_of::<Info>() as u64) << 16 | 0xff << 8 | 11;
-    let mut info = Info {
-        mask: EXIT,
-        cgroup: 0,
-        ids: [0; 11],
-        status: 0,
-    };
-    // SAFETY: a live descriptor and a buffer of the size that the number of the call says.
-    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO as libc::Ioctl, &raw mut info) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let info = Info::of(pidfd, EXIT)?;
     Ok((info.mask & EXIT != 0).then_some(info.status))
+}
+
+/// `struct pidfd_info` as the kernel had it first: mask, cgroup, eleven ids (the pid first), the status.
+#[repr(C)]
+#[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "the status is for the engine"))]
+struct Info {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    status: i32,
+}
+
+impl Info {
+    /// `_IOWR(0xFF, 11, struct pidfd_info)`.
+    const GET: u64 = 3 << 30 | (size_of::<Self>() as u64) << 16 | 0xff << 8 | 11;
+
+    /// Source: linux/pidfd.h, `PIDFD_GET_INFO`, of Linux 6.13.
+    fn of(pidfd: BorrowedFd<'_>, mask: u64) -> io::Result<Self> {
+        let mut info = Self {
+            mask,
+            cgroup: 0,
+            ids: [0; 11],
+            status: 0,
+        };
+        // SAFETY: a live descriptor and a buffer of the size that the number of the call says.
+        let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), Self::GET as libc::Ioctl, &raw mut info) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(info)
+    }
 }
 
 /// Reaps a child, whatever its exit signal; waits for its end. The exit code, or 128 and the signal's number.
@@ -114,8 +125,17 @@ pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
     })
 }
 
-/// The process's pid as this process sees it.
+/// The process's pid as this process sees it. `ESRCH` once it has been reaped.
 pub(crate) fn pid(pidfd: BorrowedFd<'_>) -> io::Result<u32> {
+    const PID: u64 = 1 << 0;
+    match Info::of(pidfd, PID).map(|info| info.ids[0]) {
+        Ok(pid) if pid > 0 => Ok(pid),
+        // An older kernel, or one that knows no more than that it has ended.
+        _ => pid_by_proc(pidfd),
+    }
+}
+
+fn pid_by_proc(pidfd: BorrowedFd<'_>) -> io::Result<u32> {
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
     let pid = info
         .lines()
@@ -124,5 +144,29 @@ pub(crate) fn pid(pidfd: BorrowedFd<'_>) -> io::Result<u32> {
     match pid {
         Some(pid) if pid > 0 => Ok(pid as u32),
         _ => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+
+    #[test]
+    fn a_pid_is_the_same_by_both_ways_while_the_process_is_there() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let process = open(child.id()).unwrap();
+        let both = || (pid(process.as_fd()), pid_by_proc(process.as_fd()));
+        let (one, other) = both();
+        assert_eq!((one.unwrap(), other.unwrap()), (child.id(), child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let (one, other) = both();
+        let gone = Some(libc::ESRCH);
+        assert_eq!(
+            (one.unwrap_err().raw_os_error(), other.unwrap_err().raw_os_error()),
+            (gone, gone)
+        );
     }
 }

@@ -152,6 +152,9 @@ impl Job {
             let blob = plan.clone().encode(positions);
             self.zygote.send_blocking(req, op::START, &blob, &fds)?
         };
+        // The kernel likes to wake the zygote on this processor, to run once this thread has nothing to do. Nobody waits for
+        // what follows here; everybody waits for the zygote.
+        std::thread::yield_now();
         let pipes = ends.pipes()?;
         let (status, stdio) = ends.split();
         Ok(Asked {
@@ -495,15 +498,21 @@ pub(crate) type Pipes = [Option<u64>; 3];
 impl Child {
     /// What can fail still, once the program runs.
     fn known(&self, setup: Setup) -> Result<Known> {
-        let pid = match (setup.pid, pidfd::pid(self.process.as_fd())) {
-            (Some(pid), _) => pid,
-            // It has ended already.
-            (None, Err(error)) if error.raw_os_error() == Some(libc::ESRCH) => 0,
-            (None, pid) => pid.map_err(|error| Error::os("look at the container's process", error))?,
+        let pid = match setup.pid {
+            Some(pid) => pid,
+            None => self.pid()?,
         };
         let copy = setup.terminal.as_ref().map(OwnedFd::try_clone).transpose();
         let copy = copy.map_err(|error| Error::os("keep the terminal", error))?;
         Ok(Known { pid, setup, copy })
+    }
+
+    /// 0: it has ended already.
+    fn pid(&self) -> Result<u32> {
+        match pidfd::pid(self.process.as_fd()) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(0),
+            pid => pid.map_err(|error| Error::os("look at the container's process", error)),
+        }
     }
 
     fn started(

@@ -145,6 +145,9 @@ pub(in crate::store) fn images_of_copy(copy: &Path, original: &Path) -> Result<V
     read().map_err(|error| from_sqlite(original, error))
 }
 
+pub(super) const BY_NAME: &str =
+    "SELECT i.body, n.platform, n.top FROM image_names n JOIN images i ON i.id = n.image WHERE n.name = ?1";
+
 impl Store {
     /// Records a complete image and points names at it, and at nothing else, in one durable transaction. A name that pointed
     /// at another image moves, and may leave that one dangling. Blocking.
@@ -205,10 +208,8 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub fn images_by_name(&self, name: &Reference) -> Result<Vec<NamedImage>> {
-        let sql =
-            "SELECT i.body, n.platform, n.top FROM image_names n JOIN images i ON i.id = n.image WHERE n.name = ?1";
         let mut all = self.inner.store.read(|store| {
-            let mut query = store.prepare_cached(sql)?;
+            let mut query = store.prepare_cached(BY_NAME)?;
             let rows = query.query_map([name.to_string()], |row| {
                 let (platform, top) = (parse(row, 1)?, parse(row, 2)?);
                 let sign = Sign { platform, top };

@@ -13,6 +13,7 @@ pub mod leases;
 pub mod networks;
 mod open;
 pub mod refs;
+mod transaction;
 pub mod volumes;
 
 pub(super) use self::images::images_of_copy;
@@ -21,10 +22,11 @@ pub(super) use self::open::make_anew;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::watch;
 
 use self::error::{from_sqlite, may_have_lost_locks};
+use self::transaction::Transaction;
 use super::{Owners, Root};
 use crate::error::{Error, Result};
 use crate::events::Event;
@@ -85,11 +87,11 @@ impl Database {
     fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, Failure>) -> Result<T> {
         let mut held = self.lock();
         let sql = |error| from_sqlite(&self.path, error);
-        let mut begun = begin(self.connected(&mut held)?);
+        let mut begun = Transaction::begin(self.connected(&mut held)?);
         if begun.as_ref().is_err_and(may_have_lost_locks) {
             drop(begun);
             *held = None;
-            begun = begin(self.connected(&mut held)?);
+            begun = Transaction::begin(self.connected(&mut held)?);
         }
         let transaction = begun.map_err(sql)?;
         let value = work(&transaction).map_err(|failure| failure.into_error(&self.path))?;
@@ -106,11 +108,6 @@ impl Database {
         };
         Ok(held.insert(connection))
     }
-}
-
-/// The mutex lets nobody begin a second one.
-fn begin(connection: &Connection) -> rusqlite::Result<Transaction<'_>> {
-    Transaction::new_unchecked(connection, TransactionBehavior::Immediate)
 }
 
 /// Why the work of a transaction failed: the database, or the rules.

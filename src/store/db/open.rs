@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::error::from_sqlite;
@@ -197,6 +198,8 @@ fn connect_with(path: &Path, schema: &Schema, flags: OpenFlags) -> rusqlite::Res
     without_lookaside(&connection);
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // A plan that might be better for this value is looked for each time else: a statement is prepared anew with each use.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.execute_batch(if schema.durable {
         "PRAGMA synchronous = full"
     } else {
@@ -244,4 +247,25 @@ fn newer(path: &Path, found: usize, known: usize) -> Error {
     let name = path.display().to_string();
     let message = format!("the database {name} has version {found}, and this program knows up to {known}");
     Error::new(ErrorKind::NewerVersion, message).with_object(ObjectKind::Root, name)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_statement_that_is_kept_is_prepared_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let mut connection = connect(&path, &STORE).unwrap();
+        migrate(&mut connection, &path, &STORE).unwrap();
+        for name in ["one", "another", "a third"] {
+            let mut query = connection.prepare_cached(super::super::images::BY_NAME).unwrap();
+            assert!(query.query([name]).unwrap().next().unwrap().is_none());
+        }
+        let query = connection.prepare_cached(super::super::images::BY_NAME).unwrap();
+        assert_eq!(query.get_status(StatementStatus::RePrepare), 0);
+    }
 }
