@@ -351,8 +351,8 @@ impl Shared {
         self.userns || !self.initial_userns
     }
 
-    /// The ids of a container with a user namespace of its own below the helper's: those of the specification, else the
-    /// engine's choice.
+    /// The ids of a container with a user namespace of its own below the helper's: those of the specification, which are the
+    /// host's, else the engine's choice.
     fn container_ids(&self, helper: u32, spec: &oci_spec::runtime::Spec) -> Result<ContainerIds> {
         let linux = spec.linux().as_ref();
         let wanted = |maps: Option<&Option<Vec<oci_spec::runtime::LinuxIdMapping>>>| {
@@ -366,7 +366,7 @@ impl Shared {
             gids: wanted(linux.map(|linux| linux.gid_mappings())),
         };
         if !ids.uids.is_empty() || !ids.gids.is_empty() {
-            return Ok(ids);
+            return if self.userns { ids.seen_by_zygote(helper) } else { Ok(ids) };
         }
         if self.userns {
             return ContainerIds::of_zygote(helper);
