@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -20,6 +20,7 @@ use tempfile::TempDir;
 
 use crate::frame::{Check, Stop, fail, skip};
 use crate::support::image::busybox_files;
+use crate::support::leaks::all_processes;
 use crate::support::world::text;
 use crate::support::{is_root, program, scratch};
 use crate::tests;
@@ -32,12 +33,16 @@ tests! { "oci_bundle":
         oci_what_the_container_sees,
         oci_what_runc_writes_is_run_as_runc_does,
         oci_a_namespace_by_its_path,
+        oci_ids_of_a_user_namespace_are_the_hosts,
         oci_hooks_come_in_their_order,
         oci_hooks_inside_are_refused_by_name,
         oci_a_run_has_the_streams_and_the_exit_code,
         oci_a_terminal_is_handed_over,
         oci_limits_are_below_the_cgroup_that_is_named,
         oci_a_killed_monitor_leaves_nothing,
+        oci_what_a_killed_helper_left_goes_when_it_is_deleted,
+        oci_a_killed_create_leaves_nothing,
+        oci_one_name_is_one_containers_whoever_asks_at_once,
         oci_errors_are_logged_and_bad_bundles_leave_nothing,
     ]
 }
@@ -511,6 +516,41 @@ fn oci_a_namespace_by_its_path() -> Check {
     Ok(())
 }
 
+fn oci_ids_of_a_user_namespace_are_the_hosts() -> Check {
+    let tool = Tool::ours()?;
+    let (uid, gid) = match is_root() {
+        true => (1_000_000, 1_000_007),
+        false => (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
+    };
+    let bundle = |uid: u32, gid: u32| {
+        let bundle = Bundle::with("id -u; id -g; touch /data/file", |config| {
+            let linux = &mut config["linux"];
+            let own = linux["namespaces"].as_array_mut().expect("an array");
+            own.extend([json!({"type": "user"}), json!({"type": "cgroup"})]);
+            linux["uidMappings"] = json!([{"containerID": 0, "hostID": uid, "size": 1}]);
+            linux["gidMappings"] = json!([{"containerID": 0, "hostID": gid, "size": 1}]);
+            let mounts = config["mounts"].as_array_mut().expect("an array");
+            mounts.push(json!({"destination": "/data", "type": "bind", "source": "data", "options": ["bind"]}));
+        })?;
+        for place in ["data", "rootfs/data"] {
+            fs::create_dir(bundle.path().join(place))?;
+            fs::set_permissions(bundle.path().join(place), fs::Permissions::from_mode(0o777))?;
+        }
+        Ok::<_, Stop>(bundle)
+    };
+    let mapped = bundle(uid, gid)?;
+    assert_eq!(tool.says(&mapped, "box")?, "0\n0");
+    let meta = fs::metadata(mapped.path().join("data/file"))?;
+    assert_eq!((meta.uid(), meta.gid()), (uid, gid));
+    if !is_root() {
+        // Others' are not to be had.
+        let others = bundle(0, gid)?;
+        tool.create(&others, "box").expect_err("root's id");
+        assert!(others.said("err")?.contains("/etc/subuid"), "{}", others.said("err")?);
+    }
+    Ok(())
+}
+
 fn oci_hooks_come_in_their_order() -> Check {
     for tool in Tool::all()? {
         let mut bundle = Bundle::new("true")?;
@@ -768,6 +808,98 @@ fn oci_a_killed_monitor_leaves_nothing() -> Check {
         tool.must(&["delete", "box"])?;
         assert_eq!(fs::read_dir(tool.state.path())?.count(), 0);
     }
+    Ok(())
+}
+
+fn oci_what_a_killed_helper_left_goes_when_it_is_deleted() -> Check {
+    let tool = Tool::ours()?;
+    for named in [false, true] {
+        if named && !is_root() {
+            continue;
+        }
+        let bundle = Bundle::with("exec sleep 1000", |config| {
+            if named {
+                config["linux"]["cgroupsPath"] = json!(format!("/oci-longshore-left-{}", std::process::id()));
+            }
+        })?;
+        tool.create(&bundle, "box")?;
+        tool.must(&["start", "box"])?;
+        let pid = tool.state("box")?["pid"].as_u64().unwrap_or_default();
+        let monitor = u32::try_from(monitor_of(tool.state.path())?)?;
+        let mut helpers = all_processes();
+        helpers.retain(|process| process.helper && process.parent == monitor);
+        assert!(!helpers.is_empty());
+        let send = |pid: u32, signal| -> Check { Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?) };
+        // It cannot see the other go: it stands still, until it is killed.
+        helpers
+            .iter()
+            .try_for_each(|helper| send(helper.pid, Number::SIGSTOP))?;
+        send(monitor, Number::SIGKILL)?;
+        tool.until("box", "stopped")?;
+        helpers
+            .iter()
+            .try_for_each(|helper| send(helper.pid, Number::SIGKILL))?;
+        until("the container ends with those who have it", || !lives(pid))?;
+        // The cgroups are looked for by the frame.
+        tool.must(&["delete", "box"])?;
+        assert_eq!(fs::read_dir(tool.state.path())?.count(), 0);
+    }
+    Ok(())
+}
+
+fn oci_a_killed_create_leaves_nothing() -> Check {
+    let tool = Tool::ours()?;
+    let mut bundle = Bundle::new("true")?;
+    let go = bundle.path().join("go");
+    let script = format!("while [ ! -e {} ]; do sleep 0.05; done", go.display());
+    bundle.config["hooks"] =
+        json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}]});
+    bundle.write()?;
+    let place = bundle.path().display().to_string();
+    let mut create = tool.command(&["create", "--bundle", &place, "box"]);
+    let mut create = create.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    until("it is being created", || {
+        let said = tool.does(&["state", "box"]).map(|output| text(&output.stdout));
+        said.is_ok_and(|said| said.contains("\"creating\""))
+    })?;
+    // Nobody else gets in between.
+    tool.must_not(&["create", "--bundle", &place, "box"])?;
+    assert_eq!(tool.state("box")?["pid"], 0);
+    create.kill()?;
+    create.wait()?;
+    fs::write(&go, "")?;
+    until("nobody is told of it", || {
+        fs::read_dir(tool.state.path()).is_ok_and(|all| all.count() == 0)
+    })
+}
+
+fn oci_one_name_is_one_containers_whoever_asks_at_once() -> Check {
+    let tool = Tool::ours()?;
+    let bundle = Bundle::new("exec sleep 1000")?;
+    let place = bundle.path().display().to_string();
+    let spawn = |words: &[&str]| tool.command(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let many: Vec<_> = (0..4).map(|_| spawn(&["create", "--bundle", &place, "box"])).collect();
+    let mut made = 0;
+    for create in many {
+        made += usize::from(create?.wait()?.success());
+    }
+    assert_eq!(made, 1);
+    assert_eq!(tool.state("box")?["status"], "created");
+    // And whoever deletes it meanwhile: what one makes, another's deletion does not take apart.
+    for _ in 0..4 {
+        let all = (0..6).map(|number| match number % 2 {
+            0 => spawn(&["delete", "--force", "box"]),
+            _ => spawn(&["create", "--bundle", &place, "box"]),
+        });
+        for verb in all.collect::<Vec<_>>() {
+            verb?.wait()?;
+        }
+        if tool.does(&["state", "box"])?.status.success() {
+            assert_eq!(tool.state("box")?["status"], "created");
+        }
+    }
+    tool.must(&["delete", "--force", "box"])?;
+    assert_eq!(fs::read_dir(tool.state.path())?.count(), 0);
     Ok(())
 }
 

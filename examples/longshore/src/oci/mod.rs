@@ -22,7 +22,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use self::ask::Request;
-use self::place::{Root, Status};
+use self::place::{MAKING, Root};
 use crate::failure::Failure;
 
 /// Options of all verbs, which stand before the verb.
@@ -146,17 +146,19 @@ async fn delete(root: &Root, args: &DeleteArgs) -> Result<(), Error> {
         Err(error) if error.is_not_found() && args.force => return Ok(()),
         found => found?,
     };
-    let state = match container.state() {
-        // Whoever was creating it was killed before there was anything.
-        Err(error) if error.is_not_found() && args.force => return container.remove(),
-        found => found?,
-    };
-    if state.status == Status::Stopped && !container.is_held()? {
-        // Nobody has it any more: its process was killed, and the container with it.
-        return monitor::clear(&container, &state).await;
+    if container.is_held()? {
+        return match container.ask(&Request::Delete { force: args.force }).await {
+            // Somebody else was faster.
+            Err(_) if args.force && !container.dir.exists() => Ok(()),
+            done => done.map(|_| ()),
+        };
     }
-    let done = container.ask(&Request::Delete { force: args.force }).await;
-    done.map(|_| ())
+    // Nobody has it any more: its process was killed, and the container with it; or it was killed that was to make it.
+    if !args.force {
+        container.state()?;
+    }
+    let making = container.hold(MAKING)?;
+    monitor::clear(&container, making).await
 }
 
 /// Writes to stdout, whose reader may have gone.

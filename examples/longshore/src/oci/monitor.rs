@@ -5,13 +5,13 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use longshore::runtime::cgroups::NativeCgroups;
 use longshore::runtime::native::{Created, NativeOptions, NativeRuntime};
-use longshore::runtime::{Runtime as _, Task, bundle};
+use longshore::runtime::{Launch, Runtime as _, Task, bundle};
 use longshore::types::OwnerId;
 use longshore::{Error, ErrorKind, Signal};
 use serde_json::json;
@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 
 use super::ask::{Answer, Request, answer, hear};
 use super::create::Args;
-use super::place::{Place, Root, SOCKET, State, Status};
+use super::place::{LOCK, Place, Root, SOCKET, State, Status};
 use super::report;
 use super::streams::{self, Streams};
 
@@ -49,12 +49,19 @@ pub async fn run(root: &Root, args: &Args) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Removes what a process left that was killed together with its helper.
-pub async fn clear(place: &Place, state: &State) -> Result<(), Error> {
-    let runtime = runtime();
-    let (dir, inner) = (place.dir.clone(), state.inner.clone());
-    let cleared = tokio::task::spawn_blocking(move || runtime.forget(&inner, &dir)).await;
-    cleared.map_err(|_| Error::internal("a thread that was to remove cgroups"))??;
+/// Removes a container that no process has: one whose process was killed together with its helper, perhaps, or never was. Whoever
+/// calls this holds the lock of those who make and remove.
+///
+/// # Errors
+/// `Conflict` if a process has it after all.
+pub async fn clear(place: &Place, _making: File) -> Result<(), Error> {
+    let _held = place.hold(LOCK)?;
+    // Without a state to be read nothing was made of it.
+    if let Ok(state) = place.written() {
+        let (runtime, dir) = (runtime(), place.dir.clone());
+        let cleared = tokio::task::spawn_blocking(move || runtime.forget(&state.inner, &dir)).await;
+        cleared.map_err(|_| Error::internal("a thread that was to remove cgroups"))??;
+    }
     place.remove()
 }
 
@@ -89,7 +96,7 @@ struct Monitor {
 
 impl Monitor {
     async fn make(place: &Place, args: &Args) -> Result<(Self, UnixListener), Error> {
-        let lock = place.hold()?;
+        let lock = place.hold(LOCK)?;
         leave_session()?;
         let (path, name) = (args.bundle.clone(), args.id.clone());
         let launched = tokio::task::spawn_blocking(move || bundle::launch(&path, &name)).await;
@@ -99,7 +106,7 @@ impl Monitor {
         let mut state = State {
             version: launch.spec.version().clone(),
             id: args.id.clone(),
-            status: Status::Created,
+            status: Status::Creating,
             pid: 0,
             bundle: launch.bundle.clone().unwrap_or_default(),
             annotations: json!(launch.spec.annotations()),
@@ -108,14 +115,17 @@ impl Monitor {
         };
         let (_dir, path) = place.short(SOCKET)?;
         let listener = UnixListener::bind(path).map_err(|error| Error::os("listen for requests", error))?;
-        let runtime = runtime();
-        let mut created = runtime.create(launch).await?;
-        state.pid = created.pid();
-        // Whatever fails from here on, the container goes with `created`.
-        if let (Some(socket), Some(terminal)) = (console, created.take_terminal()) {
-            give(terminal, socket).await?;
-        }
+        // Before there is anything that would have to be found by it.
         place.write(&state)?;
+        let runtime = runtime();
+        let created = match set_up(&runtime, launch, console, place, &mut state).await {
+            Ok(created) => created,
+            Err(error) => {
+                // With all that there was of it.
+                runtime.close().await;
+                return Err(error);
+            }
+        };
         let monitor = Self {
             place: place.clone(),
             runtime,
@@ -268,6 +278,24 @@ impl Monitor {
     }
 }
 
+/// Makes the container, whose program waits, and hands its terminal over.
+async fn set_up(
+    runtime: &NativeRuntime,
+    launch: Launch,
+    console: Option<PathBuf>,
+    place: &Place,
+    state: &mut State,
+) -> Result<Created, Error> {
+    let mut created = runtime.create(launch).await?;
+    // Whatever fails from here on, the container goes with `created`.
+    if let (Some(socket), Some(terminal)) = (console, created.take_terminal()) {
+        give(terminal, socket).await?;
+    }
+    (state.status, state.pid) = (Status::Created, created.pid());
+    place.write(state)?;
+    Ok(created)
+}
+
 /// Waits for the end of what there is, and says with what code. One that has ended does not end again.
 async fn ended(phase: &mut Option<Phase>) -> i64 {
     match phase {
@@ -307,7 +335,7 @@ fn console(args: &Args, terminal: bool) -> Result<Option<&Path>, Error> {
     }
 }
 
-async fn give(terminal: OwnedFd, socket: std::path::PathBuf) -> Result<(), Error> {
+async fn give(terminal: OwnedFd, socket: PathBuf) -> Result<(), Error> {
     let given = tokio::task::spawn_blocking(move || streams::hand_over(terminal.as_fd(), &socket)).await;
     given.map_err(|_| Error::internal("a thread that was to hand a terminal over"))?
 }
