@@ -9,7 +9,7 @@ mod exec;
 mod fuse;
 pub(crate) mod helper;
 pub(crate) mod hidden;
-mod hooks;
+pub(crate) mod hooks;
 #[cfg(feature = "network")]
 pub(crate) mod house;
 mod hunt;
@@ -366,7 +366,11 @@ impl Shared {
             gids: wanted(linux.map(|linux| linux.gid_mappings())),
         };
         if !ids.uids.is_empty() || !ids.gids.is_empty() {
-            return if self.userns { ids.seen_by_zygote(helper) } else { Ok(ids) };
+            return if self.userns {
+                ids.seen_by_zygote(helper)
+            } else {
+                Ok(ids)
+            };
         }
         if self.userns {
             return ContainerIds::of_zygote(helper);
