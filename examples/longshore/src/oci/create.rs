@@ -46,10 +46,6 @@ pub struct RunArgs {
 /// Of the bundle, the host, or the container's set-up; nothing is left then.
 pub async fn run(root: &Root, args: &Args) -> Result<Place, Error> {
     let place = root.place(&args.id)?;
-    let absolute = |path: &Path| {
-        let found = path.canonicalize();
-        found.map_err(|error| Error::os(format!("find {}", path.display()), error))
-    };
     let bundle = absolute(&args.bundle)?;
     let console = args.console_socket.as_deref().map(absolute).transpose()?;
     place.make()?;
@@ -73,6 +69,12 @@ pub async fn run(root: &Root, args: &Args) -> Result<Place, Error> {
         return Err(error);
     }
     Ok(place)
+}
+
+/// A path that means the same in another directory.
+pub fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    let found = path.canonicalize();
+    found.map_err(|error| Error::os(format!("find {}", path.display()), error))
 }
 
 /// The container's pid, once it is set up.

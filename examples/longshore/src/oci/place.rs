@@ -26,8 +26,8 @@ pub const LOCK: &str = "lock";
 pub const MAKING: &str = "making";
 /// The socket's name.
 pub const SOCKET: &str = "ctl";
-/// How often a lock is asked for that somebody has, who may only be looking whether it is free.
-const TRIES: u32 = 50;
+/// How often a lock is asked for that somebody has, who may only be looking whether it is free, on a machine with much to do.
+const TRIES: u32 = 500;
 /// How long between.
 const PAUSE: Duration = Duration::from_millis(10);
 /// The longest name: that of a directory, with room for those of temporary ones.
@@ -213,11 +213,15 @@ impl Place {
         }
     }
 
-    /// Takes a lock, for as long as the file is open. Blocking.
+    /// Takes a lock, for as long as the file is open. Blocking, for some seconds where somebody has it.
     ///
     /// # Errors
     /// `Conflict` if somebody has it; `NotFound` if the directory is gone.
     pub fn hold(&self, lock: &str) -> Result<File, Error> {
+        self.hold_within(lock, TRIES)
+    }
+
+    fn hold_within(&self, lock: &str, tries: u32) -> Result<File, Error> {
         let failed = |error| Error::os("take a container's lock", error);
         let mut options = File::options();
         let file = options
@@ -227,7 +231,7 @@ impl Place {
             .mode(0o600)
             .open(self.dir.join(lock));
         let file = file.map_err(failed)?;
-        for _ in 0..TRIES {
+        for _ in 0..tries {
             match file.try_lock() {
                 Ok(()) => return self.still(lock, file),
                 // Of somebody who only looks, perhaps.
@@ -303,9 +307,17 @@ impl Place {
         write_whole(&self.dir.join(STATE), value.to_string().as_bytes())
     }
 
-    /// Removes all of it.
+    /// Removes all of it. Whoever comes to look meanwhile may make a lock in it, and sees then that it is of no use.
     pub fn remove(&self) -> Result<(), Error> {
-        match fs::remove_dir_all(&self.dir) {
+        let mut removed = fs::remove_dir_all(&self.dir);
+        for _ in 1..TRIES {
+            match &removed {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => std::thread::sleep(PAUSE),
+                _ => break,
+            }
+            removed = fs::remove_dir_all(&self.dir);
+        }
+        match removed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done.map_err(|error| Error::os(format!("remove {}", self.dir.display()), error)),
         }
@@ -395,7 +407,7 @@ mod tests {
         let read = place.state().unwrap();
         assert_eq!((read.status, read.pid), (Status::Stopped, 0));
         let held = place.hold(LOCK).unwrap();
-        assert!(place.hold(LOCK).unwrap_err().is_conflict());
+        assert!(place.hold_within(LOCK, 2).unwrap_err().is_conflict());
         // That of whoever makes it is another.
         drop(place.hold(MAKING).unwrap());
         let read = place.state().unwrap();
