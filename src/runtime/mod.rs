@@ -10,6 +10,8 @@ pub mod detached;
 pub mod devices;
 #[cfg(any(test, feature = "conformance"))]
 pub mod fake;
+#[cfg(feature = "engine")]
+pub(crate) mod foreign;
 mod isolation;
 pub mod native;
 #[cfg(feature = "engine")]

@@ -29,7 +29,7 @@ fn words_are_whole(plan: &Plan<'_>) -> bool {
     ];
     BYTES
         .iter()
-        .all(|(section, bytes)| plan.section(*section).len() % bytes == 0)
+        .all(|(section, bytes)| plan.section(*section).len().is_multiple_of(*bytes))
 }
 
 /// Lists have as many items as what belongs to them.
@@ -42,7 +42,7 @@ fn lists_are_whole(plan: &Plan<'_>) -> bool {
     count(Section::Argv) > 0
         && count(Section::Texts) == texts
         && count(Section::DevicePaths) == plan.section(Section::Devices).len() / 24
-        && count(Section::Sysctls) % 2 == 0
+        && count(Section::Sysctls).is_multiple_of(2)
         && count(Section::IdMaps) == maps
 }
 
