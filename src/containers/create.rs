@@ -12,10 +12,11 @@ use super::{ContainerSpec, Created, lsm, names, users, zone};
 use crate::driver::{Cancel, closed};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::ImageInfo;
+use crate::runtime::foreign::is_run_here;
 use crate::storage::snapshot::WritableOptions;
 use crate::store::{ContainerRow, Insert, Uses};
 use crate::sys::blocking::blocking;
-use crate::types::{ContainerId, ContainerName};
+use crate::types::{ContainerId, ContainerName, Platform};
 
 /// How often a name is tried again after a dead owner's container was swept out of its way.
 const NAME_TRIES: usize = 8;
@@ -36,7 +37,8 @@ impl Shared {
         let image = cancel.or(self.image_for(&spec)).await?;
         let mut record = self.new_record(spec, &image)?;
         plan::check(&record.id, &record.body.spec, &record.body.image)?;
-        let warnings = runtime.foresee(&plan::resources(&record.body.spec.limits)?);
+        let mut warnings = runtime.foresee(&plan::resources(&record.body.spec.limits)?);
+        warnings.extend(foreign(&image));
         let mounts = self.mounts_of(&record.body.spec, &image, cancel).await?;
         record.body.mounts.clone_from(&mounts.points);
         let slot = self.slot_of(&record);
@@ -199,6 +201,18 @@ fn name_taken(name: &ContainerName, by: &ContainerRow) -> Error {
 }
 
 /// What an image's config says of its containers.
+/// What is said of an image whose programs nobody here can run. It may say the wrong thing of itself, so that it is not refused.
+fn foreign(image: &ImageInfo) -> Option<String> {
+    let (platform, host) = (&image.platform, Platform::host());
+    let told = !platform.architecture.is_empty() && !is_run_here(platform);
+    told.then(|| {
+        format!(
+            "the image is for {platform}, and this host runs programs for {host}: for others its kernel needs an emulator \
+             (binfmt_misc, with the flag F: qemu-user-static registers them)"
+        )
+    })
+}
+
 fn defaults_of(image: &ImageInfo) -> ImageDefaults {
     let config = &image.config.config;
     ImageDefaults {

@@ -282,7 +282,8 @@ impl Shared {
             hold: false,
             bundle: Some(ground.dir.clone()),
             name: None,
-            notes: Some(ground.dir.clone()),
+            // The usual ones are found by their owner.
+            notes: spec.cgroup_parent.is_some().then(|| ground.dir.clone()),
         })
     }
 

@@ -63,16 +63,37 @@ fn user_namespaces() -> Feature {
     let Err(error) = attempt::namespaces() else {
         return Feature::yes(NAME, "a child was born in new user, mount and pid namespaces");
     };
-    let remedy = match error.raw_os_error() {
+    let remedy = remedy(error.raw_os_error(), sysctl(DEBIAN), sysctl(UBUNTU));
+    Feature::no(NAME, error.to_string(), remedy)
+}
+
+/// What makes user namespaces to be had, by the errno of a try and the settings of Debian's and Ubuntu's kernels.
+fn remedy(errno: Option<i32>, debian: Option<i64>, ubuntu: Option<i64>) -> String {
+    let text = match errno {
         Some(libc::ENOSPC) => "as root, `sysctl -w user.max_user_namespaces=15000`",
-        Some(libc::EPERM | libc::EACCES) if sysctl(DEBIAN) == Some(0) => {
+        Some(libc::EPERM | libc::EACCES) if debian == Some(0) => {
             "as root, `sysctl -w kernel.unprivileged_userns_clone=1`"
         }
-        Some(libc::EPERM | libc::EACCES) if sysctl(UBUNTU) == Some(1) => APPARMOR_REMEDY,
+        Some(libc::EPERM | libc::EACCES) if ubuntu == Some(1) => {
+            let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/path/of/this/program"));
+            return profile_for(&program);
+        }
         Some(libc::EPERM | libc::EACCES) => BLOCKED,
         _ => "boot a kernel with CONFIG_USER_NS=y, CONFIG_PID_NS=y",
     };
-    Feature::no(NAME, error.to_string(), remedy)
+    text.to_owned()
+}
+
+/// The profile of AppArmor that lets a program make user namespaces, and what to do with it. Source: apparmor.d(5), and Ubuntu's
+/// release notes of 24.04, "Unprivileged user namespace restrictions".
+fn profile_for(program: &Path) -> String {
+    format!(
+        "as root, write `abi <abi/4.0>, include <tunables/global> profile longshore {:?} flags=(unconfined) {{ userns, }}` to \
+         /etc/apparmor.d/longshore, each statement on a line of its own, and load it with `apparmor_parser -r \
+         /etc/apparmor.d/longshore`; or lift the restriction for all programs: `sysctl -w \
+         kernel.apparmor_restrict_unprivileged_userns=0`",
+        program.display().to_string()
+    )
 }
 
 /// Whether containers can have a `/proc` of their own, or share that of the container around this process.
@@ -106,9 +127,6 @@ const DEBIAN: &str = "kernel.unprivileged_userns_clone";
 /// A patch of Ubuntu.
 const UBUNTU: &str = "kernel.apparmor_restrict_unprivileged_userns";
 
-const APPARMOR_REMEDY: &str = "as root, `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`, or give this program an \
-                               AppArmor profile with `userns,`";
-
 fn unprivileged(user: &Who) -> Feature {
     const NAME: &str = "unprivileged_userns_clone";
     match sysctl(DEBIAN) {
@@ -131,7 +149,7 @@ fn apparmor(user: &Who) -> Feature {
         Some(1) if !user.is_root() => Feature::no(
             NAME,
             "AppArmor takes the capabilities in user namespaces",
-            APPARMOR_REMEDY,
+            remedy(Some(libc::EPERM), None, Some(1)),
         ),
         Some(_) => Feature::yes(NAME, "AppArmor does not restrict this user"),
         None => Feature::yes(NAME, "no restriction by AppArmor"),
@@ -236,6 +254,36 @@ mod tests {
         assert_eq!(largest_range(text, "carol", 1001), Some((300_000, 1000)));
         assert_eq!(largest_range(text, "bob", 5), None);
         assert_eq!(largest_range("", "bob", 5), None);
+    }
+
+    #[test]
+    fn p12_a_block_by_apparmor_is_told_apart_and_its_profile_is_printed() {
+        for errno in [libc::EPERM, libc::EACCES] {
+            let text = remedy(Some(errno), Some(1), Some(1));
+            assert!(text.contains("flags=(unconfined) { userns, }"), "{text}");
+            // For this program, wherever it is.
+            let program = std::env::current_exe().unwrap();
+            assert!(
+                text.contains(&format!("profile longshore {:?} ", program.display().to_string())),
+                "{text}"
+            );
+            assert!(text.contains("apparmor_parser -r"), "{text}");
+        }
+        let of = |errno, debian, ubuntu| remedy(Some(errno), debian, ubuntu);
+        assert!(of(libc::EPERM, Some(0), Some(1)).contains("unprivileged_userns_clone=1"));
+        assert!(of(libc::EPERM, None, Some(0)).contains("security profile"));
+        assert!(of(libc::EPERM, None, None).contains("security profile"));
+        assert!(of(libc::ENOSPC, None, Some(1)).contains("max_user_namespaces"));
+        assert!(remedy(None, None, Some(1)).contains("CONFIG_USER_NS"));
+    }
+
+    #[test]
+    fn p12_a_path_with_blanks_is_one_word_of_a_profile() {
+        let text = profile_for(Path::new("/opt/my tools/a\"b"));
+        assert!(
+            text.contains(r#"profile longshore "/opt/my tools/a\"b" flags"#),
+            "{text}"
+        );
     }
 
     #[test]

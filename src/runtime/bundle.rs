@@ -17,7 +17,7 @@ use oci_spec::runtime::{
     LinuxNamespaceType, Process, Spec,
 };
 
-use super::{Launch, SharedNamespace, StdioPlan, defaults};
+use super::{ExecLaunch, Launch, SharedNamespace, StdioPlan, defaults};
 use crate::error::{Error, ObjectKind, Result};
 use crate::types::{ContainerId, Mount};
 
@@ -51,6 +51,26 @@ pub fn launch(bundle: &Path, name: &str) -> Result<Launch> {
     let spec = read(&bundle.join(CONFIG))?;
     let root = root(&bundle, &spec)?;
     plan(bundle, name, spec, root)
+}
+
+/// A command in a container of [`launch`]: `process` is the specification's, in JSON, and `container` what the container was
+/// launched with, whose filter of system calls is the command's, too.
+///
+/// # Errors
+/// `InvalidArgument` for what is no process; `Unsupported` for what none here can have.
+pub fn command(process: &str, container: &Spec) -> Result<ExecLaunch> {
+    let process: Process = serde_json::from_str(process)
+        .map_err(|error| Error::invalid(format!("it is no process of the OCI runtime specification: {error}")))?;
+    refuse_of_process(&process)?;
+    let linux = container.linux().as_ref();
+    Ok(ExecLaunch {
+        stdio: stdio(&process),
+        process,
+        user: None,
+        extra_groups: Vec::new(),
+        seccomp: linux.and_then(|linux| linux.seccomp().clone()),
+        marked: false,
+    })
 }
 
 /// Reads a configuration.
@@ -501,6 +521,28 @@ mod tests {
         for (major, minor) in [(1, 3), (5, 2), (10, 229)] {
             let allowed = |rule: &LinuxDeviceCgroup| rule.major() == Some(major) && rule.minor() == Some(minor);
             assert!(made.iter().any(allowed), "{major}:{minor}");
+        }
+    }
+
+    #[test]
+    fn oci_a_command_is_a_process() {
+        let mut config = config();
+        config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW"});
+        let launch = made(&config).unwrap();
+        let process = json!({"user": {"uid": 7, "gid": 8}, "args": ["id"], "cwd": "/", "terminal": true});
+        let made = command(&process.to_string(), &launch.spec).unwrap();
+        assert_eq!((made.process.user().uid(), made.process.user().gid()), (7, 8));
+        assert_eq!((made.stdio.terminal, made.seccomp.is_some()), (Some(TERMINAL), true));
+        let mut scheduled = process.clone();
+        scheduled["scheduler"] = json!({"policy": "SCHED_BATCH"});
+        assert!(
+            command(&scheduled.to_string(), &launch.spec)
+                .unwrap_err()
+                .is_unsupported()
+        );
+        for bad in ["", "{}", "[]", "{\"args\": 7}"] {
+            let refused = command(bad, &launch.spec).unwrap_err();
+            assert_eq!(refused.kind(), &ErrorKind::InvalidArgument, "{bad}");
         }
     }
 

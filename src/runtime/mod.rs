@@ -10,6 +10,8 @@ pub mod detached;
 pub mod devices;
 #[cfg(any(test, feature = "conformance"))]
 pub mod fake;
+#[cfg(feature = "engine")]
+pub(crate) mod foreign;
 mod isolation;
 pub mod native;
 #[cfg(feature = "engine")]
@@ -135,8 +137,8 @@ pub struct Launch {
     pub bundle: Option<PathBuf>,
     /// What hooks are told it is called; without one, `id`.
     pub name: Option<String>,
-    /// A directory in which it is written down what is to be removed should this process and its helper be killed together:
-    /// [`Runtime::forget`] reads it.
+    /// A directory in which it is written down which cgroups are to be removed should this process and its helper be killed
+    /// together: [`Runtime::forget`] reads it.
     pub notes: Option<PathBuf>,
 }
 
@@ -265,8 +267,8 @@ pub trait Runtime: Debug + Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Removes what a start has noted in [`Launch::notes`], `dir`, of cgroups in a parent that the caller named, as far as it is
-    /// still there: that of a container whose processes are gone, and whoever would have removed it. Blocking.
+    /// Removes the cgroups that a start has noted in [`Launch::notes`], `dir`, as far as they are still there: those of a container
+    /// whose processes are gone, and whoever would have removed them. Blocking.
     ///
     /// # Errors
     /// `Os` where that cannot be done.

@@ -32,7 +32,7 @@ tests! { "attacks":
 }
 
 /// An image of busybox with something else in it.
-async fn image_with(world: &World, change: impl FnOnce(Files) -> Files) -> Result<String, Stop> {
+pub async fn image_with(world: &World, change: impl FnOnce(Files) -> Files) -> Result<String, Stop> {
     let dir = scratch::fresh("layout");
     let config = json!({ "Env": ["PATH=/bin"] });
     let layout = image::write_layout(dir.path(), &[busybox_files()?, change(Files::new())], &config)?;
@@ -310,7 +310,7 @@ async fn no_capability_is_handed_on() -> Check {
 
 /// A program of a few machine instructions: no program of the host's makes calls of another architecture.
 #[cfg(target_arch = "x86_64")]
-fn machine_code(code: &[u8]) -> Vec<u8> {
+pub fn machine_code(code: &[u8]) -> Vec<u8> {
     let length = (120 + code.len()) as u64;
     let mut out = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     for half in [2u16, 62] {

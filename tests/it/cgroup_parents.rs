@@ -29,7 +29,7 @@ use crate::tests;
 
 tests! { "cgroup_parents":
     kernel_async [
-        h22_a_container_is_in_its_parent,
+        h22_p45_a_container_is_in_its_parent,
         h22_a_parent_that_was_there_stays,
         h22_limits_of_the_parent_hold_for_all_in_it,
         h22_what_leads_elsewhere_is_refused,
@@ -140,7 +140,7 @@ fn until_gone(name: &str) -> Check {
     fail(format!("left after two seconds: {:?}", with_name(name)?))
 }
 
-async fn h22_a_container_is_in_its_parent() -> Check {
+async fn h22_p45_a_container_is_in_its_parent() -> Check {
     let world = World::new().await?;
     let homes = homes(&world).await?;
     let name = fresh();

@@ -12,7 +12,7 @@ use crate::support::world::World;
 use crate::tests;
 
 tests! { "host":
-    kernel [k2_every_no_has_a_remedy]
+    kernel [k2_every_no_has_a_remedy, k6_nothing_but_the_c_library_is_linked]
     kernel_async [
         e3_the_choice_of_storage_says_why,
         another_users_root_is_refused,
@@ -49,6 +49,35 @@ fn k2_every_no_has_a_remedy() -> Check {
     for feature in &probe.features {
         println!("{:<24} {:<8} {}", feature.name, feature.state.as_str(), feature.detail);
     }
+    Ok(())
+}
+
+/// This program has every feature of the library. What of the host's libraries is mapped into it is the C library with its parts,
+/// and what that loads by itself to look users up.
+fn k6_nothing_but_the_c_library_is_linked() -> Check {
+    const KNOWN: [&str; 10] = [
+        "ld-",
+        "libc.",
+        "libm.",
+        "libgcc_s.",
+        "libpthread.",
+        "libdl.",
+        "librt.",
+        "libresolv.",
+        "libnss_",
+        "libutil.",
+    ];
+    let maps = fs::read_to_string("/proc/self/maps")?;
+    let files = maps.lines().filter_map(|line| line.split_ascii_whitespace().nth(5));
+    let libraries = files
+        .filter_map(|file| file.rsplit('/').next())
+        .filter(|name| name.contains(".so"));
+    let mut strange: Vec<&str> = libraries
+        .filter(|name| !KNOWN.iter().any(|known| name.starts_with(known)))
+        .collect();
+    strange.sort_unstable();
+    strange.dedup();
+    assert!(strange.is_empty(), "{strange:?}");
     Ok(())
 }
 

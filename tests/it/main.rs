@@ -15,6 +15,7 @@ mod additional;
 mod api;
 mod askers;
 mod attacks;
+mod attacks_more;
 mod build;
 mod build_more;
 mod build_out;
@@ -78,6 +79,7 @@ mod soak;
 mod squash;
 mod storage;
 mod support;
+mod sweep;
 mod system;
 mod trouble;
 mod userns;
@@ -97,6 +99,8 @@ const GROUPS: &[frame::Group] = &[
     process::TESTS,
     devices::TESTS,
     attacks::TESTS,
+    attacks_more::TESTS,
+    sweep::TESTS,
     squash::TESTS,
     life::TESTS,
     volumes::TESTS,

@@ -1,3 +1,5 @@
+//! Engines within containers. In a privileged one, containers run as on the host.
+//!
 //! Builds within an ordinary container, as a cluster's pods and the jobs of CI services are: its own root or a user, Docker's
 //! capabilities and masks, no file system in user space, no cgroup that it may write to. User namespaces are allowed.
 
@@ -5,13 +7,13 @@ use std::fs;
 use std::path::Path;
 
 use longshore::containers::{NetworkMode, Seccomp, Tmpfs};
-use longshore::{ContainerSpec, Engine, ErrorKind, Isolation};
+use longshore::{ContainerSpec, Engine, ErrorKind, ExecSpec, Isolation, Signal};
 
 use crate::build::{context, result, spec, world};
-use crate::frame::{Check, Stop, block_on};
+use crate::frame::{Check, Stop, block_on, fail};
 use crate::support::embedder::Role;
-use crate::support::image;
-use crate::support::world::{World, text};
+use crate::support::world::{FORCE, World, text};
+use crate::support::{image, is_root};
 use crate::tests;
 
 tests! { "nested":
@@ -21,21 +23,28 @@ tests! { "nested":
         p14_the_one_id_of_a_container_builds,
         p14_a_build_has_its_files_in_those_of_a_container,
         p14_what_a_container_lacks_is_named,
+        k7_p36_a_privileged_container_runs_containers,
     ]
 }
 
 /// What this binary does as the program of a container.
-pub const ROLES: &[(&str, Role)] = &[("build-within", |arguments| {
-    let place = Path::new(&arguments[0]);
-    match block_on(built_within(place)) {
-        Ok(said) => println!("{said}"),
+pub const ROLES: &[(&str, Role)] = &[
+    ("build-within", |arguments| said(built_within(Path::new(&arguments[0])))),
+    ("run-within", |arguments| said(ran_within(Path::new(&arguments[0])))),
+];
+
+fn said(work: impl Future<Output = Result<String, Stop>>) -> i32 {
+    match block_on(work) {
+        Ok(said) => {
+            println!("{said}");
+            0
+        }
         Err(Stop::Skip(why) | Stop::Fail(why)) => {
             println!("{why}");
-            return 1;
+            1
         }
     }
-    0
-})];
+}
 
 const TEXT: &str = "FROM busybox\n\
     COPY x /x\n\
@@ -45,15 +54,37 @@ const TEXT: &str = "FROM busybox\n\
     USER 0\n\
     RUN [ $(cat /proc/self/cmdline | wc -c) -gt 1 ] && [ -d /sys/class ] && ! [ -e /dev/fuse ] && ! cat /proc/[0-9]*/environ | grep LONGSHORE_IT_ROLE && ln -s x /link\n";
 
-/// The build, and a run of what it made.
-async fn built_within(place: &Path) -> Result<String, Stop> {
+async fn engine(place: &Path) -> Result<Engine, Stop> {
     let strict = std::env::var_os("STRICT").is_some();
     let isolation = if strict {
         Isolation::Strict
     } else {
         Isolation::BestAvailable
     };
-    let engine = Engine::builder(place.join("root")).isolation(isolation).open().await?;
+    Ok(Engine::builder(place.join("root")).isolation(isolation).open().await?)
+}
+
+/// A container, a command in it, and what is left of them.
+async fn ran_within(place: &Path) -> Result<String, Stop> {
+    let engine = engine(place).await?;
+    let image = engine.pull("oci:/layout").await?;
+    let spec = ContainerSpec::image(image.id().to_string()).network(NetworkMode::None);
+    let container = engine
+        .run(spec.command(["sleep", "1000"]).stop_signal(Signal::KILL))
+        .await?;
+    let script = "echo within > /made && cat /made; id -u; ls /proc | grep -c '^[0-9]'";
+    let output = container.exec(ExecSpec::new(["sh", "-c", script])).output().await?;
+    container.remove(FORCE).await?;
+    let audit = engine.audit().await?;
+    assert!(audit.is_clean(), "{:?}", audit.findings);
+    let driver = engine.system().info().await?.storage_driver;
+    engine.close().await;
+    Ok(format!("{driver} {}", text(&output.stdout).replace('\n', " ")))
+}
+
+/// The build, and a run of what it made.
+async fn built_within(place: &Path) -> Result<String, Stop> {
+    let engine = engine(place).await?;
     let base = engine.pull("oci:/layout").await?;
     base.tag(&"busybox:latest".parse()?).await?;
     let files = place.join("context");
@@ -101,6 +132,32 @@ fn ordinary(world: &World, place: &str) -> Result<ContainerSpec, Stop> {
         }
     }
     Ok(spec)
+}
+
+/// As Docker's `--privileged`: the container's own storage is an overlay, on which there can be no other; in memory there can.
+async fn k7_p36_a_privileged_container_runs_containers() -> Check {
+    let world = world().await?;
+    for in_memory in [false, true] {
+        let mut spec = ordinary(&world, "/work")?
+            .env("LONGSHORE_IT_ROLE", "run-within")
+            .privileged(true);
+        if is_root() {
+            spec = spec.env("STRICT", "1");
+        }
+        if in_memory {
+            spec = spec.tmpfs("/work", Tmpfs::default());
+        }
+        let said = world.says(spec).await?;
+        let words: Vec<&str> = said.split_ascii_whitespace().collect();
+        let [driver, made, uid, processes] = words[..] else {
+            return fail(said);
+        };
+        assert!(["overlayfs", "vfs"].contains(&driver), "{said}");
+        assert_eq!((made, uid), ("within", "0"));
+        // sleep, sh, ls, grep; of those around it, none.
+        assert!(processes.parse::<u32>()? <= 5 || !is_root(), "{said}");
+    }
+    Ok(())
 }
 
 /// What the same build outside says.

@@ -6,11 +6,10 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal as Number, kill};
 use nix::unistd::Pid;
@@ -20,6 +19,8 @@ use tempfile::TempDir;
 
 use crate::frame::{Check, Stop, fail, skip};
 use crate::support::image::busybox_files;
+use crate::support::leaks::all_processes;
+use crate::support::patience::until_now;
 use crate::support::world::text;
 use crate::support::{is_root, program, scratch};
 use crate::tests;
@@ -32,17 +33,21 @@ tests! { "oci_bundle":
         oci_what_the_container_sees,
         oci_what_runc_writes_is_run_as_runc_does,
         oci_a_namespace_by_its_path,
+        oci_ids_of_a_user_namespace_are_the_hosts,
         oci_hooks_come_in_their_order,
         oci_hooks_inside_are_refused_by_name,
         oci_a_run_has_the_streams_and_the_exit_code,
         oci_a_terminal_is_handed_over,
+        oci_commands_run_beside_the_first,
+        oci_commands_that_cannot_be_run,
         oci_limits_are_below_the_cgroup_that_is_named,
         oci_a_killed_monitor_leaves_nothing,
+        oci_what_a_killed_helper_left_goes_when_it_is_deleted,
+        oci_a_killed_create_leaves_nothing,
+        oci_one_name_is_one_containers_whoever_asks_at_once,
         oci_errors_are_logged_and_bad_bundles_leave_nothing,
     ]
 }
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A program with runc's command line, and a directory for its state.
 struct Tool {
@@ -126,17 +131,9 @@ impl Tool {
     }
 
     fn until(&self, id: &str, status: &str) -> Check {
-        let start = Instant::now();
-        loop {
-            let state = self.state(id)?;
-            if state["status"] == status {
-                return Ok(());
-            }
-            if start.elapsed() > PATIENCE {
-                return fail(format!("{}: not {status}: {state}", self.name));
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        until_now(&format!("{}: {id} is {status}", self.name), || {
+            Ok(self.state(id)?["status"] == status)
+        })
     }
 
     /// From create to delete; what it prints.
@@ -243,17 +240,6 @@ fn lives(pid: u64) -> bool {
     !matches!(state, None | Some('Z' | 'X'))
 }
 
-fn until(what: &str, mut is_so: impl FnMut() -> bool) -> Check {
-    let start = Instant::now();
-    while !is_so() {
-        if start.elapsed() > PATIENCE {
-            return fail(what);
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Ok(())
-}
-
 fn oci_a_container_goes_through_its_states() -> Check {
     for tool in Tool::all()? {
         let bundle = Bundle::with("touch /ran; exec sleep 1000", |config| {
@@ -289,7 +275,7 @@ fn oci_a_container_goes_through_its_states() -> Check {
         assert_eq!(listed, "web-1", "{}", tool.name);
 
         tool.must(&["start", "web-1"])?;
-        until("its program ran", || bundle.path().join("rootfs/ran").exists())?;
+        until_now("its program ran", || Ok(bundle.path().join("rootfs/ran").exists()))?;
         let state = tool.state("web-1")?;
         assert_eq!((&state["status"], &state["pid"]), (&json!("running"), &json!(pid)));
 
@@ -511,6 +497,41 @@ fn oci_a_namespace_by_its_path() -> Check {
     Ok(())
 }
 
+fn oci_ids_of_a_user_namespace_are_the_hosts() -> Check {
+    let tool = Tool::ours()?;
+    let (uid, gid) = match is_root() {
+        true => (1_000_000, 1_000_007),
+        false => (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
+    };
+    let bundle = |uid: u32, gid: u32| {
+        let bundle = Bundle::with("id -u; id -g; touch /data/file", |config| {
+            let linux = &mut config["linux"];
+            let own = linux["namespaces"].as_array_mut().expect("an array");
+            own.extend([json!({"type": "user"}), json!({"type": "cgroup"})]);
+            linux["uidMappings"] = json!([{"containerID": 0, "hostID": uid, "size": 1}]);
+            linux["gidMappings"] = json!([{"containerID": 0, "hostID": gid, "size": 1}]);
+            let mounts = config["mounts"].as_array_mut().expect("an array");
+            mounts.push(json!({"destination": "/data", "type": "bind", "source": "data", "options": ["bind"]}));
+        })?;
+        for place in ["data", "rootfs/data"] {
+            fs::create_dir(bundle.path().join(place))?;
+            fs::set_permissions(bundle.path().join(place), fs::Permissions::from_mode(0o777))?;
+        }
+        Ok::<_, Stop>(bundle)
+    };
+    let mapped = bundle(uid, gid)?;
+    assert_eq!(tool.says(&mapped, "box")?, "0\n0");
+    let meta = fs::metadata(mapped.path().join("data/file"))?;
+    assert_eq!((meta.uid(), meta.gid()), (uid, gid));
+    if !is_root() {
+        // Others' are not to be had.
+        let others = bundle(0, gid)?;
+        tool.create(&others, "box").expect_err("root's id");
+        assert!(others.said("err")?.contains("/etc/subuid"), "{}", others.said("err")?);
+    }
+    Ok(())
+}
+
 fn oci_hooks_come_in_their_order() -> Check {
     for tool in Tool::all()? {
         let mut bundle = Bundle::new("true")?;
@@ -522,7 +543,7 @@ fn oci_hooks_come_in_their_order() -> Check {
                  | tr '\\n' ' ' | sed 's/^/{kind} /; s/ $//' >> {log}; echo >> {log}",
                 log = log.display()
             );
-            json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"], "timeout": 10}])
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"], "timeout": 300}])
         };
         bundle.config["hooks"] = json!({
             "prestart": hook("prestart"), "createRuntime": hook("createRuntime"), "poststart": hook("poststart"),
@@ -551,7 +572,7 @@ fn oci_hooks_come_in_their_order() -> Check {
             tool.name
         );
         tool.must(&["start", "web-1"])?;
-        until("poststart", || said().is_ok_and(|lines| lines.len() == 3))?;
+        until_now("poststart", || Ok(said()?.len() == 3))?;
         tool.until("web-1", "stopped")?;
         assert_eq!(said()?[2].split(' ').next(), Some("poststart"));
         assert_eq!(said()?.len(), 3, "{}", tool.name);
@@ -664,9 +685,122 @@ fn oci_a_terminal_is_handed_over() -> Check {
     Ok(())
 }
 
+fn oci_commands_run_beside_the_first() -> Check {
+    for tool in Tool::all()? {
+        let bundle = Bundle::new("exec sleep 1000")?;
+        tool.create(&bundle, "box")?;
+        tool.must(&["start", "box"])?;
+        let script = "pwd; echo $A $GREETING; cat; ulimit -n; echo err >&2; exit 5";
+        let mut exec = tool.command(&["exec", "--cwd", "/tmp", "--env", "A=b", "box", "sh", "-c", script]);
+        exec.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut exec = exec.spawn()?;
+        let mut stdin = exec.stdin.take().expect("piped");
+        stdin.write_all(b"from outside\n")?;
+        drop(stdin);
+        let output = exec.wait_with_output()?;
+        assert_eq!(
+            (output.status.code(), text(&output.stdout), text(&output.stderr)),
+            (
+                Some(5),
+                "/tmp\nb hello\nfrom outside\n1000".to_owned(),
+                "err".to_owned()
+            ),
+            "{}",
+            tool.name
+        );
+        // More than any pipe holds, and not a byte lost.
+        let much = tool.does(&["exec", "box", "sh", "-c", "yes 0123456789abcde | head -c 3000000"])?;
+        assert_eq!(
+            (much.status.code(), much.stdout.len()),
+            (Some(0), 3_000_000),
+            "{}",
+            tool.name
+        );
+        if is_root() {
+            let said = tool.must(&["exec", "--user", "7:8", "box", "sh", "-c", "id -u; id -g"])?;
+            assert_eq!(said, "7\n8", "{}", tool.name);
+        }
+        // All of it in a file.
+        let mut process = bundle.config["process"].clone();
+        process["args"] = json!(["sh", "-c", "echo $ONLY $GREETING; pwd"]);
+        process["env"] = json!(["PATH=/bin", "ONLY=this"]);
+        let file = bundle.path().join("process.json");
+        fs::write(&file, process.to_string())?;
+        let said = tool.must(&["exec", "--process", &file.display().to_string(), "box"])?;
+        assert_eq!(said, "this\n/", "{}", tool.name);
+        // One that is left alone goes on, and ends with the container.
+        let pid_file = bundle.path().join("exec.pid");
+        let words = ["exec", "--detach", "--pid-file", &pid_file.display().to_string(), "box"].map(str::to_owned);
+        let words: Vec<&str> = words.iter().map(String::as_str).chain(["sleep", "1000"]).collect();
+        let mut exec = tool.command(&words);
+        assert!(
+            exec.stdout(Stdio::null()).stderr(Stdio::null()).status()?.success(),
+            "{}",
+            tool.name
+        );
+        let pid: u64 = fs::read_to_string(&pid_file)?.trim().parse()?;
+        assert!(lives(pid), "{}", tool.name);
+        tool.must(&["kill", "box", "KILL"])?;
+        tool.until("box", "stopped")?;
+        until_now("it ends with the container", || Ok(!lives(pid)))?;
+        tool.must(&["delete", "box"])?;
+    }
+    Ok(())
+}
+
+fn oci_commands_that_cannot_be_run() -> Check {
+    for tool in Tool::all()? {
+        let bundle = Bundle::new("exec sleep 1000")?;
+        let fails = |words: &[&str]| -> Check {
+            let output = tool.does(words)?;
+            match output.status.success() {
+                true => fail(format!("{} {words:?}: {output:?}", tool.name)),
+                false => Ok(()),
+            }
+        };
+        fails(&["exec", "none", "true"])?;
+        tool.create(&bundle, "box")?;
+        tool.must(&["start", "box"])?;
+        fails(&["exec", "box", "/nowhere"])?;
+        fails(&["exec", "box", "/etc"])?;
+        // Nobody takes the terminal.
+        fails(&["exec", "--tty", "--detach", "box", "true"])?;
+        assert_eq!(tool.must(&["exec", "box", "sh", "-c", "echo still"])?, "still");
+        tool.must(&["kill", "box", "KILL"])?;
+        tool.until("box", "stopped")?;
+        fails(&["exec", "box", "true"])?;
+        tool.must(&["delete", "box"])?;
+    }
+    // A terminal of its own, taken where that is said.
+    let tool = Tool::ours()?;
+    let bundle = Bundle::new("exec sleep 1000")?;
+    tool.create(&bundle, "box")?;
+    tool.must(&["start", "box"])?;
+    let socket = scratch::fresh("console");
+    let place = socket.path().join("s").display().to_string();
+    let listener = UnixListener::bind(&place)?;
+    let script = "read line; echo got $line; exit 3";
+    let mut exec = tool.command(&["exec", "--tty", "--console-socket", &place, "box", "sh", "-c", script]);
+    let mut exec = exec.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let mut terminal = File::from(received(&listener)?);
+    terminal.write_all(b"hello\n")?;
+    assert_eq!(exec.wait()?.code(), Some(3));
+    let said = everything(&mut terminal);
+    assert!(said.contains("got hello"), "{said}");
+    tool.must(&["delete", "--force", "box"])?;
+    Ok(())
+}
+
 /// What comes over a console socket: a name, and a descriptor.
 fn received(listener: &UnixListener) -> Result<OwnedFd, Stop> {
-    let (stream, _) = listener.accept()?;
+    let mut accepted = None;
+    listener.set_nonblocking(true)?;
+    until_now("somebody hands a terminal over", || match listener.accept() {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(false),
+        stream => Ok(accepted.replace(stream?.0).is_none()),
+    })?;
+    let stream = accepted.expect("accepted");
+    stream.set_nonblocking(false)?;
     let mut name = [0u8; 4096];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -760,7 +894,7 @@ fn oci_a_killed_monitor_leaves_nothing() -> Check {
         let pid = tool.state("box")?["pid"].as_u64().unwrap_or_default();
         let monitor = monitor_of(tool.state.path())?;
         kill(Pid::from_raw(i32::try_from(monitor)?), Number::SIGKILL)?;
-        until("the container ends with the process that has it", || !lives(pid))?;
+        until_now("the container ends with the process that has it", || Ok(!lives(pid)))?;
         tool.until("box", "stopped")?;
         assert_eq!(tool.state("box")?["pid"], 0);
         tool.must_not(&["start", "box"])?;
@@ -768,6 +902,103 @@ fn oci_a_killed_monitor_leaves_nothing() -> Check {
         tool.must(&["delete", "box"])?;
         assert_eq!(fs::read_dir(tool.state.path())?.count(), 0);
     }
+    Ok(())
+}
+
+fn oci_what_a_killed_helper_left_goes_when_it_is_deleted() -> Check {
+    let tool = Tool::ours()?;
+    for named in [false, true] {
+        if named && !is_root() {
+            continue;
+        }
+        let bundle = Bundle::with("exec sleep 1000", |config| {
+            if named {
+                config["linux"]["cgroupsPath"] = json!(format!("/oci-longshore-left-{}", std::process::id()));
+            }
+        })?;
+        tool.create(&bundle, "box")?;
+        tool.must(&["start", "box"])?;
+        let pid = tool.state("box")?["pid"].as_u64().unwrap_or_default();
+        let monitor = u32::try_from(monitor_of(tool.state.path())?)?;
+        let mut helpers = all_processes();
+        helpers.retain(|process| process.helper && process.parent == monitor);
+        assert!(!helpers.is_empty());
+        let send = |pid: u32, signal| -> Check { Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?) };
+        // It cannot see the other go: it stands still, until it is killed.
+        helpers
+            .iter()
+            .try_for_each(|helper| send(helper.pid, Number::SIGSTOP))?;
+        send(monitor, Number::SIGKILL)?;
+        tool.until("box", "stopped")?;
+        helpers
+            .iter()
+            .try_for_each(|helper| send(helper.pid, Number::SIGKILL))?;
+        until_now("the container ends with those who have it", || Ok(!lives(pid)))?;
+        // The cgroups are looked for by the frame.
+        tool.must(&["delete", "box"])?;
+        assert_eq!(fs::read_dir(tool.state.path())?.count(), 0);
+    }
+    Ok(())
+}
+
+fn oci_a_killed_create_leaves_nothing() -> Check {
+    let tool = Tool::ours()?;
+    // Also where it comes to nothing afterwards.
+    for code in [0, 1] {
+        let mut bundle = Bundle::new("true")?;
+        let go = bundle.path().join("go");
+        let script = format!("while [ ! -e {} ]; do sleep 0.05; done; exit {code}", go.display());
+        let hook =
+            json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"], "timeout": 300});
+        bundle.config["hooks"] = json!({"createRuntime": [hook]});
+        bundle.write()?;
+        let place = bundle.path().display().to_string();
+        let mut create = tool.command(&["create", "--bundle", &place, "box"]);
+        let mut create = create.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        until_now("it is being created", || {
+            let said = tool.does(&["state", "box"])?;
+            Ok(text(&said.stdout).contains("\"creating\""))
+        })?;
+        // Nobody else gets in between.
+        tool.must_not(&["create", "--bundle", &place, "box"])?;
+        assert_eq!(tool.state("box")?["pid"], 0);
+        create.kill()?;
+        create.wait()?;
+        fs::write(&go, "")?;
+        until_now("nobody is told of it", || {
+            Ok(fs::read_dir(tool.state.path())?.count() == 0)
+        })?;
+    }
+    Ok(())
+}
+
+fn oci_one_name_is_one_containers_whoever_asks_at_once() -> Check {
+    let tool = Tool::ours()?;
+    let bundle = Bundle::new("exec sleep 1000")?;
+    let place = bundle.path().display().to_string();
+    let spawn = |words: &[&str]| tool.command(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let many: Vec<_> = (0..4).map(|_| spawn(&["create", "--bundle", &place, "box"])).collect();
+    let mut made = 0;
+    for create in many {
+        made += usize::from(create?.wait()?.success());
+    }
+    assert_eq!(made, 1);
+    assert_eq!(tool.state("box")?["status"], "created");
+    // And whoever deletes it meanwhile: what one makes, another's deletion does not take apart.
+    for _ in 0..4 {
+        let all = (0..6).map(|number| match number % 2 {
+            0 => spawn(&["delete", "--force", "box"]),
+            _ => spawn(&["create", "--bundle", &place, "box"]),
+        });
+        for verb in all.collect::<Vec<_>>() {
+            verb?.wait()?;
+        }
+        if tool.does(&["state", "box"])?.status.success() {
+            assert_eq!(tool.state("box")?["status"], "created");
+        }
+    }
+    tool.must(&["delete", "--force", "box"])?;
+    assert_eq!(fs::read_dir(tool.state.path())?.count(), 0);
     Ok(())
 }
 

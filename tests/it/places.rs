@@ -27,10 +27,10 @@ use crate::tests;
 
 tests! { "places":
     kernel [
-        e3_on_an_overlay_a_driver_is_chosen_that_works,
+        e3_p36_on_an_overlay_a_driver_is_chosen_that_works,
         e2_vfs_shares_blocks_on_xfs,
         e2_vfs_shares_blocks_on_btrfs,
-        k5_a_host_without_cgroups,
+        k5_p45_a_host_without_cgroups,
         c13_what_is_on_disk_runs_where_no_network_is,
         an_engine_that_goes_away_while_it_starts_prints_nothing,
     ]
@@ -92,7 +92,7 @@ fn said_by(role: &str, arguments: &[&str]) -> Result<Vec<String>, Stop> {
     Ok(lines)
 }
 
-fn e3_on_an_overlay_a_driver_is_chosen_that_works() -> Check {
+fn e3_p36_on_an_overlay_a_driver_is_chosen_that_works() -> Check {
     let dir = scratch::fresh("overlay");
     let path = dir.path().to_str().expect("UTF-8");
     let layout = source(image::shared()?);
@@ -361,7 +361,7 @@ async fn e2_vfs_copies_where_blocks_cannot_be_shared() -> Check {
     Ok(())
 }
 
-fn k5_a_host_without_cgroups() -> Check {
+fn k5_p45_a_host_without_cgroups() -> Check {
     let root = TempRoot::new();
     let layout = source(image::shared()?);
     let lines = said_by("no-cgroups", &[root.path().to_str().expect("UTF-8"), &layout])?;

@@ -9,18 +9,19 @@ use longshore::{ContainerSpec, Engine, ErrorKind, Platform};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::frame::{Check, Stop};
+use crate::frame::{Check, Stop, skip};
 use crate::support::image::{self, Layout, MANIFEST, busybox_files};
 use crate::support::mock::{Mock, Reply, image_reply};
 use crate::support::registry::{LOGIN, Options, Registry};
 use crate::support::root::TempRoot;
 use crate::support::scratch;
-use crate::support::world::{source, text};
+use crate::support::world::{FORCE, source, text};
 use crate::tests;
 
 tests! { "platforms":
     kernel_async [
         d7_the_second_platform_comes_without_the_first,
+        h25_an_image_of_another_processor_is_told_at_create,
         d7_a_platform_is_removed_alone,
         d7_all_platforms_are_pushed_and_saved,
         d8_an_index_of_two_tags_is_pushed,
@@ -137,6 +138,38 @@ async fn d7_the_second_platform_comes_without_the_first() -> Check {
     let copy: Reference = "copy:1".parse()?;
     engine.images().tag(&name, &copy).await?;
     assert_eq!(engine.images().variants("copy:1").await?.len(), 2);
+    Ok(())
+}
+
+/// Docker warns, too: such images are run nevertheless where what they say of themselves is wrong.
+async fn h25_an_image_of_another_processor_is_told_at_create() -> Check {
+    let mock = Two::make()?.serve()?;
+    let name = mock.reference("app:1");
+    let (engine, _root) = engine().await?;
+    engine.pull(&name).await?;
+    engine.pull(&name).platform(other()?).await?;
+    let of = async |platform: Option<Platform>| -> Result<Vec<String>, Stop> {
+        let mut spec = ContainerSpec::image(&name);
+        spec.platform = platform;
+        let container = engine.create(spec).await?;
+        let warnings = container.warnings().to_vec();
+        container.remove(FORCE).await?;
+        Ok(warnings)
+    };
+    assert_eq!(of(None).await?, [] as [String; 0]);
+    if std::path::Path::new("/proc/sys/fs/binfmt_misc/qemu-mips64el").exists() {
+        return skip("this host runs programs of that processor");
+    }
+    let warnings = of(Some(other()?)).await?;
+    let host = format!("linux/{}", image::architecture());
+    let both = |warning: &String| warning.contains(&format!("linux/{OTHER}")) && warning.contains(&host);
+    assert!(warnings.iter().any(both), "{warnings:?}");
+    // One that is not here is refused, and those that are are named.
+    let missing = ContainerSpec::image(&name);
+    let nowhere: Platform = "linux/riscv64".parse()?;
+    let refused = engine.create(missing.platform(nowhere)).await;
+    let said = refused.expect_err("it is not here").report();
+    assert!(said.contains("linux/riscv64") && said.contains(&host), "{said}");
     Ok(())
 }
 

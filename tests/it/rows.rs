@@ -13,6 +13,7 @@ tests! { "rows":
         every_row_has_a_test_with_its_id,
         every_id_has_its_row,
         every_row_stands_once,
+        every_attack_is_tried,
         a_wrong_name_is_found,
         ids_are_read_from_names_and_prose,
     ]
@@ -128,6 +129,31 @@ fn every_row_names_tests_that_exist() -> Check {
         let wrong = names.iter().filter_map(|name| missing(name, &own, &package));
         complaints.extend(wrong.map(|why| format!("{row}: {why}")));
     }
+    match complaints.is_empty() {
+        true => Ok(()),
+        false => fail(complaints.join("\n")),
+    }
+}
+
+/// The attacks of `docs/security.md`, each with tests that exist.
+fn every_attack_is_tried() -> Check {
+    let (package, own) = (package()?, own());
+    let page = fs::read_to_string(package.join("docs/security.md"))?;
+    let attacks = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| attack"));
+    let mut complaints = Vec::new();
+    let mut count = 0;
+    for attack in attacks {
+        let tried = attack.rsplit(" | ").next().unwrap_or_default();
+        let names: Vec<&str> = tried.split('`').skip(1).step_by(2).collect();
+        count += 1;
+        if names.is_empty() {
+            complaints.push(format!("nobody tries this: {attack}"));
+        }
+        complaints.extend(names.iter().filter_map(|name| missing(name, &own, &package)));
+    }
+    assert!(count >= 15, "only {count} attacks were read");
     match complaints.is_empty() {
         true => Ok(()),
         false => fail(complaints.join("\n")),

@@ -18,7 +18,7 @@ use crate::tests;
 
 tests! { "squash":
     kernel_async [
-        k3_a_single_id_is_squashed_and_says_so,
+        k3_p13_a_single_id_is_squashed_and_says_so,
         k3_changes_of_owner_and_id_succeed_without_effect,
         k3_what_is_denied_stays_denied,
         k3_a_user_is_the_one_id_under_its_name,
@@ -36,7 +36,7 @@ async fn single() -> Result<World, Stop> {
     Ok(world)
 }
 
-async fn k3_a_single_id_is_squashed_and_says_so() -> Check {
+async fn k3_p13_a_single_id_is_squashed_and_says_so() -> Check {
     let world = single().await?;
     assert_eq!(
         world.says(world.script("id -u; touch /home/x && echo wrote")).await?,

@@ -6,6 +6,7 @@ use super::stage::Stage;
 use super::{Work, failure};
 use crate::build::plan::{Action, Base, Plan, Step};
 use crate::error::{Error, Result};
+use crate::runtime::foreign::is_run_here;
 use crate::types::Platform;
 
 impl Work<'_> {
@@ -53,32 +54,4 @@ fn missing(wanted: &Platform) -> Error {
         wanted.architecture
     );
     Error::unsupported(format!("running programs for {wanted} on {}", Platform::host()), needs)
-}
-
-fn is_run_here(wanted: &Platform) -> bool {
-    let host = Platform::host();
-    host.os == wanted.os && (host.architecture == wanted.architecture || is_emulated(&wanted.architecture))
-}
-
-/// Whether the kernel has an interpreter for programs of that processor, one that it opened when it was registered. Source:
-/// Linux, Documentation/admin-guide/binfmt-misc.rst.
-fn is_emulated(architecture: &str) -> bool {
-    let name = match architecture {
-        "amd64" => "x86_64",
-        "386" => "i386",
-        "arm64" => "aarch64",
-        "ppc64le" | "s390x" | "riscv64" | "arm" | "mips64le" | "loong64" => match architecture {
-            "mips64le" => "mips64el",
-            "loong64" => "loongarch64",
-            same => same,
-        },
-        _ => return false,
-    };
-    // 32 bits of the same family run as they are.
-    if (architecture, Platform::host().architecture.as_str()) == ("386", "amd64") {
-        return true;
-    }
-    let registered = std::fs::read_to_string(format!("/proc/sys/fs/binfmt_misc/qemu-{name}")).unwrap_or_default();
-    let flags = registered.lines().find_map(|line| line.strip_prefix("flags:"));
-    registered.starts_with("enabled") && flags.is_some_and(|flags| flags.contains('F'))
 }

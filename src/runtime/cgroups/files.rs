@@ -120,6 +120,8 @@ pub(crate) fn kill_v2(dir: &Path) -> io::Result<()> {
         // The file came with Linux 5.14.
         Err(error) if error.kind() == io::ErrorKind::NotFound && dir.exists() => kill_by_walk(dir),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // It was removed between the file's opening and this: nobody is in it.
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
         done => done,
     }
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::helper::wire::op;
-use super::hunt;
+use super::hunt::{self, Mark};
 use super::plan::{Filters, Plan};
 use super::start::{self, Ends};
 use super::task::{self, Inside};
@@ -122,7 +122,7 @@ struct Command {
     exit: ExitWatch,
     terminal: Option<OwnedFd>,
     /// The namespace by which all that it has started is known.
-    mark: Option<Arc<OwnedFd>>,
+    mark: Option<Mark>,
 }
 
 impl Command {
@@ -134,7 +134,7 @@ impl Command {
         stdio: start::Stdio,
     ) -> ExecStarted {
         self.terminal = copy;
-        self.mark = setup.mark.map(Arc::new);
+        self.mark = setup.mark.map(Mark::uts);
         let [stdin, stdout, stderr] = stdio;
         ExecStarted {
             task: Arc::new(self),

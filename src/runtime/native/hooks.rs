@@ -193,6 +193,22 @@ fn limit_of(hook: &Hook) -> Duration {
     seconds.map_or(PATIENCE, Duration::from_secs).min(LONGEST)
 }
 
+/// How long all hooks of a container may take together.
+#[cfg(feature = "engine")]
+pub(crate) fn time_of_all(hooks: &oci_spec::runtime::Hooks) -> Duration {
+    #[allow(deprecated, reason = "devices have them still")]
+    let prestart = hooks.prestart();
+    let all = [
+        prestart.as_ref(),
+        hooks.create_runtime().as_ref(),
+        hooks.create_container().as_ref(),
+        hooks.start_container().as_ref(),
+        hooks.poststart().as_ref(),
+        hooks.poststop().as_ref(),
+    ];
+    all.into_iter().flatten().flatten().map(limit_of).sum()
+}
+
 /// The state in a file, from its beginning: unlike a pipe it waits for nobody who reads.
 fn state_file(state: &[u8]) -> std::io::Result<OwnedFd> {
     let mut file = File::from(memfd::sealed(c"state", state)?);

@@ -48,6 +48,25 @@ impl ContainerIds {
         })
     }
 
+    /// Ids that are said as this process knows them, as those that the engine's own user namespace has for them.
+    ///
+    /// # Errors
+    /// `Unsupported` for ids that it does not have.
+    #[inline(never)]
+    pub(crate) fn seen_by_zygote(&self, pid: u32) -> Result<Self> {
+        let seen = |file: &str, ranges: &[IdRange]| {
+            let text = fs::read_to_string(format!("/proc/{pid}/{file}"))
+                .map_err(|error| Error::os("read the engine's id map", error))?;
+            let needs = "ids of this user's: its own, and those that /etc/subuid and /etc/subgid give to it";
+            translated(ranges, &IdRange::parse_map(&text))
+                .ok_or_else(|| Error::unsupported("a user namespace with these ids of the host's", needs))
+        };
+        Ok(Self {
+            uids: seen("uid_map", &self.uids)?,
+            gids: seen("gid_map", &self.gids)?,
+        })
+    }
+
     /// For root: the ranges that `/etc/subuid` and `/etc/subgid` give to root, from id 0 on.
     ///
     /// # Errors
@@ -102,6 +121,25 @@ impl ContainerIds {
         let line = |range: &IdRange| format!("{} {} {}\n", range.inside, range.outside, range.count);
         ranges.iter().map(line).collect()
     }
+}
+
+/// The same ranges as a namespace knows the outer ids, of which this is the map. `None` if it does not have them all.
+fn translated(ranges: &[IdRange], map: &[IdRange]) -> Option<Vec<IdRange>> {
+    let mut out = Vec::new();
+    for range in ranges {
+        let mut done = 0;
+        while done < range.count {
+            let (inside, outside) = (range.inside.checked_add(done)?, range.outside.checked_add(done)?);
+            let home = map
+                .iter()
+                .find(|home| home.outside <= outside && outside - home.outside < home.count)?;
+            let offset = outside - home.outside;
+            let count = (range.count - done).min(home.count - offset);
+            out.push(IdRange::new(inside, home.inside.checked_add(offset)?, count));
+            done += count;
+        }
+    }
+    Some(out)
 }
 
 /// Ranges one after the other, from id 0 on.
@@ -274,6 +312,33 @@ mod tests {
         );
         assert_eq!(free_start("a:100000:65536\nb:300000:10\nc:x:1\n"), 300_010);
         assert_eq!(free_start(""), 100_000);
+    }
+
+    #[test]
+    fn oci_ids_of_the_host_are_those_of_the_engine() {
+        // Root is 1001, and the others begin at 100000.
+        let map = [IdRange::new(0, 1001, 1), IdRange::new(1, 100_000, 65_536)];
+        let of = |ranges: &[(u32, u32, u32)]| {
+            let ranges: Vec<IdRange> = ranges.iter().map(|(a, b, c)| IdRange::new(*a, *b, *c)).collect();
+            translated(&ranges, &map)
+        };
+        assert_eq!(of(&[(0, 1001, 1)]).unwrap(), [IdRange::new(0, 0, 1)]);
+        let both = [IdRange::new(0, 11, 5), IdRange::new(7, 0, 1)];
+        assert_eq!(of(&[(0, 100_010, 5), (7, 1001, 1)]).unwrap(), both);
+        assert!(of(&[]).unwrap().is_empty());
+        for bad in [
+            (0, 0, 1),
+            (0, 1001, 2),
+            (0, 165_535, 2),
+            (0, u32::MAX, 2),
+            (u32::MAX, 100_000, 2),
+        ] {
+            assert_eq!(of(&[bad]), None, "{bad:?}");
+        }
+        // Across two ranges that are beside each other.
+        let map = [IdRange::new(0, 10, 2), IdRange::new(50, 12, 4)];
+        let split = [IdRange::new(0, 1, 1), IdRange::new(1, 50, 2)];
+        assert_eq!(translated(&[IdRange::new(0, 11, 3)], &map).unwrap(), split);
     }
 
     #[test]

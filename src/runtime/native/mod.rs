@@ -9,7 +9,7 @@ mod exec;
 mod fuse;
 pub(crate) mod helper;
 pub(crate) mod hidden;
-mod hooks;
+pub(crate) mod hooks;
 #[cfg(feature = "network")]
 pub(crate) mod house;
 mod hunt;
@@ -361,8 +361,8 @@ impl Shared {
         self.userns || !self.initial_userns
     }
 
-    /// The ids of a container with a user namespace of its own below the helper's: those of the specification, else the
-    /// engine's choice.
+    /// The ids of a container with a user namespace of its own below the helper's: those of the specification, which are the
+    /// host's, else the engine's choice.
     fn container_ids(&self, helper: u32, spec: &oci_spec::runtime::Spec) -> Result<ContainerIds> {
         let linux = spec.linux().as_ref();
         let wanted = |maps: Option<&Option<Vec<oci_spec::runtime::LinuxIdMapping>>>| {
@@ -376,7 +376,11 @@ impl Shared {
             gids: wanted(linux.map(|linux| linux.gid_mappings())),
         };
         if !ids.uids.is_empty() || !ids.gids.is_empty() {
-            return Ok(ids);
+            return if self.userns {
+                ids.seen_by_zygote(helper)
+            } else {
+                Ok(ids)
+            };
         }
         if self.userns {
             return ContainerIds::of_zygote(helper);

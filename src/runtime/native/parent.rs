@@ -1,7 +1,7 @@
 //! Cgroups in a parent that a caller names (`linux.cgroupsPath`): what may be left of them is told before they are made.
 //!
-//! An owner's usual cgroups are in a parent of its own, which is removed with all that is in it. Elsewhere that cannot be done, so
-//! each directory is known by its path: to the zygote, which outlives this process, and, for whoever outlives both, in a file.
+//! An owner's usual cgroups are in a parent of its own, which is removed with all that is in it by whoever knows the owner. Elsewhere
+//! that cannot be done, so each directory is known by its path: to the zygote, which outlives this process, and, for whoever outlives both, in a file.
 
 #[cfg(feature = "engine")]
 use std::ffi::OsStr;
@@ -49,6 +49,16 @@ pub(crate) fn note_ahead(
     Ok(directories)
 }
 
+/// Writes an owner's usual cgroups down, for whoever wants notes: it knows no owner to ask for what is left of it.
+fn note_usual(launch: &Launch, driver: Option<&dyn CgroupDriver>) -> Result<()> {
+    let (Some(dir), Some(driver)) = (&launch.notes, driver) else {
+        return Ok(());
+    };
+    let parents = driver.owner_directories();
+    let own = parents.iter().map(|parent| parent.join(launch.id.as_str()));
+    note(dir, &own.chain(parents.iter().cloned()).collect::<Vec<_>>())
+}
+
 /// Takes back, at its end, what the zygote was told of.
 #[derive(Debug)]
 pub(crate) struct Announced {
@@ -61,6 +71,7 @@ impl Announced {
     pub(crate) fn of(zygote: &Arc<Zygote>, launch: &Launch, driver: Option<&dyn CgroupDriver>) -> Result<Option<Self>> {
         let directories = note_ahead(launch, driver, launch.notes.as_deref())?;
         if directories.is_empty() {
+            note_usual(launch, driver)?;
             return Ok(None);
         }
         let mut list = Vec::new();

@@ -3,13 +3,15 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::helper::wire::op;
+use super::hunt::{self, Mark};
 use super::plan::{FdPositions, Host, Plan};
 use super::start::{self, Ends};
 use super::task;
 use super::zygote::{self, ExitWatch, Zygote};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::cgroups::CgroupDriver;
 use crate::sys::pidfd;
 use crate::types::{ContainerId, ExitStatus};
@@ -21,6 +23,9 @@ pub(crate) struct Bench {
     pub(crate) host: Host,
     pub(crate) cgroups: Option<Arc<dyn CgroupDriver>>,
 }
+
+/// How long processes that were killed are waited for.
+const DYING: Duration = Duration::from_secs(10);
 
 /// A run that was asked for. Dropped before its end, it is killed; what it had made is for its cgroup to end.
 pub(crate) struct Run {
@@ -36,6 +41,21 @@ impl Run {
         plan: Plan,
         host: Host,
         id: &ContainerId,
+        ends: Ends,
+        with: (FdPositions, Vec<OwnedFd>),
+    ) -> Result<(Self, ExitStatus, start::Stdio)> {
+        Self::to_end_within(None, zygote, plan, (host, id), ends, with).await
+    }
+
+    /// The same; with a limit, it is killed when that is over, and all that it has started and that is still where it was started.
+    ///
+    /// # Errors
+    /// `Timeout` then.
+    pub(crate) async fn to_end_within(
+        limit: Option<Duration>,
+        zygote: &Arc<Zygote>,
+        plan: Plan,
+        (host, id): (Host, &ContainerId),
         ends: Ends,
         (positions, fds): (FdPositions, Vec<OwnedFd>),
     ) -> Result<(Self, ExitStatus, start::Stdio)> {
@@ -56,9 +76,45 @@ impl Run {
         run.process = Some(reply.descriptor("take a tool's process")?);
         let outcome = start::outcome(status, &names, host, (None, id), None).await?;
         outcome.ok_or_else(start::died_in_setup)?;
-        let _ = exit.wait_for(Option::is_some).await;
+        // While it certainly lives: what it has started is found by that.
+        let mark = limit.and_then(|_| run.mark());
+        match limit {
+            Some(limit) => {
+                let ended = tokio::time::timeout(limit, exit.wait_for(Option::is_some))
+                    .await
+                    .is_ok();
+                if !ended {
+                    return Err(run.late(limit, mark).await);
+                }
+            }
+            None => drop(exit.wait_for(Option::is_some).await),
+        }
         let raw = (*exit.borrow()).unwrap_or(libc::SIGKILL);
         Ok((run, task::status(raw), stdio))
+    }
+
+    /// Its mount namespace, of which it has its own. `None` if it has ended.
+    fn mark(&self) -> Option<Mark> {
+        let process = self.process.as_ref()?.as_fd();
+        let pid = pidfd::pid(process).ok()?;
+        let mark = Mark::mounts_of(pid).ok()?;
+        // Only if the number was its own all the while.
+        (pidfd::pid(process).ok()? == pid).then_some(mark)
+    }
+
+    /// Kills it with all that it has started and that is in its mounts.
+    async fn late(&self, limit: Duration, mark: Option<Mark>) -> Error {
+        let message = format!("it took more than {} seconds, and was killed", limit.as_secs_f64());
+        let late = Error::new(ErrorKind::Timeout, message);
+        if let Some(process) = &self.process {
+            let _ = pidfd::send_signal(process.as_fd(), libc::SIGKILL);
+        }
+        let Some(mark) = mark else { return late };
+        match tokio::time::timeout(DYING, hunt::kill_all(&mark)).await {
+            Ok(Ok(())) => late,
+            Ok(Err(error)) => late.with_source(error),
+            Err(_) => late.context("what it has started does not end"),
+        }
     }
 }
 

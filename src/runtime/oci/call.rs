@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use std::{fs, io};
 
 use super::said;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::StdioPlan;
 use crate::runtime::cgroups::{Cgroup, CgroupMode};
 use crate::runtime::native::plan::{FdPositions, Plan};
@@ -151,6 +152,8 @@ pub(super) struct Call<'a> {
     pub(super) name: &'a str,
     pub(super) id: &'a ContainerId,
     pub(super) work: &'a Work,
+    /// How long it may take.
+    pub(super) patience: Duration,
 }
 
 impl Call<'_> {
@@ -175,7 +178,7 @@ impl Call<'_> {
     /// Runs to the end with streams and all.
     ///
     /// # Errors
-    /// What the runtime says, if it ends with another status than 0.
+    /// What the runtime says, if it ends with another status than 0; `Timeout` if it does not end.
     pub(super) async fn run(
         &self,
         verb: &'static str,
@@ -184,7 +187,12 @@ impl Call<'_> {
         with: (FdPositions, Vec<OwnedFd>),
     ) -> Result<(Run, Stdio)> {
         let Bench { zygote, host, .. } = self.bench;
-        let (run, status, stdio) = Run::to_end(zygote, plan, *host, self.id, ends, with).await?;
+        let limit = Some(self.patience);
+        let ran = Run::to_end_within(limit, zygote, plan, (*host, self.id), ends, with).await;
+        let (run, status, stdio) = ran.map_err(|error| match error.kind() {
+            ErrorKind::Timeout => error.context(format!("{} {verb}", self.name)),
+            _ => error,
+        })?;
         let log = self.work.file(&log);
         let read = blocking(move || Ok(said::take(&log))).await.unwrap_or_default();
         match status.success() {

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 use tokio::sync::oneshot;
@@ -33,6 +34,8 @@ pub(super) struct Job {
     pub(super) native: Arc<NativeRuntime>,
     pub(super) name: String,
     pub(super) program: Program,
+    /// How long a run of the program may take.
+    pub(super) patience: Duration,
 }
 
 /// All that is made before the runtime is run.
@@ -98,6 +101,7 @@ impl Job {
             name: &self.name,
             id: &launch.id,
             work,
+            patience: self.patience,
         }
     }
 

@@ -14,22 +14,28 @@ mod exec;
 mod identity;
 mod said;
 mod task;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources};
 
 use self::call::Program;
-use super::native::NativeRuntime;
 use super::native::seccomp;
+use super::native::{NativeRuntime, hooks};
 use super::{Launch, Runtime, SharedNamespace, Started};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::types::{ContainerId, Propagation};
 
 /// The runtimes that are known by name, wherever the host has them.
 pub const KNOWN: [&str; 2] = ["runc", "crun"];
+
+/// How long a run of the program may take, beside the hooks of its container.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Where hosts have them.
 const PLACES: [&str; 4] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
@@ -40,11 +46,15 @@ const PLACES: [&str; 4] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/u
 /// container's own, nor processes and IPC of another container: each is `Unsupported`, and says so. What a command has started
 /// and that has left its session outlives [`super::ExecTask::kill_all`]. A host with one id for an ordinary user has what the
 /// program makes of it: no change of owner succeeds.
+///
+/// A program that hangs is killed, with what it has started, and the verb that it was run for fails with `Timeout`: see
+/// [`OciRuntime::patience`].
 #[derive(Debug)]
 pub struct OciRuntime {
     native: Arc<NativeRuntime>,
     name: String,
     program: Program,
+    patience: Duration,
 }
 
 impl OciRuntime {
@@ -54,7 +64,16 @@ impl OciRuntime {
             native,
             name: name.into(),
             program: Program::at(program.into()),
+            patience: PATIENCE,
         }
+    }
+
+    /// How long one run of the program may take: each of create, start, exec and delete is one. Hooks of the container have their own
+    /// time beside it. Two minutes by default.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Looks for one of [`KNOWN`] where hosts have it.
@@ -98,6 +117,7 @@ impl Runtime for OciRuntime {
             native: Arc::clone(&self.native),
             name: self.name.clone(),
             program: self.program.clone(),
+            patience: self.patience + launch.spec.hooks().as_ref().map_or(Duration::ZERO, hooks::time_of_all),
         };
         job.run_detached(launch).await
     }
@@ -161,21 +181,4 @@ fn joins_network(launch: &Launch) -> bool {
 
 fn gone() -> Error {
     Error::new(ErrorKind::Cancelled, "the runtime of the engine was shut down")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn h21_a_runtime_that_is_not_installed_is_named() {
-        let missing = find("runc", &["/nowhere"]).unwrap_err();
-        assert!(missing.is_unsupported());
-        assert!(missing.report().contains("/nowhere"), "{}", missing.report());
-        assert_eq!(
-            find("self", &["/nowhere", "/proc"]).unwrap_err().object().unwrap().1,
-            "self"
-        );
-        assert_eq!(find("exe", &["/proc/self"]).unwrap(), Path::new("/proc/self/exe"));
-    }
 }

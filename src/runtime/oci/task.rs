@@ -39,6 +39,7 @@ impl Parts {
             name: &self.job.name,
             id: &self.id,
             work: &self.work,
+            patience: self.job.patience,
         }
     }
 

@@ -9,8 +9,8 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::ask::Request;
-use super::place::{Place, Root, write_whole};
-use super::report;
+use super::place::{MAKING, Place, Root, write_whole};
+use super::{monitor, report};
 
 /// Signals that `run` passes on to the container.
 const FORWARDED: [&str; 6] = ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2"];
@@ -46,40 +46,48 @@ pub struct RunArgs {
 /// Of the bundle, the host, or the container's set-up; nothing is left then.
 pub async fn run(root: &Root, args: &Args) -> Result<Place, Error> {
     let place = root.place(&args.id)?;
-    let absolute = |path: &Path| {
-        let found = path.canonicalize();
-        found.map_err(|error| Error::os(format!("find {}", path.display()), error))
-    };
     let bundle = absolute(&args.bundle)?;
     let console = args.console_socket.as_deref().map(absolute).transpose()?;
     place.make()?;
-    let made = made(root, &place, &bundle, console.as_deref(), args).await;
-    if made.is_err() {
-        // What is left of a container whose process was killed on the way is removed by its helper.
-        let _ = place.remove();
-    }
-    made.map(|()| place)
-}
-
-async fn made(root: &Root, place: &Place, bundle: &Path, console: Option<&Path>, args: &Args) -> Result<(), Error> {
-    let listener = report::listen(place)?;
-    let mut child = spawn(root, bundle, console, &args.id)?;
-    let told = report::take(listener, &mut child).await;
-    report::forget(place);
-    let pid = match told {
+    let making = place.hold(MAKING)?;
+    let pid = match made(root, &place, &bundle, console.as_deref(), args).await {
         Ok(pid) => pid,
         Err(error) => {
-            // It ends by itself, and has cleaned up then.
-            let _ = child.wait().await;
+            // Its process is gone, and has cleaned up, unless it was killed.
+            let _ = monitor::clear(&place, making).await;
             return Err(error);
         }
     };
-    let Some(file) = &args.pid_file else { return Ok(()) };
-    let written = write_whole(file, pid.to_string().as_bytes());
-    if written.is_err() {
+    // From here on it is its process that removes it.
+    drop(making);
+    let written = args
+        .pid_file
+        .as_ref()
+        .map(|file| write_whole(file, pid.to_string().as_bytes()));
+    if let Some(Err(error)) = written {
         let _ = place.ask(&Request::Delete { force: true }).await;
+        return Err(error);
     }
-    written
+    Ok(place)
+}
+
+/// A path that means the same in another directory.
+pub fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    let found = path.canonicalize();
+    found.map_err(|error| Error::os(format!("find {}", path.display()), error))
+}
+
+/// The container's pid, once it is set up.
+async fn made(root: &Root, place: &Place, bundle: &Path, console: Option<&Path>, args: &Args) -> Result<u32, Error> {
+    let listener = report::listen(place)?;
+    let mut child = spawn(root, bundle, console, &args.id)?;
+    let told = report::take(listener, &mut child).await;
+    if told.is_err() {
+        // It ends by itself.
+        let _ = child.wait().await;
+    }
+    report::forget(place);
+    told
 }
 
 /// This same program, as the process that has the container. Its standard streams are ours: the container's.

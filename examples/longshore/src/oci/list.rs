@@ -23,13 +23,15 @@ enum Format {
     Json,
 }
 
-/// Prints them, in the order of their names. One that is just being created, or deleted, is left out.
+/// Prints them, in the order of their names. One that is just being created, or deleted, is left out; what cannot be read is named
+/// on stderr, and keeps nobody from seeing the others.
 pub fn run(root: &Root, args: &Args) -> Result<u8, Error> {
     let mut states = Vec::new();
     for place in root.all()? {
         match place.state() {
+            Ok(state) => states.push(state),
             Err(error) if error.is_not_found() => {}
-            state => states.push(state?),
+            Err(error) => eprintln!("longshore: {}", error.report()),
         }
     }
     let text = match args.format {

@@ -6,6 +6,7 @@
 
 mod ask;
 mod create;
+mod exec;
 mod list;
 mod monitor;
 mod place;
@@ -22,7 +23,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use self::ask::Request;
-use self::place::{Root, Status};
+use self::place::{MAKING, Place, Root};
 use crate::failure::Failure;
 
 /// Options of all verbs, which stand before the verb.
@@ -55,6 +56,8 @@ enum Verb {
     Start(Name),
     /// Create a container, start it, wait for its end, and delete it
     Run(create::RunArgs),
+    /// Run a command in a container that runs
+    Exec(exec::Args),
     /// Print the state of a container, as the specification has it
     State(Name),
     /// Send a signal to the first process of a container
@@ -124,6 +127,7 @@ async fn dispatch(root: Option<PathBuf>, verb: Verb) -> Result<u8, Error> {
         Verb::Create(args) => create::run(&root, &args).await.map(|_| 0),
         Verb::Run(args) => create::run_to_end(&root, &args).await,
         Verb::Monitor(args) => monitor::run(&root, &args).await,
+        Verb::Exec(args) => exec::run(&root, &args).await,
         Verb::List(args) => list::run(&root, &args),
         Verb::State(name) => {
             let state = root.container(&name.id)?.state()?;
@@ -146,17 +150,25 @@ async fn delete(root: &Root, args: &DeleteArgs) -> Result<(), Error> {
         Err(error) if error.is_not_found() && args.force => return Ok(()),
         found => found?,
     };
-    let state = match container.state() {
-        // Whoever was creating it was killed before there was anything.
-        Err(error) if error.is_not_found() && args.force => return container.remove(),
-        found => found?,
-    };
-    if state.status == Status::Stopped && !container.is_held()? {
-        // Nobody has it any more: its process was killed, and the container with it.
-        return monitor::clear(&container, &state).await;
+    match delete_found(&container, args.force).await {
+        // Somebody else was faster.
+        Err(_) if args.force && !container.dir.exists() => Ok(()),
+        done => done,
     }
-    let done = container.ask(&Request::Delete { force: args.force }).await;
-    done.map(|_| ())
+}
+
+async fn delete_found(container: &Place, force: bool) -> Result<(), Error> {
+    if !container.is_held()? {
+        if !force {
+            container.state()?;
+        }
+        let making = container.hold(MAKING)?;
+        // Where it has no process now, either, that was killed, and the container with it; or it was killed that was to make it.
+        if !container.is_held()? {
+            return monitor::clear(container, making).await;
+        }
+    }
+    container.ask(&Request::Delete { force }).await.map(|_| ())
 }
 
 /// Writes to stdout, whose reader may have gone.
@@ -191,6 +203,10 @@ mod tests {
             "oci create -b /b box",
             "oci start box",
             "oci run -d -b /b box",
+            "oci exec box ls -l",
+            "oci exec --cwd /tmp -e A=b --env C=d -u 7:8 -d --pid-file /p box sh -c x",
+            "oci exec -t --console-socket /c box sh",
+            "oci exec -p /process.json box",
             "oci state box",
             "oci kill box",
             "oci kill box KILL",

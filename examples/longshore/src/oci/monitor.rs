@@ -5,26 +5,26 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use longshore::runtime::cgroups::NativeCgroups;
 use longshore::runtime::native::{Created, NativeOptions, NativeRuntime};
-use longshore::runtime::{Runtime as _, Task, bundle};
+use longshore::runtime::{ExecLaunch, ExecTask, Launch, Runtime as _, Task, bundle};
 use longshore::types::OwnerId;
 use longshore::{Error, ErrorKind, Signal};
-use serde_json::json;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::ask::{Answer, Request, answer, hear};
 use super::create::Args;
-use super::place::{Place, Root, SOCKET, State, Status};
-use super::report;
+use super::place::{LOCK, MAKING, Place, Root, SOCKET, State, Status};
 use super::streams::{self, Streams};
+use super::{exec, report};
 
 /// Has a container until it is deleted.
 pub async fn run(root: &Root, args: &Args) -> Result<u8, Error> {
@@ -33,8 +33,16 @@ pub async fn run(root: &Root, args: &Args) -> Result<u8, Error> {
     let told = report::tell(&place, made.as_ref().map(|(monitor, _)| monitor.state.pid)).await;
     let (mut monitor, listener) = match made {
         Ok(made) => made,
-        // It is whoever creates the container that says why, unless nobody is there.
-        Err(error) => return told.map(|()| 1).map_err(|_| error),
+        // It is whoever creates the container that says why, and removes what there is of it.
+        Err(_) if told.is_ok() => return Ok(1),
+        Err(error) => {
+            // Unless nobody is there.
+            let _ = match place.hold(MAKING) {
+                Ok(making) => clear(&place, making).await,
+                Err(error) => Err(error),
+            };
+            return Err(error);
+        }
     };
     if let Err(error) = told {
         // Nobody knows of it.
@@ -49,12 +57,19 @@ pub async fn run(root: &Root, args: &Args) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Removes what a process left that was killed together with its helper.
-pub async fn clear(place: &Place, state: &State) -> Result<(), Error> {
-    let runtime = runtime();
-    let (dir, inner) = (place.dir.clone(), state.inner.clone());
-    let cleared = tokio::task::spawn_blocking(move || runtime.forget(&inner, &dir)).await;
-    cleared.map_err(|_| Error::internal("a thread that was to remove cgroups"))??;
+/// Removes a container that no process has: one whose process was killed together with its helper, perhaps, or never was. Whoever
+/// calls this holds the lock of those who make and remove.
+///
+/// # Errors
+/// `Conflict` if a process has it after all.
+pub async fn clear(place: &Place, _making: File) -> Result<(), Error> {
+    let _held = place.hold(LOCK)?;
+    // Without a state to be read nothing was made of it.
+    if let Ok(state) = place.written() {
+        let (runtime, dir) = (runtime(), place.dir.clone());
+        let cleared = tokio::task::spawn_blocking(move || runtime.forget(&state.inner, &dir)).await;
+        cleared.map_err(|_| Error::internal("a thread that was to remove cgroups"))??;
+    }
     place.remove()
 }
 
@@ -75,9 +90,17 @@ enum Phase {
     Stopped(Option<Arc<dyn Task>>, i64),
 }
 
+/// What makes a command of the specification's `process`.
+type Commands = Box<dyn Fn(&str) -> Result<ExecLaunch, Error> + Send>;
+
 struct Monitor {
     place: Place,
     runtime: NativeRuntime,
+    /// The container's process, and how commands are made.
+    process: Value,
+    commands: Commands,
+    /// Each waits for the end of a command.
+    running: JoinSet<()>,
     state: State,
     /// `None` once it is deleted.
     phase: Option<Phase>,
@@ -89,17 +112,17 @@ struct Monitor {
 
 impl Monitor {
     async fn make(place: &Place, args: &Args) -> Result<(Self, UnixListener), Error> {
-        let lock = place.hold()?;
+        let lock = place.hold(LOCK)?;
         leave_session()?;
         let (path, name) = (args.bundle.clone(), args.id.clone());
         let launched = tokio::task::spawn_blocking(move || bundle::launch(&path, &name)).await;
         let mut launch = launched.map_err(|_| Error::internal("a thread that was to read a bundle"))??;
         launch.notes = Some(place.dir.clone());
-        let console = console(args, launch.stdio.terminal.is_some())?.map(Path::to_owned);
+        let console = console(args.console_socket.as_ref(), launch.stdio.terminal.is_some())?.map(Path::to_owned);
         let mut state = State {
             version: launch.spec.version().clone(),
             id: args.id.clone(),
-            status: Status::Created,
+            status: Status::Creating,
             pid: 0,
             bundle: launch.bundle.clone().unwrap_or_default(),
             annotations: json!(launch.spec.annotations()),
@@ -108,17 +131,24 @@ impl Monitor {
         };
         let (_dir, path) = place.short(SOCKET)?;
         let listener = UnixListener::bind(path).map_err(|error| Error::os("listen for requests", error))?;
-        let runtime = runtime();
-        let mut created = runtime.create(launch).await?;
-        state.pid = created.pid();
-        // Whatever fails from here on, the container goes with `created`.
-        if let (Some(socket), Some(terminal)) = (console, created.take_terminal()) {
-            give(terminal, socket).await?;
-        }
+        // Before there is anything that would have to be found by it.
         place.write(&state)?;
+        let (process, spec) = (json!(launch.spec.process()), launch.spec.clone());
+        let runtime = runtime();
+        let created = match set_up(&runtime, launch, console, place, &mut state).await {
+            Ok(created) => created,
+            Err(error) => {
+                // With all that there was of it.
+                runtime.close().await;
+                return Err(error);
+            }
+        };
         let monitor = Self {
             place: place.clone(),
             runtime,
+            process,
+            commands: Box::new(move |process: &str| bundle::command(process, &spec)),
+            running: JoinSet::new(),
             state,
             phase: Some(Phase::Created(created)),
             waiting: Vec::new(),
@@ -144,8 +174,10 @@ impl Monitor {
     }
 
     async fn hear(&mut self, mut stream: UnixStream) {
-        let done = match hear(&mut stream).await {
+        let (request, fds) = hear(&stream).await.unzip();
+        let done = match request {
             None => Err(Error::invalid("no request")),
+            Some(Request::Exec(said)) => return self.exec(stream, &said, fds.unwrap_or_default()).await,
             Some(Request::Start) => self.start().await.map(|()| 0),
             Some(Request::Kill { signal, all }) => self.kill(signal, all).await.map(|()| 0),
             Some(Request::Delete { force }) => self.delete(force).await.map(|()| 0),
@@ -157,7 +189,50 @@ impl Monitor {
                 return;
             }
         };
-        answer(stream, &Answer(done)).await;
+        answer(&mut stream, &Answer(done)).await;
+    }
+
+    /// Starts a command. Whoever asked is told of its end when that comes.
+    async fn exec(&mut self, mut stream: UnixStream, said: &Value, fds: Vec<OwnedFd>) {
+        while self.running.try_join_next().is_some() {}
+        let (task, streams) = match self.command(said, fds).await {
+            Ok(begun) => begun,
+            Err(error) => return answer(&mut stream, &Answer(Err(error))).await,
+        };
+        // None: it has ended before anybody could look.
+        answer(&mut stream, &Answer(Ok(task.pid().unwrap_or(0).into()))).await;
+        self.running.spawn(async move {
+            let ended = task.wait().await.map(|status| i64::from(status.code()));
+            // What it has left behind may have its streams open: then the copying goes on, and nobody waits for that.
+            let copied = tokio::task::spawn_blocking(move || streams.finish());
+            let _ = tokio::time::timeout(PATIENCE, copied).await;
+            answer(&mut stream, &Answer(ended)).await;
+        });
+    }
+
+    async fn command(&self, said: &Value, fds: Vec<OwnedFd>) -> Result<(Arc<dyn ExecTask>, Streams), Error> {
+        let Some(Phase::Running(task, _)) = &self.phase else {
+            let message = "cannot exec in a container that does not run";
+            return Err(Error::new(ErrorKind::InvalidState, message));
+        };
+        let launch = (self.commands)(&exec::merged(&self.process, said).to_string())?;
+        let socket = said["console"].as_str().map(PathBuf::from);
+        let console = console(socket.as_ref(), launch.stdio.terminal.is_some())?.map(Path::to_owned);
+        let ours: [OwnedFd; 3] = fds
+            .try_into()
+            .map_err(|_| Error::invalid("three standard streams are needed"))?;
+        let mut started = task.exec(launch).await?;
+        let connected = match (started.terminal.take(), console) {
+            (Some(terminal), Some(socket)) => give(terminal, socket).await.map(|()| Streams::default()),
+            _ => Streams::between([started.stdin, started.stdout, started.stderr], ours),
+        };
+        match connected {
+            Ok(streams) => Ok((started.task, streams)),
+            Err(error) => {
+                let _ = started.task.kill_all().await;
+                Err(error)
+            }
+        }
     }
 
     async fn start(&mut self) -> Result<(), Error> {
@@ -233,8 +308,8 @@ impl Monitor {
         let Some(Phase::Stopped(_, code)) = &self.phase else {
             return;
         };
-        for stream in self.waiting.drain(..) {
-            answer(stream, &Answer(Ok(*code))).await;
+        for mut stream in self.waiting.drain(..) {
+            answer(&mut stream, &Answer(Ok(*code))).await;
         }
     }
 
@@ -262,10 +337,30 @@ impl Monitor {
             let _ = tokio::time::timeout(PATIENCE, flushing).await;
         }
         self.tell_end().await;
+        let commands = async { while self.running.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(PATIENCE, commands).await;
         self.runtime.close().await;
         self.phase = None;
         self.place.remove()
     }
+}
+
+/// Makes the container, whose program waits, and hands its terminal over.
+async fn set_up(
+    runtime: &NativeRuntime,
+    launch: Launch,
+    console: Option<PathBuf>,
+    place: &Place,
+    state: &mut State,
+) -> Result<Created, Error> {
+    let mut created = runtime.create(launch).await?;
+    // Whatever fails from here on, the container goes with `created`.
+    if let (Some(socket), Some(terminal)) = (console, created.take_terminal()) {
+        give(terminal, socket).await?;
+    }
+    (state.status, state.pid) = (Status::Created, created.pid());
+    place.write(state)?;
+    Ok(created)
 }
 
 /// Waits for the end of what there is, and says with what code. One that has ended does not end again.
@@ -294,20 +389,20 @@ async fn flushed(flushing: &mut Option<JoinHandle<()>>) {
 }
 
 /// Where its terminal is handed over.
-fn console(args: &Args, terminal: bool) -> Result<Option<&Path>, Error> {
-    match (&args.console_socket, terminal) {
+fn console(socket: Option<&PathBuf>, terminal: bool) -> Result<Option<&Path>, Error> {
+    match (socket, terminal) {
         (Some(socket), true) => Ok(Some(socket)),
         (None, false) => Ok(None),
         (None, true) => Err(Error::invalid(
-            "the container has a terminal (process.terminal), and nobody takes it: say --console-socket",
+            "it has a terminal (process.terminal), and nobody takes it: say --console-socket",
         )),
         (Some(_), false) => Err(Error::invalid(
-            "--console-socket is for a container with a terminal (process.terminal)",
+            "--console-socket is for what has a terminal (process.terminal)",
         )),
     }
 }
 
-async fn give(terminal: OwnedFd, socket: std::path::PathBuf) -> Result<(), Error> {
+async fn give(terminal: OwnedFd, socket: PathBuf) -> Result<(), Error> {
     let given = tokio::task::spawn_blocking(move || streams::hand_over(terminal.as_fd(), &socket)).await;
     given.map_err(|_| Error::internal("a thread that was to hand a terminal over"))?
 }

@@ -3,23 +3,33 @@
 //! ```text
 //! state.json    what `state` prints, but for the end of the process that has the container
 //! lock          held by that process: whoever finds it free knows that the container has ended
+//! making        held by whoever makes all this, or removes it in the place of that process
 //! ctl           the socket that it listens at
 //! cgroups       what is to be removed if it was killed together with its helper
+//! report        the socket over which that process says that all is set up, until it has
 //! ```
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use longshore::{ContainerId, Error, ErrorKind, ObjectKind};
 use serde_json::{Value, json};
 
 const STATE: &str = "state.json";
-const LOCK: &str = "lock";
+/// The lock of the process that has the container.
+pub const LOCK: &str = "lock";
+/// The lock of whoever makes the directory's contents, or removes them in its place.
+pub const MAKING: &str = "making";
 /// The socket's name.
 pub const SOCKET: &str = "ctl";
+/// How often a lock is asked for that somebody has, who may only be looking whether it is free, on a machine with much to do.
+const TRIES: u32 = 500;
+/// How long between.
+const PAUSE: Duration = Duration::from_millis(10);
 /// The longest name: that of a directory, with room for those of temporary ones.
 const LONGEST: usize = 240;
 
@@ -106,6 +116,7 @@ fn check_name(id: &str) -> Result<(), Error> {
 /// What a container is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
+    Creating,
     Created,
     Running,
     Stopped,
@@ -115,6 +126,7 @@ impl Status {
     /// The specification's word.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Creating => "creating",
             Self::Created => "created",
             Self::Running => "running",
             Self::Stopped => "stopped",
@@ -122,7 +134,7 @@ impl Status {
     }
 
     fn of(word: &str) -> Option<Self> {
-        [Self::Created, Self::Running, Self::Stopped]
+        [Self::Creating, Self::Created, Self::Running, Self::Stopped]
             .into_iter()
             .find(|status| status.as_str() == word)
     }
@@ -201,11 +213,15 @@ impl Place {
         }
     }
 
-    /// Takes the lock, for as long as the file is open.
+    /// Takes a lock, for as long as the file is open. Blocking, for some seconds where somebody has it.
     ///
     /// # Errors
-    /// `Conflict` if somebody has it.
-    pub fn hold(&self) -> Result<File, Error> {
+    /// `Conflict` if somebody has it; `NotFound` if the directory is gone.
+    pub fn hold(&self, lock: &str) -> Result<File, Error> {
+        self.hold_within(lock, TRIES)
+    }
+
+    fn hold_within(&self, lock: &str, tries: u32) -> Result<File, Error> {
         let failed = |error| Error::os("take a container's lock", error);
         let mut options = File::options();
         let file = options
@@ -213,14 +229,28 @@ impl Place {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(self.dir.join(LOCK));
+            .open(self.dir.join(lock));
         let file = file.map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => {
-                Err(Error::new(ErrorKind::Conflict, "the container has a process already"))
+        for _ in 0..tries {
+            match file.try_lock() {
+                Ok(()) => return self.still(lock, file),
+                // Of somebody who only looks, perhaps.
+                Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
             }
-            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
+        let message = format!("container {:?} is being made, or removed, by another process", self.id);
+        Err(Error::new(ErrorKind::Conflict, message))
+    }
+
+    /// A lock that was waited for, if it is still the one that others see: who had it may have removed all of this.
+    fn still(&self, lock: &str, file: File) -> Result<File, Error> {
+        let failed = |error| Error::os("look at a container's lock", error);
+        let own = file.metadata().map_err(failed)?;
+        match fs::symlink_metadata(self.dir.join(lock)) {
+            Ok(seen) if (seen.dev(), seen.ino()) == (own.dev(), own.ino()) => Ok(file),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Err(missing(&self.id)),
         }
     }
 
@@ -241,10 +271,22 @@ impl Place {
     /// Its state as it is now.
     ///
     /// # Errors
-    /// `NotFound` if it was never created to the end; `Corrupt`.
+    /// `NotFound` if nobody has come to write one; `Corrupt`.
     pub fn state(&self) -> Result<State, Error> {
         // Before the file is read: who has ended since has written its end.
         let held = self.is_held()?;
+        let mut state = self.written()?;
+        if !held {
+            (state.status, state.pid) = (Status::Stopped, 0);
+        }
+        Ok(state)
+    }
+
+    /// Its state as it was written last.
+    ///
+    /// # Errors
+    /// As [`Self::state`].
+    pub fn written(&self) -> Result<State, Error> {
         let text = match fs::read_to_string(self.dir.join(STATE)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing(&self.id)),
             text => text.map_err(|error| Error::os("read a container's state", error))?,
@@ -255,11 +297,7 @@ impl Place {
                 format!("the state of container {:?} is damaged", self.id),
             )
         };
-        let mut state = State::parse(&text).ok_or_else(damaged)?;
-        if !held {
-            (state.status, state.pid) = (Status::Stopped, 0);
-        }
-        Ok(state)
+        State::parse(&text).ok_or_else(damaged)
     }
 
     /// Writes its state down: all of it, or what was there stays.
@@ -269,9 +307,17 @@ impl Place {
         write_whole(&self.dir.join(STATE), value.to_string().as_bytes())
     }
 
-    /// Removes all of it.
+    /// Removes all of it. Whoever comes to look meanwhile may make a lock in it, and sees then that it is of no use.
     pub fn remove(&self) -> Result<(), Error> {
-        match fs::remove_dir_all(&self.dir) {
+        let mut removed = fs::remove_dir_all(&self.dir);
+        for _ in 1..TRIES {
+            match &removed {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => std::thread::sleep(PAUSE),
+                _ => break,
+            }
+            removed = fs::remove_dir_all(&self.dir);
+        }
+        match removed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done.map_err(|error| Error::os(format!("remove {}", self.dir.display()), error)),
         }
@@ -360,8 +406,10 @@ mod tests {
         // Without a process that has it, it has stopped.
         let read = place.state().unwrap();
         assert_eq!((read.status, read.pid), (Status::Stopped, 0));
-        let held = place.hold().unwrap();
-        assert!(place.hold().unwrap_err().is_conflict());
+        let held = place.hold(LOCK).unwrap();
+        assert!(place.hold_within(LOCK, 2).unwrap_err().is_conflict());
+        // That of whoever makes it is another.
+        drop(place.hold(MAKING).unwrap());
         let read = place.state().unwrap();
         assert_eq!(read.to_json(), state.to_json());
         assert_eq!((read.inner, read.status), (state.inner, Status::Running));
@@ -373,6 +421,7 @@ mod tests {
         assert_eq!(place.state().unwrap_err().kind(), &ErrorKind::Corrupt);
         place.remove().unwrap();
         place.remove().unwrap();
+        assert!(place.hold(MAKING).unwrap_err().is_not_found());
         fs::remove_dir(path).unwrap();
     }
 }

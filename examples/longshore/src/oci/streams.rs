@@ -22,35 +22,48 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Copies from now on, each stream on a thread of its own.
+    /// Connects a container with this process' own streams.
     pub fn connect(started: &mut Started) -> Result<Self, Error> {
-        let failed = |error: io::Error| Error::os("connect the container's streams", error);
+        let copied = |fd: BorrowedFd<'_>| copy_of(fd).map_err(unconnected);
+        let own = [
+            copied(rustix::stdio::stdin())?,
+            copied(rustix::stdio::stdout())?,
+            copied(rustix::stdio::stderr())?,
+        ];
+        Self::between(
+            [started.stdin.take(), started.stdout.take(), started.stderr.take()],
+            own,
+        )
+    }
+
+    /// Copies from now on, each stream on a thread of its own: stdin to, stdout and stderr from `theirs`.
+    pub fn between(theirs: [Option<OwnedFd>; 3], ours: [OwnedFd; 3]) -> Result<Self, Error> {
         let mut streams = Self::default();
-        for (from, to) in [
-            (started.stdout.take(), rustix::stdio::stdout()),
-            (started.stderr.take(), rustix::stdio::stderr()),
-        ] {
+        let ([stdin, stdout, stderr], [input, out, err]) = (theirs, ours);
+        for (from, to) in [(stdout, out), (stderr, err)] {
             if let Some(from) = from {
-                let to = copy_of(to).map_err(failed)?;
                 streams.outputs.push(std::thread::spawn(move || copy(from, to)));
             }
         }
-        if let Some(to) = started.stdin.take() {
-            let from = copy_of(rustix::stdio::stdin()).map_err(failed)?;
-            let (stop, stopped) = UnixStream::pair().map_err(failed)?;
+        if let Some(to) = stdin {
+            let (stop, stopped) = UnixStream::pair().map_err(unconnected)?;
             streams.stop = Some(stop);
-            std::thread::spawn(move || feed(from, to, &stopped));
+            std::thread::spawn(move || feed(input, to, &stopped));
         }
         Ok(streams)
     }
 
-    /// Waits until all that it printed has been passed on. Its processes are gone: nobody prints more.
+    /// Waits until all that it printed has been passed on, and nobody is there to print more.
     pub fn finish(self) {
         drop(self.stop);
         for output in self.outputs {
             let _ = output.join();
         }
     }
+}
+
+fn unconnected(error: io::Error) -> Error {
+    Error::os("connect the container's streams", error)
 }
 
 fn copy_of(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {

@@ -8,11 +8,8 @@ use crate::message::{self, Fds};
 use crate::netns::loopback_up;
 use crate::sys::{self, AT_FDCWD, Sys};
 use crate::user::Identity;
-use crate::wire::{aux, MountRecord, Plan, Record, Section, Step, field, flag, mount};
-use crate::{dev, exec, mounts, outfit, path, tool, user};
-
-/// Most mounts in one plan.
-pub(crate) const MOST_MOUNTS: usize = 512;
+use crate::wire::{MOST_MOUNTS, MountRecord, Plan, Record, Section, Step, aux, field, flag, mount};
+use crate::{check, dev, exec, mounts, outfit, path, tool, user};
 
 /// What a container gets from its zygote.
 pub(crate) struct Context<'a> {
@@ -28,6 +25,15 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     pub(crate) fn fd(&self, position: usize) -> Option<i32> {
         self.fds.get(self.plan.field(position))
+    }
+
+    /// Refuses a plan of which a part could not be done, before any of it is.
+    #[unsafe(link_section = "lhchild")]
+    pub(crate) fn whole(&self) -> Done {
+        match check::is_whole(&self.plan, &|position| self.fds.get(position).is_some()) {
+            true => Ok(()),
+            false => Err(Fail::new(Step::Plan, sys::EBADMSG)),
+        }
     }
 }
 
@@ -88,6 +94,7 @@ fn cut_out(start: usize, stop: usize, flag: usize) {
 #[unsafe(link_section = "lhchild")]
 fn launch(context: &Context<'_>, status: i32) -> Done<Infallible> {
     let plan = &context.plan;
+    context.whole()?;
     sys::umask(0);
     if let Some(outfit) = context.outfit {
         outfit::become_root(outfit)?;

@@ -27,6 +27,7 @@ pub(crate) fn run(context: &Context<'_>, told: &Shared) -> ! {
 #[unsafe(link_section = "lhchild")]
 fn lead(context: &Context<'_>, status: i32, told: &Shared) -> Done<Infallible> {
     let plan = &context.plan;
+    context.whole()?;
     sys::umask(0);
     join_cgroups(context)?;
     let proc = at(Step::Proc, private_proc(plan))?;

@@ -12,6 +12,7 @@ mod arch;
 mod arch;
 #[cfg(shim)]
 mod backoff;
+mod check;
 mod container;
 mod dev;
 #[cfg(shim)]

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod backoff;
 #[cfg(test)]
+pub(crate) mod check;
+#[cfg(test)]
 mod entry;
 #[cfg(feature = "engine")]
 #[allow(dead_code, reason = "the helper uses the rest")]

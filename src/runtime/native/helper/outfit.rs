@@ -9,7 +9,7 @@ use crate::message::{self, Fds};
 use crate::path::{self, terminate};
 use crate::sys::{self, AT_FDCWD, Sys};
 use crate::wire::{MountRecord, Plan, Section, Step, field, flag, mount};
-use crate::{mounts, slim};
+use crate::{check, mounts, slim};
 
 /// The socket between the two.
 pub(crate) struct Line(Option<[i32; 2]>);
@@ -93,6 +93,10 @@ pub(crate) fn run(plan: &Plan<'_>, fds: &Fds, pid: i32, socket: i32) -> ! {
 }
 
 fn provide(plan: &Plan<'_>, fds: &Fds, pid: i32, socket: i32) -> Done {
+    // The container's first process says why there is none.
+    if !check::is_whole(plan, &|position| fds.get(position).is_some()) {
+        return Ok(());
+    }
     sys::umask(0);
     let proc = at(Step::Proc, mounts::private_proc())?;
     write_maps(proc, plan, pid)?;

@@ -7,10 +7,10 @@
 
 use core::convert::Infallible;
 
-use crate::container::{Context, MOST_MOUNTS, attach_mount};
+use crate::container::{Context, attach_mount};
 use crate::fail::{Done, Fail, at};
 use crate::sys::{self, AT_FDCWD, ATTR_NOSUID, Sys};
-use crate::wire::{Section, Step, TOOL_FDS, field, flag};
+use crate::wire::{MOST_MOUNTS, Section, Step, TOOL_FDS, field, flag};
 use crate::{dev, exec, mounts, path, slim};
 
 #[inline(never)]

@@ -17,6 +17,8 @@ pub(crate) const INLINE: usize = 32 * 1024;
 pub(crate) const LARGEST: usize = 8 * 1024 * 1024;
 /// Most descriptors in one message (`SCM_MAX_FD` is 253).
 pub(crate) const MOST_FDS: usize = 64;
+/// Most mounts in one plan.
+pub(crate) const MOST_MOUNTS: usize = 512;
 
 /// What the process that looks at files is asked, with the descriptor that it is about: two words and a text that ends with
 /// NUL. It answers with an errno, and the value or a descriptor.
@@ -310,7 +312,12 @@ pub(crate) mod flag {
     pub(crate) const STREAMS: u32 = 1 << 20;
     /// Of a [`TOOL`]: it sees no cgroups.
     pub(crate) const NO_CGROUPS: u32 = 1 << 21;
+    /// All of these.
+    pub(crate) const ALL: u32 = (1 << 22) - 1;
 }
+
+/// What [`field::NAMESPACES`] may say: flags of clone(2) that are about namespaces, and no other.
+const NAMESPACES: u32 = 0x7e02_0000;
 
 /// Numbers of the descriptors of a program of [`flag::TOOL`]: the standard streams of the container, one after the other,
 /// and the network namespace behind them.
@@ -357,6 +364,8 @@ pub(crate) mod mount {
     pub(crate) const OWN_MAP: u32 = 2048;
     /// The mount itself that came along, not a copy.
     pub(crate) const GIVEN: u32 = 4096;
+    /// All of these.
+    pub(crate) const ALL: u32 = 8191;
     /// Where the position of a descriptor begins.
     pub(crate) const FD_SHIFT: u32 = 16;
 }
@@ -524,13 +533,13 @@ impl<'a> Plan<'a> {
         Self { blob: &[] }
     }
 
-    /// Checks the table of sections and the lists in it.
+    /// Checks the table of sections and the lists in it. What a list means is checked in `check.rs`.
     pub(crate) fn decode(blob: &'a [u8]) -> Option<Self> {
         let plan = Self { blob };
         for index in 0..SECTIONS {
             plan.section_at(index)?;
         }
-        if plan.words(Section::Fixed).len() < field::COUNT {
+        if plan.words(Section::Fixed).len() < field::COUNT || plan.field(field::NAMESPACES) & !NAMESPACES != 0 {
             return None;
         }
         for list in [
@@ -617,7 +626,7 @@ impl Words<'_> {
 pub(crate) struct Strings<'a>(pub(crate) &'a [u8]);
 
 impl Strings<'_> {
-    fn well_formed(mut self) -> bool {
+    pub(crate) fn well_formed(mut self) -> bool {
         while self.next().is_some() {}
         self.0.is_empty()
     }

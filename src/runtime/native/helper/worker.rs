@@ -8,7 +8,17 @@ use crate::{mounts, remove};
 
 /// Applies owner, mode and attributes to each descriptor. A record is five words (uid, gid, mode or all ones, number of
 /// attributes, bytes of attributes) and the attributes: a name as in lists, then the value's length and bytes.
-pub(crate) fn change_owners(mut blob: &[u8], fds: &Fds) -> Sys<()> {
+///
+/// It is gone through twice: a list that is cut short somewhere changes nothing.
+pub(crate) fn change_owners(blob: &[u8], fds: &Fds) -> Sys<()> {
+    for apply in [false, true] {
+        change_each(blob, fds, apply)?;
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn change_each(mut blob: &[u8], fds: &Fds, apply: bool) -> Sys<()> {
     let mut index = 0;
     while !blob.is_empty() {
         let word = |at: usize| u32_at(blob, at * 4).ok_or(sys::EBADMSG);
@@ -16,28 +26,33 @@ pub(crate) fn change_owners(mut blob: &[u8], fds: &Fds) -> Sys<()> {
         let end = len.checked_add(20).ok_or(sys::EBADMSG)?;
         let attributes = blob.get(20..end).ok_or(sys::EBADMSG)?;
         let fd = fds.get(index).ok_or(sys::EBADMSG)?;
-        sys::fchownat(fd, b"\0", uid, gid, sys::AT_EMPTY_PATH)?;
-        if mode != u32::MAX {
+        if apply {
+            sys::fchownat(fd, b"\0", uid, gid, sys::AT_EMPTY_PATH)?;
+        }
+        if apply && mode != u32::MAX {
             sys::fchmod(fd, mode)?;
         }
-        set_attributes(fd, count, attributes)?;
+        each_attribute(fd, count, attributes, apply)?;
         blob = blob.get(end..).unwrap_or(&[]);
         index += 1;
     }
     Ok(())
 }
 
-fn set_attributes(fd: i32, count: u32, mut bytes: &[u8]) -> Sys<()> {
+fn each_attribute(fd: i32, count: u32, mut bytes: &[u8], apply: bool) -> Sys<()> {
     for _ in 0..count {
         let mut strings = Strings(bytes);
         let name = strings.next().ok_or(sys::EBADMSG)?;
         let rest = strings.0;
         let len = u32_at(rest, 0).ok_or(sys::EBADMSG)? as usize;
         let end = len.checked_add(4).ok_or(sys::EBADMSG)?;
-        sys::fsetxattr(fd, name, rest.get(4..end).ok_or(sys::EBADMSG)?)?;
+        let value = rest.get(4..end).ok_or(sys::EBADMSG)?;
+        if apply {
+            sys::fsetxattr(fd, name, value)?;
+        }
         bytes = rest.get(end..).unwrap_or(&[]);
     }
-    Ok(())
+    if bytes.is_empty() { Ok(()) } else { Err(sys::EBADMSG) }
 }
 
 /// Sends a signal to every process of a container but its first, at one moment for all: from inside, where "all" is the
@@ -76,10 +91,13 @@ fn signal_from_inside(inside: Below, signal: i32) -> i32 {
     }
 }
 
-/// Removes every tree of a list; the first error, after all were tried.
+/// Removes every tree of a list; the first error, after all were tried. None of a list that is cut short.
 #[inline(never)]
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn remove_trees(blob: &[u8]) -> Sys<()> {
+    if !Strings(blob).well_formed() {
+        return Err(sys::EBADMSG);
+    }
     let mut first = Ok(());
     for path in Strings(blob) {
         let result = remove::tree(path);
@@ -90,10 +108,14 @@ pub(crate) fn remove_trees(blob: &[u8]) -> Sys<()> {
     first
 }
 
-/// Makes the first mount of a list; a descriptor that comes along is the device of FUSE.
+/// Makes the one mount of a list; a descriptor that comes along is the device of FUSE.
 #[inline(never)]
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn mount(blob: &[u8], fds: &Fds) -> Sys<i32> {
-    let record = Mounts(blob).next().ok_or(sys::EBADMSG)?;
+    let mut list = Mounts(blob);
+    let record = list.next().ok_or(sys::EBADMSG)?;
+    if !list.0.is_empty() {
+        return Err(sys::EBADMSG);
+    }
     mounts::make(&record, fds)
 }

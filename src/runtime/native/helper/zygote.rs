@@ -242,12 +242,13 @@ impl Zygote {
     /// Takes over what a tool has made: a child that nobody knows yet, or has been told of when it ended.
     fn adopt(&mut self, req: u64, blob: &[u8]) -> Sys<()> {
         let child = u32_at(blob, 0).unwrap_or(0) as i32;
+        let list = blob.get(4..).unwrap_or(&[]);
         // A number of 0 or below would stand for others.
-        if child <= 1 {
+        if child <= 1 || !Strings(list).well_formed() {
             return Err(sys::ECHILD);
         }
         let status = match sys::wait(child, true) {
-            Ok((0, _)) => return self.take(CONTAINER, child, req, blob.get(4..).unwrap_or(&[])),
+            Ok((0, _)) => return self.take(CONTAINER, child, req, list),
             Ok((_, status)) => status,
             Err(errno) => self.strangers.take(child).ok_or(errno)?,
         };
@@ -340,6 +341,8 @@ impl Zygote {
                 }
             }
             op::SCRATCH if blob.is_empty() => self.ledger.forget(SCRATCH, req),
+            // A part of a list would be what goes in the end, and the rest would stay.
+            op::SCRATCH if !Strings(blob).well_formed() => refuse(req, Step::Plan, sys::EBADMSG),
             op::SCRATCH => answer(req, self.ledger.add(SCRATCH, 0, req, blob)),
             op::CHOWN => answer(req, worker::change_owners(blob, fds)),
             op::REMOVE => self.work(req, || answer(req, worker::remove_trees(blob))),

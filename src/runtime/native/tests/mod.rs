@@ -4,6 +4,7 @@ mod confine;
 #[cfg(feature = "engine")]
 mod detached;
 mod lifetime;
+mod nonsense;
 mod process;
 mod trouble;
 mod userns;
