@@ -195,6 +195,9 @@ impl Shared {
 
     async fn view_of(self: &Arc<Self>, name: &str) -> Result<View> {
         let record = self.find(name).await?;
+        if self.runtime_of(&record.body.spec).is_ok_and(|runtime| runtime.is_bare()) {
+            return self.view_of_files(&record).await;
+        }
         match record.state {
             ContainerState::Running | ContainerState::Paused => match self.view_of_running(&record).await {
                 // It ended meanwhile.
@@ -204,6 +207,22 @@ impl Shared {
             ContainerState::Removing => Err(super::local::no_such(name)),
             _ => self.view_of_held(&record).await,
         }
+    }
+
+    /// Nothing is mounted in it: its files are all that its processes see, whether there are any or not.
+    async fn view_of_files(&self, record: &Record) -> Result<View> {
+        let rootfs = self.parts.snapshotter.mounts(&record.snapshot_key()).await?;
+        let (native, layers) = (Arc::clone(&self.parts.root), self.parts.layers.clone());
+        blocking(move || {
+            Ok(View {
+                root: Arc::new(native.mount(&rootfs)?),
+                ownership: layers,
+                sight: None,
+                acting: None,
+                _done: None,
+            })
+        })
+        .await
     }
 
     async fn view_of_running(&self, record: &Record) -> Result<View> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::bare;
 use super::local::Shared;
 use super::plan::{self, ImageDefaults};
 use super::record::{Body, Record, now_ns};
@@ -26,6 +27,10 @@ impl Shared {
         validate(&spec)?;
         self.check_log(&spec.log)?;
         let runtime = self.name_runtime(&mut spec)?;
+        let bare = runtime.is_bare();
+        if bare {
+            bare::check(&spec)?;
+        }
         if lifetime == Lifetime::Detached {
             self.check_detached(&spec)?;
         }
@@ -35,8 +40,11 @@ impl Shared {
         let image = cancel.or(self.image_for(&spec)).await?;
         let mut record = self.new_record(spec, &image)?;
         plan::check(&record.id, &record.body.spec, &record.body.image)?;
-        let warnings = runtime.foresee(&plan::resources(&record.body.spec.limits)?);
-        let mounts = self.mounts_of(&record.body.spec, &image, cancel).await?;
+        let mut warnings = runtime.foresee(&plan::resources(&record.body.spec.limits)?);
+        if bare {
+            warnings.extend(bare::warnings(&image));
+        }
+        let mounts = self.mounts_of(&record.body.spec, &image, bare, cancel).await?;
         record.body.mounts.clone_from(&mounts.points);
         let _slot = self.slot_of(&record);
         if !record.is_detached() {

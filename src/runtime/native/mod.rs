@@ -2,6 +2,8 @@
 //! tells how the processes hang together.
 
 #[cfg(feature = "engine")]
+pub(crate) mod apart;
+#[cfg(feature = "engine")]
 mod criu;
 mod exec;
 #[cfg(feature = "engine")]
@@ -83,6 +85,9 @@ pub struct NativeOptions {
     /// Which runtime, with I/O enabled, listens to the zygote. Without it, the one that is entered where the zygote is first
     /// needed, which must live as long as what is made of this.
     pub reactor: Option<tokio::runtime::Handle>,
+    /// The helper makes no namespace: it only looks after what the runtime `chroot` starts.
+    #[cfg(feature = "engine")]
+    pub(crate) apart: bool,
 }
 
 /// Starts containers with the helper's zygote, which is spawned at the first use.
@@ -222,6 +227,10 @@ impl NativeRuntime {
         let [mount] = mounts else {
             return Err(Error::invalid(format!("{} mounts; one is needed", mounts.len())));
         };
+        #[cfg(feature = "engine")]
+        if self.shared.apart() {
+            return apart::directory(mount);
+        }
         let mut record = plan::root_record(mount)?;
         if mount.read_only {
             record.attributes |= options::READ_ONLY;
@@ -289,6 +298,7 @@ impl Shared {
             clean_up: &self.owner_directories()?,
             agent: self.options.seccomp_agent.as_ref(),
             shim: false,
+            apart: self.apart(),
             program: None,
             reactor: self.options.reactor.as_ref(),
         })?);
@@ -312,6 +322,15 @@ impl Shared {
     fn running(&self) -> Option<Arc<Zygote>> {
         let slot = self.zygote.try_lock().ok()?;
         slot.as_ref().filter(|zygote| !zygote.is_dead()).map(Arc::clone)
+    }
+
+    /// Whether there are no namespaces.
+    fn apart(&self) -> bool {
+        #[cfg(feature = "engine")]
+        let apart = self.options.apart;
+        #[cfg(not(feature = "engine"))]
+        let apart = false;
+        apart
     }
 
     /// Whether devices cannot be made here, but only bound from the host.
@@ -354,6 +373,7 @@ impl Shared {
             single_id: mapping == IdMapping::Single,
             cgroup_v2: cgroup_v2(),
             host_pids: false,
+            apart: self.apart(),
             hidden: self.hidden(),
         }
     }
@@ -379,6 +399,10 @@ impl Runtime for NativeRuntime {
     }
 
     async fn start(&self, launch: Launch) -> Result<Started> {
+        #[cfg(feature = "engine")]
+        if self.shared.apart() {
+            return Err(apart::no_namespaces("the runtime \"native\""));
+        }
         let zygote = self.awake().await?;
         let ids = match wants_user_namespace(&launch.spec) {
             true => Some(self.shared.container_ids(zygote.pid(), &launch.spec)?),
@@ -400,7 +424,7 @@ impl Runtime for NativeRuntime {
 
     #[cfg(feature = "engine")]
     fn detached(&self) -> Option<&dyn super::detached::DetachedRuntime> {
-        Some(self)
+        (!self.shared.apart()).then_some(self)
     }
 }
 

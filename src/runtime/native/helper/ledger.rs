@@ -107,6 +107,11 @@ impl Ledger {
         })
     }
 
+    /// Whether a child is one of those that are known.
+    pub(crate) fn knows(&self, pid: i32) -> bool {
+        self.entries().any(|entry| entry.pid == pid)
+    }
+
     /// The process that a request started, while it lives.
     pub(crate) fn process(&self, req: u64) -> Option<i32> {
         let started = |entry: &Entry<'_>| matches!(entry.kind, CONTAINER | EXEC) && entry.req == req && entry.pid > 0;
