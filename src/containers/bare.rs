@@ -46,10 +46,17 @@ mod tests {
     fn h21_without_namespaces_the_hosts_network_is_asked_for_by_name() {
         let spec = ContainerSpec::image("x");
         let refused = check(&spec).unwrap_err();
-        assert!(refused.is_unsupported() && refused.report().contains("NetworkMode::Host"), "{}", refused.report());
+        assert!(
+            refused.is_unsupported() && refused.report().contains("NetworkMode::Host"),
+            "{}",
+            refused.report()
+        );
         let spec = spec.network(NetworkMode::Host);
         assert!(check(&spec).is_ok());
         let refused = check(&spec.tmpfs("/run", Tmpfs::default())).unwrap_err();
-        assert!(refused.is_unsupported() && refused.to_string().contains("/run"), "{refused}");
+        assert!(
+            refused.is_unsupported() && refused.to_string().contains("/run"),
+            "{refused}"
+        );
     }
 }

@@ -195,7 +195,10 @@ impl Shared {
 
     async fn view_of(self: &Arc<Self>, name: &str) -> Result<View> {
         let record = self.find(name).await?;
-        if self.runtime_of(&record.body.spec).is_ok_and(|runtime| runtime.is_bare()) {
+        if self
+            .runtime_of(&record.body.spec)
+            .is_ok_and(|runtime| runtime.is_bare())
+        {
             return self.view_of_files(&record).await;
         }
         match record.state {

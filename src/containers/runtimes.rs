@@ -122,7 +122,11 @@ mod tests {
         assert_eq!(unknown.kind(), &ErrorKind::InvalidArgument);
         assert!(unknown.report().contains("own"), "{}", unknown.report());
         let refused = usual.named(Some("chroot")).unwrap_err();
-        assert!(refused.is_unsupported() && refused.report().contains("default_runtime"), "{}", refused.report());
+        assert!(
+            refused.is_unsupported() && refused.report().contains("default_runtime"),
+            "{}",
+            refused.report()
+        );
         let chosen = runtimes(Some("own"));
         assert_eq!(chosen.named(None).unwrap().name(), "own");
         assert_eq!(chosen.default_name(), "own");
@@ -143,7 +147,10 @@ mod tests {
         assert!(chosen.name() == "chroot" && chosen.is_bare() && chosen.detached().is_none());
         for other in ["native", "runc", "own"] {
             let refused = runtimes.named(Some(other)).unwrap_err();
-            assert!(refused.is_unsupported() && refused.to_string().contains(other), "{refused}");
+            assert!(
+                refused.is_unsupported() && refused.to_string().contains(other),
+                "{refused}"
+            );
         }
     }
 }

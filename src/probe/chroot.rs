@@ -8,7 +8,10 @@ const NAME: &str = "chroot";
 /// The runtime of that name: weak, and for whoever asks for it.
 pub(super) fn feature() -> Feature {
     if !nix::unistd::geteuid().is_root() {
-        return Feature::unknown(NAME, "containers without namespaces are for root alone; an ordinary user needs user namespaces");
+        return Feature::unknown(
+            NAME,
+            "containers without namespaces are for root alone; an ordinary user needs user namespaces",
+        );
     }
     if let Err(error) = missing() {
         return Feature::no(

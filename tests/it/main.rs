@@ -24,6 +24,7 @@ mod care;
 mod cdi;
 mod checkpoints;
 mod checks;
+mod chroot;
 mod copies;
 mod copy;
 mod daemon;
@@ -107,6 +108,7 @@ const GROUPS: &[frame::Group] = &[
     ends::TESTS,
     exec::TESTS,
     oci_runtime::TESTS,
+    chroot::TESTS,
     micro_vm::TESTS,
     askers::TESTS,
     verbs::TESTS,
@@ -186,6 +188,7 @@ fn main() {
         .chain(forks::ROLES)
         .chain(exec::ROLES)
         .chain(oci_runtime::ROLES)
+        .chain(chroot::ROLES)
         .chain(askers::ROLES)
         .chain(places::ROLES)
         .chain(hostile::ROLES)

@@ -114,7 +114,9 @@ fn refuse(launch: &Launch) -> Result<()> {
         match shared {
             // They are anyway.
             SharedNamespace::Host(_) => {}
-            SharedNamespace::Of(LinuxNamespaceType::Network, _) => return Err(without("a network other than the host's")),
+            SharedNamespace::Of(LinuxNamespaceType::Network, _) => {
+                return Err(without("a network other than the host's"));
+            }
             SharedNamespace::Of(kind, _) => return Err(without(format!("the {kind} namespace of another container"))),
             SharedNamespace::SharedMemory(_) => return Err(without("the shared memory of another container")),
         }
@@ -150,8 +152,16 @@ fn refuse_in(spec: &Spec, launch: &Launch) -> Result<()> {
         }
     }
     for (paths, usual, what) in [
-        (linux.masked_paths(), defaults::masked_paths(), "masked paths of one's own"),
-        (linux.readonly_paths(), defaults::readonly_paths(), "read-only paths of one's own"),
+        (
+            linux.masked_paths(),
+            defaults::masked_paths(),
+            "masked paths of one's own",
+        ),
+        (
+            linux.readonly_paths(),
+            defaults::readonly_paths(),
+            "read-only paths of one's own",
+        ),
     ] {
         if paths.as_ref().is_some_and(|paths| !paths.is_empty() && *paths != usual) {
             return Err(without(what));
@@ -160,7 +170,10 @@ fn refuse_in(spec: &Spec, launch: &Launch) -> Result<()> {
     if linux.sysctl().as_ref().is_some_and(|all| !all.is_empty()) {
         return Err(without("sysctls"));
     }
-    let rules = linux.resources().as_ref().and_then(|resources| resources.devices().as_ref());
+    let rules = linux
+        .resources()
+        .as_ref()
+        .and_then(|resources| resources.devices().as_ref());
     if linux.devices().as_ref().is_some_and(|all| !all.is_empty()) || rules.is_some_and(|all| !all.is_empty()) {
         return Err(without("devices"));
     }
@@ -184,7 +197,10 @@ fn files_of(launch: &Launch) -> Result<Vec<(PathBuf, PathBuf)>> {
 }
 
 fn own_file(mount: &SpecMount, directory: Option<&Path>) -> Option<PathBuf> {
-    let known = FILES.iter().chain([&HOSTNAME]).any(|file| mount.destination() == Path::new(file));
+    let known = FILES
+        .iter()
+        .chain([&HOSTNAME])
+        .any(|file| mount.destination() == Path::new(file));
     let source = mount.source().as_ref()?;
     (known && source.parent() == directory).then(|| source.clone())
 }
@@ -226,9 +242,17 @@ fn confine(process: &mut Process, host: Host) -> Result<Vec<String>> {
 
 /// Leaves to the helper what it does.
 fn strip(launch: &mut Launch) {
-    launch.spec.set_mounts(None).set_hostname(None).set_domainname(None).set_hooks(None);
+    launch
+        .spec
+        .set_mounts(None)
+        .set_hostname(None)
+        .set_domainname(None)
+        .set_hooks(None);
     if let Some(linux) = launch.spec.linux_mut() {
-        linux.set_namespaces(None).set_masked_paths(None).set_readonly_paths(None);
+        linux
+            .set_namespaces(None)
+            .set_masked_paths(None)
+            .set_readonly_paths(None);
     }
     launch.shared.clear();
     // Its keeper reaps what its processes leave behind, and none of them has the number 1, which signals pass by.

@@ -33,7 +33,11 @@ fn parents() -> io::Result<HashMap<u32, u32>> {
             continue;
         };
         // One that is gone by now has no parent any more.
-        if let Some(parent) = fs::read_to_string(format!("/proc/{process}/stat")).ok().as_deref().and_then(parent_in) {
+        if let Some(parent) = fs::read_to_string(format!("/proc/{process}/stat"))
+            .ok()
+            .as_deref()
+            .and_then(parent_in)
+        {
             parents.insert(process, parent);
         }
     }

@@ -98,11 +98,19 @@ fn fill_dev(dev: &OwnedFd) -> nix::Result<Option<String>> {
     let mut warning = None;
     for (name, major, minor) in NODES {
         clear(dev, name)?;
-        match mknodat(dev, name, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor)) {
+        match mknodat(
+            dev,
+            name,
+            SFlag::S_IFCHR,
+            Mode::from_bits_truncate(0o666),
+            makedev(major, minor),
+        ) {
             // A directory of the image's, which is its own affair.
             Err(Errno::EEXIST) => {}
             Err(Errno::EPERM) => {
-                warning = Some("/dev has no device nodes: to make them needs CAP_MKNOD, and the initial user namespace".to_owned());
+                warning = Some(
+                    "/dev has no device nodes: to make them needs CAP_MKNOD, and the initial user namespace".to_owned(),
+                );
                 break;
             }
             made => made.and_then(|()| change_mode(dev, name, 0o666))?,
@@ -136,7 +144,9 @@ fn put(root: &OwnedFd, source: &Path, target: &Path) -> Result<()> {
     let content = std::fs::read(source).map_err(failed)?;
     let parts = target.parent().and_then(Path::file_name).zip(target.file_name());
     let Some((directory, name)) = parts else {
-        return Err(Error::internal("a file of the engine's that is not in a directory of the container's"));
+        return Err(Error::internal(
+            "a file of the engine's that is not in a directory of the container's",
+        ));
     };
     let directory = directory_in(root, &directory.to_string_lossy())?;
     let name = CString::new(name.as_bytes()).map_err(|_| Error::internal("a NUL in a file's name"))?;
@@ -166,7 +176,9 @@ fn remove_devices(root: &OwnedFd) -> nix::Result<usize> {
                 continue;
             }
             match kind(&opened, name, entry.file_type())? {
-                Some(Type::Directory) => directories.push(path.join(Path::new(std::ffi::OsStr::from_bytes(name.to_bytes())))),
+                Some(Type::Directory) => {
+                    directories.push(path.join(Path::new(std::ffi::OsStr::from_bytes(name.to_bytes()))))
+                }
                 Some(Type::CharacterDevice | Type::BlockDevice) => {
                     unlinkat(&opened, name, UnlinkatFlags::NoRemoveDir)?;
                     let usual = path == Path::new("./dev") && NODES.iter().any(|(known, ..)| *known == name);
@@ -255,7 +267,10 @@ mod tests {
         let dev = directory_in(&root, "dev").unwrap();
         assert_eq!(fill_dev(&dev).unwrap().is_none(), made.is_ok());
         fill_dev(&dev).unwrap();
-        assert_eq!(fs::read_link(dir.path().join("dev/stdin")).unwrap(), Path::new("/proc/self/fd/0"));
+        assert_eq!(
+            fs::read_link(dir.path().join("dev/stdin")).unwrap(),
+            Path::new("/proc/self/fd/0")
+        );
         let shm = fs::metadata(dir.path().join("dev/shm")).unwrap();
         assert_eq!(shm.permissions().mode() & 0o7777, 0o1777);
         assert_eq!(remove_devices(&root).unwrap(), 0);

@@ -47,8 +47,7 @@ impl Host {
 }
 
 /// What a process needs to start containers in this way: by number in `linux/capability.h`.
-const NEEDED: CapabilitySet =
-    CapabilitySet::from_bits(1 | 1 << 1 | 1 << 3 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 18);
+const NEEDED: CapabilitySet = CapabilitySet::from_bits(1 | 1 << 1 | 1 << 3 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 18);
 
 /// Whether this process may.
 ///
@@ -62,7 +61,10 @@ pub(crate) fn missing() -> Result<()> {
         return Ok(());
     }
     let needs = match root {
-        true => format!("{}, as root in an ordinary container of Docker's has them", missing.join(", ")),
+        true => format!(
+            "{}, as root in an ordinary container of Docker's has them",
+            missing.join(", ")
+        ),
         false => "root; an ordinary user needs namespaces of users, and the runtime \"native\"".to_owned(),
     };
     Err(Error::unsupported("the runtime \"chroot\"", needs).with_object(ObjectKind::Backend, super::NAME))

@@ -46,7 +46,9 @@ impl Job {
             Ok((asked, root, found))
         });
         let (asked, root, found) = laid_out.await?;
-        let Asked { mut launch, warnings, .. } = asked;
+        let Asked {
+            mut launch, warnings, ..
+        } = asked;
         let keep = Keep {
             root,
             landlock: host.landlock,

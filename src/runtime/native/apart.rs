@@ -75,8 +75,10 @@ impl NativeRuntime {
         let main = self.awake().await?;
         let asking = Arc::clone(&main);
         let (control, req, exit, process) = blocking(move || ask(&asking, &keep)).await?;
-        let pid = pidfd::pid(process.as_fd()).map_err(|error| Error::os("look at a container's keeper", error))?;
-        let client = Zygote::over(control, IdMapping::Root, pid)?.with_agent(main.agent());
+        let pid = pidfd::pid(process.as_fd()).map_err(|error| Error::os("look at a container's keeper", error));
+        let client = pid.and_then(|pid| Ok((pid, Zygote::over(control, IdMapping::Root, pid)?)));
+        let (pid, client) = client.inspect_err(|_| main.tell(req, op::FORGET))?;
+        let client = client.with_agent(main.agent());
         Ok(Keeper {
             zygote: Arc::new(client),
             pid,

@@ -424,7 +424,10 @@ impl Runtime for NativeRuntime {
 
     #[cfg(feature = "engine")]
     fn detached(&self) -> Option<&dyn super::detached::DetachedRuntime> {
-        (!self.shared.apart()).then_some(self)
+        match self.shared.apart() {
+            true => None,
+            false => Some(self),
+        }
     }
 }
 

@@ -29,12 +29,17 @@ fn launch(capabilities: CapabilitySet) -> Launch {
         .permitted(set)
         .inheritable(CapabilitySet::EMPTY.to_oci())
         .ambient(CapabilitySet::EMPTY.to_oci());
-    let process = ProcessBuilder::default().args(["true".to_owned()]).capabilities(sets.build().unwrap());
+    let process = ProcessBuilder::default()
+        .args(["true".to_owned()])
+        .capabilities(sets.build().unwrap());
     let mut mounts = defaults::mounts();
     for name in ["hosts", "hostname", "resolv.conf"] {
         mounts.push(bound(&format!("{BUNDLE}/{name}"), &format!("/etc/{name}")));
     }
-    let own = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Pid).build().unwrap();
+    let own = LinuxNamespaceBuilder::default()
+        .typ(LinuxNamespaceType::Pid)
+        .build()
+        .unwrap();
     let linux = LinuxBuilder::default()
         .namespaces([own])
         .masked_paths(defaults::masked_paths())
@@ -106,7 +111,10 @@ fn h21_capabilities_that_lead_out_are_taken_away() {
     assert!(!names(bounding(&asked.launch)).contains(&"CAP_NET_RAW"));
     let tracing = CapabilitySet::docker().union(CapabilitySet::from_bits(1 << 19));
     let refused = ask(launch(tracing), host(7)).unwrap_err();
-    assert!(refused.is_unsupported() && refused.to_string().contains("CAP_SYS_PTRACE"), "{refused}");
+    assert!(
+        refused.is_unsupported() && refused.to_string().contains("CAP_SYS_PTRACE"),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -116,7 +124,12 @@ fn h21_what_is_asked_for_and_cannot_be_had_is_named() {
         change(&mut launch);
         launch
     };
-    let network = || LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).build().unwrap();
+    let network = || {
+        LinuxNamespaceBuilder::default()
+            .typ(LinuxNamespaceType::Network)
+            .build()
+            .unwrap()
+    };
     let more = |launch: &mut Launch, mount: SpecMount| {
         let mut mounts = launch.spec.mounts().clone().unwrap();
         mounts.push(mount);
@@ -159,7 +172,10 @@ fn h21_what_is_asked_for_and_cannot_be_had_is_named() {
             "sysctls",
         ),
         (changed(&|launch| more(launch, bound("/srv", "/srv"))), "/srv"),
-        (changed(&|launch| more(launch, defaults::shm_mount(1 << 20))), "/dev/shm"),
+        (
+            changed(&|launch| more(launch, defaults::shm_mount(1 << 20))),
+            "/dev/shm",
+        ),
         (
             changed(&|launch| {
                 let process = launch.spec.process_mut().as_mut().unwrap();
@@ -170,7 +186,10 @@ fn h21_what_is_asked_for_and_cannot_be_had_is_named() {
     ];
     for (launch, what) in cases {
         let refused = ask(launch, host(7)).unwrap_err();
-        assert!(refused.is_unsupported() && refused.to_string().contains(what), "{what}: {refused}");
+        assert!(
+            refused.is_unsupported() && refused.to_string().contains(what),
+            "{what}: {refused}"
+        );
     }
 }
 
@@ -185,7 +204,11 @@ fn h21_files_that_have_to_be_mounted_name_the_storage_driver() {
         volatile: false,
     };
     let refused = ask(launch, host(7)).unwrap_err();
-    assert!(refused.is_unsupported() && refused.report().contains("vfs"), "{}", refused.report());
+    assert!(
+        refused.is_unsupported() && refused.report().contains("vfs"),
+        "{}",
+        refused.report()
+    );
 }
 
 #[test]
