@@ -45,7 +45,12 @@ impl Task for ChrootTask {
             });
             told.await?;
         }
-        self.inner.signal(signal, false).await
+        self.inner.signal(signal, false).await?;
+        if signal == Signal::KILL {
+            let keeper = Arc::clone(&self.keeper);
+            tokio::spawn(async move { keeper.overcome().await });
+        }
+        Ok(())
     }
 
     async fn wait(&self) -> Result<Exit> {

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::helper::wire::op;
 use super::idmap::IdMapping;
@@ -16,6 +17,9 @@ use crate::error::{Error, Result};
 use crate::sys::blocking::blocking;
 use crate::sys::{pidfd, socket};
 use crate::types::{Mount, MountSource};
+
+/// How long a keeper may take to end what is killed.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What only a helper with namespaces can do.
 #[cold]
@@ -47,6 +51,7 @@ pub(crate) struct Keeper {
     zygote: Arc<Zygote>,
     /// Its pid.
     pub(crate) pid: u32,
+    process: OwnedFd,
     main: Arc<Zygote>,
     req: u64,
     exit: ExitWatch,
@@ -82,6 +87,7 @@ impl NativeRuntime {
         Ok(Keeper {
             zygote: Arc::new(client),
             pid,
+            process,
             main,
             req,
             exit,
@@ -131,6 +137,14 @@ impl Keeper {
     pub(crate) async fn gone(&self) {
         let mut exit = self.exit.clone();
         let _ = exit.wait_for(Option::is_some).await;
+    }
+
+    /// Waits for the end of what it keeps, which has begun; kills it if that takes too long. A program of the container may have
+    /// stopped it; what it leaves is the zygote's to end.
+    pub(crate) async fn overcome(&self) {
+        if tokio::time::timeout(PATIENCE, self.gone()).await.is_err() {
+            let _ = pidfd::send_signal(self.process.as_fd(), libc::SIGKILL);
+        }
     }
 
     /// Ends it, with what it keeps.

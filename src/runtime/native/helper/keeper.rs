@@ -116,9 +116,9 @@ impl Zygote {
     #[unsafe(link_section = "lhchild")]
     fn enclose(&mut self, version: u32) -> Done {
         self.keeps = true;
-        self.below = at(Step::Identity, adopt_orphans())?;
-        self.children = at(Step::Identity, sys::signalfd(1 << (SIGCHLD - 1)))?;
-        self.ledger = at(Step::Identity, Ledger::new())?;
+        self.below = at(Step::Orphans, adopt_orphans())?;
+        self.children = at(Step::Orphans, sys::signalfd(1 << (SIGCHLD - 1)))?;
+        self.ledger = at(Step::Orphans, Ledger::new())?;
         exec::no_new_privileges()?;
         at(Step::Restrict, restrict(version))
     }

@@ -420,6 +420,7 @@ pub(crate) enum Step {
     Outfit,
     Hooks,
     Restrict,
+    Orphans,
     Ready = 1000,
 }
 
@@ -469,6 +470,10 @@ pub(crate) const STEPS: &[(Step, &str)] = &[
     (Step::Outfit, "receive the container's mounts"),
     (Step::Hooks, "wait for the hooks"),
     (Step::Restrict, "restrict programs to the container's root"),
+    (
+        Step::Orphans,
+        "see what children leave behind (a /proc of a kernel with CONFIG_PROC_CHILDREN)",
+    ),
     (Step::Ready, "ready"),
 ];
 

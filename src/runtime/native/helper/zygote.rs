@@ -107,7 +107,7 @@ fn set_up(flags: u32, buffer: &'static mut [u8]) -> Done<Zygote> {
     let apart = flags & FLAG_APART != 0;
     let slim = if apart { -1 } else { slim::make(flags & FLAG_BIND_DEVICES != 0)? };
     sys::set_dumpable(false);
-    let below = if apart { at(Step::Identity, keeper::adopt_orphans())? } else { -1 };
+    let below = if apart { at(Step::Orphans, keeper::adopt_orphans())? } else { -1 };
     let children = at(Step::SlimNamespace, sys::signalfd(1 << (SIGCHLD - 1)))?;
     let ledger = at(Step::SlimNamespace, Ledger::new())?;
     Ok(Zygote {
