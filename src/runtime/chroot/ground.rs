@@ -2,7 +2,7 @@
 //! what an image has there is followed or trusted; no program of the container runs yet. Blocks.
 
 use std::ffi::{CStr, CString};
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -155,7 +155,7 @@ fn put(root: &OwnedFd, source: &Path, target: &Path) -> Result<()> {
     let made = openat(&directory, name.as_c_str(), flags, Mode::from_bits_truncate(0o644));
     let mut file = File::from(made.map_err(|errno| failed(errno.into()))?);
     file.write_all(&content).map_err(failed)?;
-    file.set_permissions(PermissionsExt::from_mode(0o644)).map_err(failed)
+    file.set_permissions(Permissions::from_mode(0o644)).map_err(failed)
 }
 
 /// Removes every device node beneath the root, and says how many there were beside the usual ones. Nothing would keep them from

@@ -2,6 +2,8 @@
 //! the keeper's child, so that it finds all of it, and the zygote finds what a dead keeper leaves. A keeper, and so every program that
 //! it starts, is restricted to the container's root directory where the kernel has Landlock: commands in a running container are
 //! in the same domain as its first process, and may signal each other.
+//!
+//! All of it lies where the pages of other zygotes are not: see [`crate::container::leave_to_children`].
 
 use crate::apart;
 use crate::container::Context;
@@ -19,6 +21,7 @@ const ROOT: i32 = LOCK;
 const LOOKS: u32 = 1000;
 
 /// Whether a zygote without namespaces, or a keeper, takes a request.
+#[unsafe(link_section = "lhchild")]
 pub(crate) fn takes(keeps: bool, op: u16) -> bool {
     match op {
         op::FORGET | op::KILL => true,
@@ -29,6 +32,7 @@ pub(crate) fn takes(keeps: bool, op: u16) -> bool {
 }
 
 /// Makes this process the parent of what its children leave behind; returns the list of its own children.
+#[unsafe(link_section = "lhchild")]
 pub(crate) fn adopt_orphans() -> Sys<i32> {
     const PR_SET_CHILD_SUBREAPER: usize = 36;
     sys::prctl(PR_SET_CHILD_SUBREAPER, 1, 0)?;
@@ -55,6 +59,7 @@ pub(crate) fn end_all(below: i32) {
 }
 
 /// Calls for each child that is in the list. Numbers are followed by a space; none is cut, as the kernel gives whole ones.
+#[unsafe(link_section = "lhchild")]
 fn each_child(below: i32, mut act: impl FnMut(i32)) {
     let mut buffer = [0u8; 4096];
     let (mut from, mut number) = (0, 0i32);
@@ -77,6 +82,7 @@ fn each_child(below: i32, mut act: impl FnMut(i32)) {
 impl Zygote {
     /// Forks a container's keeper.
     #[inline(never)]
+    #[unsafe(link_section = "lhchild")]
     pub(crate) fn keep(&mut self, req: u64, blob: &[u8], fds: &Fds) -> Sys<()> {
         let socket = fds.get(0).ok_or(sys::EBADMSG)?;
         let root = fds.get(1).ok_or(sys::EBADMSG)?;
@@ -135,6 +141,7 @@ impl Zygote {
 
     /// Starts the container's first process, or a command in it.
     #[inline(never)]
+    #[unsafe(link_section = "lhchild")]
     pub(crate) fn start_apart(&mut self, kind: u32, req: u64, blob: &'static [u8], fds: &Fds) -> Done {
         let plan = Plan::decode(blob).ok_or(Fail::new(Step::Plan, sys::EBADMSG))?;
         let child = at(Step::Clone, fork_into(&plan, fds))?;
@@ -159,6 +166,7 @@ impl Zygote {
     /// A keeper's container has ended: so does what is left of it, and then the keeper. Or a keeper has ended: what it has left is the
     /// zygote's.
     #[inline(never)]
+    #[unsafe(link_section = "lhchild")]
     pub(crate) fn ended_apart(&mut self, req: u64, status: i32) {
         if self.keeps {
             end_all(self.below);
@@ -172,6 +180,7 @@ impl Zygote {
     }
 
     /// Every child of the zygote's is known, but for what dead keepers have left.
+    #[unsafe(link_section = "lhchild")]
     pub(crate) fn end_strays(&self) {
         for _ in 0..LOOKS {
             let mut any = false;
@@ -192,6 +201,7 @@ impl Zygote {
 
 /// A child in the plan's cgroup, if there is one; 0 in it. Else by the older call: a filter around this process may have none of the
 /// newer one.
+#[unsafe(link_section = "lhchild")]
 fn fork_into(plan: &Plan<'_>, fds: &Fds) -> Sys<i32> {
     if plan.field(field::FD_CGROUP) == NO_FD {
         return sys::fork();
