@@ -110,6 +110,8 @@ async fn h21_chroot_runs_a_container() -> Check {
     let world = world().await?;
     let info = world.engine.system().info().await?;
     assert_eq!((info.runtime.as_str(), info.storage_driver.as_str()), ("chroot", "vfs"));
+    let told = |warning: &String| warning.contains("keeps files apart");
+    assert!(info.warnings.iter().any(told), "{:?}", info.warnings);
     lifecycle(&world).await
 }
 

@@ -3,11 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, Mount as SpecMount, Process, Spec};
+use oci_spec::runtime::{Hooks, LinuxNamespaceType, Mount as SpecMount, Process, Spec};
 
 use super::LOST;
 use super::host::Host;
-use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::error::{Error, ObjectKind, Result};
 use crate::runtime::caps::CapabilitySet;
 use crate::runtime::native::plan::capability_bits;
 use crate::runtime::{ExecLaunch, Launch, SharedNamespace, defaults};
@@ -102,10 +102,7 @@ fn refuse(launch: &Launch) -> Result<()> {
         return Err(without("a privileged container, or rules for devices,"));
     }
     if launch.hold {
-        return Err(Error::new(
-            ErrorKind::Internal,
-            "a container that runs nothing is of no use to the runtime \"chroot\"",
-        ));
+        return Err(Error::internal("the runtime chroot starts no container that runs nothing"));
     }
     if let Some(mount) = launch.mounts.first() {
         return Err(without(format!("the mount at {}", mount.target.display())));
@@ -129,7 +126,7 @@ fn refuse_in(spec: &Spec, launch: &Launch) -> Result<()> {
     if spec.hostname().as_ref().is_some_and(own_name) || spec.domainname().is_some() {
         return Err(without("a host name of the container's own"));
     }
-    if spec.hooks().as_ref().is_some_and(|hooks| *hooks != Default::default()) {
+    if spec.hooks().as_ref().is_some_and(|hooks| *hooks != Hooks::default()) {
         return Err(without("hooks"));
     }
     if let Some(process) = spec.process() {
