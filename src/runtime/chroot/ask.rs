@@ -102,7 +102,9 @@ fn refuse(launch: &Launch) -> Result<()> {
         return Err(without("a privileged container, or rules for devices,"));
     }
     if launch.hold {
-        return Err(Error::internal("the runtime chroot starts no container that runs nothing"));
+        return Err(Error::internal(
+            "the runtime chroot starts no container that runs nothing",
+        ));
     }
     if let Some(mount) = launch.mounts.first() {
         return Err(without(format!("the mount at {}", mount.target.display())));
