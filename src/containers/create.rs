@@ -9,7 +9,7 @@ use super::record::{Body, Record, now_ns};
 use super::spec::Lifetime;
 use super::state::ContainerState;
 use super::validate::validate;
-use super::{ContainerSpec, Created, names, users, zone};
+use super::{ContainerSpec, Created, lsm, names, users, zone};
 use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::ImageInfo;
@@ -31,6 +31,7 @@ impl Shared {
         if bare {
             bare::check(&spec)?;
         }
+        lsm::check(&spec, runtime.name())?;
         if lifetime == Lifetime::Detached {
             self.check_detached(&spec)?;
         }

@@ -22,6 +22,7 @@ mod cancel;
 mod cancel_more;
 mod care;
 mod cdi;
+mod cgroup_parents;
 mod checkpoints;
 mod checks;
 mod chroot;
@@ -45,6 +46,7 @@ mod images;
 mod inject;
 mod keeping;
 mod kills;
+mod labels;
 mod layout;
 mod life;
 mod logging;
@@ -55,6 +57,7 @@ mod namespaces;
 mod nested;
 mod networking;
 mod networks;
+mod oci_bundle;
 mod oci_runtime;
 mod outlive;
 mod parents;
@@ -107,6 +110,7 @@ const GROUPS: &[frame::Group] = &[
     idle::TESTS,
     ends::TESTS,
     exec::TESTS,
+    oci_bundle::TESTS,
     oci_runtime::TESTS,
     chroot::TESTS,
     micro_vm::TESTS,
@@ -114,6 +118,8 @@ const GROUPS: &[frame::Group] = &[
     verbs::TESTS,
     care::TESTS,
     cdi::TESTS,
+    cgroup_parents::TESTS,
+    labels::TESTS,
     checkpoints::TESTS,
     logging::TESTS,
     detached::TESTS,
@@ -195,6 +201,7 @@ fn main() {
         .chain(idle::ROLES)
         .chain(build_more::ROLES)
         .chain(nested::ROLES)
+        .chain(cgroup_parents::ROLES)
         .chain(parents::ROLES)
         .chain(publishing::ROLES)
         .chain(system::ROLES)

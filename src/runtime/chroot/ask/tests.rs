@@ -68,6 +68,8 @@ fn launch(capabilities: CapabilitySet) -> Launch {
         mounts: Vec::new(),
         hold: false,
         bundle: Some(BUNDLE.into()),
+        name: None,
+        notes: None,
     }
 }
 
