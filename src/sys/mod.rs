@@ -8,6 +8,8 @@ pub(crate) mod blocking;
 pub(crate) mod boot;
 pub(crate) mod bpf;
 pub(crate) mod memfd;
+#[cfg(feature = "engine")]
+pub(crate) mod mode;
 #[cfg(feature = "network")]
 pub(crate) mod netlink;
 #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]

@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io::{BufRead, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{SFlag, fchmod, futimens, makedev, mknodat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, futimens, makedev, mknodat};
 use nix::sys::statfs::FsType;
 use nix::unistd::{linkat, symlinkat};
 
@@ -19,6 +19,7 @@ use crate::storage::layer::name::{self, show, split};
 use crate::storage::layer::tar::{Entry, Kind, Reader, bad};
 use crate::storage::layer::tree::stat;
 use crate::storage::room::Room;
+use crate::sys::mode;
 
 impl Extractor {
     pub(super) fn file<R: BufRead>(
@@ -212,18 +213,25 @@ impl Extractor {
         self.count(0);
         self.chown_at(dir, name, entry)?;
         if entry.mode & (self.umask | 0o7000) != 0 {
-            // No symlink can be there: we made the node a moment ago, and nobody else writes here.
-            nix::sys::stat::fchmodat(
-                dir,
-                name,
-                mode_of(entry.mode),
-                nix::sys::stat::FchmodatFlags::FollowSymlink,
-            )
-            .map_err(|e| Error::os("fchmodat", e))?;
+            set_mode_of_node(dir, name, kind, entry.mode).map_err(|e| Error::os("fchmodat", e))?;
         }
         set_times_at(dir, name, entry)?;
         self.note_owner(path, entry);
         Ok(())
+    }
+}
+
+/// Of what was made a moment ago. A program of the container may have put something else in its place since, a link that leads out of
+/// the tree, say: that is left as it is.
+fn set_mode_of_node(dir: &OwnedFd, name: &[u8], kind: SFlag, mode: u32) -> nix::Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let node = match openat(dir, name, flags, Mode::empty()) {
+        Err(Errno::ENOENT) => return Ok(()),
+        node => node?,
+    };
+    match fstat(&node)?.st_mode & libc::S_IFMT == kind.bits() {
+        true => mode::set(node.as_fd(), mode & 0o7777),
+        false => Ok(()),
     }
 }
 
