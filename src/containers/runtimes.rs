@@ -37,7 +37,8 @@ impl Runtimes {
     /// `InvalidArgument` for a name that nobody made known, `Unsupported` for one that the host does not have.
     pub(crate) fn named(&self, name: Option<&str>) -> Result<Arc<dyn Runtime>> {
         let name = name.unwrap_or_else(|| self.default_name());
-        if name == chroot::NAME {
+        // An embedder's own may have a helper of its own.
+        if name == chroot::NAME && self.usual.name() != chroot::NAME {
             return self.chroot();
         }
         let apart = self.native.is_apart();

@@ -17,8 +17,8 @@ pub(super) fn feature() -> Feature {
         return Feature::no(
             NAME,
             error.report(),
-            "give the container around this process the capabilities of Docker's default (CHOWN, DAC_OVERRIDE, FOWNER, SETGID, SETUID, \
-             SETPCAP, SYS_CHROOT)",
+            "give the container around this process the capabilities of Docker's default (CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, \
+             SETUID, SETPCAP, SYS_CHROOT)",
         );
     }
     let open = Host::here().open_sides().map(|open| format!("; {open}"));

@@ -1,7 +1,7 @@
 //! A container's root directory made ready for its programs: as little as they need of what other containers have mounted. Nothing of
 //! what an image has there is followed or trusted; no program of the container runs yet. Blocks.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::{File, Permissions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, makedev, mkdirat, mknodat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat, makedev, mkdirat, mknodat};
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 use super::ask::Asked;
 use crate::error::{Error, ObjectKind, Result};
 use crate::runtime::native::apart;
+use crate::sys::mode;
 
 /// Character devices that every container has.
 const NODES: [(&CStr, u64, u64); 6] = [
@@ -74,9 +75,7 @@ fn open_in(root: &impl AsFd, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> 
 fn directory_in(root: &OwnedFd, name: &str) -> Result<OwnedFd> {
     let open = || open_in(root, Path::new(name), OFlag::O_RDONLY | OFlag::O_DIRECTORY);
     let opened = match open() {
-        Err(Errno::ENOENT) => mkdirat(root, name, Mode::from_bits_truncate(0o755))
-            .and_then(|()| change_mode(root, name, 0o755))
-            .and_then(|()| open()),
+        Err(Errno::ENOENT) => make_directory(root, Path::new(name), 0o755).and_then(|()| open()),
         opened => opened,
     };
     opened.map_err(|errno| match errno {
@@ -88,9 +87,23 @@ fn directory_in(root: &OwnedFd, name: &str) -> Result<OwnedFd> {
     })
 }
 
-/// Whatever the umask of this process is.
-fn change_mode<P: ?Sized + nix::NixPath>(dir: &impl AsFd, name: &P, mode: u32) -> nix::Result<()> {
-    fchmodat(dir, name, Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink)
+fn make_directory(dir: &OwnedFd, name: &Path, bits: u32) -> nix::Result<()> {
+    mkdirat(dir, name, Mode::from_bits_truncate(bits))?;
+    // Whatever the umask of this process is, and whatever has the name by now, should a process of an earlier run be left.
+    let made = open_in(dir, name, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+    mode::set(made.as_fd(), bits)
+}
+
+/// A character device. `EEXIST` if something else is there.
+fn make_node(dir: &OwnedFd, name: &CStr, device: u64) -> nix::Result<()> {
+    const OPEN_TO_ALL: u32 = 0o666;
+    mknodat(dir, name, SFlag::S_IFCHR, Mode::from_bits_truncate(OPEN_TO_ALL), device)?;
+    let node = open_in(dir, Path::new(OsStr::from_bytes(name.to_bytes())), OFlag::O_PATH)?;
+    let stat = fstat(&node)?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != device {
+        return Err(Errno::EEXIST);
+    }
+    mode::set(node.as_fd(), OPEN_TO_ALL)
 }
 
 /// Makes the usual nodes, links and `/dev/shm`. Nodes are made anew each time: those of the image are gone.
@@ -98,22 +111,16 @@ fn fill_dev(dev: &OwnedFd) -> nix::Result<Option<String>> {
     let mut warning = None;
     for (name, major, minor) in NODES {
         clear(dev, name)?;
-        match mknodat(
-            dev,
-            name,
-            SFlag::S_IFCHR,
-            Mode::from_bits_truncate(0o666),
-            makedev(major, minor),
-        ) {
+        match make_node(dev, name, makedev(major, minor)) {
             // A directory of the image's, which is its own affair.
-            Err(Errno::EEXIST) => {}
+            Ok(()) | Err(Errno::EEXIST) => {}
             Err(Errno::EPERM) => {
                 warning = Some(
                     "/dev has no device nodes: to make them needs CAP_MKNOD, and the initial user namespace".to_owned(),
                 );
                 break;
             }
-            made => made.and_then(|()| change_mode(dev, name, 0o666))?,
+            Err(errno) => return Err(errno),
         }
     }
     for (name, target) in LINKS {
@@ -122,9 +129,8 @@ fn fill_dev(dev: &OwnedFd) -> nix::Result<Option<String>> {
             Err(errno) => return Err(errno),
         }
     }
-    match mkdirat(dev, c"shm", Mode::from_bits_truncate(0o777)) {
-        Ok(()) => change_mode(dev, c"shm", 0o1777)?,
-        Err(Errno::EEXIST) => {}
+    match make_directory(dev, Path::new("shm"), 0o1777) {
+        Ok(()) | Err(Errno::EEXIST) => {}
         Err(errno) => return Err(errno),
     }
     Ok(warning)
@@ -176,9 +182,7 @@ fn remove_devices(root: &OwnedFd) -> nix::Result<usize> {
                 continue;
             }
             match kind(&opened, name, entry.file_type())? {
-                Some(Type::Directory) => {
-                    directories.push(path.join(Path::new(std::ffi::OsStr::from_bytes(name.to_bytes()))))
-                }
+                Some(Type::Directory) => directories.push(path.join(OsStr::from_bytes(name.to_bytes()))),
                 Some(Type::CharacterDevice | Type::BlockDevice) => {
                     unlinkat(&opened, name, UnlinkatFlags::NoRemoveDir)?;
                     let usual = path == Path::new("./dev") && NODES.iter().any(|(known, ..)| *known == name);

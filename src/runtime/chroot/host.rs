@@ -46,8 +46,9 @@ impl Host {
     }
 }
 
-/// What a process needs to start containers in this way: by number in `linux/capability.h`.
-const NEEDED: CapabilitySet = CapabilitySet::from_bits(1 | 1 << 1 | 1 << 3 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 18);
+/// What a process needs to start containers in this way, and to end them, whose users are any: by number in `linux/capability.h`.
+const NEEDED: CapabilitySet =
+    CapabilitySet::from_bits(1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 18);
 
 /// Whether this process may.
 ///
@@ -90,6 +91,7 @@ mod tests {
             "CAP_CHOWN",
             "CAP_DAC_OVERRIDE",
             "CAP_FOWNER",
+            "CAP_KILL",
             "CAP_SETGID",
             "CAP_SETUID",
             "CAP_SETPCAP",

@@ -15,6 +15,7 @@ mod host;
 mod start;
 mod task;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -24,6 +25,7 @@ pub(crate) use self::host::{Host, missing};
 use super::native::{NativeOptions, NativeRuntime};
 use super::{Launch, Runtime, Started};
 use crate::error::Result;
+use crate::types::ContainerId;
 
 /// The name of this runtime.
 pub const NAME: &str = "chroot";
@@ -83,6 +85,10 @@ impl Runtime for ChrootRuntime {
 
     fn is_bare(&self) -> bool {
         true
+    }
+
+    fn forget(&self, id: &ContainerId, dir: &Path) -> Result<()> {
+        self.native.forget(id, dir)
     }
 
     async fn start(&self, launch: Launch) -> Result<Started> {

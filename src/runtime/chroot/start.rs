@@ -40,19 +40,19 @@ impl Job {
 
     async fn run(self, launch: Launch) -> Result<Started> {
         let host = self.host;
+        let native = Arc::clone(&self.native);
         let laid_out = blocking(move || {
             let asked = ask(launch, host)?;
+            let clean_up = native.clean_ups(&asked.launch)?;
             let (root, found) = ground::lay_out(&asked)?;
-            Ok((asked, root, found))
+            Ok((asked, clean_up, root, found))
         });
-        let (asked, root, found) = laid_out.await?;
-        let Asked {
-            mut launch, warnings, ..
-        } = asked;
+        let (asked, clean_up, root, found) = laid_out.await?;
+        let Asked { launch, warnings, .. } = asked;
         let keep = Keep {
             root,
             landlock: host.landlock,
-            scratch: std::mem::take(&mut launch.scratch),
+            clean_up,
         };
         let keeper = Arc::new(self.native.keep(keep).await?);
         let started = self.native.kept_job(&keeper).run_detached(launch).await;

@@ -45,7 +45,8 @@ impl Task for ChrootTask {
             });
             told.await?;
         }
-        self.inner.signal(signal, false).await?;
+        // With a cgroup all are killed at once, however fast they multiply.
+        self.inner.signal(signal, signal == Signal::KILL).await?;
         if signal == Signal::KILL {
             let keeper = Arc::clone(&self.keeper);
             tokio::spawn(async move { keeper.overcome().await });

@@ -4,16 +4,17 @@
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::helper::wire::op;
 use super::idmap::IdMapping;
+use super::parent;
 use super::plan::{clean_absolute, push_string};
 use super::zygote::{self, ExitWatch, Zygote};
 use super::{NativeRuntime, start};
 use crate::error::{Error, Result};
+use crate::runtime::Launch;
 use crate::sys::blocking::blocking;
 use crate::sys::{pidfd, socket};
 use crate::types::{Mount, MountSource};
@@ -64,11 +65,28 @@ pub(crate) struct Keep {
     pub(crate) root: OwnedFd,
     /// The version of Landlock's interface to restrict the container with; 0 is none.
     pub(crate) landlock: u32,
-    /// Directories that are deleted if this process dies.
-    pub(crate) scratch: Vec<PathBuf>,
+    /// What is deleted if this process dies, as [`NativeRuntime::clean_ups`] has it.
+    pub(crate) clean_up: Vec<u8>,
 }
 
 impl NativeRuntime {
+    /// What is to go if this process dies, for the zygote's ledger: a keeper could not remove anything outside of the container's
+    /// root. The engine's own cgroups are known to the zygote; one in a parent that the launch names is not. Blocks.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a path that is not absolute, `Unsupported` for a parent that cannot be had.
+    pub(crate) fn clean_ups(&self, launch: &Launch) -> Result<Vec<u8>> {
+        let mut list = Vec::new();
+        for directory in &launch.scratch {
+            let mut item = vec![b's'];
+            item.extend_from_slice(clean_absolute(directory, "a directory to clean up")?);
+            push_string(&mut list, &item)?;
+        }
+        let driver = self.shared.options.cgroups.as_deref();
+        list.extend(parent::list_ahead(launch, driver)?);
+        Ok(list)
+    }
+
     /// Has the zygote fork a keeper.
     ///
     /// # Errors
@@ -104,6 +122,17 @@ impl NativeRuntime {
         }
     }
 
+    /// Refuses what its helper cannot do without namespaces.
+    ///
+    /// # Errors
+    /// `Unsupported` if it makes none.
+    pub(crate) fn needs_namespaces(&self, what: &str) -> Result<()> {
+        match self.is_apart() {
+            true => Err(no_namespaces(what)),
+            false => Ok(()),
+        }
+    }
+
     /// Whether it makes no namespaces.
     pub(crate) fn is_apart(&self) -> bool {
         self.shared.apart()
@@ -115,12 +144,7 @@ type Asked = (OwnedFd, u64, ExitWatch, OwnedFd);
 /// Blocks.
 fn ask(main: &Zygote, keep: &Keep) -> Result<Asked> {
     let (ours, theirs) = socket::pair().map_err(|error| Error::os("make a keeper's socket", error))?;
-    let mut blob = keep.landlock.to_ne_bytes().to_vec();
-    for directory in &keep.scratch {
-        let mut item = vec![b's'];
-        item.extend_from_slice(clean_absolute(directory, "a directory to clean up")?);
-        push_string(&mut blob, &item)?;
-    }
+    let blob = [&keep.landlock.to_ne_bytes(), keep.clean_up.as_slice()].concat();
     let req = main.request();
     let exit = main.watch_exit(req);
     let fds = [theirs.as_fd(), keep.root.as_fd()];
@@ -142,9 +166,12 @@ impl Keeper {
     /// Waits for the end of what it keeps, which has begun; kills it if that takes too long. A program of the container may have
     /// stopped it; what it leaves is the zygote's to end.
     pub(crate) async fn overcome(&self) {
-        if tokio::time::timeout(PATIENCE, self.gone()).await.is_err() {
-            let _ = pidfd::send_signal(self.process.as_fd(), libc::SIGKILL);
+        let told = tokio::time::timeout(PATIENCE, self.gone()).await.is_ok();
+        if told && !pidfd::has_ended(self.process.as_fd()) {
+            // The helper has gone before it.
+            tokio::time::sleep(PATIENCE).await;
         }
+        let _ = pidfd::send_signal(self.process.as_fd(), libc::SIGKILL);
     }
 
     /// Ends it, with what it keeps.

@@ -1,9 +1,9 @@
 //! The native runtime: containers started by a small static helper, without any other program. `docs/process-model.md`
 //! tells how the processes hang together.
 
-mod created;
 #[cfg(feature = "engine")]
 pub(crate) mod apart;
+mod created;
 #[cfg(feature = "engine")]
 mod criu;
 mod exec;
@@ -173,9 +173,7 @@ impl NativeRuntime {
     /// Where programs of the host's work on containers.
     #[cfg(feature = "engine")]
     pub(crate) async fn bench(&self) -> Result<tool::Bench> {
-        if self.shared.apart() {
-            return Err(apart::no_namespaces("a program of the host"));
-        }
+        self.needs_namespaces("a program of the host beside a container")?;
         let zygote = self.awake().await?;
         Ok(tool::Bench {
             host: self.shared.host(zygote.mapping()),
@@ -201,9 +199,7 @@ impl NativeRuntime {
     /// What a start needs.
     async fn job(&self, launch: &Launch) -> Result<start::Job> {
         #[cfg(feature = "engine")]
-        if self.shared.apart() {
-            return Err(apart::no_namespaces("the runtime \"native\""));
-        }
+        self.needs_namespaces("the runtime \"native\"")?;
         let zygote = self.awake().await?;
         let ids = match wants_user_namespace(&launch.spec) {
             true => Some(self.shared.container_ids(zygote.pid(), &launch.spec)?),

@@ -349,7 +349,7 @@ impl Plan {
 
     /// Whether its processes are in a namespace that ends with it.
     pub(crate) fn own_processes(&self) -> bool {
-        self.joined & libc::CLONE_NEWPID as u32 == 0
+        self.joined & libc::CLONE_NEWPID as u32 == 0 && !self.has(flag::APART)
     }
 
     fn seccomp(&mut self, filters: Filters) -> Result<()> {

@@ -120,7 +120,11 @@ impl Job {
         if gate.is_some() {
             plan.wait();
         }
-        let announced = Announced::of(&self.zygote, launch, self.cgroups.as_deref())?;
+        // A keeper's own zygote has been told before.
+        let announced = match self.host.apart {
+            true => None,
+            false => Announced::of(&self.zygote, launch, self.cgroups.as_deref())?,
+        };
         let (cgroup, warnings) = cgroup_of(launch, self.cgroups.as_deref())?;
         let cgroup: Option<Arc<dyn Cgroup>> = cgroup.map(Arc::from);
         match self.ask_zygote(launch, &mut plan, cgroup.clone(), warnings) {

@@ -179,9 +179,21 @@ impl Zygote {
         }
     }
 
+    /// For whenever something has become of the zygote's children: one that was stopped by a program of its container goes on, and
+    /// what a dead one has left ends.
+    #[inline(never)]
+    #[unsafe(link_section = "lhchild")]
+    pub(crate) fn look_after_keepers(&self) {
+        const SIGCONT: i32 = 18;
+        for keeper in self.ledger.processes() {
+            let _ = sys::kill(keeper, SIGCONT);
+        }
+        self.end_strays();
+    }
+
     /// Every child of the zygote's is known, but for what dead keepers have left.
     #[unsafe(link_section = "lhchild")]
-    pub(crate) fn end_strays(&self) {
+    fn end_strays(&self) {
         for _ in 0..LOOKS {
             let mut any = false;
             each_child(self.below, |child| {

@@ -216,7 +216,7 @@ impl Zygote {
             }
         }
         if self.below >= 0 && !self.keeps {
-            self.end_strays();
+            self.look_after_keepers();
         }
     }
 
