@@ -131,7 +131,7 @@ impl Shared {
             owner: if no_links { Some((0, 0)) } else { owner },
             with_root: false,
             no_links,
-            no_devices: self.is_bare(&record),
+            no_devices: self.is_bare(&record.body.spec),
             upper: self.upper_of(&record).await,
         };
         let copied = on_thread(archive, move |inflow| {
@@ -198,7 +198,7 @@ impl Shared {
         let record = self.find(name).await?;
         match record.state {
             ContainerState::Removing => Err(super::local::no_such(name)),
-            _ if self.is_bare(&record) => self.view_of_files(&record).await,
+            _ if self.is_bare(&record.body.spec) => self.view_of_files(&record).await,
             ContainerState::Running | ContainerState::Paused => match self.view_of_running(&record).await {
                 // It ended meanwhile.
                 Err(error) if error.kind() == &ErrorKind::InvalidState => self.view_of_held(&record).await,
@@ -206,12 +206,6 @@ impl Shared {
             },
             _ => self.view_of_held(&record).await,
         }
-    }
-
-    /// Whether its runtime mounts nothing.
-    fn is_bare(&self, record: &Record) -> bool {
-        let runtime = self.runtime_of(&record.body.spec);
-        runtime.is_ok_and(|runtime| runtime.is_bare())
     }
 
     /// Nothing is mounted in it: its files are all that its processes see, whether there are any or not.

@@ -88,6 +88,12 @@ impl Shared {
         self.parts.runtimes.named(spec.runtime.as_deref())
     }
 
+    /// Whether a container has neither namespaces nor mounts, whichever engine has started it.
+    pub(super) fn is_bare(&self, spec: &ContainerSpec) -> bool {
+        let by_name = spec.runtime.as_deref() == Some(chroot::NAME);
+        by_name || self.runtime_of(spec).is_ok_and(|runtime| runtime.is_bare())
+    }
+
     /// Notes down who starts a new container: it stays so, whatever the next engine on the root usually has.
     pub(super) fn name_runtime(&self, spec: &mut ContainerSpec) -> Result<Arc<dyn Runtime>> {
         let runtime = self.runtime_of(spec)?;

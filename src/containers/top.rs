@@ -12,7 +12,6 @@ use super::Top;
 use super::local::Shared;
 use super::state::{ContainerState, Refusal, Verb, decide, refuse};
 use crate::error::{Error, ObjectKind, Result};
-use crate::runtime::chroot;
 use crate::sys::order;
 
 /// A column of the table.
@@ -136,7 +135,7 @@ impl Shared {
         let not_running = || refuse(&record.id, ContainerState::Exited, Verb::Top, Refusal::NotRunning);
         let process = record.body.process.ok_or_else(not_running)?;
         self.tell(self.event(&record, "top")).await;
-        let apart = record.body.spec.runtime.as_deref() == Some(chroot::NAME);
+        let apart = self.is_bare(&record.body.spec);
         let job = move || table(process.pid, apart, &columns);
         let listed = tokio::task::spawn_blocking(job).await;
         let top = listed.map_err(|error| Error::internal("listing processes panicked").with_source(error))?;
