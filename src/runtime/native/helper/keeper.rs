@@ -11,6 +11,7 @@ use crate::exec;
 use crate::fail::{Done, Fail, at};
 use crate::ledger::{CONTAINER, Ledger};
 use crate::message::{self, Fds};
+use crate::path;
 use crate::sys::{self, AT_FDCWD, CloneArgs, Sys};
 use crate::wire::{HEADER, Header, NO_FD, Plan, Step, field, op, u32_at};
 use crate::zygote::{CONTROL, LOCK, OWNER, SIGCHLD, SIGKILL, Zygote, refuse, reply};
@@ -36,7 +37,24 @@ pub(crate) fn takes(keeps: bool, op: u16) -> bool {
 pub(crate) fn adopt_orphans() -> Sys<i32> {
     const PR_SET_CHILD_SUBREAPER: usize = 36;
     sys::prctl(PR_SET_CHILD_SUBREAPER, 1, 0)?;
+    // In the proc of another pid namespace numbers are others'.
+    if !numbers_are_ours()? {
+        return Err(sys::ESRCH);
+    }
     sys::open(AT_FDCWD, b"/proc/thread-self/children\0", 0)
+}
+
+/// Whether proc has this process under the number that it has for itself.
+#[unsafe(link_section = "lhchild")]
+fn numbers_are_ours() -> Sys<bool> {
+    let own = sys::open(AT_FDCWD, b"/proc/self\0", sys::O_PATH | sys::O_DIRECTORY)?;
+    let mut name = [0u8; 64];
+    let by_number = path::numbered(&mut name, b"/proc/", sys::getpid() as u64, b"")?;
+    // While it is open its inode stays what it is.
+    let (one, other) = (sys::stat_fd(own), sys::statx(AT_FDCWD, by_number, 0));
+    sys::close(own);
+    let (one, other) = (one?, other?);
+    Ok((one.inode, one.dev) == (other.inode, other.dev))
 }
 
 /// Kills the children of this process, and theirs as they come to it, until there are none.
@@ -44,9 +62,7 @@ pub(crate) fn adopt_orphans() -> Sys<i32> {
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn end_all(below: i32) {
     loop {
-        each_child(below, |child| {
-            let _ = sys::kill(child, SIGKILL);
-        });
+        each_child(below, end);
         loop {
             match sys::wait(-1, true) {
                 Ok((0, _)) => break,
@@ -55,6 +71,14 @@ pub(crate) fn end_all(below: i32) {
             }
         }
         sys::sleep_ms(1);
+    }
+}
+
+/// Kills a child that lives, and reaps one that does not. Nobody else's process has a number that is waited for.
+#[unsafe(link_section = "lhchild")]
+fn end(child: i32) {
+    if let Ok((0, _)) = sys::wait(child, true) {
+        let _ = sys::kill(child, SIGKILL);
     }
 }
 
@@ -199,8 +223,7 @@ impl Zygote {
             each_child(self.below, |child| {
                 if !self.ledger.knows(child) {
                     any = true;
-                    let _ = sys::kill(child, SIGKILL);
-                    let _ = sys::wait(child, true);
+                    end(child);
                 }
             });
             if !any {

@@ -472,7 +472,7 @@ pub(crate) const STEPS: &[(Step, &str)] = &[
     (Step::Restrict, "restrict programs to the container's root"),
     (
         Step::Orphans,
-        "see what children leave behind (a /proc of a kernel with CONFIG_PROC_CHILDREN)",
+        "see what children leave behind (the /proc of this pid namespace, of a kernel with CONFIG_PROC_CHILDREN)",
     ),
     (Step::Ready, "ready"),
 ];
