@@ -12,7 +12,7 @@ use longshore::logs::TeeItem;
 use longshore::probe::probe;
 use longshore::types::Signal;
 use longshore::{
-    Container, ContainerSpec, ContainerState, Engine, ErrorKind, ExecSpec, Lifetime, MountSpec, NetworkMode,
+    Bytes, Container, ContainerSpec, ContainerState, Engine, ErrorKind, ExecSpec, Lifetime, MountSpec, NetworkMode,
     StopOptions,
 };
 
@@ -36,6 +36,8 @@ tests! { "chroot":
         h21_chroot_ends_a_container_without_its_keeper,
         h21_chroot_ends_a_container_that_stops_its_keeper,
         h21_chroot_ends_a_container_without_its_helper,
+        h21_chroot_ends_with_its_engine,
+        h21_chroot_has_limits_where_there_are_cgroups,
         h21_chroot_names_what_it_cannot,
         h21_chroot_copies_and_tells_processes,
         k7_the_root_of_an_ordinary_container_has_chroot,
@@ -464,6 +466,50 @@ async fn h21_chroot_ends_a_container_that_stops_its_keeper() -> Check {
     container.kill(Signal::KILL).await?;
     assert_eq!(container.wait().await?.status.signal(), Some(9));
     assert!(!runs(mark), "nothing is left");
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+async fn h21_chroot_ends_with_its_engine() -> Check {
+    let world = world().await?;
+    let mark = "7655.125";
+    let spec = script(&world, &format!("{}; exec sleep {mark}", orphan(mark)));
+    let _container = world.started(spec).await?;
+    seen(mark).await?;
+    world.engine.close().await;
+    assert!(!runs(mark), "it ends with its engine");
+    Ok(())
+}
+
+async fn h21_chroot_has_limits_where_there_are_cgroups() -> Check {
+    let world = world().await?;
+    if !probe().has("cgroup_memory") {
+        return skip("no cgroups that limit memory");
+    }
+    let greedy = script(&world, "exec tail -c 90000000 /dev/zero").memory(Bytes::mib(32));
+    let container = world.started(greedy).await?;
+    let exit = container.wait().await?;
+    assert_eq!((exit.oom_killed, exit.status.signal()), (Some(true), Some(9)));
+    container.remove(FORCE).await?;
+    // The shell gives up where it can make no more; what it has made has left its session.
+    let mark = "7655.25";
+    let many = format!("while :; do busybox setsid sleep {mark} & done");
+    let output = world.output(script(&world, &many).pids_limit(40)).await?;
+    assert!(!output.status.success(), "{output:?}");
+    assert!(!runs(mark), "as many as they were");
+    let counter = "i=0; while :; do i=$((i+1)); echo $i > /count; done";
+    let container = world.started(script(&world, counter).stop_signal(Signal::KILL)).await?;
+    let count = format!("/proc/{}/root/count", pid_of(&container).await?);
+    let counted = || fs::read_to_string(&count).unwrap_or_default();
+    until("it counts", async || Ok(!counted().is_empty())).await?;
+    container.pause().await?;
+    assert_eq!(container.inspect().await?.state, ContainerState::Paused);
+    let before = counted();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(counted(), before);
+    container.unpause().await?;
+    until("it goes on", async || Ok(counted() != before)).await?;
+    container.stop(StopOptions::default()).await?;
     container.remove(FORCE).await?;
     Ok(())
 }
