@@ -32,6 +32,7 @@ impl Module {
     }
 
     /// As users know it.
+    #[cfg(any(test, feature = "api"))]
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::AppArmor => "AppArmor",
