@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -12,6 +12,7 @@ use longshore::images::ByteStream;
 use longshore::{Container, Engine, ErrorKind, Tmpfs};
 
 use crate::frame::{Check, Stop, fail, skip};
+use crate::support::patience::until;
 use crate::support::root::TempRoot;
 use crate::support::world::{FORCE, World, source};
 use crate::support::{image, scratch};
@@ -28,6 +29,7 @@ tests! { "copy":
         g6_directories_and_their_content,
         a9_a_dropped_copy_leaves_the_container_free,
         g6_what_is_swapped_meanwhile_leads_nowhere_else,
+        g6_a_node_that_is_swapped_changes_no_mode_outside,
         j7_copies_into_a_directory_of_the_callers,
         j7_copies_that_cannot_get_there_say_so,
     ]
@@ -391,6 +393,37 @@ async fn g6_what_is_swapped_meanwhile_leads_nowhere_else() -> Check {
         assert_eq!(crate::support::names_in(outside.path()), ["victim"]);
     }
     println!("{inward} went in and {outward} came out");
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+/// Modes that the umask keeps a file from being made with are set afterwards: not by a name, which may be a link by then.
+async fn g6_a_node_that_is_swapped_changes_no_mode_outside() -> Check {
+    let world = World::new().await?;
+    let outside = scratch::fresh("outside");
+    let victim = outside.path().join("victim");
+    fs::write(&victim, "of the host")?;
+    fs::set_permissions(&victim, fs::Permissions::from_mode(0o600))?;
+    let swap = format!(
+        "mkdir /in && cd /in && touch begun && while true; do ln -s {} link; mv -f link node; done",
+        victim.display()
+    );
+    let container = world.started(world.script(&swap)).await?;
+    until("it swaps", async || Ok(container.stat_path("/in/begun").await.is_ok())).await?;
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Fifo);
+    header.set_size(0);
+    header.set_mode(0o666);
+    archive.append_data(&mut header, "node", &[][..])?;
+    let fifo = archive.into_inner()?;
+    let mut inward = 0;
+    for _ in 0..200 {
+        let copied = container.copy_in("/in", stream_of(fifo.clone()), CopyInOptions::new());
+        inward += usize::from(copied.await.is_ok());
+        assert_eq!(fs::metadata(&victim)?.mode() & 0o7777, 0o600);
+    }
+    println!("{inward} went in");
     container.remove(FORCE).await?;
     Ok(())
 }

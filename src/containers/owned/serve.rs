@@ -7,6 +7,7 @@
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File, Metadata, Permissions};
 use std::io;
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -20,7 +21,7 @@ use fuser::{
 };
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, readlinkat, renameat2};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mkdirat, mknodat, utimensat};
 use nix::sys::statvfs::fstatvfs;
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, Whence, linkat, lseek, symlinkat, unlinkat};
@@ -29,7 +30,7 @@ use super::attributes::Ids;
 use super::files::{Files, Open};
 use super::nodes::{Nodes, key};
 use super::place::{create_in, errno, look, open_in, shown_by_proc, walk};
-use crate::sys::xattr;
+use crate::sys::{mode, xattr};
 
 /// How long the kernel may believe what it was told: not at all, since the host's changes count at once.
 const TTL: Duration = Duration::ZERO;
@@ -203,9 +204,11 @@ impl Shown {
             return Err(Errno::EPERM);
         }
         let dir = self.dir(parent)?;
-        let mode = Mode::from_bits_truncate(mode & 0o7777);
-        mknodat(&dir, name, kind, mode, 0)?;
-        fchmodat(&dir, name, mode, FchmodatFlags::FollowSymlink)?;
+        let bits = Mode::from_bits_truncate(mode & 0o7777);
+        mknodat(&dir, name, kind, bits, 0)?;
+        // By another way to the directory a link can have its name by now: then it is the link that is meant, which has no mode.
+        let made = open_in(&dir, name, OFlag::O_PATH)?;
+        mode::set(made.as_fd(), bits.bits())?;
         self.find(parent, &dir, name)
     }
 
