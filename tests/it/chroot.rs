@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -40,6 +41,7 @@ tests! { "chroot":
         h21_chroot_has_limits_where_there_are_cgroups,
         h21_chroot_names_what_it_cannot,
         h21_chroot_copies_and_tells_processes,
+        h21_chroot_by_the_client,
         k7_the_root_of_an_ordinary_container_has_chroot,
         k7_chroot_is_for_root,
     ]
@@ -587,6 +589,34 @@ async fn h21_chroot_copies_and_tells_processes() -> Check {
     container.stop(StopOptions::default()).await?;
     assert_eq!(container.stat_path("/file").await?.size, 5);
     container.remove(FORCE).await?;
+    Ok(())
+}
+
+async fn h21_chroot_by_the_client() -> Check {
+    let client = crate::platforms::client()?;
+    let World { engine, image, root } = world().await?;
+    image.tag(&"busybox:latest".parse()?).await?;
+    engine.close().await;
+    let run = |runtime: &str| {
+        let mut command = Command::new(&client);
+        command
+            .arg("--root")
+            .arg(root.path())
+            .args(["--default-runtime", runtime]);
+        let words = ["run", "--rm", "--network", "host", "busybox", "sh", "-c"];
+        command.args(words).arg("ls /proc | wc -l; exit 6").output()
+    };
+    let output = run("chroot")?;
+    assert_eq!(
+        (output.status.code(), text(&output.stdout)),
+        (Some(6), "0".to_owned()),
+        "{output:?}"
+    );
+    let unknown = run("kata")?;
+    assert!(
+        !unknown.status.success() && text(&unknown.stderr).contains("kata"),
+        "{unknown:?}"
+    );
     Ok(())
 }
 
