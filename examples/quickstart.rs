@@ -13,9 +13,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use longshore::images::RemoveImageOptions;
+use longshore::probe::probe;
 use longshore::registry::layout::{Compression, LayoutWriter};
+use longshore::runtime::chroot::LOST;
 use longshore::types::Platform;
-use longshore::{Bytes, ContainerSpec, Engine, ListOptions};
+use longshore::{Bytes, ContainerSpec, Engine, Isolation, ListOptions, NetworkMode};
 
 /// What the container runs. A limit shows in a different file under each version of cgroups.
 const SCRIPT: &str = r#"
@@ -36,7 +38,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
 
     // An engine is a directory and a thread. Every container is bound to it, and ends when it does.
-    let engine = Engine::open(scratch.path().join("root")).await?;
+    let (engine, network) = open(scratch.path()).await?;
     let info = engine.system().info().await?;
     println!(
         "opened    {} with {} ({})",
@@ -44,6 +46,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         info.storage_driver,
         info.storage_reason
     );
+    println!("isolation {}, network {network}", info.runtime);
 
     let image = engine
         .pull(&source)
@@ -55,6 +58,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .command(["sh", "-c", SCRIPT])
         .memory(Bytes::mib(64))
         .pids_limit(32)
+        .network(network)
         .best_effort_limits(true); // not every host lets every user set limits
     let output = engine.run(spec).output().await?;
 
@@ -72,6 +76,34 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let removed = image.remove(RemoveImageOptions::default()).await?;
     println!("left      {} containers; removed {removed:?}", containers.len());
     Ok(())
+}
+
+/// Opens an engine with the best isolation that this host grants, which is a program's own choice: strict where that is to be had,
+/// then whatever namespaces there are, and for root without any, files alone.
+async fn open(scratch: &Path) -> Result<(Engine, NetworkMode), longshore::Error> {
+    let probe = probe();
+    if !probe.has("user_namespaces") && probe.has("chroot") && !may_make_namespaces() {
+        println!("weak      this host grants no namespaces, so that containers are kept in by chroot:");
+        LOST.iter().for_each(|lost| println!("          - {lost}"));
+        let engine = Engine::builder(scratch.join("root")).default_runtime("chroot");
+        return Ok((engine.open().await?, NetworkMode::Host));
+    }
+    let isolation = if probe.has("own_proc") {
+        Isolation::Strict
+    } else {
+        println!("weaker    containers share the /proc of the container around this program");
+        Isolation::BestAvailable
+    };
+    let engine = Engine::builder(scratch.join("root")).isolation(isolation);
+    Ok((engine.open().await?, NetworkMode::None))
+}
+
+/// Whether this process has CAP_SYS_ADMIN. Source: proc_pid_status(5).
+fn may_make_namespaces() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let hex = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    bits.is_some_and(|bits| bits & 1 << 21 != 0)
 }
 
 /// Makes an image of this machine's shell and of what the script needs, as an OCI layout in `dir`.

@@ -4,6 +4,8 @@
 //! only process it makes is a child that ends at once in new namespaces: the one way to know whether they are granted.
 
 mod cgroups;
+#[cfg(feature = "engine")]
+mod chroot;
 mod kernel;
 mod network;
 mod storage;
@@ -142,6 +144,8 @@ pub fn probe() -> Probe {
     features.extend(storage::features());
     features.extend(cgroups::features());
     features.extend(network::features());
+    #[cfg(feature = "engine")]
+    features.push(chroot::feature());
     Probe { features }
 }
 

@@ -131,6 +131,7 @@ impl Shared {
             owner: if no_links { Some((0, 0)) } else { owner },
             with_root: false,
             no_links,
+            no_devices: self.is_bare(&record.body.spec),
             upper: self.upper_of(&record).await,
         };
         let copied = on_thread(archive, move |inflow| {
@@ -196,14 +197,31 @@ impl Shared {
     async fn view_of(self: &Arc<Self>, name: &str) -> Result<View> {
         let record = self.find(name).await?;
         match record.state {
+            ContainerState::Removing => Err(super::local::no_such(name)),
+            _ if self.is_bare(&record.body.spec) => self.view_of_files(&record).await,
             ContainerState::Running | ContainerState::Paused => match self.view_of_running(&record).await {
                 // It ended meanwhile.
                 Err(error) if error.kind() == &ErrorKind::InvalidState => self.view_of_held(&record).await,
                 view => view,
             },
-            ContainerState::Removing => Err(super::local::no_such(name)),
             _ => self.view_of_held(&record).await,
         }
+    }
+
+    /// Nothing is mounted in it: its files are all that its processes see, whether there are any or not.
+    async fn view_of_files(&self, record: &Record) -> Result<View> {
+        let rootfs = self.parts.snapshotter.mounts(&record.snapshot_key()).await?;
+        let (native, layers) = (Arc::clone(&self.parts.root), self.parts.layers.clone());
+        blocking(move || {
+            Ok(View {
+                root: Arc::new(native.mount(&rootfs)?),
+                ownership: layers,
+                sight: None,
+                acting: None,
+                _done: None,
+            })
+        })
+        .await
     }
 
     async fn view_of_running(&self, record: &Record) -> Result<View> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::bare;
 use super::local::Shared;
 use super::plan::{self, ImageDefaults};
 use super::record::{Body, Record, now_ns};
@@ -27,6 +28,10 @@ impl Shared {
         validate(&spec)?;
         self.check_log(&spec.log)?;
         let runtime = self.name_runtime(&mut spec)?;
+        let bare = runtime.is_bare();
+        if bare {
+            bare::check(&spec)?;
+        }
         lsm::check(&spec, runtime.name())?;
         if lifetime == Lifetime::Detached {
             self.check_detached(&spec)?;
@@ -39,7 +44,10 @@ impl Shared {
         plan::check(&record.id, &record.body.spec, &record.body.image)?;
         let mut warnings = runtime.foresee(&plan::resources(&record.body.spec.limits)?);
         warnings.extend(foreign(&image));
-        let mounts = self.mounts_of(&record.body.spec, &image, cancel).await?;
+        if bare {
+            warnings.extend(bare::warnings(&image));
+        }
+        let mounts = self.mounts_of(&record.body.spec, &image, bare, cancel).await?;
         record.body.mounts.clone_from(&mounts.points);
         let slot = self.slot_of(&record);
         // Whoever removes it meanwhile waits: what is made of it after that would be nobody's.

@@ -9,6 +9,8 @@ mod asking;
 #[cfg(feature = "engine")]
 mod attach;
 #[cfg(feature = "engine")]
+mod bare;
+#[cfg(feature = "engine")]
 pub(crate) mod cdi;
 #[cfg(feature = "engine")]
 mod checkpoint;

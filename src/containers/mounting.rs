@@ -44,13 +44,22 @@ pub(super) struct Mounts {
 }
 
 impl Shared {
-    /// Makes out what a container will have mounted, and makes the volumes that are not there.
-    pub(super) async fn mounts_of(&self, spec: &ContainerSpec, image: &ImageInfo, cancel: &Cancel) -> Result<Mounts> {
+    /// Makes out what a container will have mounted, and makes the volumes that are not there. A `bare` one has no volumes for places
+    /// that its image names: what is written there is the container's own.
+    pub(super) async fn mounts_of(
+        &self,
+        spec: &ContainerSpec,
+        image: &ImageInfo,
+        bare: bool,
+        cancel: &Cancel,
+    ) -> Result<Mounts> {
         let mut mounts = Mounts {
             detached: spec.lifetime == Some(Lifetime::Detached),
             ..Mounts::default()
         };
-        let added = self.add_mounts(spec, image, &mut mounts, cancel).await;
+        let places = image.config.config.volumes.iter().flatten().filter(|_| !bare);
+        let places: Vec<&String> = places.collect();
+        let added = self.add_mounts(spec, &places, &mut mounts, cancel).await;
         if let Err(error) = added {
             self.undo_mounts(&mounts).await;
             return Err(error);
@@ -61,7 +70,7 @@ impl Shared {
     async fn add_mounts(
         &self,
         spec: &ContainerSpec,
-        image: &ImageInfo,
+        of_image: &[&String],
         mounts: &mut Mounts,
         cancel: &Cancel,
     ) -> Result<()> {
@@ -71,7 +80,7 @@ impl Shared {
         for name in &spec.volumes_from {
             self.add_from(name, spec, mounts).await?;
         }
-        for place in image.config.config.volumes.iter().flatten() {
+        for place in of_image {
             let place = clean(Path::new(place))?;
             let taken = |target: &Path| clean(target).is_ok_and(|target| target == place);
             if !spec.targets().any(taken) && !mounts.points.iter().any(|point| taken(&point.spec.target)) {

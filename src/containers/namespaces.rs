@@ -140,6 +140,16 @@ impl Shared {
             )
             .with_object(ObjectKind::Container, record.id.as_str()));
         }
+        if self.is_bare(&record.body.spec) {
+            return Err(Error::unsupported(
+                format!(
+                    "sharing a namespace of container {}, whose namespaces are those around the engine",
+                    record.id.short()
+                ),
+                "containers with namespaces, or the host's by name",
+            )
+            .with_object(ObjectKind::Container, record.id.as_str()));
+        }
         match record.state {
             ContainerState::Running | ContainerState::Paused => Ok(record),
             _ => {

@@ -8,7 +8,8 @@ use super::local::Shared;
 use super::spec::ContainerSpec;
 use crate::error::{Error, ObjectKind, Result};
 use crate::runtime::Runtime;
-use crate::runtime::native::NativeRuntime;
+use crate::runtime::chroot::{self, ChrootRuntime};
+use crate::runtime::native::{NativeRuntime, apart};
 use crate::runtime::oci::{KNOWN, OciRuntime};
 
 /// The runtimes of an engine.
@@ -36,8 +37,16 @@ impl Runtimes {
     /// `InvalidArgument` for a name that nobody made known, `Unsupported` for one that the host does not have.
     pub(crate) fn named(&self, name: Option<&str>) -> Result<Arc<dyn Runtime>> {
         let name = name.unwrap_or_else(|| self.default_name());
-        if name == self.usual.name() {
+        // An embedder's own may have a helper of its own.
+        if name == chroot::NAME && self.usual.name() != chroot::NAME {
+            return self.chroot();
+        }
+        let apart = self.native.is_apart();
+        if name == self.usual.name() && !(apart && name == self.native.name()) {
             return Ok(Arc::clone(&self.usual));
+        }
+        if apart {
+            return Err(apart::no_namespaces(&format!("the runtime {name:?}")));
         }
         let native = || Arc::clone(&self.native);
         if name == self.native.name() {
@@ -50,12 +59,26 @@ impl Runtimes {
             return Ok(Arc::new(OciRuntime::installed(native(), name)?));
         }
         let others = self.programs.keys().map(String::as_str);
-        let known: Vec<&str> = [self.native.name()].into_iter().chain(KNOWN).chain(others).collect();
+        let ours = [self.native.name(), chroot::NAME].into_iter();
+        let known: Vec<&str> = ours.chain(KNOWN).chain(others).collect();
         let message = format!(
             "unknown or invalid runtime name: {name}; known are {}",
             known.join(", ")
         );
         Err(Error::invalid(message).with_object(ObjectKind::Option, "runtime"))
+    }
+
+    /// It needs a helper that makes no namespaces, which is the engine's choice, and never one that a container makes.
+    #[cold]
+    fn chroot(&self) -> Result<Arc<dyn Runtime>> {
+        if self.native.is_apart() {
+            return Ok(Arc::new(ChrootRuntime::over(Arc::clone(&self.native))));
+        }
+        Err(Error::unsupported(
+            "the runtime \"chroot\" beside others",
+            "an engine that was opened for it (EngineBuilder::default_runtime(\"chroot\"))",
+        )
+        .with_object(ObjectKind::Backend, chroot::NAME))
     }
 }
 
@@ -63,6 +86,12 @@ impl Shared {
     /// Who starts the containers of a spec.
     pub(super) fn runtime_of(&self, spec: &ContainerSpec) -> Result<Arc<dyn Runtime>> {
         self.parts.runtimes.named(spec.runtime.as_deref())
+    }
+
+    /// Whether a container has neither namespaces nor mounts, whichever engine has started it.
+    pub(super) fn is_bare(&self, spec: &ContainerSpec) -> bool {
+        let by_name = spec.runtime.as_deref() == Some(chroot::NAME);
+        by_name || self.runtime_of(spec).is_ok_and(|runtime| runtime.is_bare())
     }
 
     /// Notes down who starts a new container: it stays so, whatever the next engine on the root usually has.
@@ -99,9 +128,36 @@ mod tests {
         let unknown = usual.named(Some("kata")).unwrap_err();
         assert_eq!(unknown.kind(), &ErrorKind::InvalidArgument);
         assert!(unknown.report().contains("own"), "{}", unknown.report());
+        let refused = usual.named(Some("chroot")).unwrap_err();
+        assert!(
+            refused.is_unsupported() && refused.report().contains("default_runtime"),
+            "{}",
+            refused.report()
+        );
         let chosen = runtimes(Some("own"));
         assert_eq!(chosen.named(None).unwrap().name(), "own");
         assert_eq!(chosen.default_name(), "own");
         assert!(runtimes(Some("nobody")).named(None).is_err());
+    }
+
+    #[test]
+    fn h21_an_engine_for_chroot_has_no_other_runtime() {
+        let mut options = NativeOptions::default();
+        (options.apart, options.user_namespace) = (true, Some(false));
+        let native = Arc::new(NativeRuntime::new(options));
+        let runtimes = Runtimes {
+            usual: Arc::clone(&native) as Arc<dyn Runtime>,
+            native,
+            ..runtimes(Some("chroot"))
+        };
+        let chosen = runtimes.named(None).unwrap();
+        assert!(chosen.name() == "chroot" && chosen.is_bare() && chosen.detached().is_none());
+        for other in ["native", "runc", "own"] {
+            let refused = runtimes.named(Some(other)).unwrap_err();
+            assert!(
+                refused.is_unsupported() && refused.to_string().contains(other),
+                "{refused}"
+            );
+        }
     }
 }

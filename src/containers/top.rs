@@ -135,7 +135,8 @@ impl Shared {
         let not_running = || refuse(&record.id, ContainerState::Exited, Verb::Top, Refusal::NotRunning);
         let process = record.body.process.ok_or_else(not_running)?;
         self.tell(self.event(&record, "top")).await;
-        let job = move || table(process.pid, &columns);
+        let apart = self.is_bare(&record.body.spec);
+        let job = move || table(process.pid, apart, &columns);
         let listed = tokio::task::spawn_blocking(job).await;
         let top = listed.map_err(|error| Error::internal("listing processes panicked").with_source(error))?;
         top.filter(|top| !top.processes.is_empty()).ok_or_else(not_running)
@@ -403,13 +404,17 @@ fn tty(device: u32) -> String {
     }
 }
 
-/// Every process in the first one's pid namespace, and what they have started. `None`: the first is gone.
-fn processes(first: u32) -> Option<Vec<Process>> {
+/// Every process in the first one's pid namespace, and what they have started. Of a container without namespaces (`apart`): all that
+/// descend from the first one's parent, its keeper. `None`: the first is gone.
+fn processes(first: u32, apart: bool) -> Option<Vec<Process>> {
     let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let own = namespace(first);
+    let own = namespace(first).filter(|_| !apart);
     let pids = fs::read_dir("/proc").ok()?.flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let mut inside: HashSet<u32> = HashSet::from([first]);
+    if apart {
+        inside.insert(Process::read(first)?.ppid);
+    }
     let (mut found, mut others) = (Vec::new(), Vec::new());
     for process in pids.filter_map(Process::read) {
         if process.pid == first || (own.is_some() && namespace(process.pid) == own) {
@@ -433,8 +438,8 @@ fn processes(first: u32) -> Option<Vec<Process>> {
     found.iter().any(|process| process.pid == first).then_some(found)
 }
 
-fn table(first: u32, columns: &[(Column, String)]) -> Option<Top> {
-    let (found, host) = (processes(first)?, Host::read());
+fn table(first: u32, apart: bool, columns: &[(Column, String)]) -> Option<Top> {
+    let (found, host) = (processes(first, apart)?, Host::read());
     let row = |process: &Process| columns.iter().map(|(column, _)| host.cell(*column, process)).collect();
     Some(Top {
         titles: columns.iter().map(|(_, title)| title.clone()).collect(),
@@ -479,10 +484,10 @@ mod tests {
     fn g7_this_process_is_listed() {
         let me = std::process::id();
         let columns = columns(&["-eo".into(), "pid,ppid,rss,etime,user,tty,stat,args".into()]).unwrap();
-        let top = table(me, &columns).unwrap();
+        let top = table(me, false, &columns).unwrap();
         let row = top.processes.iter().find(|row| row[0] == me.to_string()).unwrap();
         assert!(row[2].parse::<u64>().unwrap() > 0);
         assert!(!row[7].is_empty());
-        assert!(table(u32::MAX, &columns).is_none());
+        assert!(table(u32::MAX, false, &columns).is_none());
     }
 }

@@ -24,6 +24,7 @@ use crate::registry::RegistryProvider;
 use crate::runtime::Isolation;
 use crate::runtime::Runtime;
 use crate::runtime::cgroups::{CgroupDriver, NativeCgroups};
+use crate::runtime::chroot;
 use crate::runtime::native::seccomp::SeccompAgent;
 use crate::runtime::native::{IdMapping, NativeOptions, NativeRuntime};
 use crate::storage::content::local::LocalContent;
@@ -184,6 +185,10 @@ impl EngineBuilder {
     /// ([`ContainerSpec::runtime`](crate::ContainerSpec::runtime)): `runc` or `crun` where the host has it, one of
     /// [`EngineBuilder::with_oci_runtime`], or `native`. Default what [`EngineBuilder::runtime`] says, else `native`. An external
     /// one needs [`Lifetime::Bound`]; [`OciRuntime`](crate::runtime::oci::OciRuntime) says what else. Builds have the native one.
+    ///
+    /// `chroot` is for root on hosts that grant no namespaces, within an ordinary container of Docker's, say, and is weak:
+    /// [`ChrootRuntime`](crate::runtime::chroot::ChrootRuntime) says what is missing. An engine that is opened for it has no other
+    /// runtime, runs no commands of builds, and a new root has the storage driver `vfs`; its containers name the host's network.
     ///
     /// [`EngineBuilder::open`] answers `InvalidArgument` for a name that nobody made known, and `Unsupported` for a program that
     /// is not installed.
@@ -428,6 +433,7 @@ impl EngineBuilder {
             .cgroups
             .clone()
             .unwrap_or_else(|| Arc::new(NativeCgroups::new(owner.id())));
+        let apart = self.is_apart()?;
         let native = Arc::clone(begun.get_or_init({
             let native = Arc::new(native(
                 &owner,
@@ -438,6 +444,8 @@ impl EngineBuilder {
                     isolation: self.isolation,
                     seccomp_agent: self.seccomp_agent.clone(),
                     reactor: Some(spawner.runtime()),
+                    user_namespace: apart.then_some(false),
+                    apart,
                     ..NativeOptions::default()
                 },
             )?);
@@ -551,6 +559,15 @@ impl EngineBuilder {
             #[cfg(feature = "build")]
             builds,
         })
+    }
+
+    /// Whether it is opened for the runtime `chroot`, and this process may use that.
+    #[inline(always)] // To lie with its caller: docs/measuring.md, "Memory".
+    fn is_apart(&self) -> Result<bool> {
+        match self.default_runtime.as_deref() {
+            Some(chroot::NAME) => chroot::missing().map(|()| true),
+            _ => Ok(false),
+        }
     }
 
     /// Those that containers can have. A default that cannot be had is told of now.

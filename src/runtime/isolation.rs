@@ -20,6 +20,8 @@ pub enum Isolation {
     /// around them, cannot signal them, and those that run as root may look into others of the same engine: into their
     /// environment, memory and files. A container that may trace (`CAP_SYS_PTRACE`, or privileged) is `Unsupported` even
     /// then, since it could look into the engine's helper.
+    ///
+    /// A host that grants root no namespaces at all is refused even then: the runtime `chroot` is another choice, made by name.
     BestAvailable,
 }
 

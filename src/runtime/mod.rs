@@ -3,6 +3,8 @@
 pub mod bundle;
 pub mod caps;
 pub mod cgroups;
+#[cfg(feature = "engine")]
+pub mod chroot;
 mod command;
 pub mod defaults;
 #[cfg(feature = "engine")]
@@ -265,6 +267,12 @@ pub trait Runtime: Debug + Send + Sync + 'static {
     /// container. What it would refuse is not among them.
     fn foresee(&self, _resources: &LinuxResources) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Whether it makes neither namespaces nor mounts: its containers have the host's network, and nothing is shown in them beside
+    /// their own files. A container that asks for more is then refused when it is created.
+    fn is_bare(&self) -> bool {
+        false
     }
 
     /// Removes the cgroups that a start has noted in [`Launch::notes`], `dir`, as far as they are still there: those of a container

@@ -11,6 +11,7 @@ use super::{ContainerCounts, SystemInfo};
 use crate::error::Result;
 use crate::probe::{Probe, probe};
 use crate::runtime::cgroups::CgroupMode;
+use crate::runtime::chroot;
 use crate::storage::files::blocking;
 use crate::store::StateCount;
 
@@ -56,7 +57,7 @@ impl Parts {
             cdi_directories: self.containers.0.cdi_directories(),
             cdi_devices: devices,
             rootless: !geteuid().is_root(),
-            warnings: warnings(&host.probe),
+            warnings: warnings(&host.probe, &self.runtime),
         })
     }
 }
@@ -86,13 +87,15 @@ fn version_of(mode: CgroupMode) -> &'static str {
     }
 }
 
-/// Each thing that the host lacks, with what to do about it.
-fn warnings(probe: &Probe) -> Vec<String> {
+/// Each thing that the host lacks, with what to do about it, and what an engine's choice for containers without namespaces costs.
+fn warnings(probe: &Probe, runtime: &str) -> Vec<String> {
     let sentence = |feature: &crate::probe::Feature| match &feature.remedy {
         Some(remedy) => format!("{}: {}; remedy: {remedy}", feature.name, feature.detail),
         None => format!("{}: {}", feature.name, feature.detail),
     };
-    probe.missing().map(sentence).collect()
+    let lost = chroot::LOST.iter().filter(|_| runtime == chroot::NAME);
+    let lost = lost.map(|lost| (*lost).to_owned());
+    probe.missing().map(sentence).chain(lost).collect()
 }
 
 /// What is asked of the host each time: names and processors can change.
@@ -195,11 +198,18 @@ mod tests {
     #[test]
     fn every_warning_has_a_remedy() {
         let probe = probe();
-        let warnings = warnings(&probe);
+        let warnings = warnings(&probe, "native");
         assert_eq!(warnings.len(), probe.missing().count());
         assert!(
             warnings.iter().all(|warning| warning.contains("; remedy: ")),
             "{warnings:?}"
         );
+    }
+
+    #[test]
+    fn k7_what_chroot_costs_is_told() {
+        let nothing = Probe { features: Vec::new() };
+        assert_eq!(warnings(&nothing, "chroot"), chroot::LOST);
+        assert!(warnings(&nothing, "runc").is_empty());
     }
 }

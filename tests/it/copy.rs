@@ -43,7 +43,7 @@ async fn bytes_of(mut stream: ByteStream) -> Result<Vec<u8>, Stop> {
     Ok(all)
 }
 
-fn stream_of(bytes: Vec<u8>) -> ByteStream {
+pub fn stream_of(bytes: Vec<u8>) -> ByteStream {
     Box::pin(stream::iter([Ok(Bytes::from(bytes))]))
 }
 

@@ -26,6 +26,7 @@ mod cdi;
 mod cgroup_parents;
 mod checkpoints;
 mod checks;
+mod chroot;
 mod copies;
 mod copy;
 mod daemon;
@@ -115,6 +116,7 @@ const GROUPS: &[frame::Group] = &[
     exec::TESTS,
     oci_bundle::TESTS,
     oci_runtime::TESTS,
+    chroot::TESTS,
     micro_vm::TESTS,
     askers::TESTS,
     verbs::TESTS,
@@ -196,6 +198,7 @@ fn main() {
         .chain(forks::ROLES)
         .chain(exec::ROLES)
         .chain(oci_runtime::ROLES)
+        .chain(chroot::ROLES)
         .chain(askers::ROLES)
         .chain(places::ROLES)
         .chain(hostile::ROLES)

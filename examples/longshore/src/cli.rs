@@ -28,6 +28,10 @@ pub struct Cli {
     #[arg(long, value_name = "WORD", default_value_t)]
     pub isolation: Isolation,
 
+    /// What containers are started with that name nothing: native, runc, crun, or chroot, for root where there are no namespaces
+    #[arg(long, value_name = "NAME")]
+    pub default_runtime: Option<String>,
+
     /// Talk to an engine elsewhere: unix:///run/docker.sock, tcp://HOST:PORT
     #[arg(short = 'H', long, value_name = "URL")]
     pub host: Option<String>,

@@ -16,6 +16,7 @@ pub struct Context {
     additional: Vec<PathBuf>,
     host: Option<String>,
     isolation: Isolation,
+    runtime: Option<String>,
 }
 
 impl Context {
@@ -25,10 +26,12 @@ impl Context {
         additional: Vec<PathBuf>,
         host: Option<String>,
         isolation: Isolation,
+        runtime: Option<String>,
     ) -> Result<Self, Failure> {
-        if host.is_some() && (root.is_some() || !additional.is_empty()) {
+        if host.is_some() && (root.is_some() || !additional.is_empty() || runtime.is_some()) {
             return Err(Failure::ours(
-                "--root and --additional-store are of an engine in this process, and --host of one elsewhere; leave one out",
+                "--root, --additional-store and --default-runtime are of an engine in this process, and --host of one elsewhere; \
+                 leave one out",
             ));
         }
         Ok(Self {
@@ -36,6 +39,7 @@ impl Context {
             additional,
             host,
             isolation,
+            runtime,
         })
     }
 
@@ -58,6 +62,9 @@ impl Context {
             return Ok(Engine::connect(host).await?);
         }
         let mut builder = Engine::builder(self.root()?).isolation(self.isolation);
+        if let Some(runtime) = &self.runtime {
+            builder = builder.default_runtime(runtime);
+        }
         for store in &self.additional {
             builder = builder.additional_store(store);
         }

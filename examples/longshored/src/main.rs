@@ -47,6 +47,9 @@ async fn run(options: Options) -> Result<(), Failure> {
     if let Some(isolation) = options.isolation {
         builder = builder.isolation(isolation);
     }
+    if let Some(runtime) = &options.default_runtime {
+        builder = builder.default_runtime(runtime);
+    }
     if !options.cdi_spec_dir.is_empty() {
         builder = builder.cdi_directories(&options.cdi_spec_dir);
     }

@@ -54,6 +54,10 @@ pub struct Options {
     /// `strict` (the default: an error that names what is missing), `best-available`.
     #[arg(long, value_name = "WORD")]
     pub isolation: Option<Isolation>,
+    /// What containers are started with that name nothing: `native` (the default), `runc`, `crun`, or `chroot`, for root where there
+    /// are no namespaces; that is for all of them.
+    #[arg(long, value_name = "NAME")]
+    pub default_runtime: Option<String>,
     /// Ends after so many seconds without a connection and a running container.
     #[arg(long, value_name = "SECONDS")]
     pub exit_idle: Option<u64>,
@@ -82,6 +86,7 @@ struct File {
     live_restore: Option<bool>,
     cdi_spec_dir: Option<Vec<PathBuf>>,
     isolation: Option<String>,
+    default_runtime: Option<String>,
     exit_idle: Option<u64>,
     shutdown_timeout: Option<u64>,
 }
@@ -124,6 +129,7 @@ impl Options {
         if let (None, Some(word)) = (self.isolation, file.isolation) {
             self.isolation = Some(word.parse()?);
         }
+        self.default_runtime = self.default_runtime.take().or(file.default_runtime);
         if self.cdi_spec_dir.is_empty() {
             self.cdi_spec_dir = file.cdi_spec_dir.unwrap_or_default();
         }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::helper::wire::op;
 use super::hunt::{self, Mark};
-use super::plan::{Filters, Plan};
+use super::plan::{Filters, Host, Plan};
 use super::start::{self, Ends};
 use super::task::{self, Inside};
 use super::zygote::{self, ExitWatch, Zygote};
@@ -60,7 +60,7 @@ impl Job {
         )?;
         let mut plan = Plan::exec(&exec, host, self.inside.namespaces, filters)?;
         plan.set_root(self.inside.root);
-        let ends = ends(exec.stdio)?;
+        let mut ends = ends(exec.stdio, host)?;
         let names = plan.names.clone();
         let req = self.zygote.request();
         let exit = self.zygote.watch_exit(req);
@@ -71,6 +71,7 @@ impl Job {
             self.zygote.send(req, op::EXEC, &plan.encode(positions), &fds).await
         };
         let reply = reply.inspect_err(|_| self.zygote.unwatch_exit(req))?;
+        let terminal = ends.take_master();
         let (status, stdio) = ends.split();
         let outcome = start::outcome(status, &names, host, (self.zygote.agent(), &self.id), None).await;
         let reply = reply.await.map_err(|_| zygote::gone()).and_then(zygote::check);
@@ -92,6 +93,7 @@ impl Job {
         };
         let copied = outcome
             .and_then(|setup| setup.ok_or_else(start::died_in_setup))
+            .map(|setup| setup.with_terminal(terminal))
             .and_then(|setup| {
                 let copy = setup.terminal.as_ref().map(OwnedFd::try_clone).transpose();
                 let copy = copy.map_err(|error| Error::os("keep the terminal", error))?;
@@ -110,8 +112,8 @@ impl Job {
 
 /// A command always gets a pipe as its stdin: `/dev/null` would be the host's, and the container's own may be anything.
 /// Nobody writes to one that was not asked for.
-fn ends(stdio: StdioPlan) -> Result<Ends> {
-    Ends::new(StdioPlan { stdin: true, ..stdio })
+fn ends(stdio: StdioPlan, host: Host) -> Result<Ends> {
+    Ends::of(StdioPlan { stdin: true, ..stdio }, host)
 }
 
 /// A command in a container of the native runtime.
@@ -138,7 +140,7 @@ impl Command {
         let [stdin, stdout, stderr] = stdio;
         ExecStarted {
             task: Arc::new(self),
-            stdin: stdin.filter(|_| wanted.stdin),
+            stdin: stdin.filter(|_| wanted.stdin && wanted.terminal.is_none()),
             stdout,
             stderr,
             terminal: setup.terminal,

@@ -28,6 +28,7 @@ impl NativeRuntime {
     /// # Errors
     /// `Os` where `/dev/fuse` is missing, or not for this user.
     pub(crate) fn fuse(self: &Arc<Self>, mode: &str) -> Result<Fuse> {
+        self.needs_namespaces("a FUSE")?;
         let devices = File::open("/dev").map_err(|error| Error::os("open /dev", error))?;
         // The mount and its device must be of one user namespace.
         let device = ZygoteSight::new(Arc::clone(self))

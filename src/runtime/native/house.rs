@@ -26,6 +26,7 @@ impl House {
     /// # Errors
     /// `Unsupported` where the host forbids namespaces; `Os`.
     pub(crate) fn new(runtime: &NativeRuntime) -> Result<Self> {
+        runtime.needs_namespaces("a network of the engine's own")?;
         let zygote = runtime.zygote()?;
         let (ours, theirs) = socket::pair().map_err(|error| Error::os("make the network's socket", error))?;
         zygote.call_blocking(op::HOUSE, &[], &[theirs.as_fd()])?;

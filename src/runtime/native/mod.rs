@@ -1,6 +1,8 @@
 //! The native runtime: containers started by a small static helper, without any other program. `docs/process-model.md`
 //! tells how the processes hang together.
 
+#[cfg(feature = "engine")]
+pub(crate) mod apart;
 mod created;
 #[cfg(feature = "engine")]
 mod criu;
@@ -86,6 +88,9 @@ pub struct NativeOptions {
     /// Which runtime, with I/O enabled, listens to the zygote. Without it, the one that is entered where the zygote is first
     /// needed, which must live as long as what is made of this.
     pub reactor: Option<tokio::runtime::Handle>,
+    /// The helper makes no namespace: it only looks after what the runtime `chroot` starts.
+    #[cfg(feature = "engine")]
+    pub(crate) apart: bool,
 }
 
 /// Starts containers with the helper's zygote, which is spawned at the first use.
@@ -171,6 +176,7 @@ impl NativeRuntime {
     /// Where programs of the host's work on containers.
     #[cfg(feature = "engine")]
     pub(crate) async fn bench(&self) -> Result<tool::Bench> {
+        self.needs_namespaces("a program of the host beside a container")?;
         let zygote = self.awake().await?;
         Ok(tool::Bench {
             host: self.shared.host(zygote.mapping()),
@@ -195,6 +201,8 @@ impl NativeRuntime {
 
     /// What a start needs.
     async fn job(&self, launch: &Launch) -> Result<start::Job> {
+        #[cfg(feature = "engine")]
+        self.needs_namespaces("the runtime \"native\"")?;
         let zygote = self.awake().await?;
         let ids = match wants_user_namespace(&launch.spec) {
             true => Some(self.shared.container_ids(zygote.pid(), &launch.spec)?),
@@ -259,6 +267,10 @@ impl NativeRuntime {
         let [mount] = mounts else {
             return Err(Error::invalid(format!("{} mounts; one is needed", mounts.len())));
         };
+        #[cfg(feature = "engine")]
+        if self.shared.apart() {
+            return apart::directory(mount);
+        }
         let mut record = plan::root_record(mount)?;
         if mount.read_only {
             record.attributes |= options::READ_ONLY;
@@ -327,6 +339,7 @@ impl Shared {
             clean_up: &self.owner_directories()?,
             agent: self.options.seccomp_agent.as_ref(),
             shim: false,
+            apart: self.apart(),
             program: None,
             reactor: self.options.reactor.as_ref(),
         })?);
@@ -354,6 +367,15 @@ impl Shared {
     fn running(&self) -> Option<Arc<Zygote>> {
         let slot = self.zygote.try_lock().ok()?;
         slot.as_ref().filter(|zygote| !zygote.is_dead()).map(Arc::clone)
+    }
+
+    /// Whether there are no namespaces.
+    fn apart(&self) -> bool {
+        #[cfg(feature = "engine")]
+        let apart = self.options.apart;
+        #[cfg(not(feature = "engine"))]
+        let apart = false;
+        apart
     }
 
     /// Whether devices cannot be made here, but only bound from the host.
@@ -400,6 +422,7 @@ impl Shared {
             single_id: mapping == IdMapping::Single,
             cgroup_v2: cgroup_v2(),
             host_pids: false,
+            apart: self.apart(),
             hidden: self.hidden(),
         }
     }
@@ -441,7 +464,10 @@ impl Runtime for NativeRuntime {
 
     #[cfg(feature = "engine")]
     fn detached(&self) -> Option<&dyn super::detached::DetachedRuntime> {
-        Some(self)
+        match self.shared.apart() {
+            true => None,
+            false => Some(self),
+        }
     }
 }
 

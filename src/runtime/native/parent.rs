@@ -59,6 +59,15 @@ fn note_usual(launch: &Launch, driver: Option<&dyn CgroupDriver>) -> Result<()> 
     note(dir, &own.chain(parents.iter().cloned()).collect::<Vec<_>>())
 }
 
+/// The same in the launch's own directory, and as a list for the zygote's ledger.
+pub(crate) fn list_ahead(launch: &Launch, driver: Option<&dyn CgroupDriver>) -> Result<Vec<u8>> {
+    let mut list = Vec::new();
+    for directory in note_ahead(launch, driver, launch.notes.as_deref())? {
+        plan::push_string(&mut list, &item(&launch.id, &directory)?)?;
+    }
+    Ok(list)
+}
+
 /// Takes back, at its end, what the zygote was told of.
 #[derive(Debug)]
 pub(crate) struct Announced {
@@ -69,14 +78,10 @@ pub(crate) struct Announced {
 impl Announced {
     /// Tells the zygote what a launch will make. `None` where it knows of that anyway. Blocking.
     pub(crate) fn of(zygote: &Arc<Zygote>, launch: &Launch, driver: Option<&dyn CgroupDriver>) -> Result<Option<Self>> {
-        let directories = note_ahead(launch, driver, launch.notes.as_deref())?;
-        if directories.is_empty() {
+        let list = list_ahead(launch, driver)?;
+        if list.is_empty() {
             note_usual(launch, driver)?;
             return Ok(None);
-        }
-        let mut list = Vec::new();
-        for directory in &directories {
-            plan::push_string(&mut list, &item(&launch.id, directory)?)?;
         }
         let number = zygote.call_blocking(op::SCRATCH, &list, &[])?.header.req;
         Ok(Some(Self {

@@ -37,6 +37,8 @@ pub(crate) struct Host {
     pub(crate) cgroup_v2: bool,
     /// The helper is a shim, in the host's pid namespace.
     pub(crate) host_pids: bool,
+    /// There are no namespaces, and nothing is mounted.
+    pub(crate) apart: bool,
     /// What cannot be mounted anew.
     pub(crate) hidden: Hidden,
 }
@@ -184,6 +186,10 @@ impl Plan {
         plan.mounts(launch, host, own_network, ids)?;
         plan.linux(linux, host)?;
         plan.seccomp(filters)?;
+        if host.apart {
+            plan.set_if(true, flag::APART | flag::HOST_CGROUP);
+            plan.words[field::NAMESPACES] = 0;
+        }
         for directory in &launch.scratch {
             plan.clean_up(b's', directory)?;
         }
@@ -204,6 +210,7 @@ impl Plan {
         plan.words[field::FLAGS] = flag::HAS_CAPS;
         plan.set_if(host.single_id, flag::SINGLE_ID);
         plan.set_if(exec.marked, flag::MARKED);
+        plan.set_if(host.apart, flag::APART);
         plan.words[field::NAMESPACES] = namespaces;
         plan.process(&exec.process)?;
         plan.user(exec.user.as_ref(), &exec.extra_groups, &exec.process)?;
@@ -342,7 +349,7 @@ impl Plan {
 
     /// Whether its processes are in a namespace that ends with it.
     pub(crate) fn own_processes(&self) -> bool {
-        self.joined & libc::CLONE_NEWPID as u32 == 0
+        self.joined & libc::CLONE_NEWPID as u32 == 0 && !self.has(flag::APART)
     }
 
     fn seccomp(&mut self, filters: Filters) -> Result<()> {
@@ -1208,7 +1215,7 @@ pub(crate) fn clean_absolute<'a>(path: &'a Path, what: &str) -> Result<&'a [u8]>
     Ok(bytes)
 }
 
-fn capability_bits(set: &Capabilities) -> u64 {
+pub(crate) fn capability_bits(set: &Capabilities) -> u64 {
     set.iter()
         .filter_map(|cap| options::capability_number(*cap))
         .fold(0, |bits, number| bits | 1 << number)

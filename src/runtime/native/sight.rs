@@ -68,6 +68,7 @@ impl ZygoteSight {
     }
 
     fn start(&self) -> Result<OwnedFd> {
+        self.runtime.needs_namespaces("a look at files from within")?;
         let zygote = self.runtime.zygote()?;
         let (ours, theirs) = socket::pair().map_err(|e| crate::error::Error::os("socketpair", e))?;
         zygote.call_blocking(op::LOOK, &[], &[theirs.as_fd()])?;

@@ -28,7 +28,7 @@ use crate::runtime::cgroups::{Cgroup, CgroupDriver};
 use crate::runtime::{Launch, LaunchSource, SharedNamespace, Started, StdioPlan, Task};
 use crate::sys::blocking::blocking;
 use crate::sys::socket::Received;
-use crate::sys::{pidfd, poll, socket};
+use crate::sys::{pidfd, poll, socket, terminal};
 use crate::types::{ContainerId, Signal};
 
 /// A container's cgroup, where there is one, and what of the limits could not be.
@@ -51,6 +51,8 @@ pub(crate) struct Ends {
     pub(crate) stdin: Option<(OwnedFd, OwnedFd)>,
     stdout: Option<(OwnedFd, OwnedFd)>,
     stderr: Option<(OwnedFd, OwnedFd)>,
+    /// Of a container that has no terminals of its own: the other side.
+    master: Option<OwnedFd>,
 }
 
 /// A start that the zygote was asked for.
@@ -63,6 +65,7 @@ struct Asked {
     exit: ExitWatch,
     status: OwnedFd,
     stdio: Stdio,
+    terminal: Option<OwnedFd>,
     pipes: Pipes,
     names: Names,
     namespaces: u32,
@@ -117,7 +120,11 @@ impl Job {
         if gate.is_some() {
             plan.wait();
         }
-        let announced = Announced::of(&self.zygote, launch, self.cgroups.as_deref())?;
+        // A keeper's own zygote has been told before.
+        let announced = match self.host.apart {
+            true => None,
+            false => Announced::of(&self.zygote, launch, self.cgroups.as_deref())?,
+        };
         let (cgroup, warnings) = cgroup_of(launch, self.cgroups.as_deref())?;
         let cgroup: Option<Arc<dyn Cgroup>> = cgroup.map(Arc::from);
         match self.ask_zygote(launch, &mut plan, cgroup.clone(), warnings) {
@@ -142,7 +149,7 @@ impl Job {
     ) -> Result<Asked> {
         parent::add_clean_ups(plan, &launch.id, cgroup.as_deref())?;
         let hooks = Hooks::of(launch)?.map(Arc::new);
-        let ends = Ends::new(launch.stdio)?;
+        let mut ends = Ends::of(launch.stdio, self.host)?;
         let names = plan.names.clone();
         let req = self.zygote.request();
         let exit = self.zygote.watch_exit(req);
@@ -156,7 +163,10 @@ impl Job {
         // what follows here; everybody waits for the zygote.
         std::thread::yield_now();
         let pipes = ends.pipes()?;
-        let (status, stdio) = ends.split();
+        let terminal = ends.take_master();
+        let (status, [stdin, stdout, stderr]) = ends.split();
+        let wanted = launch.stdio.stdin && launch.stdio.terminal.is_none();
+        let stdio = [stdin.filter(|_| wanted), stdout, stderr];
         Ok(Asked {
             zygote: self.zygote,
             host: self.host,
@@ -166,6 +176,7 @@ impl Job {
             exit,
             status,
             stdio,
+            terminal,
             pipes,
             names,
             namespaces: plan.all_namespaces(),
@@ -288,6 +299,7 @@ impl Asked {
         )
         .await;
         let outcome = outcome.and_then(|setup| setup.ok_or_else(died_in_setup));
+        let outcome = outcome.map(|setup| setup.with_terminal(self.terminal));
         let child = Child {
             zygote: self.zygote,
             req: self.req,
@@ -408,6 +420,14 @@ pub(crate) struct Setup {
     /// The namespace that a command was given to be known by.
     pub(crate) mark: Option<OwnedFd>,
     pub(crate) warnings: Vec<String>,
+}
+
+impl Setup {
+    /// Takes a terminal that the helper has not made.
+    pub(crate) fn with_terminal(mut self, own: Option<OwnedFd>) -> Self {
+        self.terminal = self.terminal.or(own);
+        self
+    }
 }
 
 #[cfg(feature = "engine")]
@@ -572,6 +592,29 @@ impl Child {
 }
 
 impl Ends {
+    /// What a container on such a host is given. One without namespaces has neither terminals nor a `/dev/null` that are not the
+    /// host's: a terminal is made here, and stdin is a pipe always, to which nobody writes who has not asked for it.
+    pub(crate) fn of(stdio: StdioPlan, host: Host) -> Result<Self> {
+        if !host.apart {
+            return Self::new(stdio);
+        }
+        let mut ends = Self::new(StdioPlan { stdin: true, ..stdio })?;
+        if let Some((rows, columns)) = stdio.terminal {
+            let made = terminal::open(rows, columns).map_err(|error| Error::os("make a terminal", error))?;
+            let ours = made.master.try_clone();
+            let ours = ours.map_err(|error| Error::os("make a terminal", error))?;
+            // The one place of a stream is enough: it is all three.
+            ends.stdin = Some((made.peer, ours));
+            ends.master = Some(made.master);
+        }
+        Ok(ends)
+    }
+
+    /// The terminal's side that is not the container's, if one was made here.
+    pub(crate) fn take_master(&mut self) -> Option<OwnedFd> {
+        self.master.take()
+    }
+
     pub(crate) fn new(stdio: StdioPlan) -> Result<Self> {
         let os = |error: io::Error| Error::os("make the standard streams", error);
         // (read, write); the container's end first.
@@ -583,6 +626,7 @@ impl Ends {
             stdin: None,
             stdout: None,
             stderr: None,
+            master: None,
         };
         if stdio.terminal.is_some() {
             return Ok(ends);

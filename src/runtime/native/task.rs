@@ -127,7 +127,7 @@ impl NativeTask {
         blocking(move || cgroup.freeze(frozen)).await
     }
 
-    /// In another container's pid namespace: what is in the cgroup is the container's, and everything else there is not.
+    /// In another container's pid namespace, or in none: what is in the cgroup is the container's, and everything else there is not.
     async fn send_group(&self, signal: Signal) -> Result<()> {
         if signal == Signal::KILL {
             self.kill_group().await;
@@ -141,7 +141,13 @@ impl NativeTask {
 
     async fn kill_group(&self) {
         let Some(cgroup) = self.cgroup.clone() else { return };
-        if let Err(error) = blocking(move || cgroup.kill()).await {
+        let killed = blocking(move || cgroup.kill()).await;
+        // A keeper ends them one by one.
+        let killed = killed.or_else(|error| match self.inside.host.apart && error.is_unsupported() {
+            true => Ok(()),
+            false => Err(error),
+        });
+        if let Err(error) = killed {
             tracing::warn!(container = %self.id, error = error.report(), "processes in another's pid namespace may stay");
         }
     }
@@ -231,6 +237,8 @@ impl Task for NativeTask {
         started.map_err(|error| match error.kind() {
             // Whatever step failed: the container ended under it.
             ErrorKind::Os if self.is_dead() => self.not_running().with_source(error),
+            // A keeper goes with its container.
+            ErrorKind::Unavailable if self.inside.host.apart && self.is_dead() => self.not_running().with_source(error),
             _ => error,
         })
     }

@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
 
 use super::helper::wire::{
-    FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_SHIM, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, op, u32_at,
+    FLAG_APART, FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_SHIM, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, op, u32_at,
 };
 use super::idmap::{self, IdMapping};
 use super::seccomp::SeccompAgent;
@@ -191,6 +191,8 @@ pub(crate) struct ZygoteOptions<'a> {
     pub(crate) agent: Option<&'a Arc<dyn SeccompAgent>>,
     /// It is a shim: in this process' own pid namespace.
     pub(crate) shim: bool,
+    /// It makes no namespace, of its own or of a container's.
+    pub(crate) apart: bool,
     /// What it is, if not what this library brings along.
     pub(crate) program: Option<BorrowedFd<'a>>,
     /// Where its socket is listened to: not in whatever runtime it happens to be first needed in, which may be one of a
@@ -243,8 +245,8 @@ impl Zygote {
         })
     }
 
-    /// The client of a zygote that another process has made, and that lives as long as this: a shim's session. To be called in
-    /// a runtime with I/O.
+    /// The client of a zygote that another process has made, and that lives as long as this: a shim's session, or a container's
+    /// keeper. To be called in a runtime with I/O.
     #[cfg(feature = "engine")]
     pub(crate) fn over(control: OwnedFd, mapping: IdMapping, pid: u32) -> Result<Self> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| gone())?;
@@ -269,6 +271,13 @@ impl Zygote {
             pid,
             agent: None,
         })
+    }
+
+    /// The same, with whoever answers the calls that seccomp profiles hand out.
+    #[cfg(feature = "engine")]
+    pub(crate) fn with_agent(mut self, agent: Option<Arc<dyn SeccompAgent>>) -> Self {
+        self.agent = agent;
+        self
     }
 
     /// Who answers calls that a seccomp profile hands out.
@@ -296,6 +305,12 @@ impl Zygote {
     pub(crate) async fn close(&self) {
         self.shared.hang_up();
         let _ = self.shared.reaped.subscribe().wait_for(|reaped| *reaped).await;
+    }
+
+    /// Asks it to end everything and itself.
+    #[cfg(feature = "engine")]
+    pub(crate) fn hang_up(&self) {
+        self.shared.hang_up();
     }
 
     /// A fresh request number.
@@ -526,7 +541,10 @@ pub(crate) fn spawn(options: &ZygoteOptions<'_>) -> Result<Spawned> {
     let own = pidfd::open(std::process::id()).map_err(os("open the own process"))?;
     let mut slots = vec![(null, 0), (null, 1), (null, 2), (theirs.as_fd(), 3), (own.as_fd(), 4)];
     slots.push((options.lock.unwrap_or(null), 5));
-    let mut namespaces = if options.shim { 0 } else { libc::CLONE_NEWPID };
+    let mut namespaces = match options.shim || options.apart {
+        true => 0,
+        false => libc::CLONE_NEWPID,
+    };
     if options.userns {
         namespaces |= libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
     }
@@ -590,6 +608,7 @@ fn greet(
         (options.userns, FLAG_USERNS),
         (options.bind_devices, FLAG_BIND_DEVICES),
         (options.shim, FLAG_SHIM),
+        (options.apart, FLAG_APART),
     ] {
         flags |= if wanted { flag } else { 0 };
     }

@@ -510,6 +510,25 @@ fn devices_are_made_or_counted() {
 }
 
 #[test]
+fn h21_no_device_is_written_where_nothing_keeps_it_from_working() {
+    let bench = Bench::new();
+    for kind in [b'3', b'4'] {
+        let tar = LayerBuilder::new().device("disk", kind, 7, 0).build();
+        let plain = Plain {
+            no_devices: true,
+            ..Plain::default()
+        };
+        let refused = apply_plain(&tar[..], &bench.root(), plain, &ownership(), &Limits::default()).unwrap_err();
+        assert!(
+            refused.is_unsupported() && refused.report().contains("disk"),
+            "{}",
+            refused.report()
+        );
+        assert!(fs::symlink_metadata(bench.root().join("disk")).is_err());
+    }
+}
+
+#[test]
 fn marks_of_overlay_are_not_for_layers_to_set() {
     let bench = Bench::new();
     let tar = LayerBuilder::new()

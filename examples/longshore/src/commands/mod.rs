@@ -61,7 +61,13 @@ use crate::{oci, options};
 
 /// Does what the command line says. The exit code comes back.
 pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
-    let context = Context::new(cli.root, cli.additional_store, cli.host, cli.isolation)?;
+    let context = Context::new(
+        cli.root,
+        cli.additional_store,
+        cli.host,
+        cli.isolation,
+        cli.default_runtime,
+    )?;
     match cli.verb {
         Verb::OfContainer(verb) => of_container(&context, verb).await,
         Verb::Container(ContainerVerb::Same(verb)) => of_container(&context, *verb).await,

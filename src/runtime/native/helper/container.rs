@@ -534,7 +534,7 @@ fn lower_oom_score(proc: i32, score: i32) {
 
 /// Docker makes a missing working directory, as root. What cannot be made fails when it is entered.
 #[unsafe(link_section = "lhchild")]
-fn make_working_directory(plan: &Plan<'_>) -> Done {
+pub(crate) fn make_working_directory(plan: &Plan<'_>) -> Done {
     let root = at(
         Step::WorkingDirectory,
         sys::open(AT_FDCWD, b"/\0", sys::O_PATH | sys::O_DIRECTORY),

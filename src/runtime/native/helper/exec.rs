@@ -70,6 +70,9 @@ fn execute(
     if plan.has(flag::NO_NEW_PRIVILEGES) {
         no_new_privileges()?;
     }
+    if plan.has(flag::APART) {
+        crate::apart::end_with_parent()?;
+    }
     at(Step::Exec, sys::close_range(3, true))?;
     // A listener is served from the moment that its owner has it, so that it goes first.
     let late = has_filter(plan, identity) && !filter_first;
@@ -92,7 +95,7 @@ pub(crate) fn ready(status: i32) -> Done {
 }
 
 #[unsafe(link_section = "lhchild")]
-fn no_new_privileges() -> Done {
+pub(crate) fn no_new_privileges() -> Done {
     const PR_SET_NO_NEW_PRIVS: usize = 38;
     at(Step::NoNewPrivileges, sys::prctl(PR_SET_NO_NEW_PRIVS, 1, 0)).map(|_| ())
 }

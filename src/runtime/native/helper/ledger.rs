@@ -107,6 +107,17 @@ impl Ledger {
         })
     }
 
+    /// Whether a child is one of those that are known.
+    pub(crate) fn knows(&self, pid: i32) -> bool {
+        self.entries().any(|entry| entry.pid == pid)
+    }
+
+    /// The first processes of containers, while they live.
+    pub(crate) fn processes(&self) -> impl Iterator<Item = i32> {
+        let live = self.entries().filter(|entry| entry.kind == CONTAINER && entry.pid > 0);
+        live.map(|entry| entry.pid)
+    }
+
     /// The process that a request started, while it lives.
     pub(crate) fn process(&self, req: u64) -> Option<i32> {
         let started = |entry: &Entry<'_>| matches!(entry.kind, CONTAINER | EXEC) && entry.req == req && entry.pid > 0;

@@ -10,6 +10,7 @@ mod arch;
 #[cfg(target_arch = "x86_64")]
 #[path = "arch/x86_64.rs"]
 mod arch;
+mod apart;
 #[cfg(shim)]
 mod backoff;
 mod check;
@@ -26,6 +27,7 @@ mod health;
 mod house;
 mod init;
 mod join;
+mod keeper;
 mod ledger;
 mod look;
 mod message;

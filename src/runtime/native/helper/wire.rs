@@ -81,6 +81,10 @@ pub(crate) mod op {
     /// Take a child over that a program of [`super::flag::TOOL`] has made: its pid as the zygote knows it, and what to clean up
     /// as of a container. Reply: STARTED with the pidfd (none if it has ended already), or FAILED. Later, after STARTED: EXITED.
     pub(crate) const ADOPT: u16 = 21;
+    /// To a zygote of [`super::FLAG_APART`]: fork a keeper, which takes START and EXEC of one container over the socket that
+    /// comes along, in the root directory behind it. A word, the version of Landlock to use, or 0, and what to clean up as of a
+    /// container. Reply: STARTED with the keeper's pidfd, or FAILED. Later, after STARTED: EXITED.
+    pub(crate) const KEEP: u16 = 22;
     /// A container was cloned.
     pub(crate) const STARTED: u16 = 64;
     /// A request was done.
@@ -100,6 +104,8 @@ pub(crate) const FLAG_BIND_DEVICES: u32 = 4;
 
 /// Flag of HELLO: this is a shim, whose one container may outlive whoever starts it.
 pub(crate) const FLAG_SHIM: u32 = 8;
+/// Flag of HELLO: there are no namespaces. Containers are started by keepers.
+pub(crate) const FLAG_APART: u32 = 16;
 
 /// A message's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -312,8 +318,10 @@ pub(crate) mod flag {
     pub(crate) const STREAMS: u32 = 1 << 20;
     /// Of a [`TOOL`]: it sees no cgroups.
     pub(crate) const NO_CGROUPS: u32 = 1 << 21;
+    /// Started by a keeper: in no namespace, and nothing is mounted. The terminal comes along in the place of stdin.
+    pub(crate) const APART: u32 = 1 << 22;
     /// All of these.
-    pub(crate) const ALL: u32 = (1 << 22) - 1;
+    pub(crate) const ALL: u32 = (1 << 23) - 1;
 }
 
 /// What [`field::NAMESPACES`] may say: flags of clone(2) that are about namespaces, and no other.
@@ -420,6 +428,8 @@ pub(crate) enum Step {
     IdMappedMount,
     Outfit,
     Hooks,
+    Restrict,
+    Orphans,
     Ready = 1000,
 }
 
@@ -468,6 +478,11 @@ pub(crate) const STEPS: &[(Step, &str)] = &[
     (Step::IdMappedMount, "make an id-mapped mount"),
     (Step::Outfit, "receive the container's mounts"),
     (Step::Hooks, "wait for the hooks"),
+    (Step::Restrict, "restrict programs to the container's root"),
+    (
+        Step::Orphans,
+        "see what children leave behind (the /proc of this pid namespace, of a kernel with CONFIG_PROC_CHILDREN)",
+    ),
     (Step::Ready, "ready"),
 ];
 

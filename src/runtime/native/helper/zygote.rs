@@ -6,12 +6,12 @@ use crate::fail::{Done, Fail, at};
 use crate::ledger::{CONTAINER, EXEC, JOINING, Ledger, SCRATCH, WORKER};
 use crate::message::{self, Fds};
 use crate::sys::{self, CloneArgs, PollFd, Shared, Sys};
-use crate::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_SHIM, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op, u32_at};
+use crate::wire::{FLAG_APART, FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_SHIM, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op, u32_at};
 use crate::netns::Networks;
 use crate::wire::{NO_FD, Step, flag};
 #[cfg(shim)]
 use crate::shim;
-use crate::{everyone, house, join, look, outfit, remove, slim, worker};
+use crate::{everyone, house, join, keeper, look, outfit, remove, slim, worker};
 
 /// Descriptors that the owner put there.
 pub(crate) const CONTROL: i32 = 3;
@@ -30,6 +30,10 @@ pub(crate) struct Zygote {
     strangers: Strangers,
     networks: Networks,
     pub(crate) children: i32,
+    /// Without namespaces: the list of this process' children, in proc. Else -1.
+    pub(crate) below: i32,
+    /// This is a container's keeper.
+    pub(crate) keeps: bool,
     pub(crate) ledger: Ledger,
     pub(crate) buffer: &'static mut [u8],
 }
@@ -100,8 +104,10 @@ fn set_up(flags: u32, buffer: &'static mut [u8]) -> Done<Zygote> {
         at(Step::Identity, sys::setresgid(0))?;
         at(Step::Identity, sys::setresuid(0))?;
     }
-    let slim = slim::make(flags & FLAG_BIND_DEVICES != 0)?;
+    let apart = flags & FLAG_APART != 0;
+    let slim = if apart { -1 } else { slim::make(flags & FLAG_BIND_DEVICES != 0)? };
     sys::set_dumpable(false);
+    let below = if apart { at(Step::Orphans, keeper::adopt_orphans())? } else { -1 };
     let children = at(Step::SlimNamespace, sys::signalfd(1 << (SIGCHLD - 1)))?;
     let ledger = at(Step::SlimNamespace, Ledger::new())?;
     Ok(Zygote {
@@ -109,6 +115,8 @@ fn set_up(flags: u32, buffer: &'static mut [u8]) -> Done<Zygote> {
         strangers: Strangers::default(),
         networks: Networks::none(),
         children,
+        below,
+        keeps: false,
         ledger,
         buffer,
     })
@@ -192,19 +200,23 @@ impl Zygote {
         while sys::read(self.children, &mut sink).is_ok() {}
         while let Ok((pid, status)) = sys::wait(-1, true) {
             if pid == 0 {
-                return;
+                break;
             }
             if let Some((req, told)) = self.ledger.joining(|joining, _| joining == pid) {
                 self.joined(pid, req, Shared::at(told));
                 continue;
             }
             match self.ledger.ended(pid) {
+                Some((CONTAINER, req)) if self.below >= 0 => self.ended_apart(req, status),
                 Some((CONTAINER | EXEC, req)) => reply(op::EXITED, req, status, &[]),
                 // A worker that ended well has answered by itself.
                 Some((WORKER, req)) if status != 0 => refuse(req, Step::Privileged, sys::EPROTO),
                 Some(_) => {}
                 None => self.ended_early(pid, status),
             }
+        }
+        if self.below >= 0 && !self.keeps {
+            self.look_after_keepers();
         }
     }
 
@@ -227,7 +239,7 @@ impl Zygote {
 
     /// A child that others have made is the owner's only with its descriptor: without, nobody could end it.
     #[inline(never)]
-    fn take(&mut self, kind: u32, child: i32, req: u64, list: &[u8]) -> Sys<()> {
+    pub(crate) fn take(&mut self, kind: u32, child: i32, req: u64, list: &[u8]) -> Sys<()> {
         // It is not reaped yet, so the number is still its own.
         let process = sys::pidfd_open(child)?;
         let noted = self.ledger.add(kind, child, req, list);
@@ -317,7 +329,21 @@ impl Zygote {
 
     fn carry_out(&mut self, header: &Header, blob: &'static [u8], fds: &Fds) {
         let req = header.req;
+        if self.below >= 0 && !keeper::takes(self.keeps, header.op) {
+            return refuse(req, Step::Plan, sys::ENOSYS);
+        }
         match header.op {
+            op::START | op::EXEC if self.keeps => {
+                let kind = if header.op == op::START { CONTAINER } else { EXEC };
+                if let Err(fail) = self.start_apart(kind, req, blob, fds) {
+                    refuse(req, fail.step, fail.errno());
+                }
+            }
+            op::KEEP if self.below >= 0 => {
+                if let Err(errno) = self.keep(req, blob, fds) {
+                    refuse(req, Step::Clone, errno);
+                }
+            }
             op::START => {
                 if let Err(fail) = self.start(req, blob, fds) {
                     refuse(req, fail.step, fail.errno());
@@ -478,8 +504,8 @@ impl Zygote {
     }
 
     /// What a child must not have of the zygote.
-    fn leave(&self) {
-        for fd in [CONTROL, OWNER, LOCK, self.children] {
+    pub(crate) fn leave(&self) {
+        for fd in [CONTROL, OWNER, LOCK, self.children, self.below] {
             sys::close(fd);
         }
         self.networks.leave();
@@ -562,6 +588,9 @@ impl Zygote {
             remove::kill_cgroup(path);
             true
         });
+        if self.below >= 0 {
+            keeper::end_all(self.below);
+        }
         reap_all();
         for _ in 0..100 {
             if self.each(b'c', |path| remove::cgroup(path).is_ok()) {

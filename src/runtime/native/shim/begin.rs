@@ -93,6 +93,7 @@ fn spawn(shared: &Shared, place: &Place, reactor: &Handle) -> Result<(Spawned, H
         clean_up: &[],
         agent: None,
         shim: true,
+        apart: false,
         program: shared.shim.as_ref().map(AsFd::as_fd),
         reactor: None,
     })?;

@@ -121,6 +121,7 @@ fn inside_words(inside: &Inside) -> [u64; talk::config::INSIDE_COUNT] {
         single_id,
         cgroup_v2,
         host_pids: _,
+        apart: _,
         hidden,
     } = inside.host;
     let flags = [
@@ -153,6 +154,7 @@ fn inside_of(words: &[u64]) -> Option<Inside> {
             single_id: has(1),
             cgroup_v2: has(2),
             host_pids: false,
+            apart: false,
             hidden: Hidden {
                 proc: has(4),
                 sys: has(5),

@@ -115,6 +115,8 @@ pub(crate) struct Plain {
     pub(crate) with_root: bool,
     /// Whether symlinks on the way are refused instead of followed.
     pub(crate) no_links: bool,
+    /// Whether device nodes are refused: in a tree where nothing keeps them from working.
+    pub(crate) no_devices: bool,
     /// The file system that the tree writes to, where the tree is an overlay, which does not tell.
     pub(crate) upper: Option<FsType>,
 }
@@ -284,6 +286,9 @@ impl Extractor {
             return Ok(());
         }
         let path = join(&plain.base, &path);
+        if plain.no_devices && matches!(entry.kind, Kind::Character | Kind::Block) {
+            return Err(no_devices(&path));
+        }
         if entry.kind == Kind::HardLink {
             entry.link = join(&plain.base, &name::clean(&entry.link, &self.limits)?);
         }
@@ -344,6 +349,14 @@ impl Extractor {
             implied: implied.into_iter().map(|path| PathBuf::from(os_string(path))).collect(),
         })
     }
+}
+
+#[cold]
+fn no_devices(path: &[u8]) -> Error {
+    Error::unsupported(
+        format!("the device node {}, in a container without namespaces", show(path)),
+        "an archive without it: nothing would keep it from working",
+    )
 }
 
 /// Docker's words. Source: moby, `go-archive`, `Unpack`.
