@@ -65,7 +65,7 @@ impl Shared {
     ) -> Result<Attached> {
         let record = self.read(&slot.container).await?;
         decide(&record.id, record.state, Verb::Exec)?;
-        let live = self.live(&record, &self.slot(&record.id)).await?;
+        let live = self.live_anew(&record, &self.slot(&record.id)).await?;
         let live = live.ok_or_else(|| refuse(&record.id, ContainerState::Exited, Verb::Exec, Refusal::NotRunning))?;
         let mut spec = record.body.spec.clone();
         // It may be gone by now, and this container runs all the same.

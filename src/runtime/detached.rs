@@ -351,6 +351,22 @@ pub trait DetachedRuntime: Send + Sync + 'static {
     /// A dropped call changes nothing.
     async fn adopt(&self, id: &crate::types::ContainerId, dir: &Path) -> Result<Arc<dyn DetachedTask>>;
 
+    /// Puts a new shim in the place of one that was killed, under a container that runs: it goes on with what that one had written
+    /// down, and has from then on everything that a container has which was started by it. The container's process is not touched.
+    /// `launch` and `detach` are as they would be for a start; by them it is started again where its policy says so.
+    ///
+    /// # Errors
+    /// `Conflict` if there is a shim; `InvalidState` if the container has ended; `Unavailable` if what the former shim had written
+    /// down cannot be read; `Unsupported` with a runtime that cannot do this; `Os` with the step that failed. The container goes
+    /// on, whatever it is.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves the container with a new shim, or as it was.
+    async fn renew(&self, launch: super::Launch, _detach: Detach) -> Result<Arc<dyn DetachedTask>> {
+        let what = format!("a new shim for container {}, which runs", launch.id.short());
+        Err(crate::error::Error::unsupported(what, "its restart"))
+    }
+
     /// Removes what a shim that was killed has left of a container that has ended: its cgroup, with whatever is in it. Blocking.
     ///
     /// # Errors

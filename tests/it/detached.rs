@@ -551,7 +551,7 @@ async fn g16_two_engines_rule_one_container() -> Check {
     Ok(())
 }
 
-async fn read_until(output: &mut longshore::containers::BoxStream<TeeItem>, wanted: &str) -> Result<String, Stop> {
+pub async fn read_until(output: &mut longshore::containers::BoxStream<TeeItem>, wanted: &str) -> Result<String, Stop> {
     let mut all = Vec::new();
     let reading = async {
         while let Some(item) = output.next().await {

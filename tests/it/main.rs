@@ -64,6 +64,7 @@ mod publishing;
 mod pull;
 mod reboot;
 mod remote;
+mod renewing;
 mod resume;
 mod rows;
 mod same;
@@ -111,6 +112,7 @@ const GROUPS: &[frame::Group] = &[
     logging::TESTS,
     detached::TESTS,
     reboot::TESTS,
+    renewing::TESTS,
     outlive::TESTS,
     checks::TESTS,
     soak::TESTS,

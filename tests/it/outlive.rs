@@ -728,7 +728,7 @@ fn p30_whatever_is_killed_together_no_wrong_exit_is_told() -> Check {
 const LATE: &str = "echo first; sleep 1; i=0; while [ $i -lt 4000 ]; do echo a line of some length, number $i; \
                     i=$((i+1)); done; echo to err >&2; sleep 0.3; exit 34";
 
-/// It goes on and writes; its log is whole, and its end is known where the kernel tells it.
+/// There is no room for a new shim's socket. It goes on and writes; its log is whole, and its end is known where the kernel tells it.
 async fn p30_an_engine_takes_the_place_of_a_killed_shim() -> Check {
     // By an engine that was connected, and by one that comes later; in either format.
     for (connected, driver) in [(true, "local"), (false, "json-file")] {
@@ -739,6 +739,9 @@ async fn p30_an_engine_takes_the_place_of_a_killed_shim() -> Check {
         until("it has printed", async || Ok(logged(&container).await? == "first")).await?;
         let shim = shim_of(world.root.path(), container.id().as_str()).expect("it has a shim");
         let pid = container.inspect().await?.pid;
+        let socket = files_of(world.root.path(), container.id().as_str()).join("shim/ctl");
+        fs::remove_file(&socket)?;
+        fs::create_dir(&socket)?;
         let (engine, root, id) = match connected {
             true => {
                 end(shim)?;
@@ -782,6 +785,7 @@ async fn p30_an_engine_takes_the_place_of_a_killed_shim() -> Check {
             1,
             "{case}: {events:?}"
         );
+        fs::remove_dir(&socket)?;
         container.start().await?;
         assert!(shim_of(root.path(), &id).is_some(), "{case}: the next start has a shim");
         container.remove(FORCE).await?;

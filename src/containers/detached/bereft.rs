@@ -1,5 +1,6 @@
-//! Taking the place of a shim that was killed: any engine that is open does it, one at a time, for as long as it is open. What the
-//! container prints goes into its log, and how it ends is written down where its shim would have.
+//! A shim that was killed: the first engine that sees it puts a new one in its place. Where that cannot be, the engine takes the
+//! place itself, one at a time and for as long as it is open: what the container prints goes into its log, and how it ends is
+//! written down where its shim would have.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::sys::blocking::blocking;
 use crate::types::ContainerId;
 
 impl Shared {
-    /// Begins to take the place of a container's shim, unless this engine does so already.
+    /// Begins to see to it that somebody is in the place of a container's shim, unless this engine does so already.
     pub(super) fn stand_in(&self, record: &Record) {
         let slot = self.slot_of(record);
         let Some(me) = self.me.upgrade().filter(|_| slot.begin_standing_in()) else {
@@ -64,9 +65,16 @@ impl Shared {
         Ok(self.live_if_any(&record, slot).await?.is_some())
     }
 
-    /// Holds the place of the shim, unless there is nothing left to hold.
+    /// Puts a new shim in the place of the one that was killed, or holds the place, unless there is nothing left to hold.
     async fn keep_until_end(self: &Arc<Self>, id: &ContainerId, slot: &Arc<Slot>) -> Result<()> {
         let _one = self.parts.locks.lock(&key(id)).await?;
+        match self.renew(id, slot).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(container = %id, error = error.report(), "no new shim for a container: an engine takes its place");
+            }
+        }
         let (me, dir) = (Arc::clone(self), self.shim_dir(id));
         let place = dir.clone();
         let Some(bereft) = blocking(move || me.shims()?.bereft(&place)).await? else {
@@ -124,6 +132,7 @@ impl Shared {
     }
 }
 
-fn key(id: &ContainerId) -> String {
+/// The lock of whoever is about to put a shim in a place, or is in it.
+pub(super) fn key(id: &ContainerId) -> String {
     format!("stand-in-{id}")
 }

@@ -9,6 +9,7 @@ mod adopt;
 mod bereft;
 mod follow;
 mod health;
+mod renew;
 mod settle;
 mod signal;
 mod start;

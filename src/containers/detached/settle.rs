@@ -27,7 +27,7 @@ impl Shared {
             DetachedSeen::Gone { state, process: true } => {
                 self.overlay(&mut record, &state);
                 record.forget_health();
-                record.body.error = Some("its shim was killed: it is kept as long as an engine is open".into());
+                record.body.error = Some("its shim was killed: an engine that is open gives it a new one".into());
                 self.stand_in(&record);
                 Ok(Some(record))
             }

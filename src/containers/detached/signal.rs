@@ -70,7 +70,10 @@ impl Shared {
     pub(crate) async fn halt_under_shim(&self, record: &Record) -> Result<bool> {
         let slot = self.slot_of(record);
         slot.halt();
-        let live = self.live_if_any(record, &slot).await?;
+        let live = match self.live_anew(record, &slot).await {
+            Err(error) if error.kind() == &ErrorKind::Unavailable => None,
+            found => found?,
+        };
         let Some(task) = live.and_then(|live| live.detached) else {
             return self.cannot_be_told(record).await;
         };

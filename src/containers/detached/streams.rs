@@ -24,7 +24,7 @@ impl Shared {
         options: AttachOptions,
     ) -> Result<Attached> {
         let gone = || refuse(&record.id, ContainerState::Exited, Verb::Attach, Refusal::NotRunning);
-        let live = self.live(record, slot).await?.ok_or_else(gone)?;
+        let live = self.live_anew(record, slot).await?.ok_or_else(gone)?;
         let output = match options.logs {
             false => chunks(reader(&slot.output(), options.slow)),
             true => {

@@ -13,7 +13,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
 
 use super::helper::wire::{
-    FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_SHIM, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, op, u32_at,
+    FLAG_BIND_DEVICES, FLAG_JOIN_USERNS, FLAG_MEMFD, FLAG_SHIM, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, op,
+    u32_at,
 };
 use super::idmap::{self, IdMapping};
 use super::seccomp::SeccompAgent;
@@ -183,6 +184,8 @@ pub(crate) struct ZygoteOptions<'a> {
     pub(crate) lock: Option<BorrowedFd<'a>>,
     /// Make a user namespace.
     pub(crate) userns: bool,
+    /// Live in this one instead.
+    pub(crate) join_userns: Option<BorrowedFd<'a>>,
     /// Devices cannot be made.
     pub(crate) bind_devices: bool,
     /// A list of directories to remove at the end, as in [`Section::Cleanup`](super::helper::wire::Section::Cleanup).
@@ -527,7 +530,8 @@ pub(crate) fn spawn(options: &ZygoteOptions<'_>) -> Result<Spawned> {
     let mut slots = vec![(null, 0), (null, 1), (null, 2), (theirs.as_fd(), 3), (own.as_fd(), 4)];
     slots.push((options.lock.unwrap_or(null), 5));
     let mut namespaces = if options.shim { 0 } else { libc::CLONE_NEWPID };
-    if options.userns {
+    let new_userns = options.userns && options.join_userns.is_none();
+    if new_userns {
         namespaces |= libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
     }
     let spawn = Spawn {
@@ -539,7 +543,7 @@ pub(crate) fn spawn(options: &ZygoteOptions<'_>) -> Result<Spawned> {
         }],
         slots: &slots,
         namespaces,
-        keep_capabilities: options.userns,
+        keep_capabilities: new_userns,
     };
     let child = spawn.run().map_err(|error| spawn_error(error, options.userns))?;
     drop(theirs);
@@ -574,26 +578,30 @@ fn spawn_error(error: io::Error, userns: bool) -> Error {
     Error::unsupported("making namespaces", needs).with_source(error)
 }
 
-/// Writes the id map, and waits until the zygote has set itself up.
+/// Writes the id map, unless there is one, and waits until the zygote has set itself up.
 fn greet(
     control: &OwnedFd,
     child: &crate::sys::spawn::Child,
     options: &ZygoteOptions<'_>,
 ) -> Result<(IdMapping, Option<String>)> {
-    let (mapping, warning) = if options.userns {
-        idmap::write(child.pid)?
-    } else {
-        (IdMapping::Root, None)
+    let (mapping, warning) = match options.join_userns {
+        None if options.userns => idmap::write(child.pid)?,
+        _ => (IdMapping::Root, None),
     };
     let mut flags = 0;
     for (wanted, flag) in [
         (options.userns, FLAG_USERNS),
         (options.bind_devices, FLAG_BIND_DEVICES),
         (options.shim, FLAG_SHIM),
+        (options.join_userns.is_some(), FLAG_JOIN_USERNS),
     ] {
         flags |= if wanted { flag } else { 0 };
     }
-    ask(control, (op::HELLO, flags), &[], &[])?;
+    ask(control, (op::HELLO, flags), &[], options.join_userns.as_slice())?;
+    let mapping = match options.join_userns {
+        Some(_) => idmap::of(child.pid)?,
+        None => mapping,
+    };
     // Before anything can be made in them: then no death of this process leaves them.
     if !options.clean_up.is_empty() {
         ask(control, (op::SCRATCH, 0), options.clean_up, &[])?;

@@ -101,6 +101,9 @@ pub(crate) mod config {
     pub(crate) const TERMINAL: u64 = 8;
     /// The shim probes the container's health. Where older shims say nothing of it, they do not.
     pub(crate) const HEALTH: u64 = 16;
+    /// The container runs already: its shim was killed, and this one takes its place. It goes on from the state that is in the
+    /// file, and until it has done so it leaves everything as it is.
+    pub(crate) const TAKEN: u64 = 32;
 
     /// Positions of the descriptors that come along: the shim's directory, the listening socket, the state's file, the log's
     /// directory and its present file, and, where there is one, the file with the counter of kills for memory.

@@ -99,6 +99,9 @@ pub(crate) const FLAG_BIND_DEVICES: u32 = 4;
 /// Flag of HELLO: this is a shim, whose one container may outlive whoever starts it.
 pub(crate) const FLAG_SHIM: u32 = 8;
 
+/// Flag of HELLO to a shim: the user namespace that comes along is the one to live in. It is mapped already.
+pub(crate) const FLAG_JOIN_USERNS: u32 = 16;
+
 /// A message's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -247,7 +250,8 @@ pub(crate) mod field {
     /// The container's root as the zygote knows it, where the container has a user namespace of its own.
     pub(crate) const ROOT_UID: usize = 25;
     pub(crate) const ROOT_GID: usize = 26;
-    /// Of a command in a running container: the pidfd of the container's first process.
+    /// Of a command in a running container: the pidfd of the container's first process. Of a container that a shim is to take
+    /// over: the pidfd of its first process, which runs.
     pub(crate) const FD_TARGET: usize = 27;
     /// Namespaces of other containers to join: of processes, of System V IPC, the network, and the mounts whose `/dev/shm` is
     /// shown.

@@ -6,7 +6,7 @@ use crate::fail::{Done, Fail, at};
 use crate::ledger::{CONTAINER, EXEC, JOINING, Ledger, SCRATCH, WORKER};
 use crate::message::{self, Fds};
 use crate::sys::{self, CloneArgs, PollFd, Shared, Sys};
-use crate::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_SHIM, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op, u32_at};
+use crate::wire::{FLAG_BIND_DEVICES, FLAG_JOIN_USERNS, FLAG_MEMFD, FLAG_SHIM, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op, u32_at};
 use crate::netns::Networks;
 use crate::wire::{NO_FD, Step, flag};
 #[cfg(shim)]
@@ -40,7 +40,7 @@ pub(crate) fn run() -> ! {
         sys::exit(1)
     };
     // The owner is gone, or there is none: a container runs this by way of `/proc/self/exe`, and gets nothing for it.
-    let Some(hello) = await_hello(buffer) else {
+    let Some((hello, fds)) = await_hello(buffer) else {
         sys::exit(125)
     };
     // A shim is another program: this one would kill what was to outlive its owner.
@@ -48,7 +48,9 @@ pub(crate) fn run() -> ! {
         refuse(hello.req, Step::Plan, sys::ENOSYS);
         sys::exit(1)
     }
-    let mut zygote = match set_up(hello.flags, buffer) {
+    let entered = enter(&hello, &fds);
+    fds.close();
+    let mut zygote = match entered.and_then(|()| set_up(hello.flags, buffer)) {
         Ok(zygote) => zygote,
         Err(fail) => {
             reply(
@@ -87,11 +89,23 @@ fn tidy() {
 }
 
 /// The owner writes the id map first; until then this process can be dumped, or the map's files were root's.
-fn await_hello(buffer: &mut [u8]) -> Option<Header> {
+fn await_hello(buffer: &mut [u8]) -> Option<(Header, Fds)> {
     let mut fds = Fds::none();
     let len = message::receive(CONTROL, buffer, &mut fds).ok()?;
-    fds.close();
-    Header::decode(buffer.get(..len)?).filter(|header| header.op == op::HELLO)
+    let header = Header::decode(buffer.get(..len)?).filter(|header| header.op == op::HELLO)?;
+    Some((header, fds))
+}
+
+/// Enters the user namespace of a container that a shim takes over, with the mount namespace that comes with a new one: only
+/// from there can it lead commands into the container.
+#[inline(never)]
+fn enter(hello: &Header, fds: &Fds) -> Done {
+    if hello.flags & FLAG_JOIN_USERNS == 0 {
+        return Ok(());
+    }
+    let userns = fds.get(0).ok_or(Fail::new(Step::Identity, sys::EBADMSG))?;
+    at(Step::Identity, sys::setns(userns, sys::CLONE_NEWUSER))?;
+    at(Step::Identity, sys::unshare(sys::CLONE_NEWNS)).map(drop)
 }
 
 fn set_up(flags: u32, buffer: &'static mut [u8]) -> Done<Zygote> {

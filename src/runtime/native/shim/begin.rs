@@ -51,6 +51,28 @@ pub(super) struct Begun {
 
 /// Makes everything, spawns the shim, and asks it to start the container. Blocking.
 pub(super) fn begin(shared: &Shared, launch: &Launch, detach: &Detach) -> Result<Begun> {
+    check(launch)?;
+    let reactor = reactor_of(shared)?;
+    reap::sweep();
+    let place = Place::make(&detach.dir, launch.stdio.stdin, detach.check.is_some())?;
+    let begun =
+        spawn(shared, &place, &reactor, None).and_then(|spawned| start(shared, launch, detach, &place, spawned));
+    if begun.is_err() {
+        place.undo();
+    }
+    begun
+}
+
+/// Where what belongs to a shim is listened to.
+pub(super) fn reactor_of(shared: &Shared) -> Result<Handle> {
+    match &shared.options.reactor {
+        Some(named) => Ok(named.clone()),
+        None => Handle::try_current().map_err(|_| zygote::gone()),
+    }
+}
+
+/// Refuses what nobody can do for a container while no engine is there.
+fn check(launch: &Launch) -> Result<()> {
     if launch.hold {
         return Err(Error::unsupported(
             "a detached container that runs nothing",
@@ -71,23 +93,20 @@ pub(super) fn begin(shared: &Shared, launch: &Launch, detach: &Detach) -> Result
             needs,
         ));
     }
-    let reactor = match &shared.options.reactor {
-        Some(named) => named.clone(),
-        None => Handle::try_current().map_err(|_| zygote::gone())?,
-    };
-    reap::sweep();
-    let place = Place::make(&detach.dir, launch.stdio.stdin, detach.check.is_some())?;
-    let begun = spawn(shared, &place, &reactor).and_then(|spawned| start(shared, launch, detach, &place, spawned));
-    if begun.is_err() {
-        place.undo();
-    }
-    begun
+    Ok(())
 }
 
-fn spawn(shared: &Shared, place: &Place, reactor: &Handle) -> Result<(Spawned, Host)> {
+/// Spawns a shim, in a user namespace that is there already if one is given.
+pub(super) fn spawn(
+    shared: &Shared,
+    place: &Place,
+    reactor: &Handle,
+    join_userns: Option<BorrowedFd<'_>>,
+) -> Result<(Spawned, Host)> {
     let mut spawned = zygote::spawn(&ZygoteOptions {
         lock: Some(place.lock.as_fd()),
         userns: shared.userns,
+        join_userns,
         bind_devices: shared.bind_devices(),
         clean_up: &[],
         agent: None,
@@ -128,6 +147,7 @@ fn start(
         host,
         log: log.as_ref(),
         cgroup: cgroup.as_deref(),
+        taken: None,
     };
     match asked.ask(&mut plan) {
         Ok((status, output)) => Ok(Begun {
@@ -169,7 +189,7 @@ fn make_cgroup(shared: &Shared, launch: &Launch, before: &[PathBuf]) -> Result<s
     }
 }
 
-fn open_log(log: &DetachedLog) -> Result<Handed> {
+pub(super) fn open_log(log: &DetachedLog) -> Result<Handed> {
     let known_as = match &log.format {
         Some(DetachedLogFormat::Json { known_as }) => Some(known_as.as_str()),
         _ => None,
@@ -181,19 +201,21 @@ fn open_log(log: &DetachedLog) -> Result<Handed> {
 }
 
 /// What is asked of a shim that has been spawned.
-struct Asking<'a> {
-    launch: &'a Launch,
-    detach: &'a Detach,
-    place: &'a Place,
-    control: &'a OwnedFd,
-    host: Host,
-    log: Option<&'a Handed>,
-    cgroup: Option<&'a dyn Cgroup>,
+pub(super) struct Asking<'a> {
+    pub(super) launch: &'a Launch,
+    pub(super) detach: &'a Detach,
+    pub(super) place: &'a Place,
+    pub(super) control: &'a OwnedFd,
+    pub(super) host: Host,
+    pub(super) log: Option<&'a Handed>,
+    pub(super) cgroup: Option<&'a dyn Cgroup>,
+    /// The first process of a container that runs, and is to be taken over.
+    pub(super) taken: Option<BorrowedFd<'a>>,
 }
 
 impl Asking<'_> {
     /// The socket over which the start is reported, and a reader of what it prints.
-    fn ask(&self, plan: &mut Plan) -> Result<(OwnedFd, Option<OwnedFd>)> {
+    pub(super) fn ask(&self, plan: &mut Plan) -> Result<(OwnedFd, Option<OwnedFd>)> {
         let directories = self.cgroup.iter().flat_map(|cgroup| cgroup.directories());
         // Those above are not the container's: other containers' are beneath them, and the shim kills what is in its own.
         let (own, above): (Vec<&PathBuf>, Vec<&PathBuf>) =
@@ -232,6 +254,7 @@ impl Asking<'_> {
         let stdio = self.launch.stdio;
         words[config::FLAGS] =
             format | if stdio.stdin { config::INPUT } else { 0 } | stdio.terminal.map_or(0, |_| config::TERMINAL);
+        words[config::FLAGS] |= self.taken.map_or(0, |_| config::TAKEN);
         words[config::RESTART..config::LOG_FULL].copy_from_slice(&restart_words(self.detach.restart).words());
         words[config::LOG_FULL] = self.detach.log.max_size_bytes;
         words[config::LOG_FILES] = u64::from(self.detach.log.max_files.max(1));
@@ -281,6 +304,10 @@ impl Asking<'_> {
         {
             let (mut positions, mut fds) = ends.positions(start::trees(self.launch), self.cgroup);
             start::add_shared(self.launch, &mut positions, &mut fds);
+            if let Some(process) = self.taken {
+                positions.target = fds.len() as u32;
+                fds.push(process);
+            }
             let blob = plan.clone().encode(positions);
             if blob.len() > LARGEST {
                 return Err(Error::invalid(format!(

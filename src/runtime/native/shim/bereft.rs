@@ -27,6 +27,22 @@ pub(super) fn bereft(dir: &Path) -> Result<Option<Bereft>> {
     let Some(_no_shim) = without_shim(dir)? else {
         return Ok(None);
     };
+    let Some((process, state)) = orphan(dir)? else {
+        return Ok(None);
+    };
+    let mut outputs = Vec::new();
+    for (name, stream) in [("out", LogStream::Stdout), ("err", LogStream::Stderr)] {
+        outputs.extend(output(dir, name)?.map(|end| (end, stream)));
+    }
+    Ok(Some(Bereft {
+        process,
+        outputs,
+        identity: (state.pid, state.start_ticks),
+    }))
+}
+
+/// The first process of a container whose shim is gone, if it lives. The caller knows that there is no shim, and that none comes.
+pub(super) fn orphan(dir: &Path) -> Result<Option<(OwnedFd, State)>> {
     let Some((_, state)) = read(dir)? else { return Ok(None) };
     if state.phase == phase::ENDED || super::place::boot()? != state.boot {
         return Ok(None);
@@ -37,18 +53,7 @@ pub(super) fn bereft(dir: &Path) -> Result<Option<Bereft>> {
         Err(error) => return Err(Error::os("open a container's process", error)),
     };
     // After it was opened: the number alone may be another's.
-    if !lives(&state) {
-        return Ok(None);
-    }
-    let mut outputs = Vec::new();
-    for (name, stream) in [("out", LogStream::Stdout), ("err", LogStream::Stderr)] {
-        outputs.extend(output(dir, name)?.map(|end| (end, stream)));
-    }
-    Ok(Some(Bereft {
-        process,
-        outputs,
-        identity: (state.pid, state.start_ticks),
-    }))
+    Ok(lives(&state).then_some((process, state)))
 }
 
 fn output(dir: &Path, name: &str) -> Result<Option<OwnedFd>> {
@@ -110,7 +115,7 @@ fn without_shim(dir: &Path) -> Result<Option<Flock<File>>> {
     }
 }
 
-fn read(dir: &Path) -> Result<Option<(File, State)>> {
+pub(super) fn read(dir: &Path) -> Result<Option<(File, State)>> {
     let step = |error: io::Error| Error::os("read a shim's state", error);
     let mut options = OpenOptions::new();
     options.read(true).write(true);

@@ -6,6 +6,7 @@ mod check;
 mod connect;
 mod place;
 mod reap;
+mod renew;
 mod seen;
 mod task;
 mod watch;
@@ -48,6 +49,14 @@ impl DetachedRuntime for NativeRuntime {
         let (shared, key, place) = (Arc::clone(&self.shared), id.clone(), dir.to_owned());
         let cgroup = blocking(move || Ok(cgroup_of(&shared, &key, &place))).await?;
         let task = ShimTask::connect(id.clone(), dir.to_owned(), cgroup).await?;
+        Ok(Arc::new(task))
+    }
+
+    async fn renew(&self, launch: Launch, detach: Detach) -> Result<Arc<dyn DetachedTask>> {
+        let shared = Arc::clone(&self.shared);
+        let (id, dir) = (launch.id.clone(), detach.dir.clone());
+        let cgroup = blocking(move || renew::renew(&shared, &launch, &detach)).await?;
+        let task = ShimTask::connect(id, dir, cgroup).await?;
         Ok(Arc::new(task))
     }
 

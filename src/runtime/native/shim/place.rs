@@ -75,6 +75,31 @@ impl Place {
         }
     }
 
+    /// As [`Place::make`], for a shim that takes the place of one that was killed: the streams are in use, and the state goes on.
+    ///
+    /// # Errors
+    /// `Conflict` if a shim has the lock; `Unavailable` if what the former shim has written down cannot be read.
+    pub(super) fn find(path: &Path, checked: bool) -> Result<Self> {
+        let dir = open_dir(path)?;
+        let lock = take_lock(path)?;
+        let boot = boot()?;
+        let (state, before) = super::bereft::read(path)?.ok_or_else(|| {
+            let message = "what the container's former shim has written down cannot be read";
+            Error::new(ErrorKind::Unavailable, message)
+        })?;
+        let _ = std::fs::remove_file(path.join(SOCKET));
+        Ok(Self {
+            path: path.to_owned(),
+            lock,
+            state,
+            listener: listen_at(path, &dir)?,
+            results: checked.then(|| keep_results(path)).transpose()?,
+            boot,
+            change: before.change,
+            dir,
+        })
+    }
+
     /// Writes down which cgroups the container has: whoever looks for them may be in another one than this process, and
     /// would look elsewhere.
     pub(super) fn note_cgroups(&self, directories: &[PathBuf]) -> Result<()> {
@@ -211,6 +236,18 @@ fn make_results(path: &Path) -> Result<File> {
     let mut file = options.open(path.join(HEALTH)).map_err(step)?;
     file.write_all(&vec![0; health::FILE]).map_err(step)?;
     Ok(file)
+}
+
+/// That of the former shim, if there is one: the probes in it are of the same run.
+fn keep_results(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    match options.write(true).open(path.join(HEALTH)) {
+        Ok(file) if file.metadata().is_ok_and(|about| about.len() == health::FILE as u64) => Ok(file),
+        _ => {
+            let _ = std::fs::remove_file(path.join(HEALTH));
+            make_results(path)
+        }
+    }
 }
 
 pub(super) fn boot() -> Result<[u64; 2]> {

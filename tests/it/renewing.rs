@@ -1,0 +1,233 @@
+//! Shims that were killed, and the new ones that come under their containers: nothing of a container shows that it had another.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use longshore::{
+    AttachOptions, Container, ContainerState, Engine, ExecSpec, LogConfig, RemoveOptions, RestartPolicy, Signal,
+};
+use nix::sys::signal::{Signal as Number, kill};
+use nix::unistd::Pid;
+
+use crate::detached::{detached, events_of, kernel_tells_ends, logged, shim_of, until};
+use crate::faults::Random;
+use crate::frame::{Check, Stop, fail, skip};
+use crate::support::scratch;
+use crate::support::world::{FORCE, World, text};
+use crate::tests;
+
+tests! { "renewing":
+    waiting_async [
+        p30_a_new_shim_under_a_container_that_goes_on,
+        p30_shims_are_killed_while_they_take_over,
+        p30_a_new_shim_writes_to_stdin_and_ends_with_its_container,
+        g10_a_new_shim_starts_it_again_without_an_engine,
+    ]
+}
+
+fn end(pid: u32) -> Check {
+    match kill(Pid::from_raw(i32::try_from(pid)?), Number::SIGKILL) {
+        Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Kills a container's shim, and says which that was.
+fn end_shim(root: &Path, id: &str) -> Result<u32, Stop> {
+    let Some(shim) = shim_of(root, id) else {
+        return fail(format!("{id} has no shim"));
+    };
+    end(shim)?;
+    Ok(shim)
+}
+
+/// Waits until it has another shim than these. A look at it is what brings it.
+async fn another_shim(root: &Path, container: &Container, known: &BTreeSet<u32>) -> Result<u32, Stop> {
+    let id = container.id().as_str();
+    until("it has another shim", async || {
+        container.inspect().await?;
+        Ok(shim_of(root, id).is_some_and(|shim| !known.contains(&shim)))
+    })
+    .await?;
+    shim_of(root, id).map_or_else(|| fail(format!("{id} has lost its shim again")), Ok)
+}
+
+async fn says(container: &Container, word: &str) -> Check {
+    let out = container.exec(ExecSpec::new(["echo", word])).output().await?;
+    assert_eq!(text(&out.stdout).trim(), word, "{}", text(&out.stderr));
+    Ok(())
+}
+
+/// Counts until it is told to end.
+const COUNTING: &str = "trap 'exit 35' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done";
+
+/// Numbers that only grow: nothing was logged twice, and everything in its order.
+async fn last_of_growing(container: &Container) -> Result<u32, Stop> {
+    let all = logged(container).await?;
+    let numbers: Vec<u32> = all.lines().map(str::parse).collect::<Result<_, _>>()?;
+    assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+    Ok(numbers.last().copied().unwrap_or(0))
+}
+
+/// By an engine that was connected, and by one that comes later; in either format; again and again.
+async fn p30_a_new_shim_under_a_container_that_goes_on() -> Check {
+    for (connected, driver) in [(true, "local"), (false, "json-file")] {
+        let case = format!("{driver}, connected before: {connected}");
+        let world = World::alone().await?;
+        let spec = detached(world.script(COUNTING)).log(LogConfig::driver(driver));
+        let started = world.started(spec).await?;
+        let (id, pid) = (started.id().to_string(), started.inspect().await?.pid);
+        let World { engine, image, root } = world;
+        let engine = match connected {
+            true => engine,
+            false => {
+                drop((started, image));
+                engine.close().await;
+                Engine::open(root.path()).await?
+            }
+        };
+        let container = engine.container(&id).await?;
+        let mut shims = BTreeSet::new();
+        for round in 0..3 {
+            let before = last_of_growing(&container).await?;
+            shims.insert(end_shim(root.path(), &id)?);
+            // At once: it waits for the new one.
+            says(&container, "still there").await?;
+            another_shim(root.path(), &container, &shims).await?;
+            let info = container.inspect().await?;
+            assert_eq!(
+                (info.state, info.pid),
+                (ContainerState::Running, pid),
+                "{case}, {round}"
+            );
+            until("its log goes on", async || {
+                Ok(last_of_growing(&container).await? > before + 3)
+            })
+            .await?;
+        }
+        let mut attached = container.attach(AttachOptions::default()).await?;
+        crate::detached::read_until(&mut attached.output, "\n").await?;
+        drop(attached);
+        container.kill(Signal::TERM).await?;
+        match (container.wait().await, kernel_tells_ends()?) {
+            (Ok(exit), true) => assert_eq!(exit.status.code(), 35, "{case}"),
+            (Err(error), false) => assert_eq!(error.kind(), &longshore::ErrorKind::Unavailable, "{case}: {error}"),
+            (waited, _) => return fail(format!("{case}: {waited:?}")),
+        }
+        last_of_growing(&container).await?;
+        let events = events_of(&engine, &id).await?;
+        let deaths = events.iter().filter(|action| *action == "die").count();
+        assert_eq!(deaths, 1, "{case}: {events:?}");
+        container.remove(RemoveOptions::default()).await?;
+        let audit = engine.audit().await?;
+        assert!(audit.findings.is_empty(), "{case}: {:?}", audit.findings);
+        drop(container);
+        engine.close().await;
+    }
+    Ok(())
+}
+
+/// At any moment of it: the container is never touched, and has a shim in the end.
+async fn p30_shims_are_killed_while_they_take_over() -> Check {
+    let world = World::alone().await?;
+    let container = world.started(detached(world.script(COUNTING))).await?;
+    let (id, pid) = (container.id().to_string(), container.inspect().await?.pid);
+    let mut random = Random(30);
+    for _ in 0..12 {
+        until("it has a shim", async || {
+            container.inspect().await?;
+            Ok(shim_of(world.root.path(), &id).is_some())
+        })
+        .await?;
+        end_shim(world.root.path(), &id)?;
+        container.inspect().await?;
+        tokio::time::sleep(Duration::from_micros(random.below(20_000))).await;
+        if let Some(next) = shim_of(world.root.path(), &id) {
+            end(next)?;
+        }
+        let info = container.inspect().await?;
+        assert_eq!((info.state, info.pid), (ContainerState::Running, pid));
+    }
+    until("commands run in it", async || {
+        Ok(container.exec(ExecSpec::new(["true"])).output().await.is_ok())
+    })
+    .await?;
+    let before = last_of_growing(&container).await?;
+    until("its log goes on", async || {
+        Ok(last_of_growing(&container).await? > before)
+    })
+    .await?;
+    container.kill(Signal::TERM).await?;
+    if kernel_tells_ends()? {
+        assert_eq!(container.wait().await?.status.code(), 35);
+    }
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
+/// Who had not read its stdin to the end reads on. The cgroup goes with the end, as it would have.
+async fn p30_a_new_shim_writes_to_stdin_and_ends_with_its_container() -> Check {
+    if !kernel_tells_ends()? {
+        return skip("a kernel that tells how processes of others have ended: 6.15");
+    }
+    let world = World::alone().await?;
+    let place = scratch::fresh("place");
+    let script = "until [ -e /place/go ]; do sleep 0.05; done; read line; echo got $line; exit 36";
+    let spec = detached(world.script(script))
+        .bind_read_only(place.path(), "/place")
+        .open_stdin(true);
+    let container = world.started(spec).await?;
+    let shim = end_shim(world.root.path(), container.id().as_str())?;
+    let shim = another_shim(world.root.path(), &container, &BTreeSet::from([shim])).await?;
+    let mut attached = container.attach(AttachOptions::default()).await?;
+    let input = attached.input.take().expect("stdin is open");
+    input.write("a word\n").await?;
+    fs::write(place.path().join("go"), "")?;
+    crate::detached::read_until(&mut attached.output, "got a word\n").await?;
+    assert_eq!(container.wait().await?.status.code(), 36);
+    until("its shim is gone", async || {
+        Ok(!Path::new(&format!("/proc/{shim}")).exists())
+    })
+    .await?;
+    container.remove(RemoveOptions::default()).await?;
+    let audit = world.engine.audit().await?;
+    assert!(audit.findings.is_empty(), "{:?}", audit.findings);
+    Ok(())
+}
+
+/// The new shim knows the policy, and needs nobody to hold to it.
+async fn g10_a_new_shim_starts_it_again_without_an_engine() -> Check {
+    let world = World::alone().await?;
+    let place = scratch::fresh("place");
+    let script = "echo run; until rm /place/go 2>/dev/null; do sleep 0.05; done; exit 3";
+    let spec = detached(world.script(script))
+        .bind(place.path(), "/place")
+        .restart(RestartPolicy::OnFailure { max_retries: None });
+    let container = world.started(spec).await?;
+    let shim = end_shim(world.root.path(), container.id().as_str())?;
+    another_shim(world.root.path(), &container, &BTreeSet::from([shim])).await?;
+    let id = container.id().to_string();
+    let World { engine, image, root } = world;
+    drop((container, image));
+    engine.close().await;
+    for run in 0..2 {
+        fs::write(place.path().join("go"), "")?;
+        until(&format!("run {run} has ended, and the next begun"), async || {
+            Ok(!place.path().join("go").exists())
+        })
+        .await?;
+    }
+    let engine = Engine::open(root.path()).await?;
+    let container = engine.container(&id).await?;
+    until("it runs for the third time", async || {
+        Ok(logged(&container).await? == "run\nrun\nrun")
+    })
+    .await?;
+    container.stop(longshore::StopOptions::default()).await?;
+    assert_eq!(container.inspect().await?.state, ContainerState::Exited);
+    container.remove(RemoveOptions::default()).await?;
+    engine.close().await;
+    Ok(())
+}
