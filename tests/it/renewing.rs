@@ -89,6 +89,9 @@ async fn p30_a_new_shim_under_a_container_that_goes_on() -> Check {
             }
         };
         let container = engine.container(&id).await?;
+        // What it has written to files that the engine had made is its own.
+        let mark = ["sh", "-c", "echo 10.1.2.3 mine >> /etc/hosts"];
+        container.exec(ExecSpec::new(mark)).output().await?;
         let mut shims = BTreeSet::new();
         for round in 0..3 {
             let before = last_of_growing(&container).await?;
@@ -107,6 +110,8 @@ async fn p30_a_new_shim_under_a_container_that_goes_on() -> Check {
             })
             .await?;
         }
+        let hosts = container.exec(ExecSpec::new(["cat", "/etc/hosts"])).output().await?;
+        assert!(text(&hosts.stdout).contains("10.1.2.3 mine"), "{case}");
         let mut attached = container.attach(AttachOptions::default()).await?;
         crate::detached::read_until(&mut attached.output, "\n").await?;
         drop(attached);

@@ -22,7 +22,7 @@ impl Shared {
     pub(crate) async fn live_anew(&self, record: &Record, slot: &Arc<Slot>) -> Result<Option<Live>> {
         for _ in 0..LOOKS {
             match self.live(record, slot).await {
-                Err(error) if error.kind() == &ErrorKind::Unavailable && self.is_bereft(record).await? => {}
+                Err(error) if error.kind() == &ErrorKind::Unavailable => {}
                 found => return found,
             }
             let (Some(me), Some(_one)) = (self.me.upgrade(), self.parts.locks.try_lock(&key(&record.id))?) else {
@@ -30,9 +30,14 @@ impl Shared {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             };
-            if let Err(error) = me.renew(&record.id, slot).await {
-                tracing::warn!(container = %record.id, error = error.report(), "no new shim for a container");
-                break;
+            match me.renew(&record.id, slot).await {
+                Ok(true) => {}
+                // It has one, which answered too late, or has come since.
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::warn!(container = %record.id, error = error.report(), "no new shim for a container");
+                    break;
+                }
             }
         }
         self.live(record, slot).await
@@ -60,7 +65,7 @@ impl Shared {
         if !self.is_bereft(&record).await? {
             return Ok(false);
         }
-        let launch = self.launch(&record, &Cancel::default()).await?;
+        let launch = self.launch_in_use(&record, &Cancel::default()).await?;
         let mut detach = self.detach_of(&record, false)?;
         if slot.is_halted() {
             // Somebody ends it, and had no shim to tell.

@@ -227,8 +227,10 @@ impl Asking<'_> {
         {
             plan.clean_up(kind, directory)?;
         }
-        self.place
-            .note_cgroups(self.cgroup.map_or(&[], |cgroup| cgroup.directories()))?;
+        if self.taken.is_none() {
+            self.place
+                .note_cgroups(self.cgroup.map_or(&[], |cgroup| cgroup.directories()))?;
+        }
         self.tell(plan, &own)?;
         let output = match self.detach.attached {
             true => Some(connect::open(&self.detach.dir, talk_op::OUTPUT)?),

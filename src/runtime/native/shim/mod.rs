@@ -47,7 +47,11 @@ impl DetachedRuntime for NativeRuntime {
 
     async fn adopt(&self, id: &ContainerId, dir: &Path) -> Result<Arc<dyn DetachedTask>> {
         let (shared, key, place) = (Arc::clone(&self.shared), id.clone(), dir.to_owned());
-        let cgroup = blocking(move || Ok(cgroup_of(&shared, &key, &place))).await?;
+        let found = blocking(move || cgroup_of(&shared, &key, &place)).await;
+        let cgroup = found.unwrap_or_else(|error| {
+            tracing::warn!(container = %id, error = error.report(), "a container's cgroup cannot be opened");
+            None
+        });
         let task = ShimTask::connect(id.clone(), dir.to_owned(), cgroup).await?;
         Ok(Arc::new(task))
     }
@@ -97,15 +101,14 @@ impl DetachedRuntime for NativeRuntime {
 }
 
 /// The cgroup of a container that somebody has started, if it has one.
-fn cgroup_of(shared: &super::Shared, id: &ContainerId, dir: &Path) -> Option<Arc<dyn Cgroup>> {
-    let driver = shared.options.detached_cgroups.as_ref()?;
+fn cgroup_of(shared: &super::Shared, id: &ContainerId, dir: &Path) -> Result<Option<Arc<dyn Cgroup>>> {
+    let Some(driver) = shared.options.detached_cgroups.as_ref() else {
+        return Ok(None);
+    };
     match driver.open_at(id, &place::noted_cgroups(dir)) {
-        Ok(cgroup) => Some(Arc::from(cgroup)),
-        Err(error) if error.is_not_found() => None,
-        Err(error) => {
-            tracing::warn!(container = %id, error = error.report(), "a container's cgroup cannot be opened");
-            None
-        }
+        Ok(cgroup) => Ok(Some(Arc::from(cgroup))),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

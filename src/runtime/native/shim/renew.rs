@@ -35,7 +35,7 @@ pub(super) fn renew(shared: &Shared, launch: &Launch, detach: &Detach) -> Result
         .is_some()
         .then(|| begin::open_log(&detach.log))
         .transpose()?;
-    let cgroup = cgroup_of(shared, &launch.id, &detach.dir);
+    let cgroup = cgroup_of(shared, &launch.id, &detach.dir)?;
     let asked = Asking {
         launch,
         detach,
@@ -46,8 +46,15 @@ pub(super) fn renew(shared: &Shared, launch: &Launch, detach: &Detach) -> Result
         cgroup: cgroup.as_deref(),
         taken: Some(process.as_fd()),
     };
-    asked.ask(&mut plan)?;
-    Ok(cgroup)
+    match asked.ask(&mut plan) {
+        Ok(_) => Ok(cgroup),
+        // It says nothing of why.
+        Err(error) if error.kind() == &ErrorKind::Unavailable => {
+            let message = "the new shim ended before it had taken the container over";
+            Err(Error::new(ErrorKind::Unavailable, message).with_source(error))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The user namespace in which the former shim was: only from there can commands be led into the container.
