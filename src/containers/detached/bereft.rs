@@ -11,11 +11,14 @@ use super::super::peer;
 use super::super::record::Record;
 use super::follow::{RETRY, RETRY_AT_MOST};
 use super::settle::is_open;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::logs::{self, LogSink, Tee};
 use crate::runtime::detached::Bereft;
 use crate::sys::blocking::blocking;
 use crate::types::ContainerId;
+
+/// How often a new shim is tried that ends before it has taken its container over.
+const TRIES: u32 = 3;
 
 impl Shared {
     /// Begins to see to it that somebody is in the place of a container's shim, unless this engine does so already.
@@ -68,11 +71,17 @@ impl Shared {
     /// Puts a new shim in the place of the one that was killed, or holds the place, unless there is nothing left to hold.
     async fn keep_until_end(self: &Arc<Self>, id: &ContainerId, slot: &Arc<Slot>) -> Result<()> {
         let _one = self.parts.locks.lock(&key(id)).await?;
-        match self.renew(id, slot).await {
-            Ok(true) => return Ok(()),
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(container = %id, error = error.report(), "no new shim for a container: an engine takes its place");
+        for _ in 0..TRIES {
+            match self.renew(id, slot).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::warn!(container = %id, error = error.report(), "no new shim for a container");
+                    // That one was killed as well, perhaps.
+                    if error.kind() != &ErrorKind::Unavailable {
+                        break;
+                    }
+                }
             }
         }
         let (me, dir) = (Arc::clone(self), self.shim_dir(id));

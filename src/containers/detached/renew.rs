@@ -1,7 +1,7 @@
 //! A new shim under a container that goes on since its own was killed: the container has everything again that a shim does for it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::local::{Live, Shared, Slot};
 use super::super::record::Record;
@@ -13,34 +13,39 @@ use crate::error::{ErrorKind, Result};
 use crate::runtime::detached::{DetachedSeen, Restart};
 use crate::types::ContainerId;
 
-/// How often, and with what pause, is looked whether another has put a shim in its place.
-const LOOKS: u32 = 100;
+/// How long, and with what pause, is looked whether another has put a shim in its place, or one is about to be gone.
+const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Shared {
     /// As [`Shared::live`]; one that has lost its shim gets a new one first. Not for whoever has the container's turn.
     pub(crate) async fn live_anew(&self, record: &Record, slot: &Arc<Slot>) -> Result<Option<Live>> {
-        for _ in 0..LOOKS {
-            match self.live(record, slot).await {
-                Err(error) if error.kind() == &ErrorKind::Unavailable => {}
+        let begun = Instant::now();
+        loop {
+            let error = match self.live(record, slot).await {
+                Err(error) if error.kind() == &ErrorKind::Unavailable => error,
                 found => return found,
-            }
-            let (Some(me), Some(_one)) = (self.me.upgrade(), self.parts.locks.try_lock(&key(&record.id))?) else {
-                // Another is at it, or is itself in the shim's place.
-                tokio::time::sleep(PAUSE).await;
-                continue;
             };
-            match me.renew(&record.id, slot).await {
-                Ok(true) => {}
-                // It has one, which answered too late, or has come since.
-                Ok(false) => break,
-                Err(error) => {
-                    tracing::warn!(container = %record.id, error = error.report(), "no new shim for a container");
-                    break;
+            if begun.elapsed() >= PATIENCE {
+                return Err(error);
+            }
+            // Without it, another is at it, or is itself in the shim's place.
+            let one = self.parts.locks.try_lock(&key(&record.id))?;
+            if let (Some(me), true) = (self.me.upgrade(), one.is_some()) {
+                match me.renew(&record.id, slot).await {
+                    Ok(true) => continue,
+                    // One that is about to be gone, or to answer.
+                    Ok(false) => {}
+                    Err(why) if why.kind() == &ErrorKind::Unavailable => {}
+                    Err(why) => {
+                        tracing::warn!(container = %record.id, error = why.report(), "no new shim for a container");
+                        return Err(error);
+                    }
                 }
             }
+            drop(one);
+            tokio::time::sleep(PAUSE).await;
         }
-        self.live(record, slot).await
     }
 
     /// Whether it runs, and its shim is gone.
