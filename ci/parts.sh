@@ -66,7 +66,15 @@ part() {
     read -r passed failed skipped < <(add_up "$log")
     if [ "$code" != 0 ] && [ "$failed" = 0 ]; then failed=1; fi
     if [ "$((passed + failed + skipped))" = 0 ]; then failed=1; fi
+    [ "$failed" = 0 ] || failures_of "$name" "$log" >>"$LOGS/failures"
     count "$name" "$passed" "$failed" "$skipped"
+}
+
+# What the failed tests of a part said, which is told once more at the end: suites run beside each other and print a lot.
+failures_of() {
+    printf '\n== failed in %s\n' "$1"
+    grep -q '^failures:$' "$2" || { tail -n 40 "$2"; return; }
+    awk '/^failures:$/ { found = 1 } found && ++lines <= 200' "$2"
 }
 
 # Leaves out the lines of tests that passed.
@@ -173,6 +181,14 @@ suite() {
     part "$1" "${APART[@]}" "${@:2}"
 }
 
+# A copy of a program where every user can read it. Suites begin at the same time: each finds a whole one, whoever made it.
+stage() {
+    local copy=$STAGE/${1##*/}
+    [ ! -e "$copy" ] || return 0
+    command install -m 755 "$1" "$copy.$BASHPID"
+    mv -f "$copy.$BASHPID" "$copy"
+}
+
 # suite_as USER NAME BINARY [FILTER…]: through setpriv, with a home and a temporary directory of the user's own, and a copy
 # of the binary where he can read it.
 suite_as() {
@@ -180,9 +196,10 @@ suite_as() {
     shift 3
     copy=$STAGE/${binary##*/}
     tmp=$STAGE/tmp-$user
-    [ -e "$copy" ] || command install -m 755 "$binary" "$copy"
+    stage "$binary"
     # The integration tests look for the daemon and the client beside themselves.
-    [ -e "$STAGE/longshored" ] || command install -m 755 "$LONGSHORED" "${LONGSHORED%d}" "$STAGE"
+    stage "$LONGSHORED"
+    stage "${LONGSHORED%d}"
     command install -d -m 700 -o "$user" "$tmp"
     part "$name" "${APART[@]}" setpriv --reuid "$user" --regid "$user" --init-groups --reset-env \
         env TMPDIR="$tmp" LONGSHORE_KILL_LOOPS="${LONGSHORE_KILL_LOOPS:-}" \
@@ -232,6 +249,7 @@ need_space() {
 
 # Prints the counts and ends the run.
 report() {
+    [ ! -e "$LOGS/failures" ] || cat "$LOGS/failures"
     say "result"
     cut -d ' ' -f 4- "$RESULTS"
     awk '{ p += $1; f += $2; s += $3 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s; exit f > 0 }' "$RESULTS"

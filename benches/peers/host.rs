@@ -1,12 +1,13 @@
 //! What all jobs stand on: a journaled disk, a registry with the images, busybox unpacked, and the peers' daemons.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::peers::{containerd::Containerd, docker::Docker, sh};
+use crate::peers::{containerd::Containerd, docker::Docker, networked::Networked, sh};
 use crate::support::image::{self, Files, Layout};
 use crate::support::registry::Registry;
 use crate::support::{is_root, scratch};
@@ -17,6 +18,7 @@ const DISK_BYTES: u64 = 24 << 30;
 /// Dropped in the order of the fields: daemons, registry, disk, files.
 pub struct Host {
     pub docker: Result<Docker, String>,
+    networked: OnceCell<Result<Networked, String>>,
     pub containerd: Result<Containerd, String>,
     pub registry: Registry,
     pub disk: Disk,
@@ -51,6 +53,7 @@ impl Host {
         };
         Ok(Self {
             docker,
+            networked: OnceCell::new(),
             containerd,
             registry,
             disk,
@@ -78,6 +81,14 @@ impl Host {
             image::write_layout(&dir.join(number.to_string()), &[files], &config).map_err(stop)?;
         }
         Ok(dir)
+    }
+
+    /// The dockerd of the jobs about networks, started at the first call.
+    pub fn networked(&self) -> Result<&Networked, String> {
+        let started = self
+            .networked
+            .get_or_init(|| Networked::start(&self.disk.dir, &self.busybox));
+        started.as_ref().map_err(Clone::clone)
     }
 
     /// A fresh directory on the journaled disk.

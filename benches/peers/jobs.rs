@@ -12,6 +12,7 @@ use crate::keeping;
 use crate::limits;
 use crate::living;
 use crate::measure::{Contestant, Job, Run, timed};
+use crate::networks;
 use crate::peers::containerd::ctr;
 use crate::peers::docker::docker_command;
 use crate::peers::podman::{LIMITS, podman};
@@ -22,7 +23,7 @@ use crate::worker::{self, Worker};
 
 pub type Prepare = fn(&mut Host) -> Job;
 
-pub const NAMES: [&str; 30] = [
+pub const NAMES: [&str; 38] = [
     "start",
     "start-parallel",
     "run-cli",
@@ -53,6 +54,14 @@ pub const NAMES: [&str; 30] = [
     "list-containers",
     "many",
     "adopt-200",
+    "net-throughput",
+    "net-published",
+    "net-connections",
+    "net-dns",
+    "net-dns-at-once",
+    "net-start",
+    "net-start-parallel",
+    "net-many",
 ];
 
 pub fn by_name(name: &str) -> Option<Prepare> {
@@ -87,6 +96,14 @@ pub fn by_name(name: &str) -> Option<Prepare> {
         "list-containers" => Some(living::list_containers),
         "many" => Some(living::many),
         "adopt-200" => Some(living::adopt),
+        "net-throughput" => Some(networks::throughput),
+        "net-published" => Some(networks::published),
+        "net-connections" => Some(networks::connections),
+        "net-dns" => Some(networks::dns),
+        "net-dns-at-once" => Some(networks::dns_at_once),
+        "net-start" => Some(networks::start),
+        "net-start-parallel" => Some(networks::start_parallel),
+        "net-many" => Some(networks::many),
         _ => None,
     }
 }

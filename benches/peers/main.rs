@@ -27,6 +27,7 @@ mod jobs;
 mod keeping;
 mod living;
 mod measure;
+mod networks;
 mod ours;
 mod page;
 mod peers;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::limits::start::Starter;
 use crate::measure::timed;
+use crate::networks::load;
 use crate::ours;
 
 const ROLE: &str = "LONGSHORE_BENCH_ROLE";
@@ -21,6 +22,7 @@ pub fn run_role() -> Option<i32> {
     Some(match (role.as_str(), arguments.as_slice()) {
         ("limit", [dir, lower]) => serve(limit(Path::new(dir), Path::new(lower))),
         ("limit-once", [dir, lower]) => once(Path::new(dir), Path::new(lower)),
+        ("load", [namespace]) => serve(load::role(Path::new(namespace))),
         ("ours", [root, ballast]) => serve(ours::role(Path::new(root), ballast.parse().unwrap_or(0))),
         _ => 125,
     })

@@ -112,10 +112,11 @@ impl Shared {
     pub(super) async fn join_networks(&self, record: &Record) -> Result<Places> {
         use crate::networks::{LocalNetworks, Request};
         let (spec, image) = (&record.body.spec, &record.body.image);
+        let wanted = spec.extra_hosts.iter().any(|line| line.ends_with("host-gateway"));
+        let beside = || if wanted { LocalNetworks::host_address() } else { None };
         let NetworkMode::Named(_) = &spec.network else {
-            let wanted = spec.extra_hosts.iter().any(|line| line.ends_with("host-gateway"));
             return Ok(Places {
-                host_gateway: if wanted { LocalNetworks::host_address() } else { None },
+                host_gateway: beside(),
                 ..Places::default()
             });
         };
@@ -130,10 +131,7 @@ impl Shared {
         let attached = blocking(move || manager.attach(&id, request)).await?;
         Ok(Places {
             namespace: Some(attached.namespace),
-            host_gateway: attached
-                .endpoints
-                .iter()
-                .find_map(|endpoint| endpoint.gateway.map(IpAddr::V4)),
+            host_gateway: attached.host_gateway.or_else(beside),
             endpoints: attached.endpoints,
             ports: attached.ports,
         })

@@ -357,7 +357,7 @@ impl Shared {
         launch.hold = true;
         // Mounts are the container's user's; what waits here is nobody's.
         launch.user = Some("0:0".to_owned());
-        Ok(self.parts.runtime.start(launch).await?.task)
+        Ok(self.parts.runtimes.usual.start(launch).await?.task)
     }
 }
 

@@ -25,6 +25,7 @@ impl Shared {
         let lifetime = *spec.lifetime.get_or_insert(self.parts.lifetime);
         validate(&spec)?;
         self.check_log(&spec.log)?;
+        let runtime = self.name_runtime(&mut spec)?;
         if lifetime == Lifetime::Detached {
             self.check_detached(&spec)?;
         }
@@ -34,7 +35,7 @@ impl Shared {
         let image = cancel.or(self.image_for(&spec)).await?;
         let mut record = self.new_record(spec, &image)?;
         plan::check(&record.id, &record.body.spec, &record.body.image)?;
-        let warnings = self.parts.runtime.foresee(&plan::resources(&record.body.spec.limits)?);
+        let warnings = runtime.foresee(&plan::resources(&record.body.spec.limits)?);
         let mounts = self.mounts_of(&record.body.spec, &image, cancel).await?;
         record.body.mounts.clone_from(&mounts.points);
         let _slot = self.slot_of(&record);

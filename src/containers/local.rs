@@ -16,6 +16,7 @@ use super::execs::Execs;
 use super::listed::Listed;
 use super::policy::RestartPolicy;
 use super::record::{ExitRecord, Record};
+use super::runtimes::Runtimes;
 use super::state::ContainerState;
 use super::stdin::Stdin;
 use super::stubs;
@@ -28,9 +29,9 @@ use crate::driver::Spawner;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::{ByteStream, ImageManager};
 use crate::logs::{LogDrivers, LogEntries, LogQuery, Tee};
+use crate::runtime::Task;
 use crate::runtime::detached::DetachedTask;
 use crate::runtime::native::NativeRuntime;
-use crate::runtime::{Runtime, Task};
 use crate::storage::ownership::Ownership;
 use crate::storage::snapshot::Snapshotter;
 use crate::store::{Locks, Owners, Store};
@@ -50,7 +51,7 @@ pub(crate) struct Parts {
     pub(crate) snapshotter: Arc<dyn Snapshotter>,
     #[cfg(feature = "network")]
     pub(crate) networks: crate::networks::LocalNetworks,
-    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) runtimes: Arc<Runtimes>,
     pub(crate) logs: LogDrivers,
     /// Holds a directory per container.
     pub(crate) dir: PathBuf,
@@ -67,8 +68,8 @@ pub(crate) struct Parts {
     pub(crate) locks: Locks,
     /// Of containers that do not say.
     pub(crate) lifetime: Lifetime,
-    /// Where specifications of devices are.
-    pub(crate) cdi: Vec<PathBuf>,
+    /// Where specifications of devices are; those of the specification, if nothing is said.
+    pub(crate) cdi: Option<Arc<[PathBuf]>>,
 }
 
 /// Containers of this process, on one root.

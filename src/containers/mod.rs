@@ -88,6 +88,8 @@ mod restart;
 #[cfg(feature = "engine")]
 mod revive;
 #[cfg(feature = "engine")]
+pub(crate) mod runtimes;
+#[cfg(feature = "engine")]
 mod served;
 mod spec;
 #[cfg(feature = "engine")]

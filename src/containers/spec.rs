@@ -423,6 +423,10 @@ pub struct ContainerSpec {
     /// Whether it gets a user namespace of its own inside the engine's: its root is nobody on the host. Files keep their
     /// owners by id-mapped mounts; in the directories of the host that it sees, its ids are the host's.
     pub user_namespace: bool,
+    /// Who starts it: `native`, `runc`, `crun`, or a name of [`EngineBuilder::with_oci_runtime`](crate::EngineBuilder::with_oci_runtime).
+    /// Default what the engine was opened with. An external runtime needs [`Lifetime::Bound`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
     /// Removes it when it has ended.
     pub auto_remove: bool,
     /// Whether it is started again when it has ended. Not together with `auto_remove`.
@@ -490,6 +494,13 @@ impl ContainerSpec {
     #[must_use]
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// Chooses who starts it, by name.
+    #[must_use]
+    pub fn runtime(mut self, name: impl Into<String>) -> Self {
+        self.runtime = Some(name.into());
         self
     }
 

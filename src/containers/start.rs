@@ -116,9 +116,16 @@ impl Shared {
         (record.body.endpoints, record.body.ports) = (places.endpoints, places.ports);
         // Not dropped when the caller goes away: the container's files are in use until its process is gone, and the verb
         // that comes next removes them. The log is opened while the container is being set up.
+        let runtime = match self.runtime_of(&record.body.spec) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                self.end_mounts(&record).await;
+                return Err(about(&record, error));
+            }
+        };
         let starting = match from {
-            None => self.parts.runtime.start(launch),
-            Some(from) => self.parts.runtime.restore(launch, from),
+            None => runtime.start(launch),
+            Some(from) => runtime.restore(launch, from),
         };
         let (started, sink) = futures_util::join!(starting, self.log_sink(&record));
         let started = match started {
@@ -325,9 +332,15 @@ impl Shared {
         }
     }
 
+    /// Where specifications of devices are.
+    pub(crate) fn cdi_directories(&self) -> Vec<PathBuf> {
+        let said = self.parts.cdi.as_deref().map(<[PathBuf]>::to_vec);
+        said.unwrap_or_else(|| cdi::DIRECTORIES.map(PathBuf::from).into())
+    }
+
     /// The devices that there are. Blocking.
     pub(crate) fn cdi(&self) -> cdi::Registry {
-        cdi::Registry::load(&self.parts.cdi)
+        cdi::Registry::load(&self.cdi_directories())
     }
 
     /// A container that could not be started stays as it was, with the reason and Docker's exit code noted.

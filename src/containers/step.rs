@@ -141,7 +141,7 @@ impl Shared {
         if self.is_closing() {
             return Err(closed());
         }
-        let started = self.parts.runtime.start(launch).await?;
+        let started = self.parts.runtimes.usual.start(launch).await?;
         let task = Arc::clone(&started.task);
         let followed = cancel.or(follow(started, Arc::clone(&step.output))).await;
         if followed.is_err() {

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 
 use super::*;
+use crate::containers::runtimes::Runtimes;
 use crate::driver::Driver;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::{ImageConfig, ImageInfo, ImageManager};
@@ -208,7 +209,7 @@ fn on_runtime(path: &Path, runtime: Arc<dyn Runtime>) -> Bench {
     let parts = Parts {
         #[cfg(feature = "network")]
         networks,
-        root: native,
+        root: Arc::clone(&native),
         volumes: volumes.unwrap(),
         spawner: driver.spawner().clone(),
         store,
@@ -216,7 +217,12 @@ fn on_runtime(path: &Path, runtime: Arc<dyn Runtime>) -> Bench {
         owner: owner.id().clone(),
         images: Arc::new(OneImage),
         snapshotter: Arc::new(Plain(snapshots.clone())),
-        runtime,
+        runtimes: Arc::new(Runtimes {
+            native: Arc::clone(&native),
+            usual: runtime,
+            chosen: None,
+            programs: Default::default(),
+        }),
         logs: LogDrivers::default(),
         dir: root.containers(),
         ownership: "direct",
@@ -224,7 +230,7 @@ fn on_runtime(path: &Path, runtime: Arc<dyn Runtime>) -> Bench {
         native: None,
         locks: root.locks(),
         lifetime: Lifetime::Bound,
-        cdi: Vec::new(),
+        cdi: Some(Arc::from([])),
     };
     let containers = LocalContainers::new(parts);
     Bench {

@@ -12,7 +12,7 @@ use super::verbs::{Verb, Watch};
 use super::{Engine, Local, Managers};
 #[cfg(feature = "build")]
 use crate::build::local::{LocalBuilder, Parts as BuildParts};
-use crate::containers::cdi;
+use crate::containers::runtimes::Runtimes;
 use crate::containers::{Lifetime, LocalContainers, Parts, nobody_of};
 use crate::driver::{Clock, Driver, Spawner};
 use crate::error::{Error, ObjectKind, Result};
@@ -100,6 +100,8 @@ pub struct EngineBuilder {
     snapshotter: Option<String>,
     snapshotters: Vec<(String, SnapshotterMaker)>,
     runtime: Option<Arc<dyn Runtime>>,
+    default_runtime: Option<String>,
+    oci_runtimes: Arc<BTreeMap<String, PathBuf>>,
     cgroups: Option<Arc<dyn CgroupDriver>>,
     container_ids: Option<IdRange>,
     isolation: Isolation,
@@ -111,7 +113,8 @@ pub struct EngineBuilder {
     volume_drivers: Arc<BTreeMap<String, Arc<dyn VolumeDriver>>>,
     volume_finder: Option<Finder>,
     lifetime: Lifetime,
-    cdi: Vec<PathBuf>,
+    /// Those of the specification, if nothing is said.
+    cdi: Option<Arc<[PathBuf]>>,
     supervise: bool,
     deadline: Option<Duration>,
 }
@@ -134,6 +137,8 @@ impl EngineBuilder {
             snapshotter: None,
             snapshotters: Vec::new(),
             runtime: None,
+            default_runtime: None,
+            oci_runtimes: Arc::default(),
             cgroups: None,
             container_ids: None,
             isolation: Isolation::default(),
@@ -145,7 +150,7 @@ impl EngineBuilder {
             volume_drivers: Arc::default(),
             volume_finder: None,
             lifetime: Lifetime::Bound,
-            cdi: cdi::DIRECTORIES.map(PathBuf::from).into(),
+            cdi: None,
             supervise: false,
             deadline: None,
         }
@@ -172,6 +177,24 @@ impl EngineBuilder {
     /// Starts containers with a runtime of one's own.
     pub fn runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
         self.runtime = Some(runtime);
+        self
+    }
+
+    /// Chooses by name who starts containers that do not say it themselves
+    /// ([`ContainerSpec::runtime`](crate::ContainerSpec::runtime)): `runc` or `crun` where the host has it, one of
+    /// [`EngineBuilder::with_oci_runtime`], or `native`. Default what [`EngineBuilder::runtime`] says, else `native`. An external
+    /// one needs [`Lifetime::Bound`]; [`OciRuntime`](crate::runtime::oci::OciRuntime) says what else. Builds have the native one.
+    ///
+    /// [`EngineBuilder::open`] answers `InvalidArgument` for a name that nobody made known, and `Unsupported` for a program that
+    /// is not installed.
+    pub fn default_runtime(mut self, name: impl Into<String>) -> Self {
+        self.default_runtime = Some(name.into());
+        self
+    }
+
+    /// Makes an external OCI runtime known under a name: the absolute path of a program with runc's command line.
+    pub fn with_oci_runtime(mut self, name: impl Into<String>, program: impl Into<PathBuf>) -> Self {
+        Arc::make_mut(&mut self.oci_runtimes).insert(name.into(), program.into());
         self
     }
 
@@ -268,7 +291,7 @@ impl EngineBuilder {
     /// Where specifications of the Container Device Interface are, JSON files; of two directories the later one counts. Default
     /// `/etc/cdi` and `/var/run/cdi`. None at all: there are no such devices.
     pub fn cdi_directories<P: Into<PathBuf>>(mut self, directories: impl IntoIterator<Item = P>) -> Self {
-        self.cdi = directories.into_iter().map(Into::into).collect();
+        self.cdi = Some(directories.into_iter().map(Into::into).collect());
         self
     }
 
@@ -329,17 +352,21 @@ impl EngineBuilder {
         #[cfg(feature = "network")]
         let ending = networks.clone();
         let own = containers.clone();
+        let clearing = remains.then(|| {
+            let first = system.clone();
+            spawner.background(async move { first.sweep_quietly().await })
+        });
         driver.at_end(async move {
+            if let Some(clearing) = clearing {
+                // The next engine goes on with it.
+                clearing.abort();
+            }
             own.0.close().await;
             #[cfg(feature = "network")]
             ending.end().await;
-            native.close().await;
+            native.end().await;
             drop(owner);
         });
-        if remains {
-            let first = system.clone();
-            spawner.background(async move { first.sweep_quietly().await });
-        }
         if supervise {
             let watching = Arc::clone(&containers.0);
             spawner.background(async move { watching.supervise().await });
@@ -425,10 +452,7 @@ impl EngineBuilder {
             additional,
         };
         let images = Arc::new(self.images(&root, &owner, &store, parts)?);
-        let runtime = self
-            .runtime
-            .clone()
-            .unwrap_or_else(|| Arc::clone(&native) as Arc<dyn Runtime>);
+        let runtimes = self.runtimes(&native)?;
         let logs = self.logs.clone();
         #[cfg(feature = "network")]
         let networks = LocalNetworks::new(NetworkParts {
@@ -459,7 +483,7 @@ impl EngineBuilder {
             owner: owner.id().clone(),
             images: Arc::clone(&images) as Arc<dyn ImageManager>,
             snapshotter: Arc::clone(&snapshotter),
-            runtime: Arc::clone(&runtime),
+            runtimes: Arc::clone(&runtimes),
             logs: logs.clone(),
             dir: root.containers(),
             ownership: ownership_name(&ownership),
@@ -502,7 +526,7 @@ impl EngineBuilder {
             images: Arc::clone(&images),
             containers: containers.clone(),
             volumes: volumes.clone(),
-            runtime: runtime.name().to_owned(),
+            runtime: runtimes.default_name().to_owned(),
             logs: logs.usual().name().to_owned(),
             cgroups,
             ownership: ownership_name(&ownership),
@@ -521,6 +545,22 @@ impl EngineBuilder {
             #[cfg(feature = "build")]
             builds,
         })
+    }
+
+    /// Those that containers can have. A default that cannot be had is told of now.
+    #[inline(always)] // To lie with its caller: docs/measuring.md, "Memory".
+    fn runtimes(&self, native: &Arc<NativeRuntime>) -> Result<Arc<Runtimes>> {
+        let usual = self.runtime.clone();
+        let runtimes = Runtimes {
+            native: Arc::clone(native),
+            usual: usual.unwrap_or_else(|| Arc::clone(native) as Arc<dyn Runtime>),
+            chosen: self.default_runtime.clone(),
+            programs: Arc::clone(&self.oci_runtimes),
+        };
+        if self.default_runtime.is_some() {
+            runtimes.named(None)?;
+        }
+        Ok(Arc::new(runtimes))
     }
 
     fn images(&self, root: &Root, owner: &Owner, store: &Store, storage: Storage<'_>) -> Result<LocalImages> {

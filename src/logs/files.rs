@@ -16,6 +16,7 @@ use flate2::read::{GzDecoder, GzEncoder};
 
 use super::frame::{Decoded, Frame, FrameKind, HEADER, decode, encode};
 use super::json::{self, Line};
+use super::usual::LineReader;
 use super::{LogEntry, LogTarget};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::now_ns;
@@ -87,7 +88,8 @@ impl Format {
         out
     }
 
-    pub(super) fn decode(self, buffer: &[u8]) -> Piece<'_> {
+    /// Reads what is at the start of a buffer; `lines` is for what follows in the same file.
+    pub(super) fn decode<'a>(self, buffer: &'a [u8], lines: &'a mut LineReader) -> Piece<'a> {
         match self {
             Self::Frames => match decode(buffer) {
                 Decoded::Frame(frame) => Piece::Whole {
@@ -99,7 +101,7 @@ impl Format {
                 Decoded::Incomplete => Piece::Incomplete,
                 Decoded::Invalid => Piece::Invalid,
             },
-            Self::Json => match json::decode(buffer) {
+            Self::Json => match lines.decode(buffer) {
                 Line::Whole {
                     len,
                     stream,
@@ -109,7 +111,7 @@ impl Format {
                     len,
                     kind: FrameKind::Data(stream),
                     time_ns,
-                    payload: Cow::Owned(text.into_bytes()),
+                    payload: text,
                 },
                 Line::Incomplete => Piece::Incomplete,
                 Line::Invalid => Piece::Invalid,

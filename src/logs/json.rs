@@ -21,13 +21,14 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// What stands at the start of a buffer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(super) enum Line<'a> {
     Whole {
         /// Bytes in the file.
         len: usize,
         stream: LogStream,
         time_ns: i64,
-        text: String,
+        /// UTF-8.
+        text: Cow<'a, [u8]>,
     },
     /// No end of a line is in sight.
     Incomplete,
@@ -108,7 +109,7 @@ impl Lines {
     }
 }
 
-const SECOND_NS: i64 = 1_000_000_000;
+pub(super) const SECOND_NS: i64 = 1_000_000_000;
 
 fn write_date(second: i64, out: &mut Vec<u8>) {
     let at = OffsetDateTime::from_unix_timestamp(second).unwrap_or(OffsetDateTime::UNIX_EPOCH);
@@ -176,8 +177,9 @@ fn put(out: &mut Vec<u8>, bytes: &[u8], stands_for: usize) -> usize {
     stands_for
 }
 
-/// Reads the line at the start of a buffer. Never panics, whatever the bytes.
-pub(super) fn decode(buffer: &[u8]) -> Line {
+/// Reads the line at the start of a buffer, whatever the order of its parts and what else is in it. Never panics, whatever the
+/// bytes.
+pub(super) fn decode(buffer: &[u8]) -> Line<'_> {
     #[derive(Deserialize)]
     struct Shown<'a> {
         #[serde(borrow, default)]
@@ -210,7 +212,10 @@ pub(super) fn decode(buffer: &[u8]) -> Line {
         len: end + 1,
         stream,
         time_ns,
-        text: shown.log.into_owned(),
+        text: match shown.log {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        },
     }
 }
 
@@ -352,7 +357,9 @@ mod tests {
             let mut bytes = line(LogStream::Stdout, time_ns, text.as_bytes()).into_bytes();
             let len = bytes.len();
             bytes.extend(rest);
-            prop_assert_eq!(decode(&bytes), Line::Whole { len, stream: LogStream::Stdout, time_ns, text });
+            prop_assert_eq!(decode(&bytes), Line::Whole {
+                len, stream: LogStream::Stdout, time_ns, text: text.into_bytes().into()
+            });
         }
 
         #[test]

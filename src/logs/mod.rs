@@ -31,6 +31,8 @@ mod reader;
 mod tee;
 #[cfg(all(test, feature = "engine"))]
 mod tests;
+#[cfg(feature = "engine")]
+mod usual;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

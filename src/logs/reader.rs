@@ -8,13 +8,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt as _};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::files::{Format, Piece, corrupt};
 use super::frame::{FrameKind, HEADER, MAX_PAYLOAD};
 use super::local::Bell;
+use super::usual::LineReader;
 use super::{LogEntries, LogEntry, LogQuery, LogStream};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -29,20 +30,20 @@ pub(super) fn read(format: Format, dir: PathBuf, query: LogQuery, bell: Bell) ->
     let rings = bell.subscribe();
     let session = Session {
         reader: Some(Reader::new(format, dir, query)),
-        ready: VecDeque::new(),
         rings,
         _bell: bell,
         over: false,
     };
-    Box::pin(stream::unfold(session, |mut session| async move {
-        session.next().await.map(|item| (item, session))
-    }))
+    // Many at a time, and one by one from these: a step of the session takes longer than to read a line.
+    let batches = stream::unfold(session, |mut session| async move {
+        session.next().await.map(|items| (stream::iter(items), session))
+    });
+    Box::pin(batches.flatten())
 }
 
 struct Session {
     /// Away while a blocking thread works with it.
     reader: Option<Reader>,
-    ready: VecDeque<Result<LogEntry>>,
     rings: watch::Receiver<()>,
     /// Keeps the bell in the driver's table, so that a sink opened later rings the same one.
     _bell: Bell,
@@ -50,45 +51,50 @@ struct Session {
 }
 
 impl Session {
-    async fn next(&mut self) -> Option<Result<LogEntry>> {
-        loop {
-            if let Some(item) = self.ready.pop_front() {
-                return Some(item);
-            }
-            if self.over {
-                return None;
-            }
+    /// What comes next, at least one; `None` at the end.
+    async fn next(&mut self) -> Option<Vec<Result<LogEntry>>> {
+        while !self.over {
             self.rings.mark_unchanged();
-            match self.fill().await {
-                Ok(Progress::More) => {}
-                Ok(Progress::Over) => self.over = true,
-                Ok(Progress::Waiting) => {
+            let (mut items, progress) = self.fill().await;
+            match progress {
+                Ok(Progress::Waiting) if items.is_empty() => {
                     let _ = tokio::time::timeout(POLL, self.rings.changed()).await;
                 }
+                Ok(Progress::More | Progress::Waiting) => {}
+                Ok(Progress::Over) => self.over = true,
                 Err(error) => {
                     self.over = true;
-                    self.ready.push_back(Err(error));
+                    items.push(Err(error));
                 }
             }
+            if !items.is_empty() {
+                return Some(items);
+            }
         }
+        None
     }
 
-    async fn fill(&mut self) -> Result<Progress> {
+    async fn fill(&mut self) -> (Vec<Result<LogEntry>>, Result<Progress>) {
         let Some(mut reader) = self.reader.take() else {
             // The future that had it was dropped on the way.
-            return Err(Error::internal("a log reader was used again after it was cancelled"));
+            let error = Error::internal("a log reader was used again after it was cancelled");
+            return (Vec::new(), Err(error));
         };
         let work = tokio::task::spawn_blocking(move || {
-            let mut items = VecDeque::new();
+            let mut items = Vec::new();
             let progress = reader.fill(&mut items);
             (reader, items, progress)
         });
-        let (reader, items, progress) = work
-            .await
-            .map_err(|error| Error::internal(format!("reading a log did not end: {error}")))?;
-        self.reader = Some(reader);
-        self.ready.extend(items);
-        progress
+        match work.await {
+            Ok((reader, items, progress)) => {
+                self.reader = Some(reader);
+                (items, progress)
+            }
+            Err(error) => {
+                let error = Error::internal(format!("reading a log did not end: {error}"));
+                (Vec::new(), Err(error))
+            }
+        }
     }
 }
 
@@ -112,6 +118,7 @@ struct Reader {
     /// Whether the last entry of each stream left its line open: then the next one gets no time in front.
     open_lines: [bool; 2],
     buffer: Vec<u8>,
+    lines: LineReader,
 }
 
 struct Current {
@@ -131,11 +138,12 @@ impl Reader {
             ended: false,
             open_lines: [false; 2],
             buffer: vec![0; BLOCK],
+            lines: LineReader::default(),
         }
     }
 
     /// Reads the next block. Blocking.
-    fn fill(&mut self, items: &mut VecDeque<Result<LogEntry>>) -> Result<Progress> {
+    fn fill(&mut self, items: &mut Vec<Result<LogEntry>>) -> Result<Progress> {
         if !self.begun {
             self.begin()?;
         }
@@ -179,7 +187,7 @@ impl Reader {
     }
 
     /// Opens the oldest file after a number. Rotation may remove it between the look and the opening: then the next one.
-    fn open_next(&mut self, after: u64, items: &mut VecDeque<Result<LogEntry>>) -> Result<bool> {
+    fn open_next(&mut self, after: u64, items: &mut Vec<Result<LogEntry>>) -> Result<bool> {
         loop {
             let Some(number) = self
                 .format
@@ -196,7 +204,7 @@ impl Reader {
             let missed = if after == 0 { 0 } else { number - after - 1 };
             if missed > 0 {
                 let message = format!("{missed} files of the log were rotated away before they were read");
-                items.push_back(Err(Error::new(ErrorKind::Unavailable, message)));
+                items.push(Err(Error::new(ErrorKind::Unavailable, message)));
             }
             self.current = Some(Current {
                 number,
@@ -208,15 +216,17 @@ impl Reader {
     }
 
     /// Reads frames of the current file: how many bytes of whole ones, and whether the query's end was passed.
-    fn read_block(&mut self, items: &mut VecDeque<Result<LogEntry>>) -> Result<(usize, bool)> {
+    fn read_block(&mut self, items: &mut Vec<Result<LogEntry>>) -> Result<(usize, bool)> {
         let Some(current) = &self.current else {
             return Ok((0, false));
         };
         let (number, offset) = (current.number, current.offset);
         let mut block = std::mem::take(&mut self.buffer);
         let available = read_full(&current.file, &mut block, offset);
-        let taken = available.and_then(|available| self.take_frames(&block[..available], number, offset, items));
-        self.buffer = block;
+        let mut lines = std::mem::take(&mut self.lines);
+        let taken =
+            available.and_then(|available| self.take_frames(&block[..available], &mut lines, number, offset, items));
+        (self.buffer, self.lines) = (block, lines);
         let (used, past_until) = taken?;
         if let Some(current) = &mut self.current {
             current.offset += used as u64;
@@ -227,13 +237,14 @@ impl Reader {
     fn take_frames(
         &mut self,
         block: &[u8],
+        lines: &mut LineReader,
         number: u64,
         offset: u64,
-        items: &mut VecDeque<Result<LogEntry>>,
+        items: &mut Vec<Result<LogEntry>>,
     ) -> Result<(usize, bool)> {
         let mut used = 0;
         loop {
-            let (len, kind, time_ns, payload) = match self.format.decode(&block[used..]) {
+            let (len, kind, time_ns, payload) = match self.format.decode(&block[used..], lines) {
                 Piece::Whole {
                     len,
                     kind,
@@ -253,7 +264,7 @@ impl Reader {
                 return Ok((used, true));
             }
             if passes(&self.query, time_ns, stream) {
-                items.push_back(Ok(self.entry(time_ns, line, &payload, stream)));
+                items.push(Ok(self.entry(time_ns, line, &payload, stream)));
             }
         }
     }
@@ -323,7 +334,7 @@ impl Reader {
                 kind,
                 time_ns,
                 payload,
-            } = self.format.decode(&self.buffer[used..available])
+            } = self.format.decode(&self.buffer[used..available], &mut self.lines)
             {
                 if let FrameKind::Data(stream) = kind
                     && passes(&self.query, time_ns, stream)

@@ -6,8 +6,22 @@ use futures_util::TryStreamExt as _;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+
 use super::{Link, LinkAddress};
 use crate::error::{Error, Result};
+use crate::sys::netlink::Socket;
+
+/// A socket for messages of rtnetlink in the network namespace that this process is in.
+pub(super) fn route_socket() -> std::io::Result<Socket> {
+    let fd = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkRoute,
+    )?;
+    Socket::new(fd)
+}
 
 /// All links of the network namespace that this process is in, by number.
 pub(super) async fn links() -> Result<Vec<Link>> {

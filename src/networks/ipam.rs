@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::parent;
 use super::spec::{AddressPool, NetworkSpec};
 use super::subnet::{Subnet, number};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -54,7 +55,18 @@ pub(crate) fn plan(
     if !spec.ipv6 && has(&planned, true) {
         return Err(invalid("an IPv6 subnet needs IPv6 to be enabled for the network"));
     }
+    if parent::is_driver(&spec.driver) {
+        without_guesses(&mut planned, spec);
+    }
     Ok(planned)
+}
+
+/// On a link of the host's the way out is a router that is there or not, and no bridge of ours: who has one names it.
+fn without_guesses(planned: &mut [AddressPool], spec: &NetworkSpec) {
+    for pool in planned {
+        let asked = spec.pools.iter().find(|asked| asked.subnet == pool.subnet);
+        pool.gateway = asked.and_then(|asked| asked.gateway);
+    }
 }
 
 fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
@@ -177,11 +189,16 @@ impl Addresses {
         let subnet = pool.subnet?;
         let range = pool.range.unwrap_or(subnet);
         let used = pool.gateway.iter().map(|gateway| number(*gateway)).collect();
+        let mut next = number(range.address());
+        if pool.gateway.is_none() && range == subnet {
+            // The first address is a router's nearly everywhere: it comes last.
+            next += 2;
+        }
         Some(Self {
             subnet,
             range,
             used,
-            next: number(range.address()),
+            next,
         })
     }
 
@@ -307,6 +324,21 @@ mod tests {
         let pools = planned(&spec, &[], &[]).unwrap();
         assert_eq!(pools[1].subnet.unwrap(), subnet("fd01:203:405::/64"));
         assert_eq!(pools[1].gateway.unwrap().to_string(), "fd01:203:405::1");
+    }
+
+    #[test]
+    fn i10_a_router_is_not_guessed_and_its_place_is_left_free() {
+        let mut spec = NetworkSpec::macvlan("n", "eth0").subnet(subnet("10.1.0.0/29"));
+        let pools = planned(&spec, &[], &[subnet("10.1.0.0/24")]).unwrap();
+        assert_eq!(pools[0].gateway, None);
+        let mut addresses = Addresses::of(&pools[0]).unwrap();
+        let all: Vec<String> = std::iter::from_fn(|| addresses.take(None).ok())
+            .map(|address| address.to_string())
+            .collect();
+        let last = ["10.1.0.2", "10.1.0.3", "10.1.0.4", "10.1.0.5", "10.1.0.6", "10.1.0.1"];
+        assert_eq!(all, last);
+        spec.pools[0].gateway = Some("10.1.0.6".parse().unwrap());
+        assert_eq!(planned(&spec, &[], &[]).unwrap()[0].gateway, spec.pools[0].gateway);
     }
 
     #[test]

@@ -9,14 +9,13 @@ use async_trait::async_trait;
 
 use super::net::{self, Attachment, Net, Wanted};
 use super::spec::{AddressPool, NetworkRecord, NetworkSpec};
-use super::{CreatedNetwork, NetworkInfo, NetworkManager, NetworkMember, Subnet, host, ipam, proxy, route};
+use super::{CreatedNetwork, NetworkInfo, NetworkManager, NetworkMember, Subnet, host, ipam, parent, proxy, route};
 use crate::driver::Spawner;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::events::{Event, EventKind, now_ns};
 use crate::runtime::native::NativeRuntime;
 use crate::store::{NetworkRow, Store};
 use crate::sys::blocking::blocking;
-use crate::sys::netlink::Socket;
 use crate::sys::order;
 use crate::types::{ContainerId, Endpoint, EndpointSpec, Filter, NetworkId, Outcome, OwnerId, PortBinding, Shaping};
 
@@ -282,6 +281,9 @@ impl Shared {
 
     fn create(&self, spec: NetworkSpec) -> Result<CreatedNetwork> {
         let mut spec = spec.checked()?;
+        if let Some(on) = parent::read(&spec)? {
+            net::check(&on)?;
+        }
         let id = NetworkId::random();
         let event = Event::now(EventKind::Network, "create", id.as_str())
             .with("name", &spec.name)
@@ -386,9 +388,11 @@ impl Shared {
 
     /// Tells of a place that was taken with a container's start or left with its end.
     fn tell_of(&self, place: &Endpoint, action: &str, container: &ContainerId) {
+        let net = self.realised();
+        let driver = net.as_ref().and_then(|net| net.driver_of(&place.network_id));
         let event = Event::now(EventKind::Network, action, place.network_id.as_str())
             .with("name", &place.network)
-            .with("type", "bridge")
+            .with("type", driver.unwrap_or("bridge"))
             .with("container", container.as_str());
         self.record(&event);
     }
@@ -459,15 +463,8 @@ struct Pools {
 
 /// Where routes of the host lead: no network of ours may hide what it reaches.
 fn host_routes() -> Result<Vec<Subnet>> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
     let failed = |error: std::io::Error| Error::os("list the host's routes", error);
-    let fd = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkRoute,
-    );
-    let mut socket = Socket::new(fd.map_err(|errno| failed(errno.into()))?).map_err(failed)?;
+    let mut socket = host::route_socket().map_err(failed)?;
     let found = socket.dump(&route::all_routes()).map_err(failed)?;
     Ok(found.iter().filter_map(|body| route::read_route(body)).collect())
 }

@@ -3,7 +3,8 @@
 //! `none` has nothing but loopback, `host` is the host's. Bridge networks, `bridge` and those that users define, live in a
 //! network namespace of the engine's own: their bridges, the engine's ends of containers' links, and all rules.
 //! Nothing of them is in the host's network. What leaves them goes through sockets of the engine's process, and
-//! so does what comes in at published ports; what goes from container to container does not.
+//! so does what comes in at published ports; what goes from container to container does not. Networks of the drivers
+//! `macvlan` and `ipvlan` are on a link of the host's, which containers have a part of: what they send goes out there.
 
 mod dns;
 mod host;
@@ -11,6 +12,7 @@ mod ipam;
 mod local;
 mod net;
 mod nft;
+mod parent;
 mod proxy;
 mod publish;
 mod resolver;

@@ -21,6 +21,7 @@ const IFF_UP: u32 = 1;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
@@ -99,6 +100,60 @@ pub(super) fn new_pair(ours: &End<'_>, bridge: u32, theirs: &End<'_>, namespace:
     })
 }
 
+/// A link on another.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct NewLink<'a> {
+    /// Its number; 0 for the kernel's choice.
+    pub(super) index: u32,
+    pub(super) name: &'a str,
+    /// Its hardware address; the kernel's choice without.
+    pub(super) mac: Option<Mac>,
+    pub(super) mtu: Option<u32>,
+    /// The number of the other, in the namespace of the socket.
+    pub(super) parent: u32,
+    /// Where it is to be; in the namespace of the socket without.
+    pub(super) namespace: Option<i32>,
+    pub(super) up: bool,
+}
+
+/// Makes a link of a kind. What is not said is left out.
+pub(super) fn new_link(new: &NewLink<'_>, kind: &str, data: impl FnOnce(Message) -> Message) -> Message {
+    let flags = if new.up { IFF_UP } else { 0 };
+    let mut message = Message::new(NEWLINK, NEW).raw(&link(0, new.index, flags, flags));
+    if !new.name.is_empty() {
+        message = message.text(IFLA_IFNAME, new.name);
+    }
+    if let Some(mac) = new.mac {
+        message = message.attr(IFLA_ADDRESS, &mac);
+    }
+    if new.parent != 0 {
+        message = message.u32(IFLA_LINK, new.parent);
+    }
+    if let Some(namespace) = new.namespace {
+        message = message.u32(IFLA_NET_NS_FD, namespace.unsigned_abs());
+    }
+    with_mtu(message, new.mtu).nest(IFLA_LINKINFO, |info| info.text(INFO_KIND, kind).nest(INFO_DATA, data))
+}
+
+/// A pair of links in the namespace of the socket, both up: what goes out of one comes in at the other, and ends there.
+pub(super) fn new_stub(near: &End<'_>, far: &End<'_>, mtu: Option<u32>) -> Message {
+    let message = Message::new(NEWLINK, NEW)
+        .raw(&link(0, near.index, IFF_UP, IFF_UP))
+        .text(IFLA_IFNAME, near.name)
+        .attr(IFLA_ADDRESS, &near.mac);
+    with_mtu(message, mtu).nest(IFLA_LINKINFO, |info| {
+        info.text(INFO_KIND, "veth").nest(INFO_DATA, |data| {
+            data.nest(VETH_PEER, |peer| {
+                let peer = peer
+                    .raw(&link(0, far.index, 0, 0))
+                    .text(IFLA_IFNAME, far.name)
+                    .attr(IFLA_ADDRESS, &far.mac);
+                with_mtu(peer, mtu)
+            })
+        })
+    })
+}
+
 /// A port that reaches the bridge alone, and no other such port.
 pub(super) fn isolate(index: u32) -> Message {
     Message::new(SETLINK, 0)
@@ -108,6 +163,13 @@ pub(super) fn isolate(index: u32) -> Message {
 
 pub(super) fn up(index: u32) -> Message {
     Message::new(NEWLINK, 0).raw(&link(0, index, IFF_UP, IFF_UP))
+}
+
+/// Another name for a link that is not up.
+pub(super) fn rename(index: u32, name: &str) -> Message {
+    Message::new(NEWLINK, 0)
+        .raw(&link(0, index, 0, 0))
+        .text(IFLA_IFNAME, name)
 }
 
 pub(super) fn delete(index: u32) -> Message {
@@ -126,6 +188,35 @@ pub(super) fn read_link(body: &[u8]) -> Option<(u32, String)> {
         .find(|(kind, _)| *kind == IFLA_IFNAME)?;
     let name = name.split(|byte| *byte == 0).next()?;
     Some((index, String::from_utf8_lossy(name).into_owned()))
+}
+
+/// A link that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) index: u32,
+    /// All zeros where it has none, or one of another length than an Ethernet's.
+    pub(super) mac: Mac,
+    /// The largest packet, in bytes.
+    pub(super) mtu: u32,
+}
+
+/// The link with a name, in the answers to [`all_links`].
+pub(super) fn find_link(answers: &[Vec<u8>], name: &str) -> Option<Found> {
+    let body = answers
+        .iter()
+        .find(|body| read_link(body).is_some_and(|(_, own)| own == name))?;
+    let (index, _) = read_link(body)?;
+    let attributes = crate::sys::netlink::attributes(body.get(16..)?);
+    let of = |wanted: u16| attributes.iter().find(|(kind, _)| *kind == wanted).map(|found| found.1);
+    Some(Found {
+        index,
+        mac: of(IFLA_ADDRESS)
+            .and_then(|bytes| bytes.try_into().ok())
+            .unwrap_or_default(),
+        mtu: of(IFLA_MTU)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map_or(0, u32::from_ne_bytes),
+    })
 }
 
 /// An address of a link. One of IPv6 is in use at once: nobody else has it (RFC 4862, duplicate address detection).
@@ -166,6 +257,18 @@ pub(super) fn default_route(gateway: IpAddr, index: u32, metric: u32) -> Message
         .u32(RTA_PRIORITY, metric)
 }
 
+/// The same where all are reached by the link itself, and there is no gateway.
+pub(super) fn default_link(ipv6: bool, index: u32, metric: u32) -> Message {
+    const MAIN: u8 = 254;
+    const LINK: u8 = 253;
+    const UNICAST: u8 = 1;
+    const RTA_OIF: u16 = 4;
+    const RTA_PRIORITY: u16 = 6;
+    route(if ipv6 { AF_INET6 } else { AF_INET }, MAIN, LINK, UNICAST)
+        .u32(RTA_OIF, index)
+        .u32(RTA_PRIORITY, metric)
+}
+
 /// Packets with the mark are for this host itself, whatever their address. Source: the kernel's
 /// `Documentation/networking/tproxy.rst`.
 pub(super) fn marked_are_local(ipv6: bool) -> [Message; 2] {
@@ -200,4 +303,40 @@ pub(super) fn read_route(body: &[u8]) -> Option<Subnet> {
     let destination = found.into_iter().find(|(kind, _)| *kind == RTA_DST)?.1;
     let address: [u8; 4] = *destination.first_chunk()?;
     Subnet::new(address.into(), prefix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_found_by_name() {
+        let answer = |index: u32, name: &str, mac: &[u8]| {
+            let mut body = link(0, index, 0, 0).to_vec();
+            for (kind, value) in [
+                (IFLA_IFNAME, [name.as_bytes(), b"\0"].concat()),
+                (IFLA_ADDRESS, mac.to_vec()),
+                (IFLA_MTU, 1400u32.to_ne_bytes().to_vec()),
+            ] {
+                body.extend_from_slice(&(value.len() as u16 + 4).to_ne_bytes());
+                body.extend_from_slice(&kind.to_ne_bytes());
+                body.extend_from_slice(&value);
+                body.resize(body.len().next_multiple_of(4), 0);
+            }
+            body
+        };
+        let mac = [2, 0x42, 1, 2, 3, 4];
+        let answers = [answer(7, "eth0", &mac), answer(8, "tun0", &[]), vec![0; 3]];
+        let eth0 = Found {
+            index: 7,
+            mac,
+            mtu: 1400,
+        };
+        assert_eq!(find_link(&answers, "eth0"), Some(eth0));
+        assert_eq!(
+            find_link(&answers, "tun0").map(|found| (found.index, found.mac)),
+            Some((8, [0; 6]))
+        );
+        assert_eq!(find_link(&answers, "eth"), None);
+    }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::parent;
 use super::subnet::Subnet;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::types::NetworkId;
@@ -17,7 +18,8 @@ pub(crate) const RESERVED: [&str; 4] = ["bridge", "host", "none", "default"];
 pub struct AddressPool {
     /// The subnet; a free one of ours without.
     pub subnet: Option<Subnet>,
-    /// The bridge's own address; the first of the subnet without.
+    /// The bridge's own address; the first of the subnet without. With a parent, that of the way out, which is somebody else's:
+    /// there is none without.
     pub gateway: Option<IpAddr>,
     /// Where containers' addresses are taken from; the whole subnet without.
     pub range: Option<Subnet>,
@@ -29,7 +31,7 @@ pub struct AddressPool {
 pub struct NetworkSpec {
     /// Its name.
     pub name: String,
-    /// The driver: `bridge`, or one that was made known to the engine.
+    /// The driver: `bridge`, `macvlan` or `ipvlan`.
     pub driver: String,
     /// Its subnets.
     #[serde(default)]
@@ -80,6 +82,31 @@ impl NetworkSpec {
             attachable: false,
             persistent: false,
         }
+    }
+
+    /// A network on a link of the host's, its parent, on which each container has a hardware address of its own: needs
+    /// `CAP_NET_ADMIN` in the host's network. `eth0.10` is the VLAN 10 of `eth0`, whether the host has it or not.
+    pub fn macvlan(name: impl Into<String>, parent: impl Into<String>) -> Self {
+        Self::on_parent("macvlan", name, parent)
+    }
+
+    /// A network on a link of the host's, its parent, whose hardware address the containers share: needs `CAP_NET_ADMIN` in the
+    /// host's network.
+    pub fn ipvlan(name: impl Into<String>, parent: impl Into<String>) -> Self {
+        Self::on_parent("ipvlan", name, parent)
+    }
+
+    fn on_parent(driver: &str, name: impl Into<String>, parent: impl Into<String>) -> Self {
+        let mut spec = Self::bridge(name).driver_option("parent", parent);
+        spec.driver = driver.into();
+        spec
+    }
+
+    /// Sets an option of the driver: `macvlan_mode`, `ipvlan_mode`, `parent`, say.
+    #[must_use]
+    pub fn driver_option(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.insert(name.into(), value.into());
+        self
     }
 
     /// Names a subnet.
@@ -138,7 +165,12 @@ impl NetworkSpec {
     pub(crate) fn checked(mut self) -> Result<Self> {
         check_name(&self.name)?;
         match self.driver.as_str() {
-            "bridge" => {}
+            "bridge" => {
+                for (name, value) in self.options.clone() {
+                    self.take_option(&name, &value)?;
+                }
+            }
+            driver if parent::is_driver(driver) => self = parent::checked(self)?,
             "overlay" => {
                 return Err(Error::unsupported(
                     "the network driver \"overlay\"",
@@ -154,9 +186,6 @@ impl NetworkSpec {
                 return Err(Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Backend, other));
             }
         }
-        for (name, value) in self.options.clone() {
-            self.option(&name, &value)?;
-        }
         match self.mtu_bytes {
             Some(mtu) if !(68..=65535).contains(&mtu) => Err(Error::invalid(format!(
                 "invalid MTU {mtu}: from 68 (1280 with IPv6) to 65535 bytes"
@@ -167,7 +196,7 @@ impl NetworkSpec {
     }
 
     /// Docker's options of the bridge driver. Source: <https://docs.docker.com/engine/network/drivers/bridge/#options>.
-    fn option(&mut self, name: &str, value: &str) -> Result<()> {
+    pub(super) fn take_option(&mut self, name: &str, value: &str) -> Result<()> {
         let bad = |needs: &str| {
             Error::invalid(format!(
                 "invalid value {value:?} of the driver option {name}: {needs} is needed"

@@ -139,6 +139,7 @@ fn host(spec: &ContainerSpec) -> Result<Value> {
         "ReadonlyRootfs": spec.read_only,
         "Init": spec.init,
         "Privileged": spec.privileged,
+        "Runtime": spec.runtime,
         "CapAdd": spec.cap_add,
         "CapDrop": spec.cap_drop,
         "GroupAdd": spec.groups,
@@ -484,6 +485,7 @@ fn take_host(host: &Value, spec: &mut ContainerSpec) {
     spec.read_only = flag(host, "ReadonlyRootfs");
     spec.init = flag(host, "Init");
     spec.privileged = flag(host, "Privileged");
+    spec.runtime = text(host, "Runtime").filter(|name| name != "native");
     spec.cap_add = list(host, "CapAdd").unwrap_or_default();
     spec.cap_drop = list(host, "CapDrop").unwrap_or_default();
     spec.groups = list(host, "GroupAdd").unwrap_or_default();

@@ -11,6 +11,8 @@ pub mod devices;
 pub mod fake;
 mod isolation;
 pub mod native;
+#[cfg(feature = "engine")]
+pub mod oci;
 pub mod sysctls;
 
 use std::fmt::Debug;

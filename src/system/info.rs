@@ -53,7 +53,7 @@ impl Parts {
             architecture: std::env::consts::ARCH.into(),
             cpus: host.cpus,
             memory_bytes: host.memory_bytes,
-            cdi_directories: self.containers.0.parts.cdi.clone(),
+            cdi_directories: self.containers.0.cdi_directories(),
             cdi_devices: devices,
             rootless: !geteuid().is_root(),
             warnings: warnings(&host.probe),

@@ -24,6 +24,7 @@ tests! { "faults":
     kernel [
         g17_nothing_outlives_a_killed_embedder,
         e9_kills_during_runs_leave_nothing,
+        e9_an_engine_goes_while_it_clears_up,
         d9_processes_share_a_root,
         d9_the_suite_of_one_while_others_are_killed,
         a_static_engine_outlives_runtimes,
@@ -245,6 +246,37 @@ fn e9_kills_during_runs_leave_nothing() -> Check {
         );
     }
     no_container_left(root.path())
+}
+
+/// The layers of a user's containers are removed by his helper: an engine that goes meanwhile begins no other one, whose
+/// answers nobody would bring to who clears up.
+fn e9_an_engine_goes_while_it_clears_up() -> Check {
+    warm_up();
+    let root = filled_root()?;
+    let mut random = Random(0x5eed_0004);
+    let before = Snapshot::take();
+    for round in 0..kills() / 2 {
+        let mut victim = Embedder::start("create", &[show(root.path()), &format!("left-{round}"), "12"])?;
+        while victim.line(Duration::from_secs(10))? != "done" {}
+        victim.kill()?;
+        drop(victim);
+        let helpers = before.leaks_within(Duration::from_secs(10));
+        assert!(helpers.is_empty(), "{helpers:?}");
+        let moment = Duration::from_micros(random.below(20_000));
+        block_on(async {
+            let engine = Engine::open(root.path()).await?;
+            tokio::time::sleep(moment).await;
+            drop(engine);
+            Ok::<_, Stop>(())
+        })?;
+        let leaks = before.leaks_within(Duration::from_secs(5));
+        assert!(
+            leaks.is_empty(),
+            "an engine that went {moment:?} after it was opened left:\n  {}",
+            leaks.join("\n  ")
+        );
+    }
+    audits_clean(root.path())
 }
 
 async fn create(root: &str, name: &str, count: &str) -> longshore::Result<()> {

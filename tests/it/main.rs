@@ -48,12 +48,15 @@ mod layout;
 mod life;
 mod logging;
 mod longshored;
+mod micro_vm;
 mod misbehaving;
 mod namespaces;
 mod nested;
 mod networking;
 mod networks;
+mod oci_runtime;
 mod outlive;
+mod parents;
 mod places;
 mod platforms;
 mod plugins;
@@ -104,6 +107,8 @@ const GROUPS: &[frame::Group] = &[
     idle::TESTS,
     ends::TESTS,
     exec::TESTS,
+    oci_runtime::TESTS,
+    micro_vm::TESTS,
     askers::TESTS,
     verbs::TESTS,
     care::TESTS,
@@ -126,6 +131,7 @@ const GROUPS: &[frame::Group] = &[
     kills::TESTS,
     system::TESTS,
     pruning::TESTS,
+    parents::TESTS,
     publishing::TESTS,
     cancel::TESTS,
     cancel_more::TESTS,
@@ -181,12 +187,14 @@ fn main() {
         .chain(kills::ROLES)
         .chain(forks::ROLES)
         .chain(exec::ROLES)
+        .chain(oci_runtime::ROLES)
         .chain(askers::ROLES)
         .chain(places::ROLES)
         .chain(hostile::ROLES)
         .chain(idle::ROLES)
         .chain(build_more::ROLES)
         .chain(nested::ROLES)
+        .chain(parents::ROLES)
         .chain(publishing::ROLES)
         .chain(system::ROLES)
         .chain(doctor::ROLES)

@@ -617,7 +617,7 @@ fn p38_ports_and_places_as_docker_shows_them() -> Check {
 }
 
 /// Runs the client; what it prints, or what it complains of.
-fn longshore(options: &[&str], words: &[&str]) -> Result<Result<String, String>, Stop> {
+pub fn longshore(options: &[&str], words: &[&str]) -> Result<Result<String, String>, Stop> {
     let output = Command::new(client()?).args(options).args(words).output()?;
     Ok(match output.status.success() {
         true => Ok(text(&output.stdout)),

@@ -131,11 +131,43 @@ async fn short_lived(world: &World, pause: &str) -> Result<Container, Stop> {
     world.started(detached(world.script(&script))).await
 }
 
+/// As [`short_lived`], but it ends when it is told to.
+struct UntilTold {
+    container: Container,
+    word: tempfile::TempDir,
+}
+
+impl UntilTold {
+    async fn start(world: &World) -> Result<Self, Stop> {
+        let word = scratch::fresh("word");
+        let script = "echo up; until [ -e /word/end ]; do sleep 0.05; done; echo over; exit 23";
+        let spec = detached(world.script(script)).bind(word.path(), "/word");
+        let container = world.started(spec).await?;
+        Ok(Self { container, word })
+    }
+}
+
+fn tell_to_end(word: &tempfile::TempDir) -> Check {
+    Ok(fs::write(word.path().join("end"), "")?)
+}
+
 /// What an engine finds that sees the container for the first time; and that it can be used as ever afterwards.
 async fn found(root: &Path, id: &str, expected: Expected, case: &str) -> Check {
+    found_while(root, id, expected, case, async { Ok(()) }).await
+}
+
+/// As [`found`], while something happens that ends the container.
+async fn found_while(
+    root: &Path,
+    id: &str,
+    expected: Expected,
+    case: &str,
+    ending: impl Future<Output = Check>,
+) -> Check {
     let engine = Engine::open(root).await?;
     let container = engine.container(id).await?;
-    let waited = tokio::time::timeout(PATIENCE, container.wait()).await;
+    let (waited, ended) = tokio::join!(tokio::time::timeout(PATIENCE, container.wait()), ending);
+    ended?;
     let Ok(waited) = waited else {
         return fail(format!("{case}: it is waited for in vain"));
     };
@@ -205,7 +237,7 @@ async fn g16_files_are_damaged_one_by_one_while_it_runs() -> Check {
 async fn damaged_while_it_runs(file: &str, fault: Fault, expected: Expected) -> Check {
     let case = format!("{file} {fault:?}");
     let world = World::alone().await?;
-    let container = short_lived(&world, "1").await?;
+    let UntilTold { container, word } = UntilTold::start(&world).await?;
     let pid = container.inspect().await?.pid;
     let shim = shim_of(world.root.path(), container.id().as_str()).expect("it has a shim");
     until("it has printed", async || Ok(logged(&container).await? == "up")).await?;
@@ -218,9 +250,16 @@ async fn damaged_while_it_runs(file: &str, fault: Fault, expected: Expected) -> 
     assert!(audit.findings.is_empty(), "{case}: {:?}", audit.findings);
     engine.close().await;
     if expected == Unknown {
+        tell_to_end(&word)?;
         until("its shim has ended", async || Ok(!runs(shim))).await?;
+        return found(root.path(), &id, expected, &case).await;
     }
-    found(root.path(), &id, expected, &case).await
+    // Whoever waits is connected by then: where nothing is left to be read, only he is told.
+    let ending = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        tell_to_end(&word)
+    };
+    found_while(root.path(), &id, expected, &case, ending).await
 }
 
 async fn g16_files_are_damaged_one_by_one_after_its_end() -> Check {
@@ -480,7 +519,7 @@ async fn g16_a_stranger_on_the_control_socket() -> Check {
 
 async fn beside_a_stranger(kind: Stranger) -> Check {
     let world = World::alone().await?;
-    let container = short_lived(&world, "4").await?;
+    let UntilTold { container, word } = UntilTold::start(&world).await?;
     let (root, id) = unseen(world, container).await?;
     let stranger = stranger_at(&files_of(root.path(), &id).join("shim"), kind)?;
     let engine = Engine::open(root.path()).await?;
@@ -491,6 +530,7 @@ async fn beside_a_stranger(kind: Stranger) -> Check {
     assert_eq!(error.kind(), &ErrorKind::Unavailable, "{kind:?}: {}", error.report());
     drop(container);
     engine.close().await;
+    tell_to_end(&word)?;
     found(root.path(), &id, Known, &format!("{kind:?}")).await?;
     drop(stranger);
     Ok(())

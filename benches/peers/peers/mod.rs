@@ -2,6 +2,7 @@
 
 pub mod containerd;
 pub mod docker;
+pub mod networked;
 pub mod podman;
 pub mod runc;
 

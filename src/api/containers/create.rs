@@ -238,14 +238,12 @@ fn take_isolation(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Fai
     namespaces(host, spec)?;
     spec.restart = take_restart(host)?.unwrap_or_default();
     spec.log = take_log(host)?;
-    match host.text("Runtime")?.as_deref() {
-        None | Some("native" | "runc") => Ok(()),
-        Some(name) => {
-            let needs = "an engine that was opened with that runtime";
-            let failure = Failure::option(&format!("HostConfig.Runtime {name:?}"), needs);
-            Err(failure.say(format!("unknown or invalid runtime name: {name}")))
-        }
-    }
+    // "runc" is what Docker's own inspect says of every container, and what clients that make one again pass on: the engine's
+    // default. Another name is the engine's to know.
+    spec.runtime = host
+        .text("Runtime")?
+        .filter(|name| !matches!(name.as_str(), "" | "runc"));
+    Ok(())
 }
 
 /// What happens when it has ended; `None` where nothing is said.

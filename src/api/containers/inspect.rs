@@ -223,6 +223,7 @@ fn host_config(info: &ContainerInfo) -> Value {
         "AutoRemove": spec.auto_remove,
         "ConsoleSize": [rows, columns],
         "Privileged": spec.privileged,
+        "Runtime": spec.runtime.as_deref().unwrap_or("native"),
         "CapAdd": none_if_empty(&spec.cap_add),
         "CapDrop": none_if_empty(&spec.cap_drop),
         "GroupAdd": none_if_empty(&spec.groups),
@@ -309,9 +310,7 @@ fn unset() -> Value {
         "KernelMemory",
         "KernelMemoryTCP",
     ];
-    let mut host = json!({
-        "Runtime": "native",
-    });
+    let mut host = json!({});
     for (names, value) in [(TEXTS, json!("")), (NULLS, Value::Null), (ZEROS, json!(0))] {
         for name in names {
             host[*name] = value.clone();

@@ -81,7 +81,7 @@ impl Record {
 impl Shared {
     /// The part of the runtime that has shims.
     pub(super) fn shims(&self) -> Result<&dyn DetachedRuntime> {
-        let runtime = &self.parts.runtime;
+        let runtime = &self.parts.runtimes.usual;
         runtime.detached().ok_or_else(|| {
             let needs = format!("a runtime with shims, as \"native\" is; {:?} has none", runtime.name());
             Error::unsupported("Lifetime::Detached", needs)
@@ -95,6 +95,11 @@ impl Shared {
 
     /// Refuses what only an engine that lives can do for a container.
     pub(crate) fn check_detached(&self, spec: &ContainerSpec) -> Result<()> {
+        if let Some(name) = &spec.runtime {
+            let needs = "Lifetime::Bound, or the native runtime, which has shims";
+            let what = format!("Lifetime::Detached with the runtime {name:?}");
+            return Err(Error::unsupported(what, needs).with_object(ObjectKind::Option, "runtime"));
+        }
         self.shims()?;
         let option = |what: String, needs: &str, option: &str| {
             Err(Error::unsupported(what, needs).with_object(ObjectKind::Option, option))

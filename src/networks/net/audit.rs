@@ -15,19 +15,19 @@ impl Net {
                 .members
                 .values()
                 .flat_map(|member| {
-                    member
-                        .places
-                        .iter()
-                        .map(|place| (place.link, format!("{} in {}", member.name, place.endpoint.network)))
+                    let on_bridges = member.places.iter().filter(|place| place.alone.is_none());
+                    on_bridges.map(|place| (place.link, format!("{} in {}", member.name, place.endpoint.network)))
                 })
                 .collect();
             let bridges: Vec<(u32, String, bool)> = places
                 .bridges
                 .values()
+                .filter(|bridge| bridge.parent.is_none())
                 .map(|bridge| (bridge.index, bridge.name.clone(), bridge.internal))
                 .collect();
             (links, bridges, !places.links_apart().is_empty())
         };
+        let mut missing = self.audit_parents()?;
         let mut kernel = lock(&self.kernel);
         let found = kernel
             .route
@@ -38,7 +38,6 @@ impl Net {
             .filter_map(|body| route::read_link(body))
             .map(|(index, _)| index)
             .collect();
-        let mut missing = Vec::new();
         for (index, name, _) in &bridges {
             if !there.contains(index) {
                 missing.push((name.clone(), "its bridge is gone: somebody removed it"));

@@ -1,10 +1,11 @@
-//! A network's bridge: its addresses, and what a new link must know of it.
+//! A network's bridge, or what it has in the place of one: its addresses, and what a new link must know of it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{FIRST_INSIDE, Member};
+use super::{FIRST_INSIDE, Member, mac_of, parse_mac};
 use crate::error::{Error, ObjectKind, Result};
 use crate::networks::ipam::Addresses;
+use crate::networks::parent::{OnParent, written};
 use crate::networks::route::Mac;
 use crate::types::{ContainerId, Endpoint, EndpointSpec, NetworkId};
 
@@ -21,9 +22,12 @@ pub(super) struct Bridge {
     pub(super) mtu: Option<u32>,
     /// Whether containers find each other by name: not in the default network, as in Docker.
     pub(super) names: bool,
+    /// What its containers' links are on, and that link's hardware address; they are on the bridge without.
+    pub(super) parent: Option<(OnParent, Mac)>,
 }
 
 /// What of a bridge a new link must know.
+#[derive(Clone)]
 pub(super) struct BridgeLink {
     pub(super) index: u32,
     pub(super) inside: u32,
@@ -31,9 +35,35 @@ pub(super) struct BridgeLink {
     pub(super) mtu: Option<u32>,
     pub(super) between_containers: bool,
     pub(super) internal: bool,
+    pub(super) parent: Option<OnParent>,
 }
 
 impl Bridge {
+    /// The driver behind the network.
+    pub(super) fn driver(&self) -> &'static str {
+        self.parent.as_ref().map_or("bridge", |(on, _)| on.kind.driver())
+    }
+
+    /// A container's hardware address: the one asked for, or one of its own.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for one that cannot be.
+    pub(super) fn mac(&self, spec: &EndpointSpec, ipv4: Option<Ipv4Addr>, number: u32) -> Result<Mac> {
+        let parents = self.parent.as_ref().filter(|(on, _)| on.kind.has_the_parents_mac());
+        match (&spec.mac, parents) {
+            (None, Some((_, mac))) => Ok(*mac),
+            (None, None) => Ok(mac_of(ipv4, number)),
+            (Some(text), None) => parse_mac(text),
+            (Some(_), Some(_)) => {
+                let message = format!(
+                    "a container of the network {} has the hardware address of its parent, and no other",
+                    self.name
+                );
+                Err(Error::invalid(message).with_object(ObjectKind::Option, "mac"))
+            }
+        }
+    }
+
     pub(super) fn take_addresses(&mut self, spec: &EndpointSpec) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
         let needs = |what: &str| {
             Error::invalid(format!(
@@ -110,7 +140,7 @@ impl Bridge {
             network_id: network.to_string(),
             id: ContainerId::random().to_string(),
             interface: format!("eth{}", inside - FIRST_INSIDE),
-            mac: mac.map(|byte| format!("{byte:02x}")).join(":"),
+            mac: written(mac),
             ipv4: ipv4.map(|address| (address, prefix(&self.ipv4))),
             ipv6: ipv6.map(|address| (address, prefix(&self.ipv6))),
             gateway: self.gateway,
@@ -128,6 +158,7 @@ impl Bridge {
             mtu: self.mtu,
             between_containers: self.between_containers,
             internal: self.internal,
+            parent: self.parent.as_ref().map(|(on, _)| on.clone()),
         }
     }
 }

@@ -54,6 +54,10 @@ impl Net {
             );
             return Err(Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Network, network.as_str()));
         };
+        if place.alone.is_some() {
+            let needs = "a bridge network: a link on a parent has no other end at which what comes in could be shaped";
+            return Err(Error::unsupported("a shape of this link", needs).with_object(ObjectKind::Option, "shaping"));
+        }
         Ok(Ends {
             link: place.link,
             inside: place.inside,
@@ -86,6 +90,9 @@ impl Net {
         let pair = pair(one, other);
         let changed = {
             let mut places = lock(&self.places);
+            if apart && places.share_a_parent(one, other) {
+                return Err(beside_rules());
+            }
             match apart {
                 true => places.apart.insert(pair.clone()),
                 false => places.apart.remove(&pair),
@@ -115,10 +122,15 @@ impl Net {
 
     /// The same for a container that takes a place: before it has a link there.
     pub(super) fn rule_apart_for(&self, container: &ContainerId) -> Result<()> {
-        let concerned = lock(&self.places)
-            .apart
-            .iter()
-            .any(|(one, other)| one == container || other == container);
+        let concerned = {
+            let places = lock(&self.places);
+            let mut pairs = places.apart.iter();
+            if pairs.any(|(one, other)| (one == container || other == container) && places.share_a_parent(one, other)) {
+                return Err(beside_rules());
+            }
+            let mut pairs = places.apart.iter();
+            pairs.any(|(one, other)| one == container || other == container)
+        };
         match concerned {
             true => self.rule_apart(),
             false => Ok(()),
@@ -137,6 +149,16 @@ impl Net {
 }
 
 impl Places {
+    /// Whether two containers are on a network that no bridge is between.
+    fn share_a_parent(&self, one: &ContainerId, other: &ContainerId) -> bool {
+        let alone = |container: &ContainerId| {
+            let member = self.members.get(container);
+            let places = member.into_iter().flat_map(|member| &member.places);
+            places.filter(|place| place.alone.is_some()).map(|place| &place.network)
+        };
+        alone(one).any(|network| alone(other).any(|theirs| theirs == network))
+    }
+
     /// Links between which nothing goes.
     pub(super) fn links_apart(&self) -> Vec<(u32, u32)> {
         let of = |container: &ContainerId| {
@@ -152,6 +174,12 @@ impl Places {
         }
         links
     }
+}
+
+fn beside_rules() -> Error {
+    let needs =
+        "bridge networks alone: what two containers on one parent send each other meets no rule of the engine's";
+    Error::unsupported("keeping containers apart on a network of macvlan or ipvlan", needs)
 }
 
 /// The same whoever is named first.

@@ -104,22 +104,29 @@ impl Net {
             .any(|bridge| !bridge.internal)
     }
 
-    /// The address at which a container's published ports are: that of its first network.
+    /// The driver behind a network that is in use here.
+    pub(crate) fn driver_of(&self, network: &str) -> Option<&'static str> {
+        let places = lock(&self.places);
+        let mut all = places.bridges.iter();
+        all.find(|(id, _)| id.as_str() == network)
+            .map(|(_, bridge)| bridge.driver())
+    }
+
+    /// The address at which a container's published ports are: that on its first bridge.
     pub(crate) fn address_of(&self, container: &ContainerId) -> Option<Ipv4Addr> {
         let places = lock(&self.places);
         let member = places.members.get(container)?;
-        let mut own = member.places.iter().filter_map(|place| place.endpoint.ipv4);
+        let on_bridges = member.places.iter().filter(|place| place.alone.is_none());
+        let mut own = on_bridges.filter_map(|place| place.endpoint.ipv4);
         own.next().map(|(address, _)| address)
     }
 
     /// What an address means that a container sends to.
     pub(crate) fn destination(&self, from: IpAddr, to: IpAddr, port: u16) -> Destination {
         let places = lock(&self.places);
-        let gateway = places
-            .bridges
-            .values()
-            .any(|bridge| Some(to) == bridge.gateway.map(IpAddr::V4));
-        if gateway {
+        // What is on a parent is out there, its gateway too.
+        let bridges = || places.bridges.values().filter(|bridge| bridge.parent.is_none());
+        if bridges().any(|bridge| Some(to) == bridge.gateway.map(IpAddr::V4)) {
             let mut members = places.members.values();
             let asking = members.find(|member| member.places.iter().any(|place| has_address(&place.endpoint, from)));
             return match asking {
@@ -127,7 +134,7 @@ impl Net {
                     if !member
                         .places
                         .iter()
-                        .any(|place| place.endpoint.gateway.map(IpAddr::V4) == Some(to)) =>
+                        .any(|place| place.alone.is_none() && place.endpoint.gateway.map(IpAddr::V4) == Some(to)) =>
                 {
                     Destination::Nowhere
                 }
@@ -136,10 +143,7 @@ impl Net {
                 None => Destination::Nowhere,
             };
         }
-        let ours = places
-            .bridges
-            .values()
-            .flat_map(|bridge| bridge.ipv4.iter().chain(&bridge.ipv6));
+        let ours = bridges().flat_map(|bridge| bridge.ipv4.iter().chain(&bridge.ipv6));
         if ours.into_iter().any(|addresses| addresses.subnet().contains(to)) {
             return Destination::Nowhere;
         }

@@ -8,9 +8,10 @@ mod audit;
 mod bridge;
 mod faults;
 mod look;
+mod parent;
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,11 +21,12 @@ use tokio::task::AbortHandle;
 
 use self::bridge::{Bridge, BridgeLink};
 pub(crate) use self::look::Destination;
+pub(crate) use self::parent::check;
 use super::ipam::Addresses;
 use super::publish::{self, Listening};
 use super::resolver;
 use super::route::{self, End, Mac};
-use super::spec::NetworkRecord;
+use super::spec::{AddressPool, NetworkRecord, NetworkSpec};
 use super::{nft, proxy};
 use crate::driver::Spawner;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -63,6 +65,8 @@ pub(crate) struct Wanted {
 pub(crate) struct Attachment {
     pub(crate) namespace: Arc<OwnedFd>,
     pub(crate) endpoints: Vec<Endpoint>,
+    /// Where the host answers: the gateway of a bridge, and of no other network.
+    pub(crate) host_gateway: Option<IpAddr>,
     pub(crate) ports: Vec<PublishedPort>,
 }
 
@@ -111,6 +115,8 @@ struct Place {
     /// The other end.
     inside: u32,
     endpoint: Endpoint,
+    /// Of a link on a parent: the namespace that it is in, and its number there; 0 before it is made. It has no other end.
+    alone: Option<(Arc<OwnedFd>, u32)>,
     /// Names that others have here for this container alone.
     links: Vec<EndpointLink>,
     /// What is done to its packets.
@@ -222,6 +228,9 @@ impl Net {
             return Ok(());
         }
         first()?;
+        if let Some(on) = super::parent::read(&record.spec)? {
+            return self.on_parent(record, on, names);
+        }
         let index = {
             let mut places = lock(&self.places);
             let index = places.next_index;
@@ -229,25 +238,16 @@ impl Net {
             index
         };
         let spec = &record.spec;
-        let pool = |v6: bool| {
-            spec.pools
-                .iter()
-                .find(|pool| pool.subnet.is_some_and(|subnet| subnet.is_ipv6() == v6))
-        };
+        let [ipv4, ipv6] = pools_of(spec);
         let mut mac: Mac = [0x02, 0x42, 0, 0, 0, 0];
         mac[2..].copy_from_slice(&index.to_be_bytes());
         let mut messages = vec![route::new_bridge(index, &format!("b{index}"), mac, spec.mtu_bytes)];
-        let (mut gateway, mut gateway_v6) = (None, None);
-        for pool in [pool(false), pool(true)].into_iter().flatten() {
-            let (Some(address), Some(subnet)) = (pool.gateway, pool.subnet) else {
-                continue;
-            };
-            messages.push(route::address(index, address, subnet.prefix()));
-            match address {
-                IpAddr::V4(address) => gateway = Some(address),
-                IpAddr::V6(address) => gateway_v6 = Some(address),
+        for pool in [ipv4, ipv6].into_iter().flatten() {
+            if let (Some(address), Some(subnet)) = (pool.gateway, pool.subnet) {
+                messages.push(route::address(index, address, subnet.prefix()));
             }
         }
+        let (gateway, gateway_v6) = gateways(spec);
         {
             let mut kernel = lock(&self.kernel);
             let made = kernel.route.send(&messages, None).map_err(os("make a bridge"));
@@ -266,14 +266,15 @@ impl Net {
         let bridge = Bridge {
             name: spec.name.clone(),
             index,
-            ipv4: pool(false).and_then(Addresses::of),
-            ipv6: pool(true).and_then(Addresses::of),
+            ipv4: ipv4.and_then(Addresses::of),
+            ipv6: ipv6.and_then(Addresses::of),
             gateway,
             gateway_v6,
             internal: spec.internal,
             between_containers: spec.between_containers,
             mtu: spec.mtu_bytes,
             names,
+            parent: None,
         };
         lock(&self.places).bridges.insert(record.id.clone(), bridge);
         Ok(())
@@ -301,6 +302,10 @@ impl Net {
             places.bridges.remove(network)
         };
         let Some(bridge) = bridge else { return Ok(()) };
+        if let Some((on, _)) = &bridge.parent {
+            self.leave_parent(on, network);
+            return Ok(());
+        }
         let mut kernel = lock(&self.kernel);
         if !bridge.internal {
             let gone = kernel.nft.send(&[nft::no_way_out(bridge.index)], Some(nft::around()));
@@ -316,6 +321,7 @@ impl Net {
     /// Gives a container a network namespace with links to its networks, their bridges being there. What fails leaves
     /// nothing. Blocks.
     pub(crate) fn attach(self: &Arc<Self>, wanted: &Wanted, host_ip: Option<IpAddr>) -> Result<Attachment> {
+        needs_a_bridge(wanted)?;
         let listening = publish::listen(&wanted.ports, host_ip)?;
         let namespace = Arc::new(self.house.make()?);
         let member = Member {
@@ -367,9 +373,11 @@ impl Net {
         if let Some(member) = lock(&self.places).members.get_mut(&wanted.container) {
             member.tasks = tasks;
         }
+        let host_gateway = bridges_of(wanted).find_map(|record| gateways(&record.spec).0);
         Ok(Attachment {
             namespace: Arc::clone(namespace),
             endpoints,
+            host_gateway: host_gateway.map(IpAddr::V4),
             ports,
         })
     }
@@ -419,7 +427,10 @@ impl Net {
         let (place, bridge, namespace) = self.take_place(container, network, spec)?;
         let made = || {
             self.rule_apart_for(container)?;
-            self.link(&place, &bridge, &namespace, spec)?;
+            match &bridge.parent {
+                Some(on) => self.link_on_parent(on, container, &place, &bridge, &namespace, spec)?,
+                None => self.link(&place, &bridge, &namespace, spec)?,
+            }
             match spec.shaping.is_none() {
                 true => Ok(()),
                 false => self.shape(container, network, spec.shaping),
@@ -464,10 +475,7 @@ impl Net {
             return Err(Error::new(ErrorKind::Conflict, message).with_object(ObjectKind::Container, container.as_str()));
         }
         let (ipv4, ipv6) = bridge.take_addresses(spec)?;
-        let mac = match &spec.mac {
-            Some(text) => parse_mac(text),
-            None => Ok(mac_of(ipv4, *next_index)),
-        };
+        let mac = bridge.mac(spec, ipv4, *next_index);
         let mac = match mac {
             Ok(mac) => mac,
             Err(error) => {
@@ -485,6 +493,7 @@ impl Net {
             link,
             inside,
             endpoint,
+            alone: bridge.parent.is_some().then(|| (Arc::clone(&member.namespace), 0)),
             links: spec.links.clone(),
             shaping: Shaping::default(),
         };
@@ -608,8 +617,11 @@ impl Net {
     }
 
     fn unlink(&self, places: &[Place]) {
+        for (namespace, index) in places.iter().filter_map(|place| place.alone.as_ref()) {
+            self.unlink_alone(namespace, *index);
+        }
         let mut kernel = lock(&self.kernel);
-        for place in places {
+        for place in places.iter().filter(|place| place.alone.is_none()) {
             // Links and rules may be gone: somebody removed them by hand, or the set-up did not come so far.
             let _ = kernel
                 .nft
@@ -640,6 +652,55 @@ impl Member {
     fn on(&self, network: &NetworkId) -> bool {
         self.places.iter().any(|place| place.network == *network)
     }
+}
+
+/// Networks of a container's that have a bridge.
+fn bridges_of(wanted: &Wanted) -> impl Iterator<Item = &NetworkRecord> {
+    let records = wanted.endpoints.iter().map(|(record, _)| record);
+    records.filter(|record| !super::parent::is_driver(&record.spec.driver))
+}
+
+/// Ports are published, and the host is reached, by way of a bridge.
+///
+/// # Errors
+/// `Unsupported` for a container that wants it and is on other networks alone.
+fn needs_a_bridge(wanted: &Wanted) -> Result<()> {
+    if wanted.endpoints.is_empty() || bridges_of(wanted).next().is_some() {
+        return Ok(());
+    }
+    let (what, option) = match (wanted.ports.is_empty(), wanted.host_ports.is_empty()) {
+        (true, true) => return Ok(()),
+        (false, _) => ("a published port", "ports"),
+        (true, false) => ("a port of the host's", "host_ports"),
+    };
+    let needs =
+        "a bridge network beside; on a network of macvlan or ipvlan the container's own address answers, at every port";
+    Err(
+        Error::unsupported(format!("{what} of a container without a bridge network"), needs)
+            .with_object(ObjectKind::Option, option),
+    )
+}
+
+/// The pools that a network uses: the first of IPv4, and of IPv6.
+fn pools_of(spec: &NetworkSpec) -> [Option<&AddressPool>; 2] {
+    [false, true].map(|ipv6| {
+        let mut pools = spec.pools.iter();
+        pools.find(|pool| pool.subnet.is_some_and(|subnet| subnet.is_ipv6() == ipv6))
+    })
+}
+
+/// Their gateways.
+fn gateways(spec: &NetworkSpec) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    let [ipv4, ipv6] = pools_of(spec).map(|pool| pool.and_then(|pool| pool.gateway));
+    let v4 = ipv4.and_then(|address| match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    });
+    let v6 = ipv6.and_then(|address| match address {
+        IpAddr::V6(address) => Some(address),
+        IpAddr::V4(_) => None,
+    });
+    (v4, v6)
 }
 
 /// What is set up in the container: addresses, the link, and the way out, if there is one.

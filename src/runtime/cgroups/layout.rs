@@ -18,6 +18,8 @@ pub(crate) struct Tree {
 pub(crate) struct Layout {
     pub(crate) v2: Option<Tree>,
     pub(crate) v1: Vec<Tree>,
+    /// Hierarchies of version 1 without controllers, `name=systemd`: external runtimes make cgroups in them too.
+    pub(crate) named: Vec<Tree>,
 }
 
 impl Layout {
@@ -47,6 +49,11 @@ impl Layout {
     fn add_v1(&mut self, mount: &MountLine<'_>, self_cgroup: &str) {
         let controllers: Vec<String> = mount.controllers().map(str::to_owned).collect();
         let known = |name: &String| self.v1.iter().any(|tree| tree.controllers.contains(name));
+        if let Some(name) = mount.name() {
+            let own = own_path(self_cgroup, |list| list.split(',').any(|word| word == name));
+            self.named.push(mount.tree(own, Vec::new()));
+            return;
+        }
         if controllers.is_empty() || controllers.iter().any(known) {
             return;
         }
@@ -96,6 +103,12 @@ impl<'a> MountLine<'a> {
         self.options
             .split(',')
             .filter(|option| !option.contains('=') && !OTHERS.contains(option) && !option.is_empty())
+    }
+
+    /// `name=systemd`, of a hierarchy that has a name and no controllers.
+    fn name(&self) -> Option<&'a str> {
+        let mut words = self.options.split(',');
+        words.find(|option| option.starts_with("name=") && self.controllers().next().is_none())
     }
 
     fn tree(&self, own: Option<&str>, controllers: Vec<String>) -> Tree {

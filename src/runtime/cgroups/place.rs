@@ -31,6 +31,8 @@ pub(crate) struct Places {
     pub(crate) layout: Layout,
     pub(crate) v2: Option<Home>,
     pub(crate) v1: Vec<Home>,
+    /// Where external runtimes make cgroups, and this engine does not.
+    pub(crate) named: Vec<Home>,
 }
 
 impl Places {
@@ -42,7 +44,8 @@ impl Places {
     pub(crate) fn of(layout: Layout) -> Self {
         let v2 = layout.v2.as_ref().and_then(home_v2);
         let v1 = layout.v1.iter().filter_map(home_v1).collect();
-        Self { layout, v2, v1 }
+        let named = layout.named.iter().filter_map(home_v1).collect();
+        Self { layout, v2, v1, named }
     }
 
     /// What can be used of the host's cgroups.
@@ -273,6 +276,7 @@ mod tests {
             } else {
                 vec![home(false, v1)]
             },
+            named: Vec::new(),
         };
         assert_eq!(places(None, &[]).mode(), CgroupMode::None);
         assert_eq!(places(None, &["memory"]).mode(), CgroupMode::V1);
@@ -313,7 +317,7 @@ mod tests {
         assert_eq!((home.dir, home.controllers.len()), (own, 0));
         let places = Places::of(Layout {
             v2: Some(tree),
-            v1: Vec::new(),
+            ..Layout::default()
         });
         assert!(
             places.remedy("memory").contains("DelegateSubgroup"),

@@ -17,7 +17,7 @@ use crate::sys::socket;
 pub(crate) struct House {
     socket: Mutex<OwnedFd>,
     /// Keeps it there until this is dropped, should the process end before.
-    _home: OwnedFd,
+    home: OwnedFd,
 }
 
 impl House {
@@ -33,7 +33,12 @@ impl House {
         let socket = Mutex::new(ours);
         let home = ask(&socket, [house::HOME, 0, 0, 0], &[], None).and_then(needed);
         let home = home.map_err(|error| Error::os("make the engine's network namespace", error))?;
-        Ok(Self { socket, _home: home })
+        Ok(Self { socket, home })
+    }
+
+    /// The namespace that is held.
+    pub(crate) fn home(&self) -> BorrowedFd<'_> {
+        self.home.as_fd()
     }
 
     /// A new namespace with nothing but loopback. It is there as long as somebody has it open, or is in it.

@@ -237,14 +237,17 @@ impl Plan {
         for argument in arguments {
             plan.string(Section::Argv, argument.as_bytes())?;
         }
-        // It packs the contents of memory file systems with programs of the host.
+        // CRIU packs the contents of memory file systems with programs of the host; runtimes have hooks.
         plan.string(
             Section::Env,
             b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         )?;
-        plan.string(Section::Texts, clean_absolute(place, "the place for what criu needs")?)?;
+        plan.string(
+            Section::Texts,
+            clean_absolute(place, "the place for what a tool needs")?,
+        )?;
         for (name, directory) in directories {
-            let source = clean_absolute(directory, "the directory of a checkpoint")?.to_vec();
+            let source = clean_absolute(directory, "a directory for a tool")?.to_vec();
             plan.record(RecordParts {
                 kind: mount::BIND,
                 attributes: 0,
@@ -275,6 +278,41 @@ impl Plan {
             self.clean_up(b's', directory)?;
         }
         Ok(())
+    }
+
+    /// The same for an OCI runtime, which makes the container itself, cgroup and devices included: its mounts to find, and the
+    /// network of others to run in. The streams that come along are its own.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    #[cfg(feature = "engine")]
+    pub(crate) fn stage_for_runtime(&mut self, launch: &Launch, host: Host) -> Result<()> {
+        self.with_streams(host);
+        let default = Linux::default();
+        let linux = launch.spec.linux().as_ref().unwrap_or(&default);
+        let own_network = self.namespaces(linux)?;
+        let own_network = self.share(&launch.shared, host.host_pids)? || own_network;
+        self.words[field::NAMESPACES] = 0;
+        self.set_if(true, flag::HOST_CGROUP);
+        self.mounts(launch, host, own_network, None)?;
+        for directory in &launch.scratch {
+            self.clean_up(b's', directory)?;
+        }
+        Ok(())
+    }
+
+    /// The streams that come along are the tool's own, and it is given nothing else of a container.
+    #[cfg(feature = "engine")]
+    pub(crate) fn with_streams(&mut self, host: Host) {
+        self.set_if(true, flag::STREAMS);
+        self.set_if(host.bind_devices, flag::BIND_DEVICES);
+        self.set_if(host.hidden.proc, flag::BIND_PROC);
+    }
+
+    /// The tool sees no cgroups.
+    #[cfg(feature = "engine")]
+    pub(crate) fn hide_cgroups(&mut self) {
+        self.set_if(true, flag::NO_CGROUPS);
     }
 
     /// What is to be deleted if the owner dies, as the zygote's ledger has it.

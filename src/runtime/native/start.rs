@@ -17,6 +17,8 @@ use super::plan::{FdPositions, Filters, Host, Names, Plan};
 use super::seccomp::{SeccompAgent, agent};
 use super::step;
 use super::task::{Inside, NativeTask, Origin};
+#[cfg(feature = "engine")]
+use super::tool::Adopted;
 use super::zygote::{self, ExitWatch, Reply, Zygote};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::cgroups::{Cgroup, CgroupDriver};
@@ -337,6 +339,17 @@ pub(crate) struct Setup {
     pub(crate) warnings: Vec<String>,
 }
 
+#[cfg(feature = "engine")]
+impl Setup {
+    /// Of a container that was set up by others.
+    pub(crate) fn with_warnings(warnings: Vec<String>) -> Self {
+        Self {
+            warnings,
+            ..Self::default()
+        }
+    }
+}
+
 pub(crate) fn died_in_setup() -> Error {
     Error::new(
         ErrorKind::Os,
@@ -367,17 +380,6 @@ struct Child {
     hooks: Option<Arc<Hooks>>,
 }
 
-/// A process that was restored, and that the zygote has taken over.
-#[cfg(feature = "engine")]
-pub(crate) struct Adopted {
-    pub(crate) zygote: Arc<Zygote>,
-    pub(crate) req: u64,
-    pub(crate) process: OwnedFd,
-    pub(crate) exit: ExitWatch,
-    /// As the zygote knows it.
-    pub(crate) inner: i32,
-}
-
 #[cfg(feature = "engine")]
 impl Adopted {
     /// The container that it is the first process of: `plan` is the one by which it would have been started.
@@ -387,12 +389,13 @@ impl Adopted {
         host: Host,
         plan: &Plan,
         streams: (Stdio, Pipes),
-        (cgroup, warnings): (Arc<dyn Cgroup>, Vec<String>),
+        (cgroup, setup): (Option<Arc<dyn Cgroup>>, Setup),
     ) -> Result<Started> {
+        let process = self.process.ok_or_else(died_in_setup)?;
         let child = Child {
             zygote: self.zygote,
             req: self.req,
-            process: self.process,
+            process,
             inner: self.inner,
             exit: self.exit,
             host,
@@ -401,13 +404,9 @@ impl Adopted {
             root: plan.root(),
             hooks: None,
         };
-        let setup = Setup {
-            warnings,
-            ..Setup::default()
-        };
         match child.known(setup) {
-            Ok(known) => Ok(child.started(id, known, streams, Some(cgroup))),
-            Err(error) => Err(child.failed(error, Some(cgroup)).await),
+            Ok(known) => Ok(child.started(id, known, streams, cgroup)),
+            Err(error) => Err(child.failed(error, cgroup).await),
         }
     }
 }

@@ -15,13 +15,13 @@ use crate::table::Table;
 /// Options of `network create`.
 #[derive(Debug, clap::Args)]
 pub struct Create {
-    /// Driver
+    /// Driver: bridge, macvlan, ipvlan
     #[arg(short, long, default_value = "bridge")]
     driver: String,
     /// Subnet: ADDRESS/PREFIX
     #[arg(long, value_name = "SUBNET")]
     subnet: Vec<Subnet>,
-    /// Address of the bridge in the subnet
+    /// Address of the bridge in the subnet, or of the router on a link of the host's
     #[arg(long, value_name = "ADDRESS")]
     gateway: Vec<IpAddr>,
     /// Part of the subnet that containers' addresses are taken from

@@ -84,6 +84,9 @@ pub struct Args {
     /// Annotation for the runtime
     #[arg(long, value_name = "KEY[=VALUE]", value_parser = options::pair)]
     annotation: Vec<Pair>,
+    /// Who starts it: native, runc, crun
+    #[arg(long, value_name = "NAME")]
+    runtime: Option<String>,
     /// Network: none, host, container:NAME, bridge or one that was made; the first is the one that the other options mean
     #[arg(long, visible_alias = "net", value_name = "NETWORK", value_parser = options::network)]
     network: Vec<NetworkMode>,
@@ -321,6 +324,7 @@ fn spec(args: &Args) -> Result<ContainerSpec, Failure> {
     };
     spec.labels = pairs(&args.label);
     spec.annotations = pairs(&args.annotation);
+    spec.runtime.clone_from(&args.runtime);
     networks(args, &mut spec)?;
     let mode = |asked: &Option<NamespaceMode>| asked.clone().unwrap_or_default();
     (spec.pid_mode, spec.ipc_mode) = (mode(&args.pid), mode(&args.ipc));

@@ -124,22 +124,25 @@ fn networks_and_ports() {
 
 #[test]
 fn what_there_is_not_is_refused_by_name() {
-    for (option, value) in [
-        (
-            "DeviceRequests",
-            json!([{"Driver": "nvidia", "Count": -1, "Capabilities": [["gpu"]]}]),
-        ),
-        ("Runtime", json!("kata")),
-    ] {
-        let refused = of(json!({"Image": "a", "HostConfig": {option: value}})).unwrap_err();
-        assert_eq!(refused.status, 400, "{option}");
-        // Docker's words may not name it; ours beside them do.
-        let text = refused.detail["text"].as_str().unwrap();
-        assert!(text.contains(option), "{option}: {text}");
-        assert_eq!(refused.detail["kind"], "unsupported", "{option}");
-    }
+    let option = "DeviceRequests";
+    let value = json!([{"Driver": "nvidia", "Count": -1, "Capabilities": [["gpu"]]}]);
+    let refused = of(json!({"Image": "a", "HostConfig": {option: value}})).unwrap_err();
+    assert_eq!(refused.status, 400);
+    // Docker's words may not name it; ours beside them do.
+    let text = refused.detail["text"].as_str().unwrap();
+    assert!(text.contains(option), "{text}");
+    assert_eq!(refused.detail["kind"], "unsupported");
     let (spec, _) = of(json!({"Image": "a", "Volumes": {"/data": {}}})).unwrap();
     assert_eq!(spec.mounts.first().unwrap().kind(), "volume");
+}
+
+#[test]
+fn h21_a_runtime_by_name() {
+    let of_host = |name: &str| of(json!({"Image": "a", "HostConfig": {"Runtime": name}})).unwrap().0;
+    assert_eq!(of_host("crun").runtime.as_deref(), Some("crun"));
+    // What inspect says of every container of Docker's.
+    assert_eq!(of_host("runc").runtime, None);
+    assert_eq!(of_host("").runtime, None);
 }
 
 #[test]

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::outside::Outside;
-use super::tool::{self, Run};
+use super::tool::failure;
 use super::{IMAGES, WORK, Work, only_for_root, program, staged};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::native::plan::Host;
 use crate::runtime::native::start::Ends;
+use crate::runtime::native::tool::{self, Run};
 use crate::runtime::native::zygote::Zygote;
 use crate::runtime::{Dump, StdioPlan};
 use crate::sys::blocking::blocking;
@@ -64,7 +65,7 @@ pub(crate) async fn dump(subject: Subject, wanted: Dump) -> Result<()> {
     let (_run, status, _) = Run::to_end(zygote, plan, *host, id, ends, with).await?;
     match status.code() {
         0 => Ok(()),
-        _ => Err(tool::failure(zygote, *host, id, &work, "checkpoint", status).await),
+        _ => Err(failure(zygote, *host, id, &work, "checkpoint", status).await),
     }
 }
 

@@ -8,25 +8,21 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::outside::Outside;
-use super::tool::{self, Run};
+use super::tool::failure;
 use super::{IMAGES, WORK, Work, only_for_root, program, staged};
 use crate::error::{Error, ErrorKind, Result};
-use crate::runtime::cgroups::{Cgroup, CgroupDriver};
-use crate::runtime::native::helper::wire::{TOOL_FDS, op};
+use crate::runtime::cgroups::Cgroup;
+use crate::runtime::native::helper::wire::TOOL_FDS;
 use crate::runtime::native::hooks::Hooks;
-use crate::runtime::native::plan::{Host, Plan};
-use crate::runtime::native::start::{self, Adopted, Ends};
-use crate::runtime::native::zygote::{self, Zygote};
+use crate::runtime::native::plan::Plan;
+use crate::runtime::native::start::{self, Ends};
+use crate::runtime::native::tool::{self, Bench, Run};
 use crate::runtime::{Launch, Restore, Started};
 use crate::sys::blocking::blocking;
 use crate::types::Signal;
 
 /// What a restore needs.
-pub(crate) struct Job {
-    pub(crate) zygote: Arc<Zygote>,
-    pub(crate) host: Host,
-    pub(crate) cgroups: Option<Arc<dyn CgroupDriver>>,
-}
+pub(crate) struct Job(pub(crate) Bench);
 
 /// All that is made before CRIU runs.
 struct Ready {
@@ -56,7 +52,7 @@ impl Job {
     }
 
     async fn run(self, launch: Launch, from: Restore) -> Result<Started> {
-        only_for_root(self.host.bind_devices)?;
+        only_for_root(self.0.host.bind_devices)?;
         if Hooks::of(&launch)?.is_some() {
             let needs = "a container without hooks: what they did is not in a checkpoint";
             return Err(Error::unsupported("going on from a checkpoint with hooks", needs));
@@ -83,7 +79,7 @@ impl Job {
     /// Blocking.
     fn ready(&self, program: &'static str, launch: &Launch, from: &Restore) -> Result<Ready> {
         let outside = Outside::read(&from.directory)?;
-        let mut plan = start::plan_of(launch, self.host, None, false)?;
+        let mut plan = start::plan_of(launch, self.0.host, None, false)?;
         let (laid_out, places) = lay_out(launch);
         let work = Work::make(&from.work)?;
         let words = outside.restored(&places, staged, TOOL_FDS)?;
@@ -115,8 +111,8 @@ impl Job {
         arguments.extend(how.map(str::to_owned));
         arguments.extend(words);
         let mut tool = work.plan(&arguments, Some(&from.directory))?;
-        tool.stage(&laid_out, self.host)?;
-        let (cgroup, warnings) = start::cgroup_of(launch, self.cgroups.as_deref())?;
+        tool.stage(&laid_out, self.0.host)?;
+        let (cgroup, warnings) = start::cgroup_of(launch, self.0.cgroups.as_deref())?;
         let needs = || Error::unsupported("going on from a checkpoint", "a cgroup driver");
         let cgroup: Arc<dyn Cgroup> = cgroup.map(Arc::from).ok_or_else(needs)?;
         for plan in [&mut plan, &mut tool] {
@@ -142,14 +138,14 @@ impl Job {
             start::add_shared(launch, &mut positions, &mut fds);
             (positions, tool::copies(fds.into_iter())?)
         };
-        let (zygote, host, id) = (&self.zygote, self.host, &launch.id);
+        let (zygote, host, id) = (&self.0.zygote, self.0.host, &launch.id);
         let (run, status, stdio) = Run::to_end(zygote, ready.tool, host, id, ends, with).await?;
         if status.code() != 0 {
-            return Err(tool::failure(zygote, host, id, &ready.work, "restore", status).await);
+            return Err(failure(zygote, host, id, &ready.work, "restore", status).await);
         }
         let file = ready.work.file("pid");
         let inner = blocking(move || pid_of(&file)).await?;
-        let adopted = adopt(zygote, inner, &ready.clean_up).await?;
+        let adopted = tool::adopt(zygote, inner, &ready.clean_up).await?;
         drop(run);
         let started = adopted
             .started(
@@ -157,29 +153,12 @@ impl Job {
                 host,
                 &ready.plan,
                 (stdio, pipes),
-                (ready.cgroup, ready.warnings),
+                (Some(ready.cgroup), start::Setup::with_warnings(ready.warnings)),
             )
             .await?;
         started.task.signal(Signal::CONT, true).await?;
         Ok(started)
     }
-}
-
-/// Hands what CRIU has restored to the zygote.
-async fn adopt(zygote: &Arc<Zygote>, inner: i32, clean_up: &[u8]) -> Result<Adopted> {
-    let req = zygote.request();
-    let exit = zygote.watch_exit(req);
-    let blob = [&inner.to_ne_bytes(), clean_up].concat();
-    let reply = zygote.send(req, op::ADOPT, &blob, &[]).await?;
-    let reply = zygote::check(reply.await.map_err(|_| zygote::gone())?)?;
-    let process = reply.descriptor("take the container's process")?;
-    Ok(Adopted {
-        zygote: Arc::clone(zygote),
-        req,
-        process,
-        exit,
-        inner,
-    })
 }
 
 fn pid_of(file: &Path) -> Result<i32> {

@@ -1,74 +1,23 @@
-//! One run of CRIU beside a container, and what its log says when it fails.
+//! What CRIU's log says when a run of it fails.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::Work;
 use crate::error::{Error, ErrorKind, Result};
-use crate::runtime::native::helper::wire::op;
-use crate::runtime::native::plan::{FdPositions, Host, Plan};
-use crate::runtime::native::start::{self, Ends};
-use crate::runtime::native::zygote::{self, Zygote};
-use crate::runtime::{StdioPlan, native::task};
+use crate::runtime::StdioPlan;
+use crate::runtime::native::plan::Host;
+use crate::runtime::native::start::Ends;
+use crate::runtime::native::tool::{self, Run};
+use crate::runtime::native::zygote::Zygote;
 use crate::sys::blocking::blocking;
-use crate::sys::pidfd;
 use crate::types::{ContainerId, ExitStatus};
 
 /// How much of the end of a log is read, and how many of its lines are shown.
 const TAIL: u64 = 64 * 1024;
 const LINES: usize = 4;
-
-/// A run that was asked for. Dropped before its end, it is killed; what it had made is for its cgroup to end.
-pub(super) struct Run {
-    zygote: Arc<Zygote>,
-    req: u64,
-    process: Option<OwnedFd>,
-}
-
-impl Run {
-    /// Starts it, and waits for its end.
-    pub(super) async fn to_end(
-        zygote: &Arc<Zygote>,
-        plan: Plan,
-        host: Host,
-        id: &ContainerId,
-        ends: Ends,
-        (positions, fds): (FdPositions, Vec<OwnedFd>),
-    ) -> Result<(Self, ExitStatus, start::Stdio)> {
-        let names = plan.names.clone();
-        let req = zygote.request();
-        let mut exit = zygote.watch_exit(req);
-        let blob = plan.encode(positions);
-        let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-        let reply = zygote.send(req, op::START, &blob, &borrowed).await?;
-        drop(fds);
-        let mut run = Self {
-            zygote: Arc::clone(zygote),
-            req,
-            process: None,
-        };
-        let (status, stdio) = ends.split();
-        let reply = zygote::check(reply.await.map_err(|_| zygote::gone())?)?;
-        run.process = Some(reply.descriptor("take criu's process")?);
-        let outcome = start::outcome(status, &names, host, (None, id), None).await?;
-        outcome.ok_or_else(start::died_in_setup)?;
-        let _ = exit.wait_for(Option::is_some).await;
-        let raw = (*exit.borrow()).unwrap_or(libc::SIGKILL);
-        Ok((run, task::status(raw), stdio))
-    }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        if let Some(process) = &self.process {
-            let _ = pidfd::send_signal(process.as_fd(), libc::SIGKILL);
-        }
-        self.zygote.tell(self.req, op::FORGET);
-    }
-}
 
 /// What a run that failed means: CRIU cannot work here at all, or not with this container.
 pub(super) async fn failure(
@@ -106,7 +55,7 @@ async fn check(zygote: &Arc<Zygote>, host: Host, id: &ContainerId, work: &Work) 
         .collect::<Vec<_>>();
     let plan = work.plan(&arguments, None)?;
     let ends = Ends::new(StdioPlan::default())?;
-    let with = alone(&ends)?;
+    let with = tool::alone(&ends)?;
     let (_run, status, _) = Run::to_end(zygote, plan, host, id, ends, with).await?;
     if status.code() == 0 {
         return Ok(());
@@ -115,20 +64,6 @@ async fn check(zygote: &Arc<Zygote>, host: Host, id: &ContainerId, work: &Work) 
     let said = blocking(move || Ok(last_errors(&log))).await.unwrap_or_default();
     let needs = format!("a criu that works on this kernel; of the one that is here, `criu check` says: {said}");
     Err(Error::unsupported("checkpoints", needs))
-}
-
-/// What travels with a tool that is given nothing of a container.
-pub(super) fn alone(ends: &Ends) -> Result<(FdPositions, Vec<OwnedFd>)> {
-    let (mut positions, fds) = ends.positions(std::iter::empty(), None);
-    let nobody = FdPositions::default();
-    (positions.stdin, positions.stdout, positions.stderr) = (nobody.stdin, nobody.stdout, nobody.stderr);
-    Ok((positions, copies(fds.into_iter().take(1))?))
-}
-
-/// Copies of descriptors, which live as long as the request.
-pub(super) fn copies<'a>(fds: impl Iterator<Item = BorrowedFd<'a>>) -> Result<Vec<OwnedFd>> {
-    let copied: std::io::Result<_> = fds.map(|fd| fd.try_clone_to_owned()).collect();
-    copied.map_err(|error| Error::os("copy a descriptor", error))
 }
 
 /// The last lines of a log that tell of errors. Blocking.

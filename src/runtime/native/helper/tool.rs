@@ -1,16 +1,16 @@
-//! A program of the host's that makes or reads the processes of a container: CRIU. It runs in the zygote's pid namespace, so
-//! that nothing of it outlives the zygote and what it makes as its sibling is the zygote's child; in a copy of the view, with
-//! the proc of that pid namespace; in the cgroup and the network namespace of the container.
+//! A program of the host's that makes or reads the processes of a container: CRIU, an OCI runtime. It runs in the zygote's pid
+//! namespace, so that nothing of it outlives the zygote and what it makes as its sibling, or leaves behind, is the zygote's child;
+//! in a copy of the view, with the proc of that pid namespace; in the cgroup and the network namespace of the container.
 //!
-//! What the container is made of lies in a tmpfs at the plan's working directory: `d`, its devices, and each mount at the
-//! place that the plan says.
+//! What the container is made of lies in a tmpfs at the plan's working directory: for CRIU `d`, its devices, and each mount at
+//! the place that the plan says.
 
 use core::convert::Infallible;
 
 use crate::container::{Context, MOST_MOUNTS, attach_mount};
 use crate::fail::{Done, Fail, at};
 use crate::sys::{self, AT_FDCWD, ATTR_NOSUID, Sys};
-use crate::wire::{Section, Step, TOOL_FDS, field};
+use crate::wire::{Section, Step, TOOL_FDS, field, flag};
 use crate::{dev, exec, mounts, path, slim};
 
 #[inline(never)]
@@ -18,11 +18,20 @@ use crate::{dev, exec, mounts, path, slim};
 pub(crate) fn run(context: &Context<'_>, trees: &[i32; MOST_MOUNTS], status: i32) -> Done<Infallible> {
     let plan = &context.plan;
     let stage = at(Step::MountNamespace, surroundings(plan.text(0)))?;
+    if plan.has(flag::NO_CGROUPS) {
+        let hidden = slim::tmpfs(b"4k\0", ATTR_NOSUID).and_then(|empty| slim::attach(empty, b"/sys/fs/cgroup\0"));
+        at(Step::MountNamespace, hidden)?;
+    }
     for (index, (record, tree)) in plan.mounts().zip(trees).enumerate() {
         attach_mount(stage, index, &record, *tree)?;
     }
-    let nodes = dev::nodes(plan)?;
-    let (argv, env) = at(Step::Stdio, descriptors(context, stage, nodes))?;
+    let placed = match plan.has(flag::STREAMS) {
+        true => own_streams(context),
+        false => descriptors(context, stage, dev::nodes(plan)?),
+    };
+    at(Step::Stdio, placed)?;
+    let argv = at(Step::Exec, exec::pointers(plan, Section::Argv, None))?;
+    let env = at(Step::Exec, exec::pointers(plan, Section::Env, None))?;
     exec::ready(status)?;
     let program = plan.strings(Section::Argv).next().unwrap_or(b"\0");
     Err(Fail::new(Step::Exec, sys::execve(program, argv, env)))
@@ -38,9 +47,22 @@ fn surroundings(place: &[u8]) -> Sys<i32> {
     sys::open(AT_FDCWD, place, sys::O_PATH | sys::O_DIRECTORY)
 }
 
-/// The container's devices at their place, its streams and its network at their numbers, and what to execute.
+/// The streams that came along where every program has them. What it makes in the container has the modes that it asks for.
 #[unsafe(link_section = "lhchild")]
-fn descriptors(context: &Context<'_>, stage: i32, nodes: i32) -> Sys<(&'static [usize], &'static [usize])> {
+fn own_streams(context: &Context<'_>) -> Sys<()> {
+    sys::close_range(3, true)?;
+    for (number, position) in [field::FD_STDIN, field::FD_STDOUT, field::FD_STDERR].into_iter().enumerate() {
+        if let Some(stream) = context.fd(position) {
+            sys::dup3(stream, number as i32, 0)?;
+        }
+    }
+    sys::umask(0o022);
+    Ok(())
+}
+
+/// The container's devices at their place, its streams and its network at their numbers.
+#[unsafe(link_section = "lhchild")]
+fn descriptors(context: &Context<'_>, stage: i32, nodes: i32) -> Sys<()> {
     sys::move_mount(nodes, path::open_or_make(stage, b"/d\0", true, true)?)?;
     let null = sys::open(nodes, b"null\0", sys::O_RDWR)?;
     let network = sys::open(AT_FDCWD, b"/proc/self/ns/net\0", 0)?;
@@ -52,5 +74,5 @@ fn descriptors(context: &Context<'_>, stage: i32, nodes: i32) -> Sys<(&'static [
     }
     sys::dup3(network, number, 0)?;
     sys::umask(0o077);
-    Ok((exec::pointers(&context.plan, Section::Argv, None)?, exec::pointers(&context.plan, Section::Env, None)?))
+    Ok(())
 }

@@ -77,7 +77,7 @@ pub(crate) mod op {
     /// To a shim whose container's start has come to a good end: it lives on without its starter. No reply.
     pub(crate) const KEPT: u16 = 20;
     /// Take a child over that a program of [`super::flag::TOOL`] has made: its pid as the zygote knows it, and what to clean up
-    /// as of a container. Reply: STARTED with the pidfd, or FAILED. Later, after STARTED: EXITED.
+    /// as of a container. Reply: STARTED with the pidfd (none if it has ended already), or FAILED. Later, after STARTED: EXITED.
     pub(crate) const ADOPT: u16 = 21;
     /// A container was cloned.
     pub(crate) const STARTED: u16 = 64;
@@ -310,6 +310,10 @@ pub(crate) mod flag {
     /// A command whose processes can be told from all others of the container's, wherever they go: it has a UTS namespace of its
     /// own, which goes to whoever asked for the command.
     pub(crate) const MARKED: u32 = 1 << 19;
+    /// Of a [`TOOL`]: the streams that come along are its own, and it gets nothing else.
+    pub(crate) const STREAMS: u32 = 1 << 20;
+    /// Of a [`TOOL`]: it sees no cgroups.
+    pub(crate) const NO_CGROUPS: u32 = 1 << 21;
 }
 
 /// Numbers of the descriptors of a program of [`flag::TOOL`]: the standard streams of the container, one after the other,

@@ -27,6 +27,7 @@ const PATIENCE_MS: u64 = 1500;
 
 pub(crate) struct Zygote {
     slim: i32,
+    strangers: Strangers,
     networks: Networks,
     pub(crate) children: i32,
     pub(crate) ledger: Ledger,
@@ -119,6 +120,7 @@ fn set_up(flags: u32, buffer: &'static mut [u8]) -> Done<Zygote> {
     let ledger = at(Step::SlimNamespace, Ledger::new())?;
     Ok(Zygote {
         slim,
+        strangers: Strangers::default(),
         networks: Networks::none(),
         children,
         ledger,
@@ -251,23 +253,32 @@ impl Zygote {
         taken
     }
 
-    /// Takes over what a tool has restored: a child that nobody knows yet.
+    /// Takes over what a tool has made: a child that nobody knows yet, or has been told of when it ended.
     fn adopt(&mut self, req: u64, blob: &[u8]) -> Sys<()> {
         let child = u32_at(blob, 0).unwrap_or(0) as i32;
-        // 0: it lives. A number of 0 or below would stand for others.
-        if child <= 1 || sys::wait(child, true)?.0 != 0 {
+        // A number of 0 or below would stand for others.
+        if child <= 1 {
             return Err(sys::ECHILD);
         }
-        self.take(CONTAINER, child, req, blob.get(4..).unwrap_or(&[]))
+        let status = match sys::wait(child, true) {
+            Ok((0, _)) => return self.take(CONTAINER, child, req, blob.get(4..).unwrap_or(&[])),
+            Ok((_, status)) => status,
+            Err(errno) => self.strangers.take(child).ok_or(errno)?,
+        };
+        reply(op::STARTED, req, child, &[]);
+        reply(op::EXITED, req, status, &[]);
+        Ok(())
     }
 
-    /// A command that ended before its guide did.
+    /// A command that ended before its guide did, or what a tool has made and nobody has asked for yet.
     fn ended_early(&mut self, pid: i32, status: i32) {
         if let Some((req, told)) = self.ledger.joining(|_, told| Shared::at(told).get() == pid) {
             Shared::at(told).set(ENDED);
             reply(op::STARTED, req, pid, &[]);
             reply(op::EXITED, req, status, &[]);
+            return;
         }
+        self.strangers.note(pid, status);
     }
 
     /// Takes one request. False at the end of the conversation.
@@ -582,6 +593,32 @@ impl Zygote {
             }
         }
         all
+    }
+}
+
+/// The last children that nobody knew when they ended, with how they did: a tool leaves its own behind, and whoever ran it asks for
+/// them when it has ended. One may be shorter than that.
+#[derive(Default)]
+struct Strangers {
+    seen: [(i32, i32); 32],
+    next: usize,
+}
+
+impl Strangers {
+    fn note(&mut self, pid: i32, status: i32) {
+        // An earlier process of that number is not meant any more.
+        self.take(pid);
+        if let Some(slot) = self.seen.get_mut(self.next % 32) {
+            *slot = (pid, status);
+        }
+        self.next = self.next.wrapping_add(1);
+    }
+
+    fn take(&mut self, pid: i32) -> Option<i32> {
+        let slot = self.seen.iter_mut().find(|slot| slot.0 == pid)?;
+        let status = slot.1;
+        *slot = (0, 0);
+        Some(status)
     }
 }
 
