@@ -724,30 +724,13 @@ async fn n10_audit_knows_detached_containers() -> Check {
 /// Pid of the shim of a container, by the lock that it holds.
 pub fn shim_of(root: &Path, id: &str) -> Option<u32> {
     let lock = root.join("containers").join(id).join("shim/lock");
-    std::fs::read_dir("/proc")
-        .ok()?
-        .flatten()
-        .find_map(|entry| {
-            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-            let comm = std::fs::read_to_string(entry.path().join("comm")).ok()?;
-            let mut files = std::fs::read_dir(entry.path().join("fd")).ok()?.flatten();
-            (comm.trim() == "longshore" && files.any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to == lock)))
-                .then_some(pid)
-        })
-        .or_else(|| written_shim(&lock))
-}
-
-/// As the shim has written it down: an ordinary user cannot see the files of one that has taken a container over, since it was
-/// executed before it entered the container's user namespace.
-fn written_shim(lock: &Path) -> Option<u32> {
-    let bytes = std::fs::read(lock.with_file_name("state")).ok()?;
-    let word = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-    let newest = if word(256 + 8)? > word(8)? { 256 } else { 0 };
-    let pid = (word(newest + 32)? >> 32) as u32;
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (name, rest) = stat.rsplit_once(')')?;
-    let lives = !rest.trim_start().starts_with(['Z', 'X']);
-    (lives && name.ends_with("(longshore")).then_some(pid)
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let comm = std::fs::read_to_string(entry.path().join("comm")).ok()?;
+        let mut files = std::fs::read_dir(entry.path().join("fd")).ok()?.flatten();
+        (comm.trim() == "longshore" && files.any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to == lock)))
+            .then_some(pid)
+    })
 }
 
 /// Whether the kernel tells others than the parent how a process has ended.

@@ -593,11 +593,20 @@ fn greet(
         (options.userns, FLAG_USERNS),
         (options.bind_devices, FLAG_BIND_DEVICES),
         (options.shim, FLAG_SHIM),
-        (options.join_userns.is_some(), FLAG_JOIN_USERNS),
     ] {
         flags |= if wanted { flag } else { 0 };
     }
-    ask(control, (op::HELLO, flags), &[], options.join_userns.as_slice())?;
+    if let Some(userns) = options.join_userns {
+        let header = Header {
+            op: op::HELLO,
+            req: 0,
+            len: 0,
+            arg: 0,
+            flags: flags | FLAG_JOIN_USERNS,
+        };
+        socket::send(control.as_fd(), [&header.encode(), &[]], &[userns]).map_err(lost)?;
+    }
+    ask(control, (op::HELLO, flags), &[], &[])?;
     let mapping = match options.join_userns {
         Some(_) => idmap::of(child.pid)?,
         None => mapping,

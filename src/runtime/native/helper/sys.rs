@@ -224,6 +224,11 @@ pub(crate) fn set_cloexec(number: i32) {
     let _ = call3(nr::FCNTL, fd(number), 2, 1);
 }
 
+/// The opposite of [`set_cloexec`].
+pub(crate) fn keep_on_exec(number: i32) {
+    let _ = call3(nr::FCNTL, fd(number), 2, 0);
+}
+
 pub(crate) fn openat(dir: i32, path: &[u8], flags: usize, mode: usize) -> Sys<i32> {
     call5(nr::OPENAT, fd(dir), text(path), flags | O_CLOEXEC, mode, 0).map(|new| new as i32)
 }

@@ -99,7 +99,8 @@ pub(crate) const FLAG_BIND_DEVICES: u32 = 4;
 /// Flag of HELLO: this is a shim, whose one container may outlive whoever starts it.
 pub(crate) const FLAG_SHIM: u32 = 8;
 
-/// Flag of HELLO to a shim: the user namespace that comes along is the one to live in. It is mapped already.
+/// Flag of HELLO to a shim: the user namespace that comes along is the one to live in. It is mapped already. Another HELLO
+/// follows, without this flag, and only that is answered, unless the namespace cannot be entered.
 pub(crate) const FLAG_JOIN_USERNS: u32 = 16;
 
 /// A message's header.

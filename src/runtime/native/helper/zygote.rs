@@ -6,11 +6,11 @@ use crate::fail::{Done, Fail, at};
 use crate::ledger::{CONTAINER, EXEC, JOINING, Ledger, SCRATCH, WORKER};
 use crate::message::{self, Fds};
 use crate::sys::{self, CloneArgs, PollFd, Shared, Sys};
-use crate::wire::{FLAG_BIND_DEVICES, FLAG_JOIN_USERNS, FLAG_MEMFD, FLAG_SHIM, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op, u32_at};
+use crate::wire::{FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_SHIM, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op, u32_at};
 use crate::netns::Networks;
 use crate::wire::{NO_FD, Step, flag};
 #[cfg(shim)]
-use crate::shim;
+use crate::{shim, wire::FLAG_JOIN_USERNS};
 use crate::{everyone, house, join, look, outfit, remove, slim, worker};
 
 /// Descriptors that the owner put there.
@@ -49,9 +49,14 @@ pub(crate) fn run() -> ! {
         refuse(hello.req, Step::Plan, sys::ENOSYS);
         sys::exit(1)
     }
-    let entered = enter(&hello, &fds);
+    #[cfg(shim)]
+    if hello.flags & FLAG_JOIN_USERNS != 0 {
+        let fail = shim::move_in(&fds);
+        refuse(hello.req, fail.step, fail.errno());
+        sys::exit(1)
+    }
     fds.close();
-    let mut zygote = match entered.and_then(|()| set_up(hello.flags, buffer)) {
+    let mut zygote = match set_up(hello.flags, buffer) {
         Ok(zygote) => zygote,
         Err(fail) => {
             reply(
@@ -95,18 +100,6 @@ fn await_hello(buffer: &mut [u8]) -> Option<(Header, Fds)> {
     let len = message::receive(CONTROL, buffer, &mut fds).ok()?;
     let header = Header::decode(buffer.get(..len)?).filter(|header| header.op == op::HELLO)?;
     Some((header, fds))
-}
-
-/// Enters the user namespace of a container that a shim takes over, with the mount namespace that comes with a new one: only
-/// from there can it lead commands into the container.
-#[inline(never)]
-fn enter(hello: &Header, fds: &Fds) -> Done {
-    if hello.flags & FLAG_JOIN_USERNS == 0 {
-        return Ok(());
-    }
-    let userns = fds.get(0).ok_or(Fail::new(Step::Identity, sys::EBADMSG))?;
-    at(Step::Identity, sys::setns(userns, sys::CLONE_NEWUSER))?;
-    at(Step::Identity, sys::unshare(sys::CLONE_NEWNS)).map(drop)
 }
 
 fn set_up(flags: u32, buffer: &'static mut [u8]) -> Done<Zygote> {

@@ -7,12 +7,14 @@
 mod hunt;
 mod life;
 mod log;
+mod moving;
 mod output;
 mod peers;
 mod probe;
 mod taken;
 
 use self::log::Log;
+pub(crate) use self::moving::move_in;
 use self::output::{Held, Stream};
 use self::peers::Conn;
 use self::probe::Check;
