@@ -168,6 +168,17 @@ pub(crate) struct Live {
     pub(crate) detached: Option<Arc<dyn DetachedTask>>,
 }
 
+impl Live {
+    /// Whether its shim has hung up.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.detached.as_ref().is_some_and(|task| task.is_gone())
+    }
+
+    fn is(&self, task: &Arc<dyn DetachedTask>) -> bool {
+        self.detached.as_ref().is_some_and(|mine| Arc::ptr_eq(mine, task))
+    }
+}
+
 impl fmt::Debug for LocalContainers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalContainers")
@@ -221,6 +232,19 @@ impl Slot {
 
     pub(crate) fn set_live(&self, live: Option<Live>) {
         *lock(&self.live) = live;
+    }
+
+    /// As [`Self::live`], unless its shim has hung up.
+    pub(crate) fn heard(&self) -> Option<Live> {
+        self.live().filter(|live| !live.is_gone())
+    }
+
+    /// Forgets a connection that has ended, unless there is another already.
+    pub(crate) fn let_go_of(&self, task: &Arc<dyn DetachedTask>) {
+        let mut live = lock(&self.live);
+        if live.as_ref().is_none_or(|live| live.is(task)) {
+            *live = None;
+        }
     }
 
     /// Somebody ends it: its restart policy does not start it again.
@@ -279,7 +303,14 @@ impl Slot {
     /// Tells waiters of the ends of a shim's container that they have not been told of.
     pub(crate) fn tell_ends(&self, now: Told, exit: Option<ExitRecord>) {
         let mut told = lock(&self.told);
-        let before = if told.shim == now.shim { *told } else { Told::default() };
+        let before = match told.shim == now.shim {
+            true => *told,
+            // A new one under the same run goes on with what the one before had told.
+            false => Told {
+                finished_ns: told.finished_ns,
+                ..Told::default()
+            },
+        };
         *told = now;
         drop(told);
         let another = now.ends > 0 && now.finished_ns != before.finished_ns;

@@ -278,6 +278,22 @@ pub trait DetachedTask: Task {
         false
     }
 
+    /// Whether the shim has hung up: nothing more can be asked of it by way of this handle.
+    fn is_gone(&self) -> bool {
+        false
+    }
+
+    /// Makes ready what the next command in it needs of its shim: that command starts even if the shim is killed meanwhile.
+    ///
+    /// # Errors
+    /// `Unavailable` if the shim is gone; `InvalidState` if the container does not run.
+    ///
+    /// # Cancel safety
+    /// A dropped call changes nothing.
+    async fn prepare_exec(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Waits until the shim has told something newer than this, and says what. `None`: the shim is gone.
     ///
     /// # Cancel safety

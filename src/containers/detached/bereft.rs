@@ -10,6 +10,7 @@ use super::super::monitor::{DRAIN, Discard};
 use super::super::peer;
 use super::super::record::Record;
 use super::follow::{RETRY, RETRY_AT_MOST};
+use super::renew::Renewal;
 use super::settle::is_open;
 use crate::error::{Error, ErrorKind, Result};
 use crate::logs::{self, LogSink, Tee};
@@ -48,7 +49,7 @@ impl Shared {
                 }
             }
             if self.is_closing() {
-                return;
+                return slot.end_connection();
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_AT_MOST);
@@ -62,6 +63,7 @@ impl Shared {
         let record = self.find(id.as_str()).await?;
         if !is_open(&record) {
             slot.tell_row(&record);
+            slot.end_connection();
             return Ok(true);
         }
         // Another engine may have started it again.
@@ -73,8 +75,8 @@ impl Shared {
         let _one = self.parts.locks.lock(&key(id)).await?;
         for _ in 0..TRIES {
             match self.renew(id, slot).await {
-                Ok(true) => return Ok(()),
-                Ok(false) => break,
+                Ok(Renewal::Done) => return Ok(()),
+                Ok(Renewal::Another | Renewal::Over) => break,
                 Err(error) => {
                     tracing::warn!(container = %id, error = error.report(), "no new shim for a container");
                     // That one was killed as well, perhaps.

@@ -29,26 +29,32 @@ impl Shared {
         loop {
             self.note_patiently(&id, &slot, &state).await;
             if state.phase == DetachedPhase::Ended {
-                break;
+                return slot.end_connection();
             }
             match task.changed(state.change).await {
                 Some(next) => state = next,
-                None => {
-                    slot.set_live(None);
-                    // It may have written more down than it told, and another engine may have read that already.
-                    match self.find(id.as_str()).await {
-                        Ok(record) if is_open(&record) => self.stand_in(&record),
-                        Ok(record) => slot.tell_row(&record),
-                        Err(error) if error.is_not_found() => self.forget(&id),
-                        Err(error) => {
-                            tracing::warn!(container = %id, error = error.report(), "a container that lost its shim cannot be looked at");
-                        }
-                    }
-                    break;
-                }
+                None => return self.lose_shim(&id, &slot, &task).await,
             }
         }
-        slot.end_connection();
+    }
+
+    /// It has hung up without a word of the container's end.
+    async fn lose_shim(self: &Arc<Self>, id: &ContainerId, slot: &Arc<Slot>, task: &Arc<dyn DetachedTask>) {
+        slot.let_go_of(task);
+        // It may have written more down than it told, and another engine may have read that already.
+        match self.find(id.as_str()).await {
+            // Whoever reads and writes its streams goes on with the next.
+            Ok(record) if is_open(&record) => self.stand_in(&record),
+            Ok(record) => {
+                slot.tell_row(&record);
+                slot.end_connection();
+            }
+            Err(error) if error.is_not_found() => self.forget(id),
+            Err(error) => {
+                tracing::warn!(container = %id, error = error.report(), "a container that lost its shim cannot be looked at");
+                slot.end_connection();
+            }
+        }
     }
 
     /// What cannot be recorded, for want of space, say, is told to those who wait, and tried again.

@@ -17,6 +17,8 @@ mod streams;
 mod supervise;
 mod turn;
 
+pub(crate) use self::renew::Need;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};

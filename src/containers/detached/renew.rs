@@ -17,12 +17,49 @@ use crate::types::ContainerId;
 const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// What a shim is asked before anything else, by whoever needs it for something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// To be there.
+    Connection,
+    /// What a command needs.
+    Commands,
+    /// Not to start the container again.
+    Halt,
+    /// To keep its stdin open no longer.
+    ClosedInput,
+}
+
+impl Need {
+    /// Twice does no harm.
+    async fn ask(self, live: &Live) -> Result<()> {
+        let Some(task) = &live.detached else { return Ok(()) };
+        match self {
+            Self::Connection => Ok(()),
+            Self::Commands => task.prepare_exec().await,
+            Self::Halt => task.halt().await,
+            Self::ClosedInput => task.close_input().await,
+        }
+    }
+}
+
+/// What has come of an attempt to put a shim under a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Renewal {
+    Done,
+    /// There is one, which does not answer yet or is about to be gone.
+    Another,
+    /// There is nothing that runs.
+    Over,
+}
+
 impl Shared {
-    /// As [`Shared::live`]; one that has lost its shim gets a new one first. Not for whoever has the container's turn.
-    pub(crate) async fn live_anew(&self, record: &Record, slot: &Arc<Slot>) -> Result<Option<Live>> {
+    /// As [`Shared::live`], with what is needed of the shim; one that is gone, or is killed under it, is replaced first. Not for
+    /// whoever has the container's turn.
+    pub(crate) async fn live_anew(&self, record: &Record, slot: &Arc<Slot>, need: Need) -> Result<Option<Live>> {
         let begun = Instant::now();
         loop {
-            let error = match self.live(record, slot).await {
+            let error = match self.live_with(record, slot, need).await {
                 Err(error) if error.kind() == &ErrorKind::Unavailable => error,
                 found => return found,
             };
@@ -33,9 +70,9 @@ impl Shared {
             let one = self.parts.locks.try_lock(&key(&record.id))?;
             if let (Some(me), true) = (self.me.upgrade(), one.is_some()) {
                 match me.renew(&record.id, slot).await {
-                    Ok(true) => continue,
-                    // One that is about to be gone, or to answer.
-                    Ok(false) => {}
+                    Ok(Renewal::Done) => continue,
+                    Ok(Renewal::Over) => return Ok(None),
+                    Ok(Renewal::Another) => {}
                     Err(why) if why.kind() == &ErrorKind::Unavailable => {}
                     Err(why) => {
                         tracing::warn!(container = %record.id, error = why.report(), "no new shim for a container");
@@ -48,27 +85,38 @@ impl Shared {
         }
     }
 
-    /// Whether it runs, and its shim is gone.
-    async fn is_bereft(&self, record: &Record) -> Result<bool> {
-        Ok(matches!(
-            self.seen(record).await?,
-            DetachedSeen::Gone { process: true, .. }
-        ))
+    async fn live_with(&self, record: &Record, slot: &Arc<Slot>, need: Need) -> Result<Option<Live>> {
+        let Some(live) = self.live(record, slot).await? else {
+            return Ok(None);
+        };
+        need.ask(&live).await.map(|()| Some(live))
     }
 
-    /// Puts a shim there. False where there is one already, or nothing that runs. By whoever has the lock of [`key`].
-    pub(super) async fn renew(self: &Arc<Self>, id: &ContainerId, slot: &Arc<Slot>) -> Result<bool> {
+    /// For verbs that take the container's turn: sees to it that it has a shim before.
+    pub(crate) async fn with_shim(&self, record: &Record, slot: &Arc<Slot>) -> Result<()> {
+        match record.is_detached() {
+            true => self.live_anew(record, slot, Need::Connection).await.map(drop),
+            false => Ok(()),
+        }
+    }
+
+    /// Puts a shim there, unless there is one already, or nothing that runs. By whoever has the lock of [`key`].
+    pub(super) async fn renew(self: &Arc<Self>, id: &ContainerId, slot: &Arc<Slot>) -> Result<Renewal> {
         let _turn = self.turn(id, slot).await?;
         if self.is_closing() {
             return Err(closed());
         }
         let mut record = self.read(id).await?;
-        // One that is being started has a shim of its own on the way, or never ran.
-        if !is_open(&record) || record.state == ContainerState::Starting {
-            return Ok(false);
+        match (is_open(&record), record.state) {
+            (false, _) => return Ok(Renewal::Over),
+            // A shim of its own is on the way, or it never ran.
+            (true, ContainerState::Starting) => return Ok(Renewal::Another),
+            (true, _) => {}
         }
-        if !self.is_bereft(&record).await? {
-            return Ok(false);
+        match self.seen(&record).await? {
+            DetachedSeen::Gone { process: true, .. } => {}
+            DetachedSeen::Alive(_) | DetachedSeen::Damaged { .. } => return Ok(Renewal::Another),
+            DetachedSeen::Gone { process: false, .. } | DetachedSeen::Nothing => return Ok(Renewal::Over),
         }
         let launch = self.launch_in_use(&record, &Cancel::default()).await?;
         let mut detach = self.detach_of(&record, false)?;
@@ -83,6 +131,6 @@ impl Shared {
             let state = record.state;
             self.write_state(&mut record, state, None).await?;
         }
-        Ok(true)
+        Ok(Renewal::Done)
     }
 }

@@ -67,7 +67,7 @@ impl Shared {
             self.relay(&record.id, slot, &task, output).await?;
         }
         if slot.input.is_wanted() {
-            self.feed(slot, &task).await?;
+            self.feed(slot, &record.id, &task).await?;
         }
         Ok(task)
     }

@@ -90,9 +90,9 @@ impl ShimTask {
         self.error(ErrorKind::InvalidState, "is not running")
     }
 
+    /// As far as the shim has told.
     fn is_running(&self) -> bool {
-        let known = self.link.known();
-        !known.gone && matches!(known.state.phase, phase::STARTING | phase::RUNNING)
+        matches!(self.known().phase, phase::STARTING | phase::RUNNING)
     }
 
     /// A request that a shim refuses because nothing runs, or because it is gone.
@@ -106,7 +106,7 @@ impl ShimTask {
         }
     }
 
-    /// The first process of the present run.
+    /// The first process of the present run. One that was asked for before is known though the shim is gone.
     async fn process(&self) -> Result<Arc<OwnedFd>> {
         if !self.is_running() {
             return Err(self.not_running());
@@ -305,6 +305,15 @@ impl DetachedTask for ShimTask {
 
     fn is_probed(&self) -> bool {
         self.link.greeting.word(greeting::FLAGS) & config::HEALTH != 0
+    }
+
+    fn is_gone(&self) -> bool {
+        self.link.known().gone
+    }
+
+    async fn prepare_exec(&self) -> Result<()> {
+        self.process().await?;
+        self.session().await.map(drop)
     }
 
     async fn changed(&self, after: u64) -> Option<DetachedState> {
