@@ -723,14 +723,21 @@ async fn n10_audit_knows_detached_containers() -> Check {
 
 /// Pid of the shim of a container, by the lock that it holds.
 pub fn shim_of(root: &Path, id: &str) -> Option<u32> {
+    shims_of(root, id).into_iter().next()
+}
+
+/// All that hold it: a child that a shim has just made does for a moment.
+pub fn shims_of(root: &Path, id: &str) -> Vec<u32> {
     let lock = root.join("containers").join(id).join("shim/lock");
-    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+    let shim = |entry: std::fs::DirEntry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         let comm = std::fs::read_to_string(entry.path().join("comm")).ok()?;
         let mut files = std::fs::read_dir(entry.path().join("fd")).ok()?.flatten();
         (comm.trim() == "longshore" && files.any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to == lock)))
             .then_some(pid)
-    })
+    };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.filter_map(shim).collect()
 }
 
 /// Whether the kernel tells others than the parent how a process has ended.

@@ -203,6 +203,7 @@ fn main() {
         .chain(images::ROLES)
         .chain(detached::ROLES)
         .chain(outlive::ROLES)
+        .chain(renewing::ROLES)
         .chain(checks::ROLES)
         .copied()
         .collect();

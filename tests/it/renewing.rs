@@ -6,25 +6,52 @@ use std::path::Path;
 use std::time::Duration;
 
 use longshore::{
-    AttachOptions, Container, ContainerState, Engine, ExecSpec, LogConfig, RemoveOptions, RestartPolicy, Signal,
+    AttachOptions, Container, ContainerExit, ContainerState, Engine, ErrorKind, ExecSpec, LogConfig, Outcome,
+    RemoveOptions, RestartPolicy, Signal, StopOptions, WaitCondition,
 };
 use nix::sys::signal::{Signal as Number, kill};
 use nix::unistd::Pid;
 
-use crate::detached::{detached, events_of, kernel_tells_ends, logged, shim_of, until};
-use crate::faults::Random;
-use crate::frame::{Check, Stop, fail, skip};
+use crate::detached::{
+    PATIENCE, detached, events_of, kernel_tells_ends, left_behind, logged, read_until, shim_of, shims_of, show, until,
+};
+use crate::faults::{Random, filled_root, kills, no_container_left, role};
+use crate::frame::{Check, Stop, block_on, fail, skip};
+use crate::support::embedder::{Embedder, Role};
 use crate::support::scratch;
 use crate::support::world::{FORCE, World, text};
 use crate::tests;
 
 tests! { "renewing":
+    waiting [
+        p30_an_engine_is_killed_on_the_way_to_a_new_shim,
+    ]
     waiting_async [
         p30_a_new_shim_under_a_container_that_goes_on,
         p30_shims_are_killed_while_they_take_over,
         p30_a_new_shim_writes_to_stdin_and_ends_with_its_container,
+        p30_who_reads_and_writes_goes_on_under_a_new_shim,
+        p30_engines_that_see_it_at_once_make_one_shim,
+        p30_a_stop_while_a_shim_dies_is_heard_by_all,
+        p30_a_terminal_goes_with_its_shim_and_nothing_else,
         g10_a_new_shim_starts_it_again_without_an_engine,
     ]
+}
+
+/// What this binary does as a child.
+pub const ROLES: &[(&str, Role)] = &[("look-again-and-again", |arguments| {
+    block_on(role(look_again_and_again(&arguments[0], &arguments[1])))
+})];
+
+/// Whoever looks at a container that has lost its shim brings it another.
+async fn look_again_and_again(root: &str, id: &str) -> longshore::Result<()> {
+    let engine = Engine::open(root).await?;
+    let container = engine.container(id).await?;
+    println!("here");
+    loop {
+        container.inspect().await?;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 fn end(pid: u32) -> Check {
@@ -113,12 +140,12 @@ async fn p30_a_new_shim_under_a_container_that_goes_on() -> Check {
         let hosts = container.exec(ExecSpec::new(["cat", "/etc/hosts"])).output().await?;
         assert!(text(&hosts.stdout).contains("10.1.2.3 mine"), "{case}");
         let mut attached = container.attach(AttachOptions::default()).await?;
-        crate::detached::read_until(&mut attached.output, "\n").await?;
+        read_until(&mut attached.output, "\n").await?;
         drop(attached);
         container.kill(Signal::TERM).await?;
         match (container.wait().await, kernel_tells_ends()?) {
             (Ok(exit), true) => assert_eq!(exit.status.code(), 35, "{case}"),
-            (Err(error), false) => assert_eq!(error.kind(), &longshore::ErrorKind::Unavailable, "{case}: {error}"),
+            (Err(error), false) => assert_eq!(error.kind(), &ErrorKind::Unavailable, "{case}: {error}"),
             (waited, _) => return fail(format!("{case}: {waited:?}")),
         }
         last_of_growing(&container).await?;
@@ -131,6 +158,205 @@ async fn p30_a_new_shim_under_a_container_that_goes_on() -> Check {
         drop(container);
         engine.close().await;
     }
+    Ok(())
+}
+
+/// Its end as whoever waits is told of it: exactly, or, by older kernels, not at all.
+fn told(waited: longshore::Result<ContainerExit>, code: i32) -> Check {
+    match (waited, kernel_tells_ends()?) {
+        (Ok(exit), true) => assert_eq!(exit.status.code(), code),
+        (Err(error), false) => assert_eq!(error.kind(), &ErrorKind::Unavailable, "{error}"),
+        (waited, _) => return fail(format!("{waited:?}")),
+    }
+    Ok(())
+}
+
+/// Attached before, and never again.
+async fn p30_who_reads_and_writes_goes_on_under_a_new_shim() -> Check {
+    let world = World::alone().await?;
+    let script = "echo begun; while read line; do echo got $line; done; echo over; exit 36";
+    let container = world.started(detached(world.script(script)).open_stdin(true)).await?;
+    let id = container.id().to_string();
+    let mut attached = container.attach(AttachOptions::default()).await?;
+    let input = attached.input.take().expect("stdin is open");
+    let mut shims = BTreeSet::new();
+    for word in ["one", "two", "three"] {
+        // What was printed before this process had the new shim's output is in the log alone.
+        let again = async {
+            loop {
+                input.write(format!("{word}\n")).await?;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let expected = format!("got {word}\n");
+        tokio::select! {
+            said = read_until(&mut attached.output, &expected) => said.map(drop)?,
+            failed = again => return failed,
+        }
+        shims.insert(end_shim(world.root.path(), &id)?);
+        another_shim(world.root.path(), &container, &shims).await?;
+    }
+    // The last writer has closed it, and the shim that there is now is told.
+    drop(input);
+    told(tokio::time::timeout(PATIENCE, container.wait()).await?, 36)?;
+    let log = logged(&container).await?;
+    assert!(
+        log.starts_with("begun\ngot one\n") && log.ends_with("got three\nover"),
+        "{log}"
+    );
+    container.remove(RemoveOptions::default()).await?;
+    Ok(())
+}
+
+/// All of them need it, and one makes it.
+async fn p30_engines_that_see_it_at_once_make_one_shim() -> Check {
+    let world = World::alone().await?;
+    let started = world.started(detached(world.script(COUNTING))).await?;
+    let (id, root) = (started.id().to_string(), world.root.path());
+    let others = [Engine::open(root).await?, Engine::open(root).await?];
+    let mut all = vec![started.clone()];
+    for other in &others {
+        all.push(other.container(&id).await?);
+    }
+    let mut shims = BTreeSet::new();
+    for _ in 0..5 {
+        shims.insert(end_shim(root, &id)?);
+        let looks = all.iter().map(|container| says(container, "here"));
+        futures_util::future::try_join_all(looks).await?;
+        let shim = another_shim(root, &started, &shims).await?;
+        until("there is one", async || Ok(shims_of(root, &id) == [shim])).await?;
+        let before = last_of_growing(&started).await?;
+        until("its log goes on", async || {
+            Ok(last_of_growing(&started).await? > before + 3)
+        })
+        .await?;
+        assert_eq!(shims_of(root, &id), [shim]);
+    }
+    all[1].kill(Signal::TERM).await?;
+    for container in &all {
+        told(tokio::time::timeout(PATIENCE, container.wait()).await?, 35)?;
+    }
+    started.remove(RemoveOptions::default()).await?;
+    drop(all);
+    for other in others {
+        other.close().await;
+    }
+    Ok(())
+}
+
+/// At any moment: the next that looks finds a container with a shim, or one that it can give one.
+fn p30_an_engine_is_killed_on_the_way_to_a_new_shim() -> Check {
+    let root = filled_root()?;
+    let (embedder, id) = left_behind(root.path(), COUNTING, "no")?;
+    drop(embedder);
+    let mut random = Random(31);
+    let count = kills().min(40);
+    let mut pid = 0;
+    for _ in 0..count {
+        let mut embedder = Embedder::start("look-again-and-again", &[show(root.path()), &id])?;
+        let said = embedder.line(PATIENCE)?;
+        assert_eq!(said, "here");
+        let Some(shim) = shim_of(root.path(), &id) else {
+            return fail("it has no shim");
+        };
+        end(shim)?;
+        std::thread::sleep(Duration::from_micros(random.below(20_000)));
+        embedder.kill()?;
+        block_on(async {
+            let engine = Engine::open(root.path()).await?;
+            let container = engine.container(&id).await?;
+            another_shim(root.path(), &container, &BTreeSet::from([shim])).await?;
+            let info = container.inspect().await?;
+            assert!(info.state == ContainerState::Running && (pid == 0 || info.pid == Some(pid)));
+            pid = info.pid.unwrap_or(0);
+            says(&container, "still there").await?;
+            engine.close().await;
+            Ok::<_, Stop>(())
+        })?;
+    }
+    block_on(async {
+        let engine = Engine::open(root.path()).await?;
+        let container = engine.container(&id).await?;
+        let before = last_of_growing(&container).await?;
+        until("its log goes on", async || {
+            Ok(last_of_growing(&container).await? > before + 3)
+        })
+        .await?;
+        // Each shim that was killed can have had one piece in its hands.
+        let all = logged(&container).await?;
+        let numbers: Vec<u32> = all.lines().map(str::parse).collect::<Result<_, _>>()?;
+        let gaps = numbers.windows(2).filter(|pair| pair[0] + 1 != pair[1]).count();
+        assert!(gaps <= count, "{gaps} gaps after {count} kills");
+        container.kill(Signal::TERM).await?;
+        told(tokio::time::timeout(PATIENCE, container.wait()).await?, 35)?;
+        container.remove(RemoveOptions::default()).await?;
+        let audit = engine.audit().await?;
+        assert!(audit.findings.is_empty(), "{:?}", audit.findings);
+        engine.close().await;
+        Ok::<_, Stop>(())
+    })?;
+    no_container_left(root.path())
+}
+
+/// It is refused by nobody, and is the end: who waits is told, and no policy starts it again.
+async fn p30_a_stop_while_a_shim_dies_is_heard_by_all() -> Check {
+    let world = World::alone().await?;
+    let other = Engine::open(world.root.path()).await?;
+    for round in 0..8 {
+        let script = world.script("trap 'exit 38' TERM; echo begun; while :; do sleep 0.05; done");
+        let container = world.started(detached(script).restart(RestartPolicy::Always)).await?;
+        until("it listens", async || Ok(logged(&container).await? == "begun")).await?;
+        let theirs = other.container(container.id().as_str()).await?;
+        // One that was connected before, and one that was not.
+        if round % 2 == 0 {
+            says(&theirs, "here").await?;
+        }
+        let waits = [
+            container.wait_for(WaitCondition::Exited).await?,
+            theirs.wait_for(WaitCondition::Exited).await?,
+        ];
+        end_shim(world.root.path(), container.id().as_str())?;
+        let stopping = if round % 4 < 2 { &container } else { &theirs };
+        assert_eq!(
+            stopping.stop(StopOptions::default()).await?,
+            Outcome::Done,
+            "round {round}"
+        );
+        for wait in waits {
+            told(tokio::time::timeout(PATIENCE, wait).await?, 38)?;
+        }
+        for each in [&container, &theirs] {
+            assert_eq!(each.inspect().await?.state, ContainerState::Exited, "round {round}");
+        }
+        drop(theirs);
+        container.remove(RemoveOptions::default()).await?;
+    }
+    other.close().await;
+    Ok(())
+}
+
+/// Nobody else had it. What minds goes on, and can be ruled.
+async fn p30_a_terminal_goes_with_its_shim_and_nothing_else() -> Check {
+    let world = World::alone().await?;
+    let script = "trap '' HUP; trap 'exit 37' TERM; echo begun; while :; do sleep 0.05; done";
+    let container = world.started(detached(world.script(script)).tty(true)).await?;
+    let id = container.id().to_string();
+    until("it has begun", async || {
+        Ok(logged(&container).await?.starts_with("begun"))
+    })
+    .await?;
+    container.resize(30, 100).await?;
+    let shim = end_shim(world.root.path(), &id)?;
+    another_shim(world.root.path(), &container, &BTreeSet::from([shim])).await?;
+    says(&container, "still there").await?;
+    let refused = container.resize(40, 120).await.unwrap_err();
+    assert_eq!(refused.kind(), &ErrorKind::InvalidState);
+    assert!(refused.to_string().contains("has lost its terminal"), "{refused}");
+    assert_eq!(container.stop(StopOptions::default()).await?, Outcome::Done);
+    told(container.wait().await, 37)?;
+    container.start().await?;
+    container.resize(40, 120).await?;
+    container.remove(FORCE).await?;
     Ok(())
 }
 
@@ -190,7 +416,7 @@ async fn p30_a_new_shim_writes_to_stdin_and_ends_with_its_container() -> Check {
     let input = attached.input.take().expect("stdin is open");
     input.write("a word\n").await?;
     fs::write(place.path().join("go"), "")?;
-    crate::detached::read_until(&mut attached.output, "got a word\n").await?;
+    read_until(&mut attached.output, "got a word\n").await?;
     assert_eq!(container.wait().await?.status.code(), 36);
     until("its shim is gone", async || {
         Ok(!Path::new(&format!("/proc/{shim}")).exists())
@@ -230,7 +456,7 @@ async fn g10_a_new_shim_starts_it_again_without_an_engine() -> Check {
         Ok(logged(&container).await? == "run\nrun\nrun")
     })
     .await?;
-    container.stop(longshore::StopOptions::default()).await?;
+    container.stop(StopOptions::default()).await?;
     assert_eq!(container.inspect().await?.state, ContainerState::Exited);
     container.remove(RemoveOptions::default()).await?;
     engine.close().await;

@@ -132,6 +132,18 @@ impl ShimTask {
         }
     }
 
+    async fn input_of_run(&self) -> Result<Option<OwnedFd>> {
+        let terminal = self.link.greeting.word(greeting::FLAGS) & config::TERMINAL != 0;
+        match self.ask(op::INPUT, &[]).await {
+            // Of a run that another shim had begun: nobody else had its terminal.
+            Err(error) if terminal && error.kind() == &ErrorKind::InvalidState && self.is_running() => {
+                let what = "has lost its terminal with a shim that was killed; its next start has one";
+                Err(self.error(ErrorKind::InvalidState, what).with_source(error))
+            }
+            asked => asked,
+        }
+    }
+
     async fn kill_group(&self) {
         let Some(cgroup) = self.cgroup.clone() else { return };
         if let Err(error) = blocking(move || cgroup.kill()).await {
@@ -232,7 +244,7 @@ impl Task for ShimTask {
         if self.link.greeting.word(greeting::FLAGS) & config::TERMINAL == 0 {
             return Err(Error::new(ErrorKind::InvalidState, "the container has no terminal"));
         }
-        let terminal = self.ask(op::INPUT, &[]).await?;
+        let terminal = self.input_of_run().await?;
         let terminal = terminal.ok_or_else(|| self.not_running())?;
         crate::sys::terminal::resize(terminal.as_fd(), rows, columns)
             .map_err(|error: io::Error| Error::os("set the terminal's size", error))
@@ -335,7 +347,7 @@ impl DetachedTask for ShimTask {
     }
 
     async fn input(&self) -> Result<Option<OwnedFd>> {
-        self.ask(op::INPUT, &[]).await
+        self.input_of_run().await
     }
 
     async fn close_input(&self) -> Result<()> {

@@ -1,5 +1,6 @@
 //! New shims under containers that run.
 
+use super::trouble::resident;
 use super::*;
 use crate::error::ErrorKind;
 use crate::runtime::native::tests::trouble::command;
@@ -48,6 +49,12 @@ async fn p30_a_new_shim_goes_on_with_what_was_written_down() {
         (before.pid, before.start_ticks, before.started_ns, 0, 0)
     );
     assert!(now.shim_pid != before.shim_pid && now.change > before.change);
+    // Small as any, and not hidden from its owner: of an ordinary user it is in another user namespace than this process.
+    let (resident, slack) = resident(now.shim_pid);
+    println!("a new shim: {resident} kB resident");
+    assert!(resident <= 100 + slack, "{resident} kB");
+    let open = fs::read_dir(format!("/proc/{}/fd", now.shim_pid)).unwrap();
+    assert!(open.count() > 6);
     to_its_end(&home, &second).await;
 }
 
