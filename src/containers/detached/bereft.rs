@@ -49,7 +49,7 @@ impl Shared {
                 }
             }
             if self.is_closing() {
-                return slot.end_connection();
+                return slot.end_streams();
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_AT_MOST);
@@ -63,7 +63,7 @@ impl Shared {
         let record = self.find(id.as_str()).await?;
         if !is_open(&record) {
             slot.tell_row(&record);
-            slot.end_connection();
+            slot.end_streams();
             return Ok(true);
         }
         // Another engine may have started it again.

@@ -15,7 +15,7 @@ use super::Mark;
 use super::settle::is_open;
 use crate::error::{Error, Result};
 use crate::runtime::Exit;
-use crate::runtime::detached::{DetachedPhase, DetachedState, DetachedTask};
+use crate::runtime::detached::{DetachedPhase, DetachedSeen, DetachedState, DetachedTask};
 use crate::types::ContainerId;
 
 /// How long until what could not be recorded is tried again: at first, and at most.
@@ -29,7 +29,7 @@ impl Shared {
         loop {
             self.note_patiently(&id, &slot, &state).await;
             if state.phase == DetachedPhase::Ended {
-                return slot.end_connection();
+                return slot.end_connection(&task);
             }
             match task.changed(state.change).await {
                 Some(next) => state = next,
@@ -47,12 +47,12 @@ impl Shared {
             Ok(record) if is_open(&record) => self.stand_in(&record),
             Ok(record) => {
                 slot.tell_row(&record);
-                slot.end_connection();
+                slot.end_connection(task);
             }
             Err(error) if error.is_not_found() => self.forget(id),
             Err(error) => {
                 tracing::warn!(container = %id, error = error.report(), "a container that lost its shim cannot be looked at");
-                slot.end_connection();
+                slot.end_connection(task);
             }
         }
     }
@@ -84,12 +84,29 @@ impl Shared {
             }
             record => record?,
         };
+        if self.is_of_former_shim(&record, state).await? {
+            slot.tell_former_end(told_of(state), state.exit.map(exit_record));
+            return Ok(());
+        }
         let noted = self.note_in_turn(record, slot, state).await?;
         drop(turn);
         if let Some(record) = noted {
             self.remove_if_over(&record, slot).await;
         }
         Ok(())
+    }
+
+    /// Whether the container has been started anew since, under another shim: whoever follows may lag behind (a disk that takes
+    /// its time is enough), and what is late would be put down over the run that goes on.
+    async fn is_of_former_shim(&self, record: &Record, state: &DetachedState) -> Result<bool> {
+        if record.body.mark.is_none_or(|mark| mark.shim == state.shim_pid) {
+            return Ok(false);
+        }
+        // The row may be the one that lags behind: whoever started it may have been killed before it was written.
+        Ok(match self.seen(record).await? {
+            DetachedSeen::Alive(now) | DetachedSeen::Gone { state: now, .. } => now.shim_pid != state.shim_pid,
+            DetachedSeen::Nothing | DetachedSeen::Damaged { .. } => false,
+        })
     }
 
     /// As [`Shared::note`], by whoever has the turn. The record, if it was this call that put the last end down.
@@ -108,13 +125,7 @@ impl Shared {
         if over {
             slot.set_live(None);
         }
-        let told = Told {
-            shim: state.shim_pid,
-            ends: state.ends,
-            over,
-            finished_ns: Some(state.finished_ns),
-        };
-        slot.tell_ends(told, state.exit.map(exit_record));
+        slot.tell_ends(told_of(state), state.exit.map(exit_record));
         if !(over && news) {
             return Ok(None);
         }
@@ -226,6 +237,16 @@ pub(super) fn exit_record(exit: Exit) -> ExitRecord {
     ExitRecord {
         status: exit.status,
         oom_killed: exit.oom_killed,
+    }
+}
+
+/// What waiters learn of a state.
+fn told_of(state: &DetachedState) -> Told {
+    Told {
+        shim: state.shim_pid,
+        ends: state.ends,
+        over: state.phase == DetachedPhase::Ended,
+        finished_ns: Some(state.finished_ns),
     }
 }
 
