@@ -343,6 +343,19 @@ pub struct Bereft {
     pub identity: (u32, u64),
 }
 
+/// What is handed on with a bound container that becomes detached.
+#[derive(Debug)]
+pub struct HandOn {
+    /// This side of its output, as far as that is open still: of a terminal, the master as its stdout.
+    pub outputs: Vec<(OwnedFd, LogStream)>,
+    /// This side of its stdin, if that is a pipe and open still.
+    pub stdin: Option<OwnedFd>,
+    /// When its run began, in nanoseconds since the epoch.
+    pub started_ns: i64,
+    /// How often it was started again since it was started by hand.
+    pub restarts: u32,
+}
+
 /// Starts and finds detached containers; a part of [`super::Runtime`] that a backend may lack.
 #[async_trait]
 pub trait DetachedRuntime: Send + Sync + 'static {
@@ -381,6 +394,31 @@ pub trait DetachedRuntime: Send + Sync + 'static {
     async fn renew(&self, launch: super::Launch, _detach: Detach) -> Result<Arc<dyn DetachedTask>> {
         let what = format!("a new shim for container {}, which runs", launch.id.short());
         Err(crate::error::Error::unsupported(what, "its restart"))
+    }
+
+    /// Makes a container that this runtime runs, and that would end with this process, a detached one. Its process is not touched.
+    /// `launch` and `detach` are as they would be for its start: by them it is started again where its policy says so. Nobody else
+    /// reads what is handed on. The container keeps its parent, a helper of this process', which lives on for that. With
+    /// [`Detach::attached`], what it prints from then on comes back.
+    ///
+    /// # Errors
+    /// `Unsupported` with a task or a launch that cannot be detached; `InvalidState` if it has ended; `Os` with the step that
+    /// failed. The container is bound then, as before.
+    ///
+    /// # Cancel safety
+    /// None: whoever drops the call does not know what became of it.
+    async fn promote(
+        &self,
+        _task: &dyn Task,
+        launch: super::Launch,
+        _detach: Detach,
+        _streams: Arc<HandOn>,
+    ) -> Result<Option<DetachedOutput>> {
+        let what = format!("a longer life for container {}, which runs", launch.id.short());
+        Err(crate::error::Error::unsupported(
+            what,
+            "a runtime that can do this, as \"native\" is",
+        ))
     }
 
     /// Removes what a shim that was killed has left of a container that has ended: its cgroup, with whatever is in it. Blocking.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nix::errno::Errno;
@@ -80,8 +80,10 @@ struct Shared {
     control: OwnedFd,
     next: AtomicU64,
     state: Mutex<State>,
-    /// Set once the zygote is dead and reaped.
+    /// Set once the zygote is dead and reaped, or has hung up and lives on for what outlives its owner.
     reaped: watch::Sender<bool>,
+    /// Whether something may outlive its owner.
+    kept: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -150,10 +152,22 @@ impl Process {
     /// Waits for the end, which has begun.
     fn reap(mut self) {
         if let Some(pidfd) = self.pidfd.take() {
-            let _ = pidfd::reap(pidfd.as_fd());
+            match self.shared.kept.load(Ordering::Acquire) {
+                true => later(pidfd),
+                false => drop(pidfd::reap(pidfd.as_fd())),
+            }
             self.shared.reaped.send_replace(true);
         }
     }
+}
+
+/// Has one thread reap it, with the shims that nobody else waits for.
+#[cold]
+fn later(pidfd: OwnedFd) {
+    #[cfg(feature = "engine")]
+    super::shim::reap::leave(pidfd);
+    #[cfg(not(feature = "engine"))]
+    drop(pidfd);
 }
 
 impl Drop for Process {
@@ -163,6 +177,9 @@ impl Drop for Process {
         let Some(pidfd) = self.pidfd.take() else { return };
         bury(&self.shared);
         self.shared.hang_up();
+        if self.shared.kept.load(Ordering::Acquire) {
+            return later(pidfd);
+        }
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new().name("longshore-reap".into());
         let waiting = thread.spawn(move || {
@@ -227,6 +244,7 @@ impl Zygote {
             next: AtomicU64::new(1),
             state: Mutex::default(),
             reaped: watch::Sender::new(false),
+            kept: AtomicBool::new(false),
         });
         let process = Process {
             shared: Arc::clone(&shared),
@@ -259,6 +277,7 @@ impl Zygote {
             next: AtomicU64::new(1),
             state: Mutex::default(),
             reaped: watch::Sender::new(false),
+            kept: AtomicBool::new(false),
         });
         let process = Process {
             shared: Arc::clone(&shared),
@@ -370,6 +389,21 @@ impl Zygote {
                 result => return result.map(|()| expected.sent()).map_err(lost),
             }
         }
+    }
+
+    /// Lets the container of a start outlive this process, and this zygote with it. Over the socket it says so, and in the end how
+    /// the container ended.
+    ///
+    /// # Cancel safety
+    /// None: whoever drops the call does not know what became of it.
+    #[cfg(feature = "engine")]
+    pub(crate) async fn keep(&self, req: u64, line: BorrowedFd<'_>) -> Result<()> {
+        // Before: whatever becomes of the answer, nobody may wait for the end of this zygote.
+        self.shared.kept.store(true, Ordering::Release);
+        let reply = self.send(self.request(), op::KEEP, &req.to_ne_bytes(), &[line]).await?;
+        check(reply.await.map_err(|_| gone())?)?;
+        self.unwatch_exit(req);
+        Ok(())
     }
 
     /// Kills what a request started whose descriptor did not arrive. If there is nothing, that is well too.

@@ -79,6 +79,11 @@ pub(crate) mod op {
     /// Take a child over that a program of [`super::flag::TOOL`] has made: its pid as the zygote knows it, and what to clean up
     /// as of a container. Reply: STARTED with the pidfd (none if it has ended already), or FAILED. Later, after STARTED: EXITED.
     pub(crate) const ADOPT: u16 = 21;
+    /// Let a container outlive the owner: the body is the number of its START, two words. The socket that comes along leads to
+    /// whoever looks after it from then on, and is sent two messages of a word each: that this is so ([`super::KEPT`]), and the
+    /// wait status in the end. EXITED does not come, and nothing of its clean-up list is touched. Reply: DONE, or FAILED, and then
+    /// nothing has changed.
+    pub(crate) const KEEP: u16 = 22;
     /// A container was cloned.
     pub(crate) const STARTED: u16 = 64;
     /// A request was done.
@@ -88,6 +93,9 @@ pub(crate) mod op {
     /// A container's first process, or a command in one, ended; `arg` is the wait status.
     pub(crate) const EXITED: u16 = 67;
 }
+
+/// The word that a container outlives its owner.
+pub(crate) const KEPT: u32 = 0x7470_656b;
 
 /// The blob is in the last descriptor.
 pub(crate) const FLAG_MEMFD: u32 = 1;

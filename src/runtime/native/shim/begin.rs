@@ -72,7 +72,7 @@ pub(super) fn reactor_of(shared: &Shared) -> Result<Handle> {
 }
 
 /// Refuses what nobody can do for a container while no engine is there.
-fn check(launch: &Launch) -> Result<()> {
+pub(super) fn check(launch: &Launch) -> Result<()> {
     if launch.hold {
         return Err(Error::unsupported(
             "a detached container that runs nothing",
@@ -148,6 +148,7 @@ fn start(
         log: log.as_ref(),
         cgroup: cgroup.as_deref(),
         taken: None,
+        given: None,
     };
     match asked.ask(&mut plan) {
         Ok((status, output)) => Ok(Begun {
@@ -211,6 +212,8 @@ pub(super) struct Asking<'a> {
     pub(super) cgroup: Option<&'a dyn Cgroup>,
     /// The first process of a container that runs, and is to be taken over.
     pub(super) taken: Option<BorrowedFd<'a>>,
+    /// What comes along at once behind it where no shim was there before: see [`config::GIVEN`].
+    pub(super) given: Option<&'a [BorrowedFd<'a>]>,
 }
 
 impl Asking<'_> {
@@ -227,7 +230,7 @@ impl Asking<'_> {
         {
             plan.clean_up(kind, directory)?;
         }
-        if self.taken.is_none() {
+        if self.taken.is_none() || self.given.is_some() {
             self.place
                 .note_cgroups(self.cgroup.map_or(&[], |cgroup| cgroup.directories()))?;
         }
@@ -256,7 +259,7 @@ impl Asking<'_> {
         let stdio = self.launch.stdio;
         words[config::FLAGS] =
             format | if stdio.stdin { config::INPUT } else { 0 } | stdio.terminal.map_or(0, |_| config::TERMINAL);
-        words[config::FLAGS] |= self.taken.map_or(0, |_| config::TAKEN);
+        words[config::FLAGS] |= self.taken.map_or(0, |_| config::TAKEN) | self.given.map_or(0, |_| config::GIVEN);
         words[config::RESTART..config::LOG_FULL].copy_from_slice(&restart_words(self.detach.restart).words());
         words[config::LOG_FULL] = self.detach.log.max_size_bytes;
         words[config::LOG_FILES] = u64::from(self.detach.log.max_files.max(1));
@@ -309,6 +312,7 @@ impl Asking<'_> {
             if let Some(process) = self.taken {
                 positions.target = fds.len() as u32;
                 fds.push(process);
+                fds.extend(self.given.unwrap_or_default());
             }
             let blob = plan.clone().encode(positions);
             if blob.len() > LARGEST {

@@ -5,7 +5,8 @@ mod bereft;
 mod check;
 mod connect;
 mod place;
-mod reap;
+mod promote;
+pub(super) mod reap;
 mod renew;
 mod seen;
 mod task;
@@ -20,12 +21,14 @@ use self::task::ShimTask;
 use super::NativeRuntime;
 use super::hidden::Hidden;
 use super::plan::Host;
-use super::task::Inside;
+use super::task::{Inside, NativeTask};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
-use crate::runtime::Launch;
 use crate::runtime::cgroups::Cgroup;
-use crate::runtime::detached::{Bereft, Detach, DetachedRuntime, DetachedSeen, DetachedTask, Restart, RestartAfter};
+use crate::runtime::detached::{
+    Bereft, Detach, DetachedOutput, DetachedRuntime, DetachedSeen, DetachedTask, HandOn, Restart, RestartAfter,
+};
 use crate::runtime::native::helper::talk;
+use crate::runtime::{Launch, Task};
 use crate::sys::blocking::blocking;
 use crate::types::ContainerId;
 
@@ -62,6 +65,20 @@ impl DetachedRuntime for NativeRuntime {
         let cgroup = blocking(move || renew::renew(&shared, &launch, &detach)).await?;
         let task = ShimTask::connect(id, dir, cgroup).await?;
         Ok(Arc::new(task))
+    }
+
+    async fn promote(
+        &self,
+        task: &dyn Task,
+        launch: Launch,
+        detach: Detach,
+        streams: Arc<HandOn>,
+    ) -> Result<Option<DetachedOutput>> {
+        let native = task.as_any().and_then(|task| task.downcast_ref::<NativeTask>());
+        let bound = native.ok_or_else(promote::not_ours)?.bound()?;
+        let shared = Arc::clone(&self.shared);
+        let ready = blocking(move || promote::prepare(&shared, bound, &launch, &detach, &streams)).await?;
+        ready.commit().await
     }
 
     fn clear(&self, id: &ContainerId, dir: &Path) -> Result<()> {

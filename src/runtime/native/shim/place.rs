@@ -115,6 +115,20 @@ impl Place {
         file.write_all(&lines).map_err(step)
     }
 
+    /// Writes down what a shim is to know of a run that it has not begun. It is no shim's yet.
+    pub(super) fn note_run(&mut self, run: &State) -> Result<()> {
+        let state = State {
+            boot: self.boot,
+            change: self.change + 1,
+            phase: phase::STARTING,
+            ..*run
+        };
+        let written = self.state.write_all_at(&state.encode(), state.place() as u64);
+        written.map_err(|error| Error::os("write a shim's state", error))?;
+        self.change = state.change;
+        Ok(())
+    }
+
     /// Takes everything back: there will be no shim.
     pub(super) fn undo(&self) {
         clear(&self.path);

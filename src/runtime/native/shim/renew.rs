@@ -45,6 +45,7 @@ pub(super) fn renew(shared: &Shared, launch: &Launch, detach: &Detach) -> Result
         log: log.as_ref(),
         cgroup: cgroup.as_deref(),
         taken: Some(process.as_fd()),
+        given: None,
     };
     match asked.ask(&mut plan) {
         Ok(_) => Ok(cgroup),
@@ -58,7 +59,7 @@ pub(super) fn renew(shared: &Shared, launch: &Launch, detach: &Detach) -> Result
 }
 
 /// The user namespace in which the former shim was: only from there can commands be led into the container.
-fn userns_of(shared: &Shared, pid: u32) -> Result<Option<OwnedFd>> {
+pub(super) fn userns_of(shared: &Shared, pid: u32) -> Result<Option<OwnedFd>> {
     if !shared.userns {
         return Ok(None);
     }

@@ -365,6 +365,12 @@ impl DetachedTask for ShimTask {
     }
 }
 
+/// What comes over a connection for output.
+pub(super) fn chunks_of(socket: OwnedFd) -> Result<DetachedOutput> {
+    let socket = connect::watched(socket)?;
+    Ok(Box::pin(stream::unfold((socket, vec![0u8; HEAD + CHUNK]), read_chunk)))
+}
+
 type Reading = (AsyncFd<OwnedFd>, Vec<u8>);
 
 async fn read_chunk((socket, mut room): Reading) -> Option<((LogStream, Bytes), Reading)> {

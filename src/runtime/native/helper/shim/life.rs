@@ -25,7 +25,7 @@ impl Shim {
         let os = |step: Step| move |errno: i32| (step as u32, errno);
         let [status, theirs] = sys::socket_pair().map_err(os(Step::Clone))?;
         self.fds.set(self.plan.field(field::FD_STATUS), theirs);
-        let ends = self.container_ends();
+        let ends = self.own_streams().and_then(|()| self.container_ends());
         let made = ends.map_err(os(Step::Stdio)).and_then(|()| {
             let private = self.private();
             let Self {

@@ -65,8 +65,12 @@ struct Shim {
     /// The first process while it is not reaped.
     child: i32,
     process: i32,
-    /// Of a run that another shim has begun.
+    /// Of a run that another has begun.
     taken: Option<Taken>,
+    /// Where the zygote tells of it whose child it is.
+    line: i32,
+    /// Its streams have no names: those that have are for the next run.
+    borrowed: bool,
     status: i32,
     /// Where the first start is reported to.
     relay: i32,
@@ -146,6 +150,8 @@ impl Shim {
             child: 0,
             process: -1,
             taken: None,
+            line: -1,
+            borrowed: false,
             status: -1,
             relay: -1,
             ready: false,
@@ -224,7 +230,7 @@ impl Shim {
 
     #[unsafe(link_section = "lhshim")]
     fn serve(&mut self) -> ! {
-        const FIXED: usize = 10;
+        const FIXED: usize = 11;
         loop {
             let mut fds = [PollFd {
                 fd: -1,
@@ -245,6 +251,7 @@ impl Shim {
                 told,
                 printed,
                 self.watched_process(),
+                self.line,
             ];
             for (slot, fd) in fds.iter_mut().zip(fixed) {
                 slot.fd = fd;
@@ -278,6 +285,9 @@ impl Shim {
             }
             if is(8) {
                 self.read_probe_output();
+            }
+            if is(10) {
+                self.hear_line();
             }
             if is(9) {
                 self.see_end();
@@ -378,7 +388,7 @@ impl Shim {
 
     /// Closes, in a child, what is the shim's alone.
     #[unsafe(link_section = "lhshim")]
-    fn private(&self) -> [i32; 17] {
+    fn private(&self) -> [i32; 18] {
         let [told, printed] = self.check.polled();
         [
             self.dir,
@@ -386,6 +396,7 @@ impl Shim {
             self.file,
             self.oom,
             self.process,
+            self.line,
             self.status,
             self.relay,
             self.input,

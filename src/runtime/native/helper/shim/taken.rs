@@ -1,13 +1,15 @@
-//! A container that another shim has started, and that goes on since that was killed. Its first process is nobody's child here:
-//! its descriptor says that it has ended, and the kernel how, as soon as whoever is its parent now has reaped it.
+//! A container that another has started: a shim that was killed, or a zygote, whose owner it is to outlive. Its first process is
+//! nobody's child here: its descriptor says that it has ended, and the kernel how, as soon as whoever is its parent now has reaped
+//! it; a zygote says so itself.
 
 use super::life::oom_kills;
 use super::{Shim, Stage, drop_fd, now};
 use crate::health::Health;
+use crate::message::{self, Fds};
 use crate::record::{self, FILE, phase};
 use crate::sys::{self, Sys};
 use crate::talk::config;
-use crate::wire::field;
+use crate::wire::{KEPT, field};
 
 /// How long its parent may take to reap it, and how often is asked. After that nobody can say how it ended.
 const REAPED_MS: i64 = 5000;
@@ -46,26 +48,101 @@ impl Shim {
         let (shim_pid, told_health) = (self.record.shim_pid, before.health);
         self.record = record::State {
             shim_pid,
-            phase: phase::RUNNING,
             failure: None,
             // Whether this one probes is in what it was told.
             health: (self.check.plan >= 0).then(|| told_health.unwrap_or(Health::NEW)),
             ..before
         };
         self.log.lost = before.lost_entries;
+        if self.is(config::GIVEN) {
+            return self.take_given(position + 1);
+        }
+        self.open_input();
+        self.go_on();
+        Ok(())
+    }
+
+    /// Takes what has no name. Nothing of it is touched yet.
+    #[unsafe(link_section = "lhshim")]
+    fn take_given(&mut self, first: u32) -> Sys<()> {
+        self.line = self.given(first)?;
+        if self.is(config::TERMINAL) {
+            let master = self.given(first + 1)?;
+            self.take_terminal(master);
+            self.streams[0].open = false;
+            return Ok(());
+        }
+        self.borrowed = true;
+        for index in 0..2 {
+            let fd = self.given(first + 1 + index)?;
+            if let Some(stream) = self.streams.get_mut(index as usize) {
+                drop_fd(&mut stream.fd);
+                stream.fd = fd;
+            }
+        }
+        if self.is(config::INPUT) && !self.record.stdin_closed {
+            self.input = self.given(first + 3)?;
+        }
+        Ok(())
+    }
+
+    #[unsafe(link_section = "lhshim")]
+    fn given(&mut self, position: u32) -> Sys<i32> {
+        let fd = self.fds.get(position).ok_or(sys::EBADMSG)?;
+        self.fds.set(position, -1);
+        Ok(fd)
+    }
+
+    /// The streams of the next run are those that have names.
+    #[unsafe(link_section = "lhshim")]
+    pub(super) fn own_streams(&mut self) -> Sys<()> {
+        if !core::mem::take(&mut self.borrowed) {
+            return Ok(());
+        }
+        for (stream, name) in self.streams.iter_mut().zip([b"out\0", b"err\0"]) {
+            drop_fd(&mut stream.fd);
+            stream.fd = sys::open(self.dir, name, sys::O_NONBLOCK)?;
+        }
+        Ok(())
+    }
+
+    /// The container is this shim's to look after.
+    #[unsafe(link_section = "lhshim")]
+    fn go_on(&mut self) {
+        self.record.phase = phase::RUNNING;
         self.taken = Some(Taken { ended: None });
         self.ready = true;
         self.stage = Stage::Running;
-        let ran = sys::clock(0).saturating_sub(before.started_ns).max(0) / 1_000_000;
+        let ran = sys::clock(0).saturating_sub(self.record.started_ns).max(0) / 1_000_000;
         self.began = now().saturating_sub(ran);
         // What was counted in former runs is not known: of the first, all is its own.
-        self.oom_seen = if before.ends == 0 { 0 } else { oom_kills(self.oom).unwrap_or(0) };
+        self.oom_seen = if self.record.ends == 0 { 0 } else { oom_kills(self.oom).unwrap_or(0) };
         self.log.begin();
         self.open_streams();
-        self.open_input();
         self.plan_check();
         self.note();
-        Ok(())
+    }
+
+    /// What the zygote says.
+    #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
+    pub(super) fn hear_line(&mut self) {
+        let mut fds = Fds::none();
+        let mut word = [0u8; 4];
+        let heard = message::receive(self.line, &mut word, &mut fds);
+        fds.close();
+        let told = if heard == Ok(word.len()) { Some(u32::from_ne_bytes(word)) } else { None };
+        match (told, self.stage) {
+            (Some(KEPT), Stage::Setting) => self.go_on(),
+            // It ends with its owner, or has.
+            (_, Stage::Setting) => sys::exit(1),
+            (told, _) => {
+                drop_fd(&mut self.line);
+                if let Some(status) = told {
+                    self.take_end(Some(status as i32));
+                }
+            }
+        }
     }
 
     /// Keeps its stdin open for whoever writes to it next.
@@ -101,17 +178,28 @@ impl Shim {
         if now < next {
             return;
         }
-        let status = sys::pidfd_status(self.process);
+        // Where there is a zygote, it is the one to tell.
+        let status = if self.line >= 0 { Ok(None) } else { sys::pidfd_status(self.process) };
         if status == Ok(None) && now < last {
             self.taken = Some(Taken {
                 ended: Some((now + ASKED_MS, last)),
             });
             return;
         }
-        self.taken = None;
+        self.take_end(status.unwrap_or(None));
+    }
+
+    /// The run that another has begun is over.
+    #[unsafe(link_section = "lhshim")]
+    fn take_end(&mut self, status: Option<i32>) {
+        if self.taken.take().is_none() {
+            return;
+        }
         self.end_checks();
         drop_fd(&mut self.status);
-        self.wait = status.unwrap_or(None);
+        // What is told later is not about a later run.
+        drop_fd(&mut self.line);
+        self.wait = status;
         self.drain();
     }
 }
