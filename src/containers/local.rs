@@ -9,17 +9,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::asking::{Elsewhere, FarExecs};
 use super::execs::Execs;
 use super::listed::Listed;
 use super::policy::RestartPolicy;
+use super::promote::Handing;
 use super::record::{ExitRecord, Record};
 use super::runtimes::Runtimes;
 use super::state::ContainerState;
 use super::stdin::Stdin;
 use super::stubs;
+use super::sweep::Swept;
 use super::{
     AttachOptions, Attached, BoxStream, CheckpointOptions, CommitOptions, ContainerInfo, ContainerManager,
     ContainerSpec, ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Lifetime,
@@ -122,6 +124,8 @@ pub(crate) struct Slot {
     told: Mutex<Told>,
     /// Whether this engine takes, or waits to take, the place of its shim.
     standing_in: AtomicBool,
+    /// Leads to whoever reads its streams, while that one can let go of them.
+    handing: Mutex<Option<oneshot::Sender<Handing>>>,
 }
 
 /// What waiters must know of a container.
@@ -137,6 +141,8 @@ pub(crate) struct Life {
     pub(crate) unrecorded: bool,
     /// Whether it is gone.
     pub(crate) removed: bool,
+    /// Whether it has become detached while it ran.
+    pub(crate) promoted: bool,
 }
 
 /// What a shim has told of its container's ends.
@@ -203,6 +209,7 @@ impl Default for Slot {
             relayed: AtomicBool::new(false),
             told: Mutex::default(),
             standing_in: AtomicBool::new(false),
+            handing: Mutex::default(),
         }
     }
 }
@@ -232,6 +239,17 @@ impl Slot {
 
     pub(crate) fn set_live(&self, live: Option<Live>) {
         *lock(&self.live) = live;
+    }
+
+    /// By whoever reads its streams: somebody may ask for them.
+    pub(crate) fn offer_handing(&self) -> oneshot::Receiver<Handing> {
+        let (sender, receiver) = oneshot::channel();
+        *lock(&self.handing) = Some(sender);
+        receiver
+    }
+
+    pub(crate) fn take_handing(&self) -> Option<oneshot::Sender<Handing>> {
+        lock(&self.handing).take()
     }
 
     /// As [`Self::live`], unless its shim has hung up.
@@ -509,9 +527,11 @@ impl Shared {
             let record = Record::from_row(row)?;
             // The verb's span was opened with the name that the caller gave.
             tracing::Span::current().record("container", record.id.as_str());
-            if self.sweep_if_dead(&record).await? {
-                return Err(no_such(name));
-            }
+            let record = match self.sweep(&record).await? {
+                Swept::Living => record,
+                Swept::Gone => return Err(no_such(name)),
+                Swept::Kept => self.read(&record.id).await?,
+            };
             self.settled(record).await?.ok_or_else(|| no_such(name))
         })
     }
@@ -664,6 +684,12 @@ impl ContainerManager for LocalContainers {
             .spawner
             .call_blocking(async move { shared.resize(&name, rows, columns).await })
             .await
+    }
+
+    async fn promote(&self, name: &str) -> Result<Outcome> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        let work = |_| async move { shared.promote(&name).await };
+        self.0.parts.spawner.tail(work, |_| async {}).await
     }
 
     async fn set_restart(&self, name: &str, policy: RestartPolicy) -> Result<()> {

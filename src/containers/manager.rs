@@ -121,6 +121,19 @@ pub trait ContainerManager: Debug + Send + Sync + 'static {
         Err(Error::unsupported_verb("container attach"))
     }
 
+    /// Makes a bound container that runs a detached one ([`Lifetime::Detached`](crate::Lifetime)): from then on it outlives its
+    /// engine, with its log, its restart policy and its health check. Its processes do not notice. Docker has no such verb.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidState` if it does not run, `Conflict` if another container has one of its namespaces, `Unsupported` for
+    /// what no detached container can have. It is bound then, as before.
+    ///
+    /// # Cancel safety
+    /// It is bound or detached, and never something in between.
+    async fn promote(&self, _name: &str) -> Result<Outcome> {
+        Err(Error::unsupported_verb("container promote"))
+    }
+
     /// Sets the size of its terminal.
     ///
     /// # Errors

@@ -26,8 +26,11 @@ impl Shared {
         };
         let (shared, slot, task, record) = (Arc::clone(self), Arc::clone(slot), Arc::clone(task), record.clone());
         self.parts.spawner.background(async move {
+            let mut life = slot.life.subscribe();
             tokio::select! {
                 () = task.until_ended() => {}
+                // Its shim probes it from then on.
+                _ = life.wait_for(|life| life.promoted) => {}
                 () = shared.probe_on(&record, &slot, &*task, &plan) => {}
             }
         });

@@ -62,6 +62,7 @@ mod platforms;
 mod plugins;
 mod power;
 mod process;
+mod promotion;
 mod pruning;
 mod publishing;
 mod pull;
@@ -117,6 +118,7 @@ const GROUPS: &[frame::Group] = &[
     logging::TESTS,
     detached::TESTS,
     reboot::TESTS,
+    promotion::TESTS,
     renewing::TESTS,
     outlive::TESTS,
     checks::TESTS,
@@ -204,6 +206,7 @@ fn main() {
         .chain(detached::ROLES)
         .chain(outlive::ROLES)
         .chain(renewing::ROLES)
+        .chain(promotion::ROLES)
         .chain(checks::ROLES)
         .copied()
         .collect();

@@ -35,7 +35,7 @@ impl Shared {
         }
     }
 
-    pub(super) async fn seen(&self, record: &Record) -> Result<DetachedSeen> {
+    pub(crate) async fn seen(&self, record: &Record) -> Result<DetachedSeen> {
         let Some(me) = self.me.upgrade() else {
             return Ok(DetachedSeen::Nothing);
         };

@@ -61,10 +61,21 @@ impl Shared {
         task: &Arc<dyn DetachedTask>,
         tee: Tee,
     ) -> Result<()> {
-        let mut output = task.output().await?;
+        let output = task.output().await?;
+        self.relay_from(id, slot, (Arc::clone(task), output), tee);
+        Ok(())
+    }
+
+    /// As [`Shared::relay`], beginning with an output that is there.
+    pub(crate) fn relay_from(
+        &self,
+        id: &ContainerId,
+        slot: &Arc<Slot>,
+        (mut task, mut output): (Arc<dyn DetachedTask>, DetachedOutput),
+        tee: Tee,
+    ) {
         slot.set_relayed(true);
         let (me, slot, id) = (self.me.clone(), Arc::clone(slot), id.clone());
-        let mut task = Arc::clone(task);
         self.parts.spawner.background(async move {
             loop {
                 while let Some((stream, bytes)) = output.next().await {
@@ -79,7 +90,6 @@ impl Shared {
             slot.set_relayed(false);
             tee.close();
         });
-        Ok(())
     }
 
     /// Hands on what is written to its stdin. Both ends of that are the container's and this process': a shim that is killed
@@ -96,15 +106,18 @@ impl Shared {
         self.parts.spawner.background(async move {
             tokio::select! {
                 // The last writer has closed it.
-                () = feed::feed(fd, chunks) => {
-                    live_of(&me, &id, &slot, Need::ClosedInput).await;
-                }
+                () = feed::feed(fd, chunks) => close_input(&me, &id, &slot).await,
                 // Somebody has closed it elsewhere: it ends when nobody has it any more.
                 () = until_closed(&me, &id, &slot, task) => {}
             }
         });
         Ok(())
     }
+}
+
+/// The last writer here has closed its stdin: so does the shim.
+pub(crate) async fn close_input(me: &Weak<Shared>, id: &ContainerId, slot: &Arc<Slot>) {
+    live_of(me, id, slot, Need::ClosedInput).await;
 }
 
 /// The shim of a container, or the one that comes when it was killed, with what is needed of it. `None`: there is none, and the
