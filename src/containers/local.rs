@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::asking::{Elsewhere, FarExecs};
 use super::execs::Execs;
@@ -124,8 +124,8 @@ pub(crate) struct Slot {
     told: Mutex<Told>,
     /// Whether this engine takes, or waits to take, the place of its shim.
     standing_in: AtomicBool,
-    /// Leads to whoever reads its streams, while that one can let go of them.
-    handing: Mutex<Option<oneshot::Sender<Handing>>>,
+    /// Leads to whoever reads the streams of its present run, or read those of its last.
+    handing: Mutex<Option<mpsc::Sender<Handing>>>,
 }
 
 /// What waiters must know of a container.
@@ -241,15 +241,16 @@ impl Slot {
         *lock(&self.live) = live;
     }
 
-    /// By whoever reads its streams: somebody may ask for them.
-    pub(crate) fn offer_handing(&self) -> oneshot::Receiver<Handing> {
-        let (sender, receiver) = oneshot::channel();
+    /// For whoever reads the streams of a run that begins: somebody may ask for them, from this moment on.
+    pub(crate) fn next_handing(&self) -> mpsc::Receiver<Handing> {
+        let (sender, receiver) = mpsc::channel(1);
         *lock(&self.handing) = Some(sender);
         receiver
     }
 
-    pub(crate) fn take_handing(&self) -> Option<oneshot::Sender<Handing>> {
-        lock(&self.handing).take()
+    /// Where whoever reads its streams is asked for them. Closed once its run is over.
+    pub(crate) fn handing(&self) -> Option<mpsc::Sender<Handing>> {
+        lock(&self.handing).clone()
     }
 
     /// As [`Self::live`], unless its shim has hung up.

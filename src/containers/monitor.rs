@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::feed;
@@ -39,6 +38,8 @@ pub(crate) struct Streams {
     /// Where its log goes, or why it goes nowhere.
     pub(crate) sink: Result<Arc<dyn LogSink>>,
     pub(crate) output: Tee,
+    /// Whoever asks for them, since the container is to outlive this process.
+    pub(crate) asked: mpsc::Receiver<Handing>,
 }
 
 impl Shared {
@@ -54,6 +55,7 @@ impl Shared {
             feed,
             sink,
             output,
+            mut asked,
         } = streams;
         let feed = feed.map(|(fd, chunks)| (Arc::new(fd), chunks));
         let stdin = feed.as_ref().map(|(fd, _)| Arc::downgrade(fd)).unwrap_or_default();
@@ -67,7 +69,7 @@ impl Shared {
         let options = pump_options(&record);
         let mut outputs = outputs;
         loop {
-            let ((stop, stopped), asked) = (watch::channel(false), slot.offer_handing());
+            let (stop, stopped) = watch::channel(false);
             let mut left = Vec::new();
             let handing = {
                 let pumps = async {
@@ -79,7 +81,7 @@ impl Shared {
                         put(&lost, what);
                     }
                 };
-                run_until_asked(&*task, pumps, &output, (asked, stop)).await
+                run_until_asked(&*task, pumps, &output, (&mut asked, stop)).await
             };
             let Some(Handing { ends, back }) = handing else { break };
             let copy = stdin.upgrade().and_then(|fd| fd.get_ref().try_clone().ok());
@@ -91,13 +93,13 @@ impl Shared {
                 // Who asked is gone.
                 Err(given) => outputs = given.outputs,
                 Ok(()) => match back.await {
-                    Ok(returned) => outputs = returned.outputs,
                     // It is a shim's from now on, and so is its end.
-                    Err(_) => return,
+                    Ok(None) => return,
+                    Ok(Some(returned)) => outputs = returned.outputs,
+                    Err(_) => {}
                 },
             }
         }
-        slot.take_handing();
         if let Some(feeding) = feeding {
             feeding.abort();
         }
@@ -299,11 +301,9 @@ async fn run_until_asked(
     task: &dyn Task,
     pumps: impl Future<Output = ()>,
     output: &Tee,
-    (asked, stop): (oneshot::Receiver<Handing>, watch::Sender<bool>),
+    (asked, stop): (&mut mpsc::Receiver<Handing>, watch::Sender<bool>),
 ) -> Option<Handing> {
     tokio::pin!(pumps);
-    let asked = asked.fuse();
-    tokio::pin!(asked);
     let mut drained = false;
     let handing = {
         let ended = task.until_ended();
@@ -312,7 +312,7 @@ async fn run_until_asked(
             tokio::select! {
                 () = &mut ended => break None,
                 () = &mut pumps, if !drained => drained = true,
-                Ok(handing) = &mut asked => break Some(handing),
+                Some(handing) = asked.recv() => break Some(handing),
             }
         }
     };

@@ -44,7 +44,7 @@ pub(crate) struct Handing {
     /// Where they go.
     pub(crate) ends: oneshot::Sender<Ends>,
     /// What becomes of them: they come back, or nothing does any more.
-    pub(crate) back: oneshot::Receiver<Ends>,
+    pub(crate) back: oneshot::Receiver<Option<Ends>>,
 }
 
 impl Shared {
@@ -115,14 +115,12 @@ impl Shared {
         let detach = self.detach_of(next, true)?;
         make_shim_dir(detach.dir.clone()).await?;
         let launch = self.launch_in_use(next, &Cancel::default()).await?;
-        let handing = slot.take_handing().ok_or_else(|| not_running(record))?;
         let (ends, theirs) = oneshot::channel();
         let (back, coming) = oneshot::channel();
-        let asked = handing.send(Handing { ends, back: coming });
-        let ends = match asked {
-            Ok(()) => theirs.await.map_err(|_| not_running(record))?,
-            Err(_) => return Err(not_running(record)),
-        };
+        let reader = slot.handing().ok_or_else(|| not_running(record))?;
+        let _ = reader.send(Handing { ends, back: coming }).await;
+        // Nobody reads them, or not any more: it has ended.
+        let ends = theirs.await.map_err(|_| not_running(record))?;
         let streams = Arc::new(HandOn {
             outputs: ends.outputs,
             stdin: ends.stdin,
@@ -133,11 +131,7 @@ impl Shared {
             .shims()?
             .promote(&*live.task, launch, detach, Arc::clone(&streams))
             .await;
-        if promoted.is_err()
-            && let Some(HandOn { outputs, stdin, .. }) = Arc::into_inner(streams)
-        {
-            let _ = back.send(Ends { outputs, stdin });
-        }
+        let _ = back.send(promoted.is_err().then(|| ends_of(streams)));
         promoted
     }
 
@@ -224,6 +218,21 @@ impl Shared {
             moved.await
         })
         .await
+    }
+}
+
+/// They come back: all of them, or, where somebody has them still, copies.
+fn ends_of(streams: Arc<HandOn>) -> Ends {
+    let shared = match Arc::try_unwrap(streams) {
+        Ok(HandOn { outputs, stdin, .. }) => return Ends { outputs, stdin },
+        Err(shared) => shared,
+    };
+    let copies = shared.outputs.iter();
+    Ends {
+        outputs: copies
+            .filter_map(|(end, stream)| Some((end.try_clone().ok()?, *stream)))
+            .collect(),
+        stdin: None,
     }
 }
 

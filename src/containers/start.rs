@@ -411,5 +411,6 @@ fn streams(started: Started, slot: &Slot, sink: Result<Arc<dyn LogSink>>) -> Res
         feed,
         sink,
         output: slot.next_output(),
+        asked: slot.next_handing(),
     })
 }
