@@ -1,8 +1,11 @@
 //! A shim that was killed: the first engine that sees it puts a new one in its place. Where that cannot be, the engine takes the
-//! place itself, one at a time and for as long as it is open: what the container prints goes into its log, and how it ends is
+//! place itself, one at a time and until a new one can be: what the container prints goes into its log, and how it ends is
 //! written down where its shim would have.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
 
 use super::super::local::{Shared, Slot};
 use super::super::logs::pump_options;
@@ -20,8 +23,19 @@ use crate::types::ContainerId;
 
 /// How often a new shim is tried that ends before it has taken its container over.
 const TRIES: u32 = 3;
+/// How long an engine stands in before it tries again to put a new shim there: at first, and at most.
+const STANDING: Duration = Duration::from_secs(1);
+const STANDING_AT_MOST: Duration = Duration::from_secs(60);
 
 impl Shared {
+    /// For whoever waits for the end of a container whose shim does not answer: another engine may be about to put one there, of
+    /// which nobody else tells them.
+    pub(crate) fn see_to(&self, record: &Record) {
+        if is_open(record) {
+            self.stand_in(record);
+        }
+    }
+
     /// Begins to see to it that somebody is in the place of a container's shim, unless this engine does so already.
     pub(super) fn stand_in(&self, record: &Record) {
         let slot = self.slot_of(record);
@@ -73,28 +87,40 @@ impl Shared {
     /// Puts a new shim in the place of the one that was killed, or holds the place, unless there is nothing left to hold.
     async fn keep_until_end(self: &Arc<Self>, id: &ContainerId, slot: &Arc<Slot>) -> Result<()> {
         let _one = self.parts.locks.lock(&key(id)).await?;
+        let mut patience = STANDING;
+        loop {
+            if self.put_shim(id, slot).await {
+                return Ok(());
+            }
+            let (me, dir) = (Arc::clone(self), self.shim_dir(id));
+            let place = dir.clone();
+            let Some(bereft) = blocking(move || me.shims()?.bereft(&place)).await? else {
+                return Ok(());
+            };
+            let record = self.note_bereft(id, slot).await?;
+            if let Some(bereft) = self.keep_log(&record, bereft, patience).await? {
+                let me = Arc::clone(self);
+                return blocking(move || me.shims()?.note_end(&dir, &bereft)).await.map(drop);
+            }
+            patience = (patience * 2).min(STANDING_AT_MOST);
+        }
+    }
+
+    /// Whether a new shim is in the place of the one that was killed. By whoever has the lock of [`key`].
+    async fn put_shim(self: &Arc<Self>, id: &ContainerId, slot: &Arc<Slot>) -> bool {
         for _ in 0..TRIES {
             match self.renew(id, slot).await {
-                Ok(Renewal::Done) => return Ok(()),
-                Ok(Renewal::Another | Renewal::Over) => break,
+                Ok(renewal) => return renewal == Renewal::Done,
                 Err(error) => {
                     tracing::warn!(container = %id, error = error.report(), "no new shim for a container");
                     // That one was killed as well, perhaps.
                     if error.kind() != &ErrorKind::Unavailable {
-                        break;
+                        return false;
                     }
                 }
             }
         }
-        let (me, dir) = (Arc::clone(self), self.shim_dir(id));
-        let place = dir.clone();
-        let Some(bereft) = blocking(move || me.shims()?.bereft(&place)).await? else {
-            return Ok(());
-        };
-        let record = self.note_bereft(id, slot).await?;
-        let bereft = self.keep_log(&record, bereft).await?;
-        let me = Arc::clone(self);
-        blocking(move || me.shims()?.note_end(&dir, &bereft)).await.map(drop)
+        false
     }
 
     /// Writes down that its restart policy is nobody's business but an engine's from now on.
@@ -109,8 +135,13 @@ impl Shared {
         Ok(record)
     }
 
-    /// Writes what it prints into its log, until it ends.
-    async fn keep_log(self: &Arc<Self>, record: &Record, mut bereft: Bereft) -> Result<Bereft> {
+    /// Writes what it prints into its log until it ends. `None`: it has not for so long, and nobody has its streams now.
+    async fn keep_log(
+        self: &Arc<Self>,
+        record: &Record,
+        mut bereft: Bereft,
+        patience: Duration,
+    ) -> Result<Option<Bereft>> {
         let copy = bereft.process.try_clone();
         let process = copy.map_err(|error| Error::os("keep a container's process", error))?;
         let sink = self.log_sink(record).await.unwrap_or_else(|error| {
@@ -118,23 +149,36 @@ impl Shared {
             Arc::new(Discard) as Arc<dyn LogSink>
         });
         let (tee, outputs) = (Tee::new(), std::mem::take(&mut bereft.outputs));
-        let pumps = logs::pump_all(outputs, Arc::clone(&sink), tee.clone(), pump_options(record));
-        tokio::pin!(pumps);
-        tokio::select! {
-            ended = peer::ended(process) => {
-                ended?;
-                let _ = tokio::time::timeout(DRAIN, &mut pumps).await;
+        let (stop, stopped) = watch::channel(false);
+        let pumps = logs::pump_until(outputs, Arc::clone(&sink), tee.clone(), pump_options(record), stopped);
+        let (ended, enough) = (peer::ended(process), tokio::time::sleep(patience));
+        tokio::pin!(pumps, ended, enough);
+        let mut pumping = true;
+        loop {
+            tokio::select! {
+                ended = &mut ended => {
+                    ended?;
+                    break;
+                }
+                // All of its streams are closed, or cannot be read; its end is to come.
+                _ = &mut pumps, if pumping => pumping = false,
+                () = &mut enough => {
+                    stop.send_replace(true);
+                    if pumping {
+                        drop(pumps.await);
+                    }
+                    // The log goes on: it has no end yet.
+                    return Ok(None);
+                }
             }
-            // All of its streams are closed, or cannot be read; its end is to come.
-            _ = &mut pumps => {
-                let copy = bereft.process.try_clone();
-                peer::ended(copy.map_err(|error| Error::os("keep a container's process", error))?).await?;
-            }
+        }
+        if pumping {
+            let _ = tokio::time::timeout(DRAIN, &mut pumps).await;
         }
         if let Err(error) = logs::finish(sink, &tee).await {
             tracing::warn!(container = %record.id, error = error.report(), "a log could not be closed");
         }
-        Ok(bereft)
+        Ok(Some(bereft))
     }
 
     /// Whether somebody stands in for the shim of a container, and puts down its end.

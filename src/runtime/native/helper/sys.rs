@@ -647,6 +647,17 @@ pub(crate) fn kill_at(process: i32, signal: i32) -> Sys {
 #[inline(never)]
 #[unsafe(link_section = "lhshim")]
 pub(crate) fn pidfd_status(process: i32) -> Sys<Option<i32>> {
+    match pidfd_status_now(process) {
+        // It was reaped between the kernel's look at its end and that at the process: now the end is there (fs/pidfs.c, `pidfd_info`).
+        Err(ESRCH) => pidfd_status_now(process),
+        asked => asked,
+    }
+}
+
+#[cfg(shim)]
+#[inline(never)]
+#[unsafe(link_section = "lhshim")]
+fn pidfd_status_now(process: i32) -> Sys<Option<i32>> {
     const EXIT: u64 = 1 << 3;
     /// `struct pidfd_info` as the kernel had it first: mask, cgroup, eleven ids and the status in 64 bytes.
     const WORDS: usize = 8;

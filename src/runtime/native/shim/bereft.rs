@@ -27,13 +27,11 @@ pub(super) fn bereft(dir: &Path) -> Result<Option<Bereft>> {
     let Some(_no_shim) = without_shim(dir)? else {
         return Ok(None);
     };
+    // Before: what it prints last would be gone with it.
+    let outputs = outputs(dir)?;
     let Some((process, state)) = orphan(dir)? else {
         return Ok(None);
     };
-    let mut outputs = Vec::new();
-    for (name, stream) in [("out", LogStream::Stdout), ("err", LogStream::Stderr)] {
-        outputs.extend(output(dir, name)?.map(|end| (end, stream)));
-    }
     Ok(Some(Bereft {
         process,
         outputs,
@@ -54,6 +52,15 @@ pub(super) fn orphan(dir: &Path) -> Result<Option<(OwnedFd, State)>> {
     };
     // After it was opened: the number alone may be another's.
     Ok(lives(&state).then_some((process, state)))
+}
+
+/// Readers of what it prints. As long as they are there, what nobody has read yet outlives the container.
+pub(super) fn outputs(dir: &Path) -> Result<Vec<(OwnedFd, LogStream)>> {
+    let mut outputs = Vec::new();
+    for (name, stream) in [("out", LogStream::Stdout), ("err", LogStream::Stderr)] {
+        outputs.extend(output(dir, name)?.map(|end| (end, stream)));
+    }
+    Ok(outputs)
 }
 
 fn output(dir: &Path, name: &str) -> Result<Option<OwnedFd>> {

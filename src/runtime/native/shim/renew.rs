@@ -18,6 +18,8 @@ pub(super) fn renew(shared: &Shared, launch: &Launch, detach: &Detach) -> Result
     let reactor = begin::reactor_of(shared)?;
     reap::sweep();
     let place = Place::find(&detach.dir, detach.check.is_some())?;
+    // Until the new shim has them open: what it prints last would be gone with it.
+    let _outputs = bereft::outputs(&detach.dir)?;
     let Some((process, state)) = bereft::orphan(&detach.dir)? else {
         let message = format!("container {} does not run any more", launch.id.short());
         return Err(Error::new(ErrorKind::InvalidState, message).with_object(ObjectKind::Container, launch.id.as_str()));
