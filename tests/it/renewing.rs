@@ -32,6 +32,8 @@ tests! { "renewing":
         p30_a_new_shim_writes_to_stdin_and_ends_with_its_container,
         p30_who_reads_and_writes_goes_on_under_a_new_shim,
         p30_engines_that_see_it_at_once_make_one_shim,
+        p30_who_waits_while_another_makes_a_shim_is_told,
+        p30_an_engine_that_stands_in_tries_again,
         p30_a_stop_while_a_shim_dies_is_heard_by_all,
         p30_a_terminal_goes_with_its_shim_and_nothing_else,
         g10_a_new_shim_starts_it_again_without_an_engine,
@@ -62,7 +64,7 @@ fn end(pid: u32) -> Check {
 }
 
 /// Kills a container's shim, and says which that was.
-fn end_shim(root: &Path, id: &str) -> Result<u32, Stop> {
+pub fn end_shim(root: &Path, id: &str) -> Result<u32, Stop> {
     let Some(shim) = shim_of(root, id) else {
         return fail(format!("{id} has no shim"));
     };
@@ -71,7 +73,7 @@ fn end_shim(root: &Path, id: &str) -> Result<u32, Stop> {
 }
 
 /// Waits until it has another shim than these. A look at it is what brings it.
-async fn another_shim(root: &Path, container: &Container, known: &BTreeSet<u32>) -> Result<u32, Stop> {
+pub async fn another_shim(root: &Path, container: &Container, known: &BTreeSet<u32>) -> Result<u32, Stop> {
     let id = container.id().as_str();
     until("it has another shim", async || {
         container.inspect().await?;
@@ -162,7 +164,7 @@ async fn p30_a_new_shim_under_a_container_that_goes_on() -> Check {
 }
 
 /// Its end as whoever waits is told of it: exactly, or, by older kernels, not at all.
-fn told(waited: longshore::Result<ContainerExit>, code: i32) -> Check {
+pub fn told(waited: longshore::Result<ContainerExit>, code: i32) -> Check {
     match (waited, kernel_tells_ends()?) {
         (Ok(exit), true) => assert_eq!(exit.status.code(), code),
         (Err(error), false) => assert_eq!(error.kind(), &ErrorKind::Unavailable, "{error}"),
@@ -241,6 +243,79 @@ async fn p30_engines_that_see_it_at_once_make_one_shim() -> Check {
     for other in others {
         other.close().await;
     }
+    Ok(())
+}
+
+/// It has not heard of that container before, and of its end from nobody else.
+async fn p30_who_waits_while_another_makes_a_shim_is_told() -> Check {
+    let world = World::alone().await?;
+    let other = Engine::open(world.root.path()).await?;
+    let place = scratch::fresh("place");
+    let mut random = Random(32);
+    for round in 0..16 {
+        let go = format!("/place/{round}");
+        let script = world.script(&format!("until [ -e {go} ]; do sleep 0.01; done; exit 39"));
+        let container = world
+            .started(detached(script).bind_read_only(place.path(), "/place"))
+            .await?;
+        let shim = end_shim(world.root.path(), container.id().as_str())?;
+        until("its shim is gone", async || {
+            Ok(!shims_of(world.root.path(), container.id().as_str()).contains(&shim))
+        })
+        .await?;
+        let late = async {
+            tokio::time::sleep(Duration::from_micros(random.below(30_000))).await;
+            let theirs = other.container(container.id().as_str()).await?;
+            theirs.wait_for(WaitCondition::Exited).await
+        };
+        let (looked, waiting) = futures_util::join!(container.inspect(), late);
+        assert_eq!(looked?.state, ContainerState::Running, "round {round}");
+        until("it has another shim", async || {
+            Ok(shim_of(world.root.path(), container.id().as_str()).is_some())
+        })
+        .await?;
+        fs::write(place.path().join(round.to_string()), "")?;
+        told(tokio::time::timeout(PATIENCE, waiting?).await?, 39)?;
+        container.remove(RemoveOptions::default()).await?;
+    }
+    other.close().await;
+    Ok(())
+}
+
+/// There is no room for a new shim's socket, and then there is.
+async fn p30_an_engine_that_stands_in_tries_again() -> Check {
+    let world = World::alone().await?;
+    let container = world.started(detached(world.script(COUNTING))).await?;
+    let (id, pid) = (container.id().as_str(), container.inspect().await?.pid);
+    let socket = world.root.path().join("containers").join(id).join("shim/ctl");
+    fs::remove_file(&socket)?;
+    fs::create_dir(&socket)?;
+    end_shim(world.root.path(), id)?;
+    container.inspect().await?;
+    let before = last_of_growing(&container).await?;
+    until("its log goes on without a shim", async || {
+        Ok(last_of_growing(&container).await? > before + 3)
+    })
+    .await?;
+    assert!(shim_of(world.root.path(), id).is_none());
+    fs::remove_dir(&socket)?;
+    until("it has a shim", async || Ok(shim_of(world.root.path(), id).is_some())).await?;
+    says(&container, "still there").await?;
+    let before = last_of_growing(&container).await?;
+    until("its log goes on under the shim", async || {
+        Ok(last_of_growing(&container).await? > before + 3)
+    })
+    .await?;
+    // The shim that was killed can have had one piece in its hands; from one to the other nothing was lost.
+    let all = logged(&container).await?;
+    let numbers: Vec<u32> = all.lines().map(str::parse).collect::<Result<_, _>>()?;
+    let gaps = numbers.windows(2).filter(|pair| pair[0] + 1 != pair[1]).count();
+    assert!(gaps <= 1, "{numbers:?}");
+    let info = container.inspect().await?;
+    assert_eq!((info.state, info.pid, info.error), (ContainerState::Running, pid, None));
+    container.kill(Signal::TERM).await?;
+    told(tokio::time::timeout(PATIENCE, container.wait()).await?, 35)?;
+    container.remove(RemoveOptions::default()).await?;
     Ok(())
 }
 

@@ -89,15 +89,17 @@ impl Shared {
         let _one = self.parts.locks.lock(&key(id)).await?;
         let mut patience = STANDING;
         loop {
-            if self.put_shim(id, slot).await {
-                return Ok(());
-            }
+            // First of all: what ends while a new shim is on its way has been seen, and what it has printed is held.
             let (me, dir) = (Arc::clone(self), self.shim_dir(id));
             let place = dir.clone();
-            let Some(bereft) = blocking(move || me.shims()?.bereft(&place)).await? else {
+            let bereft = blocking(move || me.shims()?.bereft(&place)).await?;
+            if self.has_shim(id, slot).await {
+                return Ok(());
+            }
+            let Some(bereft) = bereft else { return Ok(()) };
+            let Some(record) = self.note_bereft(id, slot).await? else {
                 return Ok(());
             };
-            let record = self.note_bereft(id, slot).await?;
             if let Some(bereft) = self.keep_log(&record, bereft, patience).await? {
                 let me = Arc::clone(self);
                 return blocking(move || me.shims()?.note_end(&dir, &bereft)).await.map(drop);
@@ -106,11 +108,11 @@ impl Shared {
         }
     }
 
-    /// Whether a new shim is in the place of the one that was killed. By whoever has the lock of [`key`].
-    async fn put_shim(self: &Arc<Self>, id: &ContainerId, slot: &Arc<Slot>) -> bool {
+    /// Whether there is a shim, or a new one is in the place of the one that was killed. By whoever has the lock of [`key`].
+    async fn has_shim(self: &Arc<Self>, id: &ContainerId, slot: &Arc<Slot>) -> bool {
         for _ in 0..TRIES {
             match self.renew(id, slot).await {
-                Ok(renewal) => return renewal == Renewal::Done,
+                Ok(renewal) => return matches!(renewal, Renewal::Done | Renewal::Another),
                 Err(error) => {
                     tracing::warn!(container = %id, error = error.report(), "no new shim for a container");
                     // That one was killed as well, perhaps.
@@ -123,16 +125,19 @@ impl Shared {
         false
     }
 
-    /// Writes down that its restart policy is nobody's business but an engine's from now on.
-    async fn note_bereft(&self, id: &ContainerId, slot: &Arc<Slot>) -> Result<Record> {
+    /// Writes down that its restart policy is nobody's business but an engine's from now on. `None`: its end is put down.
+    async fn note_bereft(&self, id: &ContainerId, slot: &Arc<Slot>) -> Result<Option<Record>> {
         let _turn = self.turn(id, slot).await?;
         let mut record = self.read(id).await?;
+        if !is_open(&record) {
+            return Ok(None);
+        }
         if !record.body.bereft {
             record.body.bereft = true;
             let state = record.state;
             self.write_state(&mut record, state, None).await?;
         }
-        Ok(record)
+        Ok(Some(record))
     }
 
     /// Writes what it prints into its log until it ends. `None`: it has not for so long, and nobody has its streams now.

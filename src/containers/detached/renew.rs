@@ -49,6 +49,8 @@ pub(super) enum Renewal {
     Done,
     /// There is one, which does not answer yet or is about to be gone.
     Another,
+    /// Its start has not been put down, and is another's business.
+    Starting,
     /// There is nothing that runs.
     Over,
 }
@@ -72,7 +74,7 @@ impl Shared {
                 match me.renew(&record.id, slot).await {
                     Ok(Renewal::Done) => continue,
                     Ok(Renewal::Over) => return Ok(None),
-                    Ok(Renewal::Another) => {}
+                    Ok(Renewal::Another | Renewal::Starting) => {}
                     Err(why) if why.kind() == &ErrorKind::Unavailable => {}
                     Err(why) => {
                         tracing::warn!(container = %record.id, error = why.report(), "no new shim for a container");
@@ -106,16 +108,17 @@ impl Shared {
         if self.is_closing() {
             return Err(closed());
         }
-        let mut record = self.read(id).await?;
+        let record = self.read(id).await?;
         match (is_open(&record), record.state) {
             (false, _) => return Ok(Renewal::Over),
             // A shim of its own is on the way, or it never ran.
-            (true, ContainerState::Starting) => return Ok(Renewal::Another),
+            (true, ContainerState::Starting) => return Ok(Renewal::Starting),
             (true, _) => {}
         }
         match self.seen(&record).await? {
             DetachedSeen::Gone { process: true, .. } => {}
-            DetachedSeen::Alive(_) | DetachedSeen::Damaged { .. } => return Ok(Renewal::Another),
+            DetachedSeen::Alive(_) => return self.note_kept(record).await.map(|()| Renewal::Another),
+            DetachedSeen::Damaged { .. } => return Ok(Renewal::Another),
             DetachedSeen::Gone { process: false, .. } | DetachedSeen::Nothing => return Ok(Renewal::Over),
         }
         let launch = self.launch_in_use(&record, &Cancel::default()).await?;
@@ -125,12 +128,21 @@ impl Shared {
             detach.restart = Restart::default();
         }
         // Nothing is told by way of this handle: whoever looks next adopts it, and puts down what has changed.
-        drop(self.shims()?.renew(launch, detach).await?);
-        if record.body.bereft {
-            record.body.bereft = false;
-            let state = record.state;
-            self.write_state(&mut record, state, None).await?;
+        match self.shims()?.renew(launch, detach).await {
+            Ok(task) => drop(task),
+            Err(error) if error.kind() == &ErrorKind::InvalidState => return Ok(Renewal::Over),
+            Err(error) => return Err(error),
         }
-        Ok(Renewal::Done)
+        self.note_kept(record).await.map(|()| Renewal::Done)
+    }
+
+    /// Writes down that its restart policy is its shim's business again.
+    async fn note_kept(&self, mut record: Record) -> Result<()> {
+        if !record.body.bereft {
+            return Ok(());
+        }
+        record.body.bereft = false;
+        let state = record.state;
+        self.write_state(&mut record, state, None).await
     }
 }

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use super::begin::{self, Asking};
 use super::place::Place;
-use super::renew::userns_of;
+use super::renew::{ended, userns_of};
 use super::seen::born;
 use super::task;
-use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::error::{Error, Result};
 use crate::logs::LogStream;
 use crate::runtime::Launch;
 use crate::runtime::detached::{Detach, DetachedOutput, HandOn};
@@ -20,7 +20,7 @@ use crate::runtime::native::helper::record::State;
 use crate::runtime::native::task::BoundTask;
 use crate::runtime::native::zygote::Zygote;
 use crate::runtime::native::{Shared, start, wants_user_namespace};
-use crate::sys::socket;
+use crate::sys::{pidfd, socket};
 use crate::types::ContainerId;
 
 /// A shim that waits for the zygote's word. Dropped, it ends, and the container is bound as before.
@@ -60,7 +60,10 @@ pub(super) fn prepare(
         Ok(made) => made,
         Err(error) => {
             place.undo();
-            return Err(error);
+            return Err(match pidfd::has_ended(bound.process.as_fd()) {
+                true => ended(&launch.id).with_source(error),
+                false => error,
+            });
         }
     };
     Ok(Ready {
@@ -117,13 +120,9 @@ fn shim(
 
 /// The run as the shim finds it.
 fn run_of(bound: &BoundTask, launch: &Launch, streams: &HandOn) -> Result<State> {
-    let ended = || {
-        let message = format!("container {} has ended", launch.id.short());
-        Error::new(ErrorKind::InvalidState, message).with_object(ObjectKind::Container, launch.id.as_str())
-    };
     Ok(State {
         pid: bound.pid,
-        start_ticks: born(bound.pid).ok_or_else(ended)?,
+        start_ticks: born(bound.pid).ok_or_else(|| ended(&launch.id))?,
         started_ns: streams.started_ns,
         restarts: streams.restarts,
         stdin_closed: launch.stdio.stdin && launch.stdio.terminal.is_none() && streams.stdin.is_none(),
@@ -164,12 +163,7 @@ impl Ready {
         drop(self.line);
         self.place.undo();
         match error.errno() {
-            Some(libc::ESRCH) => {
-                let message = format!("container {} has ended", self.id.short());
-                Error::new(ErrorKind::InvalidState, message)
-                    .with_object(ObjectKind::Container, self.id.as_str())
-                    .with_source(error)
-            }
+            Some(libc::ESRCH) => ended(&self.id).with_source(error),
             _ => error,
         }
     }

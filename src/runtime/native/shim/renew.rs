@@ -1,7 +1,9 @@
 //! A new shim for a container that goes on since its own was killed.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+
+use tokio::runtime::Handle;
 
 use super::begin::{self, Asking};
 use super::place::Place;
@@ -11,7 +13,8 @@ use crate::runtime::Launch;
 use crate::runtime::cgroups::Cgroup;
 use crate::runtime::detached::Detach;
 use crate::runtime::native::{Shared, start, wants_user_namespace};
-use crate::sys::userns;
+use crate::sys::{pidfd, userns};
+use crate::types::ContainerId;
 
 /// Spawns a shim, and has it take the container over. Its cgroup, if it has one. Blocking.
 pub(super) fn renew(shared: &Shared, launch: &Launch, detach: &Detach) -> Result<Option<Arc<dyn Cgroup>>> {
@@ -21,11 +24,30 @@ pub(super) fn renew(shared: &Shared, launch: &Launch, detach: &Detach) -> Result
     // Until the new shim has them open: what it prints last would be gone with it.
     let _outputs = bereft::outputs(&detach.dir)?;
     let Some((process, state)) = bereft::orphan(&detach.dir)? else {
-        let message = format!("container {} does not run any more", launch.id.short());
-        return Err(Error::new(ErrorKind::InvalidState, message).with_object(ObjectKind::Container, launch.id.as_str()));
+        return Err(ended(&launch.id));
     };
-    let userns = userns_of(shared, state.pid)?;
-    let (spawned, host) = begin::spawn(shared, &place, &reactor, userns.as_ref().map(AsFd::as_fd))?;
+    let taken = take_over(shared, launch, detach, (&place, &reactor), (process.as_fd(), state.pid));
+    taken.map_err(|error| match pidfd::has_ended(process.as_fd()) {
+        true => ended(&launch.id).with_source(error),
+        false => error,
+    })
+}
+
+/// Whatever fails at a container that has ended has failed for that.
+pub(super) fn ended(id: &ContainerId) -> Error {
+    let message = format!("container {} has ended", id.short());
+    Error::new(ErrorKind::InvalidState, message).with_object(ObjectKind::Container, id.as_str())
+}
+
+fn take_over(
+    shared: &Shared,
+    launch: &Launch,
+    detach: &Detach,
+    (place, reactor): (&Place, &Handle),
+    (process, pid): (BorrowedFd<'_>, u32),
+) -> Result<Option<Arc<dyn Cgroup>>> {
+    let userns = userns_of(shared, pid)?;
+    let (spawned, host) = begin::spawn(shared, place, reactor, userns.as_ref().map(AsFd::as_fd))?;
     let ids = match wants_user_namespace(&launch.spec) {
         true => Some(shared.container_ids(spawned.child.pid, &launch.spec)?),
         false => None,
@@ -41,12 +63,12 @@ pub(super) fn renew(shared: &Shared, launch: &Launch, detach: &Detach) -> Result
     let asked = Asking {
         launch,
         detach,
-        place: &place,
+        place,
         control: &spawned.control,
         host,
         log: log.as_ref(),
         cgroup: cgroup.as_deref(),
-        taken: Some(process.as_fd()),
+        taken: Some(process),
         given: None,
     };
     match asked.ask(&mut plan) {
