@@ -141,8 +141,6 @@ pub(crate) struct Life {
     pub(crate) unrecorded: bool,
     /// Whether it is gone.
     pub(crate) removed: bool,
-    /// Whether it has become detached while it ran.
-    pub(crate) promoted: bool,
 }
 
 /// What a shim has told of its container's ends.
@@ -360,6 +358,17 @@ impl Slot {
             finished_ns: record.body.finished_ns,
         };
         self.tell_ends(told, record.body.exit);
+    }
+
+    /// A shim that nobody has been told of an end of.
+    pub(crate) fn begin_shim(&self, shim: u32) {
+        let mut told = lock(&self.told);
+        if told.shim != shim {
+            *told = Told {
+                shim,
+                ..Told::default()
+            };
+        }
     }
 
     /// Takes over from a shim that was found: how its container ended before is nothing that anybody waits for.

@@ -126,7 +126,8 @@ pub trait ContainerManager: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// `NotFound`, `InvalidState` if it does not run, `Conflict` if another container has one of its namespaces, `Unsupported` for
-    /// what no detached container can have. It is bound then, as before.
+    /// what no detached container can have: it is bound then, as before. `NoSpace` where the disk does not take its record: it is
+    /// detached, and that is recorded as soon as there is room.
     ///
     /// # Cancel safety
     /// It is bound or detached, and never something in between.

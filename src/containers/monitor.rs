@@ -100,6 +100,8 @@ impl Shared {
                 },
             }
         }
+        // Whoever has asked too late waits for this with the turn that the end needs.
+        drop(asked);
         if let Some(feeding) = feeding {
             feeding.abort();
         }

@@ -23,11 +23,14 @@ use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::logs::LogStream;
 use crate::runtime::detached::{DetachedOutput, DetachedPhase, DetachedSeen, DetachedTask, HandOn};
-use crate::types::{Outcome, Signal};
+use crate::types::{ContainerId, Outcome, Signal};
 
 /// How often, and with what pause, is looked whether a shim knows already what its container is.
 const LOOKS: u32 = 250;
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long until a row that could not be written is tried again: at first, and at most.
+const RETRY: Duration = Duration::from_millis(200);
+const RETRY_AT_MOST: Duration = Duration::from_secs(5);
 /// How often a shim is connected to that has to find its processor time first.
 const CONNECTS: u32 = 3;
 
@@ -64,7 +67,7 @@ impl Shared {
         }
         let next = self.promoted(&record)?;
         self.check_alone(&record).await?;
-        let live = slot.live().ok_or_else(|| not_running(&record))?;
+        let live = slot.live().ok_or_else(|| has_ended(&record))?;
         let output = self.promote_task(&record, &next, &slot, &live).await?;
         self.settle_promoted(next, &slot, output).await?;
         Ok(Outcome::Done)
@@ -117,10 +120,10 @@ impl Shared {
         let launch = self.launch_in_use(next, &Cancel::default()).await?;
         let (ends, theirs) = oneshot::channel();
         let (back, coming) = oneshot::channel();
-        let reader = slot.handing().ok_or_else(|| not_running(record))?;
+        let reader = slot.handing().ok_or_else(|| has_ended(record))?;
         let _ = reader.send(Handing { ends, back: coming }).await;
-        // Nobody reads them, or not any more: it has ended.
-        let ends = theirs.await.map_err(|_| not_running(record))?;
+        // Nobody reads them any more.
+        let ends = theirs.await.map_err(|_| has_ended(record))?;
         let streams = Arc::new(HandOn {
             outputs: ends.outputs,
             stdin: ends.stdin,
@@ -145,20 +148,53 @@ impl Shared {
         Box::pin(async move {
             slot.set_detached();
             slot.set_live(None);
-            slot.life.send_modify(|life| life.promoted = true);
             let row = self.write_promoted(&next).await;
+            if row.is_err() {
+                self.write_promoted_later(&next.id, slot);
+            }
+            // Before it is connected to: an end that has come since is one that those who wait here are told of.
+            if let Ok(DetachedSeen::Alive(state) | DetachedSeen::Gone { state, .. }) = self.seen(&next).await {
+                slot.begin_shim(state.shim_pid);
+            }
             let tee = slot.output();
             // Nobody else begins to read it meanwhile.
             slot.set_relayed(output.is_some());
-            match (self.connected(&next, slot).await, output) {
-                (Some(task), Some(output)) => self.relay_from(&next.id, slot, (task, output), tee),
-                _ => {
-                    slot.set_relayed(false);
-                    tee.close();
-                }
+            let task = self.connected(&next, slot).await;
+            if task.is_none() {
+                self.see_to(&next);
+            }
+            match output {
+                Some(output) => self.relay_from(&next.id, slot, (task, output), tee),
+                None => tee.close(),
             }
             row
         })
+    }
+
+    /// Its disk did not take the row. As long as there is one, it is to say what is so.
+    #[cold]
+    fn write_promoted_later(self: &Arc<Self>, id: &ContainerId, slot: &Arc<Slot>) {
+        let (me, id, slot) = (Arc::clone(self), id.clone(), Arc::clone(slot));
+        self.parts.spawner.background(async move {
+            let mut pause = RETRY;
+            while !me.is_closing() {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_AT_MOST);
+                let Ok(_turn) = me.turn(&id, &slot).await else { continue };
+                // As it is now: it may have ended, or have another name.
+                let record = match me.read(&id).await {
+                    Err(error) if error.is_not_found() => return,
+                    Err(_) => continue,
+                    Ok(record) => record,
+                };
+                match me.write_promoted(&detached_record(&record)).await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        tracing::warn!(container = %id, error = error.report(), "a promotion could not be recorded");
+                    }
+                }
+            }
+        });
     }
 
     /// A connection to its shim. Whoever looks at it next makes one, where there is none now.
@@ -241,13 +277,20 @@ fn detached_record(record: &Record) -> Record {
     let mut next = record.clone();
     next.owner = None;
     next.body.spec.lifetime = Some(Lifetime::Detached);
-    // Nothing of what its shim tells is in the row.
-    next.body.mark = Some(Mark::default());
-    next.reset_health();
+    if next.body.mark.is_none() {
+        // Nothing of what its shim tells is in the row.
+        next.body.mark = Some(Mark::default());
+        next.reset_health();
+    }
     for point in next.body.mounts.iter_mut().filter(|point| point.bound) {
         (point.bound, point.anonymous) = (false, true);
     }
     next
+}
+
+fn has_ended(record: &Record) -> Error {
+    let message = format!("cannot promote container {}: it has ended", record.id.short());
+    Error::new(ErrorKind::InvalidState, message).with_object(ObjectKind::Container, record.id.as_str())
 }
 
 fn not_running(record: &Record) -> Error {

@@ -91,18 +91,18 @@ fn left_checked_after(
     Ok((embedder, id))
 }
 
-async fn health_of(container: &Container) -> Result<Health, Stop> {
+pub async fn health_of(container: &Container) -> Result<Health, Stop> {
     Ok(container.inspect().await?.health.expect("it has a check"))
 }
 
-async fn health_is(container: &Container, status: HealthStatus) -> Check {
+pub async fn health_is(container: &Container, status: HealthStatus) -> Check {
     until(status.as_str(), async || {
         Ok(health_of(container).await?.status == status)
     })
     .await
 }
 
-async fn health_events(engine: &Engine, id: &str) -> Result<Vec<String>, Stop> {
+pub async fn health_events(engine: &Engine, id: &str) -> Result<Vec<String>, Stop> {
     let all = events_of(engine, id).await?;
     let words = all.iter().filter_map(|action| action.strip_prefix("health_status: "));
     Ok(words.map(str::to_owned).collect())

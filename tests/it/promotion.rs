@@ -1,17 +1,20 @@
 //! Containers that are bound to their engine, and become detached while they run.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use longshore::{
-    AttachOptions, Container, ContainerSpec, ContainerState, Engine, ErrorKind, ExecSpec, ListOptions, MountSpec,
-    Outcome, RemoveOptions, RestartPolicy, Signal, StopOptions,
+    AttachOptions, Container, ContainerSpec, ContainerState, Engine, ErrorKind, ExecSpec, HealthCheck, HealthStatus,
+    ListOptions, MountSpec, Outcome, RemoveOptions, RestartPolicy, Signal, StopOptions, WaitCondition,
 };
 
+use crate::checks::{health_is, health_of, of_ours, sleepers};
 use crate::detached::{PATIENCE, logged, read_until, shim_of, show, until};
 use crate::faults::{Random, filled_root, kills, no_container_left, role};
 use crate::frame::{Check, Stop, block_on, fail};
+use crate::renewing::{another_shim, end_shim, told};
 use crate::support::embedder::{Embedder, Role};
 use crate::support::scratch;
 use crate::support::world::{FORCE, World, text};
@@ -25,11 +28,14 @@ tests! { "promotion":
     kernel_async [
         g16_a_promoted_container_outlives_its_engine,
         g16_a_promotion_that_fails_changes_nothing,
+        g16_what_ends_on_the_way_is_told_as_it_was,
         g16_what_cannot_be_promoted_says_so,
         g16_streams_stay_open_over_a_promotion,
         g16_a_terminal_stays_over_a_promotion,
         g16_volumes_of_a_promoted_container_stay,
         g16_another_process_may_ask_for_a_promotion,
+        g11_a_promoted_container_is_probed_by_its_shim,
+        p30_a_promoted_container_gets_a_new_shim,
     ]
     waiting_async [
         g10_a_promoted_container_is_started_again_without_an_engine,
@@ -271,6 +277,43 @@ async fn g16_a_promotion_that_fails_changes_nothing() -> Check {
     Ok(())
 }
 
+/// At any moment of it. Who waited before is told as well.
+async fn g16_what_ends_on_the_way_is_told_as_it_was() -> Check {
+    let world = World::alone().await?;
+    let mut random = Random(17);
+    let (mut done, mut late) = (0, 0);
+    for round in 0..24 {
+        let container = world.started(world.script("sleep 0.04; echo last; exit 40")).await?;
+        let waiting = container.wait_for(WaitCondition::Exited).await?;
+        tokio::time::sleep(Duration::from_micros(random.below(60_000))).await;
+        match tokio::time::timeout(PATIENCE, container.promote()).await? {
+            Ok(outcome) => {
+                assert_eq!(outcome, Outcome::Done, "round {round}");
+                done += 1;
+            }
+            Err(error) => {
+                assert_eq!(
+                    error.kind(),
+                    &ErrorKind::InvalidState,
+                    "round {round}: {}",
+                    error.report()
+                );
+                late += 1;
+            }
+        }
+        for exit in [waiting, container.wait_for(WaitCondition::NotRunning).await?] {
+            let exit = tokio::time::timeout(PATIENCE, exit).await??;
+            assert_eq!(exit.status.code(), 40, "round {round}");
+        }
+        assert_eq!(logged(&container).await?, "last", "round {round}");
+        container.remove(RemoveOptions::default()).await?;
+    }
+    println!("{done} were promoted, {late} had ended");
+    let audit = world.engine.audit().await?;
+    assert!(audit.findings.is_empty(), "{:?}", audit.findings);
+    Ok(())
+}
+
 async fn g16_what_cannot_be_promoted_says_so() -> Check {
     let world = World::new().await?;
     let ended = world.started(world.script("true")).await?;
@@ -398,6 +441,83 @@ async fn g16_another_process_may_ask_for_a_promotion() -> Check {
     container.remove(FORCE).await?;
     drop(theirs);
     other.close().await;
+    Ok(())
+}
+
+/// Also where a probe of its engine's runs at that moment: that one counts no more, and is ended after its time.
+async fn g11_a_promoted_container_is_probed_by_its_shim() -> Check {
+    let world = World::alone().await?;
+    let (long, often) = (of_ours(47), Duration::from_millis(50));
+    let check = HealthCheck::shell(format!("echo probed >> /probes; [ -e /ok ] || sleep {long}"))
+        .interval(often)
+        .start_interval(often)
+        .timeout(Duration::from_millis(600))
+        .retries(1);
+    let script = world.script("touch /ok; trap 'exit 35' TERM; while :; do sleep 0.05; done");
+    let container = world.started(script.health(check)).await?;
+    let id = container.id().to_string();
+    health_is(&container, HealthStatus::Healthy).await?;
+    container
+        .exec(ExecSpec::new(["sh", "-c", "rm /ok /probes"]))
+        .output()
+        .await?;
+    until("a probe hangs", async || {
+        let seen = container
+            .exec(ExecSpec::new(["test", "-e", "/probes"]))
+            .output()
+            .await?;
+        Ok(seen.status.success())
+    })
+    .await?;
+    container.promote().await?;
+    container.exec(ExecSpec::new(["touch", "/ok"])).output().await?;
+    health_is(&container, HealthStatus::Healthy).await?;
+    until("the probe that hung is ended", async || Ok(sleepers(&long) == 0)).await?;
+    assert_eq!(health_of(&container).await?.status, HealthStatus::Healthy);
+    let World { engine, image, root } = world;
+    drop((container, image));
+    engine.close().await;
+    let engine = Engine::open(root.path()).await?;
+    let container = engine.container(&id).await?;
+    let before = health_of(&container).await?.log;
+    until("it is probed", async || Ok(health_of(&container).await?.log != before)).await?;
+    container.exec(ExecSpec::new(["rm", "/ok"])).output().await?;
+    health_is(&container, HealthStatus::Unhealthy).await?;
+    container.remove(FORCE).await?;
+    engine.close().await;
+    Ok(())
+}
+
+/// Its streams have no names, and go with the first. Everything else is as under any new shim.
+async fn p30_a_promoted_container_gets_a_new_shim() -> Check {
+    let world = World::alone().await?;
+    let script = "trap '' PIPE; trap 'exit 35' TERM; echo begun; while :; do sleep 0.05; done";
+    let container = world.started(world.script(script)).await?;
+    let (id, pid) = (container.id().to_string(), container.inspect().await?.pid);
+    until("it has begun", async || Ok(logged(&container).await? == "begun")).await?;
+    container.promote().await?;
+    let shim = end_shim(world.root.path(), &id)?;
+    another_shim(world.root.path(), &container, &BTreeSet::from([shim])).await?;
+    says(&container, "still there").await?;
+    let World { engine, image, root } = world;
+    drop((container, image));
+    engine.close().await;
+    let engine = Engine::open(root.path()).await?;
+    let container = engine.container(&id).await?;
+    let info = container.inspect().await?;
+    assert_eq!((info.state, info.pid), (ContainerState::Running, pid));
+    says(&container, "still there").await?;
+    assert_eq!(container.stop(StopOptions::default()).await?, Outcome::Done);
+    told(container.wait().await, 35)?;
+    container.start().await?;
+    until("its log goes on", async || {
+        Ok(logged(&container).await? == "begun\nbegun")
+    })
+    .await?;
+    container.remove(FORCE).await?;
+    let audit = engine.audit().await?;
+    assert!(audit.findings.is_empty(), "{:?}", audit.findings);
+    engine.close().await;
     Ok(())
 }
 

@@ -62,16 +62,16 @@ impl Shared {
         tee: Tee,
     ) -> Result<()> {
         let output = task.output().await?;
-        self.relay_from(id, slot, (Arc::clone(task), output), tee);
+        self.relay_from(id, slot, (Some(Arc::clone(task)), output), tee);
         Ok(())
     }
 
-    /// As [`Shared::relay`], beginning with an output that is there.
+    /// As [`Shared::relay`], beginning with an output that is there, of a shim that is connected to or not.
     pub(crate) fn relay_from(
         &self,
         id: &ContainerId,
         slot: &Arc<Slot>,
-        (mut task, mut output): (Arc<dyn DetachedTask>, DetachedOutput),
+        (mut task, mut output): (Option<Arc<dyn DetachedTask>>, DetachedOutput),
         tee: Tee,
     ) {
         slot.set_relayed(true);
@@ -82,9 +82,9 @@ impl Shared {
                     tee.room().await;
                     tee.write(stream, &bytes);
                 }
-                let next = next_shim(&me, &id, &slot, &task).await;
+                let next = next_shim(&me, &id, &slot, task.as_ref()).await;
                 let Some((by, more)) = next else { break };
-                (task, output) = (by, more);
+                (task, output) = (Some(by), more);
                 tracing::warn!(container = %id, "some output was not seen live; the log has it");
             }
             slot.set_relayed(false);
@@ -133,13 +133,15 @@ async fn next_shim(
     me: &Weak<Shared>,
     id: &ContainerId,
     slot: &Arc<Slot>,
-    task: &Arc<dyn DetachedTask>,
+    task: Option<&Arc<dyn DetachedTask>>,
 ) -> Option<(Arc<dyn DetachedTask>, DetachedOutput)> {
-    if task.state().phase == DetachedPhase::Ended {
-        return None;
-    }
-    if let (false, Ok(more)) = (task.is_gone(), task.output().await) {
-        return Some((Arc::clone(task), more));
+    if let Some(task) = task {
+        if task.state().phase == DetachedPhase::Ended {
+            return None;
+        }
+        if let (false, Ok(more)) = (task.is_gone(), task.output().await) {
+            return Some((Arc::clone(task), more));
+        }
     }
     let task = live_of(me, id, slot, Need::Connection).await?;
     let more = task.output().await.ok()?;

@@ -401,9 +401,8 @@ impl Zygote {
         // Before: whatever becomes of the answer, nobody may wait for the end of this zygote.
         self.shared.kept.store(true, Ordering::Release);
         let reply = self.send(self.request(), op::KEEP, &req.to_ne_bytes(), &[line]).await?;
-        check(reply.await.map_err(|_| gone())?)?;
-        self.unwatch_exit(req);
-        Ok(())
+        // Who waits for its exit goes on to, and is told no more than the end of the zygote.
+        check(reply.await.map_err(|_| gone())?).map(drop)
     }
 
     /// Kills what a request started whose descriptor did not arrive. If there is nothing, that is well too.
