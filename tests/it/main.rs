@@ -22,6 +22,7 @@ mod cancel;
 mod cancel_more;
 mod care;
 mod cdi;
+mod cgroup_parents;
 mod checkpoints;
 mod checks;
 mod copies;
@@ -44,6 +45,7 @@ mod images;
 mod inject;
 mod keeping;
 mod kills;
+mod labels;
 mod layout;
 mod life;
 mod logging;
@@ -54,6 +56,7 @@ mod namespaces;
 mod nested;
 mod networking;
 mod networks;
+mod oci_bundle;
 mod oci_runtime;
 mod outlive;
 mod parents;
@@ -108,12 +111,15 @@ const GROUPS: &[frame::Group] = &[
     idle::TESTS,
     ends::TESTS,
     exec::TESTS,
+    oci_bundle::TESTS,
     oci_runtime::TESTS,
     micro_vm::TESTS,
     askers::TESTS,
     verbs::TESTS,
     care::TESTS,
     cdi::TESTS,
+    cgroup_parents::TESTS,
+    labels::TESTS,
     checkpoints::TESTS,
     logging::TESTS,
     detached::TESTS,
@@ -196,6 +202,7 @@ fn main() {
         .chain(idle::ROLES)
         .chain(build_more::ROLES)
         .chain(nested::ROLES)
+        .chain(cgroup_parents::ROLES)
         .chain(parents::ROLES)
         .chain(publishing::ROLES)
         .chain(system::ROLES)

@@ -11,11 +11,12 @@ use longshore::{
 };
 
 use crate::checks::{health_is, health_of, of_ours, sleepers};
-use crate::detached::{PATIENCE, logged, read_until, shim_of, show, until};
+use crate::detached::{logged, read_until, shim_of, show};
 use crate::faults::{Random, filled_root, kills, no_container_left, role};
 use crate::frame::{Check, Stop, block_on, fail};
 use crate::renewing::{another_shim, end_shim, told};
 use crate::support::embedder::{Embedder, Role};
+use crate::support::patience::{PATIENCE, until};
 use crate::support::scratch;
 use crate::support::world::{FORCE, World, text};
 use crate::tests;

@@ -13,11 +13,12 @@ use nix::sys::signal::{Signal as Number, kill};
 use nix::unistd::Pid;
 
 use crate::detached::{
-    PATIENCE, detached, events_of, kernel_tells_ends, left_behind, logged, read_until, shim_of, shims_of, show, until,
+    detached, events_of, kernel_tells_ends, left_behind, logged, read_until, shim_of, shims_of, show,
 };
 use crate::faults::{Random, filled_root, kills, no_container_left, role};
 use crate::frame::{Check, Stop, block_on, fail, skip};
 use crate::support::embedder::{Embedder, Role};
+use crate::support::patience::{PATIENCE, until};
 use crate::support::scratch;
 use crate::support::world::{FORCE, World, text};
 use crate::tests;

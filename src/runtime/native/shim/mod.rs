@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use self::task::ShimTask;
 use super::NativeRuntime;
 use super::hidden::Hidden;
+use super::parent;
 use super::plan::Host;
 use super::task::{Inside, NativeTask};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -36,7 +37,6 @@ use crate::types::ContainerId;
 const LOCK: &str = "lock";
 const STATE: &str = "state";
 const SOCKET: &str = "ctl";
-const CGROUPS: &str = "cgroups";
 const HEALTH: &str = "health";
 
 #[async_trait]
@@ -85,19 +85,8 @@ impl DetachedRuntime for NativeRuntime {
         let Some(driver) = self.shared.options.detached_cgroups.as_ref() else {
             return Ok(());
         };
-        let noted = place::noted_cgroups(dir);
-        match driver.open_at(id, &noted) {
-            Ok(cgroup) => {
-                if !cgroup.directories().is_empty() {
-                    cgroup.kill()?;
-                }
-                cgroup.remove()?;
-            }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
-        }
-        let parents = noted.into_iter().filter(|directory| !directory.ends_with(id.as_str()));
-        for parent in driver.owner_directories().into_iter().chain(parents) {
+        parent::clear(driver.as_ref(), id, dir)?;
+        for parent in driver.owner_directories() {
             // As long as others are below, it stays.
             let _ = std::fs::remove_dir(parent);
         }
@@ -122,7 +111,7 @@ fn cgroup_of(shared: &super::Shared, id: &ContainerId, dir: &Path) -> Result<Opt
     let Some(driver) = shared.options.detached_cgroups.as_ref() else {
         return Ok(None);
     };
-    match driver.open_at(id, &place::noted_cgroups(dir)) {
+    match driver.open_at(id, &parent::noted(dir)) {
         Ok(cgroup) => Ok(Some(Arc::from(cgroup))),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
