@@ -88,25 +88,59 @@ impl Shared {
     /// Puts a new shim in the place of the one that was killed, or holds the place, unless there is nothing left to hold.
     async fn keep_until_end(self: &Arc<Self>, id: &ContainerId, slot: &Arc<Slot>) -> Result<()> {
         let _one = self.parts.locks.lock(&key(id)).await?;
-        let mut patience = STANDING;
+        let (mut held, mut patience) = (None, STANDING);
         loop {
             // First of all: what ends while a new shim is on its way has been seen, and what it has printed is held.
-            let (me, dir) = (Arc::clone(self), self.shim_dir(id));
-            let place = dir.clone();
-            let bereft = blocking(move || me.shims()?.bereft(&place)).await?;
+            held = self.bereft(id).await?.or(held);
             if self.has_shim(id, slot).await {
                 return Ok(());
             }
-            let Some(bereft) = bereft else { return Ok(()) };
-            let Some(record) = self.note_bereft(id, slot).await? else {
+            let Some(bereft) = held else { return Ok(()) };
+            held = self.hold_place(id, slot, bereft, patience).await?;
+            if held.is_none() {
                 return Ok(());
-            };
-            if let Some(bereft) = self.keep_log(&record, bereft, patience).await? {
-                let me = Arc::clone(self);
-                return blocking(move || me.shims()?.note_end(&dir, &bereft)).await.map(drop);
             }
             patience = (patience * 2).min(STANDING_AT_MOST);
         }
+    }
+
+    /// What a killed shim has left, to be held until somebody else has it. By whoever has the lock of [`key`].
+    pub(super) async fn bereft(self: &Arc<Self>, id: &ContainerId) -> Result<Option<Bereft>> {
+        let (me, dir) = (Arc::clone(self), self.shim_dir(id));
+        blocking(move || me.shims()?.bereft(&dir)).await
+    }
+
+    /// Is in the shim's place for so long. `None`: the container has ended, and that is written down where it could be seen.
+    async fn hold_place(
+        self: &Arc<Self>,
+        id: &ContainerId,
+        slot: &Arc<Slot>,
+        mut bereft: Bereft,
+        patience: Duration,
+    ) -> Result<Option<Bereft>> {
+        let Some(record) = self.note_bereft(id, slot).await? else {
+            return Ok(None);
+        };
+        if !self.keep_log(&record, &mut bereft, patience).await? {
+            return Ok(Some(bereft));
+        }
+        let (me, dir) = (Arc::clone(self), self.shim_dir(id));
+        blocking(move || me.shims()?.note_end(&dir, &bereft)).await?;
+        Ok(None)
+    }
+
+    /// Sees to the end of a container that has ended while a new shim was on its way, by whoever has seen it and has the lock of
+    /// [`key`]: whoever has asked for the shim may go away.
+    pub(super) fn see_end(self: &Arc<Self>, id: &ContainerId, slot: &Arc<Slot>, (held, one): (Bereft, LockGuard)) {
+        let (me, id, slot) = (Arc::clone(self), id.clone(), Arc::clone(slot));
+        self.parts.spawner.background(async move {
+            if let Err(error) = me.hold_place(&id, &slot, held, STANDING).await {
+                tracing::warn!(container = %id, error = error.report(), "an end could not be written down");
+            }
+            drop(one);
+            // Whoever looks first puts it down, and tells those who wait here.
+            let _ = me.find(id.as_str()).await;
+        });
     }
 
     /// Whether there is a shim, or a new one is in the place of the one that was killed. By whoever has the lock of [`key`].
@@ -141,13 +175,8 @@ impl Shared {
         Ok(Some(record))
     }
 
-    /// Writes what it prints into its log until it ends. `None`: it has not for so long, and nobody has its streams now.
-    async fn keep_log(
-        self: &Arc<Self>,
-        record: &Record,
-        mut bereft: Bereft,
-        patience: Duration,
-    ) -> Result<Option<Bereft>> {
+    /// Writes what it prints into its log until it ends. False if it has not for so long: then its streams are held, and not read.
+    async fn keep_log(self: &Arc<Self>, record: &Record, bereft: &mut Bereft, patience: Duration) -> Result<bool> {
         let copy = bereft.process.try_clone();
         let process = copy.map_err(|error| Error::os("keep a container's process", error))?;
         let sink = self.log_sink(record).await.unwrap_or_else(|error| {
@@ -171,10 +200,10 @@ impl Shared {
                 () = &mut enough => {
                     stop.send_replace(true);
                     if pumping {
-                        drop(pumps.await);
+                        bereft.outputs = pumps.await.1;
                     }
                     // The log goes on: it has no end yet.
-                    return Ok(None);
+                    return Ok(false);
                 }
             }
         }
@@ -184,7 +213,7 @@ impl Shared {
         if let Err(error) = logs::finish(sink, &tee).await {
             tracing::warn!(container = %record.id, error = error.report(), "a log could not be closed");
         }
-        Ok(Some(bereft))
+        Ok(true)
     }
 
     /// The place of a container's shim, for as long as it is held. `None`: somebody stands in for it, and puts down its end.

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::super::local::{Live, Shared, Slot};
 use super::super::record::Record;
 use super::super::state::ContainerState;
-use super::bereft::key;
 use super::settle::is_open;
 use crate::driver::{Cancel, closed};
 use crate::error::{ErrorKind, Result};
@@ -59,7 +58,7 @@ impl Shared {
     /// As [`Shared::live`], with what is needed of the shim; one that is gone, or is killed under it, is replaced first. Not for
     /// whoever has the container's turn.
     pub(crate) async fn live_anew(&self, record: &Record, slot: &Arc<Slot>, need: Need) -> Result<Option<Live>> {
-        let begun = Instant::now();
+        let (begun, mut held) = (Instant::now(), None);
         loop {
             let error = match self.live_with(record, slot, need).await {
                 Err(error) if error.kind() == &ErrorKind::Unavailable => error,
@@ -69,11 +68,17 @@ impl Shared {
                 return Err(error);
             }
             // Without it, another is at it, or is itself in the shim's place.
-            let one = self.parts.locks.try_lock(&key(&record.id))?;
-            if let (Some(me), true) = (self.me.upgrade(), one.is_some()) {
+            if let (Some(me), Some(one)) = (self.me.upgrade(), self.place_of_shim(&record.id)?) {
+                // As whoever stands in: what ends while a new shim is on its way has been seen.
+                held = me.bereft(&record.id).await?.or(held);
                 match me.renew(&record.id, slot).await {
                     Ok(Renewal::Done) => continue,
-                    Ok(Renewal::Over) => return Ok(None),
+                    Ok(Renewal::Over) => {
+                        if let Some(held) = held {
+                            me.see_end(&record.id, slot, (held, one));
+                        }
+                        return Ok(None);
+                    }
                     Ok(Renewal::Another | Renewal::Starting) => {}
                     Err(why) if why.kind() == &ErrorKind::Unavailable => {}
                     Err(why) => {
@@ -82,7 +87,6 @@ impl Shared {
                     }
                 }
             }
-            drop(one);
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -115,25 +119,34 @@ impl Shared {
             (true, ContainerState::Starting) => return Ok(Renewal::Starting),
             (true, _) => {}
         }
-        match self.seen(&record).await? {
-            DetachedSeen::Gone { process: true, .. } => {}
+        let state = match self.seen(&record).await? {
+            DetachedSeen::Gone { process: true, state } => state,
             DetachedSeen::Alive(_) => return self.note_kept(record).await.map(|()| Renewal::Another),
             DetachedSeen::Damaged { .. } => return Ok(Renewal::Another),
             DetachedSeen::Gone { process: false, .. } | DetachedSeen::Nothing => return Ok(Renewal::Over),
-        }
+        };
         let launch = self.launch_in_use(&record, &Cancel::default()).await?;
         let mut detach = self.detach_of(&record, false)?;
-        if slot.is_halted() {
-            // Somebody ends it, and had no shim to tell.
+        if slot.is_halted() || self.is_ended_by_hand(&record, state.started_ns).await? {
+            // Somebody ends it, and had no shim to tell, or has told the one that was killed.
             detach.restart = Restart::default();
         }
         // Nothing is told by way of this handle: whoever looks next adopts it, and puts down what has changed.
         match self.shims()?.renew(launch, detach).await {
             Ok(task) => drop(task),
+            // Somebody's who has not waited for it to come, and holds no lock of the container's any more.
+            Err(error) if error.is_conflict() => return Ok(Renewal::Another),
             Err(error) if error.kind() == &ErrorKind::InvalidState => return Ok(Renewal::Over),
             Err(error) => return Err(error),
         }
         self.note_kept(record).await.map(|()| Renewal::Done)
+    }
+
+    /// Whether somebody, in whatever process, has meant to end its present run, of which the row may not know yet.
+    async fn is_ended_by_hand(&self, record: &Record, started_ns: i64) -> Result<bool> {
+        let mut present = record.clone();
+        present.body.started_ns = Some(started_ns);
+        self.was_ended_by_hand(&present).await
     }
 
     /// Writes down that its restart policy is its shim's business again.

@@ -478,6 +478,14 @@ pub(crate) fn gone() -> Error {
     )
 }
 
+/// What failed at a helper that is gone has failed for that: what `/proc` said of it, say.
+pub(crate) fn killed(helper: BorrowedFd<'_>, error: Error) -> Error {
+    match pidfd::has_ended(helper) {
+        true => gone().with_source(error),
+        false => error,
+    }
+}
+
 /// What a failed exchange means: the helper is gone, or this process could not send (no descriptor left, say).
 fn lost(error: io::Error) -> Error {
     match error.raw_os_error() {
@@ -641,7 +649,7 @@ fn greet(
     }
     ask(control, (op::HELLO, flags), &[], &[])?;
     let mapping = match options.join_userns {
-        Some(_) => idmap::of(child.pid)?,
+        Some(_) => idmap::of(child.pid).map_err(|error| killed(child.pidfd.as_fd(), error))?,
         None => mapping,
     };
     // Before anything can be made in them: then no death of this process leaves them.

@@ -12,6 +12,8 @@ use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::runtime::Launch;
 use crate::runtime::cgroups::Cgroup;
 use crate::runtime::detached::Detach;
+use crate::runtime::native::plan::Host;
+use crate::runtime::native::zygote::{self, Spawned};
 use crate::runtime::native::{Shared, start, wants_user_namespace};
 use crate::sys::{pidfd, userns};
 use crate::types::ContainerId;
@@ -47,11 +49,33 @@ fn take_over(
     (process, pid): (BorrowedFd<'_>, u32),
 ) -> Result<Option<Arc<dyn Cgroup>>> {
     let userns = userns_of(shared, pid)?;
-    let (spawned, host) = begin::spawn(shared, place, reactor, userns.as_ref().map(AsFd::as_fd))?;
+    let spawned = begin::spawn(shared, place, reactor, userns.as_ref().map(AsFd::as_fd));
+    let taken = spawned.and_then(|spawned| hand_over(shared, launch, detach, place, process, spawned));
+    taken.map_err(|error| match error.kind() {
+        // Killed as well: another may come through. It says nothing of why.
+        ErrorKind::Unavailable => {
+            let message = "the new shim ended before it had taken the container over";
+            Error::new(ErrorKind::Unavailable, message).with_source(error)
+        }
+        _ => error,
+    })
+}
+
+fn hand_over(
+    shared: &Shared,
+    launch: &Launch,
+    detach: &Detach,
+    place: &Place,
+    process: BorrowedFd<'_>,
+    (spawned, host): (Spawned, Host),
+) -> Result<Option<Arc<dyn Cgroup>>> {
     let ids = match wants_user_namespace(&launch.spec) {
-        true => Some(shared.container_ids(spawned.child.pid, &launch.spec)?),
+        true => Some(shared.container_ids(spawned.child.pid, &launch.spec)),
         false => None,
     };
+    let ids = ids
+        .transpose()
+        .map_err(|error| zygote::killed(spawned.child.pidfd.as_fd(), error))?;
     let mut plan = start::plan_of(launch, host, ids.as_ref(), false)?;
     let log = detach
         .log
@@ -71,15 +95,8 @@ fn take_over(
         taken: Some(process),
         given: None,
     };
-    match asked.ask(&mut plan) {
-        Ok(_) => Ok(cgroup),
-        // It says nothing of why.
-        Err(error) if error.kind() == &ErrorKind::Unavailable => {
-            let message = "the new shim ended before it had taken the container over";
-            Err(Error::new(ErrorKind::Unavailable, message).with_source(error))
-        }
-        Err(error) => Err(error),
-    }
+    asked.ask(&mut plan)?;
+    Ok(cgroup)
 }
 
 /// The user namespace in which the former shim was: only from there can commands be led into the container.
