@@ -84,7 +84,9 @@ pub(super) fn note_end(dir: &Path, bereft: &Bereft) -> Result<bool> {
     let Some((file, state)) = read(dir)? else {
         return Ok(false);
     };
-    if (state.pid, state.start_ticks) != bereft.identity || state.phase == phase::ENDED {
+    // One that was setting itself up when its shim was killed may have ended before it came to its program, with a status that is
+    // not the program's.
+    if (state.pid, state.start_ticks) != bereft.identity || state.phase != phase::RUNNING {
         return Ok(false);
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -20,6 +20,9 @@ const ASKED_MS: i64 = 20;
 pub(super) struct Taken {
     /// It has ended: when is asked next, and when for the last time.
     ended: Option<(i64, i64)>,
+    /// Whether it was setting itself up still when its shim was killed: it may have come to its program, or ended before that with a
+    /// status that is not the program's.
+    begun: bool,
 }
 
 impl Taken {
@@ -58,7 +61,12 @@ impl Shim {
             return self.take_given(position + 1);
         }
         self.open_input();
-        self.go_on();
+        let begun = before.phase != phase::RUNNING;
+        if begun {
+            // That of the run before is in the record still.
+            self.record.started_ns = sys::clock(0);
+        }
+        self.go_on(begun);
         Ok(())
     }
 
@@ -108,9 +116,9 @@ impl Shim {
 
     /// The container is this shim's to look after.
     #[unsafe(link_section = "lhshim")]
-    fn go_on(&mut self) {
+    fn go_on(&mut self, begun: bool) {
         self.record.phase = phase::RUNNING;
-        self.taken = Some(Taken { ended: None });
+        self.taken = Some(Taken { ended: None, begun });
         self.ready = true;
         self.stage = Stage::Running;
         let ran = sys::clock(0).saturating_sub(self.record.started_ns).max(0) / 1_000_000;
@@ -133,7 +141,7 @@ impl Shim {
         fds.close();
         let told = if heard == Ok(word.len()) { Some(u32::from_ne_bytes(word)) } else { None };
         match (told, self.stage) {
-            (Some(KEPT), Stage::Setting) => self.go_on(),
+            (Some(KEPT), Stage::Setting) => self.go_on(false),
             // It ends with its owner, or has.
             (_, Stage::Setting) => sys::exit(1),
             (told, _) => {
@@ -157,7 +165,7 @@ impl Shim {
     #[unsafe(link_section = "lhshim")]
     pub(super) fn watched_process(&self) -> i32 {
         match self.taken {
-            Some(Taken { ended: None }) => self.process,
+            Some(Taken { ended: None, .. }) => self.process,
             _ => -1,
         }
     }
@@ -165,7 +173,7 @@ impl Shim {
     /// It has ended.
     #[unsafe(link_section = "lhshim")]
     pub(super) fn see_end(&mut self) {
-        if let Some(Taken { ended: ended @ None }) = &mut self.taken {
+        if let Some(Taken { ended: ended @ None, .. }) = &mut self.taken {
             *ended = Some((0, now() + REAPED_MS));
         }
     }
@@ -174,7 +182,7 @@ impl Shim {
     #[inline(never)]
     #[unsafe(link_section = "lhshim")]
     pub(super) fn ask_for_end(&mut self, now: i64) {
-        let Some(Taken { ended: Some((next, last)) }) = self.taken else { return };
+        let Some(Taken { ended: Some((next, last)), begun }) = self.taken else { return };
         if now < next {
             return;
         }
@@ -183,6 +191,7 @@ impl Shim {
         if status == Ok(None) && now < last {
             self.taken = Some(Taken {
                 ended: Some((now + ASKED_MS, last)),
+                begun,
             });
             return;
         }
@@ -192,14 +201,12 @@ impl Shim {
     /// The run that another has begun is over.
     #[unsafe(link_section = "lhshim")]
     fn take_end(&mut self, status: Option<i32>) {
-        if self.taken.take().is_none() {
-            return;
-        }
+        let Some(Taken { begun, .. }) = self.taken.take() else { return };
         self.end_checks();
         drop_fd(&mut self.status);
         // What is told later is not about a later run.
         drop_fd(&mut self.line);
-        self.wait = status;
+        self.wait = status.filter(|_| !begun);
         self.drain();
     }
 }

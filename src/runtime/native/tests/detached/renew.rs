@@ -3,6 +3,7 @@
 use super::trouble::resident;
 use super::*;
 use crate::error::ErrorKind;
+use crate::runtime::native::helper::record::{self, State, phase};
 use crate::runtime::native::tests::trouble::command;
 use crate::sys::memfd;
 
@@ -85,6 +86,43 @@ async fn p30_there_are_never_two_shims_and_none_for_what_has_ended() {
     soon(|| is_gone(state.pid).then_some(())).await;
     let refused = home.renew().await;
     assert_eq!(refused.unwrap_err().kind(), &ErrorKind::InvalidState);
+}
+
+/// Its shim was killed while a run set itself up. That may have ended before it came to its program, with a status that is not the
+/// program's.
+#[tokio::test]
+async fn p30_how_a_run_ended_that_was_just_beginning_is_not_known() {
+    let home = Home::new();
+    let first = home.start(SCRIPT).await;
+    soon(|| home.logged().0.contains("begun").then_some(())).await;
+    kill_shim(&first);
+    soon(|| (!matches!(home.seen(), DetachedSeen::Alive(_))).then_some(())).await;
+    // As that shim would have left it.
+    let path = home.shim().join("state");
+    let mut file = fs::read(&path).unwrap();
+    let before = record::newest(&file).unwrap();
+    let state = State {
+        change: before.change + 1,
+        phase: phase::RESTARTING,
+        restarts: 1,
+        ends: 1,
+        exit: Some(3 << 8),
+        ..before
+    };
+    file[state.place()..][..record::SLOT].copy_from_slice(&state.encode());
+    fs::write(&path, file).unwrap();
+    let second = home.renew().await.unwrap();
+    let now = second.state();
+    assert_eq!(
+        (now.phase, now.pid, now.restarts, now.ends),
+        (DetachedPhase::Running, before.pid, 1, 1)
+    );
+    assert!(now.started_ns > before.started_ns);
+    let going = second.exec(command(&["touch", "/tmp/go"])).await.unwrap();
+    assert_eq!(going.task.wait().await.unwrap().code(), 0);
+    let last = ended(&second).await;
+    assert_eq!((last.exit, last.ends), (None, 2));
+    left_alone(&home, &last).await;
 }
 
 /// What a new shim needs is not there: the container goes on without.
