@@ -113,6 +113,12 @@ impl Place {
         Ok(())
     }
 
+    /// Whether the run of [`Self::note_run`] has become a shim's.
+    pub(super) fn is_run(&self) -> bool {
+        let read = super::bereft::read(&self.path).ok().flatten();
+        read.is_some_and(|(_, state)| state.phase != phase::STARTING)
+    }
+
     /// Takes everything back: there will be no shim.
     pub(super) fn undo(&self) {
         clear(&self.path);

@@ -6,6 +6,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, poll};
 
 use super::begin::{self, Asking};
 use super::place::Place;
@@ -20,8 +23,14 @@ use crate::runtime::native::helper::record::State;
 use crate::runtime::native::task::BoundTask;
 use crate::runtime::native::zygote::Zygote;
 use crate::runtime::native::{Shared, start, wants_user_namespace};
+use crate::sys::blocking::blocking;
 use crate::sys::{pidfd, socket};
 use crate::types::ContainerId;
+
+/// How long a shim that is not needed may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often is looked whether it has, in milliseconds.
+const PAUSE: u8 = 10;
 
 /// A shim that waits for the zygote's word. Dropped, it ends, and the container is bound as before.
 pub(super) struct Ready {
@@ -29,8 +38,16 @@ pub(super) struct Ready {
     place: Place,
     zygote: Arc<Zygote>,
     req: u64,
+    made: Made,
+}
+
+/// What a shim that waits is held by.
+struct Made {
+    /// Its process.
+    shim: OwnedFd,
+    /// The zygote's end of its line.
     line: OwnedFd,
-    /// A reader of what it prints from the word on.
+    /// A reader of what the container prints from the word on.
     output: Option<OwnedFd>,
 }
 
@@ -56,7 +73,7 @@ pub(super) fn prepare(
     }
     let mut place = Place::make(&detach.dir, launch.stdio.stdin, detach.check.is_some())?;
     let made = shim(shared, &bound, launch, detach, streams, &mut place);
-    let (line, output) = match made {
+    let made = match made {
         Ok(made) => made,
         Err(error) => {
             place.undo();
@@ -71,12 +88,10 @@ pub(super) fn prepare(
         place,
         zygote: bound.zygote,
         req: bound.req,
-        line,
-        output,
+        made,
     })
 }
 
-/// The zygote's end of the line, and a reader of the output.
 fn shim(
     shared: &Shared,
     bound: &BoundTask,
@@ -84,7 +99,7 @@ fn shim(
     detach: &Detach,
     streams: &HandOn,
     place: &mut Place,
-) -> Result<(OwnedFd, Option<OwnedFd>)> {
+) -> Result<Made> {
     let reactor = begin::reactor_of(shared)?;
     super::reap::sweep();
     place.note_run(&run_of(bound, launch, streams)?)?;
@@ -115,7 +130,11 @@ fn shim(
         given: Some(&given),
     };
     let (_, output) = asked.ask(&mut plan)?;
-    Ok((line, output))
+    Ok(Made {
+        shim: spawned.child.pidfd,
+        line,
+        output,
+    })
 }
 
 /// The run as the shim finds it.
@@ -147,24 +166,52 @@ fn given<'a>(launch: &Launch, streams: &'a HandOn, place: &'a Place, line: Borro
 impl Ready {
     /// From the zygote's word on it is detached.
     pub(super) async fn commit(self) -> Result<Option<DetachedOutput>> {
-        let kept = self.zygote.keep(self.req, self.line.as_fd()).await;
-        if let Err(error) = kept {
-            return Err(self.not_kept(error));
-        }
-        let output = self.output.map(task::chunks_of).transpose();
+        let kept = self.zygote.keep(self.req, self.made.line.as_fd()).await;
+        let (id, output) = match kept {
+            Ok(()) => (self.id, self.made.output),
+            Err(error) => blocking(move || self.not_kept(error)).await?,
+        };
+        let output = output.map(task::chunks_of).transpose();
         Ok(output.unwrap_or_else(|error| {
-            tracing::warn!(container = %self.id, error = error.report(), "what a container prints is in its log alone");
+            tracing::warn!(container = %id, error = error.report(), "what a container prints is in its log alone");
             None
         }))
     }
 
-    fn not_kept(self, error: Error) -> Error {
-        // The shim sees the end of its line.
-        drop(self.line);
-        self.place.undo();
-        match error.errno() {
-            Some(libc::ESRCH) => ended(&self.id).with_source(error),
+    /// The zygote did not say yes. Blocking: whoever asks again finds no shim. No error where the zygote was killed after it had given
+    /// its word: that counts.
+    fn not_kept(self, error: Error) -> Result<(ContainerId, Option<OwnedFd>)> {
+        let Self { id, place, made, .. } = self;
+        let Made { shim, line, output } = made;
+        // The shim sees the end of its line, if it has not read the word.
+        drop(line);
+        if has_word(&place, shim.as_fd()) {
+            return Ok((id, output));
+        }
+        place.undo();
+        Err(match error.errno() {
+            Some(libc::ESRCH) => ended(&id).with_source(error),
             _ => error,
+        })
+    }
+}
+
+/// Whether a shim whose line has ended had been given the word: if not, it ends.
+fn has_word(place: &Place, shim: BorrowedFd<'_>) -> bool {
+    let begun = Instant::now();
+    let mut wanted = [PollFd::new(shim, PollFlags::POLLIN)];
+    loop {
+        // In this order: of one that has ended, what is read then is the last.
+        let ended = poll(&mut wanted, PAUSE).is_ok_and(|ready| ready > 0);
+        if place.is_run() {
+            return true;
+        }
+        // One that cannot be killed is not about to take anything over.
+        if ended || begun.elapsed() > 2 * PATIENCE {
+            return false;
+        }
+        if begun.elapsed() > PATIENCE {
+            let _ = pidfd::send_signal(shim, libc::SIGKILL);
         }
     }
 }
