@@ -414,7 +414,7 @@ impl Shared {
             Some(Part {
                 v2: home.v2,
                 dir: dir.clone(),
-                above: parent::above(dir, mount, &self.parent),
+                above: parent::above(dir, mount),
                 parent: dir.parent()?.to_owned(),
                 controllers: home.controllers.clone(),
             })

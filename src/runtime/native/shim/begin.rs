@@ -182,6 +182,7 @@ fn make_cgroup(shared: &Shared, launch: &Launch, dir: &Path) -> Result<start::Pl
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
+        parent::leave_former_owner(driver, &before);
     }
     let ahead = parent::note_ahead(launch, driver, Some(dir))?;
     match (start::cgroup_of(launch, driver), driver) {
