@@ -34,10 +34,14 @@ tests! { "renewing":
         p30_who_reads_and_writes_goes_on_under_a_new_shim,
         p30_engines_that_see_it_at_once_make_one_shim,
         p30_who_waits_while_another_makes_a_shim_is_told,
+        p30_what_ends_while_a_shim_is_made_is_told_as_it_was_or_not_at_all,
         p30_an_engine_that_stands_in_tries_again,
         p30_a_stop_while_a_shim_dies_is_heard_by_all,
         p30_a_terminal_goes_with_its_shim_and_nothing_else,
+        p30_what_minds_its_terminal_is_told_that_it_hung_up,
         g10_a_new_shim_starts_it_again_without_an_engine,
+        g10_who_ended_it_by_hand_ended_it_under_a_new_shim_too,
+        p30_a_shim_is_killed_between_two_runs,
     ]
 }
 
@@ -283,6 +287,43 @@ async fn p30_who_waits_while_another_makes_a_shim_is_told() -> Check {
     Ok(())
 }
 
+/// A verb makes the shim, and may be refused, as the container has ended.
+async fn p30_what_ends_while_a_shim_is_made_is_told_as_it_was_or_not_at_all() -> Check {
+    let world = World::alone().await?;
+    let place = scratch::fresh("place");
+    let mut random = Random(33);
+    let mut known = 0;
+    for round in 0..16 {
+        let go = format!("/place/{round}");
+        let script = world.script(&format!("until [ -e {go} ]; do usleep 2000; done; echo last; exit 39"));
+        let container = world
+            .started(detached(script).bind_read_only(place.path(), "/place"))
+            .await?;
+        end_shim(world.root.path(), container.id().as_str())?;
+        let after = Duration::from_micros(random.below(20_000));
+        let ending = async {
+            tokio::time::sleep(after).await;
+            fs::write(place.path().join(round.to_string()), "")
+        };
+        let verb = container.exec(ExecSpec::new(["true"])).output();
+        let (_, ended) = futures_util::join!(verb, ending);
+        ended?;
+        match tokio::time::timeout(PATIENCE, container.wait()).await? {
+            Ok(exit) => {
+                assert_eq!(exit.status.code(), 39, "round {round}");
+                assert_eq!(logged(&container).await?, "last", "round {round}");
+                known += 1;
+            }
+            Err(error) => assert_eq!(error.kind(), &ErrorKind::Unavailable, "round {round}: {error}"),
+        }
+        container.remove(RemoveOptions::default()).await?;
+    }
+    println!("{known} were known");
+    let audit = world.engine.audit().await?;
+    assert!(audit.findings.is_empty(), "{:?}", audit.findings);
+    Ok(())
+}
+
 /// There is no room for a new shim's socket, and then there is.
 async fn p30_an_engine_that_stands_in_tries_again() -> Check {
     let world = World::alone().await?;
@@ -436,6 +477,40 @@ async fn p30_a_terminal_goes_with_its_shim_and_nothing_else() -> Check {
     Ok(())
 }
 
+/// It may do before its end what it has to do, and is looked after meanwhile. Who waits is told how it ended.
+async fn p30_what_minds_its_terminal_is_told_that_it_hung_up() -> Check {
+    let world = World::alone().await?;
+    let place = scratch::fresh("place");
+    let script = "trap 'touch /place/heard; until [ -e /place/go ]; do sleep 0.05; done; exit 41' HUP; \
+                  echo begun; while :; do sleep 0.05; done";
+    let spec = detached(world.script(script)).bind(place.path(), "/place").tty(true);
+    let container = world.started(spec).await?;
+    let id = container.id().to_string();
+    until("it has begun", async || {
+        Ok(logged(&container).await?.starts_with("begun"))
+    })
+    .await?;
+    let waiting = container.wait_for(WaitCondition::Exited).await?;
+    let shim = end_shim(world.root.path(), &id)?;
+    until("it has heard of it", async || Ok(place.path().join("heard").exists())).await?;
+    another_shim(world.root.path(), &container, &BTreeSet::from([shim])).await?;
+    says(&container, "still there").await?;
+    fs::write(place.path().join("go"), "")?;
+    told(tokio::time::timeout(PATIENCE, waiting).await?, 41)?;
+    let info = container.inspect().await?;
+    assert_eq!((info.state, info.error), (ContainerState::Exited, None));
+    let events = events_of(&world.engine, &id).await?;
+    assert_eq!(events.iter().filter(|action| *action == "die").count(), 1, "{events:?}");
+    // Its next run has a terminal of its own.
+    for name in ["heard", "go"] {
+        fs::remove_file(place.path().join(name))?;
+    }
+    container.start().await?;
+    container.resize(40, 120).await?;
+    container.remove(FORCE).await?;
+    Ok(())
+}
+
 /// At any moment of it: the container is never touched, and has a shim in the end.
 async fn p30_shims_are_killed_while_they_take_over() -> Check {
     let world = World::alone().await?;
@@ -539,5 +614,81 @@ async fn g10_a_new_shim_starts_it_again_without_an_engine() -> Check {
     assert_eq!(container.inspect().await?.state, ContainerState::Exited);
     container.remove(RemoveOptions::default()).await?;
     engine.close().await;
+    Ok(())
+}
+
+/// The shim that was told so is gone, and with it whoever told.
+async fn g10_who_ended_it_by_hand_ended_it_under_a_new_shim_too() -> Check {
+    let world = World::alone().await?;
+    let place = scratch::fresh("place");
+    let script = "trap 'touch /place/heard; until [ -e /place/go ]; do sleep 0.05; done; exit 38' TERM; \
+                  touch /place/up; while :; do sleep 0.05; done";
+    let spec = detached(world.script(script))
+        .bind(place.path(), "/place")
+        .restart(RestartPolicy::Always);
+    let container = world.started(spec).await?;
+    let id = container.id().to_string();
+    until("it listens", async || Ok(place.path().join("up").exists())).await?;
+    container.kill(Signal::TERM).await?;
+    until("it has heard", async || Ok(place.path().join("heard").exists())).await?;
+    let World { engine, image, root } = world;
+    drop((container, image));
+    engine.close().await;
+    let shim = end_shim(root.path(), &id)?;
+    let engine = Engine::open(root.path()).await?;
+    let container = engine.container(&id).await?;
+    let shim = another_shim(root.path(), &container, &BTreeSet::from([shim])).await?;
+    fs::write(place.path().join("go"), "")?;
+    told(tokio::time::timeout(PATIENCE, container.wait()).await?, 38)?;
+    until("its shim is gone", async || {
+        Ok(!Path::new(&format!("/proc/{shim}")).exists())
+    })
+    .await?;
+    assert_eq!(container.inspect().await?.state, ContainerState::Exited);
+    container.remove(RemoveOptions::default()).await?;
+    engine.close().await;
+    Ok(())
+}
+
+/// Nothing runs that a new shim could look after. What is known of the last run is known still, and nothing is told twice.
+async fn p30_a_shim_is_killed_between_two_runs() -> Check {
+    let world = World::alone().await?;
+    let place = scratch::fresh("place");
+    let script = "[ -e /place/stay ] && exec sleep 600; exit 3";
+    let spec = detached(world.script(script))
+        .bind_read_only(place.path(), "/place")
+        .restart(RestartPolicy::OnFailure { max_retries: None });
+    let container = world.started(spec).await?;
+    let id = container.id().to_string();
+    // From then on it pauses for three seconds and longer.
+    until("it pauses", async || {
+        let info = container.inspect().await?;
+        Ok(info.state == ContainerState::Restarting && info.restart_count >= 5)
+    })
+    .await?;
+    let waiting = container.wait_for(WaitCondition::NotRunning).await?;
+    end_shim(world.root.path(), &id)?;
+    until("it has ended", async || {
+        Ok(container.inspect().await?.state == ContainerState::Exited)
+    })
+    .await?;
+    let exit = tokio::time::timeout(PATIENCE, waiting).await??;
+    assert_eq!(exit.status.code(), 3);
+    assert_eq!(container.wait().await?.status.code(), 3);
+    // Of several ends that an engine sees at once it tells the last.
+    let runs = container.inspect().await?.restart_count + 1;
+    let events = events_of(&world.engine, &id).await?;
+    let deaths = events.iter().filter(|action| *action == "die").count();
+    assert!(deaths <= usize::try_from(runs)?, "{events:?}");
+    fs::write(place.path().join("stay"), "")?;
+    let supervising = Engine::builder(world.root.path()).supervise(true).open().await?;
+    until("it runs again", async || {
+        Ok(container.inspect().await?.state == ContainerState::Running)
+    })
+    .await?;
+    supervising.close().await;
+    container.remove(FORCE).await?;
+    let audit = world.engine.audit().await?;
+    assert!(audit.findings.is_empty(), "{:?}", audit.findings);
     Ok(())
 }
