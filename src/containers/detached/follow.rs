@@ -137,7 +137,9 @@ impl Shared {
     /// The events in their order, and then the row: whoever is killed in between leaves a row that says that they are to be told,
     /// and they bear the times that the shim has written down, by which the next one sees that they have been.
     async fn put_down(&self, record: &mut Record, mark: Mark, state: &DetachedState) -> Result<()> {
-        let ended = state.ends > if mark.shim == state.shim_pid { mark.ends } else { 0 };
+        // A new shim counts on from what the killed one had counted, and only a start by hand begins anew.
+        let same = mark.shim == state.shim_pid || record.state != ContainerState::Starting;
+        let ended = state.ends > if same { mark.ends } else { 0 };
         let was_up = record.state.is_alive() || record.state == ContainerState::Starting;
         let health = self.health_events(record, mark, state).await?;
         let mut events = Vec::new();

@@ -133,6 +133,10 @@ impl Shared {
             phase: DetachedPhase::Ended,
             ..state
         };
+        if record.state == ContainerState::Starting && record.body.mark.is_some_and(|mark| mark.has(&over)) {
+            // It is put down already: no shim has come to write of the start that followed.
+            return self.never_started(record).await.map(|()| None);
+        }
         let ended = self.note_in_turn(record, slot, &over).await?;
         self.clear(&id).await;
         Ok(ended)
