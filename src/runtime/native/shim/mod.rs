@@ -5,7 +5,7 @@ mod bereft;
 mod check;
 mod connect;
 mod place;
-mod promote;
+pub(super) mod promote;
 pub(super) mod reap;
 mod renew;
 mod seen;

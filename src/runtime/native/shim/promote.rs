@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: u8 = 10;
 
 /// A shim that waits for the zygote's word. Dropped, it ends, and the container is bound as before.
-pub(super) struct Ready {
+pub(in crate::runtime::native) struct Ready {
     id: ContainerId,
     place: Place,
     zygote: Arc<Zygote>,
@@ -57,7 +57,7 @@ pub(super) fn not_ours() -> Error {
 }
 
 /// Spawns a shim with all that it needs. Blocking.
-pub(super) fn prepare(
+pub(in crate::runtime::native) fn prepare(
     shared: &Shared,
     bound: BoundTask,
     launch: &Launch,
@@ -165,7 +165,7 @@ fn given<'a>(launch: &Launch, streams: &'a HandOn, place: &'a Place, line: Borro
 
 impl Ready {
     /// From the zygote's word on it is detached.
-    pub(super) async fn commit(self) -> Result<Option<DetachedOutput>> {
+    pub(in crate::runtime::native) async fn commit(self) -> Result<Option<DetachedOutput>> {
         let kept = self.zygote.keep(self.req, self.made.line.as_fd()).await;
         let (id, output) = match kept {
             Ok(()) => (self.id, self.made.output),
@@ -193,6 +193,15 @@ impl Ready {
             Some(libc::ESRCH) => ended(&id).with_source(error),
             _ => error,
         })
+    }
+}
+
+#[cfg(test)]
+impl Ready {
+    /// As a zygote that is killed before it can say that it has.
+    pub(in crate::runtime::native) fn give_word(&self) -> std::io::Result<()> {
+        let word = crate::runtime::native::helper::wire::KEPT.to_ne_bytes();
+        socket::send(self.made.line.as_fd(), [&word, &[]], &[]).map(drop)
     }
 }
 

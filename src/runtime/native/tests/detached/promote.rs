@@ -4,6 +4,8 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::logs::LogStream;
 use crate::runtime::detached::{HandOn, RestartAfter};
+use crate::runtime::native::shim::promote;
+use crate::runtime::native::task::NativeTask;
 use crate::runtime::native::tests::trouble::command;
 use crate::runtime::{Runtime as _, Started};
 
@@ -98,6 +100,31 @@ async fn g16_a_zygote_that_is_killed_takes_it_along() {
     kill(Pid::from_raw(first.info().unwrap().pid as i32), Number::SIGKILL).unwrap();
     let last = ended(&task).await;
     // Nobody told it but the kernel, if that does.
+    assert!(last.exit.is_none_or(|exit| exit.status.signal() == Some(9)));
+    left_alone(&home, &last).await;
+}
+
+/// What decides is its word, and not what it says of that to whoever has asked for it.
+#[tokio::test]
+async fn g16_a_zygote_that_is_killed_after_its_word_has_kept_it() {
+    let home = Home::new();
+    let first = runtime();
+    let mut started = first.start(home.launch(SCRIPT)).await.unwrap();
+    let streams = handed(&mut started);
+    let task = started.task.as_any().and_then(|task| task.downcast_ref::<NativeTask>());
+    let (bound, launch) = (task.unwrap().bound().unwrap(), home.launch(SCRIPT));
+    let ready = promote::prepare(&first.shared, bound, &launch, &home.detach(), &streams);
+    let ready = ready.unwrap();
+    ready.give_word().unwrap();
+    kill(Pid::from_raw(first.info().unwrap().pid as i32), Number::SIGKILL).unwrap();
+    started.task.until_ended().await;
+    assert!(ready.commit().await.unwrap().is_none());
+    let last = soon(|| match home.seen() {
+        DetachedSeen::Gone { state, .. } if state.phase == DetachedPhase::Ended => Some(state),
+        _ => None,
+    });
+    let last = last.await;
+    assert_eq!(last.ends, 1);
     assert!(last.exit.is_none_or(|exit| exit.status.signal() == Some(9)));
     left_alone(&home, &last).await;
 }
