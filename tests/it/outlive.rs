@@ -980,6 +980,10 @@ async fn p30_another_engine_looks_while_an_end_is_written_down() -> Check {
         let container = world
             .started(detached(world.script(script)).bind(word.path(), "/word"))
             .await?;
+        // There is no room for a new shim's socket.
+        let socket = files_of(world.root.path(), container.id().as_str()).join("shim/ctl");
+        fs::remove_file(&socket)?;
+        fs::create_dir(&socket)?;
         end(shim_of(world.root.path(), container.id().as_str()).expect("it has a shim"))?;
         assert_eq!(container.inspect().await?.state, ContainerState::Running);
         Ok::<_, Stop>(container)
