@@ -14,7 +14,7 @@ use crate::types::ContainerId;
 
 /// How long, and with what pause, is looked whether another has put a shim in its place, or one is about to be gone.
 const PATIENCE: Duration = Duration::from_secs(2);
-const PAUSE: Duration = Duration::from_millis(20);
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a shim is asked before anything else, by whoever needs it for something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

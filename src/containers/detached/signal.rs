@@ -5,7 +5,7 @@ use super::super::peer;
 use super::super::record::Record;
 use super::super::revive::{ending_signals, has_policy};
 use super::super::state::{ContainerState, Refusal, Verb, refuse};
-use super::renew::Need;
+use super::renew::{Need, PAUSE};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::events::Event;
 use crate::runtime::detached::{DetachedPhase, DetachedSeen};
@@ -67,11 +67,15 @@ impl Shared {
                 return Ok(now.state);
             }
             let live = self.live_if_any(&now, &self.slot_of(&now)).await?;
-            if let Some(task) = live.and_then(|live| live.detached) {
-                let state = task.state();
-                if state.phase == DetachedPhase::Restarting {
-                    task.changed(state.change).await;
+            match live.and_then(|live| live.detached) {
+                Some(task) => {
+                    let state = task.state();
+                    if state.phase == DetachedPhase::Restarting {
+                        task.changed(state.change).await;
+                    }
                 }
+                // Its shim was killed, and somebody is about to put another there, or its end down.
+                None => tokio::time::sleep(PAUSE).await,
             }
         }
     }
