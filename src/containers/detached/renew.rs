@@ -9,7 +9,7 @@ use super::super::state::ContainerState;
 use super::settle::is_open;
 use crate::driver::{Cancel, closed};
 use crate::error::{ErrorKind, Result};
-use crate::runtime::detached::{DetachedSeen, Restart};
+use crate::runtime::detached::{DetachedPhase, DetachedSeen, Restart};
 use crate::types::ContainerId;
 
 /// How long, and with what pause, is looked whether another has put a shim in its place, or one is about to be gone.
@@ -48,7 +48,7 @@ pub(super) enum Renewal {
     Done,
     /// There is one, which does not answer yet or is about to be gone.
     Another,
-    /// Its start has not been put down, and is another's business.
+    /// Its start has not been put down, and it may not have come to its program.
     Starting,
     /// There is nothing that runs.
     Over,
@@ -112,19 +112,26 @@ impl Shared {
         if self.is_closing() {
             return Err(closed());
         }
-        let record = self.read(id).await?;
-        match (is_open(&record), record.state) {
-            (false, _) => return Ok(Renewal::Over),
-            // A shim of its own is on the way, or it never ran.
-            (true, ContainerState::Starting) => return Ok(Renewal::Starting),
-            (true, _) => {}
+        let mut record = self.read(id).await?;
+        if !is_open(&record) {
+            return Ok(Renewal::Over);
         }
         let state = match self.seen(&record).await? {
             DetachedSeen::Gone { process: true, state } => state,
+            // What becomes of its start is to be put down first, and it may never have run.
+            _ if record.state == ContainerState::Starting => return Ok(Renewal::Starting),
             DetachedSeen::Alive(_) => return self.note_kept(record).await.map(|()| Renewal::Another),
             DetachedSeen::Damaged { .. } => return Ok(Renewal::Another),
             DetachedSeen::Gone { process: false, .. } | DetachedSeen::Nothing => return Ok(Renewal::Over),
         };
+        if record.state == ContainerState::Starting {
+            if state.phase == DetachedPhase::Starting {
+                return Ok(Renewal::Starting);
+            }
+            // It runs, and whoever has started it, and would have the turn, was killed with its shim.
+            self.note_in_turn(record, slot, &state).await?;
+            record = self.read(id).await?;
+        }
         let launch = self.launch_in_use(&record, &Cancel::default()).await?;
         let mut detach = self.detach_of(&record, false)?;
         if slot.is_halted() || self.is_ended_by_hand(&record, state.started_ns).await? {
