@@ -662,7 +662,6 @@ impl Drop for Unit {
     }
 }
 
-/// A service manager ends what is in the control group of a unit: with it the shims that a program of the unit has started.
 /// Waits for what a container of another process says.
 async fn until_said(root: &Path, id: &str, what: &str) -> Check {
     let engine = Engine::open(root).await?;
@@ -672,6 +671,7 @@ async fn until_said(root: &Path, id: &str, what: &str) -> Check {
     Ok(())
 }
 
+/// A service manager ends what is in the control group of a unit: with it the shims that a program of the unit has started.
 fn p30_a_control_group_is_killed() -> Check {
     for recursive in [false, true] {
         let unit = Unit::new()?;
