@@ -42,6 +42,7 @@ use crate::tests;
 tests! { "outlive":
     kernel [
         g16_a_full_disk_under_the_exit_record,
+        p30_a_full_disk_under_who_stands_in,
         g16_numbers_of_processes_come_again,
         g16_an_init_that_reaps_nobody,
         p30_a_control_group_is_killed,
@@ -332,6 +333,52 @@ fn g16_a_full_disk_under_the_exit_record() -> Check {
         })?;
     }
     Ok(())
+}
+
+/// Nothing can be recorded while the disk is full, and how it ended is known nevertheless.
+fn p30_a_full_disk_under_who_stands_in() -> Check {
+    let disk = Disk::tmpfs(64 << 20)?;
+    let root = disk.path().join("root");
+    fill(&root)?;
+    let word = scratch::fresh("word");
+    block_on(async {
+        let engine = Engine::open(&root).await?;
+        let script = "until [ -e /word/end ]; do sleep 0.05; done; exit 41";
+        let spec = ContainerSpec::image("busybox").command(["sh", "-c", script]);
+        let container = engine.run(detached(spec.bind(word.path(), "/word"))).await?;
+        let files = files_of(&root, container.id().as_str()).join("shim");
+        let shim = shim_of(&root, container.id().as_str()).expect("it has a shim");
+        // There is no room for a new shim's socket.
+        fs::remove_file(files.join("ctl"))?;
+        fs::create_dir(files.join("ctl"))?;
+        disk.leave(0)?;
+        end(shim)?;
+        let mut looks = 0;
+        until("its output is held for a while", async || {
+            looks = if is_open_here(&files.join("out")) { looks + 1 } else { 0 };
+            Ok(looks >= 30)
+        })
+        .await?;
+        tell_to_end(&word)?;
+        disk.give_back()?;
+        match (
+            tokio::time::timeout(PATIENCE, container.wait()).await?,
+            kernel_tells_ends()?,
+        ) {
+            (Ok(exit), true) => assert_eq!(exit.status.code(), 41),
+            (Err(error), false) => assert_eq!(error.kind(), &ErrorKind::Unavailable, "{error}"),
+            (waited, _) => return fail(format!("{waited:?}")),
+        }
+        container.remove(RemoveOptions::default()).await?;
+        engine.close().await;
+        Ok::<_, Stop>(())
+    })
+}
+
+/// Whether this process has a file open.
+fn is_open_here(file: &Path) -> bool {
+    let mut open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    open.any(|entry| fs::read_link(entry.path()).is_ok_and(|to| to == file))
 }
 
 fn g16_numbers_of_processes_come_again() -> Check {

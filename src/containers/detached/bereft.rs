@@ -24,9 +24,10 @@ use crate::types::ContainerId;
 
 /// How often a new shim is tried that ends before it has taken its container over.
 const TRIES: u32 = 3;
-/// How long an engine stands in before it tries again to put a new shim there: at first, and at most.
+/// How long an engine stands in before it tries again to put a new shim there: at first, and at most. Not for long: whoever kills
+/// shims may have killed those that were tried as well.
 const STANDING: Duration = Duration::from_secs(1);
-const STANDING_AT_MOST: Duration = Duration::from_secs(60);
+const STANDING_AT_MOST: Duration = Duration::from_secs(10);
 
 impl Shared {
     /// For whoever waits for the end of a container whose shim does not answer: another engine may be about to put one there, of
@@ -170,7 +171,10 @@ impl Shared {
         if !record.body.bereft {
             record.body.bereft = true;
             let state = record.state;
-            self.write_state(&mut record, state, None).await?;
+            // Whatever the disk says to it, somebody has to hold what the container prints and how it ends; it is tried again.
+            if let Err(error) = self.write_state(&mut record, state, None).await {
+                tracing::warn!(container = %id, error = error.report(), "that a shim was killed could not be recorded");
+            }
         }
         Ok(Some(record))
     }

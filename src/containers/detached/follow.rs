@@ -126,11 +126,14 @@ impl Shared {
             slot.set_live(None);
         }
         slot.tell_ends(told_of(state), state.exit.map(exit_record));
+        if over {
+            // By each engine that has made them ready, for a start or for a new shim.
+            self.end_mounts(&record).await;
+        }
         if !(over && news) {
             return Ok(None);
         }
         self.leave_networks(&record.id).await;
-        self.end_mounts(&record).await;
         Ok(Some(record))
     }
 
