@@ -79,13 +79,15 @@ pub fn end_shim(root: &Path, id: &str) -> Result<u32, Stop> {
 
 /// Waits until it has another shim than these. A look at it is what brings it.
 pub async fn another_shim(root: &Path, container: &Container, known: &BTreeSet<u32>) -> Result<u32, Stop> {
-    let id = container.id().as_str();
+    let (id, mut found) = (container.id().as_str(), None);
     until("it has another shim", async || {
         container.inspect().await?;
-        Ok(shim_of(root, id).is_some_and(|shim| !known.contains(&shim)))
+        found = shim_of(root, id).filter(|shim| !known.contains(shim));
+        Ok(found.is_some())
     })
     .await?;
-    shim_of(root, id).map_or_else(|| fail(format!("{id} has lost its shim again")), Ok)
+    // One that an engine had begun which was killed may be gone by now, and then another comes.
+    found.map_or_else(|| fail(format!("{id} has no other shim")), Ok)
 }
 
 async fn says(container: &Container, word: &str) -> Check {
@@ -311,7 +313,9 @@ async fn p30_what_ends_while_a_shim_is_made_is_told_as_it_was_or_not_at_all() ->
         match tokio::time::timeout(PATIENCE, container.wait()).await? {
             Ok(exit) => {
                 assert_eq!(exit.status.code(), 39, "round {round}");
-                assert_eq!(logged(&container).await?, "last", "round {round}");
+                // What ended before an engine had its streams has taken along what was in them.
+                let log = logged(&container).await?;
+                assert!(log == "last" || log.is_empty(), "round {round}: {log}");
                 known += 1;
             }
             Err(error) => assert_eq!(error.kind(), &ErrorKind::Unavailable, "round {round}: {error}"),
@@ -660,10 +664,13 @@ async fn p30_a_shim_is_killed_between_two_runs() -> Check {
         .restart(RestartPolicy::OnFailure { max_retries: None });
     let container = world.started(spec).await?;
     let id = container.id().to_string();
-    // From then on it pauses for three seconds and longer.
+    // From then on it pauses for three seconds and longer; for a moment it is called so, too, while its next run is set up.
+    let mut looks = 0;
     until("it pauses", async || {
         let info = container.inspect().await?;
-        Ok(info.state == ContainerState::Restarting && info.restart_count >= 5)
+        let so = info.state == ContainerState::Restarting && info.restart_count >= 5;
+        looks = if so { looks + 1 } else { 0 };
+        Ok(looks >= 20)
     })
     .await?;
     let waiting = container.wait_for(WaitCondition::NotRunning).await?;
