@@ -79,7 +79,9 @@ impl Shared {
             let message = format!("container {} has no terminal", record.id.short());
             return Err(Error::new(ErrorKind::InvalidState, message));
         }
-        let live = self.live(&record, &self.slot_of(&record)).await?;
+        let slot = self.slot_of(&record);
+        self.with_shim(&record, &slot).await?;
+        let live = self.live(&record, &slot).await?;
         let live = live.ok_or_else(|| refuse(&record.id, ContainerState::Exited, Verb::Resize, Refusal::NotRunning))?;
         live.task.resize(rows, columns).await?;
         let event = self.event(&record, "resize");

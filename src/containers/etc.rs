@@ -70,8 +70,14 @@ pub(crate) fn extra_host(line: &str) -> Option<(&str, Option<IpAddr>)> {
     Some((name, Some(bare.parse().ok()?)))
 }
 
-/// Writes the files and says what is to be shown where, but for places that a mount of the caller's takes. Blocking.
-pub(crate) fn write(dir: &Path, spec: &ContainerSpec, hostname: &str, seen: &Seen) -> Result<Vec<(PathBuf, PathBuf)>> {
+/// Writes the files and says what is to be shown where, but for places that a mount of the caller's takes. Those that are in use
+/// are the container's, and stay. Blocking.
+pub(crate) fn write(
+    (dir, in_use): (&Path, bool),
+    spec: &ContainerSpec,
+    hostname: &str,
+    seen: &Seen,
+) -> Result<Vec<(PathBuf, PathBuf)>> {
     let failed = |error| Error::os("write a container's files for /etc", error);
     std::fs::create_dir_all(dir).map_err(failed)?;
     let mut shown = Vec::new();
@@ -80,7 +86,9 @@ pub(crate) fn write(dir: &Path, spec: &ContainerSpec, hostname: &str, seen: &See
             continue;
         }
         let file = dir.join(name);
-        put(&file, &content(name, spec, hostname, seen)).map_err(failed)?;
+        if !(in_use && file.exists()) {
+            put(&file, &content(name, spec, hostname, seen)).map_err(failed)?;
+        }
         shown.push((file, PathBuf::from(place)));
     }
     Ok(shown)

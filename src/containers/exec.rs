@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::attach;
+use super::detached::Need;
 use super::execs::{ExecSlot, Phase};
 use super::feed;
 use super::local::Shared;
@@ -65,7 +66,8 @@ impl Shared {
     ) -> Result<Attached> {
         let record = self.read(&slot.container).await?;
         decide(&record.id, record.state, Verb::Exec)?;
-        let live = self.live(&record, &self.slot(&record.id)).await?;
+        let slot_of = self.slot_of(&record);
+        let live = self.live_anew(&record, &slot_of, Need::Commands).await?;
         let live = live.ok_or_else(|| refuse(&record.id, ContainerState::Exited, Verb::Exec, Refusal::NotRunning))?;
         let mut spec = record.body.spec.clone();
         // It may be gone by now, and this container runs all the same.

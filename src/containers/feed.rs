@@ -1,5 +1,6 @@
 //! The writing side of a container's stdin.
 
+use std::borrow::Borrow;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -22,7 +23,8 @@ pub(crate) fn writable(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
 }
 
 /// Writes what arrives on a channel, until either end closes.
-pub(crate) async fn feed(fd: AsyncFd<OwnedFd>, mut chunks: mpsc::Receiver<Bytes>) {
+pub(crate) async fn feed(fd: impl Borrow<AsyncFd<OwnedFd>>, mut chunks: mpsc::Receiver<Bytes>) {
+    let fd = fd.borrow();
     while let Some(mut chunk) = chunks.recv().await {
         while !chunk.is_empty() {
             let Ok(mut ready) = fd.writable().await else { return };

@@ -9,6 +9,7 @@ use super::health::{Health, HealthStatus};
 use super::local::Shared;
 use super::record::{Record, time_of};
 use super::state::ContainerState;
+use super::sweep::Swept;
 use super::{ContainerSummary, ListOptions};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::sys::order;
@@ -75,11 +76,11 @@ impl Shared {
         let Some(owner) = record.owner.as_ref().filter(|owner| !living.contains(owner)) else {
             return Ok(false);
         };
-        let swept = self.sweep_if_dead(record).await?;
-        if !swept {
+        let swept = self.sweep(record).await?;
+        if swept == Swept::Living {
             living.push(owner.clone());
         }
-        Ok(swept)
+        Ok(swept == Swept::Gone)
     }
 
     async fn understand<'a>(&self, filter: &'a Filter) -> Result<Wanted<'a>> {

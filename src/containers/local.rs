@@ -9,17 +9,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::asking::{Elsewhere, FarExecs};
 use super::execs::Execs;
 use super::listed::Listed;
 use super::policy::RestartPolicy;
+use super::promote::Handing;
 use super::record::{ExitRecord, Record};
 use super::runtimes::Runtimes;
 use super::state::ContainerState;
 use super::stdin::Stdin;
 use super::stubs;
+use super::sweep::Swept;
 use super::{
     AttachOptions, Attached, BoxStream, CheckpointOptions, CommitOptions, ContainerInfo, ContainerManager,
     ContainerSpec, ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Lifetime,
@@ -122,6 +124,8 @@ pub(crate) struct Slot {
     told: Mutex<Told>,
     /// Whether this engine takes, or waits to take, the place of its shim.
     standing_in: AtomicBool,
+    /// Leads to whoever reads the streams of its present run, or read those of its last.
+    handing: Mutex<Option<mpsc::Sender<Handing>>>,
 }
 
 /// What waiters must know of a container.
@@ -168,6 +172,17 @@ pub(crate) struct Live {
     pub(crate) detached: Option<Arc<dyn DetachedTask>>,
 }
 
+impl Live {
+    /// Whether its shim has hung up.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.detached.as_ref().is_some_and(|task| task.is_gone())
+    }
+
+    fn is(&self, task: &Arc<dyn DetachedTask>) -> bool {
+        self.detached.as_ref().is_some_and(|mine| Arc::ptr_eq(mine, task))
+    }
+}
+
 impl fmt::Debug for LocalContainers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalContainers")
@@ -192,6 +207,7 @@ impl Default for Slot {
             relayed: AtomicBool::new(false),
             told: Mutex::default(),
             standing_in: AtomicBool::new(false),
+            handing: Mutex::default(),
         }
     }
 }
@@ -221,6 +237,31 @@ impl Slot {
 
     pub(crate) fn set_live(&self, live: Option<Live>) {
         *lock(&self.live) = live;
+    }
+
+    /// For whoever reads the streams of a run that begins: somebody may ask for them, from this moment on.
+    pub(crate) fn next_handing(&self) -> mpsc::Receiver<Handing> {
+        let (sender, receiver) = mpsc::channel(1);
+        *lock(&self.handing) = Some(sender);
+        receiver
+    }
+
+    /// Where whoever reads its streams is asked for them. Closed once its run is over.
+    pub(crate) fn handing(&self) -> Option<mpsc::Sender<Handing>> {
+        lock(&self.handing).clone()
+    }
+
+    /// As [`Self::live`], unless its shim has hung up.
+    pub(crate) fn heard(&self) -> Option<Live> {
+        self.live().filter(|live| !live.is_gone())
+    }
+
+    /// Forgets a connection that has ended, unless there is another already.
+    pub(crate) fn let_go_of(&self, task: &Arc<dyn DetachedTask>) {
+        let mut live = lock(&self.live);
+        if live.as_ref().is_none_or(|live| live.is(task)) {
+            *live = None;
+        }
     }
 
     /// Somebody ends it: its restart policy does not start it again.
@@ -279,7 +320,14 @@ impl Slot {
     /// Tells waiters of the ends of a shim's container that they have not been told of.
     pub(crate) fn tell_ends(&self, now: Told, exit: Option<ExitRecord>) {
         let mut told = lock(&self.told);
-        let before = if told.shim == now.shim { *told } else { Told::default() };
+        let before = match told.shim == now.shim {
+            true => *told,
+            // A new one under the same run goes on with what the one before had told.
+            false => Told {
+                finished_ns: told.finished_ns,
+                ..Told::default()
+            },
+        };
         *told = now;
         drop(told);
         let another = now.ends > 0 && now.finished_ns != before.finished_ns;
@@ -312,6 +360,17 @@ impl Slot {
         self.tell_ends(told, record.body.exit);
     }
 
+    /// A shim that nobody has been told of an end of.
+    pub(crate) fn begin_shim(&self, shim: u32) {
+        let mut told = lock(&self.told);
+        if told.shim != shim {
+            *told = Told {
+                shim,
+                ..Told::default()
+            };
+        }
+    }
+
     /// Takes over from a shim that was found: how its container ended before is nothing that anybody waits for.
     pub(crate) fn adopt(&self, shim: u32, ends: u64, finished_ns: i64, exit: Option<ExitRecord>) {
         let mut told = lock(&self.told);
@@ -333,13 +392,15 @@ impl Slot {
 
     /// The shim has gone: nothing more comes from it. The next run's may be there already, whose streams these are then.
     pub(crate) fn end_connection(&self, task: &Arc<dyn DetachedTask>) {
-        let mut live = lock(&self.live);
-        let now = live.as_ref().and_then(|live| live.detached.as_ref());
-        if now.is_some_and(|now| !Arc::ptr_eq(now, task)) {
+        self.let_go_of(task);
+        self.end_streams();
+    }
+
+    /// Its run is over, unless another has begun: who reads its output or writes its stdin comes to an end.
+    pub(crate) fn end_streams(&self) {
+        if self.live().is_some() {
             return;
         }
-        *live = None;
-        drop(live);
         self.input.end();
         if !self.is_relayed() {
             self.output().close();
@@ -476,9 +537,11 @@ impl Shared {
             let record = Record::from_row(row)?;
             // The verb's span was opened with the name that the caller gave.
             tracing::Span::current().record("container", record.id.as_str());
-            if self.sweep_if_dead(&record).await? {
-                return Err(no_such(name));
-            }
+            let record = match self.sweep(&record).await? {
+                Swept::Living => record,
+                Swept::Gone => return Err(no_such(name)),
+                Swept::Kept => self.read(&record.id).await?,
+            };
             self.settled(record).await?.ok_or_else(|| no_such(name))
         })
     }
@@ -635,6 +698,12 @@ impl ContainerManager for LocalContainers {
             .spawner
             .call_blocking(async move { shared.resize(&name, rows, columns).await })
             .await
+    }
+
+    async fn promote(&self, name: &str) -> Result<Outcome> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        let work = |_| async move { shared.promote(&name).await };
+        self.0.parts.spawner.tail(work, |_| async {}).await
     }
 
     async fn set_restart(&self, name: &str, policy: RestartPolicy) -> Result<()> {

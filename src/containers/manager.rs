@@ -121,6 +121,20 @@ pub trait ContainerManager: Debug + Send + Sync + 'static {
         Err(Error::unsupported_verb("container attach"))
     }
 
+    /// Makes a bound container that runs a detached one ([`Lifetime::Detached`](crate::Lifetime)): from then on it outlives its
+    /// engine, with its log, its restart policy and its health check. Its processes do not notice. Docker has no such verb.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidState` if it does not run, `Conflict` if another container has one of its namespaces, `Unsupported` for
+    /// what no detached container can have: it is bound then, as before. `NoSpace` where the disk does not take its record: it is
+    /// detached, and that is recorded as soon as there is room.
+    ///
+    /// # Cancel safety
+    /// It is bound or detached, and never something in between.
+    async fn promote(&self, _name: &str) -> Result<Outcome> {
+        Err(Error::unsupported_verb("container promote"))
+    }
+
     /// Sets the size of its terminal.
     ///
     /// # Errors

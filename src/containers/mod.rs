@@ -82,6 +82,8 @@ mod policy;
 #[cfg(feature = "engine")]
 mod probe;
 #[cfg(feature = "engine")]
+mod promote;
+#[cfg(feature = "engine")]
 mod prune;
 #[cfg(feature = "engine")]
 mod record;

@@ -7,11 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
 
 use super::feed;
 use super::local::{Shared, Slot};
 use super::logs::pump_options;
+use super::promote::{Ends, Handing};
 use super::record::{ExitRecord, Record, now_ns};
 use super::state::ContainerState;
 use super::{ContainerExit, RemoveOptions, probe, revive};
@@ -36,6 +38,8 @@ pub(crate) struct Streams {
     /// Where its log goes, or why it goes nowhere.
     pub(crate) sink: Result<Arc<dyn LogSink>>,
     pub(crate) output: Tee,
+    /// Whoever asks for them, since the container is to outlive this process.
+    pub(crate) asked: mpsc::Receiver<Handing>,
 }
 
 impl Shared {
@@ -51,8 +55,11 @@ impl Shared {
             feed,
             sink,
             output,
+            mut asked,
         } = streams;
-        let feeding = feed.map(|(fd, chunks)| self.parts.spawner.background(feed::feed(fd, chunks)));
+        let feed = feed.map(|(fd, chunks)| (Arc::new(fd), chunks));
+        let stdin = feed.as_ref().map(|(fd, _)| Arc::downgrade(fd)).unwrap_or_default();
+        let feeding = feed.map(|(fd, chunks)| self.feed_until_promoted(&record, &slot, (fd, chunks)));
         let lost = Mutex::new(None);
         let sink = sink.unwrap_or_else(|error| {
             // The container runs on.
@@ -60,13 +67,41 @@ impl Shared {
             Arc::new(Discard)
         });
         let options = pump_options(&record);
-        let pumps = async {
-            let pumped = logs::pump_all(outputs, Arc::clone(&sink), output.clone(), options).await;
-            if let Some(what) = lost_of(pumped) {
-                put(&lost, what);
+        let mut outputs = outputs;
+        loop {
+            let (stop, stopped) = watch::channel(false);
+            let mut left = Vec::new();
+            let handing = {
+                let pumps = async {
+                    let streams = std::mem::take(&mut outputs);
+                    let (report, ends) =
+                        logs::pump_until(streams, Arc::clone(&sink), output.clone(), options, stopped).await;
+                    left = ends;
+                    if let Some(what) = lost_of(report) {
+                        put(&lost, what);
+                    }
+                };
+                run_until_asked(&*task, pumps, &output, (&mut asked, stop)).await
+            };
+            let Some(Handing { ends, back }) = handing else { break };
+            let copy = stdin.upgrade().and_then(|fd| fd.get_ref().try_clone().ok());
+            let given = Ends {
+                outputs: left,
+                stdin: copy.filter(|_| !record.body.spec.tty),
+            };
+            match ends.send(given) {
+                // Who asked is gone.
+                Err(given) => outputs = given.outputs,
+                Ok(()) => match back.await {
+                    // It is a shim's from now on, and so is its end.
+                    Ok(None) => return,
+                    Ok(Some(returned)) => outputs = returned.outputs,
+                    Err(_) => {}
+                },
             }
-        };
-        run_to_end(&*task, pumps, &output).await;
+        }
+        // Whoever has asked too late waits for this with the turn that the end needs.
+        drop(asked);
         if let Some(feeding) = feeding {
             feeding.abort();
         }
@@ -98,6 +133,22 @@ impl Shared {
             ends.close();
             tracing::warn!(error = error.report(), "what follows a container's end was cut off");
         }
+    }
+
+    /// Feeds its stdin. That of one that has become detached is closed by its shim.
+    fn feed_until_promoted(
+        self: &Arc<Self>,
+        record: &Record,
+        slot: &Arc<Slot>,
+        (fd, chunks): (Arc<AsyncFd<OwnedFd>>, mpsc::Receiver<Bytes>),
+    ) -> AbortHandle {
+        let (me, id, slot) = (self.me.clone(), record.id.clone(), Arc::clone(slot));
+        self.parts.spawner.background(async move {
+            feed::feed(fd, chunks).await;
+            if slot.is_detached() {
+                super::detached::close_input(&me, &id, &slot).await;
+            }
+        })
     }
 
     /// Where its log goes.
@@ -245,6 +296,39 @@ pub(super) async fn run_to_end(task: &dyn Task, pumps: impl Future<Output = ()>,
         output.release();
         let _ = tokio::time::timeout(DRAIN, &mut pumps).await;
     }
+}
+
+/// As [`run_to_end`], or until somebody asks for the streams: then the pumps have stopped.
+async fn run_until_asked(
+    task: &dyn Task,
+    pumps: impl Future<Output = ()>,
+    output: &Tee,
+    (asked, stop): (&mut mpsc::Receiver<Handing>, watch::Sender<bool>),
+) -> Option<Handing> {
+    tokio::pin!(pumps);
+    let mut drained = false;
+    let handing = {
+        let ended = task.until_ended();
+        tokio::pin!(ended);
+        loop {
+            tokio::select! {
+                () = &mut ended => break None,
+                () = &mut pumps, if !drained => drained = true,
+                Some(handing) = asked.recv() => break Some(handing),
+            }
+        }
+    };
+    if handing.is_some() {
+        stop.send_replace(true);
+        if !drained {
+            pumps.await;
+        }
+    } else if !drained {
+        // What the pipes hold is little: no reader may keep it from the log.
+        output.release();
+        let _ = tokio::time::timeout(DRAIN, &mut pumps).await;
+    }
+    handing
 }
 
 /// How it ended. Blocks for the counters of its cgroup.

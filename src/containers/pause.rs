@@ -20,6 +20,7 @@ impl Shared {
             return elsewhere.tell(verb.as_str()).await;
         }
         let slot = self.slot_of(&record);
+        self.with_shim(&record, &slot).await?;
         let _turn = self.turn(&record.id, &slot).await?;
         let mut record = self.read_in_turn(&record.id, &slot).await?;
         decide(&record.id, record.state, verb)?;

@@ -19,7 +19,7 @@ use crate::runtime::{ExecLaunch, Task};
 use crate::types::{ContainerId, Signal};
 
 impl Shared {
-    /// Probes a container that has just been started, until it ends.
+    /// Probes a container that has just been started, until it ends, or becomes detached: then its shim does.
     pub(crate) fn watch_health(self: &Arc<Self>, record: &Record, slot: &Arc<Slot>, task: &Arc<dyn Task>) {
         let Some(plan) = record.health_check().plan(&record.body.image.shell) else {
             return;
@@ -38,8 +38,9 @@ impl Shared {
         loop {
             sleep(pause(record, status, plan)).await;
             let result = match self.probe_now(record, task, plan).await {
-                Ok(Some(result)) => result,
-                Ok(None) => continue,
+                Ok(Now::Probed(result)) => result,
+                Ok(Now::Paused) => continue,
+                Ok(Now::Promoted) => return,
                 Err(error) if error.is_not_found() => return,
                 Err(error) => {
                     tracing::warn!(container = %record.id, error = error.report(), "a container could not be probed");
@@ -62,10 +63,13 @@ impl Shared {
         }
     }
 
-    /// None while the container is paused: a probe would only wait.
-    async fn probe_now(&self, record: &Record, task: &dyn Task, plan: &Plan) -> Result<Option<ProbeResult>> {
-        if self.read(&record.id).await?.state != ContainerState::Running {
-            return Ok(None);
+    async fn probe_now(&self, record: &Record, task: &dyn Task, plan: &Plan) -> Result<Now> {
+        let now = self.read(&record.id).await?;
+        if now.is_detached() != record.is_detached() {
+            return Ok(Now::Promoted);
+        }
+        if now.state != ContainerState::Running {
+            return Ok(Now::Paused);
         }
         let mut spec = record.body.spec.clone();
         if let Ok(Some(name)) = self.hostname_of_peer(&spec).await {
@@ -74,10 +78,11 @@ impl Shared {
         let command = ExecSpec::new(plan.command.clone());
         let mut launch = plan::exec(&record.id, &spec, &record.body.image, &command)?;
         launch.marked = true;
-        Ok(Some(probe(task, launch, plan.timeout).await))
+        Ok(Now::Probed(probe(task, launch, plan.timeout).await))
     }
 
-    /// Writes a result down, with an event if the status changed by it. The status now; none if this run of the container is over.
+    /// Writes a result down, with an event if the status changed by it. The status now; none if this run of the container is over, or
+    /// is its shim's.
     async fn take_result(
         &self,
         probed: &Record,
@@ -87,7 +92,8 @@ impl Shared {
     ) -> Result<Option<HealthStatus>> {
         let _turn = self.turn(&probed.id, slot).await?;
         let mut record = self.read(&probed.id).await?;
-        if !record.state.is_alive() || record.body.started_ns != probed.body.started_ns {
+        let promoted = record.is_detached() != probed.is_detached();
+        if promoted || !record.state.is_alive() || record.body.started_ns != probed.body.started_ns {
             return Ok(None);
         }
         let mut health = record.body.health.take().unwrap_or_default();
@@ -145,6 +151,15 @@ fn since_start(record: &Record, now: SystemTime) -> Duration {
 fn pause(record: &Record, status: HealthStatus, plan: &Plan) -> Duration {
     let begins = status == HealthStatus::Starting && since_start(record, SystemTime::now()) < plan.start_period;
     if begins { plan.start_interval } else { plan.interval }
+}
+
+/// What has come of a turn to probe.
+enum Now {
+    Probed(ProbeResult),
+    /// A probe would only wait.
+    Paused,
+    /// It has become detached, and its shim probes it.
+    Promoted,
 }
 
 /// Runs a probe. One that takes too long is killed, with all that it has started.

@@ -37,6 +37,8 @@ pub(super) struct Ground {
     pub(super) dir: PathBuf,
     /// Whether its variables may be written down: those of a build's command may be secrets.
     pub(super) tells_env: bool,
+    /// Whether a container that runs sees those files: what is there stays as it is.
+    pub(super) in_use: bool,
 }
 
 impl Shared {
@@ -191,12 +193,17 @@ impl Shared {
     /// Makes a container's files, and says what the runtime needs to know.
     /// As it would be started, on no network: for whoever only looks.
     pub(super) async fn launch(self: &Arc<Self>, record: &Record, cancel: &Cancel) -> Result<Launch> {
-        self.launch_in(record, &Places::default(), cancel).await
+        self.launch_in(record, &Places::default(), false, cancel).await
+    }
+
+    /// The same, of one that runs, and does not notice.
+    pub(super) async fn launch_in_use(self: &Arc<Self>, record: &Record, cancel: &Cancel) -> Result<Launch> {
+        self.launch_in(record, &Places::default(), true, cancel).await
     }
 
     async fn launch_with_places(self: &Arc<Self>, record: &Record, cancel: &Cancel) -> Result<(Launch, Places)> {
         let places = self.join_networks(record).await?;
-        match self.launch_in(record, &places, cancel).await {
+        match self.launch_in(record, &places, false, cancel).await {
             Ok(launch) => Ok((launch, places)),
             Err(error) => {
                 self.leave_networks(&record.id).await;
@@ -209,6 +216,7 @@ impl Shared {
         self: &'a Arc<Self>,
         record: &'a Record,
         places: &'a Places,
+        in_use: bool,
         cancel: &'a Cancel,
     ) -> BoxFuture<'a, Result<Launch>> {
         Box::pin(async move {
@@ -216,6 +224,7 @@ impl Shared {
                 key: record.snapshot_key(),
                 dir: self.dir_of(&record.id),
                 tells_env: true,
+                in_use,
             };
             self.launch_on(record, ground, places, cancel).await
         })
@@ -298,7 +307,7 @@ impl Shared {
         let (spec, image) = (&record.body.spec, &record.body.image);
         let mut planned = plan::oci_spec(&record.id, spec, image)?;
         let hostname = plan::hostname(spec, &record.id);
-        let files = etc::write(&ground.dir, spec, &hostname, seen)?;
+        let files = etc::write((&ground.dir, ground.in_use), spec, &hostname, seen)?;
         let mut mounts = planned.mounts().clone().unwrap_or_default();
         for (file, place) in files {
             mounts.push(plan::bind_mount(&file, &place, false)?);
@@ -405,5 +414,6 @@ fn streams(started: Started, slot: &Slot, sink: Result<Arc<dyn LogSink>>) -> Res
         feed,
         sink,
         output: slot.next_output(),
+        asked: slot.next_handing(),
     })
 }

@@ -77,6 +77,7 @@ impl Shared {
             key,
             dir: step.dir.clone(),
             tells_env: false,
+            in_use: false,
         };
         let ran = match self.launch_on(&record, ground, &places, cancel).await {
             Ok(launch) => self.run_launched(step, launch, cancel).await,

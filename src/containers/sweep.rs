@@ -6,18 +6,42 @@ use crate::error::Result;
 use crate::sys::blocking::blocking;
 use crate::types::OwnerId;
 
+/// What has become of a container whose owner may be dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Swept {
+    /// Its owner lives, or it has none.
+    Living,
+    /// It is removed.
+    Gone,
+    /// It had become detached, and its row says so now.
+    Kept,
+}
+
 impl Shared {
     /// Clears a container away whose owner is dead. `true` if it was one.
     pub(crate) async fn sweep_if_dead(&self, record: &Record) -> Result<bool> {
+        Ok(self.sweep(record).await? == Swept::Gone)
+    }
+
+    /// As [`Shared::sweep_if_dead`].
+    pub(crate) async fn sweep(&self, record: &Record) -> Result<Swept> {
         let Some(owner) = record.owner.clone().filter(|owner| *owner != self.parts.owner) else {
-            return Ok(false);
+            return Ok(Swept::Living);
         };
         let owners = self.parts.owners.clone();
         if blocking(move || owners.is_alive(&owner)).await? {
-            return Ok(false);
+            return Ok(Swept::Living);
+        }
+        self.end_bound(record).await
+    }
+
+    /// Removes a container of an owner that is dead or about to be, unless it has become detached.
+    async fn end_bound(&self, record: &Record) -> Result<Swept> {
+        if self.keep_promoted(record).await? {
+            return Ok(Swept::Kept);
         }
         self.delete(record).await?;
-        Ok(true)
+        Ok(Swept::Gone)
     }
 
     /// Ends and removes every container of ours: the last handle of the engine is gone.
@@ -49,8 +73,9 @@ impl Shared {
                 Some(slot) => Some(slot.turn.lock().await),
                 None => None,
             };
-            match self.delete(&record).await {
-                Ok(()) => removed += 1,
+            match self.end_bound(&record).await {
+                Ok(Swept::Kept) => {}
+                Ok(_) => removed += 1,
                 Err(error) => failure = failure.or(Some(error)),
             }
         }

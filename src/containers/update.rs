@@ -18,6 +18,7 @@ impl Shared {
             return elsewhere.update(&limits).await;
         }
         let slot = self.slot_of(&record);
+        self.with_shim(&record, &slot).await?;
         let _turn = self.turn(&record.id, &slot).await?;
         let mut record = self.read_in_turn(&record.id, &slot).await?;
         decide(&record.id, record.state, Verb::Update)?;
@@ -61,6 +62,7 @@ impl Shared {
             return elsewhere.set_restart(policy).await;
         }
         let slot = self.slot_of(&record);
+        self.with_shim(&record, &slot).await?;
         let _turn = self.turn(&record.id, &slot).await?;
         let mut record = self.read_in_turn(&record.id, &slot).await?;
         decide(&record.id, record.state, Verb::Update)?;

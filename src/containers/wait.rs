@@ -90,6 +90,7 @@ impl Shared {
             if let Some(unknown) = unknown(&record, condition) {
                 return Err(unknown);
             }
+            self.see_to(&record);
         }
         if self.is_ours(&record) {
             let slot = self.slot(&record.id);

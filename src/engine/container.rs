@@ -186,6 +186,14 @@ impl Container {
         self.engine.containers().unpause(self.id.as_str()).await
     }
 
+    /// Makes it a detached one while it runs, if it is bound to its engine: it outlives that from then on.
+    ///
+    /// # Errors
+    /// As [`ContainerManager::promote`].
+    pub async fn promote(&self) -> Result<Outcome> {
+        self.engine.containers().promote(self.id.as_str()).await
+    }
+
     /// Gives it another name.
     ///
     /// # Errors

@@ -173,6 +173,7 @@ watched! { ContainerManager "container" {
     fn kill(name: &str, signal: Signal) -> (), { container = Container name };
     fn stop(name: &str, options: StopOptions) -> Outcome, { container = Container name };
     fn restart(name: &str, options: StopOptions) -> (), { container = Container name };
+    fn promote(name: &str) -> Outcome, { container = Container name };
     fn pause(name: &str) -> (), { container = Container name };
     fn unpause(name: &str) -> (), { container = Container name };
     fn remove(name: &str, options: RemoveOptions) -> Outcome, { container = Container name };

@@ -62,6 +62,8 @@ pub use self::none::NoneDriver;
 #[cfg(feature = "engine")]
 pub use self::options::{LocalOptions, split_options};
 #[cfg(feature = "engine")]
+pub(crate) use self::pump::pump_until;
+#[cfg(feature = "engine")]
 pub use self::pump::{Overflow, PumpOptions, PumpReport, finish, pump_all, relay};
 pub use self::tee::{Chunk, Cut, Tee, TeeItem, TeeReader};
 

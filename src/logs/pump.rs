@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::lines::Splitter;
 use super::{LogEntry, LogSink, LogStream, PartialWrite, Tee};
@@ -80,18 +80,44 @@ pub async fn pump_all(
     tee: Tee,
     options: PumpOptions,
 ) -> Result<PumpReport> {
+    // Nobody stops it.
+    let (_never, stop) = watch::channel(false);
+    pump_until(streams, sink, tee, options, stop).await.0
+}
+
+/// As [`pump_all`], or until it is told to stop: then what was read is in the sink, and those streams come back that have not ended.
+/// The beginning of a line whose end has not come is written as it is.
+///
+/// # Cancel safety
+/// As [`pump_all`].
+pub(crate) async fn pump_until(
+    streams: Vec<(OwnedFd, LogStream)>,
+    sink: Arc<dyn LogSink>,
+    tee: Tee,
+    options: PumpOptions,
+    stop: watch::Receiver<bool>,
+) -> (Result<PumpReport>, Vec<(OwnedFd, LogStream)>) {
     let queue = Queue::new(options, tee);
     let read = async {
-        let streams = streams.into_iter().map(|(fd, stream)| read_all(fd, stream, &queue));
+        let streams = streams
+            .into_iter()
+            .map(|(fd, stream)| read_all(fd, stream, &queue, stop.clone()));
         let outcomes = futures_util::future::join_all(streams).await;
         queue.end();
-        outcomes.into_iter().sum::<Result<u64>>()
+        outcomes
     };
-    let (bytes, report) = futures_util::join!(read, write_all(&queue, sink));
-    Ok(PumpReport {
-        bytes: bytes?,
-        ..report
-    })
+    let (outcomes, report) = futures_util::join!(read, write_all(&queue, sink));
+    let (mut bytes, mut left) = (Ok(0), Vec::new());
+    for outcome in outcomes {
+        match outcome {
+            Ok((read, end)) => {
+                bytes = bytes.map(|bytes| bytes + read);
+                left.extend(end);
+            }
+            Err(error) => bytes = bytes.and(Err(error)),
+        }
+    }
+    (bytes.map(|bytes| PumpReport { bytes, ..report }), left)
 }
 
 /// Closes tee and sink: attached readers and followers of the log come to their ends.
@@ -106,8 +132,16 @@ pub async fn finish(sink: Arc<dyn LogSink>, tee: &Tee) -> Result<()> {
     blocking(move || sink.close()).await
 }
 
-/// Reads one stream to its end, and says how many bytes it was.
-async fn read_all(fd: OwnedFd, stream: LogStream, queue: &Queue) -> Result<u64> {
+/// A stream that has not ended.
+type Left = Option<(OwnedFd, LogStream)>;
+
+/// Reads one stream to its end, or until it is told to stop, and says how many bytes it was.
+async fn read_all(
+    fd: OwnedFd,
+    stream: LogStream,
+    queue: &Queue,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(u64, Left)> {
     let fd = watch(fd)?;
     let tee = &queue.tee;
     let mut lines = Splitter::default();
@@ -115,6 +149,10 @@ async fn read_all(fd: OwnedFd, stream: LogStream, queue: &Queue) -> Result<u64> 
     loop {
         let chunk = tokio::select! {
             biased;
+            () = told(&mut stop) => {
+                queue.flush(stream, &mut lines);
+                return Ok((total, Some((fd.into_inner(), stream))));
+            }
             chunk = queue.read(&fd) => chunk.map_err(|error| Error::os("read a container's output", error))?,
             () = linger(begun_at), if begun_at.is_some() => {
                 begun_at = None;
@@ -124,7 +162,7 @@ async fn read_all(fd: OwnedFd, stream: LogStream, queue: &Queue) -> Result<u64> 
         };
         if chunk.is_empty() {
             queue.flush(stream, &mut lines);
-            return Ok(total);
+            return Ok((total, None));
         }
         total += chunk.len() as u64;
         tee.write(stream, &chunk);
@@ -179,6 +217,12 @@ pub async fn relay(fd: OwnedFd, stream: LogStream, tee: Tee) -> Result<u64> {
 async fn read_with_room(fd: &AsyncFd<OwnedFd>, tee: &Tee) -> io::Result<Bytes> {
     tee.room().await;
     read(fd).await
+}
+
+async fn told(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 async fn linger(until: Option<tokio::time::Instant>) {

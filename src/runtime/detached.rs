@@ -278,6 +278,22 @@ pub trait DetachedTask: Task {
         false
     }
 
+    /// Whether the shim has hung up: nothing more can be asked of it by way of this handle.
+    fn is_gone(&self) -> bool {
+        false
+    }
+
+    /// Makes ready what the next command in it needs of its shim: that command starts even if the shim is killed meanwhile.
+    ///
+    /// # Errors
+    /// `Unavailable` if the shim is gone; `InvalidState` if the container does not run.
+    ///
+    /// # Cancel safety
+    /// A dropped call changes nothing.
+    async fn prepare_exec(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Waits until the shim has told something newer than this, and says what. `None`: the shim is gone.
     ///
     /// # Cancel safety
@@ -327,6 +343,19 @@ pub struct Bereft {
     pub identity: (u32, u64),
 }
 
+/// What is handed on with a bound container that becomes detached.
+#[derive(Debug)]
+pub struct HandOn {
+    /// This side of its output, as far as that is open still: of a terminal, the master as its stdout.
+    pub outputs: Vec<(OwnedFd, LogStream)>,
+    /// This side of its stdin, if that is a pipe and open still.
+    pub stdin: Option<OwnedFd>,
+    /// When its run began, in nanoseconds since the epoch.
+    pub started_ns: i64,
+    /// How often it was started again since it was started by hand.
+    pub restarts: u32,
+}
+
 /// Starts and finds detached containers; a part of [`super::Runtime`] that a backend may lack.
 #[async_trait]
 pub trait DetachedRuntime: Send + Sync + 'static {
@@ -350,6 +379,47 @@ pub trait DetachedRuntime: Send + Sync + 'static {
     /// # Cancel safety
     /// A dropped call changes nothing.
     async fn adopt(&self, id: &crate::types::ContainerId, dir: &Path) -> Result<Arc<dyn DetachedTask>>;
+
+    /// Puts a new shim in the place of one that was killed, under a container that runs: it goes on with what that one had written
+    /// down, and has from then on everything that a container has which was started by it. The container's process is not touched.
+    /// `launch` and `detach` are as they would be for a start; by them it is started again where its policy says so.
+    ///
+    /// # Errors
+    /// `Conflict` if there is a shim; `InvalidState` if the container has ended; `Unavailable` if what the former shim had written
+    /// down cannot be read; `Unsupported` with a runtime that cannot do this; `Os` with the step that failed. The container goes
+    /// on, whatever it is.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves the container with a new shim, or as it was.
+    async fn renew(&self, launch: super::Launch, _detach: Detach) -> Result<Arc<dyn DetachedTask>> {
+        let what = format!("a new shim for container {}, which runs", launch.id.short());
+        Err(crate::error::Error::unsupported(what, "its restart"))
+    }
+
+    /// Makes a container that this runtime runs, and that would end with this process, a detached one. Its process is not touched.
+    /// `launch` and `detach` are as they would be for its start: by them it is started again where its policy says so. Nobody else
+    /// reads what is handed on. The container keeps its parent, a helper of this process', which lives on for that. With
+    /// [`Detach::attached`], what it prints from then on comes back.
+    ///
+    /// # Errors
+    /// `Unsupported` with a task or a launch that cannot be detached; `InvalidState` if it has ended; `Os` with the step that
+    /// failed. The container is bound then, as before.
+    ///
+    /// # Cancel safety
+    /// None: whoever drops the call does not know what became of it.
+    async fn promote(
+        &self,
+        _task: &dyn Task,
+        launch: super::Launch,
+        _detach: Detach,
+        _streams: Arc<HandOn>,
+    ) -> Result<Option<DetachedOutput>> {
+        let what = format!("a longer life for container {}, which runs", launch.id.short());
+        Err(crate::error::Error::unsupported(
+            what,
+            "a runtime that can do this, as \"native\" is",
+        ))
+    }
 
     /// Removes what a shim that was killed has left of a container that has ended: its cgroup, with whatever is in it. Blocking.
     ///

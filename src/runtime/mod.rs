@@ -298,6 +298,11 @@ pub trait Task: Debug + Send + Sync + 'static {
     /// Pid of the first process in the host's pid namespace; 0 if it had ended before anybody could look.
     fn pid(&self) -> u32;
 
+    /// What its backend knows it by, where that must find it again among its own.
+    fn as_any(&self) -> Option<&dyn std::any::Any> {
+        None
+    }
+
     /// Sends a signal to the first process, or with `all` to every process of the container.
     ///
     /// # Errors

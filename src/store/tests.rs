@@ -577,6 +577,58 @@ fn containers_change_state_once() {
     }
 }
 
+/// A container that has become detached takes along what it holds, whoever is killed on the way.
+#[test]
+fn g16_a_promoted_container_s_row_is_one_that_stays() {
+    let (_dir, root) = root();
+    let store = Store::open(&root).unwrap();
+    let owner = root.owners().register().unwrap();
+    let record = image("a");
+    store.put_image(&record, &[name("a")]).unwrap();
+    let bound = row("web", Some(owner.id()));
+    let volume = VolumeRow {
+        name: "data".parse().unwrap(),
+        owner: Some(owner.id().clone()),
+        created_ns: 7,
+        body: "{}".into(),
+    };
+    let uses = Uses {
+        fresh: vec![volume.clone()],
+        ..Uses::default()
+    };
+    let inserted = store.insert_container_with(&bound, Some(&record.id), &uses, None);
+    assert_eq!(inserted.unwrap(), Insert::Done);
+    let next = ContainerRow {
+        owner: None,
+        body: "{\"next\":1}".into(),
+        ..bound.clone()
+    };
+    // Twice: as after a kill between both databases, whose bound row is read first.
+    for _ in 0..2 {
+        store.promote_container(&next, None).unwrap();
+        assert_eq!(store.container(&bound.id).unwrap(), Some(next.clone()));
+        assert_eq!(store.containers().unwrap(), [next.clone()]);
+        assert_eq!(store.containers_of(owner.id()).unwrap(), []);
+        assert_eq!(store.detached_containers().unwrap(), [next.clone()]);
+        let kept = VolumeRow {
+            owner: None,
+            ..volume.clone()
+        };
+        assert_eq!(store.volumes().unwrap(), [kept]);
+        assert_eq!(store.volumes_of(owner.id()).unwrap(), []);
+        let holder = Node::container(&bound.id);
+        assert_eq!(store.holders(&Node::image(&record.id)).unwrap(), [holder.clone()]);
+        assert_eq!(store.holders(&Node::volume(&volume.name)).unwrap(), [holder]);
+    }
+    let renamed = ContainerRow {
+        name: "other".parse().unwrap(),
+        ..next.clone()
+    };
+    // What is there stays as it is.
+    store.promote_container(&renamed, None).unwrap();
+    assert_eq!(store.container(&bound.id).unwrap(), Some(next));
+}
+
 #[test]
 fn a_dead_owner_s_name_is_told() {
     let (_dir, root) = root();

@@ -33,6 +33,8 @@ pub(crate) mod spawn;
 pub(crate) mod sqlite;
 pub(crate) mod terminal;
 #[cfg(feature = "engine")]
+pub(crate) mod userns;
+#[cfg(feature = "engine")]
 pub(crate) mod writeback;
 #[cfg(feature = "engine")]
 pub(crate) mod xattr;

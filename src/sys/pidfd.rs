@@ -58,6 +58,15 @@ fn send(pidfd: BorrowedFd<'_>, signal: i32, flags: u32) -> io::Result<()> {
 /// `ENOTTY`, or `ESRCH` once it is reaped, where the kernel is older than 6.15. Source: linux/pidfd.h, `PIDFD_INFO_EXIT`.
 #[cfg(feature = "engine")]
 pub(crate) fn wait_status(pidfd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+    match wait_status_now(pidfd) {
+        // It was reaped between the kernel's look at its end and that at the process: now the end is there (fs/pidfs.c, `pidfd_info`).
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => wait_status_now(pidfd),
+        asked => asked,
+    }
+}
+
+#[cfg(feature = "engine")]
+fn wait_status_now(pidfd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
     const EXIT: u64 = 1 << 3;
     let info = Info::of(pidfd, EXIT)?;
     Ok((info.mask & EXIT != 0).then_some(info.status))

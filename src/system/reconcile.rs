@@ -1,9 +1,12 @@
 //! `reconcile`: clears away what dead owners left, and what nothing refers to.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
+
 use super::local::Parts;
 use crate::error::{ErrorKind, Result};
 use crate::images::ImageManager as _;
-use crate::runtime::cgroups::{CgroupDriver as _, NativeCgroups};
+use crate::runtime::cgroups::NativeCgroups;
 use crate::storage::files::blocking;
 use crate::storage::snapshot::delete_tree;
 use crate::storage::sweep::sweep;
@@ -137,7 +140,12 @@ impl Parts {
         let (owners, store) = (self.owners.clone(), self.store.clone());
         blocking(move || {
             // Its helper did that, unless it died at the same time.
-            NativeCgroups::new(dead.id()).remove_owner()?;
+            let kept: HashSet<OsString> = store
+                .detached_containers()?
+                .into_iter()
+                .map(|row| row.id.as_str().into())
+                .collect();
+            NativeCgroups::new(dead.id()).remove_owner_but(&|name| kept.contains(name))?;
             store.release_leases_of(dead.id())?;
             owners.forget(dead)
         })

@@ -3,6 +3,7 @@
 //! Root names it below the roots of the hierarchies; an ordinary user, below what was delegated to him, which on a host with version 1
 //! alone is nothing.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use serde_json::json;
 
 use crate::frame::{Check, Stop, block_on, fail, skip};
 use crate::longshored::Daemon;
+use crate::renewing::{another_shim, end_shim};
 use crate::support::embedder::{Embedder, Role};
 use crate::support::image;
 use crate::support::is_root;
@@ -35,6 +37,7 @@ tests! { "cgroup_parents":
         h22_what_leads_elsewhere_is_refused,
         h22_without_a_cgroup_to_write_to_it_is_unsupported,
         h22_a_container_that_outlives_its_engine_is_in_it_too,
+        h22_a_promoted_container_stays_in_it,
         h22_runc_and_crun_are_told,
     ]
     kernel [
@@ -381,6 +384,37 @@ async fn h22_a_container_that_outlives_its_engine_is_in_it_too() -> Check {
     container.wait().await.ok();
     container.remove(FORCE).await?;
     until_gone(&name)?;
+    Ok(())
+}
+
+/// Under the shim that it got then, under the next, and in its next run.
+async fn h22_a_promoted_container_stays_in_it() -> Check {
+    let world = World::alone().await?;
+    let homes = homes(&world).await?;
+    let name = fresh();
+    let container = world.started(sleeper(&world, &said(&name))).await?;
+    let (id, pid) = (
+        container.id().to_string(),
+        container.inspect().await?.pid.expect("it runs"),
+    );
+    container.promote().await?;
+    let World { engine, image, root } = world;
+    drop((container, image));
+    engine.close().await;
+    assert_eq!(with_name(&name)?.len(), homes.len());
+    let end = format!("/{name}/{id}");
+    assert!(membership(pid)?.iter().any(|(_, path)| path.ends_with(&end)));
+    let engine = Engine::open(root.path()).await?;
+    let container = engine.container(&id).await?;
+    let shim = end_shim(root.path(), &id)?;
+    another_shim(root.path(), &container, &BTreeSet::from([shim])).await?;
+    container.stop(StopOptions::default()).await?;
+    until_gone(&name)?;
+    container.start().await?;
+    assert_eq!(with_name(&name)?.len(), homes.len());
+    container.remove(FORCE).await?;
+    until_gone(&name)?;
+    engine.close().await;
     Ok(())
 }
 

@@ -29,7 +29,7 @@ tests! { "checks":
         g11_probes_in_what_an_ordinary_user_s_shim_has_no_proc_of,
         g11_a_restart_begins_anew_with_the_health,
         g11_a_paused_detached_container_is_not_probed,
-        g11_nobody_probes_when_the_shim_was_killed,
+        g11_a_new_shim_probes_on,
     ]
     waiting [
         p39_health_is_looked_after_while_no_engine_is_there,
@@ -92,18 +92,18 @@ fn left_checked_after(
     Ok((embedder, id))
 }
 
-async fn health_of(container: &Container) -> Result<Health, Stop> {
+pub async fn health_of(container: &Container) -> Result<Health, Stop> {
     Ok(container.inspect().await?.health.expect("it has a check"))
 }
 
-async fn health_is(container: &Container, status: HealthStatus) -> Check {
+pub async fn health_is(container: &Container, status: HealthStatus) -> Check {
     until(status.as_str(), async || {
         Ok(health_of(container).await?.status == status)
     })
     .await
 }
 
-async fn health_events(engine: &Engine, id: &str) -> Result<Vec<String>, Stop> {
+pub async fn health_events(engine: &Engine, id: &str) -> Result<Vec<String>, Stop> {
     let all = events_of(engine, id).await?;
     let words = all.iter().filter_map(|action| action.strip_prefix("health_status: "));
     Ok(words.map(str::to_owned).collect())
@@ -438,19 +438,28 @@ async fn g11_a_paused_detached_container_is_not_probed() -> Check {
     Ok(())
 }
 
-/// What was known is not known any more; the next run is probed again.
-async fn g11_nobody_probes_when_the_shim_was_killed() -> Check {
+/// What the one had seen the other knows, and it probes on.
+async fn g11_a_new_shim_probes_on() -> Check {
     let world = World::alone().await?;
     let spec = detached(world.script("touch /ok; sleep 1000")).health(ok());
     let container = world.started(spec).await?;
     health_is(&container, HealthStatus::Healthy).await?;
     let shim = shim_of(world.root.path(), container.id().as_str()).expect("it has a shim");
     kill(Pid::from_raw(i32::try_from(shim)?), Number::SIGKILL)?;
-    health_is(&container, HealthStatus::Starting).await?;
-    assert_eq!(container.inspect().await?.state, ContainerState::Running);
-    let log = health_of(&container).await?.log;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(health_of(&container).await?.log, log);
+    let seen = health_of(&container).await?.log.back().map(|probe| probe.start);
+    until("it is probed again", async || {
+        let health = health_of(&container).await?;
+        let later = health.log.back().map(|probe| probe.start) > seen;
+        Ok(later && health.status == HealthStatus::Healthy)
+    })
+    .await?;
+    assert_eq!(
+        health_events(&world.engine, container.id().as_str()).await?,
+        ["healthy"]
+    );
+    container.exec(ExecSpec::new(["rm", "/ok"])).output().await?;
+    health_is(&container, HealthStatus::Unhealthy).await?;
+    container.exec(ExecSpec::new(["touch", "/ok"])).output().await?;
     let stop = StopOptions {
         timeout: Some(Duration::ZERO),
         ..StopOptions::default()

@@ -1,6 +1,8 @@
 //! Containers that outlive their program.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,7 +14,7 @@ use longshore::types::Filter;
 use longshore::{
     AttachOptions, Container, ContainerSpec, ContainerState, Engine, ErrorKind, EventQuery, ExecSpec, Lifetime,
     ListOptions, LogConfig, MountSpec, NamespaceMode, NetworkMode, Outcome, RemoveOptions, RestartPolicy, Signal,
-    StopOptions, WaitCondition,
+    StatsOptions, StopOptions, WaitCondition,
 };
 use nix::sys::signal::{Signal as Number, kill};
 use nix::unistd::Pid;
@@ -34,6 +36,7 @@ tests! { "detached":
         g16_every_end_is_known,
         g16_many_are_adopted_at_once,
         g16_a_daemon_is_replaced_under_its_containers,
+        p29_ports_names_and_statistics_are_nothing_of_an_engine,
     ]
     kernel_async [
         g16_it_outlives_the_last_handle,
@@ -69,6 +72,9 @@ pub const ROLES: &[(&str, Role)] = &[
     }),
     ("detach-sleeping", |arguments| {
         block_on(role(detach_sleeping(&arguments[0], &arguments[1])))
+    }),
+    ("detach-serving", |arguments| {
+        block_on(role(detach_serving(&arguments[0], &arguments[1])))
     }),
     ("watch-detached", |arguments| {
         block_on(role(watch(&arguments[0], &arguments[1])))
@@ -150,6 +156,85 @@ pub async fn events_of(engine: &Engine, id: &str) -> Result<Vec<String>, Stop> {
         }
     }
     Ok(actions)
+}
+
+/// One that answers on a port of the host's, and knows a host of its own.
+async fn detach_serving(root: &str, port: &str) -> longshore::Result<()> {
+    let engine = Engine::open(root).await?;
+    let script = format!(
+        "echo moored > /tmp/index.html; until busybox httpd -p 127.0.0.1:{port} -h /tmp; do sleep 0.1; done; \
+         while :; do sleep 0.05; done"
+    );
+    let spec = ContainerSpec::image("busybox")
+        .command(["sh", "-c", script.as_str()])
+        .network(NetworkMode::Host)
+        .extra_host("pier", "127.0.0.1")
+        .lifetime(Lifetime::Detached);
+    let container = engine.run(spec).await?;
+    println!("{}", container.id());
+    std::future::pending().await
+}
+
+/// What it answers to whoever asks from the host.
+fn fetched(port: u16) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// CPU time that it has used; `None` where no cgroup counts it.
+async fn used(container: &Container) -> Result<Option<u64>, Stop> {
+    let one_shot = StatsOptions {
+        stream: false,
+        one_shot: true,
+    };
+    let Some(reading) = container.stats(one_shot).await?.next().await else {
+        return fail("no reading");
+    };
+    Ok(reading?.cpu.total_ns)
+}
+
+/// Killed again and again: a port answers, a name is known, and what it has used is counted on.
+fn p29_ports_names_and_statistics_are_nothing_of_an_engine() -> Check {
+    let root = filled_root()?;
+    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    let mut embedder = Embedder::start("detach-serving", &[show(root.path()), &port.to_string()])?;
+    let id = embedder.line(PATIENCE)?;
+    if id.len() != 64 {
+        return fail(id);
+    }
+    let answers = || Ok(fetched(port).is_some_and(|answer| answer.ends_with("moored\n")));
+    until_now("it answers", answers)?;
+    let mut before = None;
+    for round in 0..3 {
+        embedder.kill()?;
+        assert!(answers()?, "round {round}: nobody is there but it");
+        let now = block_on(async {
+            let engine = Engine::open(root.path()).await?;
+            let container = engine.container(&id).await?;
+            let ask = format!("busybox wget -q -O - http://pier:{port}/");
+            let out = container.exec(ExecSpec::new(["sh", "-c", &ask])).output().await?;
+            assert_eq!(text(&out.stdout), "moored", "round {round}: {}", text(&out.stderr));
+            let now = used(&container).await?;
+            engine.close().await;
+            Ok::<_, Stop>(now)
+        })?;
+        assert!(now.is_none() || now > before, "round {round}: {now:?} after {before:?}");
+        before = now;
+        embedder = Embedder::start("watch-detached", &[show(root.path()), &id])?;
+        assert_eq!(embedder.line(PATIENCE)?, "attached");
+    }
+    embedder.kill()?;
+    block_on(async {
+        let engine = Engine::open(root.path()).await?;
+        engine.container(&id).await?.remove(FORCE).await?;
+        engine.close().await;
+        Ok::<_, Stop>(())
+    })?;
+    until_now("its port is free", || Ok(fetched(port).is_none()))
 }
 
 fn g16_a_killed_embedder_changes_nothing() -> Check {
@@ -605,7 +690,7 @@ async fn g16_two_engines_rule_one_container() -> Check {
     Ok(())
 }
 
-async fn read_until(output: &mut longshore::containers::BoxStream<TeeItem>, wanted: &str) -> Result<String, Stop> {
+pub async fn read_until(output: &mut longshore::containers::BoxStream<TeeItem>, wanted: &str) -> Result<String, Stop> {
     let mut all = Vec::new();
     let reading = async {
         while let Some(item) = output.next().await {
@@ -777,14 +862,21 @@ async fn n10_audit_knows_detached_containers() -> Check {
 
 /// Pid of the shim of a container, by the lock that it holds.
 pub fn shim_of(root: &Path, id: &str) -> Option<u32> {
+    shims_of(root, id).into_iter().next()
+}
+
+/// All that hold it: a child that a shim has just made does for a moment.
+pub fn shims_of(root: &Path, id: &str) -> Vec<u32> {
     let lock = root.join("containers").join(id).join("shim/lock");
-    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+    let shim = |entry: std::fs::DirEntry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         let comm = std::fs::read_to_string(entry.path().join("comm")).ok()?;
         let mut files = std::fs::read_dir(entry.path().join("fd")).ok()?.flatten();
         (comm.trim() == "longshore" && files.any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to == lock)))
             .then_some(pid)
-    })
+    };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.filter_map(shim).collect()
 }
 
 /// Whether the kernel tells others than the parent how a process has ended.

@@ -67,11 +67,13 @@ mod platforms;
 mod plugins;
 mod power;
 mod process;
+mod promotion;
 mod pruning;
 mod publishing;
 mod pull;
 mod reboot;
 mod remote;
+mod renewing;
 mod resume;
 mod rows;
 mod same;
@@ -128,6 +130,8 @@ const GROUPS: &[frame::Group] = &[
     logging::TESTS,
     detached::TESTS,
     reboot::TESTS,
+    promotion::TESTS,
+    renewing::TESTS,
     outlive::TESTS,
     checks::TESTS,
     soak::TESTS,
@@ -215,6 +219,8 @@ fn main() {
         .chain(images::ROLES)
         .chain(detached::ROLES)
         .chain(outlive::ROLES)
+        .chain(renewing::ROLES)
+        .chain(promotion::ROLES)
         .chain(checks::ROLES)
         .copied()
         .collect();

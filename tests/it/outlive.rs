@@ -42,6 +42,7 @@ use crate::tests;
 tests! { "outlive":
     kernel [
         g16_a_full_disk_under_the_exit_record,
+        p30_a_full_disk_under_who_stands_in,
         g16_numbers_of_processes_come_again,
         g16_an_init_that_reaps_nobody,
         p30_a_control_group_is_killed,
@@ -332,6 +333,52 @@ fn g16_a_full_disk_under_the_exit_record() -> Check {
         })?;
     }
     Ok(())
+}
+
+/// Nothing can be recorded while the disk is full, and how it ended is known nevertheless.
+fn p30_a_full_disk_under_who_stands_in() -> Check {
+    let disk = Disk::tmpfs(64 << 20)?;
+    let root = disk.path().join("root");
+    fill(&root)?;
+    let word = scratch::fresh("word");
+    block_on(async {
+        let engine = Engine::open(&root).await?;
+        let script = "until [ -e /word/end ]; do sleep 0.05; done; exit 41";
+        let spec = ContainerSpec::image("busybox").command(["sh", "-c", script]);
+        let container = engine.run(detached(spec.bind(word.path(), "/word"))).await?;
+        let files = files_of(&root, container.id().as_str()).join("shim");
+        let shim = shim_of(&root, container.id().as_str()).expect("it has a shim");
+        // There is no room for a new shim's socket.
+        fs::remove_file(files.join("ctl"))?;
+        fs::create_dir(files.join("ctl"))?;
+        disk.leave(0)?;
+        end(shim)?;
+        let mut looks = 0;
+        until("its output is held for a while", async || {
+            looks = if is_open_here(&files.join("out")) { looks + 1 } else { 0 };
+            Ok(looks >= 30)
+        })
+        .await?;
+        tell_to_end(&word)?;
+        disk.give_back()?;
+        match (
+            tokio::time::timeout(PATIENCE, container.wait()).await?,
+            kernel_tells_ends()?,
+        ) {
+            (Ok(exit), true) => assert_eq!(exit.status.code(), 41),
+            (Err(error), false) => assert_eq!(error.kind(), &ErrorKind::Unavailable, "{error}"),
+            (waited, _) => return fail(format!("{waited:?}")),
+        }
+        container.remove(RemoveOptions::default()).await?;
+        engine.close().await;
+        Ok::<_, Stop>(())
+    })
+}
+
+/// Whether this process has a file open.
+fn is_open_here(file: &Path) -> bool {
+    let mut open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    open.any(|entry| fs::read_link(entry.path()).is_ok_and(|to| to == file))
 }
 
 fn g16_numbers_of_processes_come_again() -> Check {
@@ -662,7 +709,6 @@ impl Drop for Unit {
     }
 }
 
-/// A service manager ends what is in the control group of a unit: with it the shims that a program of the unit has started.
 /// Waits for what a container of another process says.
 async fn until_said(root: &Path, id: &str, what: &str) -> Check {
     let engine = Engine::open(root).await?;
@@ -672,6 +718,7 @@ async fn until_said(root: &Path, id: &str, what: &str) -> Check {
     Ok(())
 }
 
+/// A service manager ends what is in the control group of a unit: with it the shims that a program of the unit has started.
 fn p30_a_control_group_is_killed() -> Check {
     for recursive in [false, true] {
         let unit = Unit::new()?;
@@ -789,7 +836,7 @@ const LATE: &str = "echo first; until [ -e /word/print ]; do sleep 0.05; done; \
                     i=0; while [ $i -lt 4000 ]; do echo a line of some length, number $i; i=$((i+1)); done; \
                     until [ -e /word/end ]; do sleep 0.05; done; echo to err >&2; exit 34";
 
-/// It goes on and writes; its log is whole, and its end is known where the kernel tells it.
+/// There is no room for a new shim's socket. It goes on and writes; its log is whole, and its end is known where the kernel tells it.
 async fn p30_an_engine_takes_the_place_of_a_killed_shim() -> Check {
     // By an engine that was connected, and by one that comes later; in either format.
     for (connected, driver) in [(true, "local"), (false, "json-file")] {
@@ -803,6 +850,9 @@ async fn p30_an_engine_takes_the_place_of_a_killed_shim() -> Check {
         until("it has printed", async || Ok(logged(&container).await? == "first")).await?;
         let shim = shim_of(world.root.path(), container.id().as_str()).expect("it has a shim");
         let pid = container.inspect().await?.pid;
+        let socket = files_of(world.root.path(), container.id().as_str()).join("shim/ctl");
+        fs::remove_file(&socket)?;
+        fs::create_dir(&socket)?;
         let (engine, root, id) = match connected {
             true => {
                 end(shim)?;
@@ -857,6 +907,7 @@ async fn p30_an_engine_takes_the_place_of_a_killed_shim() -> Check {
             1,
             "{case}: {events:?}"
         );
+        fs::remove_dir(&socket)?;
         container.start().await?;
         assert!(shim_of(root.path(), &id).is_some(), "{case}: the next start has a shim");
         container.remove(FORCE).await?;
@@ -976,6 +1027,10 @@ async fn p30_another_engine_looks_while_an_end_is_written_down() -> Check {
         let container = world
             .started(detached(world.script(script)).bind(word.path(), "/word"))
             .await?;
+        // There is no room for a new shim's socket.
+        let socket = files_of(world.root.path(), container.id().as_str()).join("shim/ctl");
+        fs::remove_file(&socket)?;
+        fs::create_dir(&socket)?;
         end(shim_of(world.root.path(), container.id().as_str()).expect("it has a shim"))?;
         assert_eq!(container.inspect().await?.state, ContainerState::Running);
         Ok::<_, Stop>(container)

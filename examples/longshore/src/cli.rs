@@ -265,6 +265,8 @@ pub enum ContainerVerb {
     Inspect(commands::inspect::Names),
     /// Remove containers that do not run
     Prune(commands::container_prune::Args),
+    /// Let a container that runs outlive the program that has started it
+    Promote(commands::promote::Args),
 }
 
 #[derive(Debug, Subcommand)]

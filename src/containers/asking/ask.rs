@@ -132,6 +132,10 @@ impl Elsewhere {
         self.ask("kill", &json(&signal)?).await.map(drop)
     }
 
+    pub(crate) async fn promote(&self) -> Result<Outcome> {
+        self.ask("promote", "").await.and_then(outcome)
+    }
+
     /// A verb of which nothing more is to be said, and which says nothing more.
     pub(crate) async fn tell(&self, verb: &'static str) -> Result<()> {
         self.ask(verb, "").await.map(drop)

@@ -159,6 +159,7 @@ async fn done(manager: &LocalContainers, verb: &str, about: &str, with: &str) ->
     match verb {
         "start" => outcome(manager.start(id).await?),
         "restart" => manager.restart(id, stopping(with)?).await.map(|()| done()),
+        "promote" => outcome(manager.promote(id).await?),
         "stop" => outcome(manager.stop(id, stopping(with)?).await?),
         "kill" => manager.kill(id, read(with)?).await.map(|()| done()),
         "pause" => manager.pause(id).await.map(|()| done()),

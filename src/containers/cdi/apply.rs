@@ -38,7 +38,7 @@ pub(in crate::containers) fn apply(planned: &mut Spec, edits: &Edits) -> Result<
 
 /// The plan in the directory that hooks are told of, if there are any. Blocking.
 pub(in crate::containers) fn write_bundle(planned: &Spec, ground: &Ground) -> Result<()> {
-    if planned.hooks().is_none() {
+    if planned.hooks().is_none() || ground.in_use {
         return Ok(());
     }
     let mut told = planned.clone();

@@ -14,7 +14,7 @@ use crate::types::ContainerId;
 impl Shared {
     /// What acts on a container that runs; a detached one is adopted if need be. `None` if it does not run.
     pub(crate) async fn live(&self, record: &Record, slot: &Arc<Slot>) -> Result<Option<Live>> {
-        if let Some(live) = slot.live() {
+        if let Some(live) = slot.heard() {
             return Ok(Some(live));
         }
         let up = record.state.is_alive() || record.state == ContainerState::Restarting;
@@ -22,7 +22,7 @@ impl Shared {
             return Ok(None);
         }
         let _one = slot.adopting.lock().await;
-        if let Some(live) = slot.live() {
+        if let Some(live) = slot.heard() {
             return Ok(Some(live));
         }
         slot.set_detached();

@@ -29,26 +29,32 @@ impl Shared {
         loop {
             self.note_patiently(&id, &slot, &state).await;
             if state.phase == DetachedPhase::Ended {
-                break;
+                return slot.end_connection(&task);
             }
             match task.changed(state.change).await {
                 Some(next) => state = next,
-                None => {
-                    slot.set_live(None);
-                    // It may have written more down than it told, and another engine may have read that already.
-                    match self.find(id.as_str()).await {
-                        Ok(record) if is_open(&record) => self.stand_in(&record),
-                        Ok(record) => slot.tell_row(&record),
-                        Err(error) if error.is_not_found() => self.forget(&id),
-                        Err(error) => {
-                            tracing::warn!(container = %id, error = error.report(), "a container that lost its shim cannot be looked at");
-                        }
-                    }
-                    break;
-                }
+                None => return self.lose_shim(&id, &slot, &task).await,
             }
         }
-        slot.end_connection(&task);
+    }
+
+    /// It has hung up without a word of the container's end.
+    async fn lose_shim(self: &Arc<Self>, id: &ContainerId, slot: &Arc<Slot>, task: &Arc<dyn DetachedTask>) {
+        slot.let_go_of(task);
+        // It may have written more down than it told, and another engine may have read that already.
+        match self.find(id.as_str()).await {
+            // Whoever reads and writes its streams goes on with the next.
+            Ok(record) if is_open(&record) => self.stand_in(&record),
+            Ok(record) => {
+                slot.tell_row(&record);
+                slot.end_connection(task);
+            }
+            Err(error) if error.is_not_found() => self.forget(id),
+            Err(error) => {
+                tracing::warn!(container = %id, error = error.report(), "a container that lost its shim cannot be looked at");
+                slot.end_connection(task);
+            }
+        }
     }
 
     /// What cannot be recorded, for want of space, say, is told to those who wait, and tried again.
@@ -120,18 +126,23 @@ impl Shared {
             slot.set_live(None);
         }
         slot.tell_ends(told_of(state), state.exit.map(exit_record));
+        if over {
+            // By each engine that has made them ready, for a start or for a new shim.
+            self.end_mounts(&record).await;
+        }
         if !(over && news) {
             return Ok(None);
         }
         self.leave_networks(&record.id).await;
-        self.end_mounts(&record).await;
         Ok(Some(record))
     }
 
     /// The events in their order, and then the row: whoever is killed in between leaves a row that says that they are to be told,
     /// and they bear the times that the shim has written down, by which the next one sees that they have been.
     async fn put_down(&self, record: &mut Record, mark: Mark, state: &DetachedState) -> Result<()> {
-        let ended = state.ends > if mark.shim == state.shim_pid { mark.ends } else { 0 };
+        // A new shim counts on from what the killed one had counted, and only a start by hand begins anew.
+        let same = mark.shim == state.shim_pid || record.state != ContainerState::Starting;
+        let ended = state.ends > if same { mark.ends } else { 0 };
         let was_up = record.state.is_alive() || record.state == ContainerState::Starting;
         let health = self.health_events(record, mark, state).await?;
         let mut events = Vec::new();

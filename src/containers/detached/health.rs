@@ -120,7 +120,7 @@ fn status_of(status: DetachedHealthStatus) -> HealthStatus {
 
 impl Record {
     /// A run begins: nothing is known of its health.
-    pub(super) fn reset_health(&mut self) {
+    pub(crate) fn reset_health(&mut self) {
         let check = self.health_check().plan(&self.body.image.shell);
         self.body.health = check.map(|_| Health::default());
     }

@@ -9,12 +9,17 @@ mod adopt;
 mod bereft;
 mod follow;
 mod health;
+mod renew;
 mod settle;
 mod signal;
 mod start;
 mod streams;
 mod supervise;
 mod turn;
+
+pub(crate) use self::renew::Need;
+pub(crate) use self::start::make_shim_dir;
+pub(crate) use self::streams::close_input;
 
 use std::path::PathBuf;
 
@@ -79,7 +84,7 @@ impl Record {
 
 impl Shared {
     /// The part of the runtime that has shims.
-    pub(super) fn shims(&self) -> Result<&dyn DetachedRuntime> {
+    pub(crate) fn shims(&self) -> Result<&dyn DetachedRuntime> {
         let runtime = &self.parts.runtimes.usual;
         runtime.detached().ok_or_else(|| {
             let needs = format!("a runtime with shims, as \"native\" is; {:?} has none", runtime.name());
@@ -123,7 +128,7 @@ impl Shared {
     }
 
     /// What a shim is told of a container.
-    pub(super) fn detach_of(&self, record: &Record, attached: bool) -> Result<Detach> {
+    pub(crate) fn detach_of(&self, record: &Record, attached: bool) -> Result<Detach> {
         let files = self.log_of_shim(&record.body.spec)?;
         let format = files.format.map(|format| match format {
             LogFileFormat::Frames => DetachedLogFormat::Frames,

@@ -7,7 +7,7 @@ use super::super::record::{Record, now_ns};
 use super::super::state::ContainerState;
 use super::Mark;
 use crate::error::Result;
-use crate::runtime::detached::DetachedSeen;
+use crate::runtime::detached::{DetachedPhase, DetachedSeen, DetachedState};
 use crate::sys::blocking::blocking;
 use crate::types::ContainerId;
 
@@ -27,7 +27,7 @@ impl Shared {
             DetachedSeen::Gone { state, process: true } => {
                 self.overlay(&mut record, &state);
                 record.forget_health();
-                record.body.error = Some("its shim was killed: it is kept as long as an engine is open".into());
+                record.body.error = Some("its shim was killed: an engine that is open gives it a new one".into());
                 self.stand_in(&record);
                 Ok(Some(record))
             }
@@ -35,7 +35,7 @@ impl Shared {
         }
     }
 
-    pub(super) async fn seen(&self, record: &Record) -> Result<DetachedSeen> {
+    pub(crate) async fn seen(&self, record: &Record) -> Result<DetachedSeen> {
         let Some(me) = self.me.upgrade() else {
             return Ok(DetachedSeen::Nothing);
         };
@@ -51,7 +51,6 @@ impl Shared {
         let Some(turn) = self.try_turn(&id, &slot)? else {
             // Somebody is at it, and puts it down; its events may have been told already.
             if let DetachedSeen::Gone { state, .. } = self.seen(&record).await?
-                && state.exit.is_some()
                 && is_over(&state)
                 && record.state != ContainerState::Starting
             {
@@ -99,9 +98,8 @@ impl Shared {
             {
                 self.never_started(record).await.map(|()| None)
             }
-            (DetachedSeen::Gone { state, .. }, _) if state.exit.is_some() && is_over(&state) => {
-                self.note_in_turn(record, slot, &state).await
-            }
+            // Without a status too: a shim that had taken it over saw its end, and could not learn more.
+            (DetachedSeen::Gone { state, .. }, _) if is_over(&state) => self.note_in_turn(record, slot, &state).await,
             (DetachedSeen::Gone { process: true, .. } | DetachedSeen::Damaged { alive: true }, _) => Ok(None),
             // It never ran: whoever began to start it is gone.
             (DetachedSeen::Nothing, ContainerState::Starting) => self.never_started(record).await.map(|()| None),
@@ -113,8 +111,35 @@ impl Shared {
                 let why = "the host was restarted, or its files were removed, while it ran";
                 self.lost(record, slot, why).await
             }
+            (DetachedSeen::Gone { state, .. }, _) if is_between_runs(&state) => {
+                self.end_between_runs(record, slot, state).await
+            }
             (DetachedSeen::Gone { .. }, _) => self.lost(record, slot, "it was killed together with its shim").await,
         }
+    }
+
+    /// Its shim was killed while it paused before the next run, which is the business of an engine that supervises from now on. How the
+    /// last one ended is known.
+    async fn end_between_runs(
+        &self,
+        mut record: Record,
+        slot: &Arc<Slot>,
+        state: DetachedState,
+    ) -> Result<Option<Record>> {
+        record.body.bereft = true;
+        let id = record.id.clone();
+        let over = DetachedState {
+            change: state.change + 1,
+            phase: DetachedPhase::Ended,
+            ..state
+        };
+        if record.state == ContainerState::Starting && record.body.mark.is_some_and(|mark| mark.has(&over)) {
+            // It is put down already: no shim has come to write of the start that followed.
+            return self.never_started(record).await.map(|()| None);
+        }
+        let ended = self.note_in_turn(record, slot, &over).await?;
+        self.clear(&id).await;
+        Ok(ended)
     }
 
     /// Removes what a shim, or whoever was starting one, has left of a container that does not run.
@@ -189,14 +214,20 @@ pub(super) fn is_open(record: &Record) -> bool {
     )
 }
 
-/// Whether shim and process are gone, and neither the shim nor who stood in for it has written down how it ended.
+/// Whether shim and process are gone, and neither the shim nor who stood in for it has written down that it ended.
 fn is_without_end(seen: &DetachedSeen) -> bool {
     match seen {
-        DetachedSeen::Gone { state, process: false } => state.exit.is_none() || !is_over(state),
+        DetachedSeen::Gone { state, process: false } => !is_over(state),
         _ => false,
     }
 }
 
-fn is_over(state: &crate::runtime::detached::DetachedState) -> bool {
-    state.phase == crate::runtime::detached::DetachedPhase::Ended
+fn is_over(state: &DetachedState) -> bool {
+    state.phase == DetachedPhase::Ended
+}
+
+/// Whether the last run that was begun has ended: the count of restarts grows as the next begins, and before its first process is
+/// there.
+fn is_between_runs(state: &DetachedState) -> bool {
+    state.phase == DetachedPhase::Restarting && state.ends > u64::from(state.restarts) && state.exit.is_some()
 }

@@ -5,6 +5,7 @@ use super::super::peer;
 use super::super::record::Record;
 use super::super::revive::{ending_signals, has_policy};
 use super::super::state::{ContainerState, Refusal, Verb, refuse};
+use super::renew::{Need, PAUSE};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::events::Event;
 use crate::runtime::detached::{DetachedPhase, DetachedSeen};
@@ -27,18 +28,27 @@ impl Shared {
         }
         // Told first: the end that it brings comes after it.
         self.tell(event).await;
-        let Some(live) = self.live_if_any(record, &slot).await? else {
-            let process = record.body.process.ok_or_else(not_running)?;
-            return peer::signal(process, signal);
+        let live = self.live_if_any(record, &slot).await?;
+        let sent = match &live {
+            Some(live) => live.task.signal(signal, false).await,
+            None => return self.signal_itself(record, signal),
         };
-        match live.task.signal(signal, false).await {
-            Err(error) if error.kind() == &ErrorKind::Unavailable => return Err(not_running()),
-            sent => sent?,
-        }
+        let live = match (sent, live) {
+            // Its shim was killed under it.
+            (Err(error), _) if error.kind() == &ErrorKind::Unavailable => return self.signal_itself(record, signal),
+            (sent, live) => sent.map(|()| live)?,
+        };
+        let Some(live) = live else { return Ok(()) };
         if record.state == ContainerState::Paused && ends {
             self.thaw(&slot, &live, record).await?;
         }
         Ok(())
+    }
+
+    /// Without its shim: what is written down says which process it is.
+    fn signal_itself(&self, record: &Record, signal: Signal) -> Result<()> {
+        let not_running = || refuse(&record.id, ContainerState::Exited, Verb::Kill, Refusal::NotRunning);
+        peer::signal(record.body.process.ok_or_else(not_running)?, signal)
     }
 
     /// The state of a container whose shim has heard that it is not to be started again. One that was being started anew at that
@@ -57,11 +67,15 @@ impl Shared {
                 return Ok(now.state);
             }
             let live = self.live_if_any(&now, &self.slot_of(&now)).await?;
-            if let Some(task) = live.and_then(|live| live.detached) {
-                let state = task.state();
-                if state.phase == DetachedPhase::Restarting {
-                    task.changed(state.change).await;
+            match live.and_then(|live| live.detached) {
+                Some(task) => {
+                    let state = task.state();
+                    if state.phase == DetachedPhase::Restarting {
+                        task.changed(state.change).await;
+                    }
                 }
+                // Its shim was killed, and somebody is about to put another there, or its end down.
+                None => tokio::time::sleep(PAUSE).await,
             }
         }
     }
@@ -70,14 +84,11 @@ impl Shared {
     pub(crate) async fn halt_under_shim(&self, record: &Record) -> Result<bool> {
         let slot = self.slot_of(record);
         slot.halt();
-        let live = self.live_if_any(record, &slot).await?;
-        let Some(task) = live.and_then(|live| live.detached) else {
-            return self.cannot_be_told(record).await;
-        };
-        match task.halt().await {
-            // It has ended for good meanwhile.
-            Err(error) if error.kind() == &ErrorKind::Unavailable => Ok(false),
-            halted => halted.map(|()| true),
+        match self.live_anew(record, &slot, Need::Halt).await {
+            Ok(Some(_)) => Ok(true),
+            Ok(None) => Ok(false),
+            Err(error) if error.kind() == &ErrorKind::Unavailable => self.cannot_be_told(record).await,
+            Err(error) => Err(error),
         }
     }
 

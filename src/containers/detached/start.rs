@@ -56,8 +56,7 @@ impl Shared {
         let output = slot.next_output();
         let attached = output.has_readers();
         let detach = self.detach_of(record, attached)?;
-        let dir = detach.dir.clone();
-        blocking(move || make_dir(&dir)).await?;
+        make_shim_dir(detach.dir.clone()).await?;
         let task = self.shims()?.start_detached(launch, detach).await?;
         if let Err(error) = cancel.check() {
             self.give_up(&*task).await;
@@ -67,7 +66,7 @@ impl Shared {
             self.relay(&record.id, slot, &task, output).await?;
         }
         if slot.input.is_wanted() {
-            self.feed(slot, &task).await?;
+            self.feed(slot, &record.id, &task).await?;
         }
         Ok(task)
     }
@@ -103,6 +102,11 @@ impl Shared {
         record.body.exit = None;
         self.record_state(&mut record, ContainerState::Running, "start").await
     }
+}
+
+/// The directory of a shim that is about to be.
+pub(crate) async fn make_shim_dir(dir: std::path::PathBuf) -> Result<()> {
+    blocking(move || make_dir(&dir)).await
 }
 
 /// Private to the owner: a socket is in it over which the container is ruled.

@@ -1,6 +1,6 @@
 //! The streams of a detached container in this process: only where somebody reads or writes them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures_util::StreamExt as _;
 
@@ -10,9 +10,10 @@ use super::super::local::{Live, Shared, Slot};
 use super::super::record::Record;
 use super::super::state::{ContainerState, Refusal, Verb, refuse};
 use super::super::{AttachOptions, Attached, Input};
+use super::renew::Need;
 use crate::error::Result;
 use crate::logs::{LogQuery, Tee};
-use crate::runtime::detached::DetachedTask;
+use crate::runtime::detached::{DetachedOutput, DetachedPhase, DetachedTask};
 use crate::types::ContainerId;
 
 impl Shared {
@@ -24,7 +25,7 @@ impl Shared {
         options: AttachOptions,
     ) -> Result<Attached> {
         let gone = || refuse(&record.id, ContainerState::Exited, Verb::Attach, Refusal::NotRunning);
-        let live = self.live(record, slot).await?.ok_or_else(gone)?;
+        let live = self.live_anew(record, slot, Need::Connection).await?.ok_or_else(gone)?;
         let output = match options.logs {
             false => chunks(reader(&slot.output(), options.slow)),
             true => {
@@ -49,7 +50,7 @@ impl Shared {
         if !logged && !slot.is_relayed() {
             self.relay(id, slot, task, slot.output()).await?;
         }
-        self.feed(slot, task).await
+        self.feed(slot, id, task).await
     }
 
     /// Hands on what the container prints, until it ends.
@@ -60,33 +61,40 @@ impl Shared {
         task: &Arc<dyn DetachedTask>,
         tee: Tee,
     ) -> Result<()> {
-        let mut output = task.output().await?;
+        let output = task.output().await?;
+        self.relay_from(id, slot, (Some(Arc::clone(task)), output), tee);
+        Ok(())
+    }
+
+    /// As [`Shared::relay`], beginning with an output that is there, of a shim that is connected to or not.
+    pub(crate) fn relay_from(
+        &self,
+        id: &ContainerId,
+        slot: &Arc<Slot>,
+        (mut task, mut output): (Option<Arc<dyn DetachedTask>>, DetachedOutput),
+        tee: Tee,
+    ) {
         slot.set_relayed(true);
-        let (slot, task, id) = (Arc::clone(slot), Arc::clone(task), id.clone());
+        let (me, slot, id) = (self.me.clone(), Arc::clone(slot), id.clone());
         self.parts.spawner.background(async move {
             loop {
                 while let Some((stream, bytes)) = output.next().await {
                     tee.room().await;
                     tee.write(stream, &bytes);
                 }
-                // The end of the container, or this process was too slow for a moment.
-                if task.state().phase == crate::runtime::detached::DetachedPhase::Ended {
-                    break;
-                }
-                match task.output().await {
-                    Ok(more) => output = more,
-                    Err(_) => break,
-                }
+                let next = next_shim(&me, &id, &slot, task.as_ref()).await;
+                let Some((by, more)) = next else { break };
+                (task, output) = (Some(by), more);
                 tracing::warn!(container = %id, "some output was not seen live; the log has it");
             }
             slot.set_relayed(false);
             tee.close();
         });
-        Ok(())
     }
 
-    /// Hands on what is written to its stdin.
-    pub(super) async fn feed(&self, slot: &Arc<Slot>, task: &Arc<dyn DetachedTask>) -> Result<()> {
+    /// Hands on what is written to its stdin. Both ends of that are the container's and this process': a shim that is killed
+    /// meanwhile takes nothing with it, but for a terminal.
+    pub(super) async fn feed(&self, slot: &Arc<Slot>, id: &ContainerId, task: &Arc<dyn DetachedTask>) -> Result<()> {
         let Some(chunks) = slot.input.begin_once() else {
             return Ok(());
         };
@@ -94,26 +102,65 @@ impl Shared {
             return Ok(());
         };
         let fd = feed::writable(fd)?;
-        let task = Arc::clone(task);
+        let (me, id, slot, task) = (self.me.clone(), id.clone(), Arc::clone(slot), Arc::clone(task));
         self.parts.spawner.background(async move {
             tokio::select! {
                 // The last writer has closed it.
-                () = feed::feed(fd, chunks) => drop(task.close_input().await),
+                () = feed::feed(fd, chunks) => close_input(&me, &id, &slot).await,
                 // Somebody has closed it elsewhere: it ends when nobody has it any more.
-                () = until_closed(&*task) => {}
+                () = until_closed(&me, &id, &slot, task) => {}
             }
         });
         Ok(())
     }
 }
 
-async fn until_closed(task: &dyn DetachedTask) {
+/// The last writer here has closed its stdin: so does the shim.
+pub(crate) async fn close_input(me: &Weak<Shared>, id: &ContainerId, slot: &Arc<Slot>) {
+    live_of(me, id, slot, Need::ClosedInput).await;
+}
+
+/// The shim of a container, or the one that comes when it was killed, with what is needed of it. `None`: there is none, and the
+/// container has ended, or nobody can be told.
+async fn live_of(me: &Weak<Shared>, id: &ContainerId, slot: &Arc<Slot>, need: Need) -> Option<Arc<dyn DetachedTask>> {
+    let me = me.upgrade()?;
+    let record = me.find(id.as_str()).await.ok()?;
+    me.live_anew(&record, slot, need).await.ok()??.detached
+}
+
+/// Where more of the output comes from when a reader here was too slow, or its shim was killed; `None` at the end of the container.
+async fn next_shim(
+    me: &Weak<Shared>,
+    id: &ContainerId,
+    slot: &Arc<Slot>,
+    task: Option<&Arc<dyn DetachedTask>>,
+) -> Option<(Arc<dyn DetachedTask>, DetachedOutput)> {
+    if let Some(task) = task {
+        if task.state().phase == DetachedPhase::Ended {
+            return None;
+        }
+        if let (false, Ok(more)) = (task.is_gone(), task.output().await) {
+            return Some((Arc::clone(task), more));
+        }
+    }
+    let task = live_of(me, id, slot, Need::Connection).await?;
+    let more = task.output().await.ok()?;
+    Some((task, more))
+}
+
+async fn until_closed(me: &Weak<Shared>, id: &ContainerId, slot: &Arc<Slot>, mut task: Arc<dyn DetachedTask>) {
     let mut state = task.state();
     while !state.stdin_closed {
         match task.changed(state.change).await {
             Some(next) => state = next,
-            // Whoever writes learns of it by itself.
-            None => return std::future::pending().await,
+            None => match live_of(me, id, slot, Need::Connection).await {
+                Some(next) => {
+                    task = next;
+                    state = task.state();
+                }
+                // Whoever writes learns of it by itself.
+                None => return std::future::pending().await,
+            },
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The native driver: plain files of versions 1 and 2, each controller where the host has it.
 
+#[cfg(feature = "engine")]
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -54,6 +56,13 @@ impl NativeCgroups {
         Self {
             shared: Shared::new(parent_name(owner), OnceLock::new()),
         }
+    }
+
+    /// As [`CgroupDriver::remove_owner`], but for the cgroups of containers that have become detached: `kept` says whether a name is
+    /// that of one. Blocking.
+    #[cfg(feature = "engine")]
+    pub(crate) fn remove_owner_but(&self, kept: &dyn Fn(&OsStr) -> bool) -> Result<()> {
+        self.shared.remove_owner_but(kept)
     }
 }
 
@@ -167,9 +176,29 @@ impl Shared {
 
     /// See [`CgroupDriver::remove_owner`].
     pub(crate) fn remove_owner(&self) -> Result<()> {
+        self.remove_all(self.parents())
+    }
+
+    /// The same, but for the cgroups of some containers, which have become detached.
+    #[cfg(feature = "engine")]
+    pub(crate) fn remove_owner_but(&self, kept: &dyn Fn(&OsStr) -> bool) -> Result<()> {
+        let mut doomed = Vec::new();
+        for parent in self.parents() {
+            let Ok(entries) = fs::read_dir(&parent) else { continue };
+            let below = entries.flatten().filter(|entry| entry.path().is_dir());
+            let (stay, go): (Vec<_>, Vec<_>) = below.partition(|entry| kept(&entry.file_name()));
+            match stay.is_empty() {
+                true => doomed.push(parent),
+                false => doomed.extend(go.into_iter().map(|entry| entry.path())),
+            }
+        }
+        self.remove_all(doomed)
+    }
+
+    fn remove_all(&self, doomed: Vec<PathBuf>) -> Result<()> {
         let _guard = self.lock();
         let mut failed = None;
-        for parent in self.parents().into_iter().filter(|dir| dir.exists()) {
+        for parent in doomed.into_iter().filter(|dir| dir.exists()) {
             let kill = if parent.join("cgroup.events").exists() {
                 files::kill_v2
             } else {
@@ -385,7 +414,7 @@ impl Shared {
             Some(Part {
                 v2: home.v2,
                 dir: dir.clone(),
-                above: parent::above(dir, mount, &self.parent),
+                above: parent::above(dir, mount),
                 parent: dir.parent()?.to_owned(),
                 controllers: home.controllers.clone(),
             })

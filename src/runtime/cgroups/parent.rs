@@ -191,16 +191,22 @@ impl Shared {
 }
 
 /// What is above a container's directory, and goes when it is empty: the parent of an owner's containers, or what engines have made
-/// of a parent that was named.
-pub(super) fn above(dir: &Path, mount: &Path, parent_of_owner: &str) -> Vec<PathBuf> {
+/// of a parent that was named. That owner may be another than who asks: of a container that has become detached, the former one.
+pub(super) fn above(dir: &Path, mount: &Path) -> Vec<PathBuf> {
     let Some(parent) = dir.parent() else { return Vec::new() };
-    if parent.file_name() == Some(parent_of_owner.as_ref()) {
+    if is_an_owners(parent) {
         return vec![parent.to_owned()];
     }
     let levels = parent
         .ancestors()
         .take_while(|dir| *dir != mount && dir.starts_with(mount));
     levels.filter(|dir| is_marked(dir)).map(Path::to_owned).collect()
+}
+
+/// Whether it is the parent of an owner's containers: nobody can name one like that.
+pub(crate) fn is_an_owners(dir: &Path) -> bool {
+    let name = dir.file_name().unwrap_or_default();
+    name.as_encoded_bytes().starts_with(b"longshore-")
 }
 
 /// Whether an engine has made a directory for whoever named it as a parent.
@@ -293,11 +299,9 @@ mod tests {
             [false, true, true]
         );
         let of_container = dirs[2].join("c");
-        assert_eq!(
-            above(&of_container, top.path(), "x"),
-            [dirs[2].clone(), dirs[1].clone()]
-        );
-        assert_eq!(above(&of_container, top.path(), "both"), [dirs[2].clone()]);
+        assert_eq!(above(&of_container, top.path()), [dirs[2].clone(), dirs[1].clone()]);
+        let of_owner = dirs[2].join("longshore-0123");
+        assert_eq!(above(&of_owner.join("c"), top.path()), [of_owner]);
 
         // As long as something is in it, it stays.
         dirs.iter().for_each(|dir| leave(dir));

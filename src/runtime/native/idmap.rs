@@ -142,6 +142,16 @@ fn translated(ranges: &[IdRange], map: &[IdRange]) -> Option<Vec<IdRange>> {
     Some(out)
 }
 
+/// The mapping of a user namespace that has been made before, by a process in it.
+pub(crate) fn of(pid: u32) -> Result<IdMapping> {
+    let map = fs::read_to_string(format!("/proc/{pid}/uid_map"));
+    let map = map.map_err(|error| Error::os("read the id map of a user namespace", error))?;
+    Ok(match IdRange::parse_map(&map).as_slice() {
+        [only] if only.count == 1 => IdMapping::Single,
+        _ => IdMapping::Ranges,
+    })
+}
+
 /// Ranges one after the other, from id 0 on.
 fn stack(ranges: &[Range]) -> Vec<IdRange> {
     let mut inside = 0u32;

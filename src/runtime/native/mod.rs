@@ -335,6 +335,7 @@ impl Shared {
         let zygote = Arc::new(Zygote::start(&ZygoteOptions {
             lock: lock.as_ref().map(AsFd::as_fd),
             userns: self.userns,
+            join_userns: None,
             bind_devices: self.bind_devices(),
             clean_up: &self.owner_directories()?,
             agent: self.options.seccomp_agent.as_ref(),

@@ -18,7 +18,7 @@ use super::zygote::Zygote;
 use crate::error::{Error, Result};
 use crate::runtime::Launch;
 #[cfg(feature = "engine")]
-use crate::runtime::cgroups::parent::is_marked;
+use crate::runtime::cgroups::parent::{is_an_owners, is_marked};
 use crate::runtime::cgroups::{Cgroup, CgroupDriver};
 use crate::types::{CgroupParent, ContainerId};
 
@@ -155,11 +155,17 @@ pub(super) fn clear(driver: &dyn CgroupDriver, id: &ContainerId, dir: &Path) -> 
     Ok(())
 }
 
-/// Whether it is the parent of an owner's containers, of a process in another cgroup.
+/// Removes the parent of a former owner's containers, if nothing else is in it: that of a container which has become detached, and
+/// is made anew elsewhere.
 #[cfg(feature = "engine")]
-fn is_an_owners(directory: &Path) -> bool {
-    let name = directory.file_name().unwrap_or_default();
-    name.as_encoded_bytes().starts_with(b"longshore-")
+pub(super) fn leave_former_owner(driver: &dyn CgroupDriver, noted: &[PathBuf]) {
+    let own = driver.owner_directories();
+    for directory in noted
+        .iter()
+        .filter(|directory| is_an_owners(directory) && !own.contains(directory))
+    {
+        let _ = std::fs::remove_dir(directory);
+    }
 }
 
 /// They are gone.

@@ -53,6 +53,19 @@ pub(crate) struct Origin {
     pub(crate) pipes: Pipes,
 }
 
+/// A container that ends with its owner.
+#[cfg(feature = "engine")]
+#[derive(Debug)]
+pub(crate) struct BoundTask {
+    pub(crate) pid: u32,
+    pub(crate) zygote: Arc<Zygote>,
+    /// Of its start.
+    pub(crate) req: u64,
+    pub(crate) process: OwnedFd,
+    pub(crate) cgroup: Option<Arc<dyn Cgroup>>,
+    pub(crate) hooks: bool,
+}
+
 /// What a command in the container must know of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Inside {
@@ -94,6 +107,20 @@ impl NativeTask {
             hooks,
             ended: OnceCell::new(),
         }
+    }
+
+    /// What must be known of it to make it outlive its owner.
+    #[cfg(feature = "engine")]
+    pub(crate) fn bound(&self) -> Result<BoundTask> {
+        let process = self.process.try_clone();
+        Ok(BoundTask {
+            pid: self.pid,
+            zygote: Arc::clone(&self.zygote),
+            req: self.req,
+            process: process.map_err(|error| Error::os("keep the container's process", error))?,
+            cgroup: self.cgroup.clone(),
+            hooks: self.hooks.is_some(),
+        })
     }
 
     fn has_ended(&self) -> bool {
@@ -173,6 +200,10 @@ impl NativeTask {
 impl Task for NativeTask {
     fn pid(&self) -> u32 {
         self.pid
+    }
+
+    fn as_any(&self) -> Option<&dyn std::any::Any> {
+        Some(self)
     }
 
     async fn signal(&self, signal: Signal, all: bool) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nix::errno::Errno;
@@ -13,7 +13,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
 
 use super::helper::wire::{
-    FLAG_APART, FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_SHIM, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, op, u32_at,
+    FLAG_APART, FLAG_BIND_DEVICES, FLAG_JOIN_USERNS, FLAG_MEMFD, FLAG_SHIM, FLAG_USERNS, HEADER, Header, INLINE,
+    LARGEST, op, u32_at,
 };
 use super::idmap::{self, IdMapping};
 use super::seccomp::SeccompAgent;
@@ -79,8 +80,10 @@ struct Shared {
     control: OwnedFd,
     next: AtomicU64,
     state: Mutex<State>,
-    /// Set once the zygote is dead and reaped.
+    /// Set once the zygote is dead and reaped, or has hung up and lives on for what outlives its owner.
     reaped: watch::Sender<bool>,
+    /// Whether something may outlive its owner.
+    kept: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -149,10 +152,22 @@ impl Process {
     /// Waits for the end, which has begun.
     fn reap(mut self) {
         if let Some(pidfd) = self.pidfd.take() {
-            let _ = pidfd::reap(pidfd.as_fd());
+            match self.shared.kept.load(Ordering::Acquire) {
+                true => later(pidfd),
+                false => drop(pidfd::reap(pidfd.as_fd())),
+            }
             self.shared.reaped.send_replace(true);
         }
     }
+}
+
+/// Has one thread reap it, with the shims that nobody else waits for.
+#[cold]
+fn later(pidfd: OwnedFd) {
+    #[cfg(feature = "engine")]
+    super::shim::reap::leave(pidfd);
+    #[cfg(not(feature = "engine"))]
+    drop(pidfd);
 }
 
 impl Drop for Process {
@@ -162,6 +177,9 @@ impl Drop for Process {
         let Some(pidfd) = self.pidfd.take() else { return };
         bury(&self.shared);
         self.shared.hang_up();
+        if self.shared.kept.load(Ordering::Acquire) {
+            return later(pidfd);
+        }
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new().name("longshore-reap".into());
         let waiting = thread.spawn(move || {
@@ -183,6 +201,8 @@ pub(crate) struct ZygoteOptions<'a> {
     pub(crate) lock: Option<BorrowedFd<'a>>,
     /// Make a user namespace.
     pub(crate) userns: bool,
+    /// Live in this one instead.
+    pub(crate) join_userns: Option<BorrowedFd<'a>>,
     /// Devices cannot be made.
     pub(crate) bind_devices: bool,
     /// A list of directories to remove at the end, as in [`Section::Cleanup`](super::helper::wire::Section::Cleanup).
@@ -226,6 +246,7 @@ impl Zygote {
             next: AtomicU64::new(1),
             state: Mutex::default(),
             reaped: watch::Sender::new(false),
+            kept: AtomicBool::new(false),
         });
         let process = Process {
             shared: Arc::clone(&shared),
@@ -258,6 +279,7 @@ impl Zygote {
             next: AtomicU64::new(1),
             state: Mutex::default(),
             reaped: watch::Sender::new(false),
+            kept: AtomicBool::new(false),
         });
         let process = Process {
             shared: Arc::clone(&shared),
@@ -384,6 +406,20 @@ impl Zygote {
         }
     }
 
+    /// Lets the container of a start outlive this process, and this zygote with it. Over the socket it says so, and in the end how
+    /// the container ended.
+    ///
+    /// # Cancel safety
+    /// None: whoever drops the call does not know what became of it.
+    #[cfg(feature = "engine")]
+    pub(crate) async fn keep(&self, req: u64, line: BorrowedFd<'_>) -> Result<()> {
+        // Before: whatever becomes of the answer, nobody may wait for the end of this zygote.
+        self.shared.kept.store(true, Ordering::Release);
+        let reply = self.send(self.request(), op::KEEP, &req.to_ne_bytes(), &[line]).await?;
+        // Who waits for its exit goes on to, and is told no more than the end of the zygote.
+        check(reply.await.map_err(|_| gone())?).map(drop)
+    }
+
     /// Kills what a request started whose descriptor did not arrive. If there is nothing, that is well too.
     pub(crate) async fn kill(&self, req: u64) {
         if let Ok(killed) = self.send(req, op::KILL, &[], &[]).await {
@@ -455,6 +491,14 @@ pub(crate) fn gone() -> Error {
         ErrorKind::Unavailable,
         "the engine's helper process is gone, and every container with it",
     )
+}
+
+/// What failed at a helper that is gone has failed for that: what `/proc` said of it, say.
+pub(crate) fn killed(helper: BorrowedFd<'_>, error: Error) -> Error {
+    match pidfd::has_ended(helper) {
+        true => gone().with_source(error),
+        false => error,
+    }
 }
 
 /// What a failed exchange means: the helper is gone, or this process could not send (no descriptor left, say).
@@ -545,7 +589,8 @@ pub(crate) fn spawn(options: &ZygoteOptions<'_>) -> Result<Spawned> {
         true => 0,
         false => libc::CLONE_NEWPID,
     };
-    if options.userns {
+    let new_userns = options.userns && options.join_userns.is_none();
+    if new_userns {
         namespaces |= libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
     }
     let spawn = Spawn {
@@ -557,7 +602,7 @@ pub(crate) fn spawn(options: &ZygoteOptions<'_>) -> Result<Spawned> {
         }],
         slots: &slots,
         namespaces,
-        keep_capabilities: options.userns,
+        keep_capabilities: new_userns,
     };
     let child = spawn.run().map_err(|error| spawn_error(error, options.userns))?;
     drop(theirs);
@@ -592,16 +637,15 @@ fn spawn_error(error: io::Error, userns: bool) -> Error {
     Error::unsupported("making namespaces", needs).with_source(error)
 }
 
-/// Writes the id map, and waits until the zygote has set itself up.
+/// Writes the id map, unless there is one, and waits until the zygote has set itself up.
 fn greet(
     control: &OwnedFd,
     child: &crate::sys::spawn::Child,
     options: &ZygoteOptions<'_>,
 ) -> Result<(IdMapping, Option<String>)> {
-    let (mapping, warning) = if options.userns {
-        idmap::write(child.pid)?
-    } else {
-        (IdMapping::Root, None)
+    let (mapping, warning) = match options.join_userns {
+        None if options.userns => idmap::write(child.pid)?,
+        _ => (IdMapping::Root, None),
     };
     let mut flags = 0;
     for (wanted, flag) in [
@@ -612,7 +656,21 @@ fn greet(
     ] {
         flags |= if wanted { flag } else { 0 };
     }
+    if let Some(userns) = options.join_userns {
+        let header = Header {
+            op: op::HELLO,
+            req: 0,
+            len: 0,
+            arg: 0,
+            flags: flags | FLAG_JOIN_USERNS,
+        };
+        socket::send(control.as_fd(), [&header.encode(), &[]], &[userns]).map_err(lost)?;
+    }
     ask(control, (op::HELLO, flags), &[], &[])?;
+    let mapping = match options.join_userns {
+        Some(_) => idmap::of(child.pid).map_err(|error| killed(child.pidfd.as_fd(), error))?,
+        None => mapping,
+    };
     // Before anything can be made in them: then no death of this process leaves them.
     if !options.clean_up.is_empty() {
         ask(control, (op::SCRATCH, 0), options.clean_up, &[])?;

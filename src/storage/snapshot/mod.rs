@@ -152,6 +152,17 @@ pub trait Snapshotter: Debug + Send + Sync + 'static {
     /// Mounts of an existing writable snapshot.
     async fn mounts(&self, key: &SnapshotKey) -> Result<Vec<Mount>>;
 
+    /// A writable snapshot that was made to be thrown away ([`WritableOptions::volatile`]) is to last: its next mount waits for the
+    /// disk where programs ask for it, and what was written before goes to the disk now. It may be mounted, and that mount stays as
+    /// it is.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn keep(&self, key: &SnapshotKey) -> Result<()> {
+        let _ = key;
+        Ok(())
+    }
+
     /// How to read what was written to a writable snapshot, mounted or not.
     ///
     /// # Errors

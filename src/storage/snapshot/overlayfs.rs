@@ -244,6 +244,19 @@ impl Snapshotter for Overlayfs {
         .await
     }
 
+    async fn keep(&self, key: &SnapshotKey) -> Result<()> {
+        let key = key.clone();
+        self.with(move |this| {
+            let record = this.records.active(&key)?;
+            if !record.volatile {
+                return Ok(());
+            }
+            forget_volatile(&this.records.work(&record.tree))?;
+            this.records.keep(&key, record)
+        })
+        .await
+    }
+
     async fn source(&self, key: &SnapshotKey) -> Result<LayerSource> {
         let key = key.clone();
         self.with(move |this| {

@@ -345,6 +345,16 @@ impl Records {
         noted
     }
 
+    /// Notes that an active snapshot is not to be thrown away, and sees to it that what is in it is on the disk.
+    pub(crate) fn keep(&self, key: &SnapshotKey, record: Record) -> Result<()> {
+        let kept = Record {
+            volatile: false,
+            ..record
+        };
+        files::replace(&self.claim(key).join("record"), &kept.text())?;
+        files::sync_file_system(&self.dir)
+    }
+
     /// Whether a limited snapshot has room for no more than a few writes.
     pub(crate) fn is_full(&self, key: &SnapshotKey) -> Result<bool> {
         let record = self.active(key)?;

@@ -128,6 +128,30 @@ impl Store {
         self.change(id, event, change)
     }
 
+    /// Makes a bound container a detached one, whose row this is to be: with its edges, its volumes that have an owner, and an
+    /// event. Whoever is killed on the way leaves the bound row, too, or that alone; to do it again is no error, and a detached row that
+    /// is there already stays as it is. Blocking.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn promote_container(&self, row: &ContainerRow, event: Option<&Event>) -> Result<()> {
+        let holder = Node::container(&row.id);
+        self.write_both(event, |run, store| {
+            if !is_here(store, row.id.as_str())? {
+                insert(store, row, None)?;
+            }
+            for target in refs::targets_in(run, &holder)? {
+                refs::add(store, &holder, &target)?;
+                if target.kind == refs::NodeKind::Volume {
+                    super::volumes::promote(run, store, &target.id)?;
+                }
+            }
+            refs::remove_all_of(run, &holder)?;
+            run.execute("DELETE FROM containers WHERE id = ?1", [row.id.as_str()])?;
+            Ok(())
+        })
+    }
+
     /// Gives a container another name. Blocking.
     ///
     /// # Errors

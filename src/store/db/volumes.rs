@@ -55,6 +55,18 @@ impl Uses {
     }
 }
 
+/// Moves a volume that has an owner to those that have none. Called with both write locks held.
+pub(super) fn promote(run: &Connection, store: &Connection, name: &str) -> Result<(), Failure> {
+    let sql = format!("SELECT {COLUMNS} FROM volumes WHERE name = ?1");
+    let found = run.prepare_cached(&sql)?.query_row([name], read_row).optional()?;
+    let Some(row) = found else { return Ok(()) };
+    if !is_here(store, &row.name)? {
+        insert(store, &VolumeRow { owner: None, ..row })?;
+    }
+    run.execute("DELETE FROM volumes WHERE name = ?1", [name])?;
+    Ok(())
+}
+
 impl Store {
     /// Records a volume, with its event; a row of that name that is there already stays and comes back. Blocking.
     ///

@@ -27,6 +27,7 @@ pub mod manifest;
 pub mod network;
 pub mod pause;
 pub mod port;
+pub mod promote;
 pub mod ps;
 pub mod pull;
 pub mod push;
@@ -117,6 +118,7 @@ pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Checkpoint(CheckpointVerb::Ls(args)) => checkpoint::ls(&context, args).await,
         Verb::Checkpoint(CheckpointVerb::Rm(args)) => checkpoint::rm(&context, args).await,
         Verb::Container(ContainerVerb::Prune(args)) => container_prune::run(&context, args).await,
+        Verb::Container(ContainerVerb::Promote(args)) => promote::run(&context, args).await,
         Verb::System(SystemVerb::Doctor(args)) => doctor::run(&context, args).await,
         Verb::System(SystemVerb::Df(args)) => df::run(&context, args).await,
         Verb::System(SystemVerb::Prune(args)) => system_prune::run(&context, args).await,

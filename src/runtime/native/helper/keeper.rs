@@ -27,7 +27,7 @@ pub(crate) fn takes(keeps: bool, op: u16) -> bool {
     match op {
         op::FORGET | op::KILL => true,
         op::START | op::EXEC => keeps,
-        op::KEEP | op::SCRATCH | op::CHOWN | op::REMOVE => !keeps,
+        op::KEEPER | op::SCRATCH | op::CHOWN | op::REMOVE => !keeps,
         _ => false,
     }
 }
@@ -107,7 +107,7 @@ impl Zygote {
     /// Forks a container's keeper.
     #[inline(never)]
     #[unsafe(link_section = "lhchild")]
-    pub(crate) fn keep(&mut self, req: u64, blob: &[u8], fds: &Fds) -> Sys<()> {
+    pub(crate) fn fork_keeper(&mut self, req: u64, blob: &[u8], fds: &Fds) -> Sys<()> {
         let socket = fds.get(0).ok_or(sys::EBADMSG)?;
         let root = fds.get(1).ok_or(sys::EBADMSG)?;
         let version = u32_at(blob, 0).ok_or(sys::EBADMSG)?;

@@ -17,6 +17,8 @@ pub(crate) const WORKER: u32 = 3;
 pub(crate) const JOINING: u32 = 4;
 /// A command in a running container.
 pub(crate) const EXEC: u32 = 5;
+/// A container that outlives the owner; the request is the descriptor to which its end is told.
+pub(crate) const KEPT: u32 = 6;
 
 /// One record.
 #[derive(Clone, Copy)]
@@ -25,9 +27,10 @@ pub(crate) struct Entry<'a> {
     pub(crate) req: u64,
     /// A list of strings, as in [`crate::wire::Section::Cleanup`].
     pub(crate) list: &'a [u8],
+    /// While it lives.
+    pub(crate) pid: i32,
     at: usize,
     len: usize,
-    pid: i32,
 }
 
 /// All records, in the order in which they came.
@@ -122,6 +125,27 @@ impl Ledger {
     pub(crate) fn process(&self, req: u64) -> Option<i32> {
         let started = |entry: &Entry<'_>| matches!(entry.kind, CONTAINER | EXEC) && entry.req == req && entry.pid > 0;
         self.entries().find(started).map(|entry| entry.pid)
+    }
+
+    /// Whether a request started a container that lives.
+    pub(crate) fn has_container(&self, req: u64) -> bool {
+        self.entries().any(|entry| entry.kind == CONTAINER && entry.req == req && entry.pid > 0)
+    }
+
+    /// Lets the container of a request, which lives, outlive the owner.
+    pub(crate) fn keep(&mut self, req: u64, line: i32) {
+        let found = self.entries().find(|entry| entry.kind == CONTAINER && entry.req == req);
+        let Some(at) = found.map(|entry| entry.at) else { return };
+        for (place, word) in [(4, KEPT), (16, line as u32), (20, 0)] {
+            if let Some(slot) = self.room.get_mut(at + place..at + place + 4) {
+                put_words(slot, &[word]);
+            }
+        }
+    }
+
+    /// What outlives the owner.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.entries().filter(|entry| entry.kind == KEPT)
     }
 
     /// Drops the record of a request.

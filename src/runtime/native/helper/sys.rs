@@ -227,6 +227,11 @@ pub(crate) fn set_cloexec(number: i32) {
     let _ = call3(nr::FCNTL, fd(number), 2, 1);
 }
 
+/// The opposite of [`set_cloexec`].
+pub(crate) fn keep_on_exec(number: i32) {
+    let _ = call3(nr::FCNTL, fd(number), 2, 0);
+}
+
 pub(crate) fn openat(dir: i32, path: &[u8], flags: usize, mode: usize) -> Sys<i32> {
     call5(nr::OPENAT, fd(dir), text(path), flags | O_CLOEXEC, mode, 0).map(|new| new as i32)
 }
@@ -652,10 +657,42 @@ pub(crate) fn pidfd_open(pid: i32) -> Sys<i32> {
     call3(PIDFD_OPEN, fd(pid), 0, 0).map(|new| new as i32)
 }
 
-/// A signal to the process whose directory of a proc file system is open: never to another that has come to its number.
+/// A signal to the process of a descriptor, which is a pidfd or its directory of a proc file system: never to another that has
+/// come to its number.
 #[cfg(shim)]
 pub(crate) fn kill_at(process: i32, signal: i32) -> Sys {
     call5(PIDFD_SEND_SIGNAL, fd(process), signal as usize, 0, 0, 0)
+}
+
+/// How a process has ended, as a wait status, once somebody has reaped it; `None` before that. An errno where the kernel does not
+/// say (before 6.15). Source: linux/pidfd.h, `PIDFD_INFO_EXIT`.
+#[cfg(shim)]
+#[inline(never)]
+#[unsafe(link_section = "lhshim")]
+pub(crate) fn pidfd_status(process: i32) -> Sys<Option<i32>> {
+    match pidfd_status_now(process) {
+        // It was reaped between the kernel's look at its end and that at the process: now the end is there (fs/pidfs.c, `pidfd_info`).
+        Err(ESRCH) => pidfd_status_now(process),
+        asked => asked,
+    }
+}
+
+#[cfg(shim)]
+#[inline(never)]
+#[unsafe(link_section = "lhshim")]
+fn pidfd_status_now(process: i32) -> Sys<Option<i32>> {
+    const EXIT: u64 = 1 << 3;
+    /// `struct pidfd_info` as the kernel had it first: mask, cgroup, eleven ids and the status in 64 bytes.
+    const WORDS: usize = 8;
+    /// `_IOWR(0xFF, 11, struct pidfd_info)`.
+    const GET_INFO: usize = 3 << 30 | (WORDS * 8) << 16 | 0xff << 8 | 11;
+    let mut info = [0u64; WORDS];
+    info[0] = EXIT;
+    ioctl(process, GET_INFO, info.as_mut_ptr() as usize)?;
+    // The last of the words of 32 bits.
+    let bytes = info[WORDS - 1].to_ne_bytes();
+    let status = i32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+    Ok((info[0] & EXIT != 0).then_some(status))
 }
 
 /// Resets every signal's disposition to the default: "ignored" survives an exec.

@@ -101,6 +101,15 @@ pub(crate) mod config {
     pub(crate) const TERMINAL: u64 = 8;
     /// The shim probes the container's health. Where older shims say nothing of it, they do not.
     pub(crate) const HEALTH: u64 = 16;
+    /// The container runs already: its shim was killed, and this one takes its place. It goes on from the state that is in the
+    /// file, and until it has done so it leaves everything as it is.
+    pub(crate) const TAKEN: u64 = 32;
+    /// With [`TAKEN`]: no shim was there before. The container is a zygote's, which stays its parent, and its streams are
+    /// pipes without names, or a terminal. With the plan come, at once behind the pidfd of its first process: the socket over which
+    /// the zygote says that the container outlives its owner ([`super::super::wire::KEPT`]), and in the end how it ended; and this
+    /// side of stdout and stderr, and of stdin where that is open; or the terminal's master. Until the word has come, everything is
+    /// as it was, and if it does not come, this shim ends.
+    pub(crate) const GIVEN: u64 = 64;
 
     /// Positions of the descriptors that come along: the shim's directory, the listening socket, the state's file, the log's
     /// directory and its present file, and, where there is one, the file with the counter of kills for memory.

@@ -81,10 +81,15 @@ pub(crate) mod op {
     /// Take a child over that a program of [`super::flag::TOOL`] has made: its pid as the zygote knows it, and what to clean up
     /// as of a container. Reply: STARTED with the pidfd (none if it has ended already), or FAILED. Later, after STARTED: EXITED.
     pub(crate) const ADOPT: u16 = 21;
+    /// Let a container outlive the owner: the body is the number of its START, two words. The socket that comes along leads to
+    /// whoever looks after it from then on, and is sent two messages of a word each: that this is so ([`super::KEPT`]), and the
+    /// wait status in the end. EXITED does not come, and nothing of its clean-up list is touched. Reply: DONE, or FAILED, and then
+    /// nothing has changed.
+    pub(crate) const KEEP: u16 = 22;
     /// To a zygote of [`super::FLAG_APART`]: fork a keeper, which takes START and EXEC of one container over the socket that
     /// comes along, in the root directory behind it. A word, the version of Landlock to use, or 0, and what to clean up as of a
     /// container. Reply: STARTED with the keeper's pidfd, or FAILED. Later, after STARTED: EXITED.
-    pub(crate) const KEEP: u16 = 22;
+    pub(crate) const KEEPER: u16 = 23;
     /// A container was cloned.
     pub(crate) const STARTED: u16 = 64;
     /// A request was done.
@@ -94,6 +99,9 @@ pub(crate) mod op {
     /// A container's first process, or a command in one, ended; `arg` is the wait status.
     pub(crate) const EXITED: u16 = 67;
 }
+
+/// The word that a container outlives its owner.
+pub(crate) const KEPT: u32 = 0x7470_656b;
 
 /// The blob is in the last descriptor.
 pub(crate) const FLAG_MEMFD: u32 = 1;
@@ -105,7 +113,11 @@ pub(crate) const FLAG_BIND_DEVICES: u32 = 4;
 /// Flag of HELLO: this is a shim, whose one container may outlive whoever starts it.
 pub(crate) const FLAG_SHIM: u32 = 8;
 /// Flag of HELLO: there are no namespaces. Containers are started by keepers.
-pub(crate) const FLAG_APART: u32 = 16;
+pub(crate) const FLAG_APART: u32 = 32;
+
+/// Flag of HELLO to a shim: the user namespace that comes along is the one to live in. It is mapped already. Another HELLO
+/// follows, without this flag, and only that is answered, unless the namespace cannot be entered.
+pub(crate) const FLAG_JOIN_USERNS: u32 = 16;
 
 /// A message's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,7 +267,8 @@ pub(crate) mod field {
     /// The container's root as the zygote knows it, where the container has a user namespace of its own.
     pub(crate) const ROOT_UID: usize = 25;
     pub(crate) const ROOT_GID: usize = 26;
-    /// Of a command in a running container: the pidfd of the container's first process.
+    /// Of a command in a running container: the pidfd of the container's first process. Of a container that a shim is to take
+    /// over: the pidfd of its first process, which runs.
     pub(crate) const FD_TARGET: usize = 27;
     /// Namespaces of other containers to join: of processes, of System V IPC, the network, and the mounts whose `/dev/shm` is
     /// shown.

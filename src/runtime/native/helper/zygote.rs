@@ -3,14 +3,14 @@
 
 use crate::container::{self, Context};
 use crate::fail::{Done, Fail, at};
-use crate::ledger::{CONTAINER, EXEC, JOINING, Ledger, SCRATCH, WORKER};
+use crate::ledger::{CONTAINER, EXEC, JOINING, KEPT, Ledger, SCRATCH, WORKER};
 use crate::message::{self, Fds};
 use crate::sys::{self, CloneArgs, PollFd, Shared, Sys};
 use crate::wire::{FLAG_APART, FLAG_BIND_DEVICES, FLAG_MEMFD, FLAG_SHIM, FLAG_USERNS, HEADER, Header, INLINE, LARGEST, Plan, Section, Strings, field, op, u32_at};
 use crate::netns::Networks;
 use crate::wire::{NO_FD, Step, flag};
 #[cfg(shim)]
-use crate::shim;
+use crate::{shim, wire::FLAG_JOIN_USERNS};
 use crate::{everyone, house, join, keeper, look, outfit, remove, slim, worker};
 
 /// Descriptors that the owner put there.
@@ -45,7 +45,7 @@ pub(crate) fn run() -> ! {
         sys::exit(1)
     };
     // The owner is gone, or there is none: a container runs this by way of `/proc/self/exe`, and gets nothing for it.
-    let Some(hello) = await_hello(buffer) else {
+    let Some((hello, fds)) = await_hello(buffer) else {
         sys::exit(125)
     };
     // A shim is another program: this one would kill what was to outlive its owner.
@@ -53,6 +53,13 @@ pub(crate) fn run() -> ! {
         refuse(hello.req, Step::Plan, sys::ENOSYS);
         sys::exit(1)
     }
+    #[cfg(shim)]
+    if hello.flags & FLAG_JOIN_USERNS != 0 {
+        let fail = shim::move_in(&fds);
+        refuse(hello.req, fail.step, fail.errno());
+        sys::exit(1)
+    }
+    fds.close();
     let mut zygote = match set_up(hello.flags, buffer) {
         Ok(zygote) => zygote,
         Err(fail) => {
@@ -92,11 +99,11 @@ fn tidy() {
 }
 
 /// The owner writes the id map first; until then this process can be dumped, or the map's files were root's.
-fn await_hello(buffer: &mut [u8]) -> Option<Header> {
+fn await_hello(buffer: &mut [u8]) -> Option<(Header, Fds)> {
     let mut fds = Fds::none();
     let len = message::receive(CONTROL, buffer, &mut fds).ok()?;
-    fds.close();
-    Header::decode(buffer.get(..len)?).filter(|header| header.op == op::HELLO)
+    let header = Header::decode(buffer.get(..len)?).filter(|header| header.op == op::HELLO)?;
+    Some((header, fds))
 }
 
 fn set_up(flags: u32, buffer: &'static mut [u8]) -> Done<Zygote> {
@@ -209,6 +216,11 @@ impl Zygote {
             match self.ledger.ended(pid) {
                 Some((CONTAINER, req)) if self.below >= 0 => self.ended_apart(req, status),
                 Some((CONTAINER | EXEC, req)) => reply(op::EXITED, req, status, &[]),
+                Some((KEPT, line)) => {
+                    let line = line as i32;
+                    let _ = message::send(line, &status.to_ne_bytes(), &[], None);
+                    sys::close(line);
+                }
                 // A worker that ended well has answered by itself.
                 Some((WORKER, req)) if status != 0 => refuse(req, Step::Privileged, sys::EPROTO),
                 Some(_) => {}
@@ -339,8 +351,8 @@ impl Zygote {
                     refuse(req, fail.step, fail.errno());
                 }
             }
-            op::KEEP if self.below >= 0 => {
-                if let Err(errno) = self.keep(req, blob, fds) {
+            op::KEEPER if self.below >= 0 => {
+                if let Err(errno) = self.fork_keeper(req, blob, fds) {
                     refuse(req, Step::Clone, errno);
                 }
             }
@@ -366,6 +378,7 @@ impl Zygote {
                     refuse(req, Step::Join, errno);
                 }
             }
+            op::KEEP => answer(req, self.keep(blob, fds)),
             op::SCRATCH if blob.is_empty() => self.ledger.forget(SCRATCH, req),
             // A part of a list would be what goes in the end, and the rest would stay.
             op::SCRATCH if !Strings(blob).well_formed() => refuse(req, Step::Plan, sys::EBADMSG),
@@ -385,6 +398,24 @@ impl Zygote {
             }),
             _ => refuse(req, Step::Plan, sys::ENOSYS),
         }
+    }
+
+    /// A container outlives the owner from now on. What counts is that whoever looks after it has been told.
+    #[inline(never)]
+    #[unsafe(link_section = "lhchild")]
+    fn keep(&mut self, blob: &[u8], fds: &Fds) -> Sys<()> {
+        let word = |at: usize| u32_at(blob, at).map(u64::from).ok_or(sys::EBADMSG);
+        let req = word(0)? | word(4)? << 32;
+        if !self.ledger.has_container(req) {
+            return Err(sys::ESRCH);
+        }
+        let line = sys::duplicate(fds.get(0).ok_or(sys::EBADMSG)?)?;
+        let told = message::send(line, &crate::wire::KEPT.to_ne_bytes(), &[], None);
+        match told {
+            Ok(_) => self.ledger.keep(req, line),
+            Err(_) => sys::close(line),
+        }
+        told.map(drop)
     }
 
     /// Does slow work in a child, which answers by itself.
@@ -505,6 +536,9 @@ impl Zygote {
 
     /// What a child must not have of the zygote.
     pub(crate) fn leave(&self) {
+        for kept in self.ledger.kept() {
+            sys::close(kept.req as i32);
+        }
         for fd in [CONTROL, OWNER, LOCK, self.children, self.below] {
             sys::close(fd);
         }
@@ -583,7 +617,11 @@ impl Zygote {
     #[inline(never)]
     #[unsafe(link_section = "lhchild")]
     fn clean_up(&mut self) {
-        let _ = everyone::below_me(SIGKILL);
+        let kept = self.ledger.kept().next().is_some();
+        match kept {
+            true => drop(self.end_others()),
+            false => drop(everyone::below_me(SIGKILL)),
+        }
         self.each(b'c', |path| {
             remove::kill_cgroup(path);
             true
@@ -591,7 +629,10 @@ impl Zygote {
         if self.below >= 0 {
             keeper::end_all(self.below);
         }
-        reap_all();
+        match kept {
+            true => self.reap_others(),
+            false => reap_all(),
+        }
         for _ in 0..100 {
             if self.each(b'c', |path| remove::cgroup(path).is_ok()) {
                 break;
@@ -601,18 +642,72 @@ impl Zygote {
         // Others' may be in those above: never more than this one call.
         self.each(b'p', |path| sys::unlinkat(sys::AT_FDCWD, path, sys::AT_REMOVEDIR).is_ok());
         self.each(b's', |path| remove::tree(path).is_ok());
+        if kept {
+            self.stay();
+        }
+    }
+
+    /// Kills every child but those that outlive the owner; whether there was one. What a tool has left behind, and nobody ever
+    /// asked for, stays with them.
+    #[unsafe(link_section = "lhchild")]
+    fn end_others(&self) -> bool {
+        let mut others = self.ledger.entries().filter(|entry| entry.kind != KEPT && entry.pid > 0).peekable();
+        let any = others.peek().is_some();
+        for other in others {
+            let _ = sys::kill(other.pid, SIGKILL);
+        }
+        any
+    }
+
+    #[unsafe(link_section = "lhchild")]
+    fn reap_others(&mut self) {
+        for _ in 0..PATIENCE_MS {
+            self.reap();
+            if !self.end_others() {
+                return;
+            }
+            sys::sleep_ms(1);
+        }
+    }
+
+    /// Waits for those that outlive the owner: they would end with this process. The owner's lock is free from now on.
+    #[unsafe(link_section = "lhchild")]
+    fn stay(&mut self) {
+        for fd in [CONTROL, OWNER, LOCK] {
+            let _ = sys::dup3(0, fd, sys::O_CLOEXEC);
+        }
+        while self.ledger.kept().next().is_some() {
+            let mut fds = [PollFd {
+                fd: self.children,
+                events: 1,
+                revents: 0,
+            }];
+            let _ = sys::poll(&mut fds, None);
+            self.reap();
+        }
     }
 
     /// Calls for each thing of a kind to clean up; whether all calls said yes.
     fn each(&self, kind: u8, mut act: impl FnMut(&[u8]) -> bool) -> bool {
         let mut all = true;
-        let lists = self.ledger.entries().filter(|entry| entry.kind != JOINING);
+        let lists = self.ledger.entries().filter(|entry| entry.kind != JOINING && entry.kind != KEPT);
         for item in lists.flat_map(|entry| Strings(entry.list)) {
-            if item.first() == Some(&kind) {
+            if item.first() == Some(&kind) && !self.is_above_kept(item) {
                 all &= act(item.get(1..).unwrap_or(b"\0"));
             }
         }
         all
+    }
+}
+
+impl Zygote {
+    /// Whether what outlives the owner is in it: the cgroup above those of all of its containers.
+    #[unsafe(link_section = "lhchild")]
+    fn is_above_kept(&self, item: &[u8]) -> bool {
+        // Each ends with a NUL.
+        let name = item.strip_suffix(b"\0").unwrap_or(item);
+        let mut theirs = self.ledger.kept().flat_map(|entry| Strings(entry.list));
+        theirs.any(|own| own.strip_prefix(name).is_some_and(|rest| rest.starts_with(b"/") || rest == b"\0"))
     }
 }
 

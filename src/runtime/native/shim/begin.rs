@@ -52,6 +52,28 @@ pub(super) struct Begun {
 
 /// Makes everything, spawns the shim, and asks it to start the container. Blocking.
 pub(super) fn begin(shared: &Shared, launch: &Launch, detach: &Detach) -> Result<Begun> {
+    check(launch)?;
+    let reactor = reactor_of(shared)?;
+    reap::sweep();
+    let place = Place::make(&detach.dir, launch.stdio.stdin, detach.check.is_some())?;
+    let begun =
+        spawn(shared, &place, &reactor, None).and_then(|spawned| start(shared, launch, detach, &place, spawned));
+    if begun.is_err() {
+        place.undo();
+    }
+    begun
+}
+
+/// Where what belongs to a shim is listened to.
+pub(super) fn reactor_of(shared: &Shared) -> Result<Handle> {
+    match &shared.options.reactor {
+        Some(named) => Ok(named.clone()),
+        None => Handle::try_current().map_err(|_| zygote::gone()),
+    }
+}
+
+/// Refuses what nobody can do for a container while no engine is there.
+pub(super) fn check(launch: &Launch) -> Result<()> {
     if launch.hold {
         return Err(Error::unsupported(
             "a detached container that runs nothing",
@@ -72,23 +94,20 @@ pub(super) fn begin(shared: &Shared, launch: &Launch, detach: &Detach) -> Result
             needs,
         ));
     }
-    let reactor = match &shared.options.reactor {
-        Some(named) => named.clone(),
-        None => Handle::try_current().map_err(|_| zygote::gone())?,
-    };
-    reap::sweep();
-    let place = Place::make(&detach.dir, launch.stdio.stdin, detach.check.is_some())?;
-    let begun = spawn(shared, &place, &reactor).and_then(|spawned| start(shared, launch, detach, &place, spawned));
-    if begun.is_err() {
-        place.undo();
-    }
-    begun
+    Ok(())
 }
 
-fn spawn(shared: &Shared, place: &Place, reactor: &Handle) -> Result<(Spawned, Host)> {
+/// Spawns a shim, in a user namespace that is there already if one is given.
+pub(super) fn spawn(
+    shared: &Shared,
+    place: &Place,
+    reactor: &Handle,
+    join_userns: Option<BorrowedFd<'_>>,
+) -> Result<(Spawned, Host)> {
     let mut spawned = zygote::spawn(&ZygoteOptions {
         lock: Some(place.lock.as_fd()),
         userns: shared.userns,
+        join_userns,
         bind_devices: shared.bind_devices(),
         clean_up: &[],
         agent: None,
@@ -130,6 +149,8 @@ fn start(
         host,
         log: log.as_ref(),
         cgroup: cgroup.as_deref(),
+        taken: None,
+        given: None,
     };
     match asked.ask(&mut plan) {
         Ok((status, output)) => Ok(Begun {
@@ -162,6 +183,7 @@ fn make_cgroup(shared: &Shared, launch: &Launch, dir: &Path) -> Result<start::Pl
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
+        parent::leave_former_owner(driver, &before);
     }
     let ahead = parent::note_ahead(launch, driver, Some(dir))?;
     match (start::cgroup_of(launch, driver), driver) {
@@ -173,7 +195,7 @@ fn make_cgroup(shared: &Shared, launch: &Launch, dir: &Path) -> Result<start::Pl
     }
 }
 
-fn open_log(log: &DetachedLog) -> Result<Handed> {
+pub(super) fn open_log(log: &DetachedLog) -> Result<Handed> {
     let known_as = match &log.format {
         Some(DetachedLogFormat::Json { known_as }) => Some(known_as.as_str()),
         _ => None,
@@ -185,22 +207,29 @@ fn open_log(log: &DetachedLog) -> Result<Handed> {
 }
 
 /// What is asked of a shim that has been spawned.
-struct Asking<'a> {
-    launch: &'a Launch,
-    detach: &'a Detach,
-    place: &'a Place,
-    control: &'a OwnedFd,
-    host: Host,
-    log: Option<&'a Handed>,
-    cgroup: Option<&'a dyn Cgroup>,
+pub(super) struct Asking<'a> {
+    pub(super) launch: &'a Launch,
+    pub(super) detach: &'a Detach,
+    pub(super) place: &'a Place,
+    pub(super) control: &'a OwnedFd,
+    pub(super) host: Host,
+    pub(super) log: Option<&'a Handed>,
+    pub(super) cgroup: Option<&'a dyn Cgroup>,
+    /// The first process of a container that runs, and is to be taken over.
+    pub(super) taken: Option<BorrowedFd<'a>>,
+    /// What comes along at once behind it where no shim was there before: see [`config::GIVEN`].
+    pub(super) given: Option<&'a [BorrowedFd<'a>]>,
 }
 
 impl Asking<'_> {
     /// The socket over which the start is reported, and a reader of what it prints.
-    fn ask(&self, plan: &mut Plan) -> Result<(OwnedFd, Option<OwnedFd>)> {
+    pub(super) fn ask(&self, plan: &mut Plan) -> Result<(OwnedFd, Option<OwnedFd>)> {
         parent::add_clean_ups(plan, &self.launch.id, self.cgroup)?;
         let directories = self.cgroup.map_or(&[] as &[PathBuf], |cgroup| cgroup.directories());
-        parent::note(&self.detach.dir, directories)?;
+        // Of one that is taken over they are noted, with more above them perhaps than are found there now.
+        if self.taken.is_none() || self.given.is_some() {
+            parent::note(&self.detach.dir, directories)?;
+        }
         let own = |directory: &&PathBuf| directory.ends_with(self.launch.id.as_str());
         let own: Vec<&PathBuf> = directories.iter().filter(own).collect();
         self.tell(plan, &own)?;
@@ -228,6 +257,7 @@ impl Asking<'_> {
         let stdio = self.launch.stdio;
         words[config::FLAGS] =
             format | if stdio.stdin { config::INPUT } else { 0 } | stdio.terminal.map_or(0, |_| config::TERMINAL);
+        words[config::FLAGS] |= self.taken.map_or(0, |_| config::TAKEN) | self.given.map_or(0, |_| config::GIVEN);
         words[config::RESTART..config::LOG_FULL].copy_from_slice(&restart_words(self.detach.restart).words());
         words[config::LOG_FULL] = self.detach.log.max_size_bytes;
         words[config::LOG_FILES] = u64::from(self.detach.log.max_files.max(1));
@@ -277,6 +307,11 @@ impl Asking<'_> {
         {
             let (mut positions, mut fds) = ends.positions(start::trees(self.launch), self.cgroup);
             start::add_shared(self.launch, &mut positions, &mut fds);
+            if let Some(process) = self.taken {
+                positions.target = fds.len() as u32;
+                fds.push(process);
+                fds.extend(self.given.unwrap_or_default());
+            }
             let blob = plan.clone().encode(positions);
             if blob.len() > LARGEST {
                 return Err(Error::invalid(format!(

@@ -27,6 +27,20 @@ pub(super) fn bereft(dir: &Path) -> Result<Option<Bereft>> {
     let Some(_no_shim) = without_shim(dir)? else {
         return Ok(None);
     };
+    // Before: what it prints last would be gone with it.
+    let outputs = outputs(dir)?;
+    let Some((process, state)) = orphan(dir)? else {
+        return Ok(None);
+    };
+    Ok(Some(Bereft {
+        process,
+        outputs,
+        identity: (state.pid, state.start_ticks),
+    }))
+}
+
+/// The first process of a container whose shim is gone, if it lives. The caller knows that there is no shim, and that none comes.
+pub(super) fn orphan(dir: &Path) -> Result<Option<(OwnedFd, State)>> {
     let Some((_, state)) = read(dir)? else { return Ok(None) };
     if state.phase == phase::ENDED || super::place::boot()? != state.boot {
         return Ok(None);
@@ -37,18 +51,16 @@ pub(super) fn bereft(dir: &Path) -> Result<Option<Bereft>> {
         Err(error) => return Err(Error::os("open a container's process", error)),
     };
     // After it was opened: the number alone may be another's.
-    if !lives(&state) {
-        return Ok(None);
-    }
+    Ok(lives(&state).then_some((process, state)))
+}
+
+/// Readers of what it prints. As long as they are there, what nobody has read yet outlives the container.
+pub(super) fn outputs(dir: &Path) -> Result<Vec<(OwnedFd, LogStream)>> {
     let mut outputs = Vec::new();
     for (name, stream) in [("out", LogStream::Stdout), ("err", LogStream::Stderr)] {
         outputs.extend(output(dir, name)?.map(|end| (end, stream)));
     }
-    Ok(Some(Bereft {
-        process,
-        outputs,
-        identity: (state.pid, state.start_ticks),
-    }))
+    Ok(outputs)
 }
 
 fn output(dir: &Path, name: &str) -> Result<Option<OwnedFd>> {
@@ -72,7 +84,9 @@ pub(super) fn note_end(dir: &Path, bereft: &Bereft) -> Result<bool> {
     let Some((file, state)) = read(dir)? else {
         return Ok(false);
     };
-    if (state.pid, state.start_ticks) != bereft.identity || state.phase == phase::ENDED {
+    // One that was setting itself up when its shim was killed may have ended before it came to its program, with a status that is
+    // not the program's.
+    if (state.pid, state.start_ticks) != bereft.identity || state.phase != phase::RUNNING {
         return Ok(false);
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -110,7 +124,7 @@ fn without_shim(dir: &Path) -> Result<Option<Flock<File>>> {
     }
 }
 
-fn read(dir: &Path) -> Result<Option<(File, State)>> {
+pub(super) fn read(dir: &Path) -> Result<Option<(File, State)>> {
     let step = |error: io::Error| Error::os("read a shim's state", error);
     let mut options = OpenOptions::new();
     options.read(true).write(true);

@@ -5,7 +5,9 @@ mod bereft;
 mod check;
 mod connect;
 mod place;
-mod reap;
+pub(super) mod promote;
+pub(super) mod reap;
+mod renew;
 mod seen;
 mod task;
 mod watch;
@@ -20,12 +22,14 @@ use super::NativeRuntime;
 use super::hidden::Hidden;
 use super::parent;
 use super::plan::Host;
-use super::task::Inside;
+use super::task::{Inside, NativeTask};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
-use crate::runtime::Launch;
 use crate::runtime::cgroups::Cgroup;
-use crate::runtime::detached::{Bereft, Detach, DetachedRuntime, DetachedSeen, DetachedTask, Restart, RestartAfter};
+use crate::runtime::detached::{
+    Bereft, Detach, DetachedOutput, DetachedRuntime, DetachedSeen, DetachedTask, HandOn, Restart, RestartAfter,
+};
 use crate::runtime::native::helper::talk;
+use crate::runtime::{Launch, Task};
 use crate::sys::blocking::blocking;
 use crate::types::ContainerId;
 
@@ -46,9 +50,35 @@ impl DetachedRuntime for NativeRuntime {
 
     async fn adopt(&self, id: &ContainerId, dir: &Path) -> Result<Arc<dyn DetachedTask>> {
         let (shared, key, place) = (Arc::clone(&self.shared), id.clone(), dir.to_owned());
-        let cgroup = blocking(move || Ok(cgroup_of(&shared, &key, &place))).await?;
+        let found = blocking(move || cgroup_of(&shared, &key, &place)).await;
+        let cgroup = found.unwrap_or_else(|error| {
+            tracing::warn!(container = %id, error = error.report(), "a container's cgroup cannot be opened");
+            None
+        });
         let task = ShimTask::connect(id.clone(), dir.to_owned(), cgroup).await?;
         Ok(Arc::new(task))
+    }
+
+    async fn renew(&self, launch: Launch, detach: Detach) -> Result<Arc<dyn DetachedTask>> {
+        let shared = Arc::clone(&self.shared);
+        let (id, dir) = (launch.id.clone(), detach.dir.clone());
+        let cgroup = blocking(move || renew::renew(&shared, &launch, &detach)).await?;
+        let task = ShimTask::connect(id, dir, cgroup).await?;
+        Ok(Arc::new(task))
+    }
+
+    async fn promote(
+        &self,
+        task: &dyn Task,
+        launch: Launch,
+        detach: Detach,
+        streams: Arc<HandOn>,
+    ) -> Result<Option<DetachedOutput>> {
+        let native = task.as_any().and_then(|task| task.downcast_ref::<NativeTask>());
+        let bound = native.ok_or_else(promote::not_ours)?.bound()?;
+        let shared = Arc::clone(&self.shared);
+        let ready = blocking(move || promote::prepare(&shared, bound, &launch, &detach, &streams)).await?;
+        ready.commit().await
     }
 
     fn clear(&self, id: &ContainerId, dir: &Path) -> Result<()> {
@@ -77,15 +107,14 @@ impl DetachedRuntime for NativeRuntime {
 }
 
 /// The cgroup of a container that somebody has started, if it has one.
-fn cgroup_of(shared: &super::Shared, id: &ContainerId, dir: &Path) -> Option<Arc<dyn Cgroup>> {
-    let driver = shared.options.detached_cgroups.as_ref()?;
+fn cgroup_of(shared: &super::Shared, id: &ContainerId, dir: &Path) -> Result<Option<Arc<dyn Cgroup>>> {
+    let Some(driver) = shared.options.detached_cgroups.as_ref() else {
+        return Ok(None);
+    };
     match driver.open_at(id, &parent::noted(dir)) {
-        Ok(cgroup) => Some(Arc::from(cgroup)),
-        Err(error) if error.is_not_found() => None,
-        Err(error) => {
-            tracing::warn!(container = %id, error = error.report(), "a container's cgroup cannot be opened");
-            None
-        }
+        Ok(cgroup) => Ok(Some(Arc::from(cgroup))),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -74,6 +74,51 @@ impl Place {
         }
     }
 
+    /// As [`Place::make`], for a shim that takes the place of one that was killed: the streams are in use, and the state goes on.
+    ///
+    /// # Errors
+    /// `Conflict` if a shim has the lock; `Unavailable` if what the former shim has written down cannot be read.
+    pub(super) fn find(path: &Path, checked: bool) -> Result<Self> {
+        let dir = open_dir(path)?;
+        let lock = take_lock(path)?;
+        let boot = boot()?;
+        let (state, before) = super::bereft::read(path)?.ok_or_else(|| {
+            let message = "what the container's former shim has written down cannot be read";
+            Error::new(ErrorKind::Unavailable, message)
+        })?;
+        let _ = std::fs::remove_file(path.join(SOCKET));
+        Ok(Self {
+            path: path.to_owned(),
+            lock,
+            state,
+            listener: listen_at(path, &dir)?,
+            results: checked.then(|| keep_results(path)).transpose()?,
+            boot,
+            change: before.change,
+            dir,
+        })
+    }
+
+    /// Writes down what a shim is to know of a run that it has not begun. It is no shim's yet.
+    pub(super) fn note_run(&mut self, run: &State) -> Result<()> {
+        let state = State {
+            boot: self.boot,
+            change: self.change + 1,
+            phase: phase::STARTING,
+            ..*run
+        };
+        let written = self.state.write_all_at(&state.encode(), state.place() as u64);
+        written.map_err(|error| Error::os("write a shim's state", error))?;
+        self.change = state.change;
+        Ok(())
+    }
+
+    /// Whether the run of [`Self::note_run`] has become a shim's.
+    pub(super) fn is_run(&self) -> bool {
+        let read = super::bereft::read(&self.path).ok().flatten();
+        read.is_some_and(|(_, state)| state.phase != phase::STARTING)
+    }
+
     /// Takes everything back: there will be no shim.
     pub(super) fn undo(&self) {
         clear(&self.path);
@@ -181,6 +226,18 @@ fn make_results(path: &Path) -> Result<File> {
     let mut file = options.open(path.join(HEALTH)).map_err(step)?;
     file.write_all(&vec![0; health::FILE]).map_err(step)?;
     Ok(file)
+}
+
+/// That of the former shim, if there is one: the probes in it are of the same run.
+fn keep_results(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    match options.write(true).open(path.join(HEALTH)) {
+        Ok(file) if file.metadata().is_ok_and(|about| about.len() == health::FILE as u64) => Ok(file),
+        _ => {
+            let _ = std::fs::remove_file(path.join(HEALTH));
+            make_results(path)
+        }
+    }
 }
 
 pub(super) fn boot() -> Result<[u64; 2]> {

@@ -68,6 +68,11 @@ pub(super) fn watch(shim: OwnedFd, runtime: &Handle) {
     });
 }
 
+/// Has one thread of this process' wait for it. A zygote whose containers have become detached, say.
+pub(in crate::runtime::native) fn leave(shim: OwnedFd) {
+    drop(Child(Some(shim)));
+}
+
 /// Reaps those that have ended of the shims that no runtime watches.
 pub(super) fn sweep() {
     sweep_of(&mut left());

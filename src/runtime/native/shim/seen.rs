@@ -62,17 +62,17 @@ fn is_locked(dir: &Path) -> Result<bool> {
 
 /// Whether the first process lives: the number alone may be another's by now.
 pub(super) fn lives(state: &State) -> bool {
-    let Ok(text) = fs::read_to_string(format!("/proc/{}/stat", state.pid)) else {
-        return false;
-    };
+    born(state.pid) == Some(state.start_ticks)
+}
+
+/// When a process that lives was made, in the kernel's ticks. Source: proc_pid_stat(5), field 22.
+pub(super) fn born(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name may hold anything, also a parenthesis.
-    let Some((_, rest)) = text.rsplit_once(')') else {
-        return false;
-    };
+    let (_, rest) = text.rsplit_once(')')?;
     let mut words = rest.split_ascii_whitespace();
     let dead = matches!(words.next(), Some("Z" | "X") | None);
-    let ticks = words.nth(18).and_then(|word| word.parse().ok());
-    !dead && ticks == Some(state.start_ticks)
+    words.nth(18)?.parse().ok().filter(|_| !dead)
 }
 
 /// As the library's users see it, with what lies beside it.

@@ -90,9 +90,9 @@ impl ShimTask {
         self.error(ErrorKind::InvalidState, "is not running")
     }
 
+    /// As far as the shim has told.
     fn is_running(&self) -> bool {
-        let known = self.link.known();
-        !known.gone && matches!(known.state.phase, phase::STARTING | phase::RUNNING)
+        matches!(self.known().phase, phase::STARTING | phase::RUNNING)
     }
 
     /// A request that a shim refuses because nothing runs, or because it is gone.
@@ -106,7 +106,7 @@ impl ShimTask {
         }
     }
 
-    /// The first process of the present run.
+    /// The first process of the present run. One that was asked for before is known though the shim is gone.
     async fn process(&self) -> Result<Arc<OwnedFd>> {
         if !self.is_running() {
             return Err(self.not_running());
@@ -129,6 +129,18 @@ impl ShimTask {
         match pidfd::send_signal(process.as_fd(), signal.number()) {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(self.not_running()),
             result => result.map_err(|error| Error::os("send a signal", error)),
+        }
+    }
+
+    async fn input_of_run(&self) -> Result<Option<OwnedFd>> {
+        let terminal = self.link.greeting.word(greeting::FLAGS) & config::TERMINAL != 0;
+        match self.ask(op::INPUT, &[]).await {
+            // Of a run that another shim had begun: nobody else had its terminal.
+            Err(error) if terminal && error.kind() == &ErrorKind::InvalidState && self.is_running() => {
+                let what = "has lost its terminal with a shim that was killed; its next start has one";
+                Err(self.error(ErrorKind::InvalidState, what).with_source(error))
+            }
+            asked => asked,
         }
     }
 
@@ -232,7 +244,7 @@ impl Task for ShimTask {
         if self.link.greeting.word(greeting::FLAGS) & config::TERMINAL == 0 {
             return Err(Error::new(ErrorKind::InvalidState, "the container has no terminal"));
         }
-        let terminal = self.ask(op::INPUT, &[]).await?;
+        let terminal = self.input_of_run().await?;
         let terminal = terminal.ok_or_else(|| self.not_running())?;
         crate::sys::terminal::resize(terminal.as_fd(), rows, columns)
             .map_err(|error: io::Error| Error::os("set the terminal's size", error))
@@ -307,6 +319,15 @@ impl DetachedTask for ShimTask {
         self.link.greeting.word(greeting::FLAGS) & config::HEALTH != 0
     }
 
+    fn is_gone(&self) -> bool {
+        self.link.known().gone
+    }
+
+    async fn prepare_exec(&self) -> Result<()> {
+        self.process().await?;
+        self.session().await.map(drop)
+    }
+
     async fn changed(&self, after: u64) -> Option<DetachedState> {
         let known = self.link.until(|state| state.change > after).await;
         (known.state.change > after).then(|| shown(&known.state, &self.dir))
@@ -326,7 +347,7 @@ impl DetachedTask for ShimTask {
     }
 
     async fn input(&self) -> Result<Option<OwnedFd>> {
-        self.ask(op::INPUT, &[]).await
+        self.input_of_run().await
     }
 
     async fn close_input(&self) -> Result<()> {
@@ -342,6 +363,12 @@ impl DetachedTask for ShimTask {
         let body: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         self.ask(op::RESTART, &body).await.map(drop)
     }
+}
+
+/// What comes over a connection for output.
+pub(super) fn chunks_of(socket: OwnedFd) -> Result<DetachedOutput> {
+    let socket = connect::watched(socket)?;
+    Ok(Box::pin(stream::unfold((socket, vec![0u8; HEAD + CHUNK]), read_chunk)))
 }
 
 type Reading = (AsyncFd<OwnedFd>, Vec<u8>);

@@ -25,7 +25,7 @@ impl Shim {
         let os = |step: Step| move |errno: i32| (step as u32, errno);
         let [status, theirs] = sys::socket_pair().map_err(os(Step::Clone))?;
         self.fds.set(self.plan.field(field::FD_STATUS), theirs);
-        let ends = self.container_ends();
+        let ends = self.own_streams().and_then(|()| self.container_ends());
         let made = ends.map_err(os(Step::Stdio)).and_then(|()| {
             let private = self.private();
             let Self {
@@ -43,12 +43,7 @@ impl Shim {
                 .clone_container(plan, fds, &leave)
                 .map_err(|fail| (fail.step as u32, fail.errno()))
         });
-        for position in [field::FD_STATUS, field::FD_STDIN, field::FD_STDOUT, field::FD_STDERR] {
-            if let Some(fd) = self.fds.get(self.plan.field(position)) {
-                sys::close(fd);
-                self.fds.set(self.plan.field(position), -1);
-            }
-        }
+        self.close_ends();
         let (child, process) = match made {
             Ok(made) => made,
             Err(failure) => {
@@ -73,6 +68,17 @@ impl Shim {
         };
         self.note();
         Ok(())
+    }
+
+    /// The container's ends of its streams, and of what it tells of its start, are its own.
+    #[unsafe(link_section = "lhshim")]
+    pub(super) fn close_ends(&mut self) {
+        for position in [field::FD_STATUS, field::FD_STDIN, field::FD_STDOUT, field::FD_STDERR] {
+            if let Some(fd) = self.fds.get(self.plan.field(position)) {
+                sys::close(fd);
+                self.fds.set(self.plan.field(position), -1);
+            }
+        }
     }
 
     /// The container's ends of its streams: opened for reading and writing, so that a shim that is killed neither takes the
@@ -207,7 +213,7 @@ impl Shim {
     }
 
     #[unsafe(link_section = "lhshim")]
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         self.record.finished_ns = sys::clock(0);
         self.record.oom_killed = self.count_oom();
         self.stage = Stage::Draining;
@@ -309,10 +315,13 @@ impl Shim {
         sys::exit(0)
     }
 
-    /// A start that is nobody's: nothing stays of it.
+    /// A start that is nobody's: nothing stays of it. A container that was to be taken over goes on without this.
     #[inline(never)]
     #[unsafe(link_section = "lhshim")]
     pub(super) fn abandon(&mut self) -> ! {
+        if self.is(config::TAKEN) {
+            sys::exit(1)
+        }
         if self.child > 0 {
             let _ = sys::kill(self.child, SIGKILL);
             let _ = sys::wait(self.child, false);
@@ -382,7 +391,7 @@ fn start_ticks(pid: i32) -> Option<u64> {
 /// The counter of either version's file: `oom_kill` and a number on a line.
 #[inline(never)]
 #[unsafe(link_section = "lhshim")]
-fn oom_kills(file: i32) -> Option<u64> {
+pub(super) fn oom_kills(file: i32) -> Option<u64> {
     const NAME: &[u8] = b"oom_kill ";
     let mut text = [0u8; 512];
     let len = sys::pread(file, &mut text, 0).ok()?;

@@ -7,14 +7,18 @@
 mod hunt;
 mod life;
 mod log;
+mod moving;
 mod output;
 mod peers;
 mod probe;
+mod taken;
 
 use self::log::Log;
+pub(crate) use self::moving::move_in;
 use self::output::{Held, Stream};
 use self::peers::Conn;
 use self::probe::Check;
+use self::taken::Taken;
 use crate::message::{self, Fds};
 use crate::record::State;
 use crate::sys::{self, PollFd};
@@ -61,6 +65,12 @@ struct Shim {
     /// The first process while it is not reaped.
     child: i32,
     process: i32,
+    /// Of a run that another has begun.
+    taken: Option<Taken>,
+    /// Where the zygote tells of it whose child it is.
+    line: i32,
+    /// Its streams have no names: those that have are for the next run.
+    borrowed: bool,
     status: i32,
     /// Where the first start is reported to.
     relay: i32,
@@ -139,6 +149,9 @@ impl Shim {
             until: 0,
             child: 0,
             process: -1,
+            taken: None,
+            line: -1,
+            borrowed: false,
             status: -1,
             relay: -1,
             ready: false,
@@ -164,18 +177,27 @@ impl Shim {
         Some(shim)
     }
 
-    /// Takes in the plan, and starts the container for the first time.
+    /// Takes in the plan, and starts the container for the first time, or takes it over.
     #[inline(never)]
     #[unsafe(link_section = "lhshim")]
     fn first_run(&mut self) -> Option<()> {
         let len = message::receive(CONTROL, self.zygote.buffer, &mut self.fds).ok()?;
         let header = Header::decode(self.zygote.buffer.get(..len)?)?;
         let started = self.take_plan(&header).and_then(|()| {
+            if self.is(config::TAKEN) {
+                return self.take_over().map_err(|errno| (Step::Join as u32, errno));
+            }
             self.relay = self.fds.get(self.plan.field(field::FD_STATUS)).ok_or((Step::Plan as u32, sys::EBADMSG))?;
             self.start()
         });
         match started {
-            Ok(()) => zygote::reply(op::DONE, header.req, 0, &[]),
+            Ok(()) => {
+                zygote::reply(op::DONE, header.req, 0, &[]);
+                // It outlives whoever has asked for this already.
+                if self.is(config::TAKEN) {
+                    self.let_starter_go();
+                }
+            }
             Err((step, errno)) => {
                 zygote::reply(op::FAILED, header.req, errno, &step.to_ne_bytes());
                 return None;
@@ -208,7 +230,7 @@ impl Shim {
 
     #[unsafe(link_section = "lhshim")]
     fn serve(&mut self) -> ! {
-        const FIXED: usize = 9;
+        const FIXED: usize = 11;
         loop {
             let mut fds = [PollFd {
                 fd: -1,
@@ -228,6 +250,8 @@ impl Shim {
                 err,
                 told,
                 printed,
+                self.watched_process(),
+                self.line,
             ];
             for (slot, fd) in fds.iter_mut().zip(fixed) {
                 slot.fd = fd;
@@ -262,6 +286,12 @@ impl Shim {
             if is(8) {
                 self.read_probe_output();
             }
+            if is(10) {
+                self.hear_line();
+            }
+            if is(9) {
+                self.see_end();
+            }
             if is(2) {
                 self.reap();
             }
@@ -278,7 +308,7 @@ impl Shim {
     /// How long there is nothing to do unless something happens.
     #[unsafe(link_section = "lhshim")]
     fn patience(&self) -> Option<u64> {
-        let mut first = self.check.until();
+        let mut first = self.check.until().min(self.taken.map_or(i64::MAX, |taken| taken.until()));
         if matches!(self.stage, Stage::Draining | Stage::Writing | Stage::Pausing)
             || self.stage == Stage::Over && self.kept
         {
@@ -308,6 +338,7 @@ impl Shim {
             self.flush_late(now);
         }
         self.tick_checks(now);
+        self.ask_for_end(now);
         match self.stage {
             Stage::Draining if self.held.is_none() && (!self.is_open() || now >= self.until) => self.finish(),
             Stage::Writing if now >= self.until => self.write_end(),
@@ -331,6 +362,12 @@ impl Shim {
         if header.is_none_or(|header| header.op != op::KEPT) || self.record.started_ns == 0 {
             self.abandon();
         }
+        self.let_starter_go();
+    }
+
+    /// The container outlives its starter from now on.
+    #[unsafe(link_section = "lhshim")]
+    fn let_starter_go(&mut self) {
         self.kept = true;
         // Their numbers stay taken: children close them.
         for fd in [CONTROL, OWNER] {
@@ -338,9 +375,20 @@ impl Shim {
         }
     }
 
+    /// A signal to the first process of the run, if it is there.
+    #[unsafe(link_section = "lhshim")]
+    fn send(&self, signal: i32) {
+        if self.child > 0 {
+            let _ = sys::kill(self.child, signal);
+        } else if self.taken.is_some() {
+            // Others reap it, so that its number may be another's.
+            let _ = sys::kill_at(self.process, signal);
+        }
+    }
+
     /// Closes, in a child, what is the shim's alone.
     #[unsafe(link_section = "lhshim")]
-    fn private(&self) -> [i32; 17] {
+    fn private(&self) -> [i32; 18] {
         let [told, printed] = self.check.polled();
         [
             self.dir,
@@ -348,6 +396,7 @@ impl Shim {
             self.file,
             self.oom,
             self.process,
+            self.line,
             self.status,
             self.relay,
             self.input,

@@ -192,6 +192,6 @@ impl Shim {
     /// Whether the first process may be doing something.
     #[unsafe(link_section = "lhshim")]
     pub(super) fn is_live(&self) -> bool {
-        matches!(self.stage, Stage::Setting | Stage::Running) && self.child != 0
+        matches!(self.stage, Stage::Setting | Stage::Running) && (self.child != 0 || self.taken.is_some())
     }
 }

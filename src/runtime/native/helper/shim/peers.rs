@@ -254,7 +254,7 @@ impl Shim {
     /// A descriptor to write to, and whether it is the client's alone.
     #[unsafe(link_section = "lhshim")]
     fn give_input(&self) -> Sys<Option<(i32, bool)>> {
-        if self.is(config::TERMINAL) {
+        if self.is(config::TERMINAL) || self.borrowed && self.is(config::INPUT) {
             return match self.input {
                 -1 => Err(sys::ESRCH),
                 master => Ok(Some((master, false))),

@@ -159,9 +159,7 @@ impl Shim {
     pub(super) fn tick_checks(&mut self, now: i64) {
         if now >= self.check.patience {
             self.check.patience = i64::MAX;
-            if self.child > 0 {
-                let _ = sys::kill(self.child, SIGKILL);
-            }
+            self.send(SIGKILL);
         }
         match &mut self.check.running {
             Some(running) if now >= running.until => {
@@ -469,9 +467,7 @@ impl Shim {
             _ => return,
         };
         self.check.next = i64::MAX;
-        if self.child > 0 {
-            let _ = sys::kill(self.child, signal);
-        }
+        self.send(signal);
     }
 
     /// Whether the container is paused: one of its cgroups is frozen.

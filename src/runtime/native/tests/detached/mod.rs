@@ -5,6 +5,8 @@ mod life;
 mod logging;
 #[cfg(target_arch = "x86_64")]
 mod old;
+mod promote;
+mod renew;
 mod talking;
 mod trouble;
 
