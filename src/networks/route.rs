@@ -165,6 +165,15 @@ pub(super) fn up(index: u32) -> Message {
     Message::new(NEWLINK, 0).raw(&link(0, index, IFF_UP, IFF_UP))
 }
 
+/// Another hardware address, another MTU for a link that is there.
+pub(super) fn change(index: u32, mac: Option<Mac>, mtu: Option<u32>) -> Message {
+    let mut message = Message::new(NEWLINK, 0).raw(&link(0, index, 0, 0));
+    if let Some(mac) = mac {
+        message = message.attr(IFLA_ADDRESS, &mac);
+    }
+    with_mtu(message, mtu)
+}
+
 /// Another name for a link that is not up.
 pub(super) fn rename(index: u32, name: &str) -> Message {
     Message::new(NEWLINK, 0)

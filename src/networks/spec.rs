@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::own::{self, Own};
 use super::parent;
 use super::subnet::Subnet;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -31,7 +32,7 @@ pub struct AddressPool {
 pub struct NetworkSpec {
     /// Its name.
     pub name: String,
-    /// The driver: `bridge`, `macvlan` or `ipvlan`.
+    /// The driver: `bridge`, `macvlan`, `ipvlan`, or one of the embedder's own.
     pub driver: String,
     /// Its subnets.
     #[serde(default)]
@@ -102,6 +103,14 @@ impl NetworkSpec {
         spec
     }
 
+    /// A network of a driver of the embedder's own, which was made known with
+    /// [`EngineBuilder::with_network_driver`](crate::engine::EngineBuilder::with_network_driver).
+    pub fn of_driver(driver: impl Into<String>, name: impl Into<String>) -> Self {
+        let mut spec = Self::bridge(name);
+        spec.driver = driver.into();
+        spec
+    }
+
     /// Sets an option of the driver: `macvlan_mode`, `ipvlan_mode`, `parent`, say.
     #[must_use]
     pub fn driver_option(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
@@ -162,9 +171,10 @@ impl NetworkSpec {
     }
 
     /// Takes the driver's options in, and refuses what cannot be.
-    pub(crate) fn checked(mut self) -> Result<Self> {
+    pub(crate) fn checked(mut self, own: Option<&Own>) -> Result<Self> {
         check_name(&self.name)?;
         match self.driver.as_str() {
+            driver if own.is_some_and(|own| own.has(driver)) => self = own::checked(self)?,
             "bridge" => {
                 for (name, value) in self.options.clone() {
                     self.take_option(&name, &value)?;
@@ -181,10 +191,7 @@ impl NetworkSpec {
                 let message = format!("only one instance of \"{}\" network is allowed", self.driver);
                 return Err(Error::new(ErrorKind::Denied, message).with_object(ObjectKind::Network, self.name));
             }
-            other => {
-                let message = format!("could not find plugin {other} in v1 plugin registry: plugin not found");
-                return Err(Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Backend, other));
-            }
+            other => return Err(own::unknown(other, own.into_iter().flat_map(Own::names))),
         }
         match self.mtu_bytes {
             Some(mtu) if !(68..=65535).contains(&mtu) => Err(Error::invalid(format!(
@@ -275,20 +282,20 @@ mod tests {
     #[test]
     fn names_and_options_are_checked() {
         for good in ["a", "web_1.x-y", "0net"] {
-            NetworkSpec::bridge(good).checked().unwrap();
+            NetworkSpec::bridge(good).checked(None).unwrap();
         }
         for bad in ["", "-a", "a b", "a/b", "é", &"a".repeat(129)] {
-            let error = NetworkSpec::bridge(bad).checked().unwrap_err();
+            let error = NetworkSpec::bridge(bad).checked(None).unwrap_err();
             assert_eq!(error.kind(), &ErrorKind::InvalidArgument, "{bad}");
         }
         for reserved in RESERVED {
-            let error = NetworkSpec::bridge(reserved).checked().unwrap_err();
+            let error = NetworkSpec::bridge(reserved).checked(None).unwrap_err();
             assert_eq!(error.kind(), &ErrorKind::Denied, "{reserved}");
         }
         let with = |name: &str, value: &str| {
             let mut spec = NetworkSpec::bridge("n");
             spec.options.insert(name.into(), value.into());
-            spec.checked()
+            spec.checked(None)
         };
         assert!(
             !with("com.docker.network.bridge.enable_icc", "false")
@@ -317,8 +324,8 @@ mod tests {
     fn i11_overlay_is_a_typed_refusal() {
         let mut spec = NetworkSpec::bridge("n");
         spec.driver = "overlay".into();
-        assert!(spec.clone().checked().unwrap_err().is_unsupported());
+        assert!(spec.clone().checked(None).unwrap_err().is_unsupported());
         spec.driver = "weave".into();
-        assert!(spec.checked().unwrap_err().is_not_found());
+        assert!(spec.checked(None).unwrap_err().is_not_found());
     }
 }

@@ -31,6 +31,7 @@ mod detached;
 mod devices;
 mod differences;
 mod doctor;
+mod drivers;
 mod ends;
 mod exec;
 mod faults;
@@ -129,6 +130,7 @@ const GROUPS: &[frame::Group] = &[
     kills::TESTS,
     system::TESTS,
     pruning::TESTS,
+    drivers::TESTS,
     parents::TESTS,
     publishing::TESTS,
     cancel::TESTS,
@@ -192,6 +194,7 @@ fn main() {
         .chain(idle::ROLES)
         .chain(build_more::ROLES)
         .chain(nested::ROLES)
+        .chain(drivers::ROLES)
         .chain(parents::ROLES)
         .chain(publishing::ROLES)
         .chain(system::ROLES)

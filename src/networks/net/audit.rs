@@ -22,12 +22,13 @@ impl Net {
             let bridges: Vec<(u32, String, bool)> = places
                 .bridges
                 .values()
-                .filter(|bridge| bridge.parent.is_none())
+                .filter(|bridge| bridge.has_a_bridge())
                 .map(|bridge| (bridge.index, bridge.name.clone(), bridge.internal))
                 .collect();
             (links, bridges, !places.links_apart().is_empty())
         };
         let mut missing = self.audit_parents()?;
+        missing.extend(self.audit_driven());
         let mut kernel = lock(&self.kernel);
         let found = kernel
             .route

@@ -105,11 +105,11 @@ impl Net {
     }
 
     /// The driver behind a network that is in use here.
-    pub(crate) fn driver_of(&self, network: &str) -> Option<&'static str> {
+    pub(crate) fn driver_of(&self, network: &str) -> Option<String> {
         let places = lock(&self.places);
         let mut all = places.bridges.iter();
         all.find(|(id, _)| id.as_str() == network)
-            .map(|(_, bridge)| bridge.driver())
+            .map(|(_, bridge)| bridge.driver().to_owned())
     }
 
     /// The address at which a container's published ports are: that on its first bridge.
@@ -124,8 +124,8 @@ impl Net {
     /// What an address means that a container sends to.
     pub(crate) fn destination(&self, from: IpAddr, to: IpAddr, port: u16) -> Destination {
         let places = lock(&self.places);
-        // What is on a parent is out there, its gateway too.
-        let bridges = || places.bridges.values().filter(|bridge| bridge.parent.is_none());
+        // What has no bridge is out there, its gateway too.
+        let bridges = || places.bridges.values().filter(|bridge| bridge.has_a_bridge());
         if bridges().any(|bridge| Some(to) == bridge.gateway.map(IpAddr::V4)) {
             let mut members = places.members.values();
             let asking = members.find(|member| member.places.iter().any(|place| has_address(&place.endpoint, from)));

@@ -6,6 +6,7 @@
 
 mod audit;
 mod bridge;
+mod driven;
 mod faults;
 mod look;
 mod parent;
@@ -22,7 +23,9 @@ use tokio::task::AbortHandle;
 use self::bridge::{Bridge, BridgeLink};
 pub(crate) use self::look::Destination;
 pub(crate) use self::parent::check;
+use super::driver::EndpointContext;
 use super::ipam::Addresses;
+use super::own::Driven;
 use super::publish::{self, Listening};
 use super::resolver;
 use super::route::{self, End, Mac};
@@ -72,7 +75,7 @@ pub(crate) struct Attachment {
 
 /// The realised network.
 pub(crate) struct Net {
-    pub(super) house: House,
+    pub(super) house: Arc<House>,
     kernel: Mutex<Kernel>,
     places: Mutex<Places>,
     /// Held while a bridge is made.
@@ -115,8 +118,10 @@ struct Place {
     /// The other end.
     inside: u32,
     endpoint: Endpoint,
-    /// Of a link on a parent: the namespace that it is in, and its number there; 0 before it is made. It has no other end.
+    /// Of a link that has no other end of the engine's: the namespace that it is in, and its number there; 0 before it is made.
     alone: Option<(Arc<OwnedFd>, u32)>,
+    /// Whoever made the link, where that is not the engine, and what was asked of him.
+    driven: Option<(Arc<Driven>, Arc<EndpointContext>)>,
     /// Names that others have here for this container alone.
     links: Vec<EndpointLink>,
     /// What is done to its packets.
@@ -171,7 +176,7 @@ impl Drop for Net {
 impl Net {
     /// Makes the namespace with its rules. Blocks.
     pub(crate) fn new(runtime: &NativeRuntime, spawner: &Spawner) -> Result<Arc<Self>> {
-        let house = House::new(runtime)?;
+        let house = Arc::new(House::new(runtime)?);
         let netlink = |protocol| {
             let fd = house.socket(None, libc::AF_NETLINK, libc::SOCK_RAW, protocol)?;
             Socket::new(fd).map_err(|error| Error::os("set a netlink socket up", error))
@@ -275,6 +280,7 @@ impl Net {
             mtu: spec.mtu_bytes,
             names,
             parent: None,
+            driven: None,
         };
         lock(&self.places).bridges.insert(record.id.clone(), bridge);
         Ok(())
@@ -302,6 +308,9 @@ impl Net {
             places.bridges.remove(network)
         };
         let Some(bridge) = bridge else { return Ok(()) };
+        if bridge.driven.is_some() {
+            return Ok(());
+        }
         if let Some((on, _)) = &bridge.parent {
             self.leave_parent(on, network);
             return Ok(());
@@ -427,17 +436,24 @@ impl Net {
         let (place, bridge, namespace) = self.take_place(container, network, spec)?;
         let made = || {
             self.rule_apart_for(container)?;
-            match &bridge.parent {
-                Some(on) => self.link_on_parent(on, container, &place, &bridge, &namespace, spec)?,
-                None => self.link(&place, &bridge, &namespace, spec)?,
-            }
+            let endpoint = match (&bridge.parent, &place.driven) {
+                (_, Some(driven)) => self.link_by_driver(driven, container, &place, &bridge, &namespace, spec)?,
+                (Some(on), None) => {
+                    self.link_on_parent(on, container, &place, &bridge, &namespace, spec)?;
+                    place.endpoint.clone()
+                }
+                (None, None) => {
+                    self.link(&place, &bridge, &namespace, spec)?;
+                    place.endpoint.clone()
+                }
+            };
             match spec.shaping.is_none() {
-                true => Ok(()),
-                false => self.shape(container, network, spec.shaping),
+                true => Ok(endpoint),
+                false => self.shape(container, network, spec.shaping).map(|()| endpoint),
             }
         };
         match made() {
-            Ok(()) => Ok(place.endpoint),
+            Ok(endpoint) => Ok(endpoint),
             Err(error) => {
                 self.give_place_back(container, network);
                 Err(error)
@@ -488,12 +504,14 @@ impl Net {
         let inside = member.next_inside;
         member.next_inside += 1;
         let endpoint = bridge.endpoint(network, container, member, spec, (inside, mac, ipv4, ipv6));
+        let driven = driven::asked(bridge, container, member, spec, &endpoint)?;
         let place = Place {
             network: network.clone(),
             link,
             inside,
             endpoint,
-            alone: bridge.parent.is_some().then(|| (Arc::clone(&member.namespace), 0)),
+            alone: (!bridge.has_a_bridge()).then(|| (Arc::clone(&member.namespace), 0)),
+            driven,
             links: spec.links.clone(),
             shaping: Shaping::default(),
         };
@@ -617,8 +635,12 @@ impl Net {
     }
 
     fn unlink(&self, places: &[Place]) {
-        for (namespace, index) in places.iter().filter_map(|place| place.alone.as_ref()) {
-            self.unlink_alone(namespace, *index);
+        for place in places {
+            match (&place.driven, &place.alone) {
+                (Some(driven), Some((namespace, _))) => self.unlink_by_driver(driven, namespace),
+                (None, Some((namespace, index))) => self.unlink_alone(namespace, *index),
+                (_, None) => {}
+            }
         }
         let mut kernel = lock(&self.kernel);
         for place in places.iter().filter(|place| place.alone.is_none()) {
@@ -657,7 +679,7 @@ impl Member {
 /// Networks of a container's that have a bridge.
 fn bridges_of(wanted: &Wanted) -> impl Iterator<Item = &NetworkRecord> {
     let records = wanted.endpoints.iter().map(|(record, _)| record);
-    records.filter(|record| !super::parent::is_driver(&record.spec.driver))
+    records.filter(|record| record.spec.driver == "bridge")
 }
 
 /// Ports are published, and the host is reached, by way of a bridge.
@@ -674,7 +696,7 @@ fn needs_a_bridge(wanted: &Wanted) -> Result<()> {
         (true, false) => ("a port of the host's", "host_ports"),
     };
     let needs =
-        "a bridge network beside; on a network of macvlan or ipvlan the container's own address answers, at every port";
+        "a bridge network beside; on a network of another driver the container's own address answers, at every port";
     Err(
         Error::unsupported(format!("{what} of a container without a bridge network"), needs)
             .with_object(ObjectKind::Option, option),
