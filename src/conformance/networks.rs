@@ -4,6 +4,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use futures_util::poll;
+
 use crate::containers::{ContainerSpec, ExecSpec, NetworkMode, RemoveOptions};
 use crate::engine::{Container, Engine, Output};
 use crate::error::{ErrorKind, Result};
@@ -13,8 +15,6 @@ use crate::types::{Endpoint, EndpointSpec, Outcome};
 /// How long what was given up may take to be gone, and how often it is looked at.
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(20);
-/// More awaits than any verb has.
-const ENOUGH: u64 = 200;
 
 /// What every network driver does, with an engine of the suite's own.
 pub struct Networks<'a> {
@@ -211,27 +211,28 @@ impl<'a> Networks<'a> {
         self.gone("suite-second").await;
     }
 
-    /// A caller that goes away leaves a network that is whole, or none.
+    /// A caller that goes away leaves nothing, and keeps nobody from asking again.
     async fn undoes_what_nobody_waits_for(&self) {
-        for n in 1..ENOUGH {
-            let abandon = self.engine.abandon().expect("an engine of this process");
-            abandon.at(n);
-            let made = self.engine.networks().create((self.make)("suite-dropped")).await;
-            if abandon.stop() {
-                made.expect("create");
-                self.gone("suite-dropped").await;
-                return;
+        for pause in [0, 1, 5, 20] {
+            let mut call = Box::pin(self.engine.networks().create((self.make)("suite-dropped")));
+            if poll!(call.as_mut()).is_pending() {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
             }
-            self.is_gone("suite-dropped").await;
+            drop(call);
+            self.made_again("suite-dropped").await;
+            self.gone("suite-dropped").await;
         }
-        panic!("a create has no end");
     }
 
-    async fn is_gone(&self, name: &str) {
+    /// The name is free, once what had it is undone.
+    async fn made_again(&self, name: &str) {
         for _ in 0..PATIENCE.as_millis() / PAUSE.as_millis() {
-            match self.engine.networks().inspect(name).await {
-                Err(error) if error.is_not_found() => return,
-                _ => tokio::time::sleep(PAUSE).await,
+            match self.engine.networks().create((self.make)(name)).await {
+                Err(error) if error.is_conflict() => tokio::time::sleep(PAUSE).await,
+                made => {
+                    made.expect("create after one that was given up");
+                    return;
+                }
             }
         }
         panic!("a network is there that nobody waited for");

@@ -20,6 +20,10 @@ use crate::sys::blocking::blocking;
 use crate::sys::order;
 use crate::types::{ContainerId, Endpoint, EndpointSpec, Filter, NetworkId, Outcome, OwnerId, PortBinding, Shaping};
 
+/// When an engine that was just opened looks for what dead ones had of networks: at once, and when the helper of one that was killed at
+/// that moment has ended.
+const LOOKS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(3), Duration::from_secs(10)];
+
 /// What the engine hands the manager.
 #[derive(Debug, Clone)]
 pub(crate) struct Parts {
@@ -166,24 +170,46 @@ impl LocalNetworks {
         }
     }
 
-    /// The same for an engine that was just opened: nobody waits for it.
+    /// The same for an engine that was just opened: nobody waits for it. Of an engine that was killed a moment ago the helper may be
+    /// clearing up still, so it is looked again.
     #[cold]
     #[inline(never)]
     pub(crate) fn clear_left_later(&self) {
         let networks = self.clone();
         self.0.parts.spawner.background(async move {
-            if let Err(error) = blocking(move || networks.clear_left()).await {
-                tracing::warn!(error = error.report(), "what dead engines had of networks is left");
+            for pause in LOOKS {
+                tokio::time::sleep(pause).await;
+                let looking = networks.clone();
+                match blocking(move || looking.look_for_left()).await {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(error) => tracing::warn!(error = error.report(), "what dead engines had of networks is left"),
+                }
             }
         });
+    }
+
+    /// Clears up; whether something of others is there.
+    #[cold]
+    fn look_for_left(&self) -> Result<bool> {
+        self.clear_left()?;
+        match &self.0.parts.own {
+            Some(own) => own.sees_others(&self.0.parts.store),
+            None => Ok(false),
+        }
     }
 
     /// Forgets everything of this engine's: it ends.
     pub(crate) async fn end(&self) {
         let shared = Arc::clone(&self.0);
         let ended = blocking(move || {
-            if let Some(own) = &shared.parts.own {
-                shared.end_driven(own)?;
+            if let Some(own) = &shared.parts.own
+                && let Err(error) = shared.end_driven(own)
+            {
+                tracing::warn!(
+                    error = error.report(),
+                    "networks of drivers could not be removed at the end"
+                );
             }
             let _making = lock(&shared.making);
             let ended = lock(&shared.net).take();
@@ -300,6 +326,9 @@ impl Shared {
     /// Has all networks of drivers removed that go with this engine.
     #[cold]
     fn end_driven(&self, own: &Own) -> Result<()> {
+        if let Some(net) = self.realised() {
+            net.release_driven();
+        }
         for row in self.parts.store.networks()? {
             let ours = row.owner.as_ref() == Some(&self.parts.owner);
             let record: NetworkRecord = read(&row)?;

@@ -175,6 +175,8 @@ impl NetworkDriver for Pairs {
         }
         let socket = Netlink(sandbox.socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE)?);
         socket.ask(NEWLINK, CREATE, &pair(&endpoint.interface))?;
+        let peer = socket.ask(GETLINK, 0, &named(&format!("p{}", endpoint.interface)))?;
+        socket.ask(NEWLINK, 0, &up(peer))?;
         if self.addressing == Addressing::Engine {
             return Ok(Joined::default());
         }
@@ -276,7 +278,7 @@ struct Scene {
     driver: Arc<Pairs>,
     /// Of the driver.
     _dir: tempfile::TempDir,
-    _root: TempRoot,
+    root: TempRoot,
 }
 
 impl Scene {
@@ -295,7 +297,7 @@ impl Scene {
             image,
             driver,
             _dir: dir,
-            _root: root,
+            root,
         })
     }
 
@@ -581,7 +583,7 @@ async fn k8_drivers_that_cannot_be() -> Check {
     // An engine that does not know the driver tells of the network, and can do nothing with it.
     let spec = NetworkSpec::of_driver("pairs", "kept").persistent(true);
     scene.engine.networks().create(spec).await?;
-    let other = Engine::open(scene._root.path()).await?;
+    let other = Engine::open(scene.root.path()).await?;
     assert_eq!(other.networks().inspect("kept").await?.driver, "pairs");
     let words = other
         .networks()
@@ -704,7 +706,7 @@ async fn until_async(mut is_so: impl FnMut() -> bool, what: &str) -> Check {
 
 async fn k8_over_the_api() -> Check {
     let scene = Scene::new().await?;
-    let socket = scene._root.path().join("d.sock");
+    let socket = scene.root.path().join("d.sock");
     let server = api::Server::new(scene.engine.clone())
         .unix(&socket, api::Mode(0o600))
         .bind()

@@ -148,6 +148,20 @@ impl Net {
         }
     }
 
+    /// Takes all containers out of everything that have a place by a driver: the engine ends. Blocks.
+    #[cold]
+    pub(crate) fn release_driven(&self) {
+        let concerned: Vec<ContainerId> = {
+            let places = lock(&self.places);
+            let members = places.members.iter();
+            let driven = members.filter(|(_, member)| member.places.iter().any(|place| place.driven.is_some()));
+            driven.map(|(id, _)| id.clone()).collect()
+        };
+        for container in concerned {
+            self.release(&container);
+        }
+    }
+
     /// What drivers find wrong with links that they made.
     #[cold]
     pub(super) fn audit_driven(&self) -> Vec<(String, &'static str)> {
@@ -205,7 +219,7 @@ fn finishing(
     messages.extend(inside_messages(&place.endpoint, &there, spec));
     if let Some(gateway) = context.gateway_v6 {
         let metric = metric(spec.gateway_priority, link.index);
-        messages.push(route::default_route(gateway.into(), link.index, metric));
+        messages.push(route::default_route_at_link(gateway, link.index, metric));
     }
     messages
 }

@@ -49,6 +49,22 @@ impl Own {
         Ok(left + 1)
     }
 
+    /// Whether engines that seem to live have places, or a network without a record: of one that was killed a moment ago, its helper may
+    /// be clearing up.
+    pub(crate) fn sees_others(&self, store: &Store) -> Result<bool> {
+        for id in self.journal.networks()? {
+            let places = self.journal.places(&id)?;
+            if places.iter().any(|place| place.owner != self.owner) {
+                return Ok(true);
+            }
+            let noted = self.journal.network(&id)?;
+            if noted.is_some_and(|noted| noted.maker != self.owner) && store.network(id.as_str())?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn is_dead(&self, owner: &OwnerId) -> bool {
         // Of whom it cannot be told, nothing is touched.
         *owner != self.owner && self.owners.is_alive(owner).is_ok_and(|alive| !alive)

@@ -150,7 +150,7 @@ pub(crate) fn checked(mut spec: NetworkSpec) -> Result<NetworkSpec> {
     for (name, value) in spec.options.clone() {
         if matches!(
             name.as_str(),
-            "com.docker.network.driver.mtu" | "com.docker.network.enable_ipv6"
+            "com.docker.network.driver.mtu" | "com.docker.network.enable_ipv4" | "com.docker.network.enable_ipv6"
         ) {
             spec.take_option(&name, &value)?;
         }
