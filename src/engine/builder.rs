@@ -479,7 +479,7 @@ impl EngineBuilder {
             None => None,
             Some(drivers) => {
                 let who = (root.locks(), owners.clone(), owner.id().clone());
-                Some(Own::new((**drivers).clone(), root.networks(), who, spawner.clone())?)
+                Some(Own::new((**drivers).clone(), root.networks(), who)?)
             }
         };
         #[cfg(feature = "network")]

@@ -141,7 +141,7 @@ impl Joined {
 ///
 /// **What is asked how often**: any call may be the last one before a kill, so each may come again: a driver finds what is there
 /// already, and takes what is gone for removed. `create` and `remove` of one network come one at a time; what concerns different
-/// places comes side by side. Calls run on the engine's thread, and must not block it. One that takes longer than
+/// places comes side by side. Calls run on a thread that all drivers of an engine share, in a tokio runtime, and must not block it. One that takes longer than
 /// [`NetworkDriver::limit`] is dropped, and is `Timeout`.
 #[async_trait]
 pub trait NetworkDriver: Debug + Send + Sync + 'static {

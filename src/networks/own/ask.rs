@@ -1,4 +1,4 @@
-//! One question to a driver: on the engine's thread, and for a bounded time.
+//! One question to a driver: on the drivers' thread, and for a bounded time.
 
 use std::future::Future;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -7,11 +7,11 @@ use std::time::Duration;
 use super::Driven;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 
-/// How much longer than the driver's own time is waited for the engine's thread, which a driver may block against all rules.
+/// How much longer than the driver's own time is waited for the thread, which a driver may block against all rules.
 const GRACE: Duration = Duration::from_secs(5);
 
 impl Driven {
-    /// Asks the driver, and waits. Blocks: never to be called on the engine's thread.
+    /// Asks the driver, and waits. Blocks.
     ///
     /// # Errors
     /// The driver's own; `Timeout`; `Unavailable` for one that panics.
@@ -22,7 +22,7 @@ impl Driven {
     ) -> Result<T> {
         let limit = self.driver.limit();
         let (sender, answer) = sync_channel(1);
-        let task = self.own.spawner.background(async move {
+        let task = self.own.spawner()?.background(async move {
             // Nobody waits any more where this cannot be sent.
             let _ = sender.send(tokio::time::timeout(limit, work).await);
         });

@@ -7,12 +7,12 @@ mod journal;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use self::journal::Journal;
 use super::driver::{Addressing, EndpointContext, Joined, NetworkContext, NetworkDriver, NetworkSandbox};
 use super::spec::{NetworkRecord, NetworkSpec};
-use crate::driver::Spawner;
+use crate::driver::{Driver, Spawner};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::store::{LockGuard, Locks, Owners};
 use crate::types::{NetworkId, Outcome, OwnerId};
@@ -33,7 +33,9 @@ pub(crate) struct Own {
     locks: Locks,
     owners: Owners,
     owner: OwnerId,
-    spawner: Spawner,
+    /// Where drivers run, from the first question on. Not on the engine's thread, which nobody else's code may hold up; and who waits for an
+    /// answer may have taken all threads of the engine's pool, which a driver that blocks would wait for.
+    thread: OnceLock<Driver>,
 }
 
 /// A network, and who makes it.
@@ -55,7 +57,6 @@ impl Own {
         drivers: Drivers,
         dir: PathBuf,
         (locks, owners, owner): (Locks, Owners, OwnerId),
-        spawner: Spawner,
     ) -> Result<Arc<Self>> {
         for name in drivers.keys() {
             let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
@@ -73,7 +74,7 @@ impl Own {
             locks,
             owners,
             owner,
-            spawner,
+            thread: OnceLock::new(),
         }))
     }
 
@@ -117,6 +118,15 @@ impl Own {
     /// Whoever makes or removes a network holds this: one at a time, over all processes. Blocks.
     pub(crate) fn turn(&self, network: &NetworkId) -> Result<LockGuard> {
         self.locks.lock_blocking(&format!("network-{network}"))
+    }
+
+    fn spawner(&self) -> Result<&Spawner> {
+        if let Some(thread) = self.thread.get() {
+            return Ok(thread.spawner());
+        }
+        // One that somebody else was quicker to start makes this one end at once.
+        let started = Driver::start()?;
+        Ok(self.thread.get_or_init(|| started).spawner())
     }
 
     /// The names of all drivers.
