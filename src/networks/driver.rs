@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use super::{LinkAddress, NetworkSpec};
 use crate::error::{Error, Result};
 use crate::runtime::native::house::House;
-use crate::types::{ContainerId, NetworkId, Outcome};
+use crate::types::{ContainerId, NetworkId, Outcome, PublishedPort};
 
 /// How long a call of a driver may take that says nothing else.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -56,6 +56,9 @@ pub struct EndpointContext {
     /// The hardware address that the user asked for. A link that has another one gets it from the engine, unless the driver gives
     /// addresses.
     pub mac: Option<[u8; 6]>,
+    /// Ports of the host's that are to lead to it, where the driver publishes some ([`NetworkDriver::publishes`]): the engine has taken
+    /// them, so that nobody else can, and answers none of them.
+    pub ports: Vec<PublishedPort>,
     /// What the user told the driver of this place ([`EndpointSpec::options`](crate::types::EndpointSpec::options)).
     pub options: BTreeMap<String, String>,
 }
@@ -148,6 +151,13 @@ pub trait NetworkDriver: Debug + Send + Sync + 'static {
     /// Who gives addresses; default the engine.
     fn addressing(&self) -> Addressing {
         Addressing::Engine
+    }
+
+    /// Whether containers on a network can have their ports published by the driver; default not. Asked for a container that is on no
+    /// bridge network, for each of its networks, before anything is made. It must answer at once.
+    fn publishes(&self, network: &NetworkContext) -> bool {
+        let _ = network;
+        false
     }
 
     /// How long each call may take; default 30 seconds.

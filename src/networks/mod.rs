@@ -7,6 +7,7 @@
 //! `macvlan` and `ipvlan` are on a link of the host's, which containers have a part of: what they send goes out there. Any other
 //! driver is an embedder's own [`NetworkDriver`].
 
+mod cni;
 mod dns;
 mod driver;
 mod host;
@@ -30,6 +31,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
+pub use self::cni::CniNetworks;
 pub use self::driver::{Addressing, EndpointContext, Joined, NetworkContext, NetworkDriver, NetworkSandbox};
 pub(crate) use self::local::{LocalNetworks, Parts, Request};
 pub(crate) use self::own::{Drivers, Own};

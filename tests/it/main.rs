@@ -24,6 +24,7 @@ mod care;
 mod cdi;
 mod checkpoints;
 mod checks;
+mod cni;
 mod copies;
 mod copy;
 mod daemon;
@@ -31,6 +32,7 @@ mod detached;
 mod devices;
 mod differences;
 mod doctor;
+mod drivers;
 mod drivers;
 mod ends;
 mod exec;
@@ -130,6 +132,7 @@ const GROUPS: &[frame::Group] = &[
     kills::TESTS,
     system::TESTS,
     pruning::TESTS,
+    cni::TESTS,
     drivers::TESTS,
     parents::TESTS,
     publishing::TESTS,
@@ -194,6 +197,7 @@ fn main() {
         .chain(idle::ROLES)
         .chain(build_more::ROLES)
         .chain(nested::ROLES)
+        .chain(cni::ROLES)
         .chain(drivers::ROLES)
         .chain(parents::ROLES)
         .chain(publishing::ROLES)

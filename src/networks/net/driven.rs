@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::bridge::{Bridge, BridgeLink};
 use super::parent::links;
-use super::{Member, Net, Place, inside_messages, lock, metric, parse_mac, pools_of};
+use super::{Member, Net, Place, Wanted, inside_messages, lock, metric, needs_a_bridge, parse_mac, pools_of};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::networks::LinkAddress;
 use crate::networks::driver::{EndpointContext, Joined, NetworkSandbox};
@@ -16,7 +16,7 @@ use crate::networks::parent::written;
 use crate::networks::route::{self, Found};
 use crate::networks::spec::NetworkRecord;
 use crate::sys::netlink::{Message, Socket};
-use crate::types::{ContainerId, Endpoint, EndpointSpec};
+use crate::types::{ContainerId, Endpoint, EndpointSpec, NetworkId, PublishedPort};
 
 /// A driver, and what it is asked of a place.
 pub(super) type Asked = (Arc<Driven>, Arc<EndpointContext>);
@@ -30,7 +30,7 @@ pub(super) fn asked(
     container: &ContainerId,
     member: &Member,
     spec: &EndpointSpec,
-    endpoint: &Endpoint,
+    (endpoint, ports): (&Endpoint, &[PublishedPort]),
 ) -> Result<Option<Asked>> {
     let Some(driven) = &bridge.driven else { return Ok(None) };
     let itself = driven.addresses_itself();
@@ -52,6 +52,7 @@ pub(super) fn asked(
         gateway_v6: endpoint.gateway_v6.filter(|_| way_out && endpoint.ipv6.is_some()),
         mac: spec.mac.as_deref().map(parse_mac).transpose()?,
         options: spec.options.clone(),
+        ports: ports.to_vec(),
     };
     Ok(Some((Arc::clone(driven), Arc::new(context))))
 }
@@ -85,6 +86,25 @@ impl Net {
             driven: Some(Arc::clone(driven)),
         };
         lock(&self.places).bridges.entry(record.id.clone()).or_insert(network);
+    }
+
+    /// The network whose driver publishes a container's ports: the first that can, of one that is on no bridge. `None`, where the engine
+    /// does, or there are none.
+    ///
+    /// # Errors
+    /// `Unsupported` for a container that wants ports, of its own or of the host's, and is on networks that have none of that.
+    pub(super) fn publisher(&self, wanted: &Wanted) -> Result<Option<NetworkId>> {
+        let bridged = super::bridges_of(wanted).next().is_some();
+        if bridged || (wanted.ports.is_empty() && wanted.host_ports.is_empty()) {
+            return Ok(None);
+        }
+        let driven = |network: &NetworkId| lock(&self.places).bridges.get(network)?.driven.clone();
+        let mut networks = wanted.endpoints.iter().map(|(record, _)| &record.id);
+        let found = networks.find(|network| driven(network).is_some_and(|driven| driven.publishes()));
+        match found.filter(|_| wanted.host_ports.is_empty()) {
+            Some(network) => Ok(Some(network.clone())),
+            None => needs_a_bridge(wanted).map(|()| None),
+        }
     }
 
     fn sandbox(&self, namespace: &Arc<OwnedFd>) -> NetworkSandbox {

@@ -107,6 +107,8 @@ struct Member {
     next_inside: u32,
     tasks: Vec<AbortHandle>,
     host_ports: BTreeSet<u16>,
+    /// Ports of the host's that another publishes: held, so that nobody else takes them.
+    reserved: Vec<Listening>,
 }
 
 /// Its place in one network.
@@ -330,7 +332,7 @@ impl Net {
     /// Gives a container a network namespace with links to its networks, their bridges being there. What fails leaves
     /// nothing. Blocks.
     pub(crate) fn attach(self: &Arc<Self>, wanted: &Wanted, host_ip: Option<IpAddr>) -> Result<Attachment> {
-        needs_a_bridge(wanted)?;
+        let publisher = self.publisher(wanted)?;
         let listening = publish::listen(&wanted.ports, host_ip)?;
         let namespace = Arc::new(self.house.make()?);
         let member = Member {
@@ -340,6 +342,7 @@ impl Net {
             next_inside: FIRST_INSIDE,
             tasks: Vec::new(),
             host_ports: wanted.host_ports.clone(),
+            reserved: Vec::new(),
         };
         {
             let mut places = lock(&self.places);
@@ -351,7 +354,7 @@ impl Net {
             }
             places.members.insert(wanted.container.clone(), member);
         }
-        let attached = self.attach_all(wanted, listening, &namespace);
+        let attached = self.attach_all(wanted, listening, publisher.as_ref(), &namespace);
         if attached.is_err() {
             self.release(&wanted.container);
         }
@@ -362,25 +365,34 @@ impl Net {
         self: &Arc<Self>,
         wanted: &Wanted,
         listening: Vec<Listening>,
+        publisher: Option<&NetworkId>,
         namespace: &Arc<OwnedFd>,
     ) -> Result<Attachment> {
         let mut endpoints = Vec::new();
+        let ports: Vec<PublishedPort> = listening.iter().map(Listening::published).collect();
         for (record, spec) in &wanted.endpoints {
-            endpoints.push(self.connect(&wanted.container, &record.id, spec)?);
+            let ports = match publisher == Some(&record.id) {
+                true => ports.as_slice(),
+                false => &[],
+            };
+            endpoints.push(self.connect_with(&wanted.container, &record.id, spec, ports)?);
         }
         let mut tasks = Vec::new();
         if !wanted.endpoints.is_empty() {
             tasks.extend(self.resolve(wanted, namespace)?);
         }
-        let ports = listening.iter().map(Listening::published).collect();
-        for one in listening {
+        let (ours, reserved) = match publisher {
+            None => (listening, Vec::new()),
+            Some(_) => (Vec::new(), listening),
+        };
+        for one in ours {
             tasks.push(
                 self.spawner
                     .background(publish::forward(Arc::downgrade(self), wanted.container.clone(), one)),
             );
         }
         if let Some(member) = lock(&self.places).members.get_mut(&wanted.container) {
-            member.tasks = tasks;
+            (member.tasks, member.reserved) = (tasks, reserved);
         }
         let host_gateway = bridges_of(wanted).find_map(|record| gateways(&record.spec).0);
         Ok(Attachment {
@@ -433,7 +445,18 @@ impl Net {
         network: &NetworkId,
         spec: &EndpointSpec,
     ) -> Result<Endpoint> {
-        let (place, bridge, namespace) = self.take_place(container, network, spec)?;
+        self.connect_with(container, network, spec, &[])
+    }
+
+    /// The same, with ports that the network's driver publishes.
+    fn connect_with(
+        &self,
+        container: &ContainerId,
+        network: &NetworkId,
+        spec: &EndpointSpec,
+        ports: &[PublishedPort],
+    ) -> Result<Endpoint> {
+        let (place, bridge, namespace) = self.take_place(container, network, spec, ports)?;
         let made = || {
             self.rule_apart_for(container)?;
             let endpoint = match (&bridge.parent, &place.driven) {
@@ -467,6 +490,7 @@ impl Net {
         container: &ContainerId,
         network: &NetworkId,
         spec: &EndpointSpec,
+        ports: &[PublishedPort],
     ) -> Result<(Place, BridgeLink, Arc<OwnedFd>)> {
         let mut places = lock(&self.places);
         let Places {
@@ -504,7 +528,7 @@ impl Net {
         let inside = member.next_inside;
         member.next_inside += 1;
         let endpoint = bridge.endpoint(network, container, member, spec, (inside, mac, ipv4, ipv6));
-        let driven = driven::asked(bridge, container, member, spec, &endpoint)?;
+        let driven = driven::asked(bridge, container, member, spec, (&endpoint, ports))?;
         let place = Place {
             network: network.clone(),
             link,

@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::networks::LinkAddress;
 use crate::networks::driver::EndpointContext;
 use crate::networks::spec::NetworkRecord;
-use crate::types::{ContainerId, NetworkId, OwnerId};
+use crate::types::{ContainerId, NetworkId, OwnerId, PublishedPort};
 
 const NETWORK: &str = "network.json";
 const ENDPOINTS: &str = "endpoints";
@@ -63,6 +63,7 @@ pub(super) struct NotedPlace {
     gateway_v6: Option<Ipv6Addr>,
     mac: Option<[u8; 6]>,
     options: std::collections::BTreeMap<String, String>,
+    ports: Vec<PublishedPort>,
 }
 
 impl NotedPlace {
@@ -80,6 +81,7 @@ impl NotedPlace {
             gateway_v6: of.gateway_v6,
             mac: of.mac,
             options: of.options,
+            ports: of.ports,
         }
     }
 
@@ -96,6 +98,7 @@ impl NotedPlace {
             gateway_v6: self.gateway_v6,
             mac: self.mac,
             options: self.options,
+            ports: self.ports,
         }
     }
 }
@@ -285,6 +288,11 @@ mod tests {
             gateway_v6: None,
             mac: Some([2, 0, 0, 0, 0, 1]),
             options: [("a".to_owned(), "b".to_owned())].into(),
+            ports: vec![PublishedPort {
+                port: crate::types::Port::udp(53),
+                host_ip: [127, 0, 0, 1].into(),
+                host_port: 5353,
+            }],
         }
     }
 

@@ -178,6 +178,11 @@ impl Driven {
         self.driver.addressing() == Addressing::Driver
     }
 
+    /// Whether the driver publishes ports of containers on the network.
+    pub(crate) fn publishes(&self) -> bool {
+        self.driver.publishes(&self.network)
+    }
+
     /// Whoever makes or removes the network holds this. Blocks.
     pub(crate) fn turn(&self) -> Result<LockGuard> {
         self.own.turn(&self.network.id)
