@@ -477,10 +477,7 @@ impl EngineBuilder {
         #[cfg(feature = "network")]
         let own = match &self.network_drivers {
             None => None,
-            Some(drivers) => {
-                let who = (root.locks(), owners.clone(), owner.id().clone());
-                Some(Own::new((**drivers).clone(), root.networks(), who)?)
-            }
+            Some(drivers) => Some(own_networks(drivers, &root, &owner)?),
         };
         #[cfg(feature = "network")]
         let networks = LocalNetworks::new(NetworkParts {
@@ -681,6 +678,15 @@ impl EngineBuilder {
             ))),
         }
     }
+}
+
+/// Nothing that an engine without such drivers runs.
+#[cfg(feature = "network")]
+#[cold]
+#[inline(never)]
+fn own_networks(drivers: &Drivers, root: &Root, owner: &Owner) -> Result<Arc<Own>> {
+    let who = (root.locks(), root.owners(), owner.id().clone());
+    Own::new(drivers.clone(), root.networks(), who)
 }
 
 /// Where images are put.

@@ -97,7 +97,9 @@ fn on_a_host(role: &str, needed: &[&str]) -> Check {
         return skip("CNI plugins are root's");
     }
     if let Some(missing) = needed.iter().find(|name| !Path::new(PLUGINS).join(name).is_file()) {
-        return skip(format!("the CNI plugin {missing} is not installed (containernetworking-plugins)"));
+        return skip(format!(
+            "the CNI plugin {missing} is not installed (containernetworking-plugins)"
+        ));
     }
     program("ip")?;
     let (root, dir) = (scratch::fresh("root"), scratch::fresh("cni"));
@@ -161,7 +163,10 @@ impl Host {
     }
 
     fn write(&self, name: &str, list: Value) -> Check {
-        fs::write(self.dir.join("lists").join(format!("{name}.conflist")), list.to_string())?;
+        fs::write(
+            self.dir.join("lists").join(format!("{name}.conflist")),
+            list.to_string(),
+        )?;
         Ok(())
     }
 
@@ -179,7 +184,10 @@ impl Host {
     }
 
     async fn create(&self, name: &str) -> Check {
-        self.engine.networks().create(NetworkSpec::of_driver("cni", name)).await?;
+        self.engine
+            .networks()
+            .create(NetworkSpec::of_driver("cni", name))
+            .await?;
         Ok(())
     }
 }
@@ -231,9 +239,16 @@ async fn ports(host: &Host) -> Check {
     let container = host.engine.run(spec).await?;
     let info = container.inspect().await?;
     let place = &info.endpoints[0];
-    assert_eq!((place.ipv4, place.mac.as_str()), (Some(([10, 217, 0, 77].into(), 24)), "02:42:aa:bb:cc:dd"));
+    assert_eq!(
+        (place.ipv4, place.mac.as_str()),
+        (Some(([10, 217, 0, 77].into(), 24)), "02:42:aa:bb:cc:dd")
+    );
     assert_eq!(place.gateway, Some([10, 217, 0, 1].into()));
-    let seen = sh(&container, "ip -o addr show dev eth0; ip route; cat /sys/class/net/eth0/address").await?;
+    let seen = sh(
+        &container,
+        "ip -o addr show dev eth0; ip route; cat /sys/class/net/eth0/address",
+    )
+    .await?;
     for wanted in ["10.217.0.77/24", "default via 10.217.0.1", "02:42:aa:bb:cc:dd"] {
         assert!(seen.contains(wanted), "{wanted} in {seen}");
     }
@@ -247,7 +262,10 @@ async fn ports(host: &Host) -> Check {
     container.remove(FORCE).await?;
     let rules = command("iptables -t nat -S")?;
     assert!(!rules.contains("10.217.0.77"), "rules are left: {rules}");
-    let again = host.engine.run(host.sleeper("web").publish(Port::tcp(80), port)).await?;
+    let again = host
+        .engine
+        .run(host.sleeper("web").publish(Port::tcp(80), port))
+        .await?;
     again.remove(FORCE).await?;
     // A list that cannot do it says so.
     let refused = host.engine.run(host.sleeper("plain").publish(Port::tcp(80), 0)).await;
@@ -322,7 +340,10 @@ async fn misbehaving(host: &Host) -> Check {
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
     let cni = CniNetworks::new(host.dir.join("lists"), host.dir.join("scripts")).deadline(Duration::from_secs(2));
     let root = TempRoot::new();
-    let engine = Engine::builder(root.path()).with_network_driver("cni", Arc::new(cni)).open().await?;
+    let engine = Engine::builder(root.path())
+        .with_network_driver("cni", Arc::new(cni))
+        .open()
+        .await?;
     let image = engine.pull(&host.arguments[1]).await?.id().to_string();
     let sleeper = |network: &str| {
         let spec = ContainerSpec::image(&image).command(["sleep", "1000"]);
@@ -373,9 +394,15 @@ async fn k8_networks_of_plugins_that_cannot_be() -> Check {
         lists.join("one.conflist"),
         r#"{"cniVersion": "1.0.0", "name": "one", "plugins": [{"type": "no-such-plugin"}]}"#,
     )?;
-    fs::write(lists.join("two.conflist"), r#"{"cniVersion": "1.0.0", "name": "two", "plugins": []}"#)?;
+    fs::write(
+        lists.join("two.conflist"),
+        r#"{"cniVersion": "1.0.0", "name": "two", "plugins": []}"#,
+    )?;
     let cni = CniNetworks::new(lists, PLUGINS);
-    let engine = Engine::builder(root.path()).with_network_driver("cni", Arc::new(cni)).open().await?;
+    let engine = Engine::builder(root.path())
+        .with_network_driver("cni", Arc::new(cni))
+        .open()
+        .await?;
     let refused = async |spec: NetworkSpec| engine.networks().create(spec).await.expect_err("it cannot be");
     let error = refused(NetworkSpec::of_driver("cni", "one")).await;
     match error.kind() {
@@ -387,12 +414,19 @@ async fn k8_networks_of_plugins_that_cannot_be() -> Check {
         let error = refused(NetworkSpec::of_driver("cni", "two")).await;
         assert_eq!(error.kind(), &ErrorKind::InvalidArgument, "{}", error.report());
         let error = refused(NetworkSpec::of_driver("cni", "three")).await;
-        assert!(error.is_not_found() && error.report().contains("one, two"), "{}", error.report());
+        assert!(
+            error.is_not_found() && error.report().contains("one, two"),
+            "{}",
+            error.report()
+        );
         let error = refused(NetworkSpec::of_driver("cni", "one").internal(true)).await;
         assert!(error.is_unsupported(), "{}", error.report());
     }
     let left = engine.networks().list().await?;
-    assert!(left.iter().all(longshore::networks::NetworkInfo::is_predefined), "a network was left");
+    assert!(
+        left.iter().all(longshore::networks::NetworkInfo::is_predefined),
+        "a network was left"
+    );
     engine.close().await;
     Ok(())
 }

@@ -32,16 +32,17 @@ impl Own {
     }
 
     fn clear_network(self: &Arc<Self>, id: &NetworkId, store: &Store) -> Result<usize> {
-        let Some(noted) = self.journal.network(id)? else {
+        let Some(record) = self.journal.network(id)? else {
             return Ok(0);
         };
-        let Some(driver) = self.drivers.get(&noted.record.spec.driver) else {
+        let Some(driver) = self.drivers.get(&record.spec.driver) else {
             return Ok(0);
         };
-        let driven = self.driven(driver, &noted.record);
+        let driven = self.driven(driver, &record);
+        // Who makes a network has this from before its record is there, and who removes it until nothing of it is.
         let _turn = driven.turn()?;
         let left = driven.leave_all(false)?;
-        if !self.is_dead(&noted.maker) || store.network(id.as_str())?.is_some() {
+        if store.network(id.as_str())?.is_some() {
             return Ok(left);
         }
         driven.remove()?;
@@ -49,16 +50,15 @@ impl Own {
         Ok(left + 1)
     }
 
-    /// Whether engines that seem to live have places, or a network without a record: of one that was killed a moment ago, its helper may
-    /// be clearing up.
+    /// Whether engines that seem to live have places, or networks that go with them: of one that was killed a moment ago, its helper may be
+    /// clearing up.
     pub(crate) fn sees_others(&self, store: &Store) -> Result<bool> {
         for id in self.journal.networks()? {
             let places = self.journal.places(&id)?;
-            if places.iter().any(|place| place.owner != self.owner) {
-                return Ok(true);
-            }
-            let noted = self.journal.network(&id)?;
-            if noted.is_some_and(|noted| noted.maker != self.owner) && store.network(id.as_str())?.is_none() {
+            let anothers = places.iter().any(|place| place.owner != self.owner);
+            let row = store.network(id.as_str())?;
+            let goes = row.is_none_or(|row| row.owner.is_some_and(|owner| owner != self.owner));
+            if anothers || goes {
                 return Ok(true);
             }
         }

@@ -2,7 +2,7 @@
 //! what to take back:
 //!
 //! ```text
-//! networks/ID/network.json        the network, and the engine that made it
+//! networks/ID/network.json        the network
 //! networks/ID/endpoints/ID.json   a container's place, and the engine whose container it is
 //! networks/ID/driver/             the driver's own
 //! ```
@@ -38,14 +38,6 @@ const LARGEST: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Journal {
     dir: PathBuf,
-}
-
-/// A network as it is written down.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Noted {
-    pub(super) record: NetworkRecord,
-    /// The engine that made it.
-    pub(super) maker: OwnerId,
 }
 
 /// A container's place as it is written down.
@@ -135,11 +127,7 @@ impl Journal {
         let unborn = self.dir.join(format!("{UNBORN}{maker}.{}", record.id));
         private(&unborn.join(ENDPOINTS))?;
         private(&unborn.join(DRIVER))?;
-        let noted = Noted {
-            record: record.clone(),
-            maker: maker.clone(),
-        };
-        write(&unborn.join(NETWORK), &noted)?;
+        write(&unborn.join(NETWORK), record)?;
         fs::rename(&unborn, &path).map_err(os("note a network"))?;
         sync(&self.dir)
     }
@@ -177,7 +165,7 @@ impl Journal {
     }
 
     /// A network; `None` if it went meanwhile.
-    pub(super) fn network(&self, id: &NetworkId) -> Result<Option<Noted>> {
+    pub(super) fn network(&self, id: &NetworkId) -> Result<Option<NetworkRecord>> {
         read(&self.of(id).join(NETWORK))
     }
 
@@ -304,8 +292,12 @@ mod tests {
         let (record, owner, place) = (record(), OwnerId::random(), endpoint());
         journal.begin(&record, &owner).unwrap();
         // Again, by another: the first stays.
-        journal.begin(&record, &OwnerId::random()).unwrap();
-        assert_eq!(journal.network(&record.id).unwrap().unwrap().maker, owner);
+        let later = NetworkRecord {
+            created_ns: 2,
+            ..record.clone()
+        };
+        journal.begin(&later, &OwnerId::random()).unwrap();
+        assert_eq!(journal.network(&record.id).unwrap().unwrap(), record);
         assert!(journal.data(&record.id).is_dir());
         journal.note(&record.id, &place, &owner).unwrap();
         let places = journal.places(&record.id).unwrap();
