@@ -288,6 +288,15 @@ impl Slot {
         }
     }
 
+    /// As [`Self::tell_ends`], of a shim that another has followed: tells those who wait for the end of that run still.
+    pub(crate) fn tell_former_end(&self, former: Told, exit: Option<ExitRecord>) {
+        let told = *lock(&self.told);
+        let awaited = told.shim == 0 || told.shim == former.shim && !told.over;
+        if former.over && awaited {
+            self.tell_ends(former, exit);
+        }
+    }
+
     /// As [`Self::tell_ends`], of a container whose end somebody else has put down.
     pub(crate) fn tell_row(&self, record: &Record) {
         if record.state != ContainerState::Exited {
@@ -322,9 +331,15 @@ impl Slot {
         });
     }
 
-    /// The shim has gone: nothing more comes from it.
-    pub(crate) fn end_connection(&self) {
-        self.set_live(None);
+    /// The shim has gone: nothing more comes from it. The next run's may be there already, whose streams these are then.
+    pub(crate) fn end_connection(&self, task: &Arc<dyn DetachedTask>) {
+        let mut live = lock(&self.live);
+        let now = live.as_ref().and_then(|live| live.detached.as_ref());
+        if now.is_some_and(|now| !Arc::ptr_eq(now, task)) {
+            return;
+        }
+        *live = None;
+        drop(live);
         self.input.end();
         if !self.is_relayed() {
             self.output().close();

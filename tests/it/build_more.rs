@@ -109,10 +109,10 @@ async fn f21_nothing_but_namespaces_is_needed() -> Check {
     Ok(())
 }
 
-/// A layer of 1 GiB, and of 8 in the long form: what is held of it does not depend on its size.
+/// A layer of half a GiB, and of 8 in the long form: what is held of it does not depend on its size.
 async fn p15_memory_does_not_grow_with_a_layer() -> Check {
     let asked = std::env::var("LONGSHORE_LAYER_MIB").ok();
-    let large: u64 = asked.as_deref().and_then(|text| text.parse().ok()).unwrap_or(1024);
+    let large: u64 = asked.as_deref().and_then(|text| text.parse().ok()).unwrap_or(512);
     let disk = if asked.is_some() {
         Some(compressed_disk(large)?)
     } else {

@@ -56,14 +56,15 @@ fn ok() -> HealthCheck {
 
 /// Starts a detached container with that check, says its id, and waits to be killed.
 async fn detach_checked(arguments: &[String]) -> longshore::Result<()> {
-    let [root, script, action, interval] = arguments else {
+    let [root, script, action, interval, grace] = arguments else {
         return Ok(());
     };
     let interval = Duration::from_millis(interval.parse().unwrap_or(50));
+    let grace = Duration::from_secs(grace.parse().unwrap_or(0));
     let engine = Engine::open(root).await?;
     let spec = ContainerSpec::image("busybox")
         .command(["sh", "-c", script])
-        .health(ok().interval(interval))
+        .health(ok().interval(interval).start_period(grace))
         .on_unhealthy(action.parse::<OnUnhealthy>()?)
         .stop_timeout(Duration::ZERO)
         .lifetime(Lifetime::Detached);
@@ -73,7 +74,18 @@ async fn detach_checked(arguments: &[String]) -> longshore::Result<()> {
 }
 
 fn left_checked(root: &Path, script: &str, action: &str, interval: &str) -> Result<(Embedder, String), Stop> {
-    let embedder = Embedder::start("detach-checked", &[show(root), script, action, interval])?;
+    left_checked_after(root, script, action, interval, "0")
+}
+
+/// Failures count after so many seconds, or once it was healthy.
+fn left_checked_after(
+    root: &Path,
+    script: &str,
+    action: &str,
+    interval: &str,
+    grace: &str,
+) -> Result<(Embedder, String), Stop> {
+    let embedder = Embedder::start("detach-checked", &[show(root), script, action, interval, grace])?;
     let id = embedder.line(PATIENCE)?;
     assert_eq!(id.len(), 64, "{id}");
     Ok((embedder, id))
@@ -100,7 +112,7 @@ async fn health_events(engine: &Engine, id: &str) -> Result<Vec<String>, Stop> {
 fn p39_health_is_looked_after_while_no_engine_is_there() -> Check {
     let root = filled_root()?;
     let script = "touch /ok; sleep 2; rm /ok; sleep 1000";
-    let (mut embedder, id) = left_checked(root.path(), script, "none", "300")?;
+    let (mut embedder, id) = left_checked_after(root.path(), script, "none", "300", "600")?;
     embedder.kill()?;
     let killed = SystemTime::now();
     std::thread::sleep(Duration::from_millis(6000));
@@ -133,8 +145,9 @@ fn p39_health_is_looked_after_while_no_engine_is_there() -> Check {
 /// Once; the new run is healthy.
 fn p39_an_unhealthy_container_is_restarted_with_nobody_there() -> Check {
     let root = filled_root()?;
-    let script = "test -e /ran && touch /ok; touch /ran; sleep 1000";
-    let (mut embedder, id) = left_checked(root.path(), script, "restart", "200")?;
+    // Nothing counts before it was healthy: a disk that takes its time makes no failure.
+    let script = "touch /ok; test -e /ran || { touch /ran; sleep 1; rm /ok; }; sleep 1000";
+    let (mut embedder, id) = left_checked_after(root.path(), script, "restart", "200", "600")?;
     embedder.kill()?;
     std::thread::sleep(Duration::from_millis(3000));
     let (mut other, stopped) = left_checked(root.path(), "sleep 1000", "stop", "50")?;
@@ -143,6 +156,7 @@ fn p39_an_unhealthy_container_is_restarted_with_nobody_there() -> Check {
     block_on(async {
         let engine = Engine::open(root.path()).await?;
         let container = engine.container(&id).await?;
+        until("restarted", async || Ok(container.inspect().await?.restart_count > 0)).await?;
         health_is(&container, HealthStatus::Healthy).await?;
         let info = container.inspect().await?;
         assert_eq!((info.state, info.restart_count), (ContainerState::Running, 1));
@@ -366,7 +380,8 @@ async fn g11_a_probe_is_killed_with_what_has_left_it() -> Check {
 /// The log of a run is its own, and so is its start period.
 async fn g11_a_restart_begins_anew_with_the_health() -> Check {
     let world = World::alone().await?;
-    let script = "test -e /ran || touch /ok; touch /ran; sleep 1000";
+    // Healthy means that all of it is written.
+    let script = "test -e /ran || { touch /ran; touch /ok; }; sleep 1000";
     let check = ok().start_period(Duration::from_secs(600));
     let spec = detached(world.script(script))
         .health(check)

@@ -14,6 +14,8 @@ use longshore::{
     ListOptions, LogConfig, MountSpec, NamespaceMode, NetworkMode, Outcome, RemoveOptions, RestartPolicy, Signal,
     StopOptions, WaitCondition,
 };
+use nix::sys::signal::{Signal as Number, kill};
+use nix::unistd::Pid;
 
 use crate::faults::{Random, filled_root, kills, role};
 use crate::frame::{Check, Stop, block_on, fail};
@@ -35,6 +37,7 @@ tests! { "detached":
         g16_it_outlives_the_last_handle,
         g5_logs_of_all_drivers_across_engines,
         g16_two_engines_rule_one_container,
+        g16_an_engine_that_lags_behind_undoes_nothing,
         g16_attached_from_the_first_byte_and_again,
         g16_a_terminal_goes_from_engine_to_engine,
         g16_an_earlier_end_is_nothing_to_wait_for,
@@ -212,6 +215,39 @@ pub async fn watch(root: &str, id: &str) -> longshore::Result<()> {
     let mut attached = container.attach(AttachOptions::default()).await?;
     println!("attached");
     while attached.output.next().await.is_some() {}
+    println!("over");
+    std::future::pending().await
+}
+
+/// It stands still while the container is started anew by another, and then has the end of the former run to tell.
+async fn g16_an_engine_that_lags_behind_undoes_nothing() -> Check {
+    let world = World::alone().await?;
+    let spec = detached(world.script("sleep 1000")).stop_timeout(Duration::ZERO);
+    let container = world.started(spec).await?;
+    let id = container.id().to_string();
+    let mut late = Embedder::start("watch-detached", &[show(world.root.path()), &id])?;
+    assert_eq!(late.line(PATIENCE)?, "attached");
+    let process = Pid::from_raw(i32::try_from(late.pid())?);
+    kill(process, Number::SIGSTOP)?;
+    container.restart(StopOptions::default()).await?;
+    let before = container.inspect().await?;
+    kill(process, Number::SIGCONT)?;
+    assert_eq!(late.line(PATIENCE)?, "over");
+    // Nothing says when it has told, or left untold, what it knows.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let now = container.inspect().await?;
+    assert_eq!(
+        (now.state, now.pid, now.exit),
+        (ContainerState::Running, before.pid, None)
+    );
+    assert_eq!(now.started, before.started);
+    let events = events_of(&world.engine, &id).await?;
+    let told = |action: &str| events.iter().filter(|event| *event == action).count();
+    assert_eq!((told("start"), told("die"), told("restart")), (2, 1, 1), "{events:?}");
+    let out = container.exec(ExecSpec::new(["echo", "still there"])).output().await?;
+    assert_eq!(text(&out.stdout), "still there");
+    late.kill()?;
+    container.remove(FORCE).await?;
     Ok(())
 }
 

@@ -328,6 +328,8 @@ async fn work_forever(root: &str) -> longshore::Result<()> {
             .label(company::LABEL, "");
         let output = engine.run(spec).output().await?;
         assert_eq!(output.stdout, b"steady\n");
+        // Those whom it keeps company need the processors, too.
+        tokio::time::sleep(company::PAUSE).await;
     }
 }
 

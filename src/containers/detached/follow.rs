@@ -15,7 +15,7 @@ use super::Mark;
 use super::settle::is_open;
 use crate::error::{Error, Result};
 use crate::runtime::Exit;
-use crate::runtime::detached::{DetachedPhase, DetachedState, DetachedTask};
+use crate::runtime::detached::{DetachedPhase, DetachedSeen, DetachedState, DetachedTask};
 use crate::types::ContainerId;
 
 /// How long until what could not be recorded is tried again: at first, and at most.
@@ -48,7 +48,7 @@ impl Shared {
                 }
             }
         }
-        slot.end_connection();
+        slot.end_connection(&task);
     }
 
     /// What cannot be recorded, for want of space, say, is told to those who wait, and tried again.
@@ -78,12 +78,29 @@ impl Shared {
             }
             record => record?,
         };
+        if self.is_of_former_shim(&record, state).await? {
+            slot.tell_former_end(told_of(state), state.exit.map(exit_record));
+            return Ok(());
+        }
         let noted = self.note_in_turn(record, slot, state).await?;
         drop(turn);
         if let Some(record) = noted {
             self.remove_if_over(&record, slot).await;
         }
         Ok(())
+    }
+
+    /// Whether the container has been started anew since, under another shim: whoever follows may lag behind (a disk that takes
+    /// its time is enough), and what is late would be put down over the run that goes on.
+    async fn is_of_former_shim(&self, record: &Record, state: &DetachedState) -> Result<bool> {
+        if record.body.mark.is_none_or(|mark| mark.shim == state.shim_pid) {
+            return Ok(false);
+        }
+        // The row may be the one that lags behind: whoever started it may have been killed before it was written.
+        Ok(match self.seen(record).await? {
+            DetachedSeen::Alive(now) | DetachedSeen::Gone { state: now, .. } => now.shim_pid != state.shim_pid,
+            DetachedSeen::Nothing | DetachedSeen::Damaged { .. } => false,
+        })
     }
 
     /// As [`Shared::note`], by whoever has the turn. The record, if it was this call that put the last end down.
@@ -102,13 +119,7 @@ impl Shared {
         if over {
             slot.set_live(None);
         }
-        let told = Told {
-            shim: state.shim_pid,
-            ends: state.ends,
-            over,
-            finished_ns: Some(state.finished_ns),
-        };
-        slot.tell_ends(told, state.exit.map(exit_record));
+        slot.tell_ends(told_of(state), state.exit.map(exit_record));
         if !(over && news) {
             return Ok(None);
         }
@@ -220,6 +231,16 @@ pub(super) fn exit_record(exit: Exit) -> ExitRecord {
     ExitRecord {
         status: exit.status,
         oom_killed: exit.oom_killed,
+    }
+}
+
+/// What waiters learn of a state.
+fn told_of(state: &DetachedState) -> Told {
+    Told {
+        shim: state.shim_pid,
+        ends: state.ends,
+        over: state.phase == DetachedPhase::Ended,
+        finished_ns: Some(state.finished_ns),
     }
 }
 

@@ -16,6 +16,9 @@ use crate::frame::{Check, Stop, fail};
 /// The label of containers that are the company's.
 pub const LABEL: &str = "company";
 
+/// Between what they do.
+pub const PAUSE: Duration = Duration::from_millis(150);
+
 static ROOT: OnceLock<PathBuf> = OnceLock::new();
 static OVER: AtomicBool = AtomicBool::new(false);
 
@@ -60,6 +63,7 @@ fn kill_again_and_again(root: &str) -> usize {
         std::thread::sleep(Duration::from_millis(5 + (kills as u64 * 67) % 211));
         let _ = victim.kill();
         kills += 1;
+        std::thread::sleep(PAUSE);
     }
     kills
 }
