@@ -275,7 +275,10 @@ mod tests {
     fn i10_what_names_no_parent_leads_nowhere() {
         assert!(of("macvlan", &[]).checked(None).unwrap().internal);
         assert!(!of("macvlan", &[("parent", "eth0")]).checked(None).unwrap().internal);
-        let internal = of("macvlan", &[("parent", "eth0")]).internal(true).checked(None).unwrap();
+        let internal = of("macvlan", &[("parent", "eth0")])
+            .internal(true)
+            .checked(None)
+            .unwrap();
         assert_eq!(super::read(&internal).unwrap().unwrap().parent, Parent::Nowhere);
     }
 

@@ -189,7 +189,9 @@ impl Net {
             let places = lock(&self.places);
             let members = places.members.values();
             let all = members.flat_map(|member| {
-                let places = member.places.iter();
+                // One that is being made has no number yet.
+                let made = |place: &&Place| place.alone.as_ref().is_some_and(|(_, index)| *index != 0);
+                let places = member.places.iter().filter(made);
                 places.filter_map(|place| Some((place.driven.clone()?, Arc::clone(&member.namespace))))
             });
             all.collect()
