@@ -655,6 +655,8 @@ impl Net {
         while !member.tasks.iter().all(AbortHandle::is_finished) && Instant::now() < until {
             std::thread::sleep(Duration::from_micros(200));
         }
+        // Those that a driver published: it has let go of them.
+        drop(member.reserved);
         member.places.into_iter().map(|place| place.endpoint).collect()
     }
 
