@@ -177,7 +177,7 @@ mod tests {
         place.keep(&serde_json::json!({"a": 1})).unwrap();
         assert_eq!(place.result().unwrap().unwrap()["a"], 1);
         drop(held);
-        place.lock(Instant::now()).unwrap();
+        drop(place.lock(Instant::now()).unwrap());
         place.forget().unwrap();
         place.forget().unwrap();
         assert!(!place.is_known());
