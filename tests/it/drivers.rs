@@ -59,6 +59,8 @@ enum Mischief {
 struct Pairs {
     dir: PathBuf,
     addressing: Addressing,
+    /// How long it is waited for where it hangs.
+    patience: Duration,
     mischief: Mutex<Option<(&'static str, Mischief)>>,
     told: Mutex<Vec<(NetworkContext, EndpointContext)>>,
 }
@@ -68,6 +70,7 @@ impl Pairs {
         Self {
             dir: dir.to_owned(),
             addressing: Addressing::Engine,
+            patience: Duration::from_millis(300),
             mischief: Mutex::default(),
             told: Mutex::default(),
         }
@@ -133,7 +136,7 @@ impl NetworkDriver for Pairs {
 
     fn limit(&self) -> Duration {
         match self.mischief.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            Some((_, Mischief::Hangs)) => Duration::from_millis(300),
+            Some((_, Mischief::Hangs)) => self.patience,
             _ => Duration::from_secs(30),
         }
     }
@@ -606,7 +609,11 @@ fn root_of(scene: &Scene) -> &Path {
 /// A root, the driver's directory, an image, and where it stops: with a container that runs, or in the middle of a call.
 fn killed(arguments: &[String]) -> i32 {
     let done: Check = block_on(async {
-        let driver = Arc::new(Pairs::new(Path::new(&arguments[1])));
+        // Nobody but the kill ends what hangs here.
+        let driver = Arc::new(Pairs {
+            patience: Duration::from_secs(600),
+            ..Pairs::new(Path::new(&arguments[1]))
+        });
         let engine = open(Path::new(&arguments[0]), Arc::clone(&driver)).await?;
         let image = engine.pull(&arguments[2]).await?.id().to_string();
         let spec = || NetworkSpec::of_driver("pairs", "bound");
