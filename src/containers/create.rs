@@ -8,7 +8,7 @@ use super::record::{Body, Record, now_ns};
 use super::spec::Lifetime;
 use super::state::ContainerState;
 use super::validate::validate;
-use super::{ContainerSpec, Created, names, users, zone};
+use super::{ContainerSpec, Created, lsm, names, users, zone};
 use crate::driver::Cancel;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::ImageInfo;
@@ -26,6 +26,7 @@ impl Shared {
         validate(&spec)?;
         self.check_log(&spec.log)?;
         let runtime = self.name_runtime(&mut spec)?;
+        lsm::check(&spec, runtime.name())?;
         if lifetime == Lifetime::Detached {
             self.check_detached(&spec)?;
         }

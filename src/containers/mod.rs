@@ -50,6 +50,8 @@ mod listed;
 mod local;
 #[cfg(feature = "engine")]
 mod logs;
+#[cfg(feature = "engine")]
+pub(crate) mod lsm;
 mod manager;
 #[cfg(feature = "engine")]
 mod monitor;

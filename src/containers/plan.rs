@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::images::HealthConfig;
 use crate::runtime::caps::CapabilitySet;
 use crate::runtime::{ExecLaunch, StdioPlan, defaults};
-use crate::types::{Bytes, ContainerId, Signal};
+use crate::types::{Bytes, CgroupParent, ContainerId, Signal};
 
 /// What an image says of its containers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,7 +184,7 @@ fn planned(id: &ContainerId, spec: &ContainerSpec, image: &ImageDefaults, capabi
         .process(process)
         .hostname(hostname)
         .mounts(mounts)
-        .linux(linux(spec)?);
+        .linux(linux(spec, id)?);
     if let Some(domain) = &spec.domainname {
         builder = builder.domainname(domain);
     }
@@ -244,6 +244,9 @@ fn process(
     }
     if let Some(score) = spec.oom_score_adj {
         builder = builder.oom_score_adj(score);
+    }
+    if let Some(profile) = super::lsm::profile(spec) {
+        builder = builder.apparmor_profile(profile);
     }
     builder.build().map_err(build_error)
 }
@@ -370,13 +373,17 @@ pub(crate) fn bind_mount(source: &Path, target: &Path, read_only: bool) -> Resul
         .map_err(build_error)
 }
 
-fn linux(spec: &ContainerSpec) -> Result<Linux> {
+fn linux(spec: &ContainerSpec, id: &ContainerId) -> Result<Linux> {
     let text = |paths: &Option<Vec<PathBuf>>, default: fn() -> Vec<String>| match paths {
         None if spec.privileged => Vec::new(),
         Some(paths) => paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
         None => default(),
     };
-    LinuxBuilder::default()
+    let mut linux = LinuxBuilder::default();
+    if let Some(parent) = &spec.cgroup_parent {
+        linux = linux.cgroups_path(parent.parse::<CgroupParent>()?.path_of(id));
+    }
+    linux
         .namespaces(namespaces(spec)?)
         .resources(resources(&spec.limits)?)
         .masked_paths(text(&spec.masked_paths, defaults::masked_paths))

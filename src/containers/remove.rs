@@ -93,6 +93,8 @@ impl Shared {
             if record.is_detached() {
                 // Whoever began to start it may have been killed.
                 self.clear(&record.id).await;
+            } else if record.body.spec.cgroup_parent.is_some() {
+                self.forget_cgroup(&record).await?;
             }
             let layer = self.parts.snapshotter.discard(&record.snapshot_key()).await;
             let files = self.remove_files(&record).await;
@@ -111,6 +113,19 @@ impl Shared {
             self.forget(&record.id);
             Ok(())
         })
+    }
+
+    /// Where the helper of its owner was killed too, its cgroup is still there, in a parent that others know nothing of.
+    async fn forget_cgroup(&self, record: &Record) -> Result<()> {
+        let runtime = match self.runtime_of(&record.body.spec) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::warn!(container = %record.id, error = error.report(), "nobody knows whether a cgroup of it is left");
+                return Ok(());
+            }
+        };
+        let (id, dir) = (record.id.clone(), self.dir_of(&record.id));
+        blocking(move || runtime.forget(&id, &dir)).await
     }
 
     async fn remove_files(&self, record: &Record) -> Result<()> {

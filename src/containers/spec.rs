@@ -391,6 +391,15 @@ pub struct ContainerSpec {
     pub no_new_privileges: bool,
     /// System calls.
     pub seccomp: Seccomp,
+    /// AppArmor profile that its processes are under, by the name under which the host has it loaded; `unconfined` is none, the
+    /// default. On a host that has no AppArmor, and with the native runtime, which leaves processes as they are, another is
+    /// `Unsupported`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apparmor: Option<String>,
+    /// SELinux label of its processes and files, in Docker's words: `user:`, `role:`, `type:`, `level:` and `filetype:` with a value
+    /// each; `disable` is none, the default. Others are `Unsupported`: what is missing is named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub selinux: Vec<String>,
     /// Devices of the host that it gets, beside those that every container has.
     #[serde(default)]
     pub devices: Vec<DeviceMapping>,
@@ -423,6 +432,11 @@ pub struct ContainerSpec {
     /// Whether it gets a user namespace of its own inside the engine's: its root is nobody on the host. Files keep their
     /// owners by id-mapped mounts; in the directories of the host that it sees, its ids are the host's.
     pub user_namespace: bool,
+    /// The cgroup in which its own is, made if it is not there: `/web` below the root of each hierarchy, `web` below the cgroup in
+    /// which the engine makes its own ([`CgroupParent`](crate::types::CgroupParent)). The limits of the parent hold for all in it
+    /// together. Default one of the engine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_parent: Option<String>,
     /// Who starts it: `native`, `runc`, `crun`, or a name of [`EngineBuilder::with_oci_runtime`](crate::EngineBuilder::with_oci_runtime).
     /// Default what the engine was opened with. An external runtime needs [`Lifetime::Bound`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -665,6 +679,8 @@ setters! {
     uts_mode: NamespaceMode => |spec, value| spec.uts_mode = value;
     /// Chooses what it takes for the root of the cgroups.
     cgroup_mode: NamespaceMode => |spec, value| spec.cgroup_mode = value;
+    /// Chooses the cgroup in which its own is made.
+    cgroup_parent: String => |spec, value| spec.cgroup_parent = Some(value);
     /// Keeps it from next to nothing.
     privileged: bool => |spec, value| spec.privileged = value;
     /// Lets setuid programs gain nothing.
@@ -675,6 +691,10 @@ setters! {
     timezone: String => |spec, value| spec.timezone = Some(value);
     /// Chooses the seccomp profile.
     seccomp: Seccomp => |spec, value| spec.seccomp = value;
+    /// Puts its processes under an AppArmor profile.
+    apparmor: String => |spec, value| spec.apparmor = Some(value);
+    /// Adds a part of the SELinux label of its processes and files.
+    selinux: String => |spec, value| spec.selinux.push(value);
     /// Puts a small init in as pid 1.
     init: bool => |spec, value| spec.init = value;
     /// Sets what `stop` sends.

@@ -281,6 +281,8 @@ impl Shared {
             mounts: Vec::new(),
             hold: false,
             bundle: Some(ground.dir.clone()),
+            name: None,
+            notes: Some(ground.dir.clone()),
         })
     }
 

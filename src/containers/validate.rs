@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime::LinuxNamespaceType;
 
 use super::etc::extra_host;
+use super::lsm;
 use super::mounts::{MountFrom, MountSpec};
 use super::options::ExecSpec;
 use super::policy::RestartPolicy;
@@ -14,7 +15,7 @@ use super::zone;
 use crate::error::{Error, ObjectKind, Result};
 use crate::runtime::caps::CapabilitySet;
 use crate::runtime::sysctls;
-use crate::types::{Bytes, ContainerName, VolumeName};
+use crate::types::{Bytes, CgroupParent, ContainerName, VolumeName};
 
 /// Docker's least memory limit: below it not even the set-up of a container fits.
 const MIN_MEMORY: Bytes = Bytes::mib(6);
@@ -52,6 +53,9 @@ pub(crate) fn validate(spec: &ContainerSpec) -> Result<()> {
         return Err(option("umask", "permission bits alone, 0 to 0o777"));
     }
     spec.timezone.as_deref().map_or(Ok(()), zone::check_name)?;
+    if let Some(parent) = &spec.cgroup_parent {
+        parent.parse::<CgroupParent>()?;
+    }
     for (name, value) in &spec.annotations {
         if name.is_empty() {
             return Err(option("annotation", "it has no name"));
@@ -65,6 +69,7 @@ pub(crate) fn validate(spec: &ContainerSpec) -> Result<()> {
             "it goes with no user namespace of the container's own",
         ));
     }
+    lsm::validate(spec)?;
     check_restart(spec)?;
     spec.health.validate()?;
     CapabilitySet::docker().tweak(&spec.cap_add, &spec.cap_drop)?;
@@ -492,6 +497,8 @@ mod tests {
             good().device("dev/null"),
             good().cdi_device("vendor.com/class"),
             good().umask(0o1000u32),
+            good().cgroup_parent("../host"),
+            good().cgroup_parent(""),
             limited(|limits| limits.blkio_weight = Some(9)),
             limited(|limits| limits.huge_pages = [("big".to_owned(), Bytes::mib(2))].into()),
         ];

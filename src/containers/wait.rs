@@ -123,6 +123,10 @@ impl Shared {
         if let Some(exit) = settled(&record, condition).or_else(|| unrecorded(&seen, condition)) {
             return Ok(Waiting::Over(exit));
         }
+        // It has ended since it was looked at first, and nobody will tell of that end again.
+        if let Some(unknown) = unknown(&record, condition).filter(|_| slot.is_detached()) {
+            return Err(unknown);
+        }
         // An end is recorded a moment before it is told: one that the record shows has been seen here. That of a detached container
         // may be running again by then.
         let has_ended = matches!(record.state, ContainerState::Exited | ContainerState::Restarting);

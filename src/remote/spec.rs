@@ -139,6 +139,7 @@ fn host(spec: &ContainerSpec) -> Result<Value> {
         "ReadonlyRootfs": spec.read_only,
         "Init": spec.init,
         "Privileged": spec.privileged,
+        "CgroupParent": spec.cgroup_parent,
         "Runtime": spec.runtime,
         "CapAdd": spec.cap_add,
         "CapDrop": spec.cap_drop,
@@ -396,6 +397,8 @@ fn security(spec: &ContainerSpec) -> Result<Vec<String>> {
     if spec.no_new_privileges {
         options.push("no-new-privileges".to_owned());
     }
+    options.extend(spec.apparmor.iter().map(|profile| format!("apparmor={profile}")));
+    options.extend(spec.selinux.iter().map(|part| format!("label={part}")));
     match &spec.seccomp {
         Seccomp::Default => {}
         Seccomp::Unconfined => options.push("seccomp=unconfined".to_owned()),
@@ -485,6 +488,7 @@ fn take_host(host: &Value, spec: &mut ContainerSpec) {
     spec.read_only = flag(host, "ReadonlyRootfs");
     spec.init = flag(host, "Init");
     spec.privileged = flag(host, "Privileged");
+    spec.cgroup_parent = text(host, "CgroupParent");
     spec.runtime = text(host, "Runtime").filter(|name| name != "native");
     spec.cap_add = list(host, "CapAdd").unwrap_or_default();
     spec.cap_drop = list(host, "CapDrop").unwrap_or_default();
@@ -515,6 +519,13 @@ fn take_host(host: &Value, spec: &mut ContainerSpec) {
             "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true" => spec.no_new_privileges = true,
             "seccomp=unconfined" | "seccomp:unconfined" => spec.seccomp = Seccomp::Unconfined,
             other => {
+                spec.apparmor = other
+                    .strip_prefix("apparmor=")
+                    .map(str::to_owned)
+                    .or(spec.apparmor.take());
+                // Which is so for every privileged container, whoever asked.
+                let part = other.strip_prefix("label=").filter(|part| *part != "disable");
+                spec.selinux.extend(part.map(str::to_owned));
                 let profile = other.strip_prefix("seccomp=").map(SeccompProfile::parse);
                 if let Some(Ok(profile)) = profile {
                     spec.seccomp = Seccomp::Profile(profile);
@@ -662,6 +673,9 @@ mod tests {
         spec.stdin_once = true;
         spec.labels = BTreeMap::from([("a".into(), "b".into())]);
         spec.annotations = BTreeMap::from([("x".into(), "y".into())]);
+        spec.cgroup_parent = Some("/web".into());
+        spec.apparmor = Some("web".into());
+        spec.selinux = vec!["type:web_t".into(), "level:s0".into()];
         spec.stop_signal = "INT".parse().ok();
         spec.stop_timeout = Some(Duration::from_secs(3));
         spec.init = true;

@@ -269,6 +269,8 @@ impl Command {
             mounts: Vec::new(),
             hold: false,
             bundle: None,
+            name: None,
+            notes: None,
         })
     }
 

@@ -1,5 +1,6 @@
 //! Running processes in containers: the [`Runtime`] seam and its backends.
 
+pub mod bundle;
 pub mod caps;
 pub mod cgroups;
 mod command;
@@ -104,7 +105,8 @@ pub struct Launch {
     /// Names kernel objects and log lines.
     pub id: ContainerId,
     /// What to run and in what: process, user, capabilities, namespaces, mounts, masked paths, seccomp, host name,
-    /// resources. `spec.root` is ignored; `rootfs` stands in its place. Bind sources are host paths.
+    /// resources. `spec.root` is ignored; `rootfs` stands in its place. Bind sources are host paths. The last name of
+    /// `linux.cgroupsPath`, where that is said, is [`Self::id`], and the rest of it a [`CgroupParent`](crate::types::CgroupParent).
     pub spec: Spec,
     /// The user as the caller wrote it (`name`, `uid`, `name:group`, `uid:gid`), resolved in the container's own
     /// `/etc/passwd` and `/etc/group` before the program runs. Without it, `spec.process.user` holds.
@@ -131,6 +133,11 @@ pub struct Launch {
     pub hold: bool,
     /// The directory that hooks of `spec` are told of as the bundle; without one, `/`.
     pub bundle: Option<PathBuf>,
+    /// What hooks are told it is called; without one, `id`.
+    pub name: Option<String>,
+    /// A directory in which it is written down what is to be removed should this process and its helper be killed together:
+    /// [`Runtime::forget`] reads it.
+    pub notes: Option<PathBuf>,
 }
 
 /// How a container's processes are written down.
@@ -258,6 +265,16 @@ pub trait Runtime: Debug + Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Removes what a start has noted in [`Launch::notes`], `dir`, of cgroups in a parent that the caller named, as far as it is
+    /// still there: that of a container whose processes are gone, and whoever would have removed it. Blocking.
+    ///
+    /// # Errors
+    /// `Os` where that cannot be done.
+    #[cfg(feature = "engine")]
+    fn forget(&self, _id: &ContainerId, _dir: &std::path::Path) -> Result<()> {
+        Ok(())
+    }
+
     /// The part that starts containers which outlive this process; `None` where the backend has none.
     #[cfg(feature = "engine")]
     fn detached(&self) -> Option<&dyn detached::DetachedRuntime> {
@@ -268,7 +285,7 @@ pub trait Runtime: Debug + Send + Sync + 'static {
 /// A running container. Dropping the handle does not end it.
 #[async_trait]
 pub trait Task: Debug + Send + Sync + 'static {
-    /// Pid of the first process in the host's pid namespace.
+    /// Pid of the first process in the host's pid namespace; 0 if it had ended before anybody could look.
     fn pid(&self) -> u32;
 
     /// Sends a signal to the first process, or with `all` to every process of the container.

@@ -1,6 +1,7 @@
 //! Plain values that every piece agrees on: ids, digests, references, platforms, sizes, mounts. No I/O.
 
 mod bytes;
+mod cgroup_parent;
 mod change;
 mod descriptor;
 mod digest;
@@ -24,6 +25,7 @@ mod stream;
 pub(crate) mod until;
 
 pub use self::bytes::Bytes;
+pub use self::cgroup_parent::CgroupParent;
 pub use self::change::{Change, ChangeKind};
 pub use self::descriptor::{Descriptor, LayerRef, MediaType};
 pub use self::digest::{ChainId, DiffId, Digest, Hasher};

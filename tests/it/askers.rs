@@ -16,10 +16,10 @@ use longshore::{
 };
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-use crate::detached::until;
 use crate::faults::filled_root;
 use crate::frame::{Check, Stop, fail};
 use crate::support::embedder::{Embedder, Role};
+use crate::support::patience::{PATIENCE, until};
 use crate::support::root::TempRoot;
 use crate::support::world::{FORCE, text};
 use crate::tests;
@@ -45,8 +45,6 @@ pub const ROLES: &[(&str, Role)] = &[
     ("ask-forever", role_ask),
     ("attach-forever", role_attach),
 ];
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn role(run: impl Future<Output = longshore::Result<()>>) -> i32 {
     match crate::frame::block_on(run) {

@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use longshore::containers::Probe;
@@ -22,6 +22,7 @@ use longshore::{
 use crate::checks::{of_ours, sleepers};
 use crate::frame::{Check, Stop, fail, skip};
 use crate::longshored::{self, Daemon};
+use crate::support::patience::{until, until_now};
 use crate::support::root::TempRoot;
 use crate::support::world::{FORCE, World, source, text};
 use crate::support::{image, long_loops, scratch};
@@ -61,20 +62,6 @@ tests! { "care":
         g10_another_process_ends_its_restarts_too,
         g10_while_it_waits_for_its_restart,
     ]
-}
-
-/// Long enough for anything that is to happen here.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-async fn until(what: &str, mut so: impl AsyncFnMut() -> Result<bool, Stop>) -> Check {
-    let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
-        if so().await? {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    fail(format!("not within {PATIENCE:?}: {what}"))
 }
 
 async fn state_is(container: &Container, state: ContainerState) -> Check {
@@ -353,17 +340,6 @@ fn g4_detach_keys_leave_the_container_running() -> Check {
     daemon.stop()
 }
 
-fn until_now(what: &str, so: impl Fn() -> Result<bool, Stop>) -> Check {
-    let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
-        if so()? {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    fail(format!("not within {PATIENCE:?}: {what}"))
-}
-
 async fn g10_on_failure_restarts_so_often_with_growing_pauses() -> Check {
     // Alone: what is replayed is the last of what happened in a root, and others are busy in a shared one.
     let world = World::alone().await?;
@@ -485,8 +461,9 @@ async fn g10_while_it_waits_for_its_restart() -> Check {
     let failing = || world.script("exit 1").restart(RestartPolicy::Always);
     let waiting = async || -> Result<Container, Stop> {
         let container = world.started(failing()).await?;
+        // Long enough for all that is asked meanwhile.
         until("a longer pause", async || {
-            Ok(container.inspect().await?.restart_count >= 3)
+            Ok(container.inspect().await?.restart_count >= 4)
         })
         .await?;
         state_is(&container, ContainerState::Restarting).await?;
@@ -515,7 +492,7 @@ async fn g10_while_it_waits_for_its_restart() -> Check {
     assert_eq!(container.stop(StopOptions::default()).await?, Outcome::Done);
     assert_eq!(stopped.await?.status.code(), 1);
     let count = container.inspect().await?.restart_count;
-    tokio::time::sleep(Duration::from_millis(1200)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let info = container.inspect().await?;
     assert_eq!((info.state, info.restart_count), (ContainerState::Exited, count));
     container.remove(FORCE).await?;
@@ -778,10 +755,11 @@ async fn g11_the_start_period_and_the_image_s_check() -> Check {
 async fn p47_an_unhealthy_container_is_restarted_once() -> Check {
     // Alone: what is replayed is the last of what happened in a root, and others are busy in a shared one.
     let world = World::alone().await?;
-    // The check itself says that there was a run, and a disk may take its time until the second is well.
-    let script = "test -e /ran && touch /ok; trap 'exit 0' TERM; while true; do sleep 0.05; done";
-    let check = often(HealthCheck::shell("test -e /ok || { touch /ran; false; }")).retries(20);
-    let spec = world.script(script).health(check);
+    // The check waits until the run says which one it is, in memory that is a run's own, however long that takes.
+    let script = "trap 'exit 0' TERM; echo run >> /runs; wc -l < /runs > /dev/shm/new; mv /dev/shm/new /dev/shm/run; \
+                  while true; do sleep 0.05; done";
+    let check = "until test -e /dev/shm/run; do sleep 0.05; done; test $(cat /dev/shm/run) = 2";
+    let spec = world.script(script).health(often(HealthCheck::shell(check)));
     let container = world.started(spec.on_unhealthy(OnUnhealthy::Restart)).await?;
     health_is(&container, HealthStatus::Healthy).await?;
     tokio::time::sleep(Duration::from_millis(300)).await;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use longshore::api::Server;
@@ -16,6 +16,7 @@ use longshore::{
 use crate::frame::{Check, Stop, fail, skip};
 use crate::longshored::Daemon;
 use crate::platforms;
+use crate::support::patience::{PATIENCE, until};
 use crate::support::world::{FORCE, World, text};
 use crate::support::{is_root, scratch};
 use crate::tests;
@@ -36,8 +37,6 @@ tests! { "checkpoints":
         g13_the_client_says_what_is_missing,
     ]
 }
-
-const PATIENCE: Duration = Duration::from_secs(30);
 const COUNT: &str = "i=0; while :; do i=$((i + 1)); echo $i; sleep 0.1; done";
 const RUN_ON: CheckpointOptions = CheckpointOptions {
     directory: None,
@@ -69,17 +68,6 @@ async fn logged(container: &Container) -> Result<Vec<String>, Stop> {
         all.extend_from_slice(&entry?.bytes);
     }
     Ok(String::from_utf8_lossy(&all).lines().map(str::to_owned).collect())
-}
-
-async fn until(what: &str, mut so: impl AsyncFnMut() -> Result<bool, Stop>) -> Check {
-    let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
-        if so().await? {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    fail(format!("not within {PATIENCE:?}: {what}"))
 }
 
 async fn counts_on(container: &Container, from: usize) -> Check {

@@ -11,11 +11,12 @@ use longshore::{
 use nix::sys::signal::{Signal as Number, kill};
 use nix::unistd::Pid;
 
-use crate::detached::{PATIENCE, detached, events_of, kernel_tells_ends, shim_of, show, until};
+use crate::detached::{detached, events_of, kernel_tells_ends, shim_of, show};
 use crate::faults::{Random, filled_root, kills, role};
 use crate::frame::{Check, Stop, block_on};
 use crate::support::embedder::{Embedder, Role};
 use crate::support::is_root;
+use crate::support::patience::{PATIENCE, until};
 use crate::support::world::{FORCE, World, text};
 use crate::{tests, userns};
 
@@ -135,6 +136,10 @@ fn p39_health_is_looked_after_while_no_engine_is_there() -> Check {
         // The row and the events follow as soon as somebody has to do with it.
         container.exec(ExecSpec::new(["touch", "/ok"])).output().await?;
         health_is(&container, HealthStatus::Healthy).await?;
+        until("the last change is told", async || {
+            Ok(health_events(&engine, &id).await?.len() >= 3)
+        })
+        .await?;
         assert_eq!(health_events(&engine, &id).await?, ["healthy", "unhealthy", "healthy"]);
         container.remove(FORCE).await?;
         engine.close().await;

@@ -12,6 +12,7 @@ use longshore::{Container, ContainerSpec, Engine, ErrorKind, WaitCondition};
 use crate::frame::{Check, Stop, fail};
 use crate::support::embedder::{Embedder, Role};
 use crate::support::leaks::Snapshot;
+use crate::support::patience::until;
 use crate::support::world::{FORCE, World, text};
 use crate::tests;
 
@@ -547,13 +548,7 @@ async fn g4_a_reader_that_is_waited_for_holds_the_container() -> Check {
             other => return fail(format!("{other:?}")),
         }
     }
-    for _ in 0..100 {
-        if done().await? {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(done().await?, "it goes on once it was read");
+    until("it goes on once it was read", async || Ok(done().await?)).await?;
     container.remove(FORCE).await?;
     // And without the reader.
     let container = world.engine.create(world.script(&script)).await?;
@@ -561,14 +556,12 @@ async fn g4_a_reader_that_is_waited_for_holds_the_container() -> Check {
     container.start().await?;
     tokio::time::sleep(Duration::from_millis(200)).await;
     drop(attached);
-    for _ in 0..250 {
-        if container.exec(sh("test -e /done")).output().await?.status.success() {
-            container.remove(FORCE).await?;
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    fail("a reader that went away holds the container up")
+    until("a reader that went away does not hold the container up", async || {
+        Ok(container.exec(sh("test -e /done")).output().await?.status.success())
+    })
+    .await?;
+    container.remove(FORCE).await?;
+    Ok(())
 }
 
 async fn g4_several_writers_one_stdin() -> Check {

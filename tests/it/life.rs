@@ -314,7 +314,7 @@ async fn h4_stop_sends_the_images_signal_and_kills_after_the_timeout() -> Check 
     let image = world.engine.pull(source(&layout)).await?.id().to_string();
     let script = "trap 'echo asked' USR2; echo ready; while true; do sleep 0.05; done";
     let spec = ContainerSpec::image(image).command(["sh", "-c", script]);
-    let container = world.started(spec.stop_timeout(Duration::from_millis(400))).await?;
+    let container = world.started(spec.stop_timeout(Duration::from_secs(1))).await?;
     wait_for_log(&container, "ready").await?;
     assert_eq!(container.stop(StopOptions::default()).await?, Outcome::Done);
     let exit = container.wait().await?;

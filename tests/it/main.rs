@@ -22,6 +22,7 @@ mod cancel;
 mod cancel_more;
 mod care;
 mod cdi;
+mod cgroup_parents;
 mod checkpoints;
 mod checks;
 mod cni;
@@ -47,6 +48,7 @@ mod images;
 mod inject;
 mod keeping;
 mod kills;
+mod labels;
 mod layout;
 mod life;
 mod logging;
@@ -57,6 +59,7 @@ mod namespaces;
 mod nested;
 mod networking;
 mod networks;
+mod oci_bundle;
 mod oci_runtime;
 mod outlive;
 mod parents;
@@ -109,12 +112,15 @@ const GROUPS: &[frame::Group] = &[
     idle::TESTS,
     ends::TESTS,
     exec::TESTS,
+    oci_bundle::TESTS,
     oci_runtime::TESTS,
     micro_vm::TESTS,
     askers::TESTS,
     verbs::TESTS,
     care::TESTS,
     cdi::TESTS,
+    cgroup_parents::TESTS,
+    labels::TESTS,
     checkpoints::TESTS,
     logging::TESTS,
     detached::TESTS,
@@ -199,6 +205,7 @@ fn main() {
         .chain(nested::ROLES)
         .chain(cni::ROLES)
         .chain(drivers::ROLES)
+        .chain(cgroup_parents::ROLES)
         .chain(parents::ROLES)
         .chain(publishing::ROLES)
         .chain(system::ROLES)

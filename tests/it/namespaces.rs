@@ -150,7 +150,8 @@ async fn h18_the_host_s_ipc_name_and_cgroups() -> Check {
     let name = nix::sys::utsname::uname()?.nodename().to_string_lossy().into_owned();
     let said = sh(&container, "hostname; echo $HOSTNAME; cat /etc/hostname").await?;
     assert_eq!(said, [name.as_str(); 3].join("\n"));
-    let note = std::path::PathBuf::from(format!("/dev/shm/longshore-{}", std::process::id()));
+    // Suites of other users see it too, have processes of the same number, and take our name there for something left.
+    let note = std::path::PathBuf::from(format!("/dev/shm/it-{}-{}", nix::unistd::getuid(), std::process::id()));
     fs::write(&note, "from the host")?;
     let said = sh(&container, &format!("cat {}", note.display())).await;
     fs::remove_file(&note)?;

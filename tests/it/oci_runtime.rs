@@ -261,8 +261,8 @@ async fn h21_terminals_of_runc_and_crun() -> Check {
         let mut attached = container.attach(AttachOptions::slow(SlowReader::Keep)).await?;
         container.start().await?;
         container.resize(40, 100).await?;
-        // crun gives a command its terminal's size when that runs already.
-        let script = "until stty size 2>/dev/null; do sleep 0.02; done; tty";
+        // crun gives a command its terminal's size when that runs already. Until then busybox says nothing, and calls that success.
+        let script = "until [ -n \"$(stty size 2>/dev/null)\" ]; do sleep 0.02; done; stty size; tty";
         let exec = ExecSpec::new(["sh", "-c", script]).tty(true).tty_size(30, 90);
         let beside = container.exec(exec).output().await?;
         let beside = text(&beside.stdout);

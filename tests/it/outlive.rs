@@ -1,16 +1,23 @@
 //! Detached containers, and what should not happen to them: files that are damaged, disks that are full, numbers of processes
 //! that come again, an init that reaps nobody, strangers on the control socket. Whatever happens, no exit is told that was not.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use longshore::logs::LogQuery;
+use longshore::runtime::detached::{Detach, DetachedRuntime, DetachedSeen, DetachedTask};
+use longshore::runtime::native::{NativeOptions, NativeRuntime};
+use longshore::runtime::{Launch, Runtime, Started};
+use longshore::types::ContainerId;
 use longshore::{
     Container, ContainerExit, ContainerSpec, ContainerState, Engine, ErrorKind, ExecSpec, Lifetime, LogConfig,
     RemoveOptions, RestartPolicy, Signal, StopOptions, WaitCondition,
@@ -21,12 +28,13 @@ use nix::sys::signal::{Signal as Number, kill};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use nix::unistd::Pid;
 
-use crate::detached::{PATIENCE, detached, events_of, kernel_tells_ends, left_behind, logged, shim_of, show, until};
+use crate::detached::{detached, events_of, kernel_tells_ends, left_behind, logged, shim_of, show};
 use crate::faults::{Random, fill, filled_root, kills, no_container_left, role};
 use crate::frame::{Check, Stop, block_on, fail, skip};
 use crate::support::disk::Disk;
 use crate::support::embedder::{Embedder, Role};
 use crate::support::leaks::all_processes;
+use crate::support::patience::{PATIENCE, until};
 use crate::support::world::{FORCE, World};
 use crate::support::{is_root, scratch};
 use crate::tests;
@@ -43,6 +51,8 @@ tests! { "outlive":
         g16_files_are_damaged_one_by_one_while_it_runs,
         g16_files_are_damaged_one_by_one_after_its_end,
         p30_whoever_takes_the_place_of_a_shim_all_who_wait_are_told,
+        p30_another_engine_looks_while_an_end_is_written_down,
+        p30_waits_begin_while_an_end_is_lost,
     ]
     waiting_async [
         g16_a_stranger_on_the_control_socket,
@@ -125,13 +135,7 @@ fn files_of(root: &Path, id: &str) -> PathBuf {
     root.join("containers").join(id)
 }
 
-/// A container that prints, and ends with 23 a while later.
-async fn short_lived(world: &World, pause: &str) -> Result<Container, Stop> {
-    let script = format!("echo up; sleep {pause}; echo over; exit 23");
-    world.started(detached(world.script(&script))).await
-}
-
-/// As [`short_lived`], but it ends when it is told to.
+/// A container that prints, and ends with 23 when it is told to.
 struct UntilTold {
     container: Container,
     word: tempfile::TempDir,
@@ -280,16 +284,17 @@ async fn g16_files_are_damaged_one_by_one_after_its_end() -> Check {
 
 async fn damaged_after_its_end(file: &str, fault: Fault, expected: Expected) -> Check {
     let world = World::alone().await?;
-    let container = short_lived(&world, "0.3").await?;
+    let UntilTold { container, word } = UntilTold::start(&world).await?;
     let shim = shim_of(world.root.path(), container.id().as_str()).expect("it has a shim");
     let (root, id) = unseen(world, container).await?;
+    tell_to_end(&word)?;
     until("its shim has ended", async || Ok(!runs(shim))).await?;
     harm(&files_of(root.path(), &id).join(file), fault)?;
     found(root.path(), &id, expected, &format!("{file} {fault:?} after the end")).await
 }
 
 /// Whether a process is there and is no zombie.
-fn runs(pid: u32) -> bool {
+pub fn runs(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
     !matches!(state, None | Some('Z' | 'X'))
@@ -300,7 +305,7 @@ fn g16_a_full_disk_under_the_exit_record() -> Check {
     let root = disk.path().join("root");
     fill(&root)?;
     for policy in ["no", "on-failure:1"] {
-        let (mut embedder, id) = left_behind(&root, "sleep 0.5; echo lost; exit 41", policy)?;
+        let (mut embedder, id) = left_behind(&root, "sleep 1.5; echo lost; exit 41", policy)?;
         let shim = shim_of(&root, &id).expect("it has a shim");
         disk.leave(0)?;
         embedder.kill()?;
@@ -438,13 +443,18 @@ fn g16_an_init_that_reaps_nobody() -> Check {
 
 /// Orphans are this process's children, and it waits for none of them.
 fn lazy_init(root: &Path) -> Check {
-    let (mut embedder, by_itself) = left_behind(root, "sleep 0.3; exit 31", "no")?;
-    let (mut other, bereft) = left_behind(root, "sleep 1; exit 32", "no")?;
+    // Both are there until their shims are known, and end at once when they are started again.
+    let script = |code: u8| format!("test -e /ran || {{ touch /ran; sleep 2; }}; exit {code}");
+    let (mut embedder, by_itself) = left_behind(root, &script(31), "no")?;
+    let (mut other, bereft) = left_behind(root, &script(32), "no")?;
     let shims = [&by_itself, &bereft].map(|id| shim_of(root, id).expect("it has a shim"));
     embedder.kill()?;
     other.kill()?;
     kill(Pid::from_raw(i32::try_from(shims[1])?), Number::SIGKILL)?;
-    std::thread::sleep(Duration::from_millis(1500));
+    let [_, orphan] = last_pids(root, &bereft)?;
+    block_on(until("all have ended", async || {
+        Ok(![shims[0], shims[1], orphan].into_iter().any(runs))
+    }))?;
     for shim in shims {
         assert!(
             Path::new(&format!("/proc/{shim}")).exists() && !runs(shim),
@@ -653,11 +663,21 @@ impl Drop for Unit {
 }
 
 /// A service manager ends what is in the control group of a unit: with it the shims that a program of the unit has started.
+/// Waits for what a container of another process says.
+async fn until_said(root: &Path, id: &str, what: &str) -> Check {
+    let engine = Engine::open(root).await?;
+    let container = engine.container(id).await?;
+    until(what, async || Ok(logged(&container).await? == what)).await?;
+    engine.close().await;
+    Ok(())
+}
+
 fn p30_a_control_group_is_killed() -> Check {
     for recursive in [false, true] {
         let unit = Unit::new()?;
         let root = filled_root()?;
         let (mut embedder, id) = unit.embedder(root.path(), "echo up; sleep 600")?;
+        block_on(until_said(root.path(), &id, "up"))?;
         let shim = shim_of(root.path(), &id).expect("it has a shim");
         let [_, container] = last_pids(root.path(), &id)?;
         match recursive {
@@ -764,9 +784,10 @@ fn p30_whatever_is_killed_together_no_wrong_exit_is_told() -> Check {
     no_container_left(root.path())
 }
 
-/// Prints a while after its shim was killed, and more than its pipes hold.
-const LATE: &str = "echo first; sleep 1; i=0; while [ $i -lt 4000 ]; do echo a line of some length, number $i; \
-                    i=$((i+1)); done; echo to err >&2; sleep 0.3; exit 34";
+/// Prints more than its pipes hold when it is told to, and ends when it is told to.
+const LATE: &str = "echo first; until [ -e /word/print ]; do sleep 0.05; done; \
+                    i=0; while [ $i -lt 4000 ]; do echo a line of some length, number $i; i=$((i+1)); done; \
+                    until [ -e /word/end ]; do sleep 0.05; done; echo to err >&2; exit 34";
 
 /// It goes on and writes; its log is whole, and its end is known where the kernel tells it.
 async fn p30_an_engine_takes_the_place_of_a_killed_shim() -> Check {
@@ -774,7 +795,10 @@ async fn p30_an_engine_takes_the_place_of_a_killed_shim() -> Check {
     for (connected, driver) in [(true, "local"), (false, "json-file")] {
         let case = format!("{driver}, connected before: {connected}");
         let world = World::alone().await?;
-        let spec = detached(world.script(LATE)).log(LogConfig::driver(driver));
+        let word = scratch::fresh("word");
+        let spec = detached(world.script(LATE))
+            .bind(word.path(), "/word")
+            .log(LogConfig::driver(driver));
         let container = world.started(spec).await?;
         until("it has printed", async || Ok(logged(&container).await? == "first")).await?;
         let shim = shim_of(world.root.path(), container.id().as_str()).expect("it has a shim");
@@ -799,8 +823,19 @@ async fn p30_an_engine_takes_the_place_of_a_killed_shim() -> Check {
             let info = each.inspect().await?;
             assert_eq!((info.state, info.pid), (ContainerState::Running, pid), "{case}");
         }
-        for each in [&container, &theirs] {
-            match (tokio::time::timeout(PATIENCE, each.wait()).await?, kernel_tells_ends()?) {
+        // Somebody reads what it prints: he sees its end as well.
+        fs::write(word.path().join("print"), "")?;
+        until(&format!("{case}: it is read"), async || {
+            Ok(logged(&container).await?.contains("number 3999"))
+        })
+        .await?;
+        tell_to_end(&word)?;
+        for (who, each) in [("the first", &container), ("the other", &theirs)] {
+            let waited = tokio::time::timeout(PATIENCE, each.wait()).await;
+            let Ok(waited) = waited else {
+                return fail(format!("{case}: {who} engine waits for ever"));
+            };
+            match (waited, kernel_tells_ends()?) {
                 (Ok(exit), true) => assert_eq!(exit.status.code(), 34, "{case}"),
                 (Err(error), false) => assert_eq!(error.kind(), &ErrorKind::Unavailable, "{case}: {error}"),
                 (waited, _) => return fail(format!("{case}: {waited:?}")),
@@ -863,6 +898,148 @@ async fn p30_whoever_takes_the_place_of_a_shim_all_who_wait_are_told() -> Check 
         container.remove(FORCE).await?;
     }
     other.close().await;
+    Ok(())
+}
+
+/// So many ends that some are looked at just when they are written down.
+const AT_ONCE: usize = 8;
+
+/// Takes its time between a look that finds no end, the second of a container, and what is done about that.
+#[derive(Debug)]
+struct Dawdling {
+    native: NativeRuntime,
+    /// Who has been looked at.
+    looked: Mutex<BTreeSet<PathBuf>>,
+}
+
+impl Dawdling {
+    fn inner(&self) -> &dyn DetachedRuntime {
+        self.native.detached().expect("it has shims")
+    }
+}
+
+#[async_trait]
+impl Runtime for Dawdling {
+    fn name(&self) -> &str {
+        self.native.name()
+    }
+
+    async fn start(&self, launch: Launch) -> longshore::Result<Started> {
+        self.native.start(launch).await
+    }
+
+    fn detached(&self) -> Option<&dyn DetachedRuntime> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl DetachedRuntime for Dawdling {
+    async fn start_detached(&self, launch: Launch, detach: Detach) -> longshore::Result<Arc<dyn DetachedTask>> {
+        self.inner().start_detached(launch, detach).await
+    }
+
+    async fn adopt(&self, id: &ContainerId, dir: &Path) -> longshore::Result<Arc<dyn DetachedTask>> {
+        self.inner().adopt(id, dir).await
+    }
+
+    fn clear(&self, id: &ContainerId, dir: &Path) -> longshore::Result<()> {
+        self.inner().clear(id, dir)
+    }
+
+    fn seen(&self, dir: &Path) -> longshore::Result<DetachedSeen> {
+        let seen = self.inner().seen(dir)?;
+        let no_end = matches!(&seen, DetachedSeen::Gone { state, process: false } if state.exit.is_none());
+        if no_end && !self.looked.lock().expect("lock").insert(dir.to_owned()) {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(seen)
+    }
+}
+
+/// One engine stands in for shims that were killed. Another looks while an end is written down, and must not take it that nobody
+/// did that.
+async fn p30_another_engine_looks_while_an_end_is_written_down() -> Check {
+    let world = World::alone().await?;
+    let slow = Dawdling {
+        native: NativeRuntime::new(NativeOptions::default()),
+        looked: Mutex::default(),
+    };
+    let other = Engine::builder(world.root.path())
+        .runtime(Arc::new(slow))
+        .open()
+        .await?;
+    let word = scratch::fresh("word");
+    let script = "until [ -e /word/print ]; do sleep 0.02; done; echo read; \
+                  until [ -e /word/end ]; do sleep 0.02; done; exit 34";
+    let start = async || {
+        let container = world
+            .started(detached(world.script(script)).bind(word.path(), "/word"))
+            .await?;
+        end(shim_of(world.root.path(), container.id().as_str()).expect("it has a shim"))?;
+        assert_eq!(container.inspect().await?.state, ContainerState::Running);
+        Ok::<_, Stop>(container)
+    };
+    let containers = try_join_all((0..AT_ONCE).map(|_| start())).await?;
+    fs::write(word.path().join("print"), "")?;
+    for container in &containers {
+        until("it is read", async || Ok(logged(container).await? == "read")).await?;
+    }
+    let look = async |id: &str| {
+        let theirs = other.container(id).await?;
+        // Without a pause: the end is written down as soon as the process is reaped.
+        while theirs.inspect().await?.state != ContainerState::Exited {}
+        Ok::<_, Stop>(())
+    };
+    tell_to_end(&word)?;
+    let looks = try_join_all(containers.iter().map(|container| look(container.id().as_str())));
+    tokio::time::timeout(PATIENCE, looks).await??;
+    for container in &containers {
+        match (
+            tokio::time::timeout(PATIENCE, container.wait()).await?,
+            kernel_tells_ends()?,
+        ) {
+            (Ok(exit), true) => assert_eq!(exit.status.code(), 34),
+            (Err(error), false) => assert_eq!(error.kind(), &ErrorKind::Unavailable, "{error}"),
+            (waited, _) => return fail(format!("{waited:?}")),
+        }
+        container.remove(FORCE).await?;
+    }
+    other.close().await;
+    Ok(())
+}
+
+/// Nobody can say how it ended; all who ask are told so, also those who ask while that is found out.
+async fn p30_waits_begin_while_an_end_is_lost() -> Check {
+    let world = World::alone().await?;
+    let root = world.root.path();
+    let start = || async { world.started(detached(world.script("sleep 600"))).await };
+    let containers = try_join_all((0..3 * AT_ONCE).map(|_| start())).await?;
+    let lost = (0..)
+        .zip(&containers)
+        .map(|(number, container)| lost_while_waited_for(root, container, Duration::from_micros(100 * number)));
+    try_join_all(lost).await.map(drop)
+}
+
+async fn lost_while_waited_for(root: &Path, container: &Container, after: Duration) -> Check {
+    let id = container.id().as_str();
+    let shim = shim_of(root, id).expect("it has a shim");
+    let [_, process] = last_pids(root, id)?;
+    end(shim)?;
+    let ending = std::thread::spawn(move || {
+        std::thread::sleep(after);
+        end(process).is_ok()
+    });
+    let waits = (0..AT_ONCE).map(|_| tokio::time::timeout(PATIENCE, container.wait()));
+    for waited in futures_util::future::join_all(waits).await {
+        match waited? {
+            // An engine had time to hold its process.
+            Ok(exit) => assert_eq!(exit.status.code(), 137),
+            Err(error) => assert_eq!(error.kind(), &ErrorKind::Unavailable, "{error}"),
+        }
+    }
+    assert_eq!(ending.join().ok(), Some(true));
+    container.remove(FORCE).await?;
     Ok(())
 }
 

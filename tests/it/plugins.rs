@@ -10,6 +10,7 @@ use longshore::{CreateVolume, Engine, ErrorKind, Filter};
 use serde_json::{Value, json};
 
 use crate::frame::{Check, Stop, fail};
+use crate::support::patience::until;
 use crate::support::plugin::{Mischief, Plugin};
 use crate::support::scratch;
 use crate::support::world::{FORCE, World};
@@ -68,6 +69,9 @@ async fn j5_a_plugin_keeps_volumes() -> Check {
             .volume("data", "/data")
     };
     let (first, second) = (engine.run(spec()).await?, engine.run(spec()).await?);
+    let log = plugin.place("data").join("log");
+    let wrote = async || Ok(fs::read_to_string(&log).unwrap_or_default().lines().count() == 2);
+    until("both wrote a line", wrote).await?;
     assert_eq!(
         (plugin.calls(), plugin.mounts()),
         (vec!["VolumeDriver.Mount data".to_owned()], 1)

@@ -17,8 +17,10 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal as Number, kill};
 use nix::unistd::Pid;
 
-use crate::detached::{events_of, shim_of, until};
+use crate::detached::{events_of, shim_of};
 use crate::frame::{Check, Stop};
+use crate::outlive::runs;
+use crate::support::patience::{until, until_now};
 use crate::support::world::{FORCE, World, text};
 use crate::tests;
 
@@ -105,7 +107,10 @@ fn restart_the_host(root: &Path, containers: &[(String, Option<u32>)]) -> Check 
     for (id, pid) in containers {
         kill_at_once(root, id, *pid)?;
     }
-    std::thread::sleep(Duration::from_millis(200));
+    for (id, pid) in containers {
+        let gone = || Ok(shim_of(root, id).is_none() && !pid.is_some_and(runs));
+        until_now("nothing runs of it", gone)?;
+    }
     for (id, _) in containers {
         state_of_former_boot(root, id, None)?;
         row_of_former_boot(root, id, None)?;

@@ -23,6 +23,7 @@ use crate::frame::{Check, Stop, fail, skip};
 use crate::support::disk::Disk;
 use crate::support::embedder::Embedder;
 use crate::support::image::{self, Files};
+use crate::support::patience::until;
 use crate::support::root::TempRoot;
 use crate::support::world::{FORCE, World, source, text};
 use crate::support::{is_root, names_in, scratch};
@@ -363,8 +364,15 @@ async fn j5_a_driver_of_ones_own_is_mounted_once() -> Check {
             .script("echo $HOSTNAME >> /data/log; sleep 100")
             .volume("mine", "/data")
     };
+    let log = dir.path().join("mine/log");
+    let wrote = async |lines| {
+        let so = async || Ok(fs::read_to_string(&log).unwrap_or_default().lines().count() == lines);
+        until("it wrote its line", so).await
+    };
     let first = engine.run(spec()).await?;
+    wrote(1).await?;
     let second = engine.run(spec()).await?;
+    wrote(2).await?;
     assert_eq!(counts(), (1, 0), "once for both");
     remove(first).await?;
     assert_eq!(counts(), (1, 0), "one uses it still");
@@ -375,7 +383,7 @@ async fn j5_a_driver_of_ones_own_is_mounted_once() -> Check {
         .output()
         .await?;
     assert_eq!(counts(), (2, 2));
-    assert_eq!(fs::read_to_string(dir.path().join("mine/log"))?.lines().count(), 2);
+    assert_eq!(fs::read_to_string(&log)?.lines().count(), 2);
     engine.volume("mine").await?.remove().await?;
     let told = driver.told.lock().expect("lock").clone();
     assert_eq!(told, [r#"create mine {"size": "7"}"#, "remove mine"]);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use longshore::Isolation;
 
-use crate::commands;
+use crate::{commands, oci};
 
 /// Runs containers in this very process: no daemon, no root needed
 #[derive(Debug, Parser)]
@@ -96,6 +96,8 @@ pub enum Verb {
     /// Verbs about the engine as a whole
     #[command(subcommand)]
     System(SystemVerb),
+    /// Containers of OCI bundles, with the command line of runc
+    Oci(Box<oci::Args>),
 }
 
 /// Verbs about containers, which are there with and without `container` before them.

@@ -14,6 +14,7 @@ mod failure;
 mod human;
 mod inspection;
 mod limits;
+mod oci;
 mod options;
 mod pull_view;
 mod session;

@@ -341,11 +341,13 @@ pub enum SecurityOption {
     Seccomp(Seccomp),
     /// Whether setuid programs gain nothing.
     NoNewPrivileges(bool),
-    /// What is so anyway.
-    Nothing,
+    /// The profile of AppArmor.
+    AppArmor(String),
+    /// A part of the label of SELinux.
+    Label(String),
 }
 
-/// `seccomp=unconfined`, `seccomp=FILE` or `no-new-privileges[=true|false]`; `:` in place of the first `=` is taken too.
+/// `seccomp=unconfined`, `seccomp=FILE`, `no-new-privileges[=true|false]`, `apparmor=PROFILE` or `label=PART`; `:` in place of the first `=` is taken too.
 pub fn security(text: &str) -> Result<SecurityOption, String> {
     let (key, value) = match text.split_once(['=', ':']) {
         Some((key, value)) => (key, Some(value)),
@@ -357,10 +359,11 @@ pub fn security(text: &str) -> Result<SecurityOption, String> {
         ("seccomp", Some(file)) => seccomp_file(Path::new(file)).map(SecurityOption::Seccomp),
         ("no-new-privileges", None | Some("true")) => Ok(SecurityOption::NoNewPrivileges(true)),
         ("no-new-privileges", Some("false")) => Ok(SecurityOption::NoNewPrivileges(false)),
-        // Nothing of them is in force.
-        ("apparmor", Some("unconfined")) | ("label", Some("disable")) => Ok(SecurityOption::Nothing),
+        ("apparmor", Some(profile)) => Ok(SecurityOption::AppArmor(profile.to_owned())),
+        ("label", Some(part)) => Ok(SecurityOption::Label(part.to_owned())),
         _ => Err(format!(
-            "unknown or unsupported security option {text:?} (seccomp=unconfined, seccomp=FILE, no-new-privileges)"
+            "unknown or unsupported security option {text:?} (seccomp=unconfined, seccomp=FILE, no-new-privileges, \
+             apparmor=PROFILE, label=PART)"
         )),
     }
 }
@@ -508,7 +511,12 @@ mod tests {
             security("no-new-privileges:false"),
             Ok(SecurityOption::NoNewPrivileges(false))
         );
-        for bad in ["apparmor=x", "seccomp", "seccomp=/does/not/exist", ""] {
+        assert_eq!(security("apparmor=x"), Ok(SecurityOption::AppArmor("x".to_owned())));
+        assert_eq!(
+            security("label=type:x_t"),
+            Ok(SecurityOption::Label("type:x_t".to_owned()))
+        );
+        for bad in ["apparmor", "label", "seccomp", "seccomp=/does/not/exist", ""] {
             assert!(security(bad).is_err(), "{bad}");
         }
     }

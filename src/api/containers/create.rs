@@ -17,6 +17,7 @@ use super::super::object::{Object, OneOrMany};
 use super::super::reply;
 use super::super::router::Answer;
 use super::{devices, limits, mounts, networking};
+use crate::containers::lsm::Module;
 use crate::containers::{ContainerSpec, HealthCheck, LogConfig, NamespaceMode, Seccomp, SeccompProfile, Ulimit};
 use crate::error::{Error, ObjectKind};
 use crate::images::HealthConfig;
@@ -25,7 +26,6 @@ use crate::types::{Bytes, Platform};
 /// What this version of the engine has not, and what it would take.
 const LATER: &str = "a version of longshore that has it";
 pub(super) const REFUSED_OF_HOST: &[(&str, &str)] = &[
-    ("CgroupParent", LATER),
     ("Cgroup", LATER),
     ("KernelMemory", "a kernel that still has it, which none does"),
     ("KernelMemoryTCP", "a kernel that still has it, which none does"),
@@ -122,7 +122,7 @@ pub(in crate::api) fn spec(body: Map<String, Value>) -> Result<(ContainerSpec, V
     let mut spec = ContainerSpec::image(image);
     take_process(&mut config, &mut spec)?;
     let mut host = config.object("HostConfig")?;
-    take_isolation(&mut host, &mut spec)?;
+    take_isolation(&mut host, &mut spec, &mut warnings)?;
     spec.limits = limits::take(&mut host, limits::For::Create)?;
     devices::take(&mut host, &mut spec)?;
     devices::take_rates(&mut host, &mut spec.limits)?;
@@ -218,7 +218,7 @@ struct AskedLog {
 }
 
 /// How it is kept apart, and what becomes of it.
-fn take_isolation(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Failure> {
+fn take_isolation(host: &mut Object, spec: &mut ContainerSpec, warnings: &mut Vec<String>) -> Result<(), Failure> {
     spec.auto_remove = host.take_or_default("AutoRemove")?;
     spec.annotations = host.take_or_default("Annotations")?;
     spec.init = host.take_or_default("Init")?;
@@ -234,10 +234,11 @@ fn take_isolation(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Fai
     spec.storage_size = storage_size(host)?;
     spec.tty_size = console(host)?;
     spec.ulimits = ulimits(host)?;
-    security(host, spec)?;
+    security(host, spec, warnings)?;
     namespaces(host, spec)?;
     spec.restart = take_restart(host)?.unwrap_or_default();
     spec.log = take_log(host)?;
+    spec.cgroup_parent = host.text("CgroupParent")?.filter(|parent| !parent.is_empty());
     // "runc" is what Docker's own inspect says of every container, and what clients that make one again pass on: the engine's
     // default. Another name is the engine's to know.
     spec.runtime = host
@@ -338,7 +339,7 @@ fn ulimits(host: &mut Object) -> Result<Vec<Ulimit>, Failure> {
 }
 
 /// Source: moby, `daemon/daemon_unix.go`, `parseSecurityOpt`; the client sends a seccomp profile as its text.
-fn security(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Failure> {
+fn security(host: &mut Object, spec: &mut ContainerSpec, warnings: &mut Vec<String>) -> Result<(), Failure> {
     for option in host.take_or_default::<Vec<String>>("SecurityOpt")? {
         if option == "no-new-privileges" {
             spec.no_new_privileges = true;
@@ -361,14 +362,16 @@ fn security(host: &mut Object, spec: &mut ContainerSpec) -> Result<(), Failure> 
                     Failure::from(error).say(message)
                 })?);
             }
-            // As Docker has it on a host without them: what is asked for says nothing. Where one is in force, nothing of it is
-            // ours to set.
             ("apparmor", "unconfined") | ("label", "disable") => {}
-            ("apparmor", _) if !confines("/sys/module/apparmor/parameters/enabled", "Y") => {}
-            ("label", _) if !confines("/sys/fs/selinux/enforce", "1") => {}
-            ("apparmor" | "label", _) => {
-                return Err(Failure::option(&format!("HostConfig.SecurityOpt {name:?}"), LATER));
+            // As Docker has it on a host without them: what is asked for says nothing. Docker does not even say that.
+            ("apparmor" | "label", _) if !module(name).is_on() => {
+                warnings.push(format!(
+                    "{option:?} is left out: this host has no {}",
+                    module(name).name()
+                ));
             }
+            ("apparmor", profile) => spec.apparmor = Some(profile.to_owned()),
+            ("label", part) => spec.selinux.push(part.to_owned()),
             ("systempaths", "unconfined") => {
                 spec.masked_paths = Some(Vec::new());
                 spec.readonly_paths = Some(Vec::new());
@@ -388,9 +391,13 @@ fn go_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// Whether a security module of this host says so.
-fn confines(file: &str, yes: &str) -> bool {
-    std::fs::read_to_string(file).is_ok_and(|text| text.trim() == yes)
+/// Whose option it is.
+fn module(option: &str) -> Module {
+    if option == "apparmor" {
+        Module::AppArmor
+    } else {
+        Module::SeLinux
+    }
 }
 
 /// Whose namespaces it has. Source: moby, `api/types/container/hostconfig.go` and `runconfig/hostconfig_unix.go`.

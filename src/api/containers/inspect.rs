@@ -60,7 +60,7 @@ pub(in crate::api) fn body(info: &ContainerInfo, image: Option<&ImageInfo>, stor
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": info.spec.apparmor.as_deref().unwrap_or_default(),
         // Those of a container that has ended have ended too, and Docker lists them no more.
         "ExecIDs": if info.execs.is_empty() || !info.state.is_alive() { Value::Null } else { json!(info.execs) },
         "HostConfig": host,
@@ -223,6 +223,7 @@ fn host_config(info: &ContainerInfo) -> Value {
         "AutoRemove": spec.auto_remove,
         "ConsoleSize": [rows, columns],
         "Privileged": spec.privileged,
+        "CgroupParent": spec.cgroup_parent.as_deref().unwrap_or_default(),
         "Runtime": spec.runtime.as_deref().unwrap_or("native"),
         "CapAdd": none_if_empty(&spec.cap_add),
         "CapDrop": none_if_empty(&spec.cap_drop),
@@ -293,14 +294,7 @@ fn mode(mode: &NamespaceMode, own: &str) -> String {
 
 /// Options that the engine does not have yet, as they are when nobody sets them.
 fn unset() -> Value {
-    const TEXTS: &[&str] = &[
-        "ContainerIDFile",
-        "VolumeDriver",
-        "Cgroup",
-        "UsernsMode",
-        "Isolation",
-        "CgroupParent",
-    ];
+    const TEXTS: &[&str] = &["ContainerIDFile", "VolumeDriver", "Cgroup", "UsernsMode", "Isolation"];
     const NULLS: &[&str] = &["Links"];
     const ZEROS: &[&str] = &[
         "CpuCount",
@@ -355,7 +349,9 @@ fn security(spec: &ContainerSpec) -> Value {
         Seccomp::Profile(profile) => options.push(format!("seccomp={}", profile.text())),
         Seccomp::Default | Seccomp::Custom(_) => {}
     }
-    if spec.privileged {
+    options.extend(spec.apparmor.iter().map(|profile| format!("apparmor={profile}")));
+    options.extend(spec.selinux.iter().map(|part| format!("label={part}")));
+    if spec.privileged && spec.selinux.is_empty() {
         // As Docker adds it.
         options.push("label=disable".to_owned());
     }

@@ -13,6 +13,7 @@ use super::settle::is_open;
 use crate::error::{Error, Result};
 use crate::logs::{self, LogSink, Tee};
 use crate::runtime::detached::Bereft;
+use crate::store::LockGuard;
 use crate::sys::blocking::blocking;
 use crate::types::ContainerId;
 
@@ -118,9 +119,9 @@ impl Shared {
         Ok(bereft)
     }
 
-    /// Whether somebody stands in for the shim of a container, and puts down its end.
-    pub(super) fn is_stood_in_for(&self, id: &ContainerId) -> Result<bool> {
-        Ok(self.parts.locks.try_lock(&key(id))?.is_none())
+    /// The place of a container's shim, for as long as it is held. `None`: somebody stands in for it, and puts down its end.
+    pub(super) fn place_of_shim(&self, id: &ContainerId) -> Result<Option<LockGuard>> {
+        self.parts.locks.try_lock(&key(id))
     }
 }
 

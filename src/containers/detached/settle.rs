@@ -77,7 +77,21 @@ impl Shared {
 
     /// As [`Shared::settled`], by whoever has the turn. The record, if its end was put down.
     pub(super) async fn settle_in_turn(&self, record: Record, slot: &Arc<Slot>) -> Result<Option<Record>> {
-        match (self.seen(&record).await?, record.state) {
+        let seen = self.seen(&record).await?;
+        if !is_without_end(&seen) {
+            return self.settle_as(seen, record, slot).await;
+        }
+        let Some(_place) = self.place_of_shim(&record.id)? else {
+            // Somebody stands in for its shim, and puts its end down.
+            return Ok(None);
+        };
+        // Who stood in for it until now has written down what the first look did not find yet.
+        let seen = self.seen(&record).await?;
+        self.settle_as(seen, record, slot).await
+    }
+
+    async fn settle_as(&self, seen: DetachedSeen, record: Record, slot: &Arc<Slot>) -> Result<Option<Record>> {
+        match (seen, record.state) {
             (DetachedSeen::Alive(state), _) => self.note_in_turn(record, slot, &state).await,
             // What is written down is of the run before: no shim has come to write of this one.
             (DetachedSeen::Gone { state, .. }, ContainerState::Starting)
@@ -89,7 +103,6 @@ impl Shared {
                 self.note_in_turn(record, slot, &state).await
             }
             (DetachedSeen::Gone { process: true, .. } | DetachedSeen::Damaged { alive: true }, _) => Ok(None),
-            (DetachedSeen::Gone { .. }, _) if self.is_stood_in_for(&record.id)? => Ok(None),
             // It never ran: whoever began to start it is gone.
             (DetachedSeen::Nothing, ContainerState::Starting) => self.never_started(record).await.map(|()| None),
             (DetachedSeen::Damaged { alive: false }, _) => {
@@ -174,6 +187,14 @@ pub(super) fn is_open(record: &Record) -> bool {
         record.state,
         ContainerState::Running | ContainerState::Paused | ContainerState::Restarting | ContainerState::Starting
     )
+}
+
+/// Whether shim and process are gone, and neither the shim nor who stood in for it has written down how it ended.
+fn is_without_end(seen: &DetachedSeen) -> bool {
+    match seen {
+        DetachedSeen::Gone { state, process: false } => state.exit.is_none() || !is_over(state),
+        _ => false,
+    }
 }
 
 fn is_over(state: &crate::runtime::detached::DetachedState) -> bool {

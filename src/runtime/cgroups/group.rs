@@ -24,6 +24,8 @@ pub(crate) struct Part {
     pub(crate) v2: bool,
     pub(crate) dir: PathBuf,
     pub(crate) parent: PathBuf,
+    /// What goes once nothing is in it, the deepest first.
+    pub(crate) above: Vec<PathBuf>,
     pub(crate) controllers: Vec<String>,
 }
 
@@ -52,7 +54,7 @@ impl NativeCgroup {
             }
         }
         let own = parts.iter().map(|part| part.dir.clone());
-        let directories = own.chain(parts.iter().map(|part| part.parent.clone())).collect();
+        let directories = own.chain(parts.iter().flat_map(|part| part.above.clone())).collect();
         Ok(Self {
             shared,
             id: id.clone(),
@@ -64,8 +66,32 @@ impl NativeCgroup {
         })
     }
 
+    /// Opens directories that have just been made, and sets their limits; or removes them.
+    pub(super) fn made(
+        shared: &Arc<Shared>,
+        id: &ContainerId,
+        (parts, warnings): (Vec<Part>, Vec<String>),
+        (settings, resources): (&[Setting], &LinuxResources),
+        best_effort: bool,
+    ) -> Result<Box<dyn Cgroup>> {
+        let undo = parts.clone();
+        let made = Self::open(Arc::clone(shared), id, parts, warnings).and_then(|mut group| {
+            group.first_limits(settings, best_effort)?;
+            group.filter_devices(resources.devices().as_deref().unwrap_or(&[]), best_effort)?;
+            Ok(group)
+        });
+        match made {
+            Ok(group) => Ok(Box::new(group)),
+            Err(error) => {
+                let _ = shared.unmake(&undo, Instant::now());
+                shared.leave_parents(&undo);
+                Err(error.with_object(ObjectKind::Cgroup, id.as_str()))
+            }
+        }
+    }
+
     /// Sets the limits of a new cgroup.
-    pub(crate) fn first_limits(&mut self, settings: &[Setting], best_effort: bool) -> Result<()> {
+    fn first_limits(&mut self, settings: &[Setting], best_effort: bool) -> Result<()> {
         let mut warnings = std::mem::take(&mut self.warnings);
         let done = self.apply(settings, best_effort, &mut warnings);
         self.warnings = warnings;
@@ -74,7 +100,7 @@ impl NativeCgroup {
 
     /// Lets the container's processes use the devices that the rules allow, and no others. Nothing where version 1 has done
     /// that, or nobody asks.
-    pub(crate) fn filter_devices(&mut self, rules: &[LinuxDeviceCgroup], best_effort: bool) -> Result<()> {
+    fn filter_devices(&mut self, rules: &[LinuxDeviceCgroup], best_effort: bool) -> Result<()> {
         let Some(dir) = self.v2.as_ref().filter(|_| !rules.is_empty()) else {
             return Ok(());
         };
@@ -269,6 +295,7 @@ impl Cgroup for NativeCgroup {
 
     fn remove(&self) -> Result<()> {
         let done = self.shared.unmake(&self.parts, Instant::now() + files::PATIENCE);
+        self.shared.leave_parents(&self.parts);
         done.map_err(|error| {
             let busy = files::is_busy(&error);
             let failed = Error::os("remove the cgroup", error).with_object(ObjectKind::Cgroup, self.id.as_str());

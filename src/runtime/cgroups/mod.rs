@@ -16,6 +16,7 @@ mod group;
 pub(crate) mod layout;
 mod native;
 mod none;
+pub(crate) mod parent;
 pub(crate) mod place;
 #[cfg(any(test, feature = "conformance"))]
 pub mod suite;
@@ -26,8 +27,8 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxResources;
 
-use crate::error::{Error, Result};
-use crate::types::ContainerId;
+use crate::error::{Error, ObjectKind, Result};
+use crate::types::{CgroupParent, ContainerId};
 
 #[cfg(feature = "cgroups-rs")]
 pub use self::cgroups_rs::CgroupsRs;
@@ -83,6 +84,34 @@ pub trait CgroupDriver: Debug + Send + Sync + 'static {
     /// `Conflict` if the cgroup exists. Nothing is left behind.
     fn create(&self, id: &ContainerId, resources: &LinuxResources, best_effort: bool) -> Result<Box<dyn Cgroup>>;
 
+    /// The same in a parent that the caller names, in every hierarchy that the driver may use: so the parent's limits hold. What is
+    /// missing of the parent is made, and goes again when nothing is in it any more ([`Cgroup::remove`]); what was there stays.
+    ///
+    /// # Errors
+    /// As [`Self::create`]; `Unsupported` where the parent cannot be made or written to, and by drivers that know no parents;
+    /// `InvalidArgument` if its path leads through something that is no cgroup.
+    fn create_in(
+        &self,
+        parent: &CgroupParent,
+        _id: &ContainerId,
+        _resources: &LinuxResources,
+        _best_effort: bool,
+    ) -> Result<Box<dyn Cgroup>> {
+        let needs = format!("the cgroup driver `native`: this one is {:?}", self.name());
+        Err(Error::unsupported(format!("the cgroup parent {parent}"), needs)
+            .with_object(ObjectKind::Option, "cgroup_parent"))
+    }
+
+    /// What [`Self::create_in`] would make: the container's directories, and after them those of the parent that are missing or go
+    /// once they are empty, children before parents. Makes nothing. It is noted before they are made: a process can be killed in
+    /// the middle of that.
+    ///
+    /// # Errors
+    /// As [`Self::create_in`].
+    fn directories_in(&self, _parent: &CgroupParent, _id: &ContainerId) -> Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
+
     /// What of these limits [`Self::create`] would leave out, as far as that can be told without making anything.
     fn foresee(&self, _resources: &LinuxResources) -> Vec<String> {
         Vec::new()
@@ -129,8 +158,9 @@ pub trait Cgroup: Debug + Send + Sync + 'static {
     /// needs are here, because each such move costs about 11 ms.
     fn v1_procs(&self) -> &[OwnedFd];
 
-    /// All directories, children before parents, to be removed if the owner dies. The owner's shared parents come last;
-    /// they can be removed only once they are empty.
+    /// All directories, children before parents, to be removed if the owner dies. Those that bear the container's id are its own;
+    /// the parents, which it shares with others, come last, and can be removed only once they are empty. A parent that was there
+    /// before ([`CgroupDriver::create_in`]) is not among them.
     fn directories(&self) -> &[PathBuf];
 
     /// Kills every process of the cgroup.

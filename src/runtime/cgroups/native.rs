@@ -11,10 +11,11 @@ use oci_spec::runtime::LinuxResources;
 use super::convert::{self, Plan, Setting};
 use super::files;
 use super::group::{NativeCgroup, Part};
+use super::parent;
 use super::place::{Home, Places, USUAL};
 use super::{Cgroup, CgroupDriver, CgroupMode};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
-use crate::types::{ContainerId, OwnerId};
+use crate::types::{CgroupParent, ContainerId, OwnerId};
 
 /// Cgroups by the kernel's files, without any service.
 ///
@@ -74,19 +75,21 @@ impl CgroupDriver for NativeCgroups {
     fn create(&self, id: &ContainerId, resources: &LinuxResources, best_effort: bool) -> Result<Box<dyn Cgroup>> {
         let (settings, warnings) = self.shared.decide(resources, best_effort)?;
         let parts = self.shared.make(id, &settings)?;
-        let undo = parts.clone();
-        let made = NativeCgroup::open(Arc::clone(&self.shared), id, parts, warnings).and_then(|mut group| {
-            group.first_limits(&settings, best_effort)?;
-            group.filter_devices(resources.devices().as_deref().unwrap_or(&[]), best_effort)?;
-            Ok(group)
-        });
-        match made {
-            Ok(group) => Ok(Box::new(group)),
-            Err(error) => {
-                let _ = self.shared.unmake(&undo, Instant::now());
-                Err(error.with_object(ObjectKind::Cgroup, id.as_str()))
-            }
-        }
+        NativeCgroup::made(&self.shared, id, (parts, warnings), (&settings, resources), best_effort)
+    }
+
+    fn create_in(
+        &self,
+        parent: &CgroupParent,
+        id: &ContainerId,
+        resources: &LinuxResources,
+        best_effort: bool,
+    ) -> Result<Box<dyn Cgroup>> {
+        Self::make_in_parent(&self.shared, parent, id, resources, best_effort)
+    }
+
+    fn directories_in(&self, parent: &CgroupParent, id: &ContainerId) -> Result<Vec<PathBuf>> {
+        self.shared.directories_in(parent, id)
     }
 
     fn foresee(&self, resources: &LinuxResources) -> Vec<String> {
@@ -148,14 +151,18 @@ impl Shared {
         self.places().v2.iter().chain(&self.places().v1)
     }
 
+    /// Those without controllers, too.
+    pub(super) fn all_homes(&self) -> impl Iterator<Item = &Home> {
+        self.homes().chain(&self.places().named)
+    }
+
     pub(crate) fn parent_in(&self, home: &Home) -> PathBuf {
         home.dir.join(&self.parent)
     }
 
     /// See [`CgroupDriver::owner_directories`].
     pub(crate) fn parents(&self) -> Vec<PathBuf> {
-        let all = self.homes().chain(&self.places().named);
-        all.map(|home| self.parent_in(home)).collect()
+        self.all_homes().map(|home| self.parent_in(home)).collect()
     }
 
     /// See [`CgroupDriver::remove_owner`].
@@ -278,11 +285,12 @@ impl Shared {
         let part = Part {
             v2: home.v2,
             dir,
+            above: vec![parent.clone()],
             parent,
             controllers: home.controllers.clone(),
         };
         if home.v2 {
-            self.enable(home, &part.parent, settings)?;
+            self.enable(&home.controllers, &[&home.dir, &part.parent], settings)?;
         }
         let wants_cpuset = !home.v2 && home.controllers.iter().any(|name| name == "cpuset");
         if wants_cpuset {
@@ -298,21 +306,21 @@ impl Shared {
         }
     }
 
-    /// Switches controllers on for the children of the home and of the parent. One at a time, so that a refusal names one.
-    fn enable(&self, home: &Home, parent: &Path, settings: &[Setting]) -> Result<()> {
+    /// Switches controllers on for the children of each of these directories, parents before children. One at a time, so that a
+    /// refusal names one.
+    pub(super) fn enable(&self, controllers: &[String], levels: &[&Path], settings: &[Setting]) -> Result<()> {
         let asked = |name: &str| settings.iter().any(|setting| setting.controller == name);
-        let wanted = home
-            .controllers
+        let wanted = controllers
             .iter()
             .filter(|name| USUAL.contains(&name.as_str()) || asked(name))
             .collect::<Vec<_>>();
         if wanted.is_empty() {
             return Ok(());
         }
-        let below_home = files::words(&home.dir.join("cgroup.subtree_control"));
-        let below_parent = files::words(&parent.join("cgroup.subtree_control"));
+        let below = |dir: &&Path| (dir.to_path_buf(), files::words(&dir.join("cgroup.subtree_control")));
+        let levels: Vec<_> = levels.iter().map(below).collect();
         for name in wanted {
-            for (dir, on) in [(home.dir.as_path(), &below_home), (parent, &below_parent)] {
+            for (dir, on) in &levels {
                 if on.contains(name) {
                     continue;
                 }
@@ -351,6 +359,7 @@ impl Shared {
             Part {
                 v2: home.v2,
                 dir,
+                above: vec![parent.clone()],
                 parent,
                 controllers: home.controllers.clone(),
             }
@@ -376,11 +385,12 @@ impl Shared {
             Some(Part {
                 v2: home.v2,
                 dir: dir.clone(),
+                above: parent::above(dir, mount, &self.parent),
                 parent: dir.parent()?.to_owned(),
                 controllers: home.controllers.clone(),
             })
         };
-        self.homes().filter_map(part).collect()
+        self.all_homes().filter_map(part).collect()
     }
 
     /// Removes a container's directories. The parents stay for the next: a cgroup is among the dearest things of a start.
@@ -426,7 +436,7 @@ fn mkdir(dir: &Path, may_exist: bool) -> Result<()> {
 }
 
 /// A new cpuset of version 1 is empty, and takes no process until it has both.
-fn inherit_cpuset(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn inherit_cpuset(from: &Path, to: &Path) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let step = || format!("hand {file} down to {}", to.display());
         let have = files::read(&to.join(file)).map_err(|error| Error::os(step(), error))?;

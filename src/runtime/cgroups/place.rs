@@ -68,7 +68,7 @@ impl Places {
 
     /// Where the hierarchy of a place is mounted.
     pub(crate) fn mount_of(&self, home: &Home) -> Option<&Path> {
-        let (v2, v1) = (self.layout.v2.iter(), self.layout.v1.iter());
+        let (v2, v1) = (self.layout.v2.iter(), self.layout.v1.iter().chain(&self.layout.named));
         let mut trees = v2.filter(|_| home.v2).chain(v1.filter(|_| !home.v2));
         let tree = trees.find(|tree| home.dir.starts_with(&tree.mount));
         tree.map(|tree| tree.mount.as_path())

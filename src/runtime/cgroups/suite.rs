@@ -18,7 +18,7 @@ use oci_spec::runtime::{LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, L
 
 use super::{Cgroup, CgroupDriver, CgroupMode};
 use crate::error::ErrorKind;
-use crate::types::ContainerId;
+use crate::types::{CgroupParent, ContainerId};
 
 /// Makes a driver for an owner of its own.
 pub type Make<'a> = &'a dyn Fn() -> Box<dyn CgroupDriver>;
@@ -31,7 +31,7 @@ type Check = fn(&dyn CgroupDriver) -> Option<String>;
 /// # Panics
 /// With what the driver does wrong.
 pub fn all(make: Make<'_>) -> Vec<String> {
-    let checks: [(&str, Check); 9] = [
+    let checks: [(&str, Check); 10] = [
         ("plain", plain),
         ("memory", memory),
         ("cpu", cpu),
@@ -40,6 +40,7 @@ pub fn all(make: Make<'_>) -> Vec<String> {
         ("oom", oom),
         ("kill", kill),
         ("refusals", refusals),
+        ("named parents", named),
         ("owner", owner),
     ];
     let mut skipped = Vec::new();
@@ -244,6 +245,44 @@ pub fn refusals(driver: &dyn CgroupDriver) -> Option<String> {
     assert_eq!(group.warnings().len(), 1);
     assert!(group.v2_dir().is_none() && group.v1_procs().is_empty() && group.directories().is_empty());
     assert!(group.kill().is_err_and(|error| error.is_unsupported()));
+    None
+}
+
+/// A parent that is named holds the container's cgroup, and goes with the last of them; a driver that knows none says so.
+pub fn named(driver: &dyn CgroupDriver) -> Option<String> {
+    let ids = [ContainerId::random(), ContainerId::random()];
+    let parent: CgroupParent = format!("suite-{}/inner", ids[0].short()).parse().expect("a plain path");
+    let make = |id| driver.create_in(&parent, id, &LinuxResources::default(), false);
+    let groups = match [make(&ids[0]), make(&ids[1])] {
+        [Ok(one), Ok(two)] => [one, two],
+        [Err(error), _] | [_, Err(error)] if error.is_unsupported() => return Some(error.report()),
+        [Err(error), _] | [_, Err(error)] => panic!("{}", error.report()),
+    };
+    let again = make(&ids[0]).expect_err("the id is taken");
+    assert_eq!(again.kind(), &ErrorKind::Conflict);
+    for (group, id) in groups.iter().zip(&ids) {
+        assert!(own(&**group).next().is_some());
+        for dir in own(&**group) {
+            assert!(dir.ends_with(parent.path_of(id)), "{}", dir.display());
+        }
+        let told = driver.directories_in(&parent, id).expect("it is there");
+        assert_eq!(told.len(), group.directories().len(), "{told:?}");
+        driver.open_at(id, &told).expect("what was made can be opened");
+    }
+    let [one, two] = groups;
+    let above: Vec<PathBuf> = one
+        .directories()
+        .iter()
+        .filter(|dir| !dir.ends_with(ids[0].as_str()))
+        .cloned()
+        .collect();
+    assert!(!above.is_empty());
+    gone(&*one);
+    assert!(above.iter().all(|dir| dir.is_dir()), "the other is in them");
+    gone(&*two);
+    for dir in &above {
+        assert!(!dir.exists(), "{} is left", dir.display());
+    }
     None
 }
 

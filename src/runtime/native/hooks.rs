@@ -76,7 +76,7 @@ impl Hooks {
         let mut before = named("prestart", prestart.as_ref())?;
         before.extend(named("createRuntime", hooks.create_runtime().as_ref())?);
         let all = Self {
-            id: launch.id.as_str().to_owned(),
+            id: launch.name.clone().unwrap_or_else(|| launch.id.as_str().to_owned()),
             version: launch.spec.version().clone(),
             bundle: launch.bundle.clone().unwrap_or_else(|| PathBuf::from("/")),
             annotations: json!(launch.spec.annotations()),

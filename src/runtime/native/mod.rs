@@ -1,6 +1,7 @@
 //! The native runtime: containers started by a small static helper, without any other program. `docs/process-model.md`
 //! tells how the processes hang together.
 
+mod created;
 #[cfg(feature = "engine")]
 mod criu;
 mod exec;
@@ -14,6 +15,7 @@ pub(crate) mod house;
 mod hunt;
 mod idmap;
 mod options;
+pub(crate) mod parent;
 pub(crate) mod plan;
 #[cfg(feature = "engine")]
 mod privileged;
@@ -42,6 +44,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 
+pub use self::created::Created;
 use self::hidden::Hidden;
 use self::idmap::ContainerIds;
 pub use self::idmap::IdMapping;
@@ -170,6 +173,35 @@ impl NativeRuntime {
             host: self.shared.host(zygote.mapping()),
             zygote,
             cgroups: self.shared.options.cgroups.clone(),
+        })
+    }
+
+    /// Sets a container up as far as its program, which runs when [`Created::start`] says so.
+    ///
+    /// # Errors
+    /// As [`Runtime::start`], but for those of the program.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves nothing behind.
+    pub async fn create(&self, launch: Launch) -> Result<Created> {
+        if launch.hold {
+            return Err(Error::invalid("a container that runs nothing has nothing to start"));
+        }
+        self.job(&launch).await?.create(launch).await
+    }
+
+    /// What a start needs.
+    async fn job(&self, launch: &Launch) -> Result<start::Job> {
+        let zygote = self.awake().await?;
+        let ids = match wants_user_namespace(&launch.spec) {
+            true => Some(self.shared.container_ids(zygote.pid(), &launch.spec)?),
+            false => None,
+        };
+        Ok(start::Job {
+            host: self.shared.host(zygote.mapping()),
+            zygote,
+            cgroups: self.shared.options.cgroups.clone().filter(|_| !launch.hold),
+            ids,
         })
     }
 
@@ -379,23 +411,18 @@ impl Runtime for NativeRuntime {
     }
 
     async fn start(&self, launch: Launch) -> Result<Started> {
-        let zygote = self.awake().await?;
-        let ids = match wants_user_namespace(&launch.spec) {
-            true => Some(self.shared.container_ids(zygote.pid(), &launch.spec)?),
-            false => None,
-        };
-        let job = start::Job {
-            host: self.shared.host(zygote.mapping()),
-            zygote,
-            cgroups: self.shared.options.cgroups.clone().filter(|_| !launch.hold),
-            ids,
-        };
-        job.run_detached(launch).await
+        self.job(&launch).await?.run_detached(launch).await
     }
 
     #[cfg(feature = "engine")]
     async fn restore(&self, launch: Launch, from: Restore) -> Result<Started> {
         criu::Job(self.bench().await?).run_detached(launch, from).await
+    }
+
+    #[cfg(feature = "engine")]
+    fn forget(&self, id: &crate::types::ContainerId, dir: &Path) -> Result<()> {
+        let driver = self.shared.options.cgroups.as_ref();
+        driver.map_or(Ok(()), |driver| parent::clear(driver.as_ref(), id, dir))
     }
 
     #[cfg(feature = "engine")]

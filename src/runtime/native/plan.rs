@@ -365,6 +365,11 @@ impl Plan {
         self.string(Section::Cleanup, &item)
     }
 
+    /// Has the first process wait before its program, whether there are hooks or not.
+    pub(crate) fn wait(&mut self) {
+        self.set_if(true, flag::HOOKS);
+    }
+
     /// The blob for the helper.
     pub(crate) fn encode(mut self, fds: FdPositions) -> Vec<u8> {
         self.words[field::FD_STATUS] = fds.status;
@@ -437,6 +442,7 @@ impl Plan {
             self.set_if(true, flag::HAS_OOM_SCORE_ADJ);
             self.words[field::OOM_SCORE_ADJ] = score as u32;
         }
+        refuse_labels(process)?;
         self.capabilities(process);
         self.rlimits(process)
     }
@@ -772,6 +778,13 @@ impl Plan {
     }
 
     fn linux(&mut self, linux: &Linux, host: Host) -> Result<()> {
+        if let Some(label) = linux.mount_label().as_deref().filter(|label| !label.is_empty()) {
+            let needs = "a runtime that labels files: runc or crun";
+            return Err(Error::unsupported(
+                format!("the SELinux label {label:?} of mounts"),
+                needs,
+            ));
+        }
         for path in linux.masked_paths().as_deref().unwrap_or(&[]) {
             let text = clean_absolute(Path::new(path), "a masked path")?.to_vec();
             self.string(Section::Masked, &text)?;
@@ -904,6 +917,19 @@ impl RecordParts {
 }
 
 /// Appends one item of a list.
+/// The helper leaves a process under what it is under itself: it must not seem to be confined that is not.
+fn refuse_labels(process: &Process) -> Result<()> {
+    let said = |text: &Option<String>| text.clone().filter(|text| !text.is_empty() && text != "unconfined");
+    let needs = "a runtime that sets it: runc or crun";
+    if let Some(profile) = said(process.apparmor_profile()) {
+        return Err(Error::unsupported(format!("the AppArmor profile {profile:?}"), needs));
+    }
+    match said(process.selinux_label()) {
+        Some(label) => Err(Error::unsupported(format!("the SELinux label {label:?}"), needs)),
+        None => Ok(()),
+    }
+}
+
 pub(crate) fn push_string(out: &mut Vec<u8>, text: &[u8]) -> Result<()> {
     if text.contains(&0) {
         return Err(Error::invalid(format!(
@@ -1186,4 +1212,35 @@ fn capability_bits(set: &Capabilities) -> u64 {
     set.iter()
         .filter_map(|cap| options::capability_number(*cap))
         .fold(0, |bits, number| bits | 1 << number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h12_no_label_is_left_out_in_silence() {
+        let of = |words: &str| {
+            let text = format!(r#"{{"user":{{"uid":0,"gid":0}},"args":["a"],"cwd":"/",{words}}}"#);
+            refuse_labels(&serde_json::from_str::<Process>(&text).unwrap())
+        };
+        for none in [
+            r#""env":[]"#,
+            r#""apparmorProfile":"","selinuxLabel":"""#,
+            r#""apparmorProfile":"unconfined""#,
+        ] {
+            of(none).unwrap();
+        }
+        for (some, name) in [
+            (r#""apparmorProfile":"docker-default""#, "docker-default"),
+            (r#""selinuxLabel":"system_u:system_r:container_t:s0""#, "container_t"),
+        ] {
+            let refused = of(some).unwrap_err();
+            assert!(
+                refused.is_unsupported() && refused.report().contains(name),
+                "{}",
+                refused.report()
+            );
+        }
+    }
 }

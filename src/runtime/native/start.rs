@@ -8,11 +8,14 @@ use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources};
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
+use super::created::{self, Created, Gate};
 use super::helper::wire::{RECORD, RECORD_TEXT, Record, Step, op};
 use super::hooks::Hooks;
 use super::idmap::ContainerIds;
+use super::parent::{self, Announced};
 use super::plan::{FdPositions, Filters, Host, Names, Plan};
 use super::seccomp::{SeccompAgent, agent};
 use super::step;
@@ -68,15 +71,32 @@ struct Asked {
     cgroup: Option<Arc<dyn Cgroup>>,
     hooks: Option<Arc<Hooks>>,
     warnings: Vec<String>,
+    announced: Option<Announced>,
+    gate: Option<Gate>,
 }
 
 impl Job {
     /// Runs the start in a task of its own, so that a caller who goes away leaves nothing: a container that nobody takes
     /// is killed and forgotten. Everything up to the request is done on one thread of the pool.
     pub(crate) async fn run_detached(self, launch: Launch) -> Result<Started> {
+        let started = self.begin(launch, None).await?;
+        started
+            .await
+            .map_err(|_| Error::new(ErrorKind::Cancelled, "the runtime of the engine was shut down"))?
+    }
+
+    /// The same as far as the program, which runs once somebody says so.
+    pub(crate) async fn create(self, launch: Launch) -> Result<Created> {
+        let (gate, keeper) = created::gate();
+        let started = self.begin(launch, Some(gate)).await?;
+        keeper.created(started).await
+    }
+
+    /// Asks for the start; where its outcome will come.
+    async fn begin(self, launch: Launch, gate: Option<Gate>) -> Result<oneshot::Receiver<Result<Started>>> {
         let (sender, receiver) = oneshot::channel();
         let ask = move || {
-            let asked = self.ask(&launch)?;
+            let asked = self.ask(&launch, gate)?;
             // Before this thread is left: whatever becomes of the caller, somebody follows the start to its end.
             tokio::spawn(async move {
                 if let Err(Ok(unwanted)) = sender.send(asked.started().await) {
@@ -88,21 +108,29 @@ impl Job {
             Ok(())
         };
         blocking(ask).await?;
-        receiver
-            .await
-            .map_err(|_| Error::new(ErrorKind::Cancelled, "the runtime of the engine was shut down"))?
+        Ok(receiver)
     }
 
     /// Makes what the container needs and asks the zygote for it. Blocking.
-    fn ask(self, launch: &Launch) -> Result<Asked> {
+    fn ask(self, launch: &Launch, gate: Option<Gate>) -> Result<Asked> {
         let mut plan = plan_of(launch, self.host, self.ids.as_ref(), self.zygote.agent().is_some())?;
+        if gate.is_some() {
+            plan.wait();
+        }
+        let announced = Announced::of(&self.zygote, launch, self.cgroups.as_deref())?;
         let (cgroup, warnings) = cgroup_of(launch, self.cgroups.as_deref())?;
         let cgroup: Option<Arc<dyn Cgroup>> = cgroup.map(Arc::from);
-        let asked = self.ask_zygote(launch, &mut plan, cgroup.clone(), warnings);
-        if asked.is_err() {
-            remove_cgroup(cgroup);
+        match self.ask_zygote(launch, &mut plan, cgroup.clone(), warnings) {
+            Ok(asked) => Ok(Asked {
+                announced,
+                gate,
+                ..asked
+            }),
+            Err(error) => {
+                remove_cgroup(cgroup);
+                Err(error)
+            }
         }
-        asked
     }
 
     fn ask_zygote(
@@ -112,9 +140,7 @@ impl Job {
         cgroup: Option<Arc<dyn Cgroup>>,
         warnings: Vec<String>,
     ) -> Result<Asked> {
-        for directory in cgroup.iter().flat_map(|cgroup| cgroup.directories()) {
-            plan.clean_up(b'c', directory)?;
-        }
+        parent::add_clean_ups(plan, &launch.id, cgroup.as_deref())?;
         let hooks = Hooks::of(launch)?.map(Arc::new);
         let ends = Ends::new(launch.stdio)?;
         let names = plan.names.clone();
@@ -145,6 +171,8 @@ impl Job {
             cgroup,
             hooks,
             warnings,
+            announced: None,
+            gate: None,
         })
     }
 }
@@ -169,14 +197,25 @@ pub(crate) fn cgroup_of(launch: &Launch, driver: Option<&dyn CgroupDriver>) -> R
         .as_ref()
         .and_then(|linux| linux.resources().clone())
         .unwrap_or_default();
+    let parent = parent::named(launch)?;
     let Some(driver) = driver else {
+        if let Some(parent) = parent {
+            return Err(Error::unsupported(
+                format!("the cgroup parent {parent}"),
+                "a cgroup driver",
+            ));
+        }
         return match (limits(&resources), launch.best_effort_limits) {
             (false, _) => Ok((None, Vec::new())),
             (true, true) => Ok((None, vec!["no cgroups: limits are left out".to_owned()])),
             (true, false) => Err(Error::unsupported("limits", "a cgroup driver")),
         };
     };
-    let cgroup = driver.create(&launch.id, &resources, launch.best_effort_limits)?;
+    let best_effort = launch.best_effort_limits;
+    let cgroup = match &parent {
+        Some(parent) => driver.create_in(parent, &launch.id, &resources, best_effort)?,
+        None => driver.create(&launch.id, &resources, best_effort)?,
+    };
     let warnings = cgroup.warnings().to_vec();
     Ok((Some(cgroup), warnings))
 }
@@ -207,7 +246,9 @@ pub(crate) fn add_shared<'a>(launch: &'a Launch, positions: &mut FdPositions, fd
 
 impl Asked {
     /// Follows the start to its end. A failed one leaves nothing.
-    async fn started(self) -> Result<Started> {
+    async fn started(mut self) -> Result<Started> {
+        // Until the zygote has it from the plan, or it is gone.
+        let _announced = self.announced.take();
         let (cgroup, hooks) = (self.cgroup.clone(), self.hooks.clone());
         let result = self.follow().await;
         if result.is_err() {
@@ -220,7 +261,7 @@ impl Asked {
         result
     }
 
-    async fn follow(self) -> Result<Started> {
+    async fn follow(mut self) -> Result<Started> {
         let reply = zygote::check(self.reply.await.map_err(|_| zygote::gone())?)?;
         let inner = reply.header.arg;
         let process = match reply.descriptor("take the container's process") {
@@ -230,13 +271,17 @@ impl Asked {
                 return Err(error);
             }
         };
-        let waiting = self.hooks.as_deref().map(|hooks| (hooks, process.as_fd()));
+        let waiting = Waiting {
+            hooks: self.hooks.as_deref(),
+            process: process.as_fd(),
+            gate: self.gate.take(),
+        };
         let outcome = outcome(
             self.status,
             &self.names,
             self.host,
             (self.zygote.agent(), &self.id),
-            waiting,
+            Some(waiting),
         )
         .await;
         let outcome = outcome.and_then(|setup| setup.ok_or_else(died_in_setup));
@@ -265,6 +310,27 @@ impl Asked {
     }
 }
 
+/// What a container's first process waits for before its program.
+pub(crate) struct Waiting<'a> {
+    hooks: Option<&'a Hooks>,
+    process: BorrowedFd<'a>,
+    gate: Option<Gate>,
+}
+
+impl Waiting<'_> {
+    async fn over(&mut self, found: &mut Setup, status: &AsyncFd<OwnedFd>) -> Result<()> {
+        let pid = pid_of(self.process)?;
+        found.pid = Some(pid);
+        if let Some(hooks) = self.hooks {
+            hooks.before(pid).await?;
+        }
+        match self.gate.take() {
+            Some(gate) => gate.pass(pid, self.process, found.terminal.as_ref(), status).await,
+            None => Ok(()),
+        }
+    }
+}
+
 /// Reads records until the program has been executed (READY, then the socket closes) or a step has failed. The terminal's
 /// master comes on the way. `None`: neither came.
 pub(crate) async fn outcome(
@@ -272,7 +338,7 @@ pub(crate) async fn outcome(
     names: &Names,
     host: Host,
     (agent, id): (Option<Arc<dyn SeccompAgent>>, &ContainerId),
-    hooks: Option<(&Hooks, BorrowedFd<'_>)>,
+    mut waiting: Option<Waiting<'_>>,
 ) -> Result<Option<Setup>> {
     let setup = |error: io::Error| Error::os("read the start's status", error);
     socket::set_nonblocking(status.as_fd()).map_err(setup)?;
@@ -308,8 +374,8 @@ pub(crate) async fn outcome(
         if record.step == Step::Ready as u32 {
             ready = true;
         } else if record.step == Step::Hooks as u32 {
-            if let Some((hooks, process)) = hooks {
-                hooks.before(pid_of(process)?).await?;
+            if let Some(waiting) = &mut waiting {
+                waiting.over(&mut found, &status).await?;
             }
             socket::send(status.as_fd(), [b"h", b""], &[]).map_err(setup)?;
         } else if record.step == Step::Seccomp as u32 {
@@ -334,6 +400,8 @@ fn pid_of(process: BorrowedFd<'_>) -> Result<u32> {
 #[derive(Debug, Default)]
 pub(crate) struct Setup {
     pub(crate) terminal: Option<OwnedFd>,
+    /// The process' pid, if somebody has looked before the program ran: afterwards it may have ended.
+    pub(crate) pid: Option<u32>,
     /// The namespace that a command was given to be known by.
     pub(crate) mark: Option<OwnedFd>,
     pub(crate) warnings: Vec<String>,
@@ -427,10 +495,11 @@ pub(crate) type Pipes = [Option<u64>; 3];
 impl Child {
     /// What can fail still, once the program runs.
     fn known(&self, setup: Setup) -> Result<Known> {
-        let pid = match pidfd::pid(self.process.as_fd()) {
+        let pid = match (setup.pid, pidfd::pid(self.process.as_fd())) {
+            (Some(pid), _) => pid,
             // It has ended already.
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => 0,
-            pid => pid.map_err(|error| Error::os("look at the container's process", error))?,
+            (None, Err(error)) if error.raw_os_error() == Some(libc::ESRCH) => 0,
+            (None, pid) => pid.map_err(|error| Error::os("look at the container's process", error))?,
         };
         let copy = setup.terminal.as_ref().map(OwnedFd::try_clone).transpose();
         let copy = copy.map_err(|error| Error::os("keep the terminal", error))?;

@@ -188,7 +188,8 @@ pub(super) fn config(
     resources.set_devices(Some(rules.map_err(build_error)?));
     // The driver has set all limits; crun, which is told to leave cgroups alone, has no use for the rest either.
     linux.set_resources((place.flavour == Flavour::Runc).then_some(resources));
-    let path = held.and_then(|held| cgroup::path(held.directories, held.mode));
+    let named = linux.cgroups_path().clone();
+    let path = held.and_then(|held| cgroup::path(held.directories, held.mode, named.as_deref()));
     linux.set_cgroups_path(path.filter(|_| place.flavour == Flavour::Runc).map(PathBuf::from));
     Ok(spec)
 }
@@ -300,6 +301,8 @@ mod tests {
             }],
             hold: false,
             bundle: None,
+            name: None,
+            notes: None,
         }
     }
 

@@ -11,12 +11,16 @@ use crate::runtime::cgroups::CgroupMode;
 /// Where the hierarchy of version 2 is, for a runtime.
 const UNIFIED: &str = "/sys/fs/cgroup";
 
-/// `cgroupsPath` for runc: of version 2 from the mount on, of version 1 below the cgroup that runc is in, as the driver's are.
-pub(super) fn path(directories: &[PathBuf], mode: CgroupMode) -> Option<String> {
+/// `cgroupsPath` for runc: of version 2 from the mount on, of version 1 below the cgroup that runc is in, as the driver's are; or as
+/// it was `named`, which means the same to both.
+pub(super) fn path(directories: &[PathBuf], mode: CgroupMode, named: Option<&Path>) -> Option<String> {
     let own = directories.first()?;
     if mode == CgroupMode::V2 {
         let below = own.strip_prefix(UNIFIED).ok()?;
         return Some(format!("/{}", below.to_str()?));
+    }
+    if let Some(named) = named {
+        return named.to_str().map(str::to_owned);
     }
     let parent = own.parent()?.file_name()?;
     Path::new(parent).join(own.file_name()?).to_str().map(str::to_owned)
@@ -83,13 +87,28 @@ mod tests {
 
     #[test]
     fn h21_the_path_of_a_cgroup_for_runc() {
-        let of = |path: &str, mode| super::path(&[PathBuf::from(path), PathBuf::from("/x")], mode);
+        let of = |path: &str, mode| super::path(&[PathBuf::from(path), PathBuf::from("/x")], mode, None);
         let v2 = of("/sys/fs/cgroup/app.service/longshore-1/c", CgroupMode::V2);
         assert_eq!(v2.as_deref(), Some("/app.service/longshore-1/c"));
         let v1 = of("/sys/fs/cgroup/memory/user/longshore-1/c", CgroupMode::V1);
         assert_eq!(v1.as_deref(), Some("longshore-1/c"));
-        assert_eq!(super::path(&[], CgroupMode::V2), None);
+        assert_eq!(super::path(&[], CgroupMode::V2, None), None);
         assert_eq!(of("/elsewhere/c", CgroupMode::V2), None);
+    }
+
+    #[test]
+    fn h22_a_named_cgroup_is_called_the_same_for_runc() {
+        let named = |dir: &str, mode| super::path(&[PathBuf::from(dir)], mode, Some(Path::new("/web/c")));
+        let v1 = named("/sys/fs/cgroup/memory/web/c", CgroupMode::Hybrid);
+        assert_eq!(v1.as_deref(), Some("/web/c"));
+        let v2 = named("/sys/fs/cgroup/web/c", CgroupMode::V2);
+        assert_eq!(v2.as_deref(), Some("/web/c"));
+        let below = super::path(
+            &["/sys/fs/cgroup/app/web/c".into()],
+            CgroupMode::V2,
+            Some(Path::new("web/c")),
+        );
+        assert_eq!(below.as_deref(), Some("/app/web/c"));
     }
 
     #[test]

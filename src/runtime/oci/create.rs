@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::runtime::caps::CapabilitySet;
 use crate::runtime::cgroups::{Cgroup, CgroupMode};
 use crate::runtime::native::NativeRuntime;
+use crate::runtime::native::parent::{self, Announced};
 use crate::runtime::native::plan::Plan;
 use crate::runtime::native::start::{self, Ends, Setup, Stdio};
 use crate::runtime::native::tool::{self, Adopted, Bench};
@@ -44,6 +45,7 @@ struct Ready {
     plan: Plan,
     create: (Plan, String),
     console: Option<Console>,
+    _announced: Option<Announced>,
 }
 
 impl Job {
@@ -118,13 +120,19 @@ impl Job {
 
     /// Makes the cgroup, and what is told of it. Blocking.
     fn placed(&self, launch: &Launch, work: &Arc<Work>, place: Place, identity: Identity, plan: Plan) -> Result<Ready> {
+        let announced = Announced::of(&self.bench.zygote, launch, self.bench.cgroups.as_deref())?;
         let (cgroup, warnings) = start::cgroup_of(&self.with_device_rules(launch)?, self.bench.cgroups.as_deref())?;
         let cgroup: Option<Arc<dyn Cgroup>> = cgroup.map(Arc::from);
-        let made = self.laid_out(launch, work, place, &identity, plan, (cgroup.clone(), warnings));
-        if made.is_err() {
-            start::remove_cgroup(cgroup);
+        match self.laid_out(launch, work, place, &identity, plan, (cgroup.clone(), warnings)) {
+            Ok(ready) => Ok(Ready {
+                _announced: announced,
+                ..ready
+            }),
+            Err(error) => {
+                start::remove_cgroup(cgroup);
+                Err(error)
+            }
         }
-        made
     }
 
     /// Blocking.
@@ -167,9 +175,7 @@ impl Job {
         let (mut create, log) = self.call(launch, work).plan(&verb)?;
         create.stage_for_runtime(&staged.launch, self.bench.host)?;
         for plan in [&mut plan, &mut create] {
-            for directory in cgroup.iter().flat_map(|cgroup| cgroup.directories()) {
-                plan.clean_up(b'c', directory)?;
-            }
+            parent::add_clean_ups(plan, &launch.id, cgroup.as_deref())?;
         }
         Ok(Ready {
             work: Arc::clone(work),
@@ -179,6 +185,7 @@ impl Job {
             plan,
             create: (create, log),
             console,
+            _announced: None,
         })
     }
 

@@ -26,7 +26,7 @@ use super::native::NativeRuntime;
 use super::native::seccomp;
 use super::{Launch, Runtime, SharedNamespace, Started};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
-use crate::types::Propagation;
+use crate::types::{ContainerId, Propagation};
 
 /// The runtimes that are known by name, wherever the host has them.
 pub const KNOWN: [&str; 2] = ["runc", "crun"];
@@ -85,6 +85,10 @@ impl Runtime for OciRuntime {
 
     fn foresee(&self, resources: &LinuxResources) -> Vec<String> {
         self.native.foresee(resources)
+    }
+
+    fn forget(&self, id: &ContainerId, dir: &Path) -> Result<()> {
+        self.native.forget(id, dir)
     }
 
     async fn start(&self, launch: Launch) -> Result<Started> {

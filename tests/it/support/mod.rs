@@ -7,6 +7,7 @@ pub mod http;
 pub mod image;
 pub mod leaks;
 pub mod mock;
+pub mod patience;
 pub mod plugin;
 pub mod registry;
 pub mod root;

@@ -57,7 +57,7 @@ use crate::cli::{
 };
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::options;
+use crate::{oci, options};
 
 /// Does what the command line says. The exit code comes back.
 pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
@@ -114,6 +114,7 @@ pub async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::System(SystemVerb::Doctor(args)) => doctor::run(&context, args).await,
         Verb::System(SystemVerb::Df(args)) => df::run(&context, args).await,
         Verb::System(SystemVerb::Prune(args)) => system_prune::run(&context, args).await,
+        Verb::Oci(args) => oci::run(*args).await,
     }
 }
 

@@ -84,6 +84,9 @@ pub struct Args {
     /// Annotation for the runtime
     #[arg(long, value_name = "KEY[=VALUE]", value_parser = options::pair)]
     annotation: Vec<Pair>,
+    /// Cgroup in which its own is made: /NAME below the root of each hierarchy, NAME below the engine's
+    #[arg(long, value_name = "PATH")]
+    cgroup_parent: Option<String>,
     /// Who starts it: native, runc, crun
     #[arg(long, value_name = "NAME")]
     runtime: Option<String>,
@@ -324,6 +327,7 @@ fn spec(args: &Args) -> Result<ContainerSpec, Failure> {
     };
     spec.labels = pairs(&args.label);
     spec.annotations = pairs(&args.annotation);
+    spec.cgroup_parent.clone_from(&args.cgroup_parent);
     spec.runtime.clone_from(&args.runtime);
     networks(args, &mut spec)?;
     let mode = |asked: &Option<NamespaceMode>| asked.clone().unwrap_or_default();
@@ -421,7 +425,8 @@ fn security(args: &Args, spec: &mut ContainerSpec) {
         match option {
             SecurityOption::Seccomp(seccomp) => spec.seccomp = seccomp.clone(),
             SecurityOption::NoNewPrivileges(on) => spec.no_new_privileges = *on,
-            SecurityOption::Nothing => {}
+            SecurityOption::AppArmor(profile) => spec.apparmor = Some(profile.clone()),
+            SecurityOption::Label(part) => spec.selinux.push(part.clone()),
         }
     }
 }

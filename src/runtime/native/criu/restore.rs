@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::cgroups::Cgroup;
 use crate::runtime::native::helper::wire::TOOL_FDS;
 use crate::runtime::native::hooks::Hooks;
+use crate::runtime::native::parent::{self, Announced};
 use crate::runtime::native::plan::Plan;
 use crate::runtime::native::start::{self, Ends};
 use crate::runtime::native::tool::{self, Bench, Run};
@@ -33,6 +34,7 @@ struct Ready {
     plan: Plan,
     tool: Plan,
     clean_up: Vec<u8>,
+    _announced: Option<Announced>,
 }
 
 impl Job {
@@ -112,13 +114,12 @@ impl Job {
         arguments.extend(words);
         let mut tool = work.plan(&arguments, Some(&from.directory))?;
         tool.stage(&laid_out, self.0.host)?;
+        let announced = Announced::of(&self.0.zygote, launch, self.0.cgroups.as_deref())?;
         let (cgroup, warnings) = start::cgroup_of(launch, self.0.cgroups.as_deref())?;
         let needs = || Error::unsupported("going on from a checkpoint", "a cgroup driver");
         let cgroup: Arc<dyn Cgroup> = cgroup.map(Arc::from).ok_or_else(needs)?;
         for plan in [&mut plan, &mut tool] {
-            for directory in cgroup.directories() {
-                plan.clean_up(b'c', directory)?;
-            }
+            parent::add_clean_ups(plan, &launch.id, Some(&*cgroup))?;
         }
         Ok(Ready {
             work,
@@ -127,6 +128,7 @@ impl Job {
             clean_up: plan.clean_ups().to_vec(),
             plan,
             tool,
+            _announced: announced,
         })
     }
 

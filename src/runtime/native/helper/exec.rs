@@ -188,23 +188,20 @@ fn drop_bounding(keep: u64) -> Done {
     Ok(())
 }
 
-/// Permitted, effective, inheritable, ambient. An exec leaves to a user other than root the ambient set alone.
+/// Permitted, effective, inheritable, ambient. An exec leaves to a user other than root the ambient set alone, of which the kernel
+/// takes only what is inheritable, too: nobody is given more than was said. Source: capabilities(7), and runc, which leaves the
+/// rest out as well.
 #[unsafe(link_section = "lhchild")]
 fn capabilities(plan: &Plan<'_>) -> Done {
     const PR_CAP_AMBIENT: usize = 47;
     let step = Step::Capabilities;
     let _ = sys::prctl(PR_CAP_AMBIENT, 4, 0);
     let known = at(step, known_caps(plan.has(flag::ALL_CAPS)))?;
-    let (permitted, inheritable, ambient) = (plan.caps(1), plan.caps(3), plan.caps(4));
-    at(
-        step,
-        sys::capset(
-            plan.caps(2) & permitted & known,
-            permitted & known,
-            (inheritable | ambient) & permitted & known,
-        ),
-    )?;
-    for cap in (0..=LAST_CAP).filter(|cap| ambient & permitted & known & 1 << cap != 0) {
+    let permitted = plan.caps(1) & known;
+    let inheritable = plan.caps(3) & permitted;
+    let ambient = plan.caps(4) & inheritable;
+    at(step, sys::capset(plan.caps(2) & permitted, permitted, inheritable))?;
+    for cap in (0..=LAST_CAP).filter(|cap| ambient & 1 << cap != 0) {
         at(step, sys::prctl(PR_CAP_AMBIENT, 2, cap))?;
     }
     Ok(())

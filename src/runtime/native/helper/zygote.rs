@@ -566,6 +566,8 @@ impl Zygote {
             }
             sys::sleep_ms(5);
         }
+        // Others' may be in those above: never more than this one call.
+        self.each(b'p', |path| sys::unlinkat(sys::AT_FDCWD, path, sys::AT_REMOVEDIR).is_ok());
         self.each(b's', |path| remove::tree(path).is_ok());
     }
 

@@ -21,6 +21,7 @@ use crate::runtime::detached::{Detach, DetachedLog, DetachedLogFormat};
 use crate::runtime::native::helper::talk::{config, op as talk_op};
 use crate::runtime::native::helper::wire::{FLAG_MEMFD, HEADER, Header, LARGEST, op};
 use crate::runtime::native::hooks::Hooks;
+use crate::runtime::native::parent;
 use crate::runtime::native::plan::{Host, Names, Plan};
 use crate::runtime::native::start::{self, Ends};
 use crate::runtime::native::task::Inside;
@@ -118,7 +119,7 @@ fn start(
     };
     let mut plan = start::plan_of(launch, host, ids.as_ref(), false)?;
     let log = detach.log.format.is_some().then(|| open_log(&detach.log)).transpose()?;
-    let (cgroup, warnings) = make_cgroup(shared, launch, &place::noted_cgroups(&detach.dir))?;
+    let (cgroup, warnings) = make_cgroup(shared, launch, &detach.dir)?;
     let cgroup: Option<Arc<dyn Cgroup>> = cgroup.map(Arc::from);
     let asked = Asking {
         launch,
@@ -151,18 +152,20 @@ fn start(
 
 /// A cgroup that is there already is what a shim, or a start, left behind that was killed: this process holds the lock. If
 /// processes are still in it, it stays.
-fn make_cgroup(shared: &Shared, launch: &Launch, before: &[PathBuf]) -> Result<start::Placed> {
+fn make_cgroup(shared: &Shared, launch: &Launch, dir: &Path) -> Result<start::Placed> {
     let driver = shared.options.detached_cgroups.as_deref();
+    let before = parent::noted(dir);
     if let Some(driver) = driver.filter(|_| !before.is_empty()) {
-        match driver.open_at(&launch.id, before) {
+        match driver.open_at(&launch.id, &before) {
             Ok(left) => left.remove()?,
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
     }
+    let ahead = parent::note_ahead(launch, driver, Some(dir))?;
     match (start::cgroup_of(launch, driver), driver) {
         (Err(error), Some(driver)) if error.is_conflict() => {
-            driver.open(&launch.id)?.remove()?;
+            driver.open_at(&launch.id, &ahead)?.remove()?;
             start::cgroup_of(launch, Some(driver))
         }
         (made, _) => made,
@@ -194,19 +197,11 @@ struct Asking<'a> {
 impl Asking<'_> {
     /// The socket over which the start is reported, and a reader of what it prints.
     fn ask(&self, plan: &mut Plan) -> Result<(OwnedFd, Option<OwnedFd>)> {
-        let directories = self.cgroup.iter().flat_map(|cgroup| cgroup.directories());
-        // Those above are not the container's: other containers' are beneath them, and the shim kills what is in its own.
-        let (own, above): (Vec<&PathBuf>, Vec<&PathBuf>) =
-            directories.partition(|directory| directory.ends_with(self.launch.id.as_str()));
-        for (kind, directory) in own
-            .iter()
-            .map(|own| (b'c', own))
-            .chain(above.iter().map(|above| (b'p', above)))
-        {
-            plan.clean_up(kind, directory)?;
-        }
-        self.place
-            .note_cgroups(self.cgroup.map_or(&[], |cgroup| cgroup.directories()))?;
+        parent::add_clean_ups(plan, &self.launch.id, self.cgroup)?;
+        let directories = self.cgroup.map_or(&[] as &[PathBuf], |cgroup| cgroup.directories());
+        parent::note(&self.detach.dir, directories)?;
+        let own = |directory: &&PathBuf| directory.ends_with(self.launch.id.as_str());
+        let own: Vec<&PathBuf> = directories.iter().filter(own).collect();
         self.tell(plan, &own)?;
         let output = match self.detach.attached {
             true => Some(connect::open(&self.detach.dir, talk_op::OUTPUT)?),
@@ -354,7 +349,7 @@ async fn failed(mut error: Error, control: OwnedFd, cgroup: Option<Arc<dyn Cgrou
     let _ = tokio::time::timeout(PATIENCE, until_closed(control)).await;
     let _ = blocking(move || {
         start::remove_cgroup(cgroup);
-        place::forget_cgroups(&dir);
+        parent::forget(&dir);
         Ok(())
     })
     .await;

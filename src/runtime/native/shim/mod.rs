@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use self::task::ShimTask;
 use super::NativeRuntime;
 use super::hidden::Hidden;
+use super::parent;
 use super::plan::Host;
 use super::task::Inside;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -32,7 +33,6 @@ use crate::types::ContainerId;
 const LOCK: &str = "lock";
 const STATE: &str = "state";
 const SOCKET: &str = "ctl";
-const CGROUPS: &str = "cgroups";
 const HEALTH: &str = "health";
 
 #[async_trait]
@@ -55,19 +55,8 @@ impl DetachedRuntime for NativeRuntime {
         let Some(driver) = self.shared.options.detached_cgroups.as_ref() else {
             return Ok(());
         };
-        let noted = place::noted_cgroups(dir);
-        match driver.open_at(id, &noted) {
-            Ok(cgroup) => {
-                if !cgroup.directories().is_empty() {
-                    cgroup.kill()?;
-                }
-                cgroup.remove()?;
-            }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
-        }
-        let parents = noted.into_iter().filter(|directory| !directory.ends_with(id.as_str()));
-        for parent in driver.owner_directories().into_iter().chain(parents) {
+        parent::clear(driver.as_ref(), id, dir)?;
+        for parent in driver.owner_directories() {
             // As long as others are below, it stays.
             let _ = std::fs::remove_dir(parent);
         }
@@ -90,7 +79,7 @@ impl DetachedRuntime for NativeRuntime {
 /// The cgroup of a container that somebody has started, if it has one.
 fn cgroup_of(shared: &super::Shared, id: &ContainerId, dir: &Path) -> Option<Arc<dyn Cgroup>> {
     let driver = shared.options.detached_cgroups.as_ref()?;
-    match driver.open_at(id, &place::noted_cgroups(dir)) {
+    match driver.open_at(id, &parent::noted(dir)) {
         Ok(cgroup) => Some(Arc::from(cgroup)),
         Err(error) if error.is_not_found() => None,
         Err(error) => {

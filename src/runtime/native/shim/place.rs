@@ -1,10 +1,8 @@
 //! What is in a shim's directory, made before the shim: the lock, the state in its full size, the streams, the socket.
 
-use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,10 +12,11 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use nix::sys::stat::Mode;
 
-use super::{CGROUPS, HEALTH, LOCK, SOCKET, STATE, connect};
+use super::{HEALTH, LOCK, SOCKET, STATE, connect};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::native::helper::health;
 use crate::runtime::native::helper::record::{self, State, phase};
+use crate::runtime::native::parent;
 
 /// How often a lock is asked for that somebody else looks at, and one that a shim has: it may be on its way out.
 const TRIES: [u32; 2] = [100, 20];
@@ -75,41 +74,12 @@ impl Place {
         }
     }
 
-    /// Writes down which cgroups the container has: whoever looks for them may be in another one than this process, and
-    /// would look elsewhere.
-    pub(super) fn note_cgroups(&self, directories: &[PathBuf]) -> Result<()> {
-        let step = |error: io::Error| Error::os("write down a container's cgroups", error);
-        let mut lines = Vec::new();
-        for directory in directories {
-            lines.extend_from_slice(directory.as_os_str().as_bytes());
-            lines.push(0);
-        }
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(self.path.join(CGROUPS)).map_err(step)?;
-        file.write_all(&lines).map_err(step)
-    }
-
     /// Takes everything back: there will be no shim.
     pub(super) fn undo(&self) {
         clear(&self.path);
         let _ = std::fs::remove_file(self.path.join(STATE));
-        forget_cgroups(&self.path);
+        parent::forget(&self.path);
     }
-}
-
-/// They are gone.
-pub(super) fn forget_cgroups(path: &Path) {
-    let _ = std::fs::remove_file(path.join(CGROUPS));
-}
-
-/// The cgroups that were written down by whoever started the container last; none of what is cut short.
-pub(super) fn noted_cgroups(path: &Path) -> Vec<PathBuf> {
-    let noted = std::fs::read(path.join(CGROUPS)).unwrap_or_default();
-    let whole = noted
-        .split_inclusive(|byte| *byte == 0)
-        .filter_map(|line| line.strip_suffix(&[0]));
-    whole.map(|line| PathBuf::from(OsStr::from_bytes(line))).collect()
 }
 
 pub(super) fn open_dir(path: &Path) -> Result<OwnedFd> {

@@ -150,6 +150,8 @@ fn launch(root: &Path, args: &[&str]) -> Launch {
         mounts: Vec::new(),
         hold: false,
         bundle: None,
+        name: None,
+        notes: None,
     }
 }
 

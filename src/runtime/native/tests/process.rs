@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 
-use super::{finish, in_own_userns, launch, read, read_lines, root, run, runtime, runtime_with_ids, sh};
+use super::{finish, in_own_userns, launch, mount, read, read_lines, root, run, runtime, runtime_with_ids, sh};
 use crate::error::ErrorKind;
 use crate::runtime::Runtime;
 use crate::runtime::native;
@@ -194,4 +194,71 @@ async fn g1_a_signal_to_all_needs_no_cgroup() {
         let gone = started.task.signal(signal, true).await.unwrap_err();
         assert_eq!(gone.kind(), &ErrorKind::InvalidState);
     }
+}
+
+#[tokio::test]
+async fn oci_a_program_waits_for_its_start() {
+    let root = root();
+    let runtime = runtime();
+    let marked = root.path().join("tmp/ran");
+    let launch = launch(root.path(), &["sh", "-c", "touch /tmp/ran; hostname; exit 3"]);
+    let created = runtime.create(launch).await.unwrap();
+    let pid = created.pid();
+    // Set up, with a root of its own; the program is not there yet.
+    assert!(fs::exists(format!("/proc/{pid}")).unwrap());
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    assert!(!marked.exists());
+    let started = created.start().await.unwrap();
+    assert_eq!(started.task.pid(), pid);
+    let output = finish(started).await;
+    assert_eq!((output.code, output.stdout.as_str()), (3, "box\n"));
+    assert!(marked.exists());
+}
+
+#[tokio::test]
+async fn oci_what_is_created_can_be_killed_and_left() {
+    let root = root();
+    let runtime = runtime();
+    let make = async || runtime.create(launch(root.path(), &["true"])).await.unwrap();
+    let mut killed = make().await;
+    killed.signal(Signal::KILL).unwrap();
+    let error = killed.until_ended().await;
+    assert_eq!(error.kind(), &ErrorKind::Os, "{}", error.report());
+    assert_eq!(
+        killed.signal(Signal::KILL).unwrap_err().kind(),
+        &ErrorKind::InvalidState
+    );
+    let dead = make().await;
+    dead.signal(Signal::KILL).unwrap();
+    assert!(dead.start().await.is_err());
+
+    let left = make().await;
+    let process = crate::sys::pidfd::open(left.pid()).unwrap();
+    drop(left);
+    while !crate::sys::pidfd::has_ended(std::os::fd::AsFd::as_fd(&process)) {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    // A program that is not there is told at its start.
+    let missing = runtime.create(launch(root.path(), &["/nowhere"])).await.unwrap();
+    let error = missing.start().await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::CommandNotFound, "{}", error.report());
+    // What fails before is told at once.
+    let mut bad = launch(root.path(), &["true"]);
+    bad.spec.set_mounts(Some(vec![mount("/data", "nonsense", &[])]));
+    runtime.create(bad).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn oci_a_terminal_is_there_before_the_start() {
+    let root = root();
+    let mut launch = launch(root.path(), &["sh", "-c", "tty; stty size"]);
+    launch.stdio.terminal = Some((7, 9));
+    let mut created = runtime().create(launch).await.unwrap();
+    let terminal = created.take_terminal().expect("it has one");
+    assert!(created.take_terminal().is_none());
+    let started = created.start().await.unwrap();
+    let said = read_lines(Some(terminal), 2).await;
+    assert!(said[0].starts_with("/dev/") && said[1].trim() == "7 9", "{said:?}");
+    started.task.wait().await.unwrap();
+    started.task.remove().await.unwrap();
 }
