@@ -6,6 +6,7 @@
 //! so does what comes in at published ports; what goes from container to container does not. Networks of the drivers
 //! `macvlan` and `ipvlan` are on a link of the host's, which containers have a part of: what they send goes out there.
 
+mod associations;
 mod dns;
 mod host;
 mod ipam;

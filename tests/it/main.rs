@@ -14,6 +14,7 @@
 mod additional;
 mod api;
 mod askers;
+mod associations;
 mod attacks;
 mod build;
 mod build_more;
@@ -59,6 +60,7 @@ mod outlive;
 mod parents;
 mod places;
 mod platforms;
+mod plugging;
 mod plugins;
 mod power;
 mod process;
@@ -76,6 +78,7 @@ mod squash;
 mod storage;
 mod support;
 mod system;
+mod tools;
 mod trouble;
 mod userns;
 mod verbs;
@@ -91,6 +94,7 @@ const GROUPS: &[frame::Group] = &[
     namespaces::TESTS,
     networks::TESTS,
     networking::TESTS,
+    tools::TESTS,
     process::TESTS,
     devices::TESTS,
     attacks::TESTS,
@@ -130,6 +134,8 @@ const GROUPS: &[frame::Group] = &[
     system::TESTS,
     pruning::TESTS,
     parents::TESTS,
+    plugging::TESTS,
+    associations::TESTS,
     publishing::TESTS,
     cancel::TESTS,
     cancel_more::TESTS,
@@ -197,6 +203,8 @@ fn main() {
         .chain(system::ROLES)
         .chain(doctor::ROLES)
         .chain(networks::ROLES)
+        .chain(plugging::ROLES)
+        .chain(associations::ROLES)
         .chain(power::ROLES)
         .chain(images::ROLES)
         .chain(detached::ROLES)
