@@ -7,6 +7,7 @@
 //! `macvlan` and `ipvlan` are on a link of the host's, which containers have a part of: what they send goes out there. Any other
 //! driver is an embedder's own [`NetworkDriver`].
 
+mod associations;
 mod cni;
 mod dns;
 mod driver;

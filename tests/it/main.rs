@@ -14,6 +14,7 @@
 mod additional;
 mod api;
 mod askers;
+mod associations;
 mod attacks;
 mod build;
 mod build_more;
@@ -33,7 +34,6 @@ mod detached;
 mod devices;
 mod differences;
 mod doctor;
-mod drivers;
 mod drivers;
 mod ends;
 mod exec;
@@ -65,6 +65,7 @@ mod outlive;
 mod parents;
 mod places;
 mod platforms;
+mod plugging;
 mod plugins;
 mod power;
 mod process;
@@ -82,6 +83,7 @@ mod squash;
 mod storage;
 mod support;
 mod system;
+mod tools;
 mod trouble;
 mod userns;
 mod verbs;
@@ -97,6 +99,7 @@ const GROUPS: &[frame::Group] = &[
     namespaces::TESTS,
     networks::TESTS,
     networking::TESTS,
+    tools::TESTS,
     process::TESTS,
     devices::TESTS,
     attacks::TESTS,
@@ -141,6 +144,8 @@ const GROUPS: &[frame::Group] = &[
     cni::TESTS,
     drivers::TESTS,
     parents::TESTS,
+    plugging::TESTS,
+    associations::TESTS,
     publishing::TESTS,
     cancel::TESTS,
     cancel_more::TESTS,
@@ -211,6 +216,8 @@ fn main() {
         .chain(system::ROLES)
         .chain(doctor::ROLES)
         .chain(networks::ROLES)
+        .chain(plugging::ROLES)
+        .chain(associations::ROLES)
         .chain(power::ROLES)
         .chain(images::ROLES)
         .chain(detached::ROLES)
