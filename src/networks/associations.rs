@@ -84,7 +84,7 @@ mod tests {
     /// An association with itself over loopback: who asked, and who was asked.
     fn pair() -> std::result::Result<[OwnedFd; 2], Errno> {
         let (asked, asking) = (made()?, made()?);
-        let any: std::net::SocketAddrV4 = (Ipv4Addr::LOCALHOST, 0).into();
+        let any = std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
         bind(asked.as_raw_fd(), &SockaddrIn::from(any))?;
         listen(&asked, Backlog::new(1).unwrap())?;
         prepare(&asking).unwrap();

@@ -13,9 +13,9 @@ use nix::sys::socket::{
     sendmsg, socket,
 };
 
-use crate::detached::until;
 use crate::frame::{Check, Stop, skip};
 use crate::support::embedder::Role;
+use crate::support::patience::until;
 use crate::support::world::{FORCE, World};
 use crate::tests;
 

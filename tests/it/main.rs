@@ -56,6 +56,7 @@ mod longshored;
 mod micro_vm;
 mod misbehaving;
 mod namespaces;
+mod neighbours;
 mod nested;
 mod networking;
 mod networks;
@@ -99,6 +100,7 @@ const GROUPS: &[frame::Group] = &[
     namespaces::TESTS,
     networks::TESTS,
     networking::TESTS,
+    neighbours::TESTS,
     tools::TESTS,
     process::TESTS,
     devices::TESTS,
