@@ -381,6 +381,8 @@ impl EngineBuilder {
                 // The next engine goes on with it.
                 clearing.abort();
             }
+            #[cfg(feature = "network")]
+            ending.will_end();
             own.0.close().await;
             #[cfg(feature = "network")]
             ending.end().await;

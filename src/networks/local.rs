@@ -20,9 +20,16 @@ use crate::sys::blocking::blocking;
 use crate::sys::order;
 use crate::types::{ContainerId, Endpoint, EndpointSpec, Filter, NetworkId, Outcome, OwnerId, PortBinding, Shaping};
 
-/// When an engine that was just opened looks for what dead ones had of networks: at once, and when the helper of one that was killed at
-/// that moment has ended.
-const LOOKS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(3), Duration::from_secs(10)];
+/// After what pauses an engine that was just opened looks for what dead ones had of networks: at once, and while the helper of one that was
+/// killed at that moment may be clearing up, which takes longer on a busy machine.
+const LOOKS: [Duration; 6] = [
+    Duration::ZERO,
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(40),
+];
 
 /// What the engine hands the manager.
 #[derive(Debug, Clone)]
@@ -196,6 +203,13 @@ impl LocalNetworks {
         match &self.0.parts.own {
             Some(own) => own.sees_others(&self.0.parts.store),
             None => Ok(false),
+        }
+    }
+
+    /// The engine ends: its containers are the first that go.
+    pub(crate) fn will_end(&self) {
+        if let Some(own) = &self.0.parts.own {
+            own.will_end();
         }
     }
 

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::frame::{Check, Stop, block_on, fail, skip};
 use crate::support::embedder::{Embedder, Role};
+use crate::support::patience::{until, until_now};
 use crate::support::root::TempRoot;
 use crate::support::world::{FORCE, source, text};
 use crate::support::{image, is_root, names_in, program, scratch};
@@ -279,18 +280,14 @@ async fn ports(host: &Host) -> Check {
 
 /// From the host's loopback, in the role's own thread: nothing of the engine takes part.
 fn answers(port: u16) -> Check {
-    for _ in 0..200 {
+    until_now("somebody answers at the published port", || {
         let said = TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| {
             stream.set_read_timeout(Some(Duration::from_secs(1)))?;
             let mut said = String::new();
             stream.read_to_string(&mut said).map(|_| said)
         });
-        match said {
-            Ok(said) if said == "hello\n" => return Ok(()),
-            _ => std::thread::sleep(Duration::from_millis(50)),
-        }
-    }
-    fail("nobody answers at the published port")
+        Ok(said.is_ok_and(|said| said == "hello\n"))
+    })
 }
 
 async fn holder(host: &Host) -> Check {
@@ -309,16 +306,14 @@ async fn killed(host: &Host) -> Check {
     assert_eq!(other.line(LONG)?, "up");
     assert_eq!(host.leases("mynet").len(), 2);
     other.kill()?;
-    for _ in 0..200 {
+    until("the addresses and links are free again", async || {
         host.engine.reconcile().await?;
         // The kernel takes links away a moment after the last of their namespace.
-        if host.leases("mynet").is_empty() && !command("ip -o link")?.contains("veth") {
-            assert!(host.engine.audit().await?.is_clean());
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    fail(format!("addresses are left: {:?}", host.leases("mynet")))
+        Ok(host.leases("mynet").is_empty() && !command("ip -o link")?.contains("veth"))
+    })
+    .await?;
+    assert!(host.engine.audit().await?.is_clean());
+    Ok(())
 }
 
 /// A plugin that does what the list's field `does` says, and notes what it is asked.

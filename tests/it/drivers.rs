@@ -17,10 +17,11 @@ use longshore::types::{EndpointSpec, Port};
 use longshore::{ContainerSpec, Engine, Error, ErrorKind, NetworkMode, Outcome, Result as Done, api};
 use serde_json::json;
 
-use crate::frame::{Check, Stop, block_on, fail};
+use crate::frame::{Check, Stop, block_on};
 use crate::networking::longshore;
 use crate::support::embedder::{Embedder, Role};
 use crate::support::image;
+use crate::support::patience::{until, until_now};
 use crate::support::root::TempRoot;
 use crate::support::scratch;
 use crate::support::world::{FORCE, World, source, text};
@@ -660,14 +661,14 @@ fn k8_nothing_is_left_of_an_engine_that_is_killed() -> Check {
                 4
             }
         };
-        until(|| left(dir.path()).len() >= enough, place)?;
+        until_now(place, || Ok(left(dir.path()).len() >= enough))?;
         other.kill()?;
         let cleared: Check = block_on(async {
             let driver = Arc::new(Pairs::new(dir.path()));
             let engine = open(root.path(), Arc::clone(&driver)).await?;
             // What was to survive does, bare; nothing else.
             let kept = usize::from(place == "up");
-            until_async(|| driver.left().len() == kept, place).await?;
+            until(place, async || Ok(driver.left().len() == kept)).await?;
             let found = engine.networks().list().await?;
             let names: Vec<_> = found
                 .iter()
@@ -687,28 +688,6 @@ fn k8_nothing_is_left_of_an_engine_that_is_killed() -> Check {
         cleared?;
     }
     Ok(())
-}
-
-const PATIENCE: u32 = 1000;
-
-fn until(mut is_so: impl FnMut() -> bool, what: &str) -> Check {
-    for _ in 0..PATIENCE {
-        if is_so() {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    fail(format!("{what}: it does not come to that"))
-}
-
-async fn until_async(mut is_so: impl FnMut() -> bool, what: &str) -> Check {
-    for _ in 0..PATIENCE {
-        if is_so() {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    fail(format!("{what}: it does not come to that"))
 }
 
 async fn k8_over_the_api() -> Check {

@@ -12,6 +12,7 @@ use crate::faults::{Random, filled_root, kills, role};
 use crate::frame::{Check, block_on};
 use crate::kills::kill_again_and_again;
 use crate::support::embedder::{Embedder, Role};
+use crate::support::patience::PATIENCE;
 use crate::support::world::FORCE;
 use crate::tests;
 
@@ -27,8 +28,6 @@ pub const ROLES: &[(&str, Role)] = &[
     ("plug-forever", |arguments| block_on(role(plug_forever(&arguments[0])))),
     ("join-once", |arguments| block_on(role(join_once(&arguments[0])))),
 ];
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn on_bridge() -> ContainerSpec {
     ContainerSpec::image("busybox").network(NetworkMode::Named("bridge".into()))

@@ -1,5 +1,6 @@
 //! Containers' links that a driver of the embedder's makes: what it is asked, and what the engine sets of them afterwards.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -197,8 +198,16 @@ impl Net {
             all.collect()
         };
         let mut wrong = Vec::new();
+        let mut silent = BTreeSet::new();
         for ((driven, context), namespace) in asked {
+            // One that does not answer is waited for once.
+            if silent.contains(driven.driver()) {
+                continue;
+            }
             if let Err(error) = driven.check(Arc::clone(&context), self.sandbox(&namespace)) {
+                if error.kind() == &ErrorKind::Timeout {
+                    silent.insert(driven.driver().to_owned());
+                }
                 tracing::warn!(container = %context.container, error = error.report(), "a driver finds a container's link wrong");
                 let told = format!("{} in {}", context.container_name, driven.network.name);
                 wrong.push((told, "its network driver says that its link is not as it made it"));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Driven, Own};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::store::Store;
 use crate::types::{NetworkId, OwnerId};
 
@@ -75,7 +75,7 @@ impl Driven {
     /// Leaves the places of dead engines, and of this one if it says so: how many.
     ///
     /// # Errors
-    /// The first of the driver's; all were tried.
+    /// The first of the driver's; all were tried, unless it did not answer: then none of the others is waited for.
     pub(super) fn leave_all(&self, ours: bool) -> Result<usize> {
         let mut left = 0;
         let mut failed = Ok(());
@@ -86,6 +86,7 @@ impl Driven {
             }
             match self.leave(Arc::new(place.into_endpoint()), None) {
                 Ok(()) => left += 1,
+                Err(error) if error.kind() == &ErrorKind::Timeout => return Err(error),
                 Err(error) => failed = failed.and(Err(error)),
             }
         }

@@ -5,9 +5,10 @@ mod ask;
 mod clear;
 mod journal;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use self::journal::Journal;
 use super::driver::{Addressing, EndpointContext, Joined, NetworkContext, NetworkDriver, NetworkSandbox};
@@ -36,6 +37,10 @@ pub(crate) struct Own {
     /// Where drivers run, from the first question on. Not on the engine's thread, which nobody else's code may hold up; and who waits for an
     /// answer may have taken all threads of the engine's pool, which a driver that blocks would wait for.
     thread: OnceLock<Driver>,
+    /// The engine ends: whoever does not answer now is not asked again, however many places and networks of his there are.
+    ending: AtomicBool,
+    /// Who did not.
+    silent: Mutex<BTreeSet<String>>,
 }
 
 /// A network, and who makes it.
@@ -75,6 +80,8 @@ impl Own {
             owners,
             owner,
             thread: OnceLock::new(),
+            ending: AtomicBool::new(false),
+            silent: Mutex::default(),
         }))
     }
 
@@ -127,6 +134,25 @@ impl Own {
         // One that somebody else was quicker to start makes this one end at once.
         let started = Driver::start()?;
         Ok(self.thread.get_or_init(|| started).spawner())
+    }
+
+    /// The engine ends.
+    #[cold]
+    pub(crate) fn will_end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// A driver did not answer in time.
+    fn note_silence(&self, driver: &str) {
+        if self.ending.load(Ordering::Relaxed) {
+            let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+            silent.insert(driver.to_owned());
+        }
+    }
+
+    fn is_silent(&self, driver: &str) -> bool {
+        let ends = self.ending.load(Ordering::Relaxed);
+        ends && self.silent.lock().unwrap_or_else(PoisonError::into_inner).contains(driver)
     }
 
     /// The names of all drivers.
