@@ -11,6 +11,9 @@ use super::subnet::Subnet;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::types::NetworkId;
 
+/// Where ports of a network's containers are published that name no address.
+const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+
 /// Names that are ours or Docker's.
 pub(crate) const RESERVED: [&str; 4] = ["bridge", "host", "none", "default"];
 
@@ -193,13 +196,21 @@ impl NetworkSpec {
             }
             other => return Err(own::unknown(other, own.into_iter().flat_map(Own::names))),
         }
+        // Source: RFC 791, section 3.2; RFC 8200, section 5.
+        let least = if self.ipv6 { 1280 } else { 68 };
         match self.mtu_bytes {
-            Some(mtu) if !(68..=65535).contains(&mtu) => Err(Error::invalid(format!(
+            Some(mtu) if !(least..=65535).contains(&mtu) => Err(Error::invalid(format!(
                 "invalid MTU {mtu}: from 68 (1280 with IPv6) to 65535 bytes"
             ))
             .with_object(ObjectKind::Option, "com.docker.network.driver.mtu")),
             _ => Ok(self),
         }
+    }
+
+    /// Where ports of its containers are published that name no address, if the network says so. Every address says nothing, as in Docker.
+    pub(super) fn host_binding(&self) -> Option<IpAddr> {
+        let address: IpAddr = self.options.get(HOST_BINDING)?.parse().ok()?;
+        Some(address).filter(|address| !address.is_unspecified())
     }
 
     /// Docker's options of the bridge driver. Source: <https://docs.docker.com/engine/network/drivers/bridge/#options>.
@@ -228,7 +239,7 @@ impl NetworkSpec {
                 ));
             }
             "com.docker.network.bridge.enable_ip_masquerade" => {}
-            "com.docker.network.bridge.host_binding_ipv4" => {
+            HOST_BINDING => {
                 value
                     .parse::<std::net::Ipv4Addr>()
                     .map_err(|_| bad("an IPv4 address"))?;
@@ -237,13 +248,18 @@ impl NetworkSpec {
                 return Err(Error::unsupported("a network without IPv4", "a network with IPv4"));
             }
             "com.docker.network.enable_ipv6" => self.ipv6 = flag()?,
-            other if other.starts_with("com.docker.network.") && other != "com.docker.network.enable_ipv4" => {
+            "com.docker.network.enable_ipv4" => {}
+            other if other.starts_with("com.docker.network.") => {
                 return Err(
                     Error::unsupported(format!("the driver option {other}"), "a network without it")
                         .with_object(ObjectKind::Option, other),
                 );
             }
-            _ => {}
+            other => {
+                let message =
+                    format!("the driver bridge has no option {other}: it has those of Docker's, com.docker.network.…");
+                return Err(Error::invalid(message).with_object(ObjectKind::Option, other));
+            }
         }
         Ok(())
     }
@@ -318,6 +334,29 @@ mod tests {
             );
         }
         assert!(with("com.docker.network.unheard_of", "1").unwrap_err().is_unsupported());
+        for (name, value) in [("colour", "red"), ("parent", "eth0"), ("", "")] {
+            let error = with(name, value).unwrap_err();
+            assert_eq!(error.kind(), &ErrorKind::InvalidArgument, "{name}");
+        }
+        let small = NetworkSpec::bridge("n").mtu_bytes(1279);
+        small.clone().checked(None).unwrap();
+        let error = small.ipv6(true).checked(None).unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::InvalidArgument);
+    }
+
+    #[test]
+    fn i5_a_network_says_where_ports_are_published() {
+        let with = |value: &str| {
+            NetworkSpec::bridge("n")
+                .driver_option(HOST_BINDING, value)
+                .checked(None)
+        };
+        assert_eq!(with("127.0.0.1").unwrap().host_binding(), Some([127, 0, 0, 1].into()));
+        assert_eq!(with("0.0.0.0").unwrap().host_binding(), None);
+        assert_eq!(NetworkSpec::bridge("n").host_binding(), None);
+        for bad in ["", "::1", "localhost"] {
+            assert_eq!(with(bad).unwrap_err().kind(), &ErrorKind::InvalidArgument, "{bad:?}");
+        }
     }
 
     #[test]

@@ -74,6 +74,7 @@ mod pruning;
 mod publishing;
 mod pull;
 mod reboot;
+mod refusals;
 mod remote;
 mod resume;
 mod rows;
@@ -101,6 +102,7 @@ const GROUPS: &[frame::Group] = &[
     networks::TESTS,
     networking::TESTS,
     neighbours::TESTS,
+    refusals::TESTS,
     tools::TESTS,
     process::TESTS,
     devices::TESTS,
@@ -172,6 +174,7 @@ const GROUPS: &[frame::Group] = &[
 const SHARING: &[frame::Group] = &[
     host::TESTS,
     userns::TESTS,
+    networks::TESTS,
     process::TESTS,
     life::TESTS,
     idle::TESTS,
@@ -184,6 +187,7 @@ const SHARING: &[frame::Group] = &[
     images::TESTS,
     system::TESTS,
     pruning::TESTS,
+    publishing::TESTS,
     api::TESTS,
     remote::TESTS,
     trouble::TESTS,

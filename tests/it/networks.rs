@@ -5,11 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use longshore::networks::{NetworkSpec, Subnet};
-use longshore::types::{EndpointSpec, Port};
+use longshore::types::{EndpointSpec, Port, PortBinding};
 use longshore::{Container, ContainerSpec, ErrorKind, ExecSpec, NetworkMode, Outcome};
 
 use crate::frame::{Check, Stop, fail};
 use crate::support::long_loops;
+use crate::support::patience::{until, until_now};
 use crate::support::world::{FORCE, World, text};
 use crate::tests;
 
@@ -21,12 +22,16 @@ tests! { "networks":
         i2_nobody_speaks_for_a_neighbour,
         i3_names_aliases_and_reverse_names,
         i3_names_elsewhere_are_asked_of_others,
+        i3_malformed_packets_leave_the_resolver_up,
         i4_a_port_is_known_and_answers,
         i4_ports_that_cannot_be,
+        i4_of_a_range_the_first_free_port,
         i6_connect_and_disconnect_a_running_container,
+        i6_the_way_out_is_that_of_the_first_rank,
         i7_an_internal_network_leads_nowhere,
         i8_addresses_and_subnets,
         i9_ipv6_addresses_and_ports,
+        i9_where_there_is_no_way_out_that_is_said_at_once,
         i12_an_ordinary_user_s_containers_reach_others,
         i13_i4_p26_who_asks_is_seen,
         i14_nothing_is_left_of_many_runs,
@@ -98,7 +103,7 @@ async fn i2_containers_on_one_network_reach_each_other() -> Check {
             "nc -l -p 7000 -e sh -c 'yes | head -c 3000000'",
         ]))
         .await?;
-    let count = sh(&client, &format!("for i in $(seq 50); do n=$(nc {to} 7000 </dev/null | wc -c); [ \"$n\" -gt 0 ] && break; sleep 0.1; done; echo $n")).await?;
+    let count = sh(&client, &format!("for i in $(seq 300); do n=$(nc {to} 7000 </dev/null | wc -c); [ \"$n\" -gt 0 ] && break; sleep 0.1; done; echo $n")).await?;
     assert_eq!(count, "3000000");
     for container in [server, client] {
         container.remove(FORCE).await?;
@@ -237,8 +242,8 @@ async fn i3_names_aliases_and_reverse_names() -> Check {
     Ok(())
 }
 
-/// A resolver on the host that knows one name, over both protocols.
-fn answer_with(question: &[u8], address: [u8; 4]) -> Vec<u8> {
+/// The answer of a resolver that knows one address for all names.
+pub fn answer_with(question: &[u8], address: [u8; 4]) -> Vec<u8> {
     let mut answer = question.to_vec();
     answer[2] = 0x81;
     answer[3] = 0x80;
@@ -279,6 +284,51 @@ async fn i3_names_elsewhere_are_asked_of_others() -> Check {
     Ok(())
 }
 
+/// Whatever a container sends to its resolver, the resolver answers the next question.
+async fn i3_malformed_packets_leave_the_resolver_up() -> Check {
+    const JUNK: &str = r#"
+        use IO::Socket::INET;
+        srand 7;
+        my %there = (PeerAddr => '127.0.0.11', PeerPort => 53);
+        my @flags = (0, 0x0100, 0x8000, 0xffff);
+        my @counts = (1, 0, 0xffff);
+        for my $n (1 .. 300) {
+            my $out = IO::Socket::INET->new(%there, Proto => 'udp') or die;
+            my $head = pack('n6', $n, $flags[$n % 4], $counts[$n % 3], 0, 0, $n % 2);
+            my $noise = join('', map { chr(int(rand(256))) } 0 .. rand(500));
+            my @tails = ("\xc0\x0c\0\1\0\1", "\xff" x 300, $noise, '', "\x3f" . 'a' x 20, "\1a" x 200 . "\0\0\1\0\1", "\0\0\xff\0\xff");
+            $out->send(substr($head, 0, 12 - $n % 13) . $tails[$n % 7]);
+        }
+        for my $n (1 .. 40) {
+            my $out = IO::Socket::INET->new(%there, Proto => 'tcp') or die;
+            $out->send(pack('n', (0, 1, 12, 0xffff)[$n % 4]) . 'x' x ($n % 30));
+        }"#;
+    let world = World::new().await?;
+    let manager = world.engine.networks();
+    // Nobody else is asked on an internal one.
+    manager.create(NetworkSpec::bridge("junk").internal(true)).await?;
+    let peer = sleeper(&world, "junk", |spec| spec).await?;
+    let asking = sleeper(&world, "junk", with_perl).await?;
+    let (name, at) = (peer.inspect().await?.name, address(&peer, "junk").await?);
+    let sent = asking
+        .exec(ExecSpec::new(["/usr/bin/perl", "-e", JUNK]))
+        .output()
+        .await?;
+    assert!(sent.status.success(), "{sent:?}");
+    until("the resolver answers", async || {
+        let asked = asking
+            .exec(ExecSpec::new(["busybox", "nslookup", "-type=a", &name]))
+            .output();
+        Ok(text(&asked.await?.stdout).contains(&at.to_string()))
+    })
+    .await?;
+    for container in [peer, asking] {
+        container.remove(FORCE).await?;
+    }
+    manager.remove("junk").await?;
+    Ok(())
+}
+
 fn ask(to: SocketAddr) -> Result<String, Stop> {
     let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -289,13 +339,12 @@ fn ask(to: SocketAddr) -> Result<String, Stop> {
 
 /// Asks until the server in the container listens.
 fn ask_patiently(to: SocketAddr) -> Result<String, Stop> {
-    for _ in 0..100 {
-        match ask(to) {
-            Ok(said) if !said.is_empty() => return Ok(said),
-            _ => std::thread::sleep(Duration::from_millis(50)),
-        }
-    }
-    ask(to)
+    let mut said = String::new();
+    until_now("the server in the container answers", || {
+        said = ask(to).unwrap_or_default();
+        Ok(!said.is_empty())
+    })?;
+    Ok(said)
 }
 
 const GREETER: &str = "while true; do busybox nc -l -p 7000 -e busybox sh -c 'echo hello; busybox netstat -tn' ; done";
@@ -343,11 +392,16 @@ async fn i4_a_port_is_known_and_answers() -> Check {
     client.set_read_timeout(Some(Duration::from_millis(300)))?;
     client.connect(("127.0.0.1", udp.host_port))?;
     let mut buffer = [0u8; 64];
-    let answer = (0..50).find_map(|_| {
-        client.send(b"datagram\n").ok()?;
-        client.recv(&mut buffer).ok()
-    });
-    assert_eq!(answer.map(|len| text(&buffer[..len])).as_deref(), Some("datagram"));
+    let mut answer = String::new();
+    until_now("a datagram comes back", || {
+        if client.send(b"datagram\n").is_ok()
+            && let Ok(len) = client.recv(&mut buffer)
+        {
+            answer = text(&buffer[..len]);
+        }
+        Ok(!answer.is_empty())
+    })?;
+    assert_eq!(answer, "datagram");
     let port = tcp.host_port;
     server.remove(FORCE).await?;
     TcpListener::bind(("0.0.0.0", port)).map(drop)?;
@@ -407,6 +461,78 @@ async fn i4_ports_that_cannot_be() -> Check {
     created.start().await?;
     created.wait().await?;
     created.remove(FORCE).await?;
+    Ok(())
+}
+
+/// So many ports in a row that nobody has at this moment.
+fn free_in_a_row(count: u16) -> Result<Vec<TcpListener>, Stop> {
+    for _ in 0..200 {
+        let first = TcpListener::bind("0.0.0.0:0")?;
+        let port = first.local_addr()?.port();
+        let more = (1..count).map(|next| TcpListener::bind(("0.0.0.0", port.checked_add(next)?)).ok());
+        if let Some(more) = more.collect::<Option<Vec<_>>>() {
+            return Ok(std::iter::once(first).chain(more).collect());
+        }
+    }
+    fail("there are no three free ports in a row")
+}
+
+async fn i4_of_a_range_the_first_free_port() -> Check {
+    let world = World::new().await?;
+    let mut row = free_in_a_row(3)?;
+    let first = row[0].local_addr()?.port();
+    row.truncate(1);
+    let ranging = || {
+        let mut spec = world.spec().command(["sleep", "1000"]).network(on("bridge"));
+        let mut binding = PortBinding::new(Port::tcp(80), first).at(Ipv4Addr::UNSPECIFIED.into());
+        binding.host_port_end = first + 2;
+        spec.ports.push(binding);
+        spec
+    };
+    // The first is this test's.
+    let mut all = Vec::new();
+    for taken in [first + 1, first + 2] {
+        let container = world.started(ranging()).await?;
+        assert_eq!(container.inspect().await?.ports[0].host_port, taken);
+        all.push(container);
+    }
+    let late = world.engine.create(ranging()).await?;
+    let refused = late.start().await.expect_err("all are taken");
+    assert!(refused.is_conflict(), "{}", refused.report());
+    drop(row);
+    late.start().await?;
+    assert_eq!(late.inspect().await?.ports[0].host_port, first);
+    for container in all.into_iter().chain([late]) {
+        container.remove(FORCE).await?;
+    }
+    Ok(())
+}
+
+/// Of several ways out that with the highest priority is taken, and the first interface's of those that have the same.
+async fn i6_the_way_out_is_that_of_the_first_rank() -> Check {
+    let world = World::new().await?;
+    let (manager, containers) = (world.engine.networks(), world.engine.containers());
+    for name in ["rank-a", "rank-b", "rank-c"] {
+        manager.create(NetworkSpec::bridge(name)).await?;
+    }
+    let moving = sleeper(&world, "rank-a", |spec| spec).await?;
+    let way = async || sh(&moving, "busybox ip route get 192.0.2.1").await;
+    let ranked = |gateway_priority| EndpointSpec {
+        gateway_priority,
+        ..EndpointSpec::default()
+    };
+    let id = moving.id().as_str();
+    containers.connect(id, "rank-b", ranked(0)).await?;
+    assert!(way().await?.contains("dev eth0"), "the first");
+    containers.connect(id, "rank-c", ranked(7)).await?;
+    assert!(way().await?.contains("dev eth2"), "the highest");
+    containers.disconnect(id, "rank-c").await?;
+    containers.disconnect(id, "rank-a").await?;
+    assert!(way().await?.contains("dev eth1"), "the one that is left");
+    moving.remove(FORCE).await?;
+    for name in ["rank-a", "rank-b", "rank-c"] {
+        manager.remove(name).await?;
+    }
     Ok(())
 }
 
@@ -505,7 +631,7 @@ async fn i7_an_internal_network_leads_nowhere() -> Check {
     let manager = world.engine.networks();
     manager.create(NetworkSpec::bridge("inside").internal(true)).await?;
     let (ip, port) = (at.ip(), at.port());
-    let call = format!("nc -w 3 {ip} {port} </dev/null || true");
+    let call = format!("nc -w 30 {ip} {port} </dev/null || true");
     let out = sleeper(&world, "bridge", |spec| spec).await?;
     let reached = sh(&out, &call).await?;
     let kept = sleeper(&world, "inside", |spec| spec).await?;
@@ -619,9 +745,26 @@ async fn i9_ipv6_addresses_and_ports() -> Check {
     Ok(())
 }
 
+/// By IPv6 nothing beyond the network is reached (`docs/networks.md`, "What there is not"): no program waits for that.
+async fn i9_where_there_is_no_way_out_that_is_said_at_once() -> Check {
+    let world = World::new().await?;
+    let manager = world.engine.networks();
+    manager.create(NetworkSpec::bridge("inward").ipv6(true)).await?;
+    let container = sleeper(&world, "inward", |spec| spec).await?;
+    // An address of documentation (RFC 3849).
+    let tried = container.exec(ExecSpec::new(["busybox", "ping6", "-c", "1", "2001:db8::1"]));
+    let tried = tried.output().await?;
+    assert!(!tried.status.success(), "{tried:?}");
+    assert!(text(&tried.stderr).contains("unreachable"), "{tried:?}");
+    container.remove(FORCE).await?;
+    manager.remove("inward").await?;
+    Ok(())
+}
+
 async fn i14_nothing_is_left_of_many_runs() -> Check {
     let world = World::new().await?;
-    for _ in 0..60 {
+    let cycles = if long_loops() { 500 } else { 60 };
+    for _ in 0..cycles {
         let spec = world
             .spec()
             .command(["true"])
@@ -685,7 +828,7 @@ async fn m5_a_port_of_the_host_s_loopback() -> Check {
         let (mut stream, _) = listener.accept()?;
         stream.write_all(b"from loopback\n")
     });
-    let call = format!("nc -w 3 gateway {port} </dev/null || true");
+    let call = format!("nc -w 30 gateway {port} </dev/null || true");
     let spec = world
         .script(&call)
         .network(on("bridge"))
@@ -704,7 +847,7 @@ async fn h23_hosts_and_resolvers() -> Check {
     };
     let mut spec = world
         .script(&format!(
-            "cat /etc/hosts /etc/resolv.conf; nc -w 3 gateway {} </dev/null",
+            "cat /etc/hosts /etc/resolv.conf; nc -w 30 gateway {} </dev/null",
             at.port()
         ))
         .network(on("bridge"))
@@ -771,16 +914,11 @@ async fn a_network_belongs_to_one_engine_at_a_time() -> Check {
     // The definition outlives its engine, and its next one takes it.
     let World { engine, image, root } = world;
     drop((engine, image, other, here, there));
-    let mut found = None;
-    for _ in 0..100 {
+    until("a network of engines that are gone can be removed", async || {
         let engine = longshore::Engine::open(root.path()).await?;
-        if engine.networks().remove("ours").await.is_ok() {
-            found = Some(engine);
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(found.is_some(), "a network of engines that are gone can be removed");
+        Ok(engine.networks().remove("ours").await.is_ok())
+    })
+    .await?;
     Ok(())
 }
 
@@ -792,18 +930,34 @@ async fn what_is_removed_by_hand_is_found() -> Check {
     let container = sleeper(&world, "bridge", |spec| spec).await?;
     assert!(world.engine.audit().await?.is_clean());
     let own = std::fs::read_link("/proc/self/ns/net")?;
-    let inside = container.inspect().await?.pid.expect("it runs");
-    let inside = std::fs::read_link(format!("/proc/{inside}/ns/net"))?;
     let helpers = crate::support::leaks::all_processes()
         .into_iter()
         .filter(|process| process.helper && process.descendant);
-    let home = helpers.map(|process| process.pid).find(|pid| {
-        std::fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|network| network != own && network != inside)
-    });
+    let network = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/net"));
+    let mut elsewhere = helpers
+        .map(|process| process.pid)
+        .filter(|pid| network(*pid).is_ok_and(|there| there != own));
+    let there = |pid: u32, words: &[&str]| {
+        let mut ip = std::process::Command::new("nsenter");
+        ip.args([&format!("--net=/proc/{pid}/ns/net"), "ip", "link"])
+            .args(words)
+            .output()
+    };
+    // Others hold networks, too; this engine alone has a bridge.
+    let home = elsewhere.find(|pid| there(*pid, &["show", "b10"]).is_ok_and(|shown| shown.status.success()));
     let home = home.expect("a process holds the engine's network");
-    let removed = std::process::Command::new("nsenter")
-        .args([&format!("--net=/proc/{home}/ns/net"), "ip", "link", "del", "b10"])
-        .status()?;
+    if let Ok(nft) = crate::support::program("nft") {
+        let removed = std::process::Command::new("nsenter")
+            .arg(format!("--net=/proc/{home}/ns/net"))
+            .arg(nft)
+            .args(["delete", "table", "netdev", "longshore"])
+            .status()?;
+        assert!(removed.success());
+        let found = world.engine.audit().await?.findings;
+        let told = |finding: String| finding.contains("rules v") && finding.contains("somebody removed them");
+        assert!(found.iter().any(|finding| told(finding.to_string())), "{found:?}");
+    }
+    let removed = there(home, &["del", "b10"])?.status;
     assert!(removed.success());
     let found = world.engine.audit().await?;
     assert!(
@@ -839,7 +993,7 @@ async fn i12_an_ordinary_user_s_containers_reach_others() -> Check {
     let client = sleeper(&world, "bridge", with_perl).await?;
     let tcp = sh(
         &client,
-        &format!("busybox nc -w 3 {} {} </dev/null", at.ip(), at.port()),
+        &format!("busybox nc -w 30 {} {} </dev/null", at.ip(), at.port()),
     )
     .await;
     let asked = client
@@ -942,15 +1096,10 @@ async fn i14_p22_nothing_is_left_of_an_engine_that_is_killed() -> Check {
     holder.kill()?;
     // The port is free at once, the network as soon as the helper has cleaned up.
     TcpListener::bind(("0.0.0.0", port)).map(drop)?;
-    let mut removed = false;
-    for _ in 0..100 {
-        if world.engine.networks().remove("kept").await.is_ok() {
-            removed = true;
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(removed, "nobody has it any more");
+    until("nobody has it any more", async || {
+        Ok(world.engine.networks().remove("kept").await.is_ok())
+    })
+    .await?;
     let names: Vec<_> = world
         .engine
         .networks()

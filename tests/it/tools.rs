@@ -1,7 +1,8 @@
 //! Networks as they are seen by tools that everybody has, as they come from Debian: iperf3, dig, curl, OpenBSD's nc.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 
 use longshore::networks::NetworkSpec;
@@ -9,16 +10,18 @@ use longshore::types::{EndpointSpec, Port};
 use longshore::{Container, ContainerSpec, ExecSpec, NetworkMode};
 use serde_json::Value;
 
-use crate::detached::until;
-use crate::frame::{Check, Stop, fail};
-use crate::support::program;
+use crate::frame::{Check, Stop, fail, skip};
+use crate::networks::answer_with;
+use crate::support::patience::until;
 use crate::support::world::{FORCE, World, text};
+use crate::support::{is_root, program};
 use crate::tests;
 
 tests! { "tools":
     kernel_async [
         i2_iperf3_between_containers,
         i3_dig_asks_for_names,
+        i3_dig_asks_others_over_udp_and_tcp,
         i4_curl_and_nc_come_in_by_ports,
         i6_iperf3_goes_on_over_one_network_while_another_comes_and_goes,
         p20_many_start_on_one_bridge_at_once,
@@ -185,9 +188,90 @@ async fn i3_dig_asks_for_names() -> Check {
     Ok(())
 }
 
+/// A resolver of the host's, which knows all names over TCP, and over UDP those that are not large.
+fn serve_names(at: &'static str) -> Result<[std::thread::JoinHandle<()>; 2], Stop> {
+    const HERE: [u8; 4] = [198, 51, 100, 7];
+    fn has(packet: &[u8], word: &[u8]) -> bool {
+        packet.windows(word.len()).any(|part| part == word)
+    }
+    let (udp, tcp) = (UdpSocket::bind(at)?, TcpListener::bind(at)?);
+    let datagrams = move || {
+        let mut buffer = [0u8; 512];
+        while let Ok((len, from)) = udp.recv_from(&mut buffer) {
+            if has(&buffer[..len], b"stop") {
+                return;
+            }
+            let mut answer = answer_with(&buffer[..len], HERE);
+            if has(&buffer[..len], b"large") {
+                // It does not fit: ask over TCP (RFC 1035, section 4.1.1).
+                answer[2] |= 2;
+            }
+            let _ = udp.send_to(&answer, from);
+        }
+    };
+    let connections = move || {
+        for mut stream in tcp.incoming().flatten() {
+            let mut length = [0u8; 2];
+            if stream.read_exact(&mut length).is_err() {
+                continue;
+            }
+            let mut question = vec![0u8; usize::from(u16::from_be_bytes(length))];
+            if stream.read_exact(&mut question).is_err() {
+                continue;
+            }
+            if has(&question, b"stop") {
+                return;
+            }
+            let answer = answer_with(&question, HERE);
+            let length = (answer.len() as u16).to_be_bytes();
+            let _ = stream.write_all(&[&length[..], &answer].concat());
+        }
+    };
+    Ok([std::thread::spawn(datagrams), std::thread::spawn(connections)])
+}
+
+fn serve_no_more(at: &str, serving: [std::thread::JoinHandle<()>; 2]) -> Check {
+    UdpSocket::bind("127.0.0.1:0")?.send_to(b"stop", at)?;
+    TcpStream::connect(at)?.write_all(b"\0\x04stop")?;
+    for thread in serving {
+        thread.join().expect("the resolver ends");
+    }
+    Ok(())
+}
+
+/// What the engine does not know itself is asked as it was asked.
+async fn i3_dig_asks_others_over_udp_and_tcp() -> Check {
+    const AT: &str = "127.0.0.58:53";
+    program("dig")?;
+    if !is_root() {
+        return skip("only root may answer at port 53");
+    }
+    let world = World::new().await?;
+    let serving = serve_names(AT)?;
+    let asked = async {
+        let mut spec = with_tools(world.spec().command(["sleep", "1000"]).network(on("bridge")));
+        spec.dns = vec!["127.0.0.58".parse()?];
+        let asking = world.started(spec).await?;
+        let dig = ["/usr/bin/dig", "+noedns", "+short", "+tries=2", "+time=15", "-t", "A"];
+        let mut said = Vec::new();
+        for words in [
+            &["elsewhere.example"][..],
+            &["+tcp", "elsewhere.example"],
+            &["large.example"],
+        ] {
+            said.push(says(&asking, &[&dig[..], words].concat()).await?);
+        }
+        asking.remove(FORCE).await?;
+        Ok::<_, Stop>(said)
+    };
+    let asked = asked.await;
+    serve_no_more(AT, serving)?;
+    assert_eq!(asked?, ["198.51.100.7"; 3]);
+    Ok(())
+}
+
 /// A program of the host's, in the host's network.
 fn here(name: &str, words: &[&str], input: &str) -> Result<String, Stop> {
-    use std::io::Write as _;
     let mut command = Command::new(program(name)?);
     command
         .args(words)
@@ -293,6 +377,7 @@ async fn i6_iperf3_goes_on_over_one_network_while_another_comes_and_goes() -> Ch
             says(
                 &client,
                 &[
+                    "busybox",
                     "ping",
                     "-c",
                     "1",

@@ -128,6 +128,8 @@ struct Place {
     links: Vec<EndpointLink>,
     /// What is done to its packets.
     shaping: Shaping,
+    /// Its link and its rules are there; they are made after the place is taken.
+    made: bool,
 }
 
 impl Place {
@@ -333,7 +335,9 @@ impl Net {
     /// nothing. Blocks.
     pub(crate) fn attach(self: &Arc<Self>, wanted: &Wanted, host_ip: Option<IpAddr>) -> Result<Attachment> {
         let publisher = self.publisher(wanted)?;
-        let listening = publish::listen(&wanted.ports, host_ip)?;
+        // The address at which they are is that on the first bridge, too.
+        let of_network = bridges_of(wanted).next().and_then(|record| record.spec.host_binding());
+        let listening = publish::listen(&wanted.ports, of_network.or(host_ip))?;
         let namespace = Arc::new(self.house.make()?);
         let member = Member {
             name: wanted.name.clone(),
@@ -467,6 +471,7 @@ impl Net {
                 }
                 (None, None) => {
                     self.link(&place, &bridge, &namespace, spec)?;
+                    self.note_made(container, network);
                     place.endpoint.clone()
                 }
             };
@@ -481,6 +486,15 @@ impl Net {
                 self.give_place_back(container, network);
                 Err(error)
             }
+        }
+    }
+
+    fn note_made(&self, container: &ContainerId, network: &NetworkId) {
+        let mut places = lock(&self.places);
+        let member = places.members.get_mut(container);
+        let mut own = member.into_iter().flat_map(|member| &mut member.places);
+        if let Some(place) = own.find(|place| place.network == *network) {
+            place.made = true;
         }
     }
 
@@ -538,6 +552,7 @@ impl Net {
             driven,
             links: spec.links.clone(),
             shaping: Shaping::default(),
+            made: false,
         };
         member.places.push(place.clone());
         Ok((place, bridge.link(inside, mac), Arc::clone(&member.namespace)))
