@@ -237,3 +237,49 @@ fn of_host() -> Vec<IpAddr> {
     });
     servers.take(3).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn i3_a_forged_answer_is_not_believed() {
+        let packet = [
+            &[0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..],
+            b"\x03web\x07example\0\0\x01\0\x01",
+        ]
+        .concat();
+        let Read::Question(question) = dns::read(&packet) else {
+            panic!("it is a question");
+        };
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let at = server.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0u8; 512];
+            let (len, client) = server.recv_from(&mut buffer).await.unwrap();
+            let asked = &buffer[..len];
+            let answer = |last: u8, change: fn(&mut Vec<u8>)| {
+                let mut answer = asked.to_vec();
+                (answer[2], answer[7]) = (0x81, 1);
+                answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 0, 0, last]);
+                change(&mut answer);
+                answer
+            };
+            // From another port; with another number; to another question; a question itself; a piece.
+            stranger.send_to(&answer(1, |_| ()), client).await.unwrap();
+            for forged in [
+                answer(2, |answer| answer[0] ^= 1),
+                answer(3, |answer| answer[13] = b'x'),
+                answer(4, |answer| answer[2] &= 0x7f),
+                asked[..5].to_vec(),
+                answer(5, |_| ()),
+            ] {
+                server.send_to(&forged, client).await.unwrap();
+            }
+        });
+        let got = over_udp(at, &question, &packet).await.unwrap();
+        assert_eq!(got[..2], [0x12, 0x34]);
+        assert!(got.ends_with(&[10, 0, 0, 5]), "{got:?}");
+    }
+}

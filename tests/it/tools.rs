@@ -253,21 +253,23 @@ async fn i3_dig_asks_others_over_udp_and_tcp() -> Check {
         spec.dns = vec!["127.0.0.58".parse()?];
         let asking = world.started(spec).await?;
         let dig = ["/usr/bin/dig", "+noedns", "+short", "+tries=2", "+time=15", "-t", "A"];
-        let mut said = Vec::new();
         for words in [
             &["elsewhere.example"][..],
             &["+tcp", "elsewhere.example"],
             &["large.example"],
         ] {
-            said.push(says(&asking, &[&dig[..], words].concat()).await?);
+            // Another resolver has three seconds, which a busy machine may take from it.
+            until("an answer comes", async || {
+                Ok(says(&asking, &[&dig[..], words].concat()).await? == "198.51.100.7")
+            })
+            .await?;
         }
         asking.remove(FORCE).await?;
-        Ok::<_, Stop>(said)
+        Ok::<_, Stop>(())
     };
     let asked = asked.await;
     serve_no_more(AT, serving)?;
-    assert_eq!(asked?, ["198.51.100.7"; 3]);
-    Ok(())
+    asked
 }
 
 /// A program of the host's, in the host's network.
@@ -428,8 +430,10 @@ async fn p20_many_start_on_one_bridge_at_once() -> Check {
         ports.insert(info.ports[0].host_port);
     }
     assert_eq!((addresses.len(), ports.len()), (MANY, MANY));
+    // A server that was started may not listen yet.
     let ask = format!(
-        "for n in $(seq 0 {}); do wget -q -T 10 -O - http://crowd-{}-$n/index.html || echo $n; done | sort | uniq -c",
+        "for n in $(seq 0 {}); do i=0; until wget -q -T 10 -O - http://crowd-{}-$n/index.html; do i=$((i+1)); \
+         [ $i -lt 300 ] || {{ echo $n; break; }}; sleep 0.1; done; done | sort | uniq -c",
         MANY - 1,
         std::process::id()
     );
