@@ -376,7 +376,7 @@ impl Shared {
         Ok(())
     }
 
-    fn bridge(&self, net: &Net, record: &NetworkRecord) -> Result<()> {
+    fn bridge(&self, net: &Arc<Net>, record: &NetworkRecord) -> Result<()> {
         if let Some(driven) = self.driven(record)? {
             return self.realise_driven(net, record, &driven);
         }

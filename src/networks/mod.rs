@@ -21,6 +21,7 @@ mod parent;
 mod proxy;
 mod publish;
 mod resolver;
+mod room;
 mod route;
 mod shape;
 mod spec;

@@ -3,7 +3,7 @@
 //!
 //! All tables are in network namespaces of the engine's own; the host's rules are neither read nor changed.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::route::{MARK, Mac};
 use super::subnet::bytes;
@@ -24,6 +24,7 @@ const DELRULE: u16 = SUBSYSTEM | 8;
 
 const INET: u8 = 1;
 const IPV4: u8 = 2;
+const IPV6: u8 = 10;
 const NETDEV: u8 = 5;
 const BRIDGE: u8 = 7;
 
@@ -167,12 +168,16 @@ impl Rule {
         self.add("socket", |data| data.be32(1, 0).be32(2, FIRST)).is(&[1])
     }
 
-    /// Hands a packet to a socket of this host, with its addresses as they are.
-    fn proxied(self, port: u16) -> Self {
-        self.load(FIRST, &[127, 0, 0, 1])
+    /// Hands a packet of a family to a socket of this host's loopback, with its addresses as they are.
+    fn proxied(self, family: u8, port: u16) -> Self {
+        let loopback: IpAddr = match family {
+            IPV6 => Ipv6Addr::LOCALHOST.into(),
+            _ => Ipv4Addr::LOCALHOST.into(),
+        };
+        self.load(FIRST, &bytes(loopback))
             .load(SECOND, &port.to_be_bytes())
-            .add("tproxy", |data| {
-                data.be32(1, u32::from(IPV4)).be32(2, FIRST).be32(3, SECOND)
+            .add("tproxy", move |data| {
+                data.be32(1, u32::from(family)).be32(2, FIRST).be32(3, SECOND)
             })
     }
 
@@ -232,8 +237,12 @@ pub(super) fn home() -> Vec<Message> {
     messages
 }
 
-/// What leaves a network: TCP and UDP go to the proxy; everything else that is not for the bridge itself goes nowhere.
-pub(super) fn way_out(bridge: u32, tcp: u16, udp: u16) -> Vec<Message> {
+/// The ports of the proxies: of TCP, and of UDP.
+pub(super) type Proxies = [u16; 2];
+
+/// What leaves a network: TCP and UDP go to the proxies, by IPv6 where there are such; everything else that is not for the bridge itself
+/// goes nowhere.
+pub(super) fn way_out(bridge: u32, ipv4: Proxies, ipv6: Option<Proxies>) -> Vec<Message> {
     let name = out_chain(bridge);
     let hook = Hook {
         kind: "filter",
@@ -243,18 +252,21 @@ pub(super) fn way_out(bridge: u32, tcp: u16, udp: u16) -> Vec<Message> {
         policy: ACCEPT,
     };
     let mut messages = vec![chain(INET, &name, &hook)];
-    for (protocol, port) in [(TCP, tcp), (UDP, udp)] {
-        let rule = Rule::new()
-            .coming_from(bridge)
-            .meta(META_NFPROTO)
-            .is(&[IPV4])
-            .protocol(protocol)
-            .meta(META_MARK)
-            .differs(&MARK.to_ne_bytes())
-            .proxied(port)
-            .set_mark()
-            .verdict(ACCEPT);
-        messages.push(rule.into(INET, &name));
+    let families = std::iter::once((IPV4, ipv4)).chain(ipv6.map(|ports| (IPV6, ports)));
+    for (family, [tcp, udp]) in families {
+        for (protocol, port) in [(TCP, tcp), (UDP, udp)] {
+            let rule = Rule::new()
+                .coming_from(bridge)
+                .meta(META_NFPROTO)
+                .is(&[family])
+                .protocol(protocol)
+                .meta(META_MARK)
+                .differs(&MARK.to_ne_bytes())
+                .proxied(family, port)
+                .set_mark()
+                .verdict(ACCEPT);
+            messages.push(rule.into(INET, &name));
+        }
     }
     messages
 }

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::dns::{self, Code, Question, Read};
 use super::net::Net;
+use super::room::Seat;
 use crate::types::ContainerId;
 
 /// How long another resolver may take.
@@ -68,8 +69,16 @@ impl Server {
             // Nobody else is there to have it.
             return Some(question.with_code(Code::NoSuchName));
         }
-        let asked = self.ask(&question, packet, tcp).await;
+        let asked = match self.seat() {
+            Some(_seat) => self.ask(&question, packet, tcp).await,
+            None => None,
+        };
         Some(asked.unwrap_or_else(|| question.with_code(Code::ServerFailure)))
+    }
+
+    /// A place for a descriptor of this process.
+    fn seat(&self) -> Option<Seat> {
+        self.net.upgrade()?.room_for(&self.container)
     }
 
     /// What the engine's networks know.
@@ -207,12 +216,13 @@ pub(super) async fn tcp(server: Arc<Server>, socket: OwnedFd) {
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
-        let Ok(permit) = Arc::clone(&server.under_way).try_acquire_owned() else {
+        let permit = Arc::clone(&server.under_way).try_acquire_owned();
+        let (Ok(permit), Some(seat)) = (permit, server.seat()) else {
             continue;
         };
         let server = Arc::clone(&server);
         working.spawn(async move {
-            let _permit = permit;
+            let _held = (permit, seat);
             while let Ok(Ok(packet)) = tokio::time::timeout(IDLE, read(&mut stream)).await {
                 let Some(answer) = server.answer(&packet, true).await else {
                     return;

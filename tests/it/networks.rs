@@ -2,16 +2,21 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use longshore::networks::{NetworkSpec, Subnet};
 use longshore::types::{EndpointSpec, Port, PortBinding};
 use longshore::{Container, ContainerSpec, ErrorKind, ExecSpec, NetworkMode, Outcome};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::frame::{Check, Stop, fail};
-use crate::support::long_loops;
-use crate::support::patience::{until, until_now};
-use crate::support::world::{FORCE, World, text};
+use crate::frame::{Check, Stop, block_on, fail};
+use crate::publishing::told;
+use crate::support::embedder::Embedder;
+use crate::support::patience::{PATIENCE, until, until_now};
+use crate::support::world::{FORCE, World, source, text};
+use crate::support::{image, long_loops};
 use crate::tests;
 
 tests! { "networks":
@@ -31,8 +36,9 @@ tests! { "networks":
         i7_an_internal_network_leads_nowhere,
         i8_addresses_and_subnets,
         i9_ipv6_addresses_and_ports,
-        i9_where_there_is_no_way_out_that_is_said_at_once,
+        i9_out_by_ipv6_where_the_host_goes_out_by_it,
         i12_an_ordinary_user_s_containers_reach_others,
+        i12_a_container_does_not_take_all_descriptors,
         i13_i4_p26_who_asks_is_seen,
         i14_nothing_is_left_of_many_runs,
         i14_p22_nothing_is_left_of_an_engine_that_is_killed,
@@ -601,7 +607,10 @@ async fn i6_connect_and_disconnect_a_running_container() -> Check {
 
 /// A listener on an address of the host that is not loopback, which greets.
 fn greeting_host() -> Result<Option<(SocketAddr, std::thread::JoinHandle<()>)>, Stop> {
-    let Some(address) = own_address() else { return Ok(None) };
+    own_address().map(greeting_at).transpose()
+}
+
+fn greeting_at(address: IpAddr) -> Result<(SocketAddr, std::thread::JoinHandle<()>), Stop> {
     let listener = TcpListener::bind((address, 0))?;
     let at = listener.local_addr()?;
     let serving = std::thread::spawn(move || {
@@ -614,7 +623,23 @@ fn greeting_host() -> Result<Option<(SocketAddr, std::thread::JoinHandle<()>)>, 
             }
         }
     });
-    Ok(Some((at, serving)))
+    Ok((at, serving))
+}
+
+/// Sends two datagrams back; its port.
+fn echoing_at(address: IpAddr) -> Result<(u16, std::thread::JoinHandle<std::io::Result<()>>), Stop> {
+    let echo = UdpSocket::bind((address, 0))?;
+    echo.set_read_timeout(Some(PATIENCE))?;
+    let port = echo.local_addr()?.port();
+    let answering = std::thread::spawn(move || {
+        let mut buffer = [0u8; 512];
+        for _ in 0..2 {
+            let (len, from) = echo.recv_from(&mut buffer)?;
+            echo.send_to(&buffer[..len], from)?;
+        }
+        Ok(())
+    });
+    Ok((port, answering))
 }
 
 fn stop(at: SocketAddr, serving: std::thread::JoinHandle<()>) -> Check {
@@ -745,19 +770,63 @@ async fn i9_ipv6_addresses_and_ports() -> Check {
     Ok(())
 }
 
-/// By IPv6 nothing beyond the network is reached (`docs/networks.md`, "What there is not"): no program waits for that.
-async fn i9_where_there_is_no_way_out_that_is_said_at_once() -> Check {
-    let world = World::new().await?;
-    let manager = world.engine.networks();
-    manager.create(NetworkSpec::bridge("inward").ipv6(true)).await?;
-    let container = sleeper(&world, "inward", |spec| spec).await?;
+/// An address of this host by which it would go elsewhere over IPv6, if it has one.
+fn own_address_v6() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("[::]:0").ok()?;
     // An address of documentation (RFC 3849).
+    socket.connect("[2001:db8::1]:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback())
+}
+
+/// Whether a container is told at once that nothing is there.
+async fn says_that_it_leads_nowhere(container: &Container) -> Check {
     let tried = container.exec(ExecSpec::new(["busybox", "ping6", "-c", "1", "2001:db8::1"]));
     let tried = tried.output().await?;
     assert!(!tried.status.success(), "{tried:?}");
     assert!(text(&tried.stderr).contains("unreachable"), "{tried:?}");
-    container.remove(FORCE).await?;
-    manager.remove("inward").await?;
+    Ok(())
+}
+
+/// Over TCP and UDP, where the host has a way out by IPv6; elsewhere nothing waits for it.
+async fn i9_out_by_ipv6_where_the_host_goes_out_by_it() -> Check {
+    const ASK: &str = "use IO::Socket::IP; use Socket qw(SOCK_DGRAM); my $s = IO::Socket::IP->new(PeerHost => $ARGV[0], \
+                       PeerPort => $ARGV[1], Type => SOCK_DGRAM) or die; \
+                       for (1, 2) { $s->send(\"again $_\"); $s->recv(my $text, 99); print $text, ' ' }";
+    let world = World::new().await?;
+    let manager = world.engine.networks();
+    manager
+        .create(NetworkSpec::bridge("inward").ipv6(true).internal(true))
+        .await?;
+    manager.create(NetworkSpec::bridge("outward").ipv6(true)).await?;
+    manager.create(NetworkSpec::bridge("other").ipv6(true)).await?;
+    let kept = sleeper(&world, "inward", |spec| spec).await?;
+    let client = sleeper(&world, "outward", with_perl).await?;
+    let server = world.started(world.script(GREETER).network(on("other"))).await?;
+    says_that_it_leads_nowhere(&kept).await?;
+    match own_address_v6() {
+        None => says_that_it_leads_nowhere(&client).await?,
+        Some(address) => {
+            let (at, serving) = greeting_at(address)?;
+            let (udp, answering) = echoing_at(address)?;
+            let asked = sh(&client, &format!("busybox nc -w 30 {address} {} </dev/null", at.port())).await;
+            stop(at, serving)?;
+            assert_eq!(asked?, "from the host");
+            let words = ["/usr/bin/perl", "-e", ASK, &address.to_string(), &udp.to_string()];
+            let asked = client.exec(ExecSpec::new(words)).output().await?;
+            assert_eq!(text(&asked.stdout), "again 1 again 2", "{asked:?}");
+            answering.join().expect("the echo ends")?;
+        }
+    }
+    // Of another network nothing is reached that way, though its container is there.
+    let (elsewhere, _) = server.inspect().await?.endpoints[0].ipv6.expect("an IPv6 address");
+    let call = format!("busybox nc -w 2 {elsewhere} 7000 </dev/null || true");
+    assert_eq!(sh(&client, &call).await?, "");
+    for container in [kept, client, server] {
+        container.remove(FORCE).await?;
+    }
+    for name in ["inward", "outward", "other"] {
+        manager.remove(name).await?;
+    }
     Ok(())
 }
 
@@ -977,17 +1046,7 @@ async fn i12_an_ordinary_user_s_containers_reach_others() -> Check {
     let Some((at, serving)) = greeting_host()? else {
         return crate::frame::skip("the host has no address but loopback");
     };
-    let echo = UdpSocket::bind((at.ip(), 0))?;
-    echo.set_read_timeout(Some(Duration::from_secs(20)))?;
-    let udp = echo.local_addr()?.port();
-    let answering = std::thread::spawn(move || -> std::io::Result<()> {
-        let mut buffer = [0u8; 512];
-        for _ in 0..2 {
-            let (len, from) = echo.recv_from(&mut buffer)?;
-            echo.send_to(&buffer[..len], from)?;
-        }
-        Ok(())
-    });
+    let (udp, answering) = echoing_at(at.ip())?;
     const ASK: &str = "use IO::Socket::INET; my $s = IO::Socket::INET->new(PeerAddr => $ARGV[0], PeerPort => $ARGV[1], \
                        Proto => 'udp') or die; for (1, 2) { $s->send(\"again $_\"); $s->recv(my $text, 99); print $text, ' ' }";
     let client = sleeper(&world, "bridge", with_perl).await?;
@@ -1040,7 +1099,87 @@ async fn i13_i4_p26_who_asks_is_seen() -> Check {
     Ok(())
 }
 
-pub const ROLES: &[(&str, crate::support::embedder::Role)] = &[("network-holder", role_hold)];
+pub const ROLES: &[(&str, crate::support::embedder::Role)] = &[
+    ("network-holder", role_hold),
+    ("few-descriptors", |arguments| {
+        told(block_on(few_descriptors(arguments)))
+    }),
+];
+
+/// With a listener, whose connections stay open: a container that connects as often as it can has its share, and no more.
+async fn few_descriptors(arguments: &[String]) -> Check {
+    const FEW: u64 = 256;
+    const TAKE: &str = "use IO::Socket::INET; my ($n, @all) = 0; \
+                        for (1 .. 200) { my $s = IO::Socket::INET->new(PeerAddr => $ARGV[0], PeerPort => $ARGV[1]) or next; \
+                        $n++ if defined <$s>; push @all, $s } \
+                        open my $told, '>', '/taken' or die; print $told $n; close $told; sleep 1000";
+    const LISTEN: &str = "use IO::Socket::INET; \
+                          my $s = IO::Socket::INET->new(PeerAddr => $ARGV[0], PeerPort => $ARGV[1]) or die; print scalar <$s>";
+    let [root, image, address, port] = arguments else {
+        return fail("a root, an image, an address and a port");
+    };
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, FEW, most)?;
+    let engine = longshore::Engine::open(root).await?;
+    let image = engine.pull(image.as_str()).await?.id().to_string();
+    let spec = || with_perl(ContainerSpec::image(&image)).network(on("bridge"));
+    let modest = engine.run(spec().command(["sleep", "1000"])).await?;
+    let greedy = spec().command(["/usr/bin/perl", "-e", TAKE, address.as_str(), port.as_str()]);
+    let greedy = engine.run(greedy).await?;
+    let mut taken = String::new();
+    until("it has taken what it can", async || {
+        let told = greedy
+            .exec(ExecSpec::new(["busybox", "cat", "/taken"]))
+            .output()
+            .await?;
+        taken = text(&told.stdout);
+        Ok(!taken.is_empty())
+    })
+    .await?;
+    // Half of the descriptors are for ways out, of which one container has half; each connection needs two.
+    let taken: u64 = taken.parse()?;
+    assert!((1..=FEW / 8).contains(&taken), "{taken} connections");
+    let others = (0..50).map(|_| std::fs::File::open("/dev/null"));
+    drop(others.collect::<Result<Vec<_>, _>>()?);
+    let call = ["/usr/bin/perl", "-e", LISTEN, address.as_str(), port.as_str()];
+    let heard = modest.exec(ExecSpec::new(call)).output().await?;
+    assert_eq!(text(&heard.stdout), "from the host", "{heard:?}");
+    for container in [greedy, modest] {
+        container.remove(FORCE).await?;
+    }
+    engine.close().await;
+    Ok(())
+}
+
+async fn i12_a_container_does_not_take_all_descriptors() -> Check {
+    let Some(address) = own_address() else {
+        return crate::frame::skip("the host has no address but loopback");
+    };
+    let listener = TcpListener::bind((address, 0))?;
+    let at = listener.local_addr()?;
+    let over = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&over);
+    let serving = std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            if seen.load(Ordering::Relaxed) {
+                return;
+            }
+            let _ = stream.write_all(b"from the host\n");
+            open.push(stream);
+        }
+    });
+    let root = crate::support::scratch::fresh("root");
+    let (place, image) = (root.path().display().to_string(), source(image::shared()?));
+    let (address, port) = (address.to_string(), at.port().to_string());
+    let role = Embedder::start("few-descriptors", &[&place, &image, &address, &port])?;
+    let said = role.line(Duration::from_secs(300));
+    over.store(true, Ordering::Relaxed);
+    drop(TcpStream::connect(at)?);
+    serving.join().expect("the listener ends");
+    assert_eq!(said?, "ok");
+    Ok(())
+}
 
 /// Runs a container with a published port on a network of its own, says where, and waits to be killed.
 fn role_hold(arguments: &[String]) -> i32 {
@@ -1071,7 +1210,7 @@ fn role_hold(arguments: &[String]) -> i32 {
 async fn i14_p22_nothing_is_left_of_an_engine_that_is_killed() -> Check {
     let world = World::alone().await?;
     let (root, image) = (world.root.path().display().to_string(), world.image.id().to_string());
-    let mut holder = crate::support::embedder::Embedder::start("network-holder", &[&root, &image])?;
+    let mut holder = Embedder::start("network-holder", &[&root, &image])?;
     let port: u16 = holder.line(Duration::from_secs(20))?.trim().parse()?;
     // Its network is another's: it can be seen, and not used.
     let mut names: Vec<_> = world

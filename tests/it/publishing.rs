@@ -77,7 +77,7 @@ async fn port_of(container: &Container) -> Result<SocketAddr, Stop> {
 }
 
 /// How a role went, for the test that started it.
-fn told(went: Check) -> i32 {
+pub fn told(went: Check) -> i32 {
     match went {
         Ok(()) => println!("ok"),
         Err(Stop::Skip(why)) => println!("skip {}", why.replace('\n', " ")),

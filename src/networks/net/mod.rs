@@ -12,12 +12,12 @@ mod look;
 mod parent;
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{Backlog, SockaddrIn, bind, listen, setsockopt, sockopt};
+use nix::sys::socket::{Backlog, SockaddrIn, SockaddrIn6, SockaddrStorage, bind, listen, setsockopt, sockopt};
 use tokio::task::AbortHandle;
 
 use self::bridge::{Bridge, BridgeLink};
@@ -28,6 +28,7 @@ use super::ipam::Addresses;
 use super::own::Driven;
 use super::publish::{self, Listening};
 use super::resolver;
+use super::room::Room;
 use super::route::{self, End, Mac};
 use super::spec::{AddressPool, NetworkRecord, NetworkSpec};
 use super::{nft, proxy};
@@ -81,7 +82,10 @@ pub(crate) struct Net {
     /// Held while a bridge is made.
     making: Mutex<()>,
     pub(super) spawner: Spawner,
-    proxies: [u16; 2],
+    proxies: nft::Proxies,
+    /// Those of IPv6, from the first network on that has it and leads out.
+    proxies_v6: Mutex<Option<nft::Proxies>>,
+    room: Arc<Room>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -197,8 +201,8 @@ impl Net {
             .send(&rules, None)
             .map_err(os("lead answers back to the engine"))?;
         kernel.nft.send(&nft::home(), Some(nft::around())).map_err(no_rules)?;
-        let tcp = transparent(&house, libc::SOCK_STREAM)?;
-        let udp = transparent(&house, libc::SOCK_DGRAM)?;
+        let tcp = transparent(&house, libc::AF_INET, libc::SOCK_STREAM)?;
+        let udp = transparent(&house, libc::AF_INET, libc::SOCK_DGRAM)?;
         let proxies = [port_of(&tcp)?, port_of(&udp)?];
         let net = Arc::new(Self {
             house,
@@ -210,15 +214,42 @@ impl Net {
             making: Mutex::default(),
             spawner: spawner.clone(),
             proxies,
+            proxies_v6: Mutex::default(),
+            room: Room::of_this_process(),
             tasks: Mutex::default(),
         });
-        let weak = Arc::downgrade(&net);
-        let tasks = [
-            spawner.background(proxy::tcp(weak.clone(), tcp)),
-            spawner.background(proxy::udp(weak, udp)),
-        ];
-        lock(&net.tasks).extend(tasks);
+        net.proxy(tcp, udp);
         Ok(net)
+    }
+
+    /// The way out by IPv6: made for the first network that has one. Blocks.
+    #[cold]
+    fn proxies_v6(self: &Arc<Self>) -> Result<nft::Proxies> {
+        let mut known = lock(&self.proxies_v6);
+        if let Some(proxies) = *known {
+            return Ok(proxies);
+        }
+        let tcp = transparent(&self.house, libc::AF_INET6, libc::SOCK_STREAM)?;
+        let udp = transparent(&self.house, libc::AF_INET6, libc::SOCK_DGRAM)?;
+        let proxies = [port_of(&tcp)?, port_of(&udp)?];
+        lock(&self.kernel)
+            .route
+            .send(&route::marked_are_local(true), None)
+            .map_err(os("lead answers over IPv6 back to the engine"))?;
+        self.proxy(tcp, udp);
+        *known = Some(proxies);
+        Ok(proxies)
+    }
+
+    /// Passes on what comes in at sockets of the ways out.
+    fn proxy(self: &Arc<Self>, tcp: OwnedFd, udp: OwnedFd) {
+        let net = || Arc::downgrade(self);
+        let room = || Arc::clone(&self.room);
+        let tasks = [
+            self.spawner.background(proxy::tcp(net(), room(), tcp)),
+            self.spawner.background(proxy::udp(net(), room(), udp)),
+        ];
+        lock(&self.tasks).extend(tasks);
     }
 
     /// Whether the process that holds the namespace still answers.
@@ -231,7 +262,12 @@ impl Net {
     }
 
     /// Makes a network's bridge, unless it is there. `first` is called before anything is made. Blocks.
-    pub(crate) fn bridge(&self, record: &NetworkRecord, names: bool, first: impl FnOnce() -> Result<()>) -> Result<()> {
+    pub(crate) fn bridge(
+        self: &Arc<Self>,
+        record: &NetworkRecord,
+        names: bool,
+        first: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         let _making = lock(&self.making);
         if self.has(&record.id) {
             return Ok(());
@@ -257,13 +293,15 @@ impl Net {
             }
         }
         let (gateway, gateway_v6) = gateways(spec);
+        let out_v6 = gateway_v6.filter(|_| !spec.internal);
+        let proxies_v6 = out_v6.map(|_| self.proxies_v6()).transpose()?;
         {
             let mut kernel = lock(&self.kernel);
             let made = kernel.route.send(&messages, None).map_err(os("make a bridge"));
             let ruled = made.and_then(|()| match spec.internal {
                 true => Ok(()),
                 false => {
-                    let rules = nft::way_out(index, self.proxies[0], self.proxies[1]);
+                    let rules = nft::way_out(index, self.proxies, proxies_v6);
                     kernel.nft.send(&rules, Some(nft::around())).map_err(no_rules)
                 }
             });
@@ -603,9 +641,16 @@ impl Net {
             libc::NETLINK_ROUTE,
         )?;
         let mut inside = Socket::new(fd).map_err(|error| Error::os("set a netlink socket up", error))?;
-        inside
-            .send(&inside_messages(endpoint, bridge, spec), None)
-            .map_err(os("set a container's link up"))
+        let mut messages = inside_messages(endpoint, bridge, spec);
+        let gateway_v6 = endpoint
+            .gateway_v6
+            .filter(|_| endpoint.ipv6.is_some() && !bridge.internal);
+        // Where the host has no way out by IPv6 there is none: a program is told so at once, and goes by IPv4.
+        if let Some(gateway) = gateway_v6.filter(|_| proxy::leads_out_by_ipv6()) {
+            let metric = metric(spec.gateway_priority, bridge.inside);
+            messages.push(route::default_route_at_link(gateway, bridge.inside, metric));
+        }
+        inside.send(&messages, None).map_err(os("set a container's link up"))
     }
 
     /// Takes a container out of a network. Blocks.
@@ -866,18 +911,24 @@ fn quiet(house: &House) -> Result<()> {
 }
 
 /// A socket of the engine's network that takes what is meant for others.
-fn transparent(house: &House, kind: i32) -> Result<OwnedFd> {
-    let fd = house.socket(None, libc::AF_INET, kind | libc::SOCK_NONBLOCK, 0)?;
+fn transparent(house: &House, family: i32, kind: i32) -> Result<OwnedFd> {
+    let fd = house.socket(None, family, kind | libc::SOCK_NONBLOCK, 0)?;
     let step = |errno: nix::errno::Errno| Error::os("open the way out of the engine's network", errno);
+    // One switch for both families.
     setsockopt(&fd, sockopt::IpTransparent, &true).map_err(step)?;
+    let loopback: IpAddr = if family == libc::AF_INET6 {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &true).map_err(step)?;
+        Ipv6Addr::LOCALHOST.into()
+    } else {
+        Ipv4Addr::LOCALHOST.into()
+    };
     if kind == libc::SOCK_DGRAM {
-        setsockopt(&fd, sockopt::Ipv4OrigDstAddr, &true).map_err(step)?;
+        match loopback {
+            IpAddr::V4(_) => setsockopt(&fd, sockopt::Ipv4OrigDstAddr, &true).map_err(step)?,
+            IpAddr::V6(_) => setsockopt(&fd, sockopt::Ipv6OrigDstAddr, &true).map_err(step)?,
+        }
     }
-    bind(
-        fd.as_raw_fd(),
-        &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)),
-    )
-    .map_err(step)?;
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(loopback, 0))).map_err(step)?;
     if kind == libc::SOCK_STREAM {
         listen(&fd, Backlog::new(1024).unwrap_or(Backlog::MAXCONN)).map_err(step)?;
     }
@@ -885,9 +936,11 @@ fn transparent(house: &House, kind: i32) -> Result<OwnedFd> {
 }
 
 fn port_of(fd: &OwnedFd) -> Result<u16> {
-    let address: SockaddrIn =
+    let address: SockaddrStorage =
         nix::sys::socket::getsockname(fd.as_raw_fd()).map_err(|errno| Error::os("look at a socket's port", errno))?;
-    Ok(address.port())
+    let ipv4 = address.as_sockaddr_in().map(SockaddrIn::port);
+    let port = ipv4.or_else(|| address.as_sockaddr_in6().map(SockaddrIn6::port));
+    port.ok_or_else(|| Error::internal("a socket of an address has no port"))
 }
 
 #[cfg(test)]
