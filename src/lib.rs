@@ -71,6 +71,7 @@
 //! snapshots/          unpacked layers and writable layers
 //! containers/ID/      logs
 //! volumes/NAME/       what volumes hold
+//! networks/ID/        what drivers of one's own have of networks
 //! owners/ID/lock      held while an engine (or its helper, cleaning up after it) lives
 //! locks/              taken while a blob is fetched or a layer unpacked, so that it is done once
 //! ```
@@ -79,7 +80,7 @@
 //!
 //! Every part can be replaced by one's own: [`registry::Registry`], [`storage::content::ContentStore`],
 //! [`storage::snapshot::Snapshotter`], [`runtime::Runtime`], [`runtime::cgroups::CgroupDriver`], [`logs::LogDriver`],
-//! [`volumes::VolumeDriver`], and the managers [`ImageManager`] and [`ContainerManager`] themselves. With the feature `conformance`, the suites that our
+//! [`volumes::VolumeDriver`], `networks::NetworkDriver`, and the managers [`ImageManager`] and [`ContainerManager`] themselves. With the feature `conformance`, the suites that our
 //! own backends pass are there for others.
 //!
 //! # Features

@@ -3,6 +3,8 @@
 mod differences;
 pub mod layers;
 pub mod logs;
+#[cfg(feature = "network")]
+pub mod networks;
 pub mod registry;
 pub mod snapshots;
 pub mod storage;

@@ -207,7 +207,11 @@ impl Shared {
             return Err(not_connected(&record, network));
         }
         if record.state.is_alive() {
-            self.disconnect_now(&id, &network).await?;
+            match self.disconnect_now(&id, &network).await {
+                // It is out already, and that could not be written down then.
+                Err(error) if error.is_not_found() => {}
+                gone => gone?,
+            }
         }
         let spec = &mut record.body.spec;
         spec.endpoints.remove(&network);

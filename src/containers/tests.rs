@@ -205,6 +205,7 @@ fn on_runtime(path: &Path, runtime: Arc<dyn Runtime>) -> Bench {
         owner: owner.id().clone(),
         native: Arc::clone(&native),
         publish_at: None,
+        own: None,
     });
     let parts = Parts {
         #[cfg(feature = "network")]

@@ -15,7 +15,7 @@ use super::zone;
 use crate::error::{Error, ObjectKind, Result};
 use crate::runtime::caps::CapabilitySet;
 use crate::runtime::sysctls;
-use crate::types::{Bytes, CgroupParent, ContainerName, VolumeName};
+use crate::types::{Bytes, CgroupParent, ContainerName, PortBinding, VolumeName};
 
 /// Docker's least memory limit: below it not even the set-up of a container fits.
 const MIN_MEMORY: Bytes = Bytes::mib(6);
@@ -157,6 +157,18 @@ fn check_networks(spec: &ContainerSpec) -> Result<()> {
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(option("dns", format!("{text:?} is not one word")));
         }
+    }
+    let mut ports = spec.ports.iter().map(|binding| &binding.port).chain(&spec.expose);
+    if ports.any(|port| port.number == 0) {
+        return Err(option("ports", "invalid port number: a container has no port 0"));
+    }
+    let turned = |range: &&PortBinding| range.host_port_end != 0 && range.host_port_end < range.host_port;
+    if let Some(range) = spec.ports.iter().find(turned) {
+        let (first, last) = (range.host_port, range.host_port_end);
+        return Err(option(
+            "ports",
+            format!("invalid range of ports: {last} comes before {first}"),
+        ));
     }
     let shared = matches!(spec.network, NetworkMode::Container(_));
     let ports = !spec.ports.is_empty() || spec.publish_all;

@@ -19,7 +19,7 @@ use crate::error::{Error, ObjectKind, Result};
 use crate::images::{AdditionalStore, ImageManager, LocalImages, LocalImagesParts};
 use crate::logs::{LogDriver, LogDrivers};
 #[cfg(feature = "network")]
-use crate::networks::{LocalNetworks, Parts as NetworkParts};
+use crate::networks::{Drivers, LocalNetworks, NetworkDriver, Own, Parts as NetworkParts};
 use crate::registry::RegistryProvider;
 use crate::runtime::Isolation;
 use crate::runtime::Runtime;
@@ -113,6 +113,8 @@ pub struct EngineBuilder {
     logs: LogDrivers,
     volume_drivers: Arc<BTreeMap<String, Arc<dyn VolumeDriver>>>,
     volume_finder: Option<Finder>,
+    #[cfg(feature = "network")]
+    network_drivers: Option<Box<Drivers>>,
     lifetime: Lifetime,
     /// Those of the specification, if nothing is said.
     cdi: Option<Arc<[PathBuf]>>,
@@ -150,6 +152,8 @@ impl EngineBuilder {
             logs: LogDrivers::default(),
             volume_drivers: Arc::default(),
             volume_finder: None,
+            #[cfg(feature = "network")]
+            network_drivers: None,
             lifetime: Lifetime::Bound,
             cdi: None,
             supervise: false,
@@ -287,6 +291,16 @@ impl EngineBuilder {
         self
     }
 
+    /// Makes a network driver of one's own known under a name, for networks that name it
+    /// ([`NetworkSpec::of_driver`](crate::networks::NetworkSpec::of_driver)). Those of ours keep their names.
+    ///
+    /// [`EngineBuilder::open`] answers `InvalidArgument` for a name that cannot be one.
+    #[cfg(feature = "network")]
+    pub fn with_network_driver(mut self, name: impl Into<String>, driver: Arc<dyn NetworkDriver>) -> Self {
+        self.network_drivers.get_or_insert_default().insert(name.into(), driver);
+        self
+    }
+
     /// How long containers live that do not say so themselves; default [`Lifetime::Bound`].
     pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
         self.lifetime = lifetime;
@@ -339,6 +353,8 @@ impl EngineBuilder {
         let spawner = driver.spawner().clone();
         let own = spawner.clone();
         let supervise = self.supervise;
+        #[cfg(feature = "network")]
+        let has_drivers = self.network_drivers.is_some();
         let opened = spawner.tail(|_| self.open_on_driver(own), Opened::close).await?;
         let Opened {
             owner,
@@ -356,6 +372,10 @@ impl EngineBuilder {
         } = opened;
         #[cfg(feature = "network")]
         let ending = networks.clone();
+        #[cfg(feature = "network")]
+        if has_drivers {
+            networks.clear_left_later();
+        }
         let own = containers.clone();
         let clearing = remains.then(|| {
             let first = system.clone();
@@ -367,6 +387,8 @@ impl EngineBuilder {
                 // The next engine goes on with it.
                 clearing.abort();
             }
+            #[cfg(feature = "network")]
+            ending.will_end();
             own.0.close().await;
             #[cfg(feature = "network")]
             ending.end().await;
@@ -469,12 +491,18 @@ impl EngineBuilder {
         let runtimes = self.runtimes(&native)?;
         let logs = self.logs.clone();
         #[cfg(feature = "network")]
+        let own = match &self.network_drivers {
+            None => None,
+            Some(drivers) => Some(own_networks(drivers, &root, &owner)?),
+        };
+        #[cfg(feature = "network")]
         let networks = LocalNetworks::new(NetworkParts {
             spawner: spawner.clone(),
             store: store.clone(),
             owner: owner.id().clone(),
             native: Arc::clone(&native),
             publish_at: self.publish_at,
+            own,
         });
         let volumes = LocalVolumes::open(LocalVolumesParts {
             spawner: spawner.clone(),
@@ -675,6 +703,15 @@ impl EngineBuilder {
             ))),
         }
     }
+}
+
+/// Nothing that an engine without such drivers runs.
+#[cfg(feature = "network")]
+#[cold]
+#[inline(never)]
+fn own_networks(drivers: &Drivers, root: &Root, owner: &Owner) -> Result<Arc<Own>> {
+    let who = (root.locks(), root.owners(), owner.id().clone());
+    Own::new(drivers.clone(), root.networks(), who)
 }
 
 /// Where images are put.

@@ -1,7 +1,7 @@
 //! Which subnet a network gets, and which address a container. Pure: no I/O.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::parent;
 use super::spec::{AddressPool, NetworkSpec};
@@ -15,7 +15,8 @@ const POOLS: [(&str, u8); 3] = [("172.17.0.0/16", 24), ("10.128.0.0/10", 24), ("
 /// Subnets of a network, with their gateways: those asked for, and for what is not said a free one of ours.
 ///
 /// # Errors
-/// `InvalidArgument` for what cannot be; `Conflict` for a subnet that overlaps with another network's; `IpamExhausted`.
+/// `InvalidArgument` for what cannot be; `Conflict` for a subnet that overlaps with another network's; `Unsupported` for a second one of
+/// IPv4, or of IPv6; `IpamExhausted`.
 pub(crate) fn plan(
     spec: &NetworkSpec,
     taken: &[Subnet],
@@ -25,6 +26,13 @@ pub(crate) fn plan(
     let mut planned: Vec<AddressPool> = Vec::new();
     for asked in &spec.pools {
         let pool = asked_for(asked)?;
+        let family = |pool: &AddressPool| pool.subnet.map(|subnet| subnet.is_ipv6());
+        let mut before = planned.iter().filter_map(family);
+        if before.any(|one| Some(one) == family(&pool)) {
+            let needs = "one network for each, which a container can be in at once";
+            return Err(Error::unsupported("a network with several subnets of one kind", needs)
+                .with_object(ObjectKind::Option, "subnet"));
+        }
         let others = taken
             .iter()
             .chain(planned.iter().filter_map(|pool| pool.subnet.as_ref()));
@@ -86,7 +94,11 @@ fn asked_for(asked: &AddressPool) -> Result<AddressPool> {
             "the subnet {subnet} has no room for a gateway and a container: a prefix of at most {longest} is needed"
         )));
     }
-    if subnet.address().is_multicast() || subnet.address().is_loopback() || subnet.prefix() == 0 {
+    // Every link of IPv6 has addresses of that kind by itself.
+    let of_links = matches!(subnet.address(), IpAddr::V6(address) if address.is_unicast_link_local());
+    let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let first = subnet.address();
+    if first.is_multicast() || first.is_unspecified() || loopback.iter().any(|one| subnet.contains(*one)) || of_links {
         return Err(invalid(format!(
             "the subnet {subnet} cannot be a network of containers"
         )));
@@ -302,6 +314,8 @@ mod tests {
             ("10.1.0.0/31", None, None),
             ("224.0.0.0/24", None, None),
             ("127.0.0.0/8", None, None),
+            ("126.0.0.0/7", None, None),
+            ("0.0.0.0/8", None, None),
             ("10.1.0.0/24", Some("10.2.0.1"), None),
             ("10.1.0.0/24", Some("10.1.0.0"), None),
             ("10.1.0.0/24", Some("10.1.0.255"), None),
@@ -316,6 +330,18 @@ mod tests {
             );
         }
         assert!(with("10.9.1.0/24", None, None).unwrap_err().is_conflict());
+        let six = |text: &str| planned(&NetworkSpec::bridge("n").ipv6(true).subnet(subnet(text)), &[], &[]);
+        for bad in ["fe80::/64", "ff02::/64", "::1/126", "fd00::/127", "::/0"] {
+            assert_eq!(six(bad).unwrap_err().kind(), &ErrorKind::InvalidArgument, "{bad}");
+        }
+        six("fd00:1::/64").unwrap();
+        let both = NetworkSpec::bridge("n").ipv6(true);
+        let both = both.subnet(subnet("10.1.0.0/24")).subnet(subnet("fd00:1::/64"));
+        assert_eq!(planned(&both, &[], &[]).unwrap().len(), 2);
+        for more in ["10.2.0.0/24", "fd00:2::/64"] {
+            let several = both.clone().subnet(subnet(more));
+            assert!(planned(&several, &[], &[]).unwrap_err().is_unsupported(), "{more}");
+        }
     }
 
     #[test]

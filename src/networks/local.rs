@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 
 use super::net::{self, Attachment, Net, Wanted};
+use super::own::{self, Driven, Own};
 use super::spec::{AddressPool, NetworkRecord, NetworkSpec};
 use super::{CreatedNetwork, NetworkInfo, NetworkManager, NetworkMember, Subnet, host, ipam, parent, proxy, route};
 use crate::driver::Spawner;
@@ -19,6 +20,17 @@ use crate::sys::blocking::blocking;
 use crate::sys::order;
 use crate::types::{ContainerId, Endpoint, EndpointSpec, Filter, NetworkId, Outcome, OwnerId, PortBinding, Shaping};
 
+/// After what pauses an engine that was just opened looks for what dead ones had of networks: at once, and while the helper of one that was
+/// killed at that moment may be clearing up, which takes longer on a busy machine.
+const LOOKS: [Duration; 6] = [
+    Duration::ZERO,
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(40),
+];
+
 /// What the engine hands the manager.
 #[derive(Debug, Clone)]
 pub(crate) struct Parts {
@@ -28,6 +40,8 @@ pub(crate) struct Parts {
     pub(crate) native: Arc<NativeRuntime>,
     /// Where ports are published whose address is not said; everywhere without.
     pub(crate) publish_at: Option<IpAddr>,
+    /// Drivers of the embedder's own.
+    pub(crate) own: Option<Arc<Own>>,
 }
 
 /// What a container wants.
@@ -89,6 +103,7 @@ impl LocalNetworks {
     /// Connects a container that runs. Blocks.
     pub(crate) fn connect(&self, container: &ContainerId, network: &str, spec: &EndpointSpec) -> Result<Endpoint> {
         let record = self.0.find(network)?;
+        takes_options(&record, spec)?;
         let net = self.0.net()?;
         self.0.bridge(&net, &record)?;
         let endpoint = net.connect(container, &record.id, spec)?;
@@ -151,10 +166,65 @@ impl LocalNetworks {
         }
     }
 
+    /// Takes back what dead engines had of networks of drivers that this engine was given: how many places and networks. Blocks.
+    ///
+    /// # Errors
+    /// Those of the database, and of the directory in which it is written down.
+    pub(crate) fn clear_left(&self) -> Result<usize> {
+        match &self.0.parts.own {
+            Some(own) => own.clear_left(&self.0.parts.store),
+            None => Ok(0),
+        }
+    }
+
+    /// The same for an engine that was just opened: nobody waits for it. Of an engine that was killed a moment ago the helper may be
+    /// clearing up still, so it is looked again.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn clear_left_later(&self) {
+        let networks = self.clone();
+        self.0.parts.spawner.background(async move {
+            for pause in LOOKS {
+                tokio::time::sleep(pause).await;
+                let looking = networks.clone();
+                match blocking(move || looking.look_for_left()).await {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(error) => tracing::warn!(error = error.report(), "what dead engines had of networks is left"),
+                }
+            }
+        });
+    }
+
+    /// Clears up; whether something of others is there.
+    #[cold]
+    fn look_for_left(&self) -> Result<bool> {
+        self.clear_left()?;
+        match &self.0.parts.own {
+            Some(own) => own.sees_others(&self.0.parts.store),
+            None => Ok(false),
+        }
+    }
+
+    /// The engine ends: its containers are the first that go.
+    pub(crate) fn will_end(&self) {
+        if let Some(own) = &self.0.parts.own {
+            own.will_end();
+        }
+    }
+
     /// Forgets everything of this engine's: it ends.
     pub(crate) async fn end(&self) {
         let shared = Arc::clone(&self.0);
         let ended = blocking(move || {
+            if let Some(own) = &shared.parts.own
+                && let Err(error) = shared.end_driven(own)
+            {
+                tracing::warn!(
+                    error = error.report(),
+                    "networks of drivers could not be removed at the end"
+                );
+            }
             let _making = lock(&shared.making);
             let ended = lock(&shared.net).take();
             drop(ended);
@@ -202,6 +272,9 @@ impl Shared {
         for (_, spec) in &endpoints {
             spec.mac.as_deref().map(net::parse_mac).transpose()?;
         }
+        for (record, spec) in &endpoints {
+            takes_options(record, spec)?;
+        }
         let net = self.net()?;
         for (record, _) in &endpoints {
             self.bridge(&net, record)?;
@@ -221,7 +294,92 @@ impl Shared {
         Ok(attached)
     }
 
-    fn bridge(&self, net: &Net, record: &NetworkRecord) -> Result<()> {
+    /// The driver of the embedder's own that makes a network; `None` for one of ours.
+    fn driven(&self, record: &NetworkRecord) -> Result<Option<Arc<Driven>>> {
+        match &self.parts.own {
+            Some(own) => own.network(record),
+            None if own::is_ours(&record.spec.driver) => Ok(None),
+            None => Err(own::unknown(&record.spec.driver, std::iter::empty())),
+        }
+    }
+
+    /// Has a network made that was just recorded, or not recorded any more.
+    #[cold]
+    fn make_driven(&self, record: &NetworkRecord) -> Result<()> {
+        let Some(driven) = self.driven(record)? else {
+            return Ok(());
+        };
+        driven.make(record).inspect_err(|_| {
+            let event = self.event(record, "destroy", None);
+            let gone = self.parts.store.delete_network(&record.id, &self.parts.owner, &event);
+            if let Err(error) = gone {
+                tracing::warn!(
+                    error = error.report(),
+                    "the record of a network that was not made is there"
+                );
+            }
+        })
+    }
+
+    /// Removes a network of a driver's.
+    #[cold]
+    fn remove_driven(&self, record: &NetworkRecord, driven: &Arc<Driven>) -> Result<Outcome> {
+        let _turn = driven.turn()?;
+        if let Some(net) = self.realised() {
+            net.remove_bridge(&record.id)?;
+        }
+        match self.parts.store.home_network(&record.id, &self.parts.owner) {
+            // Somebody was faster.
+            Err(error) if error.is_not_found() => return Ok(Outcome::Already),
+            home => home?,
+        }
+        let event = self.event(record, "destroy", None);
+        driven.end(|| self.parts.store.delete_network(&record.id, &self.parts.owner, &event))
+    }
+
+    /// Has all networks of drivers removed that go with this engine.
+    #[cold]
+    fn end_driven(&self, own: &Own) -> Result<()> {
+        if let Some(net) = self.realised() {
+            net.release_driven();
+        }
+        for row in self.parts.store.networks()? {
+            let ours = row.owner.as_ref() == Some(&self.parts.owner);
+            let record: NetworkRecord = read(&row)?;
+            if !ours || !own.has(&record.spec.driver) {
+                continue;
+            }
+            if let Err(error) = self.remove(record.id.as_str()) {
+                tracing::warn!(
+                    network = record.spec.name,
+                    error = error.report(),
+                    "a network could not be removed at the end; the next engine with its driver does"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a driver's network there.
+    #[cold]
+    fn realise_driven(&self, net: &Net, record: &NetworkRecord, driven: &Arc<Driven>) -> Result<()> {
+        if net.has(&record.id) {
+            return Ok(());
+        }
+        let _turn = driven.turn()?;
+        if net.has(&record.id) {
+            return Ok(());
+        }
+        self.parts.store.home_network(&record.id, &self.parts.owner)?;
+        driven.settle(record)?;
+        net.note_driven(record, driven, true);
+        Ok(())
+    }
+
+    fn bridge(&self, net: &Arc<Net>, record: &NetworkRecord) -> Result<()> {
+        if let Some(driven) = self.driven(record)? {
+            return self.realise_driven(net, record, &driven);
+        }
         let named = record.spec.name != "bridge";
         net.bridge(record, named, || match named {
             // One engine at a time: its containers are on one bridge.
@@ -280,7 +438,9 @@ impl Shared {
     }
 
     fn create(&self, spec: NetworkSpec) -> Result<CreatedNetwork> {
-        let mut spec = spec.checked()?;
+        let own = self.parts.own.as_ref();
+        let mut spec = spec.checked(own.map(Arc::as_ref))?;
+        let itself = own.is_some_and(|own| own.addresses_itself(&spec.driver));
         if let Some(on) = parent::read(&spec)? {
             net::check(&on)?;
         }
@@ -294,12 +454,20 @@ impl Shared {
         getrandom::fill(&mut random).map_err(|error| Error::internal(format!("no random numbers: {error}")))?;
         let owner = (!spec.persistent).then(|| self.parts.owner.clone());
         let name = spec.name.clone();
-        self.parts
+        // A network of another's is seen before it is made; nobody has it made beside.
+        let turn = own
+            .filter(|own| own.has(&spec.driver))
+            .map(|own| own.turn(&id))
+            .transpose()?;
+        let row = self
+            .parts
             .store
             .insert_network(&id, &name, owner.as_ref(), &event, |all| {
                 let mut taken = self.subnets(all)?;
                 taken.extend(default.iter().flatten().filter_map(|pool| pool.subnet));
-                spec.pools = ipam::plan(&spec, &taken, &routes, random)?;
+                if !itself {
+                    spec.pools = ipam::plan(&spec, &taken, &routes, random)?;
+                }
                 let record = NetworkRecord {
                     id: id.clone(),
                     created_ns: now_ns(),
@@ -308,6 +476,9 @@ impl Shared {
                 serde_json::to_string(&record)
                     .map_err(|error| Error::internal("a network's record cannot be written").with_source(error))
             })?;
+        if turn.is_some() {
+            self.make_driven(&read(&row)?)?;
+        }
         Ok(CreatedNetwork {
             id,
             warnings: Vec::new(),
@@ -342,6 +513,9 @@ impl Shared {
     fn remove(&self, name: &str) -> Result<Outcome> {
         refuse_predefined(name)?;
         let record = self.find(name)?;
+        if let Some(driven) = self.driven(&record)? {
+            return self.remove_driven(&record, &driven);
+        }
         if let Some(net) = self.realised() {
             net.remove_bridge(&record.id)?;
         }
@@ -392,7 +566,7 @@ impl Shared {
         let driver = net.as_ref().and_then(|net| net.driver_of(&place.network_id));
         let event = Event::now(EventKind::Network, action, place.network_id.as_str())
             .with("name", &place.network)
-            .with("type", driver.unwrap_or("bridge"))
+            .with("type", driver.as_deref().unwrap_or("bridge"))
             .with("container", container.as_str());
         self.record(&event);
     }
@@ -402,6 +576,18 @@ impl Shared {
             tracing::warn!(error = error.report(), "an event could not be recorded");
         }
     }
+}
+
+/// Options of a place are for drivers of the embedder's own.
+fn takes_options(record: &NetworkRecord, spec: &EndpointSpec) -> Result<()> {
+    let Some(name) = spec.options.keys().next().filter(|_| own::is_ours(&record.spec.driver)) else {
+        return Ok(());
+    };
+    let what = format!(
+        "the option {name} of a place in a network of the driver {}",
+        record.spec.driver
+    );
+    Err(Error::unsupported(what, "a network of a driver that takes it").with_object(ObjectKind::Option, name.clone()))
 }
 
 fn refuse_predefined(name: &str) -> Result<()> {

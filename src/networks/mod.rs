@@ -4,18 +4,24 @@
 //! network namespace of the engine's own: their bridges, the engine's ends of containers' links, and all rules.
 //! Nothing of them is in the host's network. What leaves them goes through sockets of the engine's process, and
 //! so does what comes in at published ports; what goes from container to container does not. Networks of the drivers
-//! `macvlan` and `ipvlan` are on a link of the host's, which containers have a part of: what they send goes out there.
+//! `macvlan` and `ipvlan` are on a link of the host's, which containers have a part of: what they send goes out there. Any other
+//! driver is an embedder's own [`NetworkDriver`].
 
+mod associations;
+mod cni;
 mod dns;
+mod driver;
 mod host;
 mod ipam;
 mod local;
 mod net;
 mod nft;
+mod own;
 mod parent;
 mod proxy;
 mod publish;
 mod resolver;
+mod room;
 mod route;
 mod shape;
 mod spec;
@@ -27,7 +33,10 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
+pub use self::cni::CniNetworks;
+pub use self::driver::{Addressing, EndpointContext, Joined, NetworkContext, NetworkDriver, NetworkSandbox};
 pub(crate) use self::local::{LocalNetworks, Parts, Request};
+pub(crate) use self::own::{Drivers, Own};
 pub use self::spec::{AddressPool, NetworkSpec};
 pub use self::subnet::Subnet;
 use crate::error::{Error, Result};

@@ -3,7 +3,7 @@
 //!
 //! All tables are in network namespaces of the engine's own; the host's rules are neither read nor changed.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::route::{MARK, Mac};
 use super::subnet::bytes;
@@ -24,6 +24,7 @@ const DELRULE: u16 = SUBSYSTEM | 8;
 
 const INET: u8 = 1;
 const IPV4: u8 = 2;
+const IPV6: u8 = 10;
 const NETDEV: u8 = 5;
 const BRIDGE: u8 = 7;
 
@@ -138,17 +139,6 @@ impl Rule {
         })
     }
 
-    fn mask(self, mask: &[u8]) -> Self {
-        let mask = mask.to_vec();
-        self.add("bitwise", move |data| {
-            data.be32(1, FIRST)
-                .be32(2, FIRST)
-                .be32(3, mask.len() as u32)
-                .nest(4, |nest| nest.attr(1, &mask))
-                .nest(5, |nest| nest.attr(1, &vec![0; mask.len()]))
-        })
-    }
-
     fn load(self, register: u32, value: &[u8]) -> Self {
         let value = value.to_vec();
         self.add("immediate", move |data| {
@@ -178,12 +168,16 @@ impl Rule {
         self.add("socket", |data| data.be32(1, 0).be32(2, FIRST)).is(&[1])
     }
 
-    /// Hands a packet to a socket of this host, with its addresses as they are.
-    fn proxied(self, port: u16) -> Self {
-        self.load(FIRST, &[127, 0, 0, 1])
+    /// Hands a packet of a family to a socket of this host's loopback, with its addresses as they are.
+    fn proxied(self, family: u8, port: u16) -> Self {
+        let loopback: IpAddr = match family {
+            IPV6 => Ipv6Addr::LOCALHOST.into(),
+            _ => Ipv4Addr::LOCALHOST.into(),
+        };
+        self.load(FIRST, &bytes(loopback))
             .load(SECOND, &port.to_be_bytes())
-            .add("tproxy", |data| {
-                data.be32(1, u32::from(IPV4)).be32(2, FIRST).be32(3, SECOND)
+            .add("tproxy", move |data| {
+                data.be32(1, u32::from(family)).be32(2, FIRST).be32(3, SECOND)
             })
     }
 
@@ -243,8 +237,12 @@ pub(super) fn home() -> Vec<Message> {
     messages
 }
 
-/// What leaves a network: TCP and UDP go to the proxy; everything else that is not for the bridge itself goes nowhere.
-pub(super) fn way_out(bridge: u32, tcp: u16, udp: u16) -> Vec<Message> {
+/// The ports of the proxies: of TCP, and of UDP.
+pub(super) type Proxies = [u16; 2];
+
+/// What leaves a network: TCP and UDP go to the proxies, by IPv6 where there are such; everything else that is not for the bridge itself
+/// goes nowhere.
+pub(super) fn way_out(bridge: u32, ipv4: Proxies, ipv6: Option<Proxies>) -> Vec<Message> {
     let name = out_chain(bridge);
     let hook = Hook {
         kind: "filter",
@@ -254,18 +252,21 @@ pub(super) fn way_out(bridge: u32, tcp: u16, udp: u16) -> Vec<Message> {
         policy: ACCEPT,
     };
     let mut messages = vec![chain(INET, &name, &hook)];
-    for (protocol, port) in [(TCP, tcp), (UDP, udp)] {
-        let rule = Rule::new()
-            .coming_from(bridge)
-            .meta(META_NFPROTO)
-            .is(&[IPV4])
-            .protocol(protocol)
-            .meta(META_MARK)
-            .differs(&MARK.to_ne_bytes())
-            .proxied(port)
-            .set_mark()
-            .verdict(ACCEPT);
-        messages.push(rule.into(INET, &name));
+    let families = std::iter::once((IPV4, ipv4)).chain(ipv6.map(|ports| (IPV6, ports)));
+    for (family, [tcp, udp]) in families {
+        for (protocol, port) in [(TCP, tcp), (UDP, udp)] {
+            let rule = Rule::new()
+                .coming_from(bridge)
+                .meta(META_NFPROTO)
+                .is(&[family])
+                .protocol(protocol)
+                .meta(META_MARK)
+                .differs(&MARK.to_ne_bytes())
+                .proxied(family, port)
+                .set_mark()
+                .verdict(ACCEPT);
+            messages.push(rule.into(INET, &name));
+        }
     }
     messages
 }
@@ -289,7 +290,8 @@ fn delete_chain(family: u8, name: &str) -> Message {
 pub(super) fn only_own(device: &str, mac: Mac, ipv4: Option<IpAddr>, ipv6: Option<IpAddr>) -> Vec<Message> {
     const ARP: [u8; 2] = [0x08, 0x06];
     const IP: [u8; 2] = [0x08, 0x00];
-    const IP6: [u8; 2] = [0x86, 0xdd];
+    const VLAN: [u8; 2] = [0x81, 0x00];
+    const PROVIDERS_VLAN: [u8; 2] = [0x88, 0xa8];
     let hook = Hook {
         kind: "filter",
         number: INGRESS,
@@ -297,31 +299,78 @@ pub(super) fn only_own(device: &str, mac: Mac, ipv4: Option<IpAddr>, ipv6: Optio
         device: Some(device),
         policy: ACCEPT,
     };
-    let of = |protocol: [u8; 2]| Rule::new().meta(META_PROTOCOL).is(&protocol);
     // None of an address that it has not: then what is unspecified alone may come.
     let own = |rule: Rule, address: Option<IpAddr>| match address {
         Some(address) => rule.differs(&bytes(address)),
         None => rule,
     };
     let drop = |rule: Rule| rule.verdict(DROP).into(NETDEV, device);
-    vec![
+    let enough = |rule: Rule| rule.verdict(ACCEPT).into(NETDEV, device);
+    let mut messages = vec![
         chain(NETDEV, device, &hook),
         drop(Rule::new().payload(LINK_HEADER, 6, 6).differs(&mac)),
+        drop(own(of(IP).payload(NETWORK_HEADER, 12, 4).differs(&[0; 4]), ipv4)),
+        // Most packets need no more rules.
+        enough(of(IP)),
         // The sender's addresses of an ARP packet (RFC 826). An unspecified one asks whether an address is in use (RFC 5227).
         drop(of(ARP).payload(NETWORK_HEADER, 8, 6).differs(&mac)),
         drop(own(of(ARP).payload(NETWORK_HEADER, 14, 4).differs(&[0; 4]), ipv4)),
-        drop(own(of(IP).payload(NETWORK_HEADER, 12, 4).differs(&[0; 4]), ipv4)),
-        drop(own(
-            of(IP6)
-                .payload(NETWORK_HEADER, 8, 16)
-                .differs(&[0; 16])
-                .payload(NETWORK_HEADER, 8, 2)
-                .mask(&[0xff, 0xc0])
-                .differs(&[0xfe, 0x80])
-                .payload(NETWORK_HEADER, 8, 16),
-            ipv6,
-        )),
+        enough(of(ARP)),
+        // One tag of a VLAN has been taken off by now. Whoever receives a second one of number 0 takes that off, too, and what is behind
+        // it for a packet of this network: no rule here has looked at that.
+        drop(of(VLAN)),
+        drop(of(PROVIDERS_VLAN)),
+    ];
+    messages.extend(only_own_ipv6(device, link_local(mac), ipv6));
+    messages
+}
+
+/// Packets with a protocol of the link's.
+fn of(protocol: [u8; 2]) -> Rule {
+    Rule::new().meta(META_PROTOCOL).is(&protocol)
+}
+
+/// The same of IPv6: besides its address it has one that is made of the hardware address, with which it asks for its neighbours. What
+/// speaks for a neighbour here are advertisements (RFC 4861, section 4.4), and what speaks for a router, which no container is, those of
+/// routers and redirections (sections 4.2 and 4.5): whoever sent one would have all that his neighbours send elsewhere.
+fn only_own_ipv6(device: &str, link_local: Ipv6Addr, ipv6: Option<IpAddr>) -> Vec<Message> {
+    const IP6: [u8; 2] = [0x86, 0xdd];
+    const ICMP6: u8 = 58;
+    const ROUTER_ADVERTISEMENT: u8 = 134;
+    const SOLICITATION: u8 = 135;
+    const ADVERTISEMENT: u8 = 136;
+    const REDIRECTION: u8 = 137;
+    let anothers = |rule: Rule| {
+        let rule = rule.differs(&link_local.octets());
+        match ipv6 {
+            Some(address) => rule.differs(&bytes(address)),
+            None => rule,
+        }
+    };
+    let sender = || of(IP6).payload(NETWORK_HEADER, 8, 16);
+    let kind = |rule: Rule, kind: u8| rule.protocol(ICMP6).payload(TRANSPORT_HEADER, 0, 1).is(&[kind]);
+    // Whose address is told, or asked for.
+    let target = |rule: Rule| rule.payload(TRANSPORT_HEADER, 8, 16);
+    // An unspecified sender asks whether an address is in use that it wants (RFC 4862, section 5.4): whoever has it would give it up.
+    let wanting = kind(sender().is(&[0; 16]), SOLICITATION);
+    [
+        anothers(sender().differs(&[0; 16])),
+        kind(of(IP6), ROUTER_ADVERTISEMENT),
+        kind(of(IP6), REDIRECTION),
+        anothers(target(kind(of(IP6), ADVERTISEMENT))),
+        anothers(target(wanting)),
     ]
+    .into_iter()
+    .map(|rule| rule.verdict(DROP).into(NETDEV, device))
+    .collect()
+}
+
+/// The address that the kernel gives a link by its hardware address. Source: RFC 4291, appendix A.
+fn link_local(mac: Mac) -> Ipv6Addr {
+    let [first, second, third, fourth, fifth, last] = mac;
+    let prefix = [0xfe, 0x80, 0, 0, 0, 0, 0, 0];
+    let own = [first ^ 2, second, third, 0xff, 0xfe, fourth, fifth, last];
+    Ipv6Addr::from_bits(u128::from(u64::from_be_bytes(prefix)) << 64 | u128::from(u64::from_be_bytes(own)))
 }
 
 pub(super) fn forget_only_own(device: &str) -> Message {
@@ -393,4 +442,18 @@ pub(super) fn chains<'a>(
         .chain(ways_out.map(|bridge| (INET, out_chain(bridge))))
         .chain(links.map(|device| (NETDEV, device)))
         .chain(apart.then(|| (BRIDGE, APART.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i2_the_address_that_a_link_has_by_itself() {
+        assert_eq!(
+            link_local([0x02, 0x42, 0xac, 0x11, 0, 2]).to_string(),
+            "fe80::42:acff:fe11:2"
+        );
+        assert_eq!(link_local([0, 1, 2, 3, 4, 5]).to_string(), "fe80::201:2ff:fe03:405");
+    }
 }

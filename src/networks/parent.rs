@@ -266,16 +266,19 @@ mod tests {
             ("ipvlan", "ipvlan_flag", "open"),
             ("ipvlan", "nonsense", "1"),
         ] {
-            let error = of(driver, &[(name, value)]).checked().unwrap_err();
+            let error = of(driver, &[(name, value)]).checked(None).unwrap_err();
             assert_eq!(error.kind(), &ErrorKind::InvalidArgument, "{driver} {name}={value}");
         }
     }
 
     #[test]
     fn i10_what_names_no_parent_leads_nowhere() {
-        assert!(of("macvlan", &[]).checked().unwrap().internal);
-        assert!(!of("macvlan", &[("parent", "eth0")]).checked().unwrap().internal);
-        let internal = of("macvlan", &[("parent", "eth0")]).internal(true).checked().unwrap();
+        assert!(of("macvlan", &[]).checked(None).unwrap().internal);
+        assert!(!of("macvlan", &[("parent", "eth0")]).checked(None).unwrap().internal);
+        let internal = of("macvlan", &[("parent", "eth0")])
+            .internal(true)
+            .checked(None)
+            .unwrap();
         assert_eq!(super::read(&internal).unwrap().unwrap().parent, Parent::Nowhere);
     }
 

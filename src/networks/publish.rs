@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrStorage, bind, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrStorage, bind, setsockopt, socket,
+    sockopt,
 };
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::associations;
 use super::net::Net;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::sys::blocking::blocking;
@@ -49,17 +51,10 @@ impl Listening {
 /// Opens every port: what answers is known from here on, and nobody else can take it. Blocks.
 ///
 /// # Errors
-/// `Conflict` for one in use, `Denied` for one that this user may not open, `Unsupported` for SCTP.
+/// `Conflict` for one in use, `Denied` for one that this user may not open, `Unsupported` for SCTP where the kernel has none.
 pub(super) fn listen(wanted: &[PortBinding], default: Option<IpAddr>) -> Result<Vec<Listening>> {
     let mut all = Vec::new();
     for binding in wanted {
-        if binding.port.protocol == Protocol::Sctp {
-            return Err(Error::unsupported(
-                format!("publishing the port {}", binding.port),
-                "a kernel with SCTP, and a version of longshore that forwards it; publish TCP or UDP",
-            )
-            .with_object(ObjectKind::Option, "ports"));
-        }
         all.extend(one(binding, binding.host_ip.or(default))?);
     }
     Ok(all)
@@ -79,6 +74,11 @@ fn one(binding: &PortBinding, address: Option<IpAddr>) -> Result<Vec<Listening>>
 }
 
 fn refusal(binding: &PortBinding, address: Option<IpAddr>, port: u16, errno: Errno) -> Error {
+    if errno == Errno::EPROTONOSUPPORT && binding.port.protocol == Protocol::Sctp {
+        let needs = "SCTP in the kernel: as root, modprobe sctp";
+        return Error::unsupported(format!("publishing the port {}", binding.port), needs)
+            .with_object(ObjectKind::Option, "ports");
+    }
     let address = address.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
     let place = SocketAddr::new(address, port);
     let (kind, why) = match errno {
@@ -127,7 +127,8 @@ fn open(port: Port, address: SocketAddr) -> std::result::Result<Listening, Errno
     } else {
         SockType::Stream
     };
-    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    let protocol = (port.protocol == Protocol::Sctp).then_some(SockProtocol::Sctp);
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, protocol)?;
     if address.is_ipv6() {
         setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
     }
@@ -155,11 +156,7 @@ fn open(port: Port, address: SocketAddr) -> std::result::Result<Listening, Errno
 /// Passes on what comes in, until it is dropped.
 pub(super) async fn forward(net: Weak<Net>, container: ContainerId, listening: Listening) {
     let port = listening.published.port;
-    let target = Target {
-        net,
-        container,
-        port: port.number,
-    };
+    let target = Target { net, container, port };
     match port.protocol {
         Protocol::Udp => datagrams(target, listening.socket).await,
         _ => connections(target, listening.socket).await,
@@ -171,22 +168,30 @@ pub(super) async fn forward(net: Weak<Net>, container: ContainerId, listening: L
 struct Target {
     net: Weak<Net>,
     container: ContainerId,
-    port: u16,
+    port: Port,
 }
 
 impl Target {
-    /// A socket of the engine's network that bears the peer's address, and where it is to connect to.
+    /// A socket of the engine's network that bears the peer's address, and where it is to connect to. Over SCTP it comes from the
+    /// gateway: the kernel finds no such socket for what the container answers to another's address.
     async fn socket(&self, kind: i32, peer: SocketAddr) -> io::Result<(OwnedFd, SocketAddr)> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
         let net = self.net.upgrade().ok_or_else(gone)?;
         let address = net.address_of(&self.container).ok_or_else(gone)?;
+        let sctp = self.port.protocol == Protocol::Sctp;
+        let protocol = if sctp { libc::IPPROTO_SCTP } else { 0 };
         let socket = blocking(move || {
-            let socket = net.house.socket(None, libc::AF_INET, kind | libc::SOCK_NONBLOCK, 0)?;
-            bear(&socket, peer);
+            let socket = net
+                .house
+                .socket(None, libc::AF_INET, kind | libc::SOCK_NONBLOCK, protocol)?;
+            match sctp {
+                true => associations::prepare(&socket).map_err(|error| Error::os("prepare an association", error))?,
+                false => bear(&socket, peer),
+            }
             Ok(socket)
         });
         let socket = socket.await.map_err(io::Error::other)?;
-        Ok((socket, SocketAddr::new(address.into(), self.port)))
+        Ok((socket, SocketAddr::new(address.into(), self.port.number)))
     }
 }
 
@@ -229,7 +234,9 @@ async fn connection(target: Target, mut client: TcpStream, peer: SocketAddr) -> 
         let (socket, address) = target.socket(libc::SOCK_STREAM, peer).await?;
         TcpSocket::from_std_stream(socket.into()).connect(address).await
     };
+    let sctp = target.port.protocol == Protocol::Sctp;
     match connected.await {
+        Ok(server) if sctp => associations::join(client.into_std()?.into(), server.into_std()?.into()).await,
         Ok(mut server) => join(&mut client, &mut server).await,
         Err(error) => {
             reset(&client);

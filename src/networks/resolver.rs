@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::dns::{self, Code, Question, Read};
 use super::net::Net;
+use super::room::Seat;
 use crate::types::ContainerId;
 
 /// How long another resolver may take.
@@ -68,8 +69,16 @@ impl Server {
             // Nobody else is there to have it.
             return Some(question.with_code(Code::NoSuchName));
         }
-        let asked = self.ask(&question, packet, tcp).await;
+        let asked = match self.seat() {
+            Some(_seat) => self.ask(&question, packet, tcp).await,
+            None => None,
+        };
         Some(asked.unwrap_or_else(|| question.with_code(Code::ServerFailure)))
+    }
+
+    /// A place for a descriptor of this process.
+    fn seat(&self) -> Option<Seat> {
+        self.net.upgrade()?.room_for(&self.container)
     }
 
     /// What the engine's networks know.
@@ -207,12 +216,13 @@ pub(super) async fn tcp(server: Arc<Server>, socket: OwnedFd) {
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
-        let Ok(permit) = Arc::clone(&server.under_way).try_acquire_owned() else {
+        let permit = Arc::clone(&server.under_way).try_acquire_owned();
+        let (Ok(permit), Some(seat)) = (permit, server.seat()) else {
             continue;
         };
         let server = Arc::clone(&server);
         working.spawn(async move {
-            let _permit = permit;
+            let _held = (permit, seat);
             while let Ok(Ok(packet)) = tokio::time::timeout(IDLE, read(&mut stream)).await {
                 let Some(answer) = server.answer(&packet, true).await else {
                     return;
@@ -236,4 +246,50 @@ fn of_host() -> Vec<IpAddr> {
             .ok()
     });
     servers.take(3).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn i3_a_forged_answer_is_not_believed() {
+        let packet = [
+            &[0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..],
+            b"\x03web\x07example\0\0\x01\0\x01",
+        ]
+        .concat();
+        let Read::Question(question) = dns::read(&packet) else {
+            panic!("it is a question");
+        };
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let at = server.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0u8; 512];
+            let (len, client) = server.recv_from(&mut buffer).await.unwrap();
+            let asked = &buffer[..len];
+            let answer = |last: u8, change: fn(&mut Vec<u8>)| {
+                let mut answer = asked.to_vec();
+                (answer[2], answer[7]) = (0x81, 1);
+                answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 0, 0, last]);
+                change(&mut answer);
+                answer
+            };
+            // From another port; with another number; to another question; a question itself; a piece.
+            stranger.send_to(&answer(1, |_| ()), client).await.unwrap();
+            for forged in [
+                answer(2, |answer| answer[0] ^= 1),
+                answer(3, |answer| answer[13] = b'x'),
+                answer(4, |answer| answer[2] &= 0x7f),
+                asked[..5].to_vec(),
+                answer(5, |_| ()),
+            ] {
+                server.send_to(&forged, client).await.unwrap();
+            }
+        });
+        let got = over_udp(at, &question, &packet).await.unwrap();
+        assert_eq!(got[..2], [0x12, 0x34]);
+        assert!(got.ends_with(&[10, 0, 0, 5]), "{got:?}");
+    }
 }

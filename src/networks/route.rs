@@ -3,7 +3,7 @@
 //! They are written here, and not by the crate `rtnetlink`: its sockets are made in the namespace of the thread and watched
 //! by a task, while these are made by another process in a namespace of theirs and take a whole container's set-up at once.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::subnet::{Subnet, bytes};
 use crate::sys::netlink::{CREATE, Message, NEW};
@@ -165,6 +165,15 @@ pub(super) fn up(index: u32) -> Message {
     Message::new(NEWLINK, 0).raw(&link(0, index, IFF_UP, IFF_UP))
 }
 
+/// Another hardware address, another MTU for a link that is there.
+pub(super) fn change(index: u32, mac: Option<Mac>, mtu: Option<u32>) -> Message {
+    let mut message = Message::new(NEWLINK, 0).raw(&link(0, index, 0, 0));
+    if let Some(mac) = mac {
+        message = message.attr(IFLA_ADDRESS, &mac);
+    }
+    with_mtu(message, mtu)
+}
+
 /// Another name for a link that is not up.
 pub(super) fn rename(index: u32, name: &str) -> Message {
     Message::new(NEWLINK, 0)
@@ -254,6 +263,26 @@ pub(super) fn default_route(gateway: IpAddr, index: u32, metric: u32) -> Message
     route(family(gateway), MAIN, UNIVERSE, UNICAST)
         .u32(RTA_OIF, index)
         .attr(RTA_GATEWAY, &bytes(gateway))
+        .u32(RTA_PRIORITY, metric)
+}
+
+/// The same by a gateway that is at the link, though no route says so yet: of IPv6 there is none before the kernel has seen the link's
+/// carrier, which is a moment after the link is up.
+pub(super) fn default_route_at_link(gateway: Ipv6Addr, index: u32, metric: u32) -> Message {
+    const MAIN: u8 = 254;
+    const STATIC: u8 = 4;
+    const UNIVERSE: u8 = 0;
+    const UNICAST: u8 = 1;
+    const ONLINK: u32 = 4;
+    const RTA_OIF: u16 = 4;
+    const RTA_GATEWAY: u16 = 5;
+    const RTA_PRIORITY: u16 = 6;
+    let mut header = [AF_INET6, 0, 0, 0, MAIN, STATIC, UNIVERSE, UNICAST, 0, 0, 0, 0];
+    header[8..].copy_from_slice(&ONLINK.to_ne_bytes());
+    Message::new(NEWROUTE, CREATE)
+        .raw(&header)
+        .u32(RTA_OIF, index)
+        .attr(RTA_GATEWAY, &gateway.octets())
         .u32(RTA_PRIORITY, metric)
 }
 

@@ -5,10 +5,14 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::own::{self, Own};
 use super::parent;
 use super::subnet::Subnet;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::types::NetworkId;
+
+/// Where ports of a network's containers are published that name no address.
+const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 
 /// Names that are ours or Docker's.
 pub(crate) const RESERVED: [&str; 4] = ["bridge", "host", "none", "default"];
@@ -31,7 +35,7 @@ pub struct AddressPool {
 pub struct NetworkSpec {
     /// Its name.
     pub name: String,
-    /// The driver: `bridge`, `macvlan` or `ipvlan`.
+    /// The driver: `bridge`, `macvlan`, `ipvlan`, or one of the embedder's own.
     pub driver: String,
     /// Its subnets.
     #[serde(default)]
@@ -102,6 +106,14 @@ impl NetworkSpec {
         spec
     }
 
+    /// A network of a driver of the embedder's own, which was made known with
+    /// [`EngineBuilder::with_network_driver`](crate::engine::EngineBuilder::with_network_driver).
+    pub fn of_driver(driver: impl Into<String>, name: impl Into<String>) -> Self {
+        let mut spec = Self::bridge(name);
+        spec.driver = driver.into();
+        spec
+    }
+
     /// Sets an option of the driver: `macvlan_mode`, `ipvlan_mode`, `parent`, say.
     #[must_use]
     pub fn driver_option(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
@@ -162,9 +174,10 @@ impl NetworkSpec {
     }
 
     /// Takes the driver's options in, and refuses what cannot be.
-    pub(crate) fn checked(mut self) -> Result<Self> {
+    pub(crate) fn checked(mut self, own: Option<&Own>) -> Result<Self> {
         check_name(&self.name)?;
         match self.driver.as_str() {
+            driver if own.is_some_and(|own| own.has(driver)) => self = own::checked(self)?,
             "bridge" => {
                 for (name, value) in self.options.clone() {
                     self.take_option(&name, &value)?;
@@ -181,18 +194,23 @@ impl NetworkSpec {
                 let message = format!("only one instance of \"{}\" network is allowed", self.driver);
                 return Err(Error::new(ErrorKind::Denied, message).with_object(ObjectKind::Network, self.name));
             }
-            other => {
-                let message = format!("could not find plugin {other} in v1 plugin registry: plugin not found");
-                return Err(Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Backend, other));
-            }
+            other => return Err(own::unknown(other, own.into_iter().flat_map(Own::names))),
         }
+        // Source: RFC 791, section 3.2; RFC 8200, section 5.
+        let least = if self.ipv6 { 1280 } else { 68 };
         match self.mtu_bytes {
-            Some(mtu) if !(68..=65535).contains(&mtu) => Err(Error::invalid(format!(
+            Some(mtu) if !(least..=65535).contains(&mtu) => Err(Error::invalid(format!(
                 "invalid MTU {mtu}: from 68 (1280 with IPv6) to 65535 bytes"
             ))
             .with_object(ObjectKind::Option, "com.docker.network.driver.mtu")),
             _ => Ok(self),
         }
+    }
+
+    /// Where ports of its containers are published that name no address, if the network says so. Every address says nothing, as in Docker.
+    pub(super) fn host_binding(&self) -> Option<IpAddr> {
+        let address: IpAddr = self.options.get(HOST_BINDING)?.parse().ok()?;
+        Some(address).filter(|address| !address.is_unspecified())
     }
 
     /// Docker's options of the bridge driver. Source: <https://docs.docker.com/engine/network/drivers/bridge/#options>.
@@ -221,7 +239,7 @@ impl NetworkSpec {
                 ));
             }
             "com.docker.network.bridge.enable_ip_masquerade" => {}
-            "com.docker.network.bridge.host_binding_ipv4" => {
+            HOST_BINDING => {
                 value
                     .parse::<std::net::Ipv4Addr>()
                     .map_err(|_| bad("an IPv4 address"))?;
@@ -230,13 +248,18 @@ impl NetworkSpec {
                 return Err(Error::unsupported("a network without IPv4", "a network with IPv4"));
             }
             "com.docker.network.enable_ipv6" => self.ipv6 = flag()?,
-            other if other.starts_with("com.docker.network.") && other != "com.docker.network.enable_ipv4" => {
+            "com.docker.network.enable_ipv4" => {}
+            other if other.starts_with("com.docker.network.") => {
                 return Err(
                     Error::unsupported(format!("the driver option {other}"), "a network without it")
                         .with_object(ObjectKind::Option, other),
                 );
             }
-            _ => {}
+            other => {
+                let message =
+                    format!("the driver bridge has no option {other}: it has those of Docker's, com.docker.network.…");
+                return Err(Error::invalid(message).with_object(ObjectKind::Option, other));
+            }
         }
         Ok(())
     }
@@ -275,20 +298,20 @@ mod tests {
     #[test]
     fn names_and_options_are_checked() {
         for good in ["a", "web_1.x-y", "0net"] {
-            NetworkSpec::bridge(good).checked().unwrap();
+            NetworkSpec::bridge(good).checked(None).unwrap();
         }
         for bad in ["", "-a", "a b", "a/b", "é", &"a".repeat(129)] {
-            let error = NetworkSpec::bridge(bad).checked().unwrap_err();
+            let error = NetworkSpec::bridge(bad).checked(None).unwrap_err();
             assert_eq!(error.kind(), &ErrorKind::InvalidArgument, "{bad}");
         }
         for reserved in RESERVED {
-            let error = NetworkSpec::bridge(reserved).checked().unwrap_err();
+            let error = NetworkSpec::bridge(reserved).checked(None).unwrap_err();
             assert_eq!(error.kind(), &ErrorKind::Denied, "{reserved}");
         }
         let with = |name: &str, value: &str| {
             let mut spec = NetworkSpec::bridge("n");
             spec.options.insert(name.into(), value.into());
-            spec.checked()
+            spec.checked(None)
         };
         assert!(
             !with("com.docker.network.bridge.enable_icc", "false")
@@ -311,14 +334,37 @@ mod tests {
             );
         }
         assert!(with("com.docker.network.unheard_of", "1").unwrap_err().is_unsupported());
+        for (name, value) in [("colour", "red"), ("parent", "eth0"), ("", "")] {
+            let error = with(name, value).unwrap_err();
+            assert_eq!(error.kind(), &ErrorKind::InvalidArgument, "{name}");
+        }
+        let small = NetworkSpec::bridge("n").mtu_bytes(1279);
+        small.clone().checked(None).unwrap();
+        let error = small.ipv6(true).checked(None).unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::InvalidArgument);
+    }
+
+    #[test]
+    fn i5_a_network_says_where_ports_are_published() {
+        let with = |value: &str| {
+            NetworkSpec::bridge("n")
+                .driver_option(HOST_BINDING, value)
+                .checked(None)
+        };
+        assert_eq!(with("127.0.0.1").unwrap().host_binding(), Some([127, 0, 0, 1].into()));
+        assert_eq!(with("0.0.0.0").unwrap().host_binding(), None);
+        assert_eq!(NetworkSpec::bridge("n").host_binding(), None);
+        for bad in ["", "::1", "localhost"] {
+            assert_eq!(with(bad).unwrap_err().kind(), &ErrorKind::InvalidArgument, "{bad:?}");
+        }
     }
 
     #[test]
     fn i11_overlay_is_a_typed_refusal() {
         let mut spec = NetworkSpec::bridge("n");
         spec.driver = "overlay".into();
-        assert!(spec.clone().checked().unwrap_err().is_unsupported());
+        assert!(spec.clone().checked(None).unwrap_err().is_unsupported());
         spec.driver = "weave".into();
-        assert!(spec.checked().unwrap_err().is_not_found());
+        assert!(spec.checked(None).unwrap_err().is_not_found());
     }
 }

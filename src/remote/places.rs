@@ -133,16 +133,25 @@ pub(super) fn asked_of(settings: &Value) -> BTreeMap<String, EndpointSpec> {
                 .unwrap_or(0),
             links: links.iter().filter_map(|text| text.parse().ok()).collect(),
             shaping: shaping_of(&value["DriverOpts"]),
+            options: options_of(&value["DriverOpts"]),
         };
         (name.clone(), spec)
     });
     asked.collect()
 }
 
-/// What is done to its packets; what others' options say is nobody's here.
+/// What is done to its packets.
 fn shaping_of(options: &Value) -> Shaping {
-    let options = serde_json::from_value(options.clone()).unwrap_or_default();
+    let mut options: BTreeMap<String, String> = serde_json::from_value(options.clone()).unwrap_or_default();
+    options.retain(|name, _| name.starts_with(Shaping::PREFIX));
     Shaping::from_options(&options).ok().flatten().unwrap_or_default()
+}
+
+/// What the network's driver is told besides.
+fn options_of(options: &Value) -> BTreeMap<String, String> {
+    let mut options: BTreeMap<String, String> = serde_json::from_value(options.clone()).unwrap_or_default();
+    options.retain(|name, _| !name.starts_with(Shaping::PREFIX));
+    options
 }
 
 /// What is asked of a container's places in networks.
@@ -160,7 +169,7 @@ pub(super) fn asked_endpoint(spec: &EndpointSpec) -> Value {
         "Links": spec.links.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "MacAddress": spec.mac.as_deref().unwrap_or_default(),
         "GwPriority": spec.gateway_priority,
-        "DriverOpts": spec.shaping.to_options(),
+        "DriverOpts": spec.driver_options(),
         "IPAMConfig": {
             "IPv4Address": address(spec.ipv4.map(|address| address.to_string())),
             "IPv6Address": address(spec.ipv6.map(|address| address.to_string())),

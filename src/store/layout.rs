@@ -90,6 +90,12 @@ impl Root {
         self.path.join("volumes")
     }
 
+    /// Where is written down what drivers of an embedder's own have of networks: a directory per network, there once one is made.
+    #[cfg(feature = "network")]
+    pub(crate) fn networks(&self) -> PathBuf {
+        self.path.join("networks")
+    }
+
     /// Where the caches are that commands of builds mount: a directory each.
     pub fn caches(&self) -> PathBuf {
         self.path.join("caches")

@@ -115,7 +115,7 @@ impl Locks {
     }
 
     /// Waits for a lock on this thread. Blocking.
-    pub(super) fn lock_blocking(&self, key: &str) -> Result<LockGuard> {
+    pub(crate) fn lock_blocking(&self, key: &str) -> Result<LockGuard> {
         let path = self.path(key);
         loop {
             let file = open_lock_file(&path)?;

@@ -24,6 +24,8 @@ pub(crate) mod quota;
 pub(crate) mod random;
 #[cfg(feature = "engine")]
 pub(crate) mod reflink;
+#[cfg(feature = "network")]
+pub(crate) mod sctp;
 pub(crate) mod seccomp;
 #[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "for the engine in this process"))]
 pub(crate) mod signals;

@@ -21,7 +21,8 @@ pub struct Reconciled {
     pub owners: usize,
     /// Their containers.
     pub containers: usize,
-    /// Half-made blobs and layers, temporary files and files of locks that nobody holds.
+    /// Half-made blobs and layers, temporary files and files of locks that nobody holds, what drivers of the embedder's own had of
+    /// networks for engines that died.
     pub unfinished: usize,
     /// Blobs and layers that belong to no image.
     pub unused: usize,
@@ -81,6 +82,11 @@ impl Parts {
         done.unfinished += blocking(move || builds.sweep_builds(living, delete_tree)).await?;
         let swept = sweep(&self.content, self.snapshotter.as_ref(), alive).await?;
         done.unfinished += swept.ingests + swept.snapshots + swept.deletions;
+        #[cfg(feature = "network")]
+        {
+            let networks = self.networks.clone();
+            done.unfinished += blocking(move || networks.clear_left()).await?;
+        }
         let (removed, adopted) = self.volumes.0.sweep().await?;
         done.unfinished += removed;
         done.restored += adopted;

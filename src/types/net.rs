@@ -1,5 +1,6 @@
 //! Places of containers in networks, and their ports.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -174,6 +175,19 @@ pub struct EndpointSpec {
     /// What is done to its packets there, on purpose.
     #[serde(skip_serializing_if = "Shaping::is_none")]
     pub shaping: Shaping,
+    /// What the network's driver is told of it, where that is one of the embedder's own; others take none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+}
+
+impl EndpointSpec {
+    /// What is done to its packets, and what the driver is told, as options of the Engine API.
+    #[cfg(any(feature = "api", feature = "remote"))]
+    pub(crate) fn driver_options(&self) -> BTreeMap<String, String> {
+        let mut options = self.shaping.to_options();
+        options.extend(self.options.clone());
+        options
+    }
 }
 
 /// A name that one container has for another in a network: `CONTAINER:ALIAS`.

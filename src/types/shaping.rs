@@ -12,8 +12,6 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// The slowest link: below that a single packet takes seconds.
 const SLOWEST: u64 = 8_000;
 const WHOLE: u32 = 1_000_000;
-/// What begins the names of our options of an endpoint.
-const PREFIX: &str = "longshore.";
 
 /// What is done to a container's packets in one network, for tests of what a bad network does. Nothing by default.
 ///
@@ -49,6 +47,9 @@ pub struct LinkShape {
 }
 
 impl Shaping {
+    /// How names of our options of an endpoint begin.
+    pub(crate) const PREFIX: &str = "longshore.";
+
     /// The same in both directions.
     pub fn both(shape: LinkShape) -> Self {
         Self {
@@ -90,7 +91,7 @@ impl Shaping {
         for (direction, shape) in [("outgoing", &self.outgoing), ("incoming", &self.incoming)] {
             for (name, value) in shape.numbers() {
                 if value != 0 {
-                    options.insert(format!("{PREFIX}{direction}.{name}"), value.to_string());
+                    options.insert(format!("{}{direction}.{name}", Self::PREFIX), value.to_string());
                 }
             }
         }
@@ -104,7 +105,7 @@ impl Shaping {
     pub fn from_options(options: &BTreeMap<String, String>) -> Result<Option<Self>> {
         let mut shaping = Self::default();
         for (name, value) in options {
-            let known = match name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('.')) {
+            let known = match name.strip_prefix(Self::PREFIX).and_then(|rest| rest.split_once('.')) {
                 Some(("outgoing", key)) => shaping.outgoing.set(key, value),
                 Some(("incoming", key)) => shaping.incoming.set(key, value),
                 _ => Ok(false),

@@ -14,6 +14,7 @@
 mod additional;
 mod api;
 mod askers;
+mod associations;
 mod attacks;
 mod attacks_more;
 mod build;
@@ -27,6 +28,7 @@ mod cgroup_parents;
 mod checkpoints;
 mod checks;
 mod chroot;
+mod cni;
 mod copies;
 mod copy;
 mod daemon;
@@ -34,6 +36,7 @@ mod detached;
 mod devices;
 mod differences;
 mod doctor;
+mod drivers;
 mod ends;
 mod exec;
 mod faults;
@@ -55,6 +58,7 @@ mod longshored;
 mod micro_vm;
 mod misbehaving;
 mod namespaces;
+mod neighbours;
 mod nested;
 mod networking;
 mod networks;
@@ -64,6 +68,7 @@ mod outlive;
 mod parents;
 mod places;
 mod platforms;
+mod plugging;
 mod plugins;
 mod power;
 mod process;
@@ -72,6 +77,7 @@ mod pruning;
 mod publishing;
 mod pull;
 mod reboot;
+mod refusals;
 mod remote;
 mod renewing;
 mod resume;
@@ -84,6 +90,7 @@ mod storage;
 mod support;
 mod sweep;
 mod system;
+mod tools;
 mod trouble;
 mod userns;
 mod verbs;
@@ -99,6 +106,9 @@ const GROUPS: &[frame::Group] = &[
     namespaces::TESTS,
     networks::TESTS,
     networking::TESTS,
+    neighbours::TESTS,
+    refusals::TESTS,
+    tools::TESTS,
     process::TESTS,
     devices::TESTS,
     attacks::TESTS,
@@ -145,7 +155,11 @@ const GROUPS: &[frame::Group] = &[
     kills::TESTS,
     system::TESTS,
     pruning::TESTS,
+    cni::TESTS,
+    drivers::TESTS,
     parents::TESTS,
+    plugging::TESTS,
+    associations::TESTS,
     publishing::TESTS,
     cancel::TESTS,
     cancel_more::TESTS,
@@ -170,6 +184,7 @@ const GROUPS: &[frame::Group] = &[
 const SHARING: &[frame::Group] = &[
     host::TESTS,
     userns::TESTS,
+    networks::TESTS,
     process::TESTS,
     life::TESTS,
     idle::TESTS,
@@ -182,6 +197,7 @@ const SHARING: &[frame::Group] = &[
     images::TESTS,
     system::TESTS,
     pruning::TESTS,
+    publishing::TESTS,
     api::TESTS,
     remote::TESTS,
     trouble::TESTS,
@@ -209,12 +225,16 @@ fn main() {
         .chain(idle::ROLES)
         .chain(build_more::ROLES)
         .chain(nested::ROLES)
+        .chain(cni::ROLES)
+        .chain(drivers::ROLES)
         .chain(cgroup_parents::ROLES)
         .chain(parents::ROLES)
         .chain(publishing::ROLES)
         .chain(system::ROLES)
         .chain(doctor::ROLES)
         .chain(networks::ROLES)
+        .chain(plugging::ROLES)
+        .chain(associations::ROLES)
         .chain(power::ROLES)
         .chain(images::ROLES)
         .chain(detached::ROLES)

@@ -696,6 +696,54 @@ fn i16_the_client_s_network_commands() -> Check {
     daemon.stop()
 }
 
+/// Options of `run` about networks, on the network `two`, 10.213.6.0/24.
+fn every_option_of_run_counts(run: &impl Fn(&[&str]) -> Result<String, Stop>) -> Check {
+    let shown = run(&[
+        "run",
+        "--rm",
+        "--network",
+        "two",
+        "--ip",
+        "10.213.6.78",
+        "--mac-address",
+        "02:42:0a:00:00:4e",
+        "--dns",
+        "192.0.2.53",
+        "--dns-search",
+        "example.org",
+        "--dns-option",
+        "timeout:1",
+        "--add-host",
+        "fixed:192.0.2.7",
+        "--add-host",
+        "host:host-gateway",
+        "busybox",
+        "sh",
+        "-c",
+        "ip -o addr; ip -o link show eth0; cat /etc/hosts /etc/resolv.conf",
+    ])?;
+    for wanted in [
+        "10.213.6.78/24",
+        "02:42:0a:00:00:4e",
+        "192.0.2.7\tfixed",
+        "10.213.6.1\thost",
+        "nameserver 127.0.0.11",
+        "search example.org",
+        "timeout:1",
+    ] {
+        assert!(shown.contains(wanted), "{wanted}: {shown}");
+    }
+    run(&[
+        "run", "-d", "--name", "all", "--expose", "80", "--expose", "53/udp", "-P", "busybox", "sleep", "1000",
+    ])?;
+    let ports = run(&["port", "all"])?;
+    for port in ["80/tcp -> 0.0.0.0:", "53/udp -> 0.0.0.0:"] {
+        assert!(ports.contains(port), "{port}: {ports}");
+    }
+    run(&["rm", "-f", "all"])?;
+    Ok(())
+}
+
 fn i6_the_client_s_containers_on_networks() -> Check {
     let mut daemon = Daemon::start(&[])?;
     let host = format!("unix://{}", daemon.socket.display());
@@ -742,6 +790,7 @@ fn i6_the_client_s_containers_on_networks() -> Check {
         ask,
     ])?;
     assert_eq!(said, "reached");
+    every_option_of_run_counts(&run)?;
     run(&[
         "network",
         "connect",
@@ -1039,7 +1088,7 @@ async fn i16_networks_of_dockerd() -> Check {
 }
 
 /// What a call failed with.
-async fn failure<T>(call: impl Future<Output = longshore::Result<T>>) -> Result<Error, Stop> {
+pub async fn failure<T>(call: impl Future<Output = longshore::Result<T>>) -> Result<Error, Stop> {
     match call.await {
         Err(error) => Ok(error),
         Ok(_) => fail(format!("no error but a {}", std::any::type_name::<T>())),

@@ -2,15 +2,21 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use longshore::networks::{NetworkSpec, Subnet};
-use longshore::types::{EndpointSpec, Port};
+use longshore::types::{EndpointSpec, Port, PortBinding};
 use longshore::{Container, ContainerSpec, ErrorKind, ExecSpec, NetworkMode, Outcome};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::frame::{Check, Stop, fail};
-use crate::support::long_loops;
-use crate::support::world::{FORCE, World, text};
+use crate::frame::{Check, Stop, block_on, fail};
+use crate::publishing::told;
+use crate::support::embedder::Embedder;
+use crate::support::patience::{PATIENCE, until, until_now};
+use crate::support::world::{FORCE, World, source, text};
+use crate::support::{image, long_loops};
 use crate::tests;
 
 tests! { "networks":
@@ -21,13 +27,18 @@ tests! { "networks":
         i2_nobody_speaks_for_a_neighbour,
         i3_names_aliases_and_reverse_names,
         i3_names_elsewhere_are_asked_of_others,
+        i3_malformed_packets_leave_the_resolver_up,
         i4_a_port_is_known_and_answers,
         i4_ports_that_cannot_be,
+        i4_of_a_range_the_first_free_port,
         i6_connect_and_disconnect_a_running_container,
+        i6_the_way_out_is_that_of_the_first_rank,
         i7_an_internal_network_leads_nowhere,
         i8_addresses_and_subnets,
         i9_ipv6_addresses_and_ports,
+        i9_out_by_ipv6_where_the_host_goes_out_by_it,
         i12_an_ordinary_user_s_containers_reach_others,
+        i12_a_container_does_not_take_all_descriptors,
         i13_i4_p26_who_asks_is_seen,
         i14_nothing_is_left_of_many_runs,
         i14_p22_nothing_is_left_of_an_engine_that_is_killed,
@@ -98,7 +109,7 @@ async fn i2_containers_on_one_network_reach_each_other() -> Check {
             "nc -l -p 7000 -e sh -c 'yes | head -c 3000000'",
         ]))
         .await?;
-    let count = sh(&client, &format!("for i in $(seq 50); do n=$(nc {to} 7000 </dev/null | wc -c); [ \"$n\" -gt 0 ] && break; sleep 0.1; done; echo $n")).await?;
+    let count = sh(&client, &format!("for i in $(seq 300); do n=$(nc {to} 7000 </dev/null | wc -c); [ \"$n\" -gt 0 ] && break; sleep 0.1; done; echo $n")).await?;
     assert_eq!(count, "3000000");
     for container in [server, client] {
         container.remove(FORCE).await?;
@@ -237,8 +248,8 @@ async fn i3_names_aliases_and_reverse_names() -> Check {
     Ok(())
 }
 
-/// A resolver on the host that knows one name, over both protocols.
-fn answer_with(question: &[u8], address: [u8; 4]) -> Vec<u8> {
+/// The answer of a resolver that knows one address for all names.
+pub fn answer_with(question: &[u8], address: [u8; 4]) -> Vec<u8> {
     let mut answer = question.to_vec();
     answer[2] = 0x81;
     answer[3] = 0x80;
@@ -279,6 +290,51 @@ async fn i3_names_elsewhere_are_asked_of_others() -> Check {
     Ok(())
 }
 
+/// Whatever a container sends to its resolver, the resolver answers the next question.
+async fn i3_malformed_packets_leave_the_resolver_up() -> Check {
+    const JUNK: &str = r#"
+        use IO::Socket::INET;
+        srand 7;
+        my %there = (PeerAddr => '127.0.0.11', PeerPort => 53);
+        my @flags = (0, 0x0100, 0x8000, 0xffff);
+        my @counts = (1, 0, 0xffff);
+        for my $n (1 .. 300) {
+            my $out = IO::Socket::INET->new(%there, Proto => 'udp') or die;
+            my $head = pack('n6', $n, $flags[$n % 4], $counts[$n % 3], 0, 0, $n % 2);
+            my $noise = join('', map { chr(int(rand(256))) } 0 .. rand(500));
+            my @tails = ("\xc0\x0c\0\1\0\1", "\xff" x 300, $noise, '', "\x3f" . 'a' x 20, "\1a" x 200 . "\0\0\1\0\1", "\0\0\xff\0\xff");
+            $out->send(substr($head, 0, 12 - $n % 13) . $tails[$n % 7]);
+        }
+        for my $n (1 .. 40) {
+            my $out = IO::Socket::INET->new(%there, Proto => 'tcp') or die;
+            $out->send(pack('n', (0, 1, 12, 0xffff)[$n % 4]) . 'x' x ($n % 30));
+        }"#;
+    let world = World::new().await?;
+    let manager = world.engine.networks();
+    // Nobody else is asked on an internal one.
+    manager.create(NetworkSpec::bridge("junk").internal(true)).await?;
+    let peer = sleeper(&world, "junk", |spec| spec).await?;
+    let asking = sleeper(&world, "junk", with_perl).await?;
+    let (name, at) = (peer.inspect().await?.name, address(&peer, "junk").await?);
+    let sent = asking
+        .exec(ExecSpec::new(["/usr/bin/perl", "-e", JUNK]))
+        .output()
+        .await?;
+    assert!(sent.status.success(), "{sent:?}");
+    until("the resolver answers", async || {
+        let asked = asking
+            .exec(ExecSpec::new(["busybox", "nslookup", "-type=a", &name]))
+            .output();
+        Ok(text(&asked.await?.stdout).contains(&at.to_string()))
+    })
+    .await?;
+    for container in [peer, asking] {
+        container.remove(FORCE).await?;
+    }
+    manager.remove("junk").await?;
+    Ok(())
+}
+
 fn ask(to: SocketAddr) -> Result<String, Stop> {
     let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -289,13 +345,12 @@ fn ask(to: SocketAddr) -> Result<String, Stop> {
 
 /// Asks until the server in the container listens.
 fn ask_patiently(to: SocketAddr) -> Result<String, Stop> {
-    for _ in 0..100 {
-        match ask(to) {
-            Ok(said) if !said.is_empty() => return Ok(said),
-            _ => std::thread::sleep(Duration::from_millis(50)),
-        }
-    }
-    ask(to)
+    let mut said = String::new();
+    until_now("the server in the container answers", || {
+        said = ask(to).unwrap_or_default();
+        Ok(!said.is_empty())
+    })?;
+    Ok(said)
 }
 
 const GREETER: &str = "while true; do busybox nc -l -p 7000 -e busybox sh -c 'echo hello; busybox netstat -tn' ; done";
@@ -343,11 +398,16 @@ async fn i4_a_port_is_known_and_answers() -> Check {
     client.set_read_timeout(Some(Duration::from_millis(300)))?;
     client.connect(("127.0.0.1", udp.host_port))?;
     let mut buffer = [0u8; 64];
-    let answer = (0..50).find_map(|_| {
-        client.send(b"datagram\n").ok()?;
-        client.recv(&mut buffer).ok()
-    });
-    assert_eq!(answer.map(|len| text(&buffer[..len])).as_deref(), Some("datagram"));
+    let mut answer = String::new();
+    until_now("a datagram comes back", || {
+        if client.send(b"datagram\n").is_ok()
+            && let Ok(len) = client.recv(&mut buffer)
+        {
+            answer = text(&buffer[..len]);
+        }
+        Ok(!answer.is_empty())
+    })?;
+    assert_eq!(answer, "datagram");
     let port = tcp.host_port;
     server.remove(FORCE).await?;
     TcpListener::bind(("0.0.0.0", port)).map(drop)?;
@@ -407,15 +467,78 @@ async fn i4_ports_that_cannot_be() -> Check {
     created.start().await?;
     created.wait().await?;
     created.remove(FORCE).await?;
-    let mut sctp = Port::tcp(80);
-    sctp.protocol = "sctp".parse()?;
-    let refused = world
-        .output(world.spec().command(["true"]).network(on("bridge")).publish(sctp, 0))
-        .await;
-    assert!(
-        matches!(refused, Err(Stop::Fail(ref why)) if why.contains("SCTP")),
-        "{refused:?}"
-    );
+    Ok(())
+}
+
+/// So many ports in a row that nobody has at this moment.
+fn free_in_a_row(count: u16) -> Result<Vec<TcpListener>, Stop> {
+    for _ in 0..200 {
+        let first = TcpListener::bind("0.0.0.0:0")?;
+        let port = first.local_addr()?.port();
+        let more = (1..count).map(|next| TcpListener::bind(("0.0.0.0", port.checked_add(next)?)).ok());
+        if let Some(more) = more.collect::<Option<Vec<_>>>() {
+            return Ok(std::iter::once(first).chain(more).collect());
+        }
+    }
+    fail("there are no three free ports in a row")
+}
+
+async fn i4_of_a_range_the_first_free_port() -> Check {
+    let world = World::new().await?;
+    let mut row = free_in_a_row(3)?;
+    let first = row[0].local_addr()?.port();
+    row.truncate(1);
+    let ranging = || {
+        let mut spec = world.spec().command(["sleep", "1000"]).network(on("bridge"));
+        let mut binding = PortBinding::new(Port::tcp(80), first).at(Ipv4Addr::UNSPECIFIED.into());
+        binding.host_port_end = first + 2;
+        spec.ports.push(binding);
+        spec
+    };
+    // The first is this test's.
+    let mut all = Vec::new();
+    for taken in [first + 1, first + 2] {
+        let container = world.started(ranging()).await?;
+        assert_eq!(container.inspect().await?.ports[0].host_port, taken);
+        all.push(container);
+    }
+    let late = world.engine.create(ranging()).await?;
+    let refused = late.start().await.expect_err("all are taken");
+    assert!(refused.is_conflict(), "{}", refused.report());
+    drop(row);
+    late.start().await?;
+    assert_eq!(late.inspect().await?.ports[0].host_port, first);
+    for container in all.into_iter().chain([late]) {
+        container.remove(FORCE).await?;
+    }
+    Ok(())
+}
+
+/// Of several ways out that with the highest priority is taken, and the first interface's of those that have the same.
+async fn i6_the_way_out_is_that_of_the_first_rank() -> Check {
+    let world = World::new().await?;
+    let (manager, containers) = (world.engine.networks(), world.engine.containers());
+    for name in ["rank-a", "rank-b", "rank-c"] {
+        manager.create(NetworkSpec::bridge(name)).await?;
+    }
+    let moving = sleeper(&world, "rank-a", |spec| spec).await?;
+    let way = async || sh(&moving, "busybox ip route get 192.0.2.1").await;
+    let ranked = |gateway_priority| EndpointSpec {
+        gateway_priority,
+        ..EndpointSpec::default()
+    };
+    let id = moving.id().as_str();
+    containers.connect(id, "rank-b", ranked(0)).await?;
+    assert!(way().await?.contains("dev eth0"), "the first");
+    containers.connect(id, "rank-c", ranked(7)).await?;
+    assert!(way().await?.contains("dev eth2"), "the highest");
+    containers.disconnect(id, "rank-c").await?;
+    containers.disconnect(id, "rank-a").await?;
+    assert!(way().await?.contains("dev eth1"), "the one that is left");
+    moving.remove(FORCE).await?;
+    for name in ["rank-a", "rank-b", "rank-c"] {
+        manager.remove(name).await?;
+    }
     Ok(())
 }
 
@@ -484,7 +607,10 @@ async fn i6_connect_and_disconnect_a_running_container() -> Check {
 
 /// A listener on an address of the host that is not loopback, which greets.
 fn greeting_host() -> Result<Option<(SocketAddr, std::thread::JoinHandle<()>)>, Stop> {
-    let Some(address) = own_address() else { return Ok(None) };
+    own_address().map(greeting_at).transpose()
+}
+
+fn greeting_at(address: IpAddr) -> Result<(SocketAddr, std::thread::JoinHandle<()>), Stop> {
     let listener = TcpListener::bind((address, 0))?;
     let at = listener.local_addr()?;
     let serving = std::thread::spawn(move || {
@@ -497,7 +623,23 @@ fn greeting_host() -> Result<Option<(SocketAddr, std::thread::JoinHandle<()>)>, 
             }
         }
     });
-    Ok(Some((at, serving)))
+    Ok((at, serving))
+}
+
+/// Sends two datagrams back; its port.
+fn echoing_at(address: IpAddr) -> Result<(u16, std::thread::JoinHandle<std::io::Result<()>>), Stop> {
+    let echo = UdpSocket::bind((address, 0))?;
+    echo.set_read_timeout(Some(PATIENCE))?;
+    let port = echo.local_addr()?.port();
+    let answering = std::thread::spawn(move || {
+        let mut buffer = [0u8; 512];
+        for _ in 0..2 {
+            let (len, from) = echo.recv_from(&mut buffer)?;
+            echo.send_to(&buffer[..len], from)?;
+        }
+        Ok(())
+    });
+    Ok((port, answering))
 }
 
 fn stop(at: SocketAddr, serving: std::thread::JoinHandle<()>) -> Check {
@@ -514,7 +656,7 @@ async fn i7_an_internal_network_leads_nowhere() -> Check {
     let manager = world.engine.networks();
     manager.create(NetworkSpec::bridge("inside").internal(true)).await?;
     let (ip, port) = (at.ip(), at.port());
-    let call = format!("nc -w 3 {ip} {port} </dev/null || true");
+    let call = format!("nc -w 30 {ip} {port} </dev/null || true");
     let out = sleeper(&world, "bridge", |spec| spec).await?;
     let reached = sh(&out, &call).await?;
     let kept = sleeper(&world, "inside", |spec| spec).await?;
@@ -628,9 +770,70 @@ async fn i9_ipv6_addresses_and_ports() -> Check {
     Ok(())
 }
 
+/// An address of this host by which it would go elsewhere over IPv6, if it has one.
+fn own_address_v6() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("[::]:0").ok()?;
+    // An address of documentation (RFC 3849).
+    socket.connect("[2001:db8::1]:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback())
+}
+
+/// Whether a container is told at once that nothing is there.
+async fn says_that_it_leads_nowhere(container: &Container) -> Check {
+    let tried = container.exec(ExecSpec::new(["busybox", "ping6", "-c", "1", "2001:db8::1"]));
+    let tried = tried.output().await?;
+    assert!(!tried.status.success(), "{tried:?}");
+    assert!(text(&tried.stderr).contains("unreachable"), "{tried:?}");
+    Ok(())
+}
+
+/// Over TCP and UDP, where the host has a way out by IPv6; elsewhere nothing waits for it.
+async fn i9_out_by_ipv6_where_the_host_goes_out_by_it() -> Check {
+    const ASK: &str = "use IO::Socket::IP; use Socket qw(SOCK_DGRAM); my $s = IO::Socket::IP->new(PeerHost => $ARGV[0], \
+                       PeerPort => $ARGV[1], Type => SOCK_DGRAM) or die; \
+                       for (1, 2) { $s->send(\"again $_\"); $s->recv(my $text, 99); print $text, ' ' }";
+    let world = World::new().await?;
+    let manager = world.engine.networks();
+    manager
+        .create(NetworkSpec::bridge("inward").ipv6(true).internal(true))
+        .await?;
+    manager.create(NetworkSpec::bridge("outward").ipv6(true)).await?;
+    manager.create(NetworkSpec::bridge("other").ipv6(true)).await?;
+    let kept = sleeper(&world, "inward", |spec| spec).await?;
+    let client = sleeper(&world, "outward", with_perl).await?;
+    let server = world.started(world.script(GREETER).network(on("other"))).await?;
+    says_that_it_leads_nowhere(&kept).await?;
+    match own_address_v6() {
+        None => says_that_it_leads_nowhere(&client).await?,
+        Some(address) => {
+            let (at, serving) = greeting_at(address)?;
+            let (udp, answering) = echoing_at(address)?;
+            let asked = sh(&client, &format!("busybox nc -w 30 {address} {} </dev/null", at.port())).await;
+            stop(at, serving)?;
+            assert_eq!(asked?, "from the host");
+            let words = ["/usr/bin/perl", "-e", ASK, &address.to_string(), &udp.to_string()];
+            let asked = client.exec(ExecSpec::new(words)).output().await?;
+            assert_eq!(text(&asked.stdout), "again 1 again 2", "{asked:?}");
+            answering.join().expect("the echo ends")?;
+        }
+    }
+    // Of another network nothing is reached that way, though its container is there.
+    let (elsewhere, _) = server.inspect().await?.endpoints[0].ipv6.expect("an IPv6 address");
+    let call = format!("busybox nc -w 2 {elsewhere} 7000 </dev/null || true");
+    assert_eq!(sh(&client, &call).await?, "");
+    for container in [kept, client, server] {
+        container.remove(FORCE).await?;
+    }
+    for name in ["inward", "outward", "other"] {
+        manager.remove(name).await?;
+    }
+    Ok(())
+}
+
 async fn i14_nothing_is_left_of_many_runs() -> Check {
     let world = World::new().await?;
-    for _ in 0..60 {
+    let cycles = if long_loops() { 500 } else { 60 };
+    for _ in 0..cycles {
         let spec = world
             .spec()
             .command(["true"])
@@ -694,7 +897,7 @@ async fn m5_a_port_of_the_host_s_loopback() -> Check {
         let (mut stream, _) = listener.accept()?;
         stream.write_all(b"from loopback\n")
     });
-    let call = format!("nc -w 3 gateway {port} </dev/null || true");
+    let call = format!("nc -w 30 gateway {port} </dev/null || true");
     let spec = world
         .script(&call)
         .network(on("bridge"))
@@ -713,7 +916,7 @@ async fn h23_hosts_and_resolvers() -> Check {
     };
     let mut spec = world
         .script(&format!(
-            "cat /etc/hosts /etc/resolv.conf; nc -w 3 gateway {} </dev/null",
+            "cat /etc/hosts /etc/resolv.conf; nc -w 30 gateway {} </dev/null",
             at.port()
         ))
         .network(on("bridge"))
@@ -780,16 +983,11 @@ async fn a_network_belongs_to_one_engine_at_a_time() -> Check {
     // The definition outlives its engine, and its next one takes it.
     let World { engine, image, root } = world;
     drop((engine, image, other, here, there));
-    let mut found = None;
-    for _ in 0..100 {
+    until("a network of engines that are gone can be removed", async || {
         let engine = longshore::Engine::open(root.path()).await?;
-        if engine.networks().remove("ours").await.is_ok() {
-            found = Some(engine);
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(found.is_some(), "a network of engines that are gone can be removed");
+        Ok(engine.networks().remove("ours").await.is_ok())
+    })
+    .await?;
     Ok(())
 }
 
@@ -801,18 +999,34 @@ async fn what_is_removed_by_hand_is_found() -> Check {
     let container = sleeper(&world, "bridge", |spec| spec).await?;
     assert!(world.engine.audit().await?.is_clean());
     let own = std::fs::read_link("/proc/self/ns/net")?;
-    let inside = container.inspect().await?.pid.expect("it runs");
-    let inside = std::fs::read_link(format!("/proc/{inside}/ns/net"))?;
     let helpers = crate::support::leaks::all_processes()
         .into_iter()
         .filter(|process| process.helper && process.descendant);
-    let home = helpers.map(|process| process.pid).find(|pid| {
-        std::fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|network| network != own && network != inside)
-    });
+    let network = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/net"));
+    let mut elsewhere = helpers
+        .map(|process| process.pid)
+        .filter(|pid| network(*pid).is_ok_and(|there| there != own));
+    let there = |pid: u32, words: &[&str]| {
+        let mut ip = std::process::Command::new("nsenter");
+        ip.args([&format!("--net=/proc/{pid}/ns/net"), "ip", "link"])
+            .args(words)
+            .output()
+    };
+    // Others hold networks, too; this engine alone has a bridge.
+    let home = elsewhere.find(|pid| there(*pid, &["show", "b10"]).is_ok_and(|shown| shown.status.success()));
     let home = home.expect("a process holds the engine's network");
-    let removed = std::process::Command::new("nsenter")
-        .args([&format!("--net=/proc/{home}/ns/net"), "ip", "link", "del", "b10"])
-        .status()?;
+    if let Ok(nft) = crate::support::program("nft") {
+        let removed = std::process::Command::new("nsenter")
+            .arg(format!("--net=/proc/{home}/ns/net"))
+            .arg(nft)
+            .args(["delete", "table", "netdev", "longshore"])
+            .status()?;
+        assert!(removed.success());
+        let found = world.engine.audit().await?.findings;
+        let told = |finding: String| finding.contains("rules v") && finding.contains("somebody removed them");
+        assert!(found.iter().any(|finding| told(finding.to_string())), "{found:?}");
+    }
+    let removed = there(home, &["del", "b10"])?.status;
     assert!(removed.success());
     let found = world.engine.audit().await?;
     assert!(
@@ -832,23 +1046,13 @@ async fn i12_an_ordinary_user_s_containers_reach_others() -> Check {
     let Some((at, serving)) = greeting_host()? else {
         return crate::frame::skip("the host has no address but loopback");
     };
-    let echo = UdpSocket::bind((at.ip(), 0))?;
-    echo.set_read_timeout(Some(Duration::from_secs(20)))?;
-    let udp = echo.local_addr()?.port();
-    let answering = std::thread::spawn(move || -> std::io::Result<()> {
-        let mut buffer = [0u8; 512];
-        for _ in 0..2 {
-            let (len, from) = echo.recv_from(&mut buffer)?;
-            echo.send_to(&buffer[..len], from)?;
-        }
-        Ok(())
-    });
+    let (udp, answering) = echoing_at(at.ip())?;
     const ASK: &str = "use IO::Socket::INET; my $s = IO::Socket::INET->new(PeerAddr => $ARGV[0], PeerPort => $ARGV[1], \
                        Proto => 'udp') or die; for (1, 2) { $s->send(\"again $_\"); $s->recv(my $text, 99); print $text, ' ' }";
     let client = sleeper(&world, "bridge", with_perl).await?;
     let tcp = sh(
         &client,
-        &format!("busybox nc -w 3 {} {} </dev/null", at.ip(), at.port()),
+        &format!("busybox nc -w 30 {} {} </dev/null", at.ip(), at.port()),
     )
     .await;
     let asked = client
@@ -895,7 +1099,87 @@ async fn i13_i4_p26_who_asks_is_seen() -> Check {
     Ok(())
 }
 
-pub const ROLES: &[(&str, crate::support::embedder::Role)] = &[("network-holder", role_hold)];
+pub const ROLES: &[(&str, crate::support::embedder::Role)] = &[
+    ("network-holder", role_hold),
+    ("few-descriptors", |arguments| {
+        told(block_on(few_descriptors(arguments)))
+    }),
+];
+
+/// With a listener, whose connections stay open: a container that connects as often as it can has its share, and no more.
+async fn few_descriptors(arguments: &[String]) -> Check {
+    const FEW: u64 = 256;
+    const TAKE: &str = "use IO::Socket::INET; my ($n, @all) = 0; \
+                        for (1 .. 200) { my $s = IO::Socket::INET->new(PeerAddr => $ARGV[0], PeerPort => $ARGV[1]) or next; \
+                        $n++ if defined <$s>; push @all, $s } \
+                        open my $told, '>', '/taken' or die; print $told $n; close $told; sleep 1000";
+    const LISTEN: &str = "use IO::Socket::INET; \
+                          my $s = IO::Socket::INET->new(PeerAddr => $ARGV[0], PeerPort => $ARGV[1]) or die; print scalar <$s>";
+    let [root, image, address, port] = arguments else {
+        return fail("a root, an image, an address and a port");
+    };
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, FEW, most)?;
+    let engine = longshore::Engine::open(root).await?;
+    let image = engine.pull(image.as_str()).await?.id().to_string();
+    let spec = || with_perl(ContainerSpec::image(&image)).network(on("bridge"));
+    let modest = engine.run(spec().command(["sleep", "1000"])).await?;
+    let greedy = spec().command(["/usr/bin/perl", "-e", TAKE, address.as_str(), port.as_str()]);
+    let greedy = engine.run(greedy).await?;
+    let mut taken = String::new();
+    until("it has taken what it can", async || {
+        let told = greedy
+            .exec(ExecSpec::new(["busybox", "cat", "/taken"]))
+            .output()
+            .await?;
+        taken = text(&told.stdout);
+        Ok(!taken.is_empty())
+    })
+    .await?;
+    // Half of the descriptors are for ways out, of which one container has half; each connection needs two.
+    let taken: u64 = taken.parse()?;
+    assert!((1..=FEW / 8).contains(&taken), "{taken} connections");
+    let others = (0..50).map(|_| std::fs::File::open("/dev/null"));
+    drop(others.collect::<Result<Vec<_>, _>>()?);
+    let call = ["/usr/bin/perl", "-e", LISTEN, address.as_str(), port.as_str()];
+    let heard = modest.exec(ExecSpec::new(call)).output().await?;
+    assert_eq!(text(&heard.stdout), "from the host", "{heard:?}");
+    for container in [greedy, modest] {
+        container.remove(FORCE).await?;
+    }
+    engine.close().await;
+    Ok(())
+}
+
+async fn i12_a_container_does_not_take_all_descriptors() -> Check {
+    let Some(address) = own_address() else {
+        return crate::frame::skip("the host has no address but loopback");
+    };
+    let listener = TcpListener::bind((address, 0))?;
+    let at = listener.local_addr()?;
+    let over = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&over);
+    let serving = std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            if seen.load(Ordering::Relaxed) {
+                return;
+            }
+            let _ = stream.write_all(b"from the host\n");
+            open.push(stream);
+        }
+    });
+    let root = crate::support::scratch::fresh("root");
+    let (place, image) = (root.path().display().to_string(), source(image::shared()?));
+    let (address, port) = (address.to_string(), at.port().to_string());
+    let role = Embedder::start("few-descriptors", &[&place, &image, &address, &port])?;
+    let said = role.line(Duration::from_secs(300));
+    over.store(true, Ordering::Relaxed);
+    drop(TcpStream::connect(at)?);
+    serving.join().expect("the listener ends");
+    assert_eq!(said?, "ok");
+    Ok(())
+}
 
 /// Runs a container with a published port on a network of its own, says where, and waits to be killed.
 fn role_hold(arguments: &[String]) -> i32 {
@@ -926,7 +1210,7 @@ fn role_hold(arguments: &[String]) -> i32 {
 async fn i14_p22_nothing_is_left_of_an_engine_that_is_killed() -> Check {
     let world = World::alone().await?;
     let (root, image) = (world.root.path().display().to_string(), world.image.id().to_string());
-    let mut holder = crate::support::embedder::Embedder::start("network-holder", &[&root, &image])?;
+    let mut holder = Embedder::start("network-holder", &[&root, &image])?;
     let port: u16 = holder.line(Duration::from_secs(20))?.trim().parse()?;
     // Its network is another's: it can be seen, and not used.
     let mut names: Vec<_> = world
@@ -951,15 +1235,10 @@ async fn i14_p22_nothing_is_left_of_an_engine_that_is_killed() -> Check {
     holder.kill()?;
     // The port is free at once, the network as soon as the helper has cleaned up.
     TcpListener::bind(("0.0.0.0", port)).map(drop)?;
-    let mut removed = false;
-    for _ in 0..100 {
-        if world.engine.networks().remove("kept").await.is_ok() {
-            removed = true;
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(removed, "nobody has it any more");
+    until("nobody has it any more", async || {
+        Ok(world.engine.networks().remove("kept").await.is_ok())
+    })
+    .await?;
     let names: Vec<_> = world
         .engine
         .networks()

@@ -15,6 +15,7 @@ use crate::frame::{Check, Stop, block_on, fail, skip};
 use crate::longshored::Daemon;
 use crate::networking::longshore;
 use crate::support::embedder::{Embedder, Role};
+use crate::support::patience::until;
 use crate::support::world::{FORCE, World, source, text};
 use crate::support::{image, is_root, program};
 use crate::tests;
@@ -453,27 +454,21 @@ async fn killed(host: &Host) -> Check {
     assert!(refused.is_conflict(), "{}", refused.report());
     other.kill()?;
     assert_eq!(names()?, before, "it was never in the host's network");
-    for _ in 0..100 {
+    until("the parent is free again", async || {
         match host.engine.run(host.sleeper("mine")).await {
             Ok(container) => {
                 container.remove(FORCE).await?;
-                let left: Vec<String> = host
-                    .engine
-                    .networks()
-                    .list()
-                    .await?
-                    .into_iter()
-                    .map(|one| one.name)
-                    .collect();
-                assert!(!left.iter().any(|name| name == "all"), "{left:?}");
-                assert!(host.engine.audit().await?.is_clean());
-                return Ok(());
+                Ok(true)
             }
-            Err(error) if error.is_conflict() => tokio::time::sleep(Duration::from_millis(100)).await,
-            Err(error) => return Err(error.into()),
+            Err(error) if error.is_conflict() => Ok(false),
+            Err(error) => Err(error.into()),
         }
-    }
-    fail("the parent is still taken")
+    })
+    .await?;
+    let left = host.engine.networks().list().await?;
+    assert!(!left.iter().any(|one| one.name == "all"), "{left:?}");
+    assert!(host.engine.audit().await?.is_clean());
+    Ok(())
 }
 
 /// As root and as an ordinary user: nothing of the host is needed.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::host::Host;
 use crate::jobs::once;
-use crate::measure::{Contestant, Job, Run};
+use crate::measure::{Contestant, Job, Run, timed};
 use crate::peers::at_once;
 use crate::peers::docker::docker_command;
 use crate::peers::networked::IMAGE;
@@ -30,6 +30,9 @@ const QUESTIONS: usize = 2000;
 const ASKING: usize = 16;
 const AT_ONCE: usize = 64;
 const NETWORKS: usize = 1000;
+/// Parts of a `HostConfig`.
+const BRIDGED: &str = r#""NetworkMode":"bridge""#;
+const PUBLISHED: &str = r#""NetworkMode":"bridge","PortBindings":{"80/tcp":[{"HostIp":"127.0.0.1","HostPort":""}]}"#;
 /// dockerd makes and removes about twenty in a second.
 const NETWORKS_OF_DOCKER: usize = 20;
 
@@ -216,6 +219,12 @@ fn docker_run(host: &Host, options: &[&'static str]) -> Result<Run, String> {
     Ok(once(Box::new(move |_| docker_command(&socket, &run))))
 }
 
+/// The same over the API, without a client's process.
+fn docker_api(host: &Host, host_config: &'static str) -> Result<Run, String> {
+    let api = host.networked()?.api();
+    Ok(Box::new(move || timed(|| api.run(host_config))))
+}
+
 pub fn start(host: &mut Host) -> Job {
     let image = host.reference("busybox");
     let published = ["--network", "bridge", "--publish", "127.0.0.1::80"];
@@ -231,6 +240,8 @@ pub fn start(host: &mut Host) -> Job {
         ),
         Contestant::maybe("docker, with a port", docker_run(host, &published)),
         Contestant::maybe("docker, none", docker_run(host, &none)),
+        Contestant::maybe("its API, with a port", docker_api(host, PUBLISHED)),
+        Contestant::maybe("its API, none", docker_api(host, r#""NetworkMode":"none""#)),
     ];
     Job {
         about: "create to removed, `true` in busybox: on a bridge with a published port, and without a network"
@@ -253,9 +264,14 @@ pub fn start_parallel(host: &mut Host) -> Job {
             })
         })
     });
+    let api = host.networked().map(|docker| -> Run {
+        let api = docker.api();
+        Box::new(move || api.run_at_once(AT_ONCE, BRIDGED))
+    });
     let contestants = vec![
         Contestant::maybe("longshore", told(host, "net-start-parallel", line)),
         Contestant::maybe("docker run", docker),
+        Contestant::maybe("dockerd's API", api),
     ];
     Job {
         about: format!("{AT_ONCE} containers with `true` on a bridge at once, until the last is removed"),
@@ -281,8 +297,8 @@ pub fn many(host: &mut Host) -> Job {
         }))
     };
     let docker = host.networked().map(|docker| -> Run {
-        let networks = docker.networks();
-        Box::new(move || networks.make_and_remove(NETWORKS_OF_DOCKER))
+        let api = docker.api();
+        Box::new(move || api.make_and_remove(NETWORKS_OF_DOCKER))
     });
     let contestants = vec![
         Contestant::maybe("longshore, each used", used()),

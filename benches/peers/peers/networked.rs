@@ -1,6 +1,7 @@
 //! A dockerd with all of its networking, in a network namespace of its own: its bridges, rules and parameters are not the
 //! host's. What is its host's loopback is that namespace's. It runs containerd itself.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -16,6 +17,8 @@ use crate::support::wire;
 
 /// The name under which it has busybox: it reaches no registry.
 pub const IMAGE: &str = "busybox:bench";
+/// Nothing that is asked of it takes so long.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Room for more than the thirty networks of the default.
 const POOL: &str = "base=10.192.0.0/11,size=24";
 
@@ -105,34 +108,74 @@ impl Networked {
         place().ok_or_else(|| format!("docker does not say where {name} is"))
     }
 
-    /// What makes networks, over the API: a client's process for each would take as long as dockerd.
-    pub fn networks(&self) -> Networks {
-        Networks {
+    /// What is asked of it over the API: a client's process for each deed would take as long as dockerd.
+    pub fn api(&self) -> Api {
+        Api {
             socket: self.socket.clone(),
         }
     }
 }
 
-pub struct Networks {
+/// dockerd without its client.
+#[derive(Clone)]
+pub struct Api {
     socket: PathBuf,
 }
 
-impl Networks {
-    /// How long one of so many takes.
+impl Api {
+    /// How long one of so many networks takes, made and removed.
     pub fn make_and_remove(&self, count: usize) -> Result<Duration, String> {
         let all = timed(|| {
             for number in 0..count {
                 let body = format!(r#"{{"Name":"many-{number}","CheckDuplicate":true}}"#);
                 self.ask("POST", "/networks/create", &body, 201)?;
             }
-            (0..count).try_for_each(|number| self.ask("DELETE", &format!("/networks/many-{number}"), "", 204))
+            (0..count).try_for_each(|number| {
+                self.ask("DELETE", &format!("/networks/many-{number}"), "", 204)
+                    .map(drop)
+            })
         });
         Ok(all? / count.max(1) as u32)
     }
 
-    fn ask(&self, method: &str, target: &str, body: &str, code: u16) -> Result<(), String> {
-        let answer = wire::ask(&self.socket, method, target, body).map_err(stop)?;
-        answer.expect(code).map(drop).map_err(stop)
+    /// A container with `true`, from its making to its removal. What it is to have is a part of `HostConfig`.
+    pub fn run(&self, host: &str) -> Result<(), String> {
+        let body =
+            format!(r#"{{"Image":"{IMAGE}","Cmd":["true"],"ExposedPorts":{{"80/tcp":{{}}}},"HostConfig":{{{host}}}}}"#);
+        let made = self
+            .ask("POST", "/containers/create", &body, 201)?
+            .json()
+            .map_err(stop)?;
+        let id = made["Id"].as_str().ok_or("no id")?;
+        self.ask("POST", &format!("/containers/{id}/start"), "", 204)?;
+        let ended = self.ask("POST", &format!("/containers/{id}/wait"), "", 200)?;
+        let ended = ended.json().map_err(stop)?;
+        if ended["StatusCode"] != 0 {
+            return Err(format!("true is not true: {ended}"));
+        }
+        self.ask("DELETE", &format!("/containers/{id}"), "", 204).map(drop)
+    }
+
+    /// So many of them at once, until the last is removed.
+    pub fn run_at_once(&self, count: usize, host: &str) -> Result<Duration, String> {
+        timed(|| {
+            std::thread::scope(|scope| {
+                let handles: Vec<_> = (0..count).map(|_| scope.spawn(|| self.run(host))).collect();
+                handles
+                    .into_iter()
+                    .try_for_each(|handle| handle.join().expect("no panic"))
+            })
+        })
+    }
+
+    fn ask(&self, method: &str, target: &str, body: &str, code: u16) -> Result<wire::Answer, String> {
+        // Many starts at once take longer than a test waits.
+        let exchanged = UnixStream::connect(&self.socket).and_then(|stream| {
+            stream.set_read_timeout(Some(PATIENCE))?;
+            wire::exchange(stream, wire::request(method, target, body).as_bytes())
+        });
+        let answer = wire::Answer::parse(&exchanged.map_err(|error| error.to_string())?);
+        answer.and_then(|answer| answer.expect(code)).map_err(stop)
     }
 }
 

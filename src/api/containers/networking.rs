@@ -10,7 +10,7 @@ use super::super::error::Failure;
 use super::super::networks;
 use super::super::object::Object;
 use crate::containers::{ContainerInfo, ContainerSpec, NetworkMode};
-use crate::types::{Endpoint, Port, PortBinding, PublishedPort};
+use crate::types::{Endpoint, EndpointSpec, Port, PortBinding, PublishedPort};
 
 /// What a client asks of networks. Where it leaves the network open and publishes nothing there is none: the container has
 /// loopback alone, and the client is told.
@@ -176,7 +176,7 @@ pub(super) fn endpoint(spec: &ContainerSpec, name: &str, place: Option<&Endpoint
     let aliases = asked.map(|asked| &asked.aliases).filter(|aliases| !aliases.is_empty());
     let links = asked.map(|asked| asked.links.iter().map(ToString::to_string).collect::<Vec<_>>());
     let links = links.filter(|links| !links.is_empty());
-    let options = asked.map(|asked| asked.shaping.to_options());
+    let options = asked.map(EndpointSpec::driver_options);
     let options = options.filter(|options| !options.is_empty());
     json!({
         "IPAMConfig": addresses,

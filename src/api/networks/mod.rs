@@ -21,6 +21,9 @@ use super::error::Failure;
 use super::fold;
 use crate::types::{EndpointLink, EndpointSpec, Shaping};
 
+/// How names of Docker's own options begin.
+const DOCKERS: &str = "com.docker.";
+
 /// What a client says of a container's place in a network. Source: moby, `api/types/network/endpoint.go`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -54,12 +57,16 @@ pub(super) fn endpoint(value: Value) -> Result<EndpointSpec, Failure> {
     if ipam.link_local.is_some_and(|addresses| !addresses.is_empty()) {
         return Err(Failure::option("LinkLocalIPs", "the address that the kernel chooses"));
     }
-    let options = asked.driver_opts.unwrap_or_default();
-    let Some(shaping) = Shaping::from_options(&options)? else {
-        let names: Vec<&str> = options.keys().map(String::as_str).collect();
+    let (known, options): (BTreeMap<_, _>, BTreeMap<_, _>) = asked
+        .driver_opts
+        .unwrap_or_default()
+        .into_iter()
+        .partition(|(name, _)| name.starts_with(Shaping::PREFIX) || name.starts_with(DOCKERS));
+    let Some(shaping) = Shaping::from_options(&known)? else {
+        let names: Vec<&str> = known.keys().map(String::as_str).collect();
         return Err(Failure::option(
             &format!("DriverOpts {}", names.join(", ")),
-            "options of ours alone (longshore.outgoing.delay-us, say)",
+            "options of ours (longshore.outgoing.delay-us, say), or of a driver of the embedder's own",
         ));
     };
     let bad = |text: &str| Failure::bad(format!("invalid endpoint settings: invalid IP address: {text}"));
@@ -77,5 +84,6 @@ pub(super) fn endpoint(value: Value) -> Result<EndpointSpec, Failure> {
             .map(|text| Ok(text.parse::<EndpointLink>()?))
             .collect::<Result<_, Failure>>()?,
         shaping,
+        options,
     })
 }

@@ -1,10 +1,12 @@
 //! A network's bridge, or what it has in the place of one: its addresses, and what a new link must know of it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use super::{FIRST_INSIDE, Member, mac_of, parse_mac};
 use crate::error::{Error, ObjectKind, Result};
 use crate::networks::ipam::Addresses;
+use crate::networks::own::Driven;
 use crate::networks::parent::{OnParent, written};
 use crate::networks::route::Mac;
 use crate::types::{ContainerId, Endpoint, EndpointSpec, NetworkId};
@@ -24,6 +26,8 @@ pub(super) struct Bridge {
     pub(super) names: bool,
     /// What its containers' links are on, and that link's hardware address; they are on the bridge without.
     pub(super) parent: Option<(OnParent, Mac)>,
+    /// Who makes its containers' links, where that is not the engine.
+    pub(super) driven: Option<Arc<Driven>>,
 }
 
 /// What of a bridge a new link must know.
@@ -40,8 +44,17 @@ pub(super) struct BridgeLink {
 
 impl Bridge {
     /// The driver behind the network.
-    pub(super) fn driver(&self) -> &'static str {
-        self.parent.as_ref().map_or("bridge", |(on, _)| on.kind.driver())
+    pub(super) fn driver(&self) -> &str {
+        match (&self.driven, &self.parent) {
+            (Some(driven), _) => driven.driver(),
+            (None, Some((on, _))) => on.kind.driver(),
+            (None, None) => "bridge",
+        }
+    }
+
+    /// Whether there is a bridge: then all that the engine's rules do holds for it.
+    pub(super) fn has_a_bridge(&self) -> bool {
+        self.parent.is_none() && self.driven.is_none()
     }
 
     /// A container's hardware address: the one asked for, or one of its own.
@@ -65,6 +78,9 @@ impl Bridge {
     }
 
     pub(super) fn take_addresses(&mut self, spec: &EndpointSpec) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
+        if self.driven.as_ref().is_some_and(|driven| driven.addresses_itself()) {
+            return Ok((None, None));
+        }
         let needs = |what: &str| {
             Error::invalid(format!(
                 "user specified IP address is supported only for networks with such a subnet: {} has no {what}",

@@ -55,7 +55,8 @@ impl Net {
             return Err(Error::new(ErrorKind::NotFound, message).with_object(ObjectKind::Network, network.as_str()));
         };
         if place.alone.is_some() {
-            let needs = "a bridge network: a link on a parent has no other end at which what comes in could be shaped";
+            let needs =
+                "a bridge network: this link has no other end of the engine's, at which what comes in could be shaped";
             return Err(Error::unsupported("a shape of this link", needs).with_object(ObjectKind::Option, "shaping"));
         }
         Ok(Ends {
@@ -177,8 +178,7 @@ impl Places {
 }
 
 fn beside_rules() -> Error {
-    let needs =
-        "bridge networks alone: what two containers on one parent send each other meets no rule of the engine's";
+    let needs = "bridge networks alone: what two containers send each other on a network without a bridge meets no rule of the engine's";
     Error::unsupported("keeping containers apart on a network of macvlan or ipvlan", needs)
 }
 

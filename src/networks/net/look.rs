@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Net, lock};
 use crate::networks::Subnet;
+use crate::networks::room::Seat;
 use crate::sys::order;
 use crate::types::{ContainerId, Endpoint, NetworkId};
 
@@ -105,11 +106,11 @@ impl Net {
     }
 
     /// The driver behind a network that is in use here.
-    pub(crate) fn driver_of(&self, network: &str) -> Option<&'static str> {
+    pub(crate) fn driver_of(&self, network: &str) -> Option<String> {
         let places = lock(&self.places);
         let mut all = places.bridges.iter();
         all.find(|(id, _)| id.as_str() == network)
-            .map(|(_, bridge)| bridge.driver())
+            .map(|(_, bridge)| bridge.driver().to_owned())
     }
 
     /// The address at which a container's published ports are: that on its first bridge.
@@ -121,11 +122,18 @@ impl Net {
         own.next().map(|(address, _)| address)
     }
 
+    /// A place for what a container has this process do for it, if there is one.
+    pub(crate) fn room_for(&self, container: &ContainerId) -> Option<Seat> {
+        // One without an address of IPv4 shares with its like.
+        let who = self.address_of(container).unwrap_or(Ipv4Addr::UNSPECIFIED);
+        self.room.take(who.into())
+    }
+
     /// What an address means that a container sends to.
     pub(crate) fn destination(&self, from: IpAddr, to: IpAddr, port: u16) -> Destination {
         let places = lock(&self.places);
-        // What is on a parent is out there, its gateway too.
-        let bridges = || places.bridges.values().filter(|bridge| bridge.parent.is_none());
+        // What has no bridge is out there, its gateway too.
+        let bridges = || places.bridges.values().filter(|bridge| bridge.has_a_bridge());
         if bridges().any(|bridge| Some(to) == bridge.gateway.map(IpAddr::V4)) {
             let mut members = places.members.values();
             let asking = members.find(|member| member.places.iter().any(|place| has_address(&place.endpoint, from)));
@@ -147,17 +155,53 @@ impl Net {
         if ours.into_iter().any(|addresses| addresses.subnet().contains(to)) {
             return Destination::Nowhere;
         }
-        let broadcast = to == IpAddr::V4(Ipv4Addr::BROADCAST);
-        match to.is_loopback() || to.is_unspecified() || to.is_multicast() || broadcast {
-            true => Destination::Nowhere,
-            false => Destination::Elsewhere,
+        match is_elsewhere(to) {
+            true => Destination::Elsewhere,
+            false => Destination::Nowhere,
         }
     }
+}
+
+/// Whether an address can be another host's: none of this host's loopback, of no single host, of a link of the host's, nor one of IPv4 in another
+/// dress, which may be any of these (RFC 4291, section 2.5.5.2).
+fn is_elsewhere(to: IpAddr) -> bool {
+    let of_none = match to {
+        IpAddr::V4(to) => to.is_broadcast(),
+        IpAddr::V6(to) => to.is_unicast_link_local() || to.to_ipv4().is_some(),
+    };
+    !(of_none || to.is_loopback() || to.is_unspecified() || to.is_multicast())
 }
 
 fn has_address(endpoint: &Endpoint, address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => endpoint.ipv4.is_some_and(|(own, _)| own == address),
         IpAddr::V6(address) => endpoint.ipv6.is_some_and(|(own, _)| own == address),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i9_what_ipv6_may_not_lead_to() {
+        for no in [
+            "127.0.0.1",
+            "0.0.0.0",
+            "255.255.255.255",
+            "224.0.0.1",
+            "::1",
+            "::",
+            "ff02::1",
+            "fe80::1",
+            "::ffff:127.0.0.1",
+            "::ffff:192.0.2.1",
+            "::127.0.0.1",
+        ] {
+            assert!(!is_elsewhere(no.parse().unwrap()), "{no}");
+        }
+        for yes in ["192.0.2.1", "10.0.0.1", "169.254.169.254", "2001:db8::1", "fd00::1"] {
+            assert!(is_elsewhere(yes.parse().unwrap()), "{yes}");
+        }
     }
 }

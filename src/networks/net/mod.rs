@@ -6,25 +6,29 @@
 
 mod audit;
 mod bridge;
+mod driven;
 mod faults;
 mod look;
 mod parent;
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{Backlog, SockaddrIn, bind, listen, setsockopt, sockopt};
+use nix::sys::socket::{Backlog, SockaddrIn, SockaddrIn6, SockaddrStorage, bind, listen, setsockopt, sockopt};
 use tokio::task::AbortHandle;
 
 use self::bridge::{Bridge, BridgeLink};
 pub(crate) use self::look::Destination;
 pub(crate) use self::parent::check;
+use super::driver::EndpointContext;
 use super::ipam::Addresses;
+use super::own::Driven;
 use super::publish::{self, Listening};
 use super::resolver;
+use super::room::Room;
 use super::route::{self, End, Mac};
 use super::spec::{AddressPool, NetworkRecord, NetworkSpec};
 use super::{nft, proxy};
@@ -72,13 +76,16 @@ pub(crate) struct Attachment {
 
 /// The realised network.
 pub(crate) struct Net {
-    pub(super) house: House,
+    pub(super) house: Arc<House>,
     kernel: Mutex<Kernel>,
     places: Mutex<Places>,
     /// Held while a bridge is made.
     making: Mutex<()>,
     pub(super) spawner: Spawner,
-    proxies: [u16; 2],
+    proxies: nft::Proxies,
+    /// Those of IPv6, from the first network on that has it and leads out.
+    proxies_v6: Mutex<Option<nft::Proxies>>,
+    room: Arc<Room>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -104,6 +111,8 @@ struct Member {
     next_inside: u32,
     tasks: Vec<AbortHandle>,
     host_ports: BTreeSet<u16>,
+    /// Ports of the host's that another publishes: held, so that nobody else takes them.
+    reserved: Vec<Listening>,
 }
 
 /// Its place in one network.
@@ -115,12 +124,16 @@ struct Place {
     /// The other end.
     inside: u32,
     endpoint: Endpoint,
-    /// Of a link on a parent: the namespace that it is in, and its number there; 0 before it is made. It has no other end.
+    /// Of a link that has no other end of the engine's: the namespace that it is in, and its number there; 0 before it is made.
     alone: Option<(Arc<OwnedFd>, u32)>,
+    /// Whoever made the link, where that is not the engine, and what was asked of him.
+    driven: Option<(Arc<Driven>, Arc<EndpointContext>)>,
     /// Names that others have here for this container alone.
     links: Vec<EndpointLink>,
     /// What is done to its packets.
     shaping: Shaping,
+    /// Its link and its rules are there; they are made after the place is taken.
+    made: bool,
 }
 
 impl Place {
@@ -171,7 +184,7 @@ impl Drop for Net {
 impl Net {
     /// Makes the namespace with its rules. Blocks.
     pub(crate) fn new(runtime: &NativeRuntime, spawner: &Spawner) -> Result<Arc<Self>> {
-        let house = House::new(runtime)?;
+        let house = Arc::new(House::new(runtime)?);
         let netlink = |protocol| {
             let fd = house.socket(None, libc::AF_NETLINK, libc::SOCK_RAW, protocol)?;
             Socket::new(fd).map_err(|error| Error::os("set a netlink socket up", error))
@@ -188,8 +201,8 @@ impl Net {
             .send(&rules, None)
             .map_err(os("lead answers back to the engine"))?;
         kernel.nft.send(&nft::home(), Some(nft::around())).map_err(no_rules)?;
-        let tcp = transparent(&house, libc::SOCK_STREAM)?;
-        let udp = transparent(&house, libc::SOCK_DGRAM)?;
+        let tcp = transparent(&house, libc::AF_INET, libc::SOCK_STREAM)?;
+        let udp = transparent(&house, libc::AF_INET, libc::SOCK_DGRAM)?;
         let proxies = [port_of(&tcp)?, port_of(&udp)?];
         let net = Arc::new(Self {
             house,
@@ -201,15 +214,42 @@ impl Net {
             making: Mutex::default(),
             spawner: spawner.clone(),
             proxies,
+            proxies_v6: Mutex::default(),
+            room: Room::of_this_process(),
             tasks: Mutex::default(),
         });
-        let weak = Arc::downgrade(&net);
-        let tasks = [
-            spawner.background(proxy::tcp(weak.clone(), tcp)),
-            spawner.background(proxy::udp(weak, udp)),
-        ];
-        lock(&net.tasks).extend(tasks);
+        net.proxy(tcp, udp);
         Ok(net)
+    }
+
+    /// The way out by IPv6: made for the first network that has one. Blocks.
+    #[cold]
+    fn proxies_v6(self: &Arc<Self>) -> Result<nft::Proxies> {
+        let mut known = lock(&self.proxies_v6);
+        if let Some(proxies) = *known {
+            return Ok(proxies);
+        }
+        let tcp = transparent(&self.house, libc::AF_INET6, libc::SOCK_STREAM)?;
+        let udp = transparent(&self.house, libc::AF_INET6, libc::SOCK_DGRAM)?;
+        let proxies = [port_of(&tcp)?, port_of(&udp)?];
+        lock(&self.kernel)
+            .route
+            .send(&route::marked_are_local(true), None)
+            .map_err(os("lead answers over IPv6 back to the engine"))?;
+        self.proxy(tcp, udp);
+        *known = Some(proxies);
+        Ok(proxies)
+    }
+
+    /// Passes on what comes in at sockets of the ways out.
+    fn proxy(self: &Arc<Self>, tcp: OwnedFd, udp: OwnedFd) {
+        let net = || Arc::downgrade(self);
+        let room = || Arc::clone(&self.room);
+        let tasks = [
+            self.spawner.background(proxy::tcp(net(), room(), tcp)),
+            self.spawner.background(proxy::udp(net(), room(), udp)),
+        ];
+        lock(&self.tasks).extend(tasks);
     }
 
     /// Whether the process that holds the namespace still answers.
@@ -222,7 +262,12 @@ impl Net {
     }
 
     /// Makes a network's bridge, unless it is there. `first` is called before anything is made. Blocks.
-    pub(crate) fn bridge(&self, record: &NetworkRecord, names: bool, first: impl FnOnce() -> Result<()>) -> Result<()> {
+    pub(crate) fn bridge(
+        self: &Arc<Self>,
+        record: &NetworkRecord,
+        names: bool,
+        first: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         let _making = lock(&self.making);
         if self.has(&record.id) {
             return Ok(());
@@ -248,13 +293,15 @@ impl Net {
             }
         }
         let (gateway, gateway_v6) = gateways(spec);
+        let out_v6 = gateway_v6.filter(|_| !spec.internal);
+        let proxies_v6 = out_v6.map(|_| self.proxies_v6()).transpose()?;
         {
             let mut kernel = lock(&self.kernel);
             let made = kernel.route.send(&messages, None).map_err(os("make a bridge"));
             let ruled = made.and_then(|()| match spec.internal {
                 true => Ok(()),
                 false => {
-                    let rules = nft::way_out(index, self.proxies[0], self.proxies[1]);
+                    let rules = nft::way_out(index, self.proxies, proxies_v6);
                     kernel.nft.send(&rules, Some(nft::around())).map_err(no_rules)
                 }
             });
@@ -275,6 +322,7 @@ impl Net {
             mtu: spec.mtu_bytes,
             names,
             parent: None,
+            driven: None,
         };
         lock(&self.places).bridges.insert(record.id.clone(), bridge);
         Ok(())
@@ -302,6 +350,9 @@ impl Net {
             places.bridges.remove(network)
         };
         let Some(bridge) = bridge else { return Ok(()) };
+        if bridge.driven.is_some() {
+            return Ok(());
+        }
         if let Some((on, _)) = &bridge.parent {
             self.leave_parent(on, network);
             return Ok(());
@@ -321,8 +372,10 @@ impl Net {
     /// Gives a container a network namespace with links to its networks, their bridges being there. What fails leaves
     /// nothing. Blocks.
     pub(crate) fn attach(self: &Arc<Self>, wanted: &Wanted, host_ip: Option<IpAddr>) -> Result<Attachment> {
-        needs_a_bridge(wanted)?;
-        let listening = publish::listen(&wanted.ports, host_ip)?;
+        let publisher = self.publisher(wanted)?;
+        // The address at which they are is that on the first bridge, too.
+        let of_network = bridges_of(wanted).next().and_then(|record| record.spec.host_binding());
+        let listening = publish::listen(&wanted.ports, of_network.or(host_ip))?;
         let namespace = Arc::new(self.house.make()?);
         let member = Member {
             name: wanted.name.clone(),
@@ -331,6 +384,7 @@ impl Net {
             next_inside: FIRST_INSIDE,
             tasks: Vec::new(),
             host_ports: wanted.host_ports.clone(),
+            reserved: Vec::new(),
         };
         {
             let mut places = lock(&self.places);
@@ -342,7 +396,7 @@ impl Net {
             }
             places.members.insert(wanted.container.clone(), member);
         }
-        let attached = self.attach_all(wanted, listening, &namespace);
+        let attached = self.attach_all(wanted, listening, publisher.as_ref(), &namespace);
         if attached.is_err() {
             self.release(&wanted.container);
         }
@@ -353,25 +407,34 @@ impl Net {
         self: &Arc<Self>,
         wanted: &Wanted,
         listening: Vec<Listening>,
+        publisher: Option<&NetworkId>,
         namespace: &Arc<OwnedFd>,
     ) -> Result<Attachment> {
         let mut endpoints = Vec::new();
+        let ports: Vec<PublishedPort> = listening.iter().map(Listening::published).collect();
         for (record, spec) in &wanted.endpoints {
-            endpoints.push(self.connect(&wanted.container, &record.id, spec)?);
+            let ports = match publisher == Some(&record.id) {
+                true => ports.as_slice(),
+                false => &[],
+            };
+            endpoints.push(self.connect_with(&wanted.container, &record.id, spec, ports)?);
         }
         let mut tasks = Vec::new();
         if !wanted.endpoints.is_empty() {
             tasks.extend(self.resolve(wanted, namespace)?);
         }
-        let ports = listening.iter().map(Listening::published).collect();
-        for one in listening {
+        let (ours, reserved) = match publisher {
+            None => (listening, Vec::new()),
+            Some(_) => (Vec::new(), listening),
+        };
+        for one in ours {
             tasks.push(
                 self.spawner
                     .background(publish::forward(Arc::downgrade(self), wanted.container.clone(), one)),
             );
         }
         if let Some(member) = lock(&self.places).members.get_mut(&wanted.container) {
-            member.tasks = tasks;
+            (member.tasks, member.reserved) = (tasks, reserved);
         }
         let host_gateway = bridges_of(wanted).find_map(|record| gateways(&record.spec).0);
         Ok(Attachment {
@@ -424,24 +487,52 @@ impl Net {
         network: &NetworkId,
         spec: &EndpointSpec,
     ) -> Result<Endpoint> {
-        let (place, bridge, namespace) = self.take_place(container, network, spec)?;
+        self.connect_with(container, network, spec, &[])
+    }
+
+    /// The same, with ports that the network's driver publishes.
+    fn connect_with(
+        &self,
+        container: &ContainerId,
+        network: &NetworkId,
+        spec: &EndpointSpec,
+        ports: &[PublishedPort],
+    ) -> Result<Endpoint> {
+        let (place, bridge, namespace) = self.take_place(container, network, spec, ports)?;
         let made = || {
             self.rule_apart_for(container)?;
-            match &bridge.parent {
-                Some(on) => self.link_on_parent(on, container, &place, &bridge, &namespace, spec)?,
-                None => self.link(&place, &bridge, &namespace, spec)?,
-            }
+            let endpoint = match (&bridge.parent, &place.driven) {
+                (_, Some(driven)) => self.link_by_driver(driven, container, &place, &bridge, &namespace, spec)?,
+                (Some(on), None) => {
+                    self.link_on_parent(on, container, &place, &bridge, &namespace, spec)?;
+                    place.endpoint.clone()
+                }
+                (None, None) => {
+                    self.link(&place, &bridge, &namespace, spec)?;
+                    self.note_made(container, network);
+                    place.endpoint.clone()
+                }
+            };
             match spec.shaping.is_none() {
-                true => Ok(()),
-                false => self.shape(container, network, spec.shaping),
+                true => Ok(endpoint),
+                false => self.shape(container, network, spec.shaping).map(|()| endpoint),
             }
         };
         match made() {
-            Ok(()) => Ok(place.endpoint),
+            Ok(endpoint) => Ok(endpoint),
             Err(error) => {
                 self.give_place_back(container, network);
                 Err(error)
             }
+        }
+    }
+
+    fn note_made(&self, container: &ContainerId, network: &NetworkId) {
+        let mut places = lock(&self.places);
+        let member = places.members.get_mut(container);
+        let mut own = member.into_iter().flat_map(|member| &mut member.places);
+        if let Some(place) = own.find(|place| place.network == *network) {
+            place.made = true;
         }
     }
 
@@ -451,6 +542,7 @@ impl Net {
         container: &ContainerId,
         network: &NetworkId,
         spec: &EndpointSpec,
+        ports: &[PublishedPort],
     ) -> Result<(Place, BridgeLink, Arc<OwnedFd>)> {
         let mut places = lock(&self.places);
         let Places {
@@ -488,14 +580,17 @@ impl Net {
         let inside = member.next_inside;
         member.next_inside += 1;
         let endpoint = bridge.endpoint(network, container, member, spec, (inside, mac, ipv4, ipv6));
+        let driven = driven::asked(bridge, container, member, spec, (&endpoint, ports))?;
         let place = Place {
             network: network.clone(),
             link,
             inside,
             endpoint,
-            alone: bridge.parent.is_some().then(|| (Arc::clone(&member.namespace), 0)),
+            alone: (!bridge.has_a_bridge()).then(|| (Arc::clone(&member.namespace), 0)),
+            driven,
             links: spec.links.clone(),
             shaping: Shaping::default(),
+            made: false,
         };
         member.places.push(place.clone());
         Ok((place, bridge.link(inside, mac), Arc::clone(&member.namespace)))
@@ -546,9 +641,16 @@ impl Net {
             libc::NETLINK_ROUTE,
         )?;
         let mut inside = Socket::new(fd).map_err(|error| Error::os("set a netlink socket up", error))?;
-        inside
-            .send(&inside_messages(endpoint, bridge, spec), None)
-            .map_err(os("set a container's link up"))
+        let mut messages = inside_messages(endpoint, bridge, spec);
+        let gateway_v6 = endpoint
+            .gateway_v6
+            .filter(|_| endpoint.ipv6.is_some() && !bridge.internal);
+        // Where the host has no way out by IPv6 there is none: a program is told so at once, and goes by IPv4.
+        if let Some(gateway) = gateway_v6.filter(|_| proxy::leads_out_by_ipv6()) {
+            let metric = metric(spec.gateway_priority, bridge.inside);
+            messages.push(route::default_route_at_link(gateway, bridge.inside, metric));
+        }
+        inside.send(&messages, None).map_err(os("set a container's link up"))
     }
 
     /// Takes a container out of a network. Blocks.
@@ -613,12 +715,18 @@ impl Net {
         while !member.tasks.iter().all(AbortHandle::is_finished) && Instant::now() < until {
             std::thread::sleep(Duration::from_micros(200));
         }
+        // Those that a driver published: it has let go of them.
+        drop(member.reserved);
         member.places.into_iter().map(|place| place.endpoint).collect()
     }
 
     fn unlink(&self, places: &[Place]) {
-        for (namespace, index) in places.iter().filter_map(|place| place.alone.as_ref()) {
-            self.unlink_alone(namespace, *index);
+        for place in places {
+            match (&place.driven, &place.alone) {
+                (Some(driven), Some((namespace, _))) => self.unlink_by_driver(driven, namespace),
+                (None, Some((namespace, index))) => self.unlink_alone(namespace, *index),
+                (_, None) => {}
+            }
         }
         let mut kernel = lock(&self.kernel);
         for place in places.iter().filter(|place| place.alone.is_none()) {
@@ -657,7 +765,7 @@ impl Member {
 /// Networks of a container's that have a bridge.
 fn bridges_of(wanted: &Wanted) -> impl Iterator<Item = &NetworkRecord> {
     let records = wanted.endpoints.iter().map(|(record, _)| record);
-    records.filter(|record| !super::parent::is_driver(&record.spec.driver))
+    records.filter(|record| record.spec.driver == "bridge")
 }
 
 /// Ports are published, and the host is reached, by way of a bridge.
@@ -674,7 +782,7 @@ fn needs_a_bridge(wanted: &Wanted) -> Result<()> {
         (true, false) => ("a port of the host's", "host_ports"),
     };
     let needs =
-        "a bridge network beside; on a network of macvlan or ipvlan the container's own address answers, at every port";
+        "a bridge network beside; on a network of another driver the container's own address answers, at every port";
     Err(
         Error::unsupported(format!("{what} of a container without a bridge network"), needs)
             .with_object(ObjectKind::Option, option),
@@ -803,18 +911,24 @@ fn quiet(house: &House) -> Result<()> {
 }
 
 /// A socket of the engine's network that takes what is meant for others.
-fn transparent(house: &House, kind: i32) -> Result<OwnedFd> {
-    let fd = house.socket(None, libc::AF_INET, kind | libc::SOCK_NONBLOCK, 0)?;
+fn transparent(house: &House, family: i32, kind: i32) -> Result<OwnedFd> {
+    let fd = house.socket(None, family, kind | libc::SOCK_NONBLOCK, 0)?;
     let step = |errno: nix::errno::Errno| Error::os("open the way out of the engine's network", errno);
+    // One switch for both families.
     setsockopt(&fd, sockopt::IpTransparent, &true).map_err(step)?;
+    let loopback: IpAddr = if family == libc::AF_INET6 {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &true).map_err(step)?;
+        Ipv6Addr::LOCALHOST.into()
+    } else {
+        Ipv4Addr::LOCALHOST.into()
+    };
     if kind == libc::SOCK_DGRAM {
-        setsockopt(&fd, sockopt::Ipv4OrigDstAddr, &true).map_err(step)?;
+        match loopback {
+            IpAddr::V4(_) => setsockopt(&fd, sockopt::Ipv4OrigDstAddr, &true).map_err(step)?,
+            IpAddr::V6(_) => setsockopt(&fd, sockopt::Ipv6OrigDstAddr, &true).map_err(step)?,
+        }
     }
-    bind(
-        fd.as_raw_fd(),
-        &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)),
-    )
-    .map_err(step)?;
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(loopback, 0))).map_err(step)?;
     if kind == libc::SOCK_STREAM {
         listen(&fd, Backlog::new(1024).unwrap_or(Backlog::MAXCONN)).map_err(step)?;
     }
@@ -822,9 +936,11 @@ fn transparent(house: &House, kind: i32) -> Result<OwnedFd> {
 }
 
 fn port_of(fd: &OwnedFd) -> Result<u16> {
-    let address: SockaddrIn =
+    let address: SockaddrStorage =
         nix::sys::socket::getsockname(fd.as_raw_fd()).map_err(|errno| Error::os("look at a socket's port", errno))?;
-    Ok(address.port())
+    let ipv4 = address.as_sockaddr_in().map(SockaddrIn::port);
+    let port = ipv4.or_else(|| address.as_sockaddr_in6().map(SockaddrIn6::port));
+    port.ok_or_else(|| Error::internal("a socket of an address has no port"))
 }
 
 #[cfg(test)]

@@ -84,6 +84,7 @@ impl Net {
             mtu: spec.mtu_bytes,
             names,
             parent: Some((on, seat.link.mac)),
+            driven: None,
         };
         lock(&self.places).bridges.insert(record.id.clone(), network);
         Ok(())
@@ -224,7 +225,7 @@ impl Net {
     }
 
     /// What number the kernel gave a container's link.
-    fn note_number(&self, container: &ContainerId, network: &NetworkId, index: u32) {
+    pub(super) fn note_number(&self, container: &ContainerId, network: &NetworkId, index: u32) {
         let mut places = lock(&self.places);
         let member = places.members.get_mut(container);
         let mut own = member.into_iter().flat_map(|member| &mut member.places);
@@ -233,7 +234,7 @@ impl Net {
         }
     }
 
-    fn inside(&self, namespace: &OwnedFd) -> Result<Socket> {
+    pub(super) fn inside(&self, namespace: &OwnedFd) -> Result<Socket> {
         let namespace = Some(namespace.as_fd());
         let fd = self
             .house
@@ -241,7 +242,7 @@ impl Net {
         Socket::new(fd).map_err(|error| Error::os("set a netlink socket up", error))
     }
 
-    /// Removes a container's link on a parent. It would go with the container's network, but later, and its address with it.
+    /// Removes a container's link that has no other end. It would go with the container's network, but later, and its address with it.
     #[cold]
     pub(super) fn unlink_alone(&self, namespace: &Arc<OwnedFd>, index: u32) {
         // None was made.
@@ -308,7 +309,7 @@ impl Net {
             (networks, alone)
         };
         let mut missing = Vec::new();
-        if networks.is_empty() {
+        if networks.is_empty() && links_there.is_empty() {
             return Ok(missing);
         }
         let mut known = links(&mut host_socket()?)?;
@@ -376,7 +377,7 @@ fn host_socket() -> Result<Socket> {
     host::route_socket().map_err(|error| Error::os("open a netlink socket", error))
 }
 
-fn links(socket: &mut Socket) -> Result<Vec<Vec<u8>>> {
+pub(super) fn links(socket: &mut Socket) -> Result<Vec<Vec<u8>>> {
     socket
         .dump(&route::all_links())
         .map_err(|error| Error::os("list links", error))
