@@ -148,7 +148,7 @@ fn ask(main: &Zygote, keep: &Keep) -> Result<Asked> {
     let req = main.request();
     let exit = main.watch_exit(req);
     let fds = [theirs.as_fd(), keep.root.as_fd()];
-    let reply = main.send_blocking(req, op::KEEPER, &blob, &fds)?;
+    let reply = main.send_blocking(req, op::APART, &blob, &fds)?;
     let reply = reply.blocking_recv().map_err(|_| zygote::gone())?;
     let process = zygote::check(reply).and_then(|reply| reply.descriptor("take a container's keeper"));
     // Without its descriptor it has no client either, and ends with the socket.

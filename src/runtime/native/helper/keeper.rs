@@ -27,7 +27,7 @@ pub(crate) fn takes(keeps: bool, op: u16) -> bool {
     match op {
         op::FORGET | op::KILL => true,
         op::START | op::EXEC => keeps,
-        op::KEEPER | op::SCRATCH | op::CHOWN | op::REMOVE => !keeps,
+        op::APART | op::SCRATCH | op::CHOWN | op::REMOVE => !keeps,
         _ => false,
     }
 }

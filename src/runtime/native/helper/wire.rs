@@ -89,7 +89,7 @@ pub(crate) mod op {
     /// To a zygote of [`super::FLAG_APART`]: fork a keeper, which takes START and EXEC of one container over the socket that
     /// comes along, in the root directory behind it. A word, the version of Landlock to use, or 0, and what to clean up as of a
     /// container. Reply: STARTED with the keeper's pidfd, or FAILED. Later, after STARTED: EXITED.
-    pub(crate) const KEEPER: u16 = 23;
+    pub(crate) const APART: u16 = 23;
     /// A container was cloned.
     pub(crate) const STARTED: u16 = 64;
     /// A request was done.

@@ -351,7 +351,7 @@ impl Zygote {
                     refuse(req, fail.step, fail.errno());
                 }
             }
-            op::KEEPER if self.below >= 0 => {
+            op::APART if self.below >= 0 => {
                 if let Err(errno) = self.fork_keeper(req, blob, fds) {
                     refuse(req, Step::Clone, errno);
                 }
