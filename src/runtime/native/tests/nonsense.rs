@@ -53,10 +53,12 @@ impl Helper {
         let spawned = spawn(&ZygoteOptions {
             lock: None,
             userns: !admin,
+            join_userns: None,
             bind_devices: !admin,
             clean_up: &[],
             agent: None,
             shim: false,
+            apart: false,
             program: None,
             reactor: None,
         });
