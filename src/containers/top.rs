@@ -405,7 +405,7 @@ fn tty(device: u32) -> String {
 }
 
 /// Every process in the first one's pid namespace, and what they have started. Of a container without namespaces (`apart`): all that
-/// descend from the first one's parent, its keeper. `None`: the first is gone.
+/// descend from the first one's parent, its warden. `None`: the first is gone.
 fn processes(first: u32, apart: bool) -> Option<Vec<Process>> {
     let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let own = namespace(first).filter(|_| !apart);

@@ -34,8 +34,8 @@ tests! { "chroot":
         h21_chroot_has_terminals,
         h21_chroot_keeps_a_container_in,
         h21_chroot_ends_what_is_left_behind,
-        h21_chroot_ends_a_container_without_its_keeper,
-        h21_chroot_ends_a_container_that_stops_its_keeper,
+        h21_chroot_ends_a_container_without_its_warden,
+        h21_chroot_ends_a_container_that_stops_its_warden,
         h21_chroot_ends_a_container_without_its_helper,
         h21_chroot_ends_with_its_engine,
         h21_chroot_has_limits_where_there_are_cgroups,
@@ -420,7 +420,7 @@ fn kill(pid: u32) -> Check {
     Ok(())
 }
 
-async fn h21_chroot_ends_a_container_without_its_keeper() -> Check {
+async fn h21_chroot_ends_a_container_without_its_warden() -> Check {
     let world = world().await?;
     let mark = "7654.5";
     let spec = script(&world, &format!("{}; exec sleep {mark}", orphan(mark)));
@@ -429,7 +429,7 @@ async fn h21_chroot_ends_a_container_without_its_keeper() -> Check {
     seen(mark).await?;
     kill(parent_of(pid)?)?;
     assert_eq!(container.wait().await?.status.signal(), Some(9));
-    assert!(!runs(mark), "the helper ends what a keeper leaves");
+    assert!(!runs(mark), "the helper ends what a warden leaves");
     container.remove(FORCE).await?;
     // The next one has another.
     assert_eq!(world.says(script(&world, "echo on")).await?, "on");
@@ -441,18 +441,18 @@ async fn h21_chroot_ends_a_container_without_its_helper() -> Check {
     let mark = "7654.625";
     let spec = script(&world, &format!("{}; exec sleep {mark}", orphan(mark)));
     let container = world.started(spec).await?;
-    let keeper = parent_of(pid_of(&container).await?)?;
+    let warden = parent_of(pid_of(&container).await?)?;
     seen(mark).await?;
-    kill(parent_of(keeper)?)?;
+    kill(parent_of(warden)?)?;
     assert_eq!(container.wait().await?.status.signal(), Some(9));
-    until("the keeper ends what it keeps", async || Ok(!runs(mark))).await?;
+    until("the warden ends what it keeps", async || Ok(!runs(mark))).await?;
     container.remove(FORCE).await?;
     // The next one has another.
     assert_eq!(world.says(script(&world, "echo on")).await?, "on");
     Ok(())
 }
 
-async fn h21_chroot_ends_a_container_that_stops_its_keeper() -> Check {
+async fn h21_chroot_ends_a_container_that_stops_its_warden() -> Check {
     let world = world().await?;
     // The helper lets it go on, so that it tells how the container has ended.
     let output = world.output(script(&world, "kill -STOP $PPID; exit 5")).await?;
@@ -461,7 +461,7 @@ async fn h21_chroot_ends_a_container_that_stops_its_keeper() -> Check {
     let stopping = "touch /begun; while :; do kill -STOP $PPID; done";
     let spec = script(&world, &format!("{}; {stopping}", orphan(mark)));
     let container = world.started(spec).await?;
-    until("it stops its keeper", async || {
+    until("it stops its warden", async || {
         Ok(container.stat_path("/begun").await.is_ok())
     })
     .await?;

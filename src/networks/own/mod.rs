@@ -152,7 +152,11 @@ impl Own {
 
     fn is_silent(&self, driver: &str) -> bool {
         let ends = self.ending.load(Ordering::Relaxed);
-        ends && self.silent.lock().unwrap_or_else(PoisonError::into_inner).contains(driver)
+        ends && self
+            .silent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(driver)
     }
 
     /// The names of all drivers.

@@ -254,7 +254,7 @@ fn strip(launch: &mut Launch) {
             .set_readonly_paths(None);
     }
     launch.shared.clear();
-    // Its keeper reaps what its processes leave behind, and none of them has the number 1, which signals pass by.
+    // Its warden reaps what its processes leave behind, and none of them has the number 1, which signals pass by.
     launch.init = false;
 }
 

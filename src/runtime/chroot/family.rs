@@ -1,4 +1,4 @@
-//! The processes of a container without a namespace of them: all that descend from its keeper.
+//! The processes of a container without a namespace of them: all that descend from its warden.
 
 use std::collections::HashMap;
 use std::fs::{self, File};

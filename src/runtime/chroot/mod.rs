@@ -5,7 +5,7 @@
 //! privileges, keep to the seccomp profile, and where the kernel has Landlock, open nothing outside of it even if they had a way
 //! there. [`LOST`] says what is missing compared with a container in namespaces.
 //!
-//! The helper makes no namespaces (`docs/process-model.md`, "Without namespaces"): it forks a keeper per container, which finds
+//! The helper makes no namespaces (`docs/process-model.md`, "Without namespaces"): it forks a warden per container, which finds
 //! whatever the container's programs leave behind.
 
 mod ask;

@@ -1,4 +1,4 @@
-//! One start: the root directory is laid out, a keeper is forked, and starts the first process.
+//! One start: the root directory is laid out, a warden is forked, and starts the first process.
 
 use std::sync::Arc;
 
@@ -54,20 +54,20 @@ impl Job {
             landlock: host.landlock,
             clean_up,
         };
-        let keeper = Arc::new(self.native.keep(keep).await?);
-        let started = self.native.kept_job(&keeper).run_detached(launch).await;
+        let warden = Arc::new(self.native.keep(keep).await?);
+        let started = self.native.kept_job(&warden).run_detached(launch).await;
         let mut started = match started {
             Ok(started) => started,
             Err(error) => {
-                keeper.end().await;
+                warden.end().await;
                 return Err(error);
             }
         };
         started.warnings.extend(warnings.into_iter().chain(found));
         // Whoever drops the container's handle has not ended the container.
-        let held = Arc::clone(&keeper);
+        let held = Arc::clone(&warden);
         tokio::spawn(async move { held.gone().await });
-        started.task = Arc::new(ChrootTask::new(started.task, keeper, host));
+        started.task = Arc::new(ChrootTask::new(started.task, warden, host));
         Ok(started)
     }
 }

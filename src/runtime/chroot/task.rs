@@ -1,4 +1,4 @@
-//! A running container that its keeper looks after: its first process, its commands and its cgroup are as with the native runtime.
+//! A running container that its warden looks after: its first process, its commands and its cgroup are as with the native runtime.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::ask::ask_exec;
 use super::family;
 use super::host::Host;
 use crate::error::{Error, Result};
-use crate::runtime::native::apart::Keeper;
+use crate::runtime::native::apart::Warden;
 use crate::runtime::{ExecLaunch, ExecStarted, Exit, Task};
 use crate::sys::blocking::blocking;
 use crate::types::Signal;
@@ -18,13 +18,13 @@ use crate::types::Signal;
 #[derive(Debug)]
 pub(super) struct ChrootTask {
     inner: Arc<dyn Task>,
-    keeper: Arc<Keeper>,
+    warden: Arc<Warden>,
     host: Host,
 }
 
 impl ChrootTask {
-    pub(super) fn new(inner: Arc<dyn Task>, keeper: Arc<Keeper>, host: Host) -> Self {
-        Self { inner, keeper, host }
+    pub(super) fn new(inner: Arc<dyn Task>, warden: Arc<Warden>, host: Host) -> Self {
+        Self { inner, warden, host }
     }
 }
 
@@ -34,13 +34,13 @@ impl Task for ChrootTask {
         self.inner.pid()
     }
 
-    /// The end of the first process is the end of all: its keeper sees to that.
+    /// The end of the first process is the end of all: its warden sees to that.
     async fn signal(&self, signal: Signal, all: bool) -> Result<()> {
         if all && signal != Signal::KILL {
-            let (keeper, first) = (self.keeper.pid, self.inner.pid());
+            let (warden, first) = (self.warden.pid, self.inner.pid());
             let number = signal.number();
             let told = blocking(move || {
-                family::signal_below(keeper, first, number)
+                family::signal_below(warden, first, number)
                     .map_err(|error| Error::os("signal a container's processes", error))
             });
             told.await?;
@@ -48,21 +48,21 @@ impl Task for ChrootTask {
         // With a cgroup all are killed at once, however fast they multiply.
         self.inner.signal(signal, signal == Signal::KILL).await?;
         if signal == Signal::KILL {
-            let keeper = Arc::clone(&self.keeper);
-            tokio::spawn(async move { keeper.overcome().await });
+            let warden = Arc::clone(&self.warden);
+            tokio::spawn(async move { warden.overcome().await });
         }
         Ok(())
     }
 
     async fn wait(&self) -> Result<Exit> {
         let exit = self.inner.wait().await?;
-        self.keeper.gone().await;
+        self.warden.gone().await;
         Ok(exit)
     }
 
     async fn until_ended(&self) {
         self.inner.until_ended().await;
-        self.keeper.gone().await;
+        self.warden.gone().await;
     }
 
     async fn resize(&self, rows: u16, columns: u16) -> Result<()> {
@@ -87,8 +87,8 @@ impl Task for ChrootTask {
 
     async fn remove(&self) -> Result<()> {
         self.inner.remove().await?;
-        self.keeper.gone().await;
-        self.keeper.forget();
+        self.warden.gone().await;
+        self.warden.forget();
         Ok(())
     }
 }

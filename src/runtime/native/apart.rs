@@ -1,5 +1,5 @@
-//! A zygote that makes no namespaces, for the runtime `chroot`: it forks a keeper for each container, and looks after what a dead one
-//! leaves (`helper/keeper.rs`).
+//! A zygote that makes no namespaces, for the runtime `chroot`: it forks a warden for each container, and looks after what a dead one
+//! leaves (`helper/warden.rs`).
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -19,7 +19,7 @@ use crate::sys::blocking::blocking;
 use crate::sys::{pidfd, socket};
 use crate::types::{Mount, MountSource};
 
-/// How long a keeper may take to end what is killed.
+/// How long a warden may take to end what is killed.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What only a helper with namespaces can do.
@@ -45,9 +45,9 @@ pub(crate) fn directory(mount: &Mount) -> Result<OwnedFd> {
     Ok(opened.into())
 }
 
-/// A container's keeper.
+/// A container's warden.
 #[derive(Debug)]
-pub(crate) struct Keeper {
+pub(crate) struct Warden {
     /// Its client: it ends what it keeps, and then itself, when the last one is dropped.
     zygote: Arc<Zygote>,
     /// Its pid.
@@ -58,7 +58,7 @@ pub(crate) struct Keeper {
     exit: ExitWatch,
 }
 
-/// What is asked of a keeper.
+/// What is asked of a warden.
 #[derive(Debug)]
 pub(crate) struct Keep {
     /// The container's root directory.
@@ -70,7 +70,7 @@ pub(crate) struct Keep {
 }
 
 impl NativeRuntime {
-    /// What is to go if this process dies, for the zygote's ledger: a keeper could not remove anything outside of the container's
+    /// What is to go if this process dies, for the zygote's ledger: a warden could not remove anything outside of the container's
     /// root. The engine's own cgroups are known to the zygote; one in a parent that the launch names is not. Blocks.
     ///
     /// # Errors
@@ -87,22 +87,22 @@ impl NativeRuntime {
         Ok(list)
     }
 
-    /// Has the zygote fork a keeper.
+    /// Has the zygote fork a warden.
     ///
     /// # Errors
     /// `Unavailable` if the zygote is gone, `Os` with the step that failed.
     ///
     /// # Cancel safety
-    /// A keeper whose client is gone ends.
-    pub(crate) async fn keep(&self, keep: Keep) -> Result<Keeper> {
+    /// A warden whose client is gone ends.
+    pub(crate) async fn keep(&self, keep: Keep) -> Result<Warden> {
         let main = self.awake().await?;
         let asking = Arc::clone(&main);
         let (control, req, exit, process) = blocking(move || ask(&asking, &keep)).await?;
-        let pid = pidfd::pid(process.as_fd()).map_err(|error| Error::os("look at a container's keeper", error));
+        let pid = pidfd::pid(process.as_fd()).map_err(|error| Error::os("look at a container's warden", error));
         let client = pid.and_then(|pid| Ok((pid, Zygote::over(control, IdMapping::Root, pid)?)));
         let (pid, client) = client.inspect_err(|_| main.tell(req, op::FORGET))?;
         let client = client.with_agent(main.agent());
-        Ok(Keeper {
+        Ok(Warden {
             zygote: Arc::new(client),
             pid,
             process,
@@ -112,11 +112,11 @@ impl NativeRuntime {
         })
     }
 
-    /// What a start by a keeper needs.
-    pub(crate) fn kept_job(&self, keeper: &Keeper) -> start::Job {
+    /// What a start by a warden needs.
+    pub(crate) fn kept_job(&self, warden: &Warden) -> start::Job {
         start::Job {
             host: self.shared.host(IdMapping::Root),
-            zygote: Arc::clone(&keeper.zygote),
+            zygote: Arc::clone(&warden.zygote),
             cgroups: self.shared.options.cgroups.clone(),
             ids: None,
         }
@@ -143,21 +143,21 @@ type Asked = (OwnedFd, u64, ExitWatch, OwnedFd);
 
 /// Blocks.
 fn ask(main: &Zygote, keep: &Keep) -> Result<Asked> {
-    let (ours, theirs) = socket::pair().map_err(|error| Error::os("make a keeper's socket", error))?;
+    let (ours, theirs) = socket::pair().map_err(|error| Error::os("make a warden's socket", error))?;
     let blob = [&keep.landlock.to_ne_bytes(), keep.clean_up.as_slice()].concat();
     let req = main.request();
     let exit = main.watch_exit(req);
     let fds = [theirs.as_fd(), keep.root.as_fd()];
     let reply = main.send_blocking(req, op::APART, &blob, &fds)?;
     let reply = reply.blocking_recv().map_err(|_| zygote::gone())?;
-    let process = zygote::check(reply).and_then(|reply| reply.descriptor("take a container's keeper"));
+    let process = zygote::check(reply).and_then(|reply| reply.descriptor("take a container's warden"));
     // Without its descriptor it has no client either, and ends with the socket.
     let process = process.inspect_err(|_| main.tell(req, op::FORGET))?;
     Ok((ours, req, exit, process))
 }
 
-impl Keeper {
-    /// Waits until nothing is left of the container, whose end was told or whose keeper has lost its client.
+impl Warden {
+    /// Waits until nothing is left of the container, whose end was told or whose warden has lost its client.
     pub(crate) async fn gone(&self) {
         let mut exit = self.exit.clone();
         let _ = exit.wait_for(Option::is_some).await;

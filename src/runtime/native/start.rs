@@ -120,7 +120,7 @@ impl Job {
         if gate.is_some() {
             plan.wait();
         }
-        // A keeper's own zygote has been told before.
+        // A warden's own zygote has been told before.
         let announced = match self.host.apart {
             true => None,
             false => Announced::of(&self.zygote, launch, self.cgroups.as_deref())?,

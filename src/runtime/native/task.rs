@@ -169,7 +169,7 @@ impl NativeTask {
     async fn kill_group(&self) {
         let Some(cgroup) = self.cgroup.clone() else { return };
         let killed = blocking(move || cgroup.kill()).await;
-        // A keeper ends them one by one.
+        // A warden ends them one by one.
         let killed = killed.or_else(|error| match self.inside.host.apart && error.is_unsupported() {
             true => Ok(()),
             false => Err(error),
@@ -268,7 +268,7 @@ impl Task for NativeTask {
         started.map_err(|error| match error.kind() {
             // Whatever step failed: the container ended under it.
             ErrorKind::Os if self.is_dead() => self.not_running().with_source(error),
-            // A keeper goes with its container.
+            // A warden goes with its container.
             ErrorKind::Unavailable if self.inside.host.apart && self.is_dead() => self.not_running().with_source(error),
             _ => error,
         })

@@ -267,7 +267,7 @@ impl Zygote {
     }
 
     /// The client of a zygote that another process has made, and that lives as long as this: a shim's session, or a container's
-    /// keeper. To be called in a runtime with I/O.
+    /// warden. To be called in a runtime with I/O.
     #[cfg(feature = "engine")]
     pub(crate) fn over(control: OwnedFd, mapping: IdMapping, pid: u32) -> Result<Self> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| gone())?;

@@ -8,7 +8,7 @@ use crate::fail::{Done, Fail, at};
 use crate::wire::{Step, field, flag};
 use crate::{exec, sys, user};
 
-/// Runs the program; reports the step that failed. `leave` gives up what is the keeper's, the root directory included.
+/// Runs the program; reports the step that failed. `leave` gives up what is the warden's, the root directory included.
 #[inline(never)]
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn run(context: &Context<'_>, root: i32, first: bool, leave: &dyn Fn()) -> ! {
@@ -68,7 +68,7 @@ fn streams(context: &Context<'_>) -> Done<Streams> {
     })
 }
 
-/// Ends this process when its keeper does. For the last steps: a change of ids would undo it.
+/// Ends this process when its warden does. For the last steps: a change of ids would undo it.
 #[inline(never)]
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn end_with_parent() -> Done {

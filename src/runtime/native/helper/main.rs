@@ -27,7 +27,6 @@ mod health;
 mod house;
 mod init;
 mod join;
-mod keeper;
 mod ledger;
 mod look;
 mod message;
@@ -50,6 +49,7 @@ mod talk;
 mod tool;
 mod user;
 #[allow(dead_code, reason = "the library uses the rest")]
+mod warden;
 mod wire;
 mod worker;
 mod zygote;

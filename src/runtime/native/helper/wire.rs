@@ -86,9 +86,9 @@ pub(crate) mod op {
     /// wait status in the end. EXITED does not come, and nothing of its clean-up list is touched. Reply: DONE, or FAILED, and then
     /// nothing has changed.
     pub(crate) const KEEP: u16 = 22;
-    /// To a zygote of [`super::FLAG_APART`]: fork a keeper, which takes START and EXEC of one container over the socket that
+    /// To a zygote of [`super::FLAG_APART`]: fork a warden, which takes START and EXEC of one container over the socket that
     /// comes along, in the root directory behind it. A word, the version of Landlock to use, or 0, and what to clean up as of a
-    /// container. Reply: STARTED with the keeper's pidfd, or FAILED. Later, after STARTED: EXITED.
+    /// container. Reply: STARTED with the warden's pidfd, or FAILED. Later, after STARTED: EXITED.
     pub(crate) const APART: u16 = 23;
     /// A container was cloned.
     pub(crate) const STARTED: u16 = 64;
@@ -112,7 +112,7 @@ pub(crate) const FLAG_BIND_DEVICES: u32 = 4;
 
 /// Flag of HELLO: this is a shim, whose one container may outlive whoever starts it.
 pub(crate) const FLAG_SHIM: u32 = 8;
-/// Flag of HELLO: there are no namespaces. Containers are started by keepers.
+/// Flag of HELLO: there are no namespaces. Containers are started by wardens.
 pub(crate) const FLAG_APART: u32 = 32;
 
 /// Flag of HELLO to a shim: the user namespace that comes along is the one to live in. It is mapped already. Another HELLO
@@ -331,7 +331,7 @@ pub(crate) mod flag {
     pub(crate) const STREAMS: u32 = 1 << 20;
     /// Of a [`TOOL`]: it sees no cgroups.
     pub(crate) const NO_CGROUPS: u32 = 1 << 21;
-    /// Started by a keeper: in no namespace, and nothing is mounted. The terminal comes along in the place of stdin.
+    /// Started by a warden: in no namespace, and nothing is mounted. The terminal comes along in the place of stdin.
     pub(crate) const APART: u32 = 1 << 22;
     /// All of these.
     pub(crate) const ALL: u32 = (1 << 23) - 1;

@@ -11,7 +11,7 @@ use crate::netns::Networks;
 use crate::wire::{NO_FD, Step, flag};
 #[cfg(shim)]
 use crate::{shim, wire::FLAG_JOIN_USERNS};
-use crate::{everyone, house, join, keeper, look, outfit, remove, slim, worker};
+use crate::{everyone, house, join, warden, look, outfit, remove, slim, worker};
 
 /// Descriptors that the owner put there.
 pub(crate) const CONTROL: i32 = 3;
@@ -32,7 +32,7 @@ pub(crate) struct Zygote {
     pub(crate) children: i32,
     /// Without namespaces: the list of this process' children, in proc. Else -1.
     pub(crate) below: i32,
-    /// This is a container's keeper.
+    /// This is a container's warden.
     pub(crate) keeps: bool,
     pub(crate) ledger: Ledger,
     pub(crate) buffer: &'static mut [u8],
@@ -114,7 +114,7 @@ fn set_up(flags: u32, buffer: &'static mut [u8]) -> Done<Zygote> {
     let apart = flags & FLAG_APART != 0;
     let slim = if apart { -1 } else { slim::make(flags & FLAG_BIND_DEVICES != 0)? };
     sys::set_dumpable(false);
-    let below = if apart { at(Step::Orphans, keeper::adopt_orphans())? } else { -1 };
+    let below = if apart { at(Step::Orphans, warden::adopt_orphans())? } else { -1 };
     let children = at(Step::SlimNamespace, sys::signalfd(1 << (SIGCHLD - 1)))?;
     let ledger = at(Step::SlimNamespace, Ledger::new())?;
     Ok(Zygote {
@@ -228,7 +228,7 @@ impl Zygote {
             }
         }
         if self.below >= 0 && !self.keeps {
-            self.look_after_keepers();
+            self.look_after_wardens();
         }
     }
 
@@ -341,7 +341,7 @@ impl Zygote {
 
     fn carry_out(&mut self, header: &Header, blob: &'static [u8], fds: &Fds) {
         let req = header.req;
-        if self.below >= 0 && !keeper::takes(self.keeps, header.op) {
+        if self.below >= 0 && !warden::takes(self.keeps, header.op) {
             return refuse(req, Step::Plan, sys::ENOSYS);
         }
         match header.op {
@@ -352,7 +352,7 @@ impl Zygote {
                 }
             }
             op::APART if self.below >= 0 => {
-                if let Err(errno) = self.fork_keeper(req, blob, fds) {
+                if let Err(errno) = self.fork_warden(req, blob, fds) {
                     refuse(req, Step::Clone, errno);
                 }
             }
@@ -627,7 +627,7 @@ impl Zygote {
             true
         });
         if self.below >= 0 {
-            keeper::end_all(self.below);
+            warden::end_all(self.below);
         }
         match kept {
             true => self.reap_others(),

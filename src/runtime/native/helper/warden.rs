@@ -1,5 +1,5 @@
-//! Containers without namespaces. Each has a keeper, a fork of the zygote that starts its programs: what they leave behind becomes
-//! the keeper's child, so that it finds all of it, and the zygote finds what a dead keeper leaves. A keeper, and so every program that
+//! Containers without namespaces. Each has a warden, a fork of the zygote that starts its programs: what they leave behind becomes
+//! the warden's child, so that it finds all of it, and the zygote finds what a dead warden leaves. A warden, and so every program that
 //! it starts, is restricted to the container's root directory where the kernel has Landlock: commands in a running container are
 //! in the same domain as its first process, and may signal each other.
 //!
@@ -16,12 +16,12 @@ use crate::sys::{self, AT_FDCWD, CloneArgs, Sys};
 use crate::wire::{HEADER, Header, NO_FD, Plan, Step, field, op, u32_at};
 use crate::zygote::{CONTROL, LOCK, OWNER, SIGCHLD, SIGKILL, Zygote, refuse, reply};
 
-/// Of a keeper, which has no lock: the container's root directory.
+/// Of a warden, which has no lock: the container's root directory.
 const ROOT: i32 = LOCK;
-/// How often the zygote looks again for what a dead keeper has left, a millisecond each time, before it says that the keeper is dead.
+/// How often the zygote looks again for what a dead warden has left, a millisecond each time, before it says that the warden is dead.
 const LOOKS: u32 = 1000;
 
-/// Whether a zygote without namespaces, or a keeper, takes a request.
+/// Whether a zygote without namespaces, or a warden, takes a request.
 #[unsafe(link_section = "lhchild")]
 pub(crate) fn takes(keeps: bool, op: u16) -> bool {
     match op {
@@ -104,23 +104,23 @@ fn each_child(below: i32, mut act: impl FnMut(i32)) {
 }
 
 impl Zygote {
-    /// Forks a container's keeper.
+    /// Forks a container's warden.
     #[inline(never)]
     #[unsafe(link_section = "lhchild")]
-    pub(crate) fn fork_keeper(&mut self, req: u64, blob: &[u8], fds: &Fds) -> Sys<()> {
+    pub(crate) fn fork_warden(&mut self, req: u64, blob: &[u8], fds: &Fds) -> Sys<()> {
         let socket = fds.get(0).ok_or(sys::EBADMSG)?;
         let root = fds.get(1).ok_or(sys::EBADMSG)?;
         let version = u32_at(blob, 0).ok_or(sys::EBADMSG)?;
         let own = sys::pidfd_open(sys::getpid())?;
         let forked = sys::fork();
         if forked == Ok(0) {
-            self.become_keeper([socket, own, root], version);
+            self.become_warden([socket, own, root], version);
         }
         sys::close(own);
-        let keeper = forked?;
-        let taken = self.take(CONTAINER, keeper, req, blob.get(4..).unwrap_or(&[]));
+        let warden = forked?;
+        let taken = self.take(CONTAINER, warden, req, blob.get(4..).unwrap_or(&[]));
         if taken.is_err() {
-            let _ = sys::kill(keeper, SIGKILL);
+            let _ = sys::kill(warden, SIGKILL);
         }
         taken
     }
@@ -128,7 +128,7 @@ impl Zygote {
     /// In the fork. Its owner is the zygote: it ends what it keeps when that ends, or its client hangs up.
     #[inline(never)]
     #[unsafe(link_section = "lhchild")]
-    fn become_keeper(&mut self, fds: [i32; 3], version: u32) -> ! {
+    fn become_warden(&mut self, fds: [i32; 3], version: u32) -> ! {
         for (fd, place) in fds.into_iter().zip([CONTROL, OWNER, ROOT]) {
             if sys::dup3(fd, place, sys::O_CLOEXEC).is_err() {
                 sys::exit(1);
@@ -187,7 +187,7 @@ impl Zygote {
         at(Step::Clone, taken)
     }
 
-    /// A keeper's container has ended: so does what is left of it, and then the keeper. Or a keeper has ended: what it has left is the
+    /// A warden's container has ended: so does what is left of it, and then the warden. Or a warden has ended: what it has left is the
     /// zygote's.
     #[inline(never)]
     #[unsafe(link_section = "lhchild")]
@@ -207,15 +207,15 @@ impl Zygote {
     /// what a dead one has left ends.
     #[inline(never)]
     #[unsafe(link_section = "lhchild")]
-    pub(crate) fn look_after_keepers(&self) {
+    pub(crate) fn look_after_wardens(&self) {
         const SIGCONT: i32 = 18;
-        for keeper in self.ledger.processes() {
-            let _ = sys::kill(keeper, SIGCONT);
+        for warden in self.ledger.processes() {
+            let _ = sys::kill(warden, SIGCONT);
         }
         self.end_strays();
     }
 
-    /// Every child of the zygote's is known, but for what dead keepers have left.
+    /// Every child of the zygote's is known, but for what dead wardens have left.
     #[unsafe(link_section = "lhchild")]
     fn end_strays(&self) {
         for _ in 0..LOOKS {
