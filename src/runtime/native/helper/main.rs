@@ -48,8 +48,8 @@ mod sys;
 mod talk;
 mod tool;
 mod user;
-#[allow(dead_code, reason = "the library uses the rest")]
 mod warden;
+#[allow(dead_code, reason = "the library uses the rest")]
 mod wire;
 mod worker;
 mod zygote;
