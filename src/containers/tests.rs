@@ -667,6 +667,8 @@ async fn g3_a_command_has_one_start_streams_and_a_status() {
     containers.exec_start(&last.id, options).await.unwrap();
     containers.kill(&id, Signal::KILL).await.unwrap();
     assert_eq!(containers.exec_wait(&last.id).await.unwrap().signal(), Some(9));
+    // The command may be told a moment before its container.
+    ended(containers, &id).await.unwrap();
     containers.remove(&id, RemoveOptions::default()).await.unwrap();
     assert!(containers.exec_inspect(&last.id).await.unwrap_err().is_not_found());
 }
