@@ -7,17 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::feed;
 use super::local::{Shared, Slot};
-use super::logs::pump_options;
 use super::record::{ExitRecord, Record, now_ns};
 use super::state::ContainerState;
 use super::{ContainerExit, RemoveOptions, probe, revive};
 use crate::error::Result;
 use crate::events::{Event, EventKind};
-use crate::logs::{self, LogSink, LogStream, PumpReport, Tee};
+use crate::logs::{self, LogSink, LogStream, PumpOptions, PumpReport, Tee};
 use crate::runtime::{Exit, Task};
 use crate::sys::blocking::{begin_blocking, blocking};
 use crate::types::ExitStatus;
@@ -39,9 +38,12 @@ pub(crate) struct Streams {
 }
 
 impl Shared {
+    /// Follows a run from its first byte: `recorded` tells of its record, which is being written meanwhile. If that comes to
+    /// nothing, whoever has started it ends it, too.
     pub(crate) async fn monitor(
         self: Arc<Self>,
-        mut record: Record,
+        recorded: oneshot::Receiver<Record>,
+        options: PumpOptions,
         slot: Arc<Slot>,
         task: Arc<dyn Task>,
         streams: Streams,
@@ -59,18 +61,33 @@ impl Shared {
             put(&lost, format!("its log could not be written: {}", error.report()));
             Arc::new(Discard)
         });
-        let options = pump_options(&record);
         let pumps = async {
             let pumped = logs::pump_all(outputs, Arc::clone(&sink), output.clone(), options).await;
             if let Some(what) = lost_of(pumped) {
                 put(&lost, what);
             }
         };
-        run_to_end(&*task, pumps, &output).await;
+        let recorded = {
+            let running = run_to_end(&*task, pumps, &output);
+            tokio::pin!(running, recorded);
+            tokio::select! {
+                biased;
+                recorded = &mut recorded => {
+                    if recorded.is_ok() {
+                        running.await;
+                    }
+                    recorded
+                }
+                () = &mut running => recorded.await,
+            }
+        };
         if let Some(feeding) = feeding {
             feeding.abort();
         }
         slot.input.end();
+        let Ok(mut record) = recorded else {
+            return;
+        };
         if let Some(what) = lost.into_inner().unwrap_or_else(PoisonError::into_inner) {
             tracing::warn!(container = %record.id, what, "output was lost");
             record.body.error = Some(what);
@@ -80,12 +97,15 @@ impl Shared {
             let (id, exit) = (record.id.clone(), exit_of(&*task).await);
             // Readers come to the end only when it is told: whoever has read all finds a container that has ended.
             let (mut life, before) = (slot.life.subscribe(), slot.life.borrow().ends);
+            let life_of = slot.life.subscribe();
             let closing = async {
                 let _ = life.wait_for(|life| life.ends > before || life.removed).await;
                 logs::finish(sink, &output).await
             };
             let (record, closed) = tokio::join!(self.ended(record, &slot, &*task, exit), closing);
-            if let Err(error) = closed {
+            // One that is gone may have taken its log along.
+            let is_gone = life_of.borrow().removed;
+            if let Some(error) = closed.err().filter(|_| !is_gone) {
                 tracing::warn!(container = %id, error = error.report(), "a log could not be closed");
             }
             let (record, comeback) = record;
@@ -135,7 +155,7 @@ impl Shared {
     /// space or of descriptors, say: who waits learns of it at once, and it is recorded as soon as that can be.
     async fn record_end(&self, started: Record, slot: &Slot, exit: ContainerExit) -> (Record, Option<Duration>) {
         let mut turn = slot.turn.lock().await;
-        slot.set_live(None);
+        let goes = slot.end_run();
         let mut record = self.read(&started.id).await.unwrap_or_else(|_| started.clone());
         if exit.oom_killed == Some(true) {
             self.tell(self.event(&record, "oom")).await;
@@ -147,6 +167,16 @@ impl Shared {
         }
         let (finished, exit) = (Some(now_ns()), Some(ExitRecord::from(exit)));
         record.body.exit = exit;
+        if goes && !revive::has_policy(&record) && !slot.is_restarted() {
+            record.body.finished_ns = finished;
+            match self.delete_ended(&record, slot).await {
+                Ok(()) => return (record, None),
+                // Whoever wanted it to go removes it then, and is told why that cannot be.
+                Err(error) => {
+                    tracing::debug!(container = %record.id, error = error.report(), "a container could not go with its end")
+                }
+            }
+        }
         let comeback = if revive::has_policy(&record) {
             self.comeback(&record, slot).await
         } else {
@@ -206,7 +236,7 @@ impl Shared {
                 .store
                 .call(move |store| {
                     store
-                        .update_container(&id, from, state.as_str(), &body, event.as_ref())
+                        .update_container(&id, from, state.as_str(), &body, event.as_slice())
                         .map(|_| ())
                 })
                 .await

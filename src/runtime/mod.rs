@@ -288,6 +288,12 @@ pub trait Task: Debug + Send + Sync + 'static {
     /// Pid of the first process in the host's pid namespace; 0 if it had ended before anybody could look.
     fn pid(&self) -> u32;
 
+    /// When the first process was started, in clock ticks since the boot, where that is known without a look at it. Source:
+    /// proc_pid_stat(5), field 22.
+    fn start_ticks(&self) -> Option<u64> {
+        None
+    }
+
     /// Sends a signal to the first process, or with `all` to every process of the container.
     ///
     /// # Errors

@@ -51,6 +51,8 @@ pub(crate) struct Origin {
     /// The number of the first, as the zygote knows it.
     pub(crate) inner: i32,
     pub(crate) pipes: Pipes,
+    /// When it was started, if that is known.
+    pub(crate) start_ticks: Option<u64>,
 }
 
 /// What a command in the container must know of it.
@@ -167,6 +169,10 @@ impl NativeTask {
 impl Task for NativeTask {
     fn pid(&self) -> u32 {
         self.pid
+    }
+
+    fn start_ticks(&self) -> Option<u64> {
+        self.origin.start_ticks
     }
 
     async fn signal(&self, signal: Signal, all: bool) -> Result<()> {

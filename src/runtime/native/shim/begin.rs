@@ -276,7 +276,7 @@ impl Asking<'_> {
         {
             let (mut positions, mut fds) = ends.positions(start::trees(self.launch), self.cgroup);
             start::add_shared(self.launch, &mut positions, &mut fds);
-            let blob = plan.clone().encode(positions);
+            let blob = plan.encode(positions);
             if blob.len() > LARGEST {
                 return Err(Error::invalid(format!(
                     "arguments, environment and mounts of {} bytes",
