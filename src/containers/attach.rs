@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt as _, stream};
 
-use super::local::{Place, Shared};
+use super::local::{Place, Shared, Slot};
 pub(crate) use super::output::{chunks, reader};
 use super::record::Record;
 use super::state::{ContainerState, Refusal, Verb, decide, refuse};
@@ -24,16 +24,22 @@ impl Shared {
         if record.is_detached() && record.state.is_alive() {
             return self.attach_to_shim(&record, &slot, options).await;
         }
+        let attached = self.streams_of(&record, &slot, options)?;
+        self.tell(self.event(&record, "attach")).await;
+        Ok(attached)
+    }
+
+    /// The caller's side of the streams of a container of ours: of this run, or of the next.
+    pub(super) fn streams_of(&self, record: &Record, slot: &Slot, options: AttachOptions) -> Result<Attached> {
         let tee = match record.state.is_alive() {
             true => slot.output(),
             false => slot.next_output(),
         };
         let output = match options.logs {
             false => chunks(reader(&tee, options.slow)),
-            true => self.with_log(&record, &tee, options.slow)?,
+            true => self.with_log(record, &tee, options.slow)?,
         };
         let input = record.body.spec.open_stdin.then(|| Input::new(&slot.input));
-        self.tell(self.event(&record, "attach")).await;
         Ok(Attached { output, input })
     }
 

@@ -287,7 +287,7 @@ impl Shared {
         let (id, state, body) = (record.id.clone(), record.state.as_str(), record.body.to_json()?);
         self.parts
             .store
-            .call(move |store| store.update_container(&id, state, state, &body, None).map(|_| ()))
+            .call(move |store| store.update_container(&id, state, state, &body, &[]).map(|_| ()))
             .await
     }
 

@@ -155,6 +155,7 @@ impl Shared {
     async fn insert(&self, record: &Record, uses: &Uses) -> Result<()> {
         for _ in 0..NAME_TRIES {
             let (row, image) = (record.to_row()?, record.body.image_id);
+            self.slot(&record.id).know(&row.body, &record.body);
             let (event, uses) = (self.event(record, "create"), uses.clone());
             let taken = match self
                 .parts
@@ -185,7 +186,7 @@ impl Shared {
         }
         let deleted = self.parts.store.call({
             let id = id.clone();
-            move |store| store.delete_container(&id, None)
+            move |store| store.delete_container(&id, &[])
         });
         if let Err(error) = deleted.await {
             tracing::warn!(container = %id, error = error.report(), "a record could not be deleted yet");

@@ -16,19 +16,21 @@ use super::execs::Execs;
 use super::listed::Listed;
 use super::policy::RestartPolicy;
 use super::promote::Handing;
-use super::record::{ExitRecord, Record};
+use super::record::{Body, ExitRecord, Record};
 use super::runtimes::Runtimes;
 use super::state::ContainerState;
 use super::stdin::Stdin;
 use super::stubs;
 use super::sweep::Swept;
 use super::{
-    AttachOptions, Attached, BoxStream, CheckpointOptions, CommitOptions, ContainerInfo, ContainerManager,
-    ContainerSpec, ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Lifetime,
-    Limits, ListOptions, PathStat, Pruned, RemoveOptions, Stats, StatsOptions, StopOptions, Top, WaitCondition,
+    AttachOptions, Attached, BoxStream, CheckpointOptions, CommitOptions, ContainerExit, ContainerInfo,
+    ContainerManager, ContainerSpec, ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec,
+    Exiting, Lifetime, Limits, ListOptions, PathStat, Pruned, RemoveOptions, Stats, StatsOptions, StopOptions, Top,
+    WaitCondition,
 };
 use crate::driver::Spawner;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::events::Event;
 use crate::images::{ByteStream, ImageManager};
 use crate::logs::{LogDrivers, LogEntries, LogQuery, Tee};
 use crate::runtime::Task;
@@ -106,6 +108,12 @@ pub(crate) struct Slot {
     /// Its stdin, on this side.
     pub(crate) input: Arc<Stdin>,
     live: Mutex<Option<Live>>,
+    /// Whether it is to go with the end of the run that is under way. Changed with `live` in hand.
+    goes: AtomicBool,
+    /// What is told with its next start, whether that succeeds or not.
+    owed: Mutex<Vec<Event>>,
+    /// What its row held when this process wrote it last: as text, and as it was.
+    known: Mutex<Option<(String, Arc<Body>)>>,
     /// How many restarts are under way.
     pub(crate) restarting: AtomicU32,
     /// Somebody has ended it since its last start: its restart policy has nothing to say.
@@ -198,6 +206,9 @@ impl Default for Slot {
             output: Mutex::default(),
             input: Arc::default(),
             live: Mutex::default(),
+            goes: AtomicBool::new(false),
+            owed: Mutex::default(),
+            known: Mutex::default(),
             restarting: AtomicU32::new(0),
             halted: AtomicBool::new(false),
             pause: Mutex::default(),
@@ -262,6 +273,43 @@ impl Slot {
         if live.as_ref().is_none_or(|live| live.is(task)) {
             *live = None;
         }
+    }
+
+    /// Has it go with the end of the run that is under way. False if none is.
+    pub(crate) fn go_with_end(&self) -> bool {
+        let live = lock(&self.live);
+        self.goes.store(live.is_some(), Ordering::Release);
+        live.is_some()
+    }
+
+    /// It does not run any more. Whether it is to go with that.
+    pub(crate) fn end_run(&self) -> bool {
+        let mut live = lock(&self.live);
+        *live = None;
+        self.goes.swap(false, Ordering::AcqRel)
+    }
+
+    /// Has an event told with the start that is about to be tried, by whoever has its turn.
+    pub(crate) fn owe(&self, event: Event) {
+        lock(&self.owed).push(event);
+    }
+
+    /// Keeps what is about to be written down of it, so that it need not be understood when it is read again.
+    pub(crate) fn know(&self, text: &str, body: &Body) {
+        *lock(&self.known) = Some((text.to_owned(), Arc::new(body.clone())));
+    }
+
+    /// What a row's text says, if this process has written it.
+    fn known(&self, text: &str) -> Option<Arc<Body>> {
+        let known = lock(&self.known);
+        known
+            .as_ref()
+            .filter(|(of, _)| of == text)
+            .map(|(_, body)| Arc::clone(body))
+    }
+
+    pub(crate) fn take_owed(&self) -> Vec<Event> {
+        std::mem::take(&mut lock(&self.owed))
     }
 
     /// Somebody ends it: its restart policy does not start it again.
@@ -416,6 +464,15 @@ impl Slot {
             life.exit = exit;
         });
     }
+
+    /// Notes an end that is told with the removal that follows.
+    pub(crate) fn note_ended(&self, finished_ns: Option<i64>, exit: Option<ExitRecord>) {
+        self.life.send_if_modified(|life| {
+            life.ends += 1;
+            (life.finished_ns, life.exit) = (finished_ns, exit);
+            false
+        });
+    }
 }
 
 impl LocalContainers {
@@ -551,7 +608,12 @@ impl Shared {
         Box::pin(async move {
             let wanted = id.clone();
             let row = self.parts.store.call(move |store| store.container(&wanted)).await?;
-            row.map_or_else(|| Err(no_such(id.as_str())), Record::from_row)
+            let row = row.ok_or_else(|| no_such(id.as_str()))?;
+            let slot = lock(&self.slots).get(id).map(Arc::clone);
+            match slot.and_then(|slot| slot.known(&row.body)) {
+                Some(body) => Record::with_body(row, Body::clone(&body)),
+                None => Record::from_row(row),
+            }
         })
     }
 
@@ -620,6 +682,25 @@ impl ContainerManager for LocalContainers {
         self.0.parts.spawner.tail(work, undo).await
     }
 
+    async fn start_attached(&self, name: &str, options: AttachOptions) -> Result<Attached> {
+        if options.logs {
+            // Where the log is cut, the pumps must stand still.
+            let attached = self.attach(name, options).await?;
+            self.start(name).await?;
+            return Ok(attached);
+        }
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        let (undoing, started) = (Arc::clone(&self.0), name.clone());
+        let undo = move |(_, outcome)| async move {
+            if outcome == Outcome::Done {
+                let _ = undoing.signal_if_running(&started, Signal::KILL).await;
+            }
+        };
+        let work = |cancel| async move { shared.start_attached(&name, options, &cancel).await };
+        let (attached, _) = self.0.parts.spawner.tail(work, undo).await?;
+        Ok(attached)
+    }
+
     async fn wait(&self, name: &str, condition: WaitCondition) -> Result<Exiting> {
         self.0.parts.spawner.check_fork()?;
         if let Some(exiting) = self.0.wait_for_running(name, condition) {
@@ -628,6 +709,19 @@ impl ContainerManager for LocalContainers {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
         let registering = async move { shared.wait(&name, condition).await };
         self.0.parts.spawner.call_blocking(registering).await
+    }
+
+    async fn wait_and_remove(&self, name: &str) -> Result<ContainerExit> {
+        self.0.parts.spawner.check_fork()?;
+        let exit = match self.0.go_with_end(name) {
+            Some(ending) => match ending.await? {
+                (exit, true) => return Ok(exit),
+                (exit, false) => exit,
+            },
+            None => self.wait(name, WaitCondition::Exited).await?.await?,
+        };
+        self.remove(name, RemoveOptions::force()).await?;
+        Ok(exit)
     }
 
     async fn kill(&self, name: &str, signal: Signal) -> Result<()> {

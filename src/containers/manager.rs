@@ -12,8 +12,8 @@ use super::options::{
 use super::policy::RestartPolicy;
 use super::spec::{ContainerSpec, Limits};
 use super::views::{
-    Attached, BoxStream, ContainerInfo, ContainerSummary, CopiedOut, Created, Exec, ExecInfo, Exiting, PathStat,
-    Pruned, Stats, Top,
+    Attached, BoxStream, ContainerExit, ContainerInfo, ContainerSummary, CopiedOut, Created, Exec, ExecInfo, Exiting,
+    PathStat, Pruned, Stats, Top,
 };
 use crate::error::{Error, Result};
 use crate::images::ByteStream;
@@ -46,6 +46,20 @@ pub trait ContainerManager: Debug + Send + Sync + 'static {
         Err(Error::unsupported_verb("container start"))
     }
 
+    /// Attaches to a container and starts it, so that what it writes and reads is in hand from its first byte. The default
+    /// attaches, and then starts.
+    ///
+    /// # Errors
+    /// Those of [`attach`](Self::attach) and [`start`](Self::start).
+    ///
+    /// # Cancel safety
+    /// A dropped call is undone: what was started is killed.
+    async fn start_attached(&self, name: &str, options: AttachOptions) -> Result<Attached> {
+        let attached = self.attach(name, options).await?;
+        self.start(name).await?;
+        Ok(attached)
+    }
+
     /// Registers for the end of a container; the future that comes back waits for it, so that a container started after
     /// this call cannot end unnoticed.
     ///
@@ -56,6 +70,20 @@ pub trait ContainerManager: Debug + Send + Sync + 'static {
     /// Dropping the call or the future changes nothing.
     async fn wait(&self, _name: &str, _condition: WaitCondition) -> Result<Exiting> {
         Err(Error::unsupported_verb("container wait"))
+    }
+
+    /// Waits until a container that was started has ended, and removes it, so that nothing is left of it when this answers.
+    /// The default waits, and then removes.
+    ///
+    /// # Errors
+    /// Those of [`wait`](Self::wait) and [`remove`](Self::remove).
+    ///
+    /// # Cancel safety
+    /// A container whose call was dropped may go with its end or stay.
+    async fn wait_and_remove(&self, name: &str) -> Result<ContainerExit> {
+        let exit = self.wait(name, WaitCondition::Exited).await?.await?;
+        self.remove(name, RemoveOptions::force()).await?;
+        Ok(exit)
     }
 
     /// Sends a signal to the first process.

@@ -1,13 +1,13 @@
 //! What follows a start: pumps until the streams end, the exit, its record, and auto-removal.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::feed;
@@ -19,10 +19,10 @@ use super::state::ContainerState;
 use super::{ContainerExit, RemoveOptions, probe, revive};
 use crate::error::Result;
 use crate::events::{Event, EventKind};
-use crate::logs::{self, LogSink, LogStream, PumpReport, Tee};
+use crate::logs::{self, LogSink, LogStream, PumpOptions, PumpReport, Tee};
 use crate::runtime::{Exit, Task};
 use crate::sys::blocking::{begin_blocking, blocking};
-use crate::types::ExitStatus;
+use crate::types::{ContainerId, ExitStatus};
 
 /// How long output may take to drain once the first process has ended: only a process outside can hold a pipe open then.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);
@@ -42,10 +42,81 @@ pub(crate) struct Streams {
     pub(crate) asked: mpsc::Receiver<Handing>,
 }
 
+/// What is known of a run before it is recorded.
+pub(crate) struct Begun {
+    id: ContainerId,
+    tty: bool,
+    options: PumpOptions,
+}
+
+impl Begun {
+    pub(crate) fn of(record: &Record) -> Self {
+        Self {
+            id: record.id.clone(),
+            tty: record.body.spec.tty,
+            options: pump_options(record),
+        }
+    }
+}
+
+/// Where the output of a run goes.
+struct Pumped<'a> {
+    task: &'a dyn Task,
+    sink: Arc<dyn LogSink>,
+    output: Tee,
+    options: PumpOptions,
+    tty: bool,
+    stdin: Weak<AsyncFd<OwnedFd>>,
+    lost: &'a Mutex<Option<String>>,
+}
+
+impl Pumped<'_> {
+    /// Reads until the run is over. False: the streams, and with them the end, have become somebody else's.
+    async fn until_over(&self, mut outputs: Vec<(OwnedFd, LogStream)>, asked: &mut mpsc::Receiver<Handing>) -> bool {
+        loop {
+            let (stop, stopped) = watch::channel(false);
+            let mut left = Vec::new();
+            let handing = {
+                let pumps = async {
+                    let streams = std::mem::take(&mut outputs);
+                    let (sink, output) = (Arc::clone(&self.sink), self.output.clone());
+                    let (report, ends) = logs::pump_until(streams, sink, output, self.options, stopped).await;
+                    left = ends;
+                    if let Some(what) = lost_of(report) {
+                        put(self.lost, what);
+                    }
+                };
+                run_until_asked(self.task, pumps, &self.output, (asked, stop)).await
+            };
+            let Some(Handing { ends, back }) = handing else {
+                return true;
+            };
+            let copy = self.stdin.upgrade().and_then(|fd| fd.get_ref().try_clone().ok());
+            let given = Ends {
+                outputs: left,
+                stdin: copy.filter(|_| !self.tty),
+            };
+            match ends.send(given) {
+                // Who asked is gone.
+                Err(given) => outputs = given.outputs,
+                Ok(()) => match back.await {
+                    // It is a shim's from now on, and so is its end.
+                    Ok(None) => return false,
+                    Ok(Some(returned)) => outputs = returned.outputs,
+                    Err(_) => {}
+                },
+            }
+        }
+    }
+}
+
 impl Shared {
+    /// Follows a run from its first byte: `recorded` tells of its record, which is being written meanwhile. If that comes to
+    /// nothing, whoever has started it ends it, too.
     pub(crate) async fn monitor(
         self: Arc<Self>,
-        mut record: Record,
+        recorded: oneshot::Receiver<Record>,
+        begun: Begun,
         slot: Arc<Slot>,
         task: Arc<dyn Task>,
         streams: Streams,
@@ -59,53 +130,44 @@ impl Shared {
         } = streams;
         let feed = feed.map(|(fd, chunks)| (Arc::new(fd), chunks));
         let stdin = feed.as_ref().map(|(fd, _)| Arc::downgrade(fd)).unwrap_or_default();
-        let feeding = feed.map(|(fd, chunks)| self.feed_until_promoted(&record, &slot, (fd, chunks)));
+        let feeding = feed.map(|(fd, chunks)| self.feed_until_promoted(&begun.id, &slot, (fd, chunks)));
         let lost = Mutex::new(None);
         let sink = sink.unwrap_or_else(|error| {
             // The container runs on.
             put(&lost, format!("its log could not be written: {}", error.report()));
             Arc::new(Discard)
         });
-        let options = pump_options(&record);
-        let mut outputs = outputs;
-        loop {
-            let (stop, stopped) = watch::channel(false);
-            let mut left = Vec::new();
-            let handing = {
-                let pumps = async {
-                    let streams = std::mem::take(&mut outputs);
-                    let (report, ends) =
-                        logs::pump_until(streams, Arc::clone(&sink), output.clone(), options, stopped).await;
-                    left = ends;
-                    if let Some(what) = lost_of(report) {
-                        put(&lost, what);
-                    }
-                };
-                run_until_asked(&*task, pumps, &output, (&mut asked, stop)).await
-            };
-            let Some(Handing { ends, back }) = handing else { break };
-            let copy = stdin.upgrade().and_then(|fd| fd.get_ref().try_clone().ok());
-            let given = Ends {
-                outputs: left,
-                stdin: copy.filter(|_| !record.body.spec.tty),
-            };
-            match ends.send(given) {
-                // Who asked is gone.
-                Err(given) => outputs = given.outputs,
-                Ok(()) => match back.await {
-                    // It is a shim's from now on, and so is its end.
-                    Ok(None) => return,
-                    Ok(Some(returned)) => outputs = returned.outputs,
-                    Err(_) => {}
+        let pumped = Pumped {
+            task: &*task,
+            sink: Arc::clone(&sink),
+            output: output.clone(),
+            options: begun.options,
+            tty: begun.tty,
+            stdin,
+            lost: &lost,
+        };
+        let recorded = {
+            let running = pumped.until_over(outputs, &mut asked);
+            tokio::pin!(running, recorded);
+            tokio::select! {
+                biased;
+                recorded = &mut recorded => match recorded {
+                    Ok(_) if !running.await => return,
+                    recorded => recorded,
                 },
+                // Nobody has its turn to ask for its streams before it is recorded.
+                _ = &mut running => recorded.await,
             }
-        }
+        };
         // Whoever has asked too late waits for this with the turn that the end needs.
         drop(asked);
         if let Some(feeding) = feeding {
             feeding.abort();
         }
         slot.input.end();
+        let Ok(mut record) = recorded else {
+            return;
+        };
         if let Some(what) = lost.into_inner().unwrap_or_else(PoisonError::into_inner) {
             tracing::warn!(container = %record.id, what, "output was lost");
             record.body.error = Some(what);
@@ -115,12 +177,15 @@ impl Shared {
             let (id, exit) = (record.id.clone(), exit_of(&*task).await);
             // Readers come to the end only when it is told: whoever has read all finds a container that has ended.
             let (mut life, before) = (slot.life.subscribe(), slot.life.borrow().ends);
+            let life_of = slot.life.subscribe();
             let closing = async {
                 let _ = life.wait_for(|life| life.ends > before || life.removed).await;
                 logs::finish(sink, &output).await
             };
             let (record, closed) = tokio::join!(self.ended(record, &slot, &*task, exit), closing);
-            if let Err(error) = closed {
+            // One that is gone may have taken its log along.
+            let is_gone = life_of.borrow().removed;
+            if let Some(error) = closed.err().filter(|_| !is_gone) {
                 tracing::warn!(container = %id, error = error.report(), "a log could not be closed");
             }
             let (record, comeback) = record;
@@ -138,11 +203,11 @@ impl Shared {
     /// Feeds its stdin. That of one that has become detached is closed by its shim.
     fn feed_until_promoted(
         self: &Arc<Self>,
-        record: &Record,
+        id: &ContainerId,
         slot: &Arc<Slot>,
         (fd, chunks): (Arc<AsyncFd<OwnedFd>>, mpsc::Receiver<Bytes>),
     ) -> AbortHandle {
-        let (me, id, slot) = (self.me.clone(), record.id.clone(), Arc::clone(slot));
+        let (me, id, slot) = (self.me.clone(), id.clone(), Arc::clone(slot));
         self.parts.spawner.background(async move {
             feed::feed(fd, chunks).await;
             if slot.is_detached() {
@@ -186,7 +251,7 @@ impl Shared {
     /// space or of descriptors, say: who waits learns of it at once, and it is recorded as soon as that can be.
     async fn record_end(&self, started: Record, slot: &Slot, exit: ContainerExit) -> (Record, Option<Duration>) {
         let mut turn = slot.turn.lock().await;
-        slot.set_live(None);
+        let goes = slot.end_run();
         let mut record = self.read(&started.id).await.unwrap_or_else(|_| started.clone());
         if exit.oom_killed == Some(true) {
             self.tell(self.event(&record, "oom")).await;
@@ -198,6 +263,16 @@ impl Shared {
         }
         let (finished, exit) = (Some(now_ns()), Some(ExitRecord::from(exit)));
         record.body.exit = exit;
+        if goes && !revive::has_policy(&record) && !slot.is_restarted() {
+            record.body.finished_ns = finished;
+            match self.delete_ended(&record, slot).await {
+                Ok(()) => return (record, None),
+                // Whoever wanted it to go removes it then, and is told why that cannot be.
+                Err(error) => {
+                    tracing::debug!(container = %record.id, error = error.report(), "a container could not go with its end")
+                }
+            }
+        }
         let comeback = if revive::has_policy(&record) {
             self.comeback(&record, slot).await
         } else {
@@ -257,7 +332,7 @@ impl Shared {
                 .store
                 .call(move |store| {
                     store
-                        .update_container(&id, from, state.as_str(), &body, event.as_ref())
+                        .update_container(&id, from, state.as_str(), &body, event.as_slice())
                         .map(|_| ())
                 })
                 .await

@@ -7,6 +7,7 @@ use tokio::io::Interest;
 
 use super::record::ProcessIdentity;
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::Task;
 use crate::sys::{pidfd, poll};
 use crate::types::Signal;
 
@@ -17,6 +18,14 @@ pub(crate) fn identify(pid: u32) -> Option<ProcessIdentity> {
     let fields = stat.rsplit_once(')')?.1;
     let start_ticks = fields.split_ascii_whitespace().nth(19)?.parse().ok()?;
     Some(ProcessIdentity::here(pid, start_ticks))
+}
+
+/// The identity of a container's first process; `None` if nobody can look at it any more.
+pub(crate) fn identity_of(task: &dyn Task) -> Option<ProcessIdentity> {
+    let known = task.start_ticks().filter(|_| task.pid() != 0);
+    known
+        .map(|ticks| ProcessIdentity::here(task.pid(), ticks))
+        .or_else(|| identify(task.pid()))
 }
 
 /// Opens a process and makes sure that it is the one that was recorded: the pid may have gone to another since.

@@ -131,16 +131,14 @@ impl From<ContainerExit> for ExitRecord {
 
 impl Record {
     pub(crate) fn from_row(row: ContainerRow) -> Result<Self> {
-        let damaged = |what: &str| {
-            Error::new(
-                ErrorKind::Corrupt,
-                format!("the record of container {} has {what}", row.id.short()),
-            )
-            .with_object(ObjectKind::Container, row.id.as_str())
-        };
-        let state = ContainerState::parse(&row.state).ok_or_else(|| damaged("an unknown state"))?;
         let body = serde_json::from_slice(row.body.as_bytes())
-            .map_err(|error| damaged("an unreadable body").with_source(error))?;
+            .map_err(|error| damaged(&row, "an unreadable body").with_source(error))?;
+        Self::with_body(row, body)
+    }
+
+    /// As [`Self::from_row`], where it is known what the body says.
+    pub(crate) fn with_body(row: ContainerRow, body: Body) -> Result<Self> {
+        let state = ContainerState::parse(&row.state).ok_or_else(|| damaged(&row, "an unknown state"))?;
         Ok(Self {
             id: row.id,
             name: row.name,
@@ -214,6 +212,11 @@ impl Body {
         serde_json::to_string(self)
             .map_err(|error| Error::internal("a container's record cannot be written").with_source(error))
     }
+}
+
+fn damaged(row: &ContainerRow, what: &str) -> Error {
+    let message = format!("the record of container {} has {what}", row.id.short());
+    Error::new(ErrorKind::Corrupt, message).with_object(ObjectKind::Container, row.id.as_str())
 }
 
 /// The key of a container's writable snapshot.

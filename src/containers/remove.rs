@@ -7,10 +7,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::RemoveOptions;
-use super::local::{Place, Shared};
+use super::local::{Place, Shared, Slot};
 use super::record::Record;
-use super::state::{ContainerState, Move, Verb, decide};
+use super::state::{Move, Verb, decide};
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::Event;
 use crate::sys::blocking::blocking;
 use crate::types::{ContainerId, Outcome, Signal};
 
@@ -89,28 +90,46 @@ impl Shared {
     /// The same, with the anonymous volumes of a detached container. Whoever waits for the end of it all is told last.
     fn delete_with<'a>(&'a self, record: &'a Record, volumes: bool) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let mut record = record.clone();
+            let destroyed = self.event(record, "destroy");
+            self.delete_all_of(record, volumes, vec![destroyed]).await?;
+            self.forget(&record.id);
+            Ok(())
+        })
+    }
+
+    /// Removes everything of a container that has just ended, how being in its record only. Both are told as one.
+    pub(super) fn delete_ended<'a>(&'a self, record: &'a Record, slot: &'a Slot) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let events = ["die", "destroy"].map(|action| self.event(record, action));
+            self.delete_all_of(record, false, events.into()).await?;
+            slot.note_ended(record.body.finished_ns, record.body.exit);
+            self.forget(&record.id);
+            Ok(())
+        })
+    }
+
+    /// Everything but the place that it has in this process.
+    fn delete_all_of<'a>(&'a self, record: &'a Record, volumes: bool, events: Vec<Event>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
             if record.is_detached() {
                 // Whoever began to start it may have been killed.
                 self.clear(&record.id).await;
             } else if record.body.spec.cgroup_parent.is_some() {
-                self.forget_cgroup(&record).await?;
+                self.forget_cgroup(record).await?;
             }
             let layer = self.parts.snapshotter.discard(&record.snapshot_key()).await;
-            let files = self.remove_files(&record).await;
+            let files = self.remove_files(record).await;
             layer?;
             files?;
-            record.state = ContainerState::Removing;
-            let (id, event) = (record.id.clone(), self.event(&record, "destroy"));
+            let id = record.id.clone();
             self.parts
                 .store
-                .call(move |store| store.delete_container(&id, Some(&event)).map(|_| ()))
+                .call(move |store| store.delete_container(&id, &events).map(|_| ()))
                 .await?;
-            self.remove_volumes(&record).await;
+            self.remove_volumes(record).await;
             if volumes {
-                self.remove_anonymous(&record).await;
+                self.remove_anonymous(record).await;
             }
-            self.forget(&record.id);
             Ok(())
         })
     }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
 
-use super::ContainerSpec;
 use super::cdi;
 use super::connect::Places;
 use super::devices;
@@ -13,17 +13,18 @@ use super::etc;
 use super::feed;
 use super::health::Health;
 use super::local::{Live, Place, Shared, Slot};
-use super::monitor::Streams;
+use super::monitor::{Begun, Streams};
 use super::peer;
 use super::plan;
 use super::record::{ExitRecord, Record, now_ns};
 use super::spec::NamespaceMode;
 use super::state::{ContainerState, Move, Verb, decide};
 use super::stubs;
+use super::{AttachOptions, Attached, ContainerSpec};
 use crate::driver::{Cancel, closed};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::logs::{LogSink, LogStream};
-use crate::runtime::{Launch, Restore, Started};
+use crate::runtime::{Launch, Restore, Started, Task};
 use crate::storage::snapshot::SnapshotKey;
 use crate::sys::blocking::blocking;
 use crate::types::{ExitStatus, Outcome, Signal};
@@ -48,19 +49,48 @@ impl Shared {
             Place::Elsewhere(elsewhere) => return cancel.or(elsewhere.start()).await,
         };
         let _turn = self.turn(&id, &slot).await?;
-        let mut record = self.read_in_turn(&id, &slot).await?;
+        let record = self.read_in_turn(&id, &slot).await?;
         if decide(&record.id, record.state, Verb::Start)? == Move::Already {
             return Ok(Outcome::Already);
         }
-        record.body.restarts = 0;
-        slot.begin_anew();
-        match self.start_now(record.clone(), &slot, cancel).await {
-            Ok(()) => Ok(Outcome::Done),
-            Err(error) => {
-                self.note_failure(record, &error).await;
-                Err(error)
+        self.start_anew(record, &slot, cancel).await?;
+        Ok(Outcome::Done)
+    }
+
+    /// Attaches to a container and starts it: in one turn, and told with one write, where it is one of ours that ends with us.
+    pub(crate) async fn start_attached(
+        self: &Arc<Self>,
+        name: &str,
+        options: AttachOptions,
+        cancel: &Cancel,
+    ) -> Result<(Attached, Outcome)> {
+        if let Some((id, slot)) = self.known_slot(name).filter(|(_, slot)| !slot.is_detached()) {
+            let _turn = self.turn(&id, &slot).await?;
+            let record = self.read_in_turn(&id, &slot).await?;
+            if decide(&record.id, record.state, Verb::Start)? != Move::Already {
+                let attached = self.streams_of(&record, &slot, options)?;
+                slot.owe(self.event(&record, "attach"));
+                self.start_anew(record, &slot, cancel).await?;
+                return Ok((attached, Outcome::Done));
             }
         }
+        let attached = self.attach(name, options).await?;
+        let outcome = self.start(name, cancel).await?;
+        Ok((attached, outcome))
+    }
+
+    /// Starts a container because somebody asked for it.
+    async fn start_anew(self: &Arc<Self>, mut record: Record, slot: &Arc<Slot>, cancel: &Cancel) -> Result<()> {
+        record.body.restarts = 0;
+        slot.begin_anew();
+        let started = self.start_now(record.clone(), slot, cancel).await;
+        if let Err(error) = &started {
+            for event in slot.take_owed() {
+                self.tell(event).await;
+            }
+            self.note_failure(record, error).await;
+        }
+        started
     }
 
     /// Starts a container that does not run. Whoever calls this has its turn.
@@ -150,7 +180,14 @@ impl Shared {
             detached: None,
         }));
         let users = record.clone();
-        let record = match self.record_running(record, task.pid(), warnings).await {
+        // Its output is read from now on: what follows on its end may be all that is waited for.
+        let (tell, recorded) = oneshot::channel();
+        let (shared, begun) = (Arc::clone(self), Begun::of(&record));
+        let monitor = shared.monitor(recorded, begun, Arc::clone(slot), Arc::clone(&task), streams);
+        let recording = self.record_running(record, slot, Arc::clone(&task), warnings);
+        let monitoring = async { self.parts.spawner.background(monitor) };
+        let (recorded, _) = futures_util::join!(recording, monitoring);
+        let record = match recorded {
             Ok(record) => record,
             Err(error) => {
                 slot.set_live(None);
@@ -160,15 +197,17 @@ impl Shared {
             }
         };
         self.watch_health(&record, slot, &task);
-        let shared = Arc::clone(self);
-        let slot = Arc::clone(slot);
-        self.parts
-            .spawner
-            .background(async move { shared.monitor(record, slot, task, streams).await });
+        let _ = tell.send(record);
         Ok(())
     }
 
-    async fn record_running(&self, mut record: Record, pid: u32, warnings: Vec<String>) -> Result<Record> {
+    async fn record_running(
+        &self,
+        mut record: Record,
+        slot: &Arc<Slot>,
+        task: Arc<dyn Task>,
+        warnings: Vec<String>,
+    ) -> Result<Record> {
         record.body.warnings = warnings;
         record.body.started_ns = Some(now_ns());
         record.body.finished_ns = None;
@@ -176,15 +215,18 @@ impl Shared {
         record.body.error = None;
         let check = record.health_check().plan(&record.body.image.shell);
         record.body.health = check.map(|_| Health::default());
-        let event = self.event(&record, "start");
+        let mut events = slot.take_owed();
+        events.push(self.event(&record, "start"));
         let from = record.state.as_str();
         record.state = ContainerState::Running;
+        let slot = Arc::clone(slot);
         self.parts
             .store
             .call(move |store| {
-                record.body.process = peer::identify(pid);
+                record.body.process = peer::identity_of(&*task);
                 let (to, body) = (record.state.as_str(), record.body.to_json()?);
-                store.update_container(&record.id, from, to, &body, Some(&event))?;
+                slot.know(&body, &record.body);
+                store.update_container(&record.id, from, to, &body, &events)?;
                 Ok(record)
             })
             .await
@@ -385,7 +427,7 @@ fn about(record: &Record, error: Error) -> Error {
 }
 
 /// Ends what was started in vain.
-async fn abandon(task: &dyn crate::runtime::Task, error: Error) -> Error {
+async fn abandon(task: &dyn Task, error: Error) -> Error {
     let _ = task.signal(Signal::KILL, true).await;
     let _ = task.wait().await;
     let _ = task.remove().await;

@@ -14,6 +14,7 @@ use super::*;
 use crate::containers::runtimes::Runtimes;
 use crate::driver::Driver;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
+use crate::events::{History as _, RING};
 use crate::images::{ImageConfig, ImageInfo, ImageManager};
 use crate::logs::{LogDrivers, LogQuery, LogStream, TeeItem};
 use crate::runtime::fake::FakeRuntime;
@@ -631,6 +632,99 @@ async fn g2_conditions_of_wait() {
     assert!(next.await.unwrap_err().is_not_found());
 }
 
+/// What was told of a container, in order.
+fn told(bench: &Bench, id: &str) -> Vec<String> {
+    let events = bench.containers.0.parts.store.after(0, RING).unwrap();
+    let events = events.into_iter().map(|(_, event)| event);
+    events
+        .filter(|event| event.id == id)
+        .map(|event| event.action)
+        .collect()
+}
+
+#[tokio::test]
+async fn g1_a_container_is_started_with_its_streams_in_hand_and_goes_with_its_end() {
+    let bench = bench();
+    let containers = &bench.containers;
+    let options = AttachOptions::slow(SlowReader::Keep);
+    let id = containers.create(spec(["echo", "line"])).await.unwrap().id.to_string();
+    let removed = containers.wait(&id, WaitCondition::Removed).await.unwrap();
+    let attached = containers.start_attached(&id, options).await.unwrap();
+    let (lines, exit) = tokio::join!(output(attached), containers.wait_and_remove(&id));
+    assert_eq!((&lines[..], exit.unwrap().status.code()), (&b"line\n"[..], 0));
+    assert_eq!(removed.await.unwrap().status.code(), 0);
+    assert!(containers.inspect(&id).await.unwrap_err().is_not_found());
+    assert!(!containers.0.parts.dir.join(&id).exists());
+    assert_eq!(told(&bench, &id), ["create", "attach", "start", "die", "destroy"]);
+
+    // One that is known to run when it is asked for.
+    let id = containers.create(spec(["sleep"])).await.unwrap().id.to_string();
+    containers.start(&id).await.unwrap();
+    let (exit, killed) = tokio::join!(containers.wait_and_remove(&id), containers.kill(&id, Signal::KILL));
+    killed.unwrap();
+    assert_eq!(exit.unwrap().status.signal(), Some(9));
+    assert!(containers.inspect(&id).await.unwrap_err().is_not_found());
+    assert_eq!(told(&bench, &id), ["create", "start", "kill", "die", "destroy"]);
+
+    // One that had ended, one that would have been started again, and one that was never there.
+    let id = containers.create(spec(["fail", "7"])).await.unwrap().id.to_string();
+    containers.start(&id).await.unwrap();
+    ended(containers, &id).await.unwrap();
+    assert_eq!(containers.wait_and_remove(&id).await.unwrap().status.code(), 7);
+    assert!(containers.inspect(&id).await.unwrap_err().is_not_found());
+    let again = spec(["fail", "8"]).restart(RestartPolicy::Always);
+    let id = containers.create(again).await.unwrap().id.to_string();
+    containers.start(&id).await.unwrap();
+    assert_eq!(containers.wait_and_remove(&id).await.unwrap().status.code(), 8);
+    assert!(containers.inspect(&id).await.unwrap_err().is_not_found());
+    assert!(containers.wait_and_remove(&id).await.unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn g1_a_container_that_cannot_go_with_its_end_has_ended_nevertheless() {
+    let bench = bench();
+    let containers = &bench.containers;
+    let id = containers.create(spec(["sleep"])).await.unwrap().id.to_string();
+    containers.start(&id).await.unwrap();
+    let dir = &containers.0.parts.dir;
+    let (files, aside) = (dir.join(&id), dir.join("aside"));
+    std::fs::rename(&files, &aside).unwrap();
+    std::fs::write(&files, "no directory").unwrap();
+    // The first to be asked is asked while it runs.
+    let (refused, killed) = tokio::join!(containers.wait_and_remove(&id), containers.kill(&id, Signal::KILL));
+    killed.unwrap();
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.errno(), Some(libc::ENOTDIR), "{}", refused.report());
+    let info = containers.inspect(&id).await.unwrap();
+    assert_eq!(
+        (info.state, info.exit.unwrap().status.signal()),
+        (ContainerState::Exited, Some(9))
+    );
+    std::fs::remove_file(&files).unwrap();
+    std::fs::rename(&aside, &files).unwrap();
+    containers.remove(&id, RemoveOptions::default()).await.unwrap();
+    assert!(!files.exists());
+}
+
+#[tokio::test]
+async fn g1_an_attached_start_that_fails_or_comes_late_is_told_so() {
+    let bench = bench();
+    let containers = &bench.containers;
+    let options = AttachOptions::slow(SlowReader::Keep);
+    let id = containers.create(spec(["nope"])).await.unwrap().id.to_string();
+    let failed = containers.start_attached(&id, options).await;
+    assert_eq!(kind(failed), Some(ErrorKind::CommandNotFound));
+    assert_eq!(told(&bench, &id), ["create", "attach", "die"]);
+    let id = containers.create(spec(["sleep"])).await.unwrap().id.to_string();
+    containers.start(&id).await.unwrap();
+    let attached = containers.start_attached(&id, options).await.unwrap();
+    assert_eq!(told(&bench, &id), ["create", "start", "attach"]);
+    containers.kill(&id, Signal::KILL).await.unwrap();
+    assert_eq!(output(attached).await, b"");
+    ended(containers, &id).await.unwrap();
+    containers.remove(&id, RemoveOptions::default()).await.unwrap();
+}
+
 #[tokio::test]
 async fn g3_a_command_has_one_start_streams_and_a_status() {
     let bench = bench();
@@ -668,6 +762,8 @@ async fn g3_a_command_has_one_start_streams_and_a_status() {
     containers.exec_start(&last.id, options).await.unwrap();
     containers.kill(&id, Signal::KILL).await.unwrap();
     assert_eq!(containers.exec_wait(&last.id).await.unwrap().signal(), Some(9));
+    // The command may be told a moment before its container.
+    ended(containers, &id).await.unwrap();
     containers.remove(&id, RemoveOptions::default()).await.unwrap();
     assert!(containers.exec_inspect(&last.id).await.unwrap_err().is_not_found());
 }

@@ -70,6 +70,22 @@ impl Shared {
         Some(Box::pin(until_own(life, mark, id, exit, condition)))
     }
 
+    /// Has a container that runs here and now go with its end. What comes back waits for that, and says whether it is gone
+    /// indeed. `None`: there is no such run.
+    pub(crate) fn go_with_end(&self, id: &str) -> Option<impl Future<Output = Result<(ContainerExit, bool)>> + use<>> {
+        let (id, slot) = self.known_slot(id).filter(|(_, slot)| !slot.is_detached())?;
+        let life = slot.life.subscribe();
+        let Life { ends: mark, exit, .. } = *life.borrow();
+        if !slot.go_with_end() {
+            return None;
+        }
+        Some(async move {
+            let now = life.clone();
+            let exit = until_own(life, mark, id, exit, WaitCondition::Exited).await?;
+            Ok((exit, now.borrow().removed))
+        })
+    }
+
     /// Waits until a container has run and ended.
     pub(crate) async fn until_exited(&self, name: &str) -> Result<ContainerExit> {
         let waiting = self.registered(name, WaitCondition::Exited).await?;

@@ -9,11 +9,10 @@ use futures_util::future::try_join;
 use super::exec::collect;
 use super::request::progress_and_deadline;
 use super::{Container, Engine, Verb};
-use crate::containers::{AttachOptions, ContainerSpec, RemoveOptions, SlowReader};
+use crate::containers::{AttachOptions, ContainerSpec, SlowReader};
 use crate::error::{Error, ObjectKind, Result};
 use crate::images::Pull;
 use crate::progress::{Progress, ProgressEvent};
-use crate::sys::blocking::onto_pool;
 use crate::types::{ExitStatus, ImageSource};
 
 /// What a container wrote and how it ended, as [`std::process::Output`].
@@ -81,13 +80,12 @@ impl RunBuilder {
     async fn output_now(mut self) -> Result<Output> {
         self.spec.auto_remove = false;
         let mut guard = Guard::new(self.create().await?);
-        let mut attached = guard.container().attach(AttachOptions::slow(SlowReader::Keep)).await?;
+        let (containers, id) = (self.engine.containers(), guard.container().id().clone());
+        let options = AttachOptions::slow(SlowReader::Keep);
+        let mut attached = containers.start_attached(id.as_str(), options).await?;
         drop(attached.input.take());
-        guard.container().start().await?;
-        let ((stdout, stderr), exit) = try_join(collect(&mut attached), guard.container().wait()).await?;
-        // The removal blocks, and then there is only the answer.
-        onto_pool().await;
-        guard.container().remove(RemoveOptions::force()).await?;
+        let over = containers.wait_and_remove(id.as_str());
+        let ((stdout, stderr), exit) = try_join(collect(&mut attached), over).await?;
         guard.disarm();
         Ok(Output {
             status: exit.status,

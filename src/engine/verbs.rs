@@ -16,9 +16,10 @@ use super::Managers;
 #[cfg(all(feature = "engine", feature = "build"))]
 use crate::build::{BuildResult, BuildSpec, CachedMount, CachedStep, ImageBuilder, PruneCache, PrunedCache};
 use crate::containers::{
-    AttachOptions, Attached, BoxStream, CheckpointOptions, CommitOptions, ContainerInfo, ContainerManager,
-    ContainerSpec, ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec, Exiting, Limits,
-    ListOptions, PathStat, Pruned, RemoveOptions, RestartPolicy, Stats, StatsOptions, StopOptions, Top, WaitCondition,
+    AttachOptions, Attached, BoxStream, CheckpointOptions, CommitOptions, ContainerExit, ContainerInfo,
+    ContainerManager, ContainerSpec, ContainerSummary, CopiedOut, CopyInOptions, Created, Exec, ExecInfo, ExecSpec,
+    Exiting, Limits, ListOptions, PathStat, Pruned, RemoveOptions, RestartPolicy, Stats, StatsOptions, StopOptions,
+    Top, WaitCondition,
 };
 use crate::driver::Clock;
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
@@ -177,6 +178,8 @@ watched! { ContainerManager "container" {
     fn pause(name: &str) -> (), { container = Container name };
     fn unpause(name: &str) -> (), { container = Container name };
     fn remove(name: &str, options: RemoveOptions) -> Outcome, { container = Container name };
+    fn start_attached(name: &str, options: AttachOptions) -> Attached, { container = Container name };
+    fn wait_and_remove(name: &str) -> ContainerExit, { container = Container name };
     fn rename(name: &str, new_name: &str) -> (), { container = Container name };
     fn update(name: &str, limits: Limits) -> Vec<String>, { container = Container name };
     fn set_restart(name: &str, policy: RestartPolicy) -> (), { container = Container name };

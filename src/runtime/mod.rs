@@ -303,6 +303,12 @@ pub trait Task: Debug + Send + Sync + 'static {
         None
     }
 
+    /// When the first process was started, in clock ticks since the boot, where that is known without a look at it. Source:
+    /// proc_pid_stat(5), field 22.
+    fn start_ticks(&self) -> Option<u64> {
+        None
+    }
+
     /// Sends a signal to the first process, or with `all` to every process of the container.
     ///
     /// # Errors

@@ -459,8 +459,8 @@ fn an_image_in_use_stays() {
         assert!(store.delete_image(&used.id).unwrap_err().is_conflict());
         // Pulling it again keeps the edge.
         store.put_image(&used, &[]).unwrap();
-        assert_eq!(store.delete_container(&row.id, None).unwrap(), Outcome::Done);
-        assert_eq!(store.delete_container(&row.id, None).unwrap(), Outcome::Already);
+        assert_eq!(store.delete_container(&row.id, &[]).unwrap(), Outcome::Done);
+        assert_eq!(store.delete_container(&row.id, &[]).unwrap(), Outcome::Already);
     }
     store.delete_image(&used.id).unwrap();
     assert!(
@@ -552,12 +552,12 @@ fn containers_change_state_once() {
         let start = Event::now(EventKind::Container, "start", row.id.as_str());
         assert!(
             store
-                .update_container(&row.id, "created", "running", "{\"a\":1}", Some(&start))
+                .update_container(&row.id, "created", "running", "{\"a\":1}", std::slice::from_ref(&start))
                 .unwrap()
         );
         assert!(
             !store
-                .update_container(&row.id, "created", "running", "{}", Some(&start))
+                .update_container(&row.id, "created", "running", "{}", std::slice::from_ref(&start))
                 .unwrap()
         );
         assert_eq!(store.newest().unwrap(), before + 1, "a lost race tells of no event");
@@ -573,7 +573,7 @@ fn containers_change_state_once() {
             store.containers_of(owner.unwrap_or(&OwnerId::random())).unwrap().len(),
             usize::from(owner.is_some())
         );
-        store.delete_container(&row.id, None).unwrap();
+        store.delete_container(&row.id, &[]).unwrap();
     }
 }
 
@@ -646,7 +646,7 @@ fn a_dead_owner_s_name_is_told() {
         store.insert_container(&row("web", None), None, None).ok()
     });
     assert_eq!(insert, Insert::Taken { by: first.clone() });
-    store.delete_container(&first.id, None).unwrap();
+    store.delete_container(&first.id, &[]).unwrap();
     assert_eq!(
         store.insert_container(&row("web", None), None, None).unwrap(),
         Insert::Done

@@ -3,8 +3,11 @@
 use std::io;
 use std::sync::OnceLock;
 
+use nix::unistd::{SysconfVar, sysconf};
+
 use crate::error::{Error, Result};
 
+const NS_PER_SECOND: u64 = 1_000_000_000;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// As two words. It is read once: no program outlives its boot.
@@ -15,6 +18,15 @@ pub(crate) fn id() -> io::Result<[u64; 2]> {
     }
     let id = parse(&read()?).ok_or(io::ErrorKind::InvalidData)?;
     Ok(*ID.get_or_init(|| id))
+}
+
+/// Clock ticks since the boot, as the kernel says when a process was started: proc_pid_stat(5), field 22.
+pub(crate) fn ticks() -> Option<u64> {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).ok()?;
+    let per_second = sysconf(SysconfVar::CLK_TCK).ok()??.max(1).cast_unsigned();
+    let ns = now.tv_sec().cast_unsigned() * NS_PER_SECOND + now.tv_nsec().cast_unsigned();
+    // As the kernel divides: include/linux/jiffies.h, nsec_to_clock_t.
+    Some(ns / (NS_PER_SECOND / per_second))
 }
 
 /// As the kernel writes it, for files that people read.
@@ -49,5 +61,23 @@ mod tests {
         assert_eq!(parse(text), Some([0x8d1e_2f60_1234_5678, 0x9abc_def0_1234_5678]));
         assert_eq!(parse("8d1e2f60-1234"), None);
         assert_eq!(id().unwrap(), id().unwrap());
+    }
+
+    #[test]
+    fn ticks_are_those_of_a_process_that_starts_meanwhile() {
+        let started = |pid: u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            let fields = stat.rsplit_once(')').unwrap().1.to_owned();
+            fields.split_whitespace().nth(19).unwrap().parse::<u64>().unwrap()
+        };
+        for _ in 0..50 {
+            let before = ticks().unwrap();
+            let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+            let after = ticks().unwrap();
+            let ticks = started(child.id());
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert!((before..=after).contains(&ticks), "{before} {ticks} {after}");
+        }
     }
 }

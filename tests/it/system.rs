@@ -242,6 +242,8 @@ async fn b11_every_verb_opens_a_span_with_the_id_and_no_secret() -> Check {
     engine.containers().inspect("named").await?;
     container.start().await?;
     container.wait().await?;
+    // The first may have had nothing to do on any thread of the engine's: of a container that runs nothing is read.
+    container.wait().await?;
     container.remove(FORCE).await?;
     world.image.inspect().await?;
     engine.audit().await?;
@@ -253,8 +255,11 @@ async fn b11_every_verb_opens_a_span_with_the_id_and_no_secret() -> Check {
     assert!(missing.is_err_and(|error| error.is_not_found()));
     let seen = collector.seen();
     let with = |name: &str, field: &str| {
-        let found = seen.spans.iter().find(|span| span.0 == name && span.1.contains(field));
-        assert!(found.is_some_and(|span| span.2), "{name} {field}: {:#?}", seen.spans);
+        let mut found = seen
+            .spans
+            .iter()
+            .filter(|span| span.0 == name && span.1.contains(field));
+        assert!(found.any(|span| span.2), "{name} {field}: {:#?}", seen.spans);
     };
     for verb in ["create", "start", "wait", "remove", "inspect"] {
         with(&format!("container.{verb}"), &id);

@@ -378,30 +378,32 @@ impl Plan {
     }
 
     /// The blob for the helper.
-    pub(crate) fn encode(mut self, fds: FdPositions) -> Vec<u8> {
-        self.words[field::FD_STATUS] = fds.status;
-        self.words[field::FD_STDIN] = fds.stdin;
-        self.words[field::FD_STDOUT] = fds.stdout;
-        self.words[field::FD_STDERR] = fds.stderr;
-        self.words[field::FD_CGROUP] = fds.cgroup;
-        self.words[field::FD_V1_FIRST] = fds.v1_first;
-        self.words[field::V1_COUNT] = fds.v1_count;
-        self.words[field::FD_TARGET] = fds.target;
+    pub(crate) fn encode(&self, fds: FdPositions) -> Vec<u8> {
+        let mut words = self.words;
+        words[field::FD_STATUS] = fds.status;
+        words[field::FD_STDIN] = fds.stdin;
+        words[field::FD_STDOUT] = fds.stdout;
+        words[field::FD_STDERR] = fds.stderr;
+        words[field::FD_CGROUP] = fds.cgroup;
+        words[field::FD_V1_FIRST] = fds.v1_first;
+        words[field::V1_COUNT] = fds.v1_count;
+        words[field::FD_TARGET] = fds.target;
         for (word, fd) in (field::FD_JOIN_PID..).zip(fds.shared) {
-            self.words[word] = fd;
+            words[word] = fd;
         }
-        for word in self.words {
-            self.sections[Section::Fixed as usize].extend_from_slice(&word.to_ne_bytes());
-        }
-        let mut blob = Vec::new();
+        let fixed: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
+        let mut sections: [&[u8]; SECTIONS] = std::array::from_fn(|section| self.sections[section].as_slice());
+        sections[Section::Fixed as usize] = &fixed;
+        let padded = |section: &&[u8]| section.len().next_multiple_of(8);
         let mut offset = SECTIONS * 8;
-        for section in &self.sections {
+        let mut blob = Vec::with_capacity(offset + sections.iter().map(padded).sum::<usize>());
+        for section in sections {
             blob.extend_from_slice(&(offset as u32).to_ne_bytes());
             blob.extend_from_slice(&(section.len() as u32).to_ne_bytes());
             // Aligned, so that the filter's instructions are.
             offset += section.len().next_multiple_of(8);
         }
-        for section in &self.sections {
+        for section in sections {
             blob.extend_from_slice(section);
             blob.resize(blob.len().next_multiple_of(8), 0);
         }

@@ -28,7 +28,7 @@ use crate::runtime::cgroups::{Cgroup, CgroupDriver};
 use crate::runtime::{Launch, LaunchSource, SharedNamespace, Started, StdioPlan, Task};
 use crate::sys::blocking::blocking;
 use crate::sys::socket::Received;
-use crate::sys::{pidfd, poll, socket, terminal};
+use crate::sys::{boot, pidfd, poll, socket, terminal};
 use crate::types::{ContainerId, Signal};
 
 /// A container's cgroup, where there is one, and what of the limits could not be.
@@ -61,6 +61,8 @@ struct Asked {
     host: Host,
     id: ContainerId,
     req: u64,
+    /// When it was asked for, in ticks since the boot.
+    ticks: Option<u64>,
     reply: oneshot::Receiver<Reply>,
     exit: ExitWatch,
     status: OwnedFd,
@@ -153,10 +155,11 @@ impl Job {
         let names = plan.names.clone();
         let req = self.zygote.request();
         let exit = self.zygote.watch_exit(req);
+        let ticks = boot::ticks();
         let reply = {
             let (mut positions, mut fds) = ends.positions(trees(launch), cgroup.as_deref());
             add_shared(launch, &mut positions, &mut fds);
-            let blob = plan.clone().encode(positions);
+            let blob = plan.encode(positions);
             self.zygote.send_blocking(req, op::START, &blob, &fds)?
         };
         // The kernel likes to wake the zygote on this processor, to run once this thread has nothing to do. Nobody waits for
@@ -172,6 +175,7 @@ impl Job {
             host: self.host,
             id: launch.id.clone(),
             req,
+            ticks,
             reply,
             exit,
             status,
@@ -277,6 +281,8 @@ impl Asked {
 
     async fn follow(mut self) -> Result<Started> {
         let reply = zygote::check(self.reply.await.map_err(|_| zygote::gone())?)?;
+        // It was made in between: mostly within one tick.
+        let start_ticks = self.ticks.filter(|ticks| boot::ticks() == Some(*ticks));
         let inner = reply.header.arg;
         let process = match reply.descriptor("take the container's process") {
             Ok(process) => process,
@@ -305,6 +311,7 @@ impl Asked {
             req: self.req,
             process,
             inner,
+            start_ticks,
             exit: self.exit,
             host: self.host,
             namespaces: self.namespaces,
@@ -463,6 +470,8 @@ struct Child {
     process: OwnedFd,
     /// As the zygote knows it.
     inner: i32,
+    /// When it was started, if that is known.
+    start_ticks: Option<u64>,
     exit: ExitWatch,
     host: Host,
     namespaces: u32,
@@ -488,6 +497,7 @@ impl Adopted {
             req: self.req,
             process,
             inner: self.inner,
+            start_ticks: None,
             exit: self.exit,
             host,
             namespaces: plan.all_namespaces(),
@@ -562,6 +572,7 @@ impl Child {
             Origin {
                 inner: self.inner,
                 pipes,
+                start_ticks: self.start_ticks,
             },
             self.hooks,
         ));

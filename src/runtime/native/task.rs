@@ -51,6 +51,8 @@ pub(crate) struct Origin {
     /// The number of the first, as the zygote knows it.
     pub(crate) inner: i32,
     pub(crate) pipes: Pipes,
+    /// When it was started, if that is known.
+    pub(crate) start_ticks: Option<u64>,
 }
 
 /// A container that ends with its owner.
@@ -204,6 +206,10 @@ impl Task for NativeTask {
 
     fn as_any(&self) -> Option<&dyn std::any::Any> {
         Some(self)
+    }
+
+    fn start_ticks(&self) -> Option<u64> {
+        self.origin.start_ticks
     }
 
     async fn signal(&self, signal: Signal, all: bool) -> Result<()> {

@@ -118,14 +118,14 @@ impl Store {
         expected: &str,
         state: &str,
         body: &str,
-        event: Option<&Event>,
+        events: &[Event],
     ) -> Result<bool> {
         let change = |database: &Connection| -> Result<bool, Failure> {
             let sql = "UPDATE containers SET state = ?3, body = ?4 WHERE id = ?1 AND state = ?2";
             let mut update = database.prepare_cached(sql)?;
             Ok(update.execute(params![id.as_str(), expected, state, body])? > 0)
         };
-        self.change(id, event, change)
+        self.change(id, events, change)
     }
 
     /// Makes a bound container a detached one, whose row this is to be: with its edges, its volumes that have an owner, and an
@@ -179,18 +179,18 @@ impl Store {
         Ok(Outcome::Done)
     }
 
-    /// Deletes a container's row and edges, with an event, in one commit; its name is free again. Blocking.
+    /// Deletes a container's row and edges, with events, in one commit; its name is free again. Blocking.
     ///
     /// # Errors
     /// Those of the database.
-    pub fn delete_container(&self, id: &ContainerId, event: Option<&Event>) -> Result<Outcome> {
+    pub fn delete_container(&self, id: &ContainerId, events: &[Event]) -> Result<Outcome> {
         let node = Node::container(id);
         let change = |database: &Connection| -> Result<bool, Failure> {
             refs::remove_all_of(database, &node)?;
             let mut delete = database.prepare_cached("DELETE FROM containers WHERE id = ?1")?;
             Ok(delete.execute([id.as_str()])? > 0)
         };
-        Ok(if self.change(id, event, change)? {
+        Ok(if self.change(id, events, change)? {
             Outcome::Done
         } else {
             Outcome::Already
@@ -348,18 +348,18 @@ impl Store {
     }
 
     /// Changes the one database that has the container; the event is written if something changed.
-    fn change(
+    fn change<'e>(
         &self,
         id: &ContainerId,
-        event: Option<&Event>,
+        events: impl IntoIterator<Item = &'e Event>,
         change: impl Fn(&Connection) -> Result<bool, Failure>,
     ) -> Result<bool> {
-        let changed = self.write_run(event, |run| {
+        let changed = self.write_run(events, |run| {
             let changed = match is_here(run, id.as_str())? {
                 true => change(run)?,
                 false => self.inner.store.write(|store| change(store))?,
             };
-            // Leaving with a refusal takes the event back.
+            // Leaving with a refusal tells no event.
             if changed { Ok(()) } else { Err(unchanged().into()) }
         });
         match changed {

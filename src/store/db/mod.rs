@@ -173,17 +173,20 @@ impl Store {
     }
 
     /// Runs a write transaction of `run.db`, with an event in it, and wakes subscribers once it is committed.
-    fn write_run<T>(
+    fn write_run<'e, T>(
         &self,
-        event: Option<&Event>,
+        events: impl IntoIterator<Item = &'e Event>,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, Failure>,
     ) -> Result<T> {
         let dropped = self.take_dropped_leases();
         let done = self.inner.run.write(|run| {
             leases::delete(run, &dropped)?;
             let value = work(run)?;
-            let seq = event.map(|event| event_ring::append(run, event)).transpose()?;
-            Ok((value, seq))
+            let mut last = None;
+            for event in events {
+                last = Some(event_ring::append(run, event)?);
+            }
+            Ok((value, last))
         });
         if done.is_err() {
             self.put_back_dropped_leases(dropped);

@@ -312,7 +312,7 @@ impl Asking<'_> {
                 fds.push(process);
                 fds.extend(self.given.unwrap_or_default());
             }
-            let blob = plan.clone().encode(positions);
+            let blob = plan.encode(positions);
             if blob.len() > LARGEST {
                 return Err(Error::invalid(format!(
                     "arguments, environment and mounts of {} bytes",
