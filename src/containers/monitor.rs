@@ -17,7 +17,7 @@ use super::promote::{Ends, Handing};
 use super::record::{ExitRecord, Record, now_ns};
 use super::state::ContainerState;
 use super::{ContainerExit, RemoveOptions, probe, revive};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::events::{Event, EventKind};
 use crate::logs::{self, LogSink, LogStream, PumpOptions, PumpReport, Tee};
 use crate::runtime::{Exit, Task};
@@ -183,9 +183,10 @@ impl Shared {
                 logs::finish(sink, &output).await
             };
             let (record, closed) = tokio::join!(self.ended(record, &slot, &*task, exit), closing);
-            // One that is gone may have taken its log along.
+            // One that is gone may have taken the files of its log along.
             let is_gone = life_of.borrow().removed;
-            if let Some(error) = closed.err().filter(|_| !is_gone) {
+            let is_missing = |error: &Error| is_gone && error.errno() == Some(libc::ENOENT);
+            if let Some(error) = closed.err().filter(|error| !is_missing(error)) {
                 tracing::warn!(container = %id, error = error.report(), "a log could not be closed");
             }
             let (record, comeback) = record;

@@ -190,7 +190,8 @@ impl Shared {
         let record = match recorded {
             Ok(record) => record,
             Err(error) => {
-                slot.set_live(None);
+                // Whoever wanted it to go with this run's end waits for another's.
+                slot.end_run();
                 let error = abandon(&*task, error).await;
                 self.end_mounts(&users).await;
                 return Err(error);
