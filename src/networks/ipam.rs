@@ -98,7 +98,8 @@ fn asked_for(asked: &AddressPool) -> Result<AddressPool> {
     let of_links = matches!(subnet.address(), IpAddr::V6(address) if address.is_unicast_link_local());
     let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     let first = subnet.address();
-    if first.is_multicast() || first.is_unspecified() || loopback.iter().any(|one| subnet.contains(*one)) || of_links {
+    let of_this_host = first.is_loopback() || loopback.iter().any(|one| subnet.contains(*one));
+    if first.is_multicast() || first.is_unspecified() || of_this_host || of_links {
         return Err(invalid(format!(
             "the subnet {subnet} cannot be a network of containers"
         )));

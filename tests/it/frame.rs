@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
 
@@ -115,6 +116,21 @@ fn trial(group: &str, test: Test) -> Trial {
     })
 }
 
+/// Says how long a test took, its leak check included, where somebody wants to know (`LONGSHORE_TIMES`).
+struct Clock(&'static str, Instant);
+
+impl Clock {
+    fn start(name: &'static str) -> Option<Self> {
+        std::env::var_os("LONGSHORE_TIMES").map(|_| Self(name, Instant::now()))
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        println!("{:8.3} s {}", self.1.elapsed().as_secs_f64(), self.0);
+    }
+}
+
 /// Tests that must be alone hold this for writing, the others for reading.
 static KERNEL: RwLock<()> = RwLock::new(());
 
@@ -122,10 +138,12 @@ fn run(test: Test) -> Check {
     match test.company {
         Company::Pure => {
             let _shared = KERNEL.read().unwrap_or_else(PoisonError::into_inner);
+            let _clock = Clock::start(test.name);
             (test.body)()
         }
         Company::Alone => {
             let _alone = KERNEL.write().unwrap_or_else(PoisonError::into_inner);
+            let _clock = Clock::start(test.name);
             let before = Snapshot::take();
             drop(warnings::take());
             let outcome = watched(test);
@@ -133,6 +151,7 @@ fn run(test: Test) -> Check {
         }
         Company::Waiting => {
             let _shared = KERNEL.read().unwrap_or_else(PoisonError::into_inner);
+            let _clock = Clock::start(test.name);
             beside_others(test)
         }
     }

@@ -60,7 +60,9 @@ async fn are_refused(world: &World, all: impl IntoIterator<Item = (NetworkSpec, 
     let manager = world.engine.networks();
     for (spec, expected) in all {
         let shown = format!("{spec:?}");
-        let error = failure(manager.create(spec)).await?;
+        let Err(error) = manager.create(spec).await else {
+            return fail(format!("it was made: {shown}"));
+        };
         assert_eq!(why(&error)?, expected, "{shown}: {}", error.report());
     }
     let mut made = manager.list().await?;

@@ -141,7 +141,12 @@ fn every_attack_is_tried() -> Check {
     let page = fs::read_to_string(package.join("docs/security.md"))?;
     let attacks = page
         .lines()
-        .filter(|line| line.starts_with("| ") && !line.starts_with("| attack"));
+        .scan(false, |within, line| {
+            *within = line.starts_with('|') && (*within || line.starts_with("| attack"));
+            Some((*within, line))
+        })
+        .filter(|(within, line)| *within && line.starts_with("| ") && !line.starts_with("| attack"))
+        .map(|(_, line)| line);
     let mut complaints = Vec::new();
     let mut count = 0;
     for attack in attacks {

@@ -432,7 +432,7 @@ async fn p20_many_start_on_one_bridge_at_once() -> Check {
     assert_eq!((addresses.len(), ports.len()), (MANY, MANY));
     // A server that was started may not listen yet.
     let ask = format!(
-        "for n in $(seq 0 {}); do i=0; until wget -q -T 10 -O - http://crowd-{}-$n/index.html; do i=$((i+1)); \
+        "for n in $(seq 0 {}); do i=0; until wget -q -O - http://crowd-{}-$n/index.html; do i=$((i+1)); \
          [ $i -lt 300 ] || {{ echo $n; break; }}; sleep 0.1; done; done | sort | uniq -c",
         MANY - 1,
         std::process::id()

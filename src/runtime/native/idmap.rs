@@ -135,6 +135,8 @@ fn translated(ranges: &[IdRange], map: &[IdRange]) -> Option<Vec<IdRange>> {
                 .find(|home| home.outside <= outside && outside - home.outside < home.count)?;
             let offset = outside - home.outside;
             let count = (range.count - done).min(home.count - offset);
+            // The last id of all is nobody's (`(uid_t) -1`), so no range ends there or beyond.
+            inside.checked_add(count)?;
             out.push(IdRange::new(inside, home.inside.checked_add(offset)?, count));
             done += count;
         }

@@ -868,15 +868,17 @@ impl Plan {
         self.string(Section::DevicePaths, &target)
     }
 
-    /// The ids of the container's own user namespace.
-    pub(crate) fn user_namespace(&mut self, ids: &ContainerIds) -> Result<()> {
+    /// The ids of the container's own user namespace. Where the engine chose them, mounts are mapped, so that files keep their
+    /// owners; who names ids has made the files theirs (OCI runtime specification, "User namespace mappings": they "should
+    /// not modify the ownership of referenced filesystems").
+    pub(crate) fn user_namespace(&mut self, ids: &ContainerIds, are_named: bool) -> Result<()> {
         let needs = || Error::unsupported("a user namespace without root", "id maps that map the id 0");
         self.words[field::ROOT_UID] = ContainerIds::outside(&ids.uids, 0).ok_or_else(needs)?;
         self.words[field::ROOT_GID] = ContainerIds::outside(&ids.gids, 0).ok_or_else(needs)?;
         for ranges in [&ids.uids, &ids.gids] {
             self.string(Section::IdMaps, ContainerIds::text(ranges).as_bytes())?;
         }
-        self.set_if(!ids.is_identity(), flag::ID_MAPPED);
+        self.set_if(!are_named && !ids.is_identity(), flag::ID_MAPPED);
         for device in self.sections[Section::Devices as usize].chunks_exact_mut(24) {
             for (at, ranges) in [(16, &ids.uids), (20, &ids.gids)] {
                 let Some(word) = device.get_mut(at..at + 4) else {

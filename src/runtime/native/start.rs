@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
-use oci_spec::runtime::{LinuxNamespaceType, LinuxResources};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, LinuxResources, Spec};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
@@ -201,10 +201,17 @@ pub(crate) fn plan_of(launch: &Launch, host: Host, ids: Option<&ContainerIds>, a
     let filters = Filters::new(profile, launch.spec.process().as_ref(), host, agent)?;
     let mut plan = Plan::new(launch, host, filters, ids)?;
     if let Some(ids) = ids {
-        plan.user_namespace(ids)?;
+        plan.user_namespace(ids, names_ids(&launch.spec))?;
     }
     plan.read_only_root(launch.rootfs.iter().any(|mount| mount.read_only));
     Ok(plan)
+}
+
+/// Whether a specification says itself which ids its user namespace has.
+fn names_ids(spec: &Spec) -> bool {
+    let some = |maps: &Option<Vec<LinuxIdMapping>>| maps.as_ref().is_some_and(|maps| !maps.is_empty());
+    let linux = spec.linux().as_ref();
+    linux.is_some_and(|linux| some(linux.uid_mappings()) || some(linux.gid_mappings()))
 }
 
 /// Makes the container's cgroup. Blocking.

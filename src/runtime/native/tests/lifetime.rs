@@ -160,7 +160,7 @@ async fn the_helper_is_small() {
     let shim = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-shim")).len();
     println!("helper: {size} bytes, {rss} kB resident; a shim's: {shim} bytes");
     assert!(size <= 64 * 1024, "{size}");
-    assert!(size < shim && shim <= 80 * 1024, "{shim}");
+    assert!(size < shim && shim <= 84 * 1024, "{shim}");
     assert!(rss <= 64 + slack, "{rss} kB");
     started.task.signal(Signal::KILL, true).await.unwrap();
     started.task.wait().await.unwrap();
