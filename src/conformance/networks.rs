@@ -2,6 +2,7 @@
 //! given them, and those that every engine has. It panics with what is wrong.
 
 use std::net::IpAddr;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::poll;
@@ -215,8 +216,13 @@ impl<'a> Networks<'a> {
     async fn undoes_what_nobody_waits_for(&self) {
         for pause in [0, 1, 5, 20] {
             let mut call = Box::pin(self.engine.networks().create((self.make)("suite-dropped")));
-            if poll!(call.as_mut()).is_pending() {
-                tokio::time::sleep(Duration::from_millis(pause)).await;
+            match poll!(call.as_mut()) {
+                Poll::Pending => tokio::time::sleep(Duration::from_millis(pause)).await,
+                // Too quick to be given up.
+                Poll::Ready(made) => {
+                    made.expect("create");
+                    self.gone("suite-dropped").await;
+                }
             }
             drop(call);
             self.made_again("suite-dropped").await;
@@ -226,16 +232,18 @@ impl<'a> Networks<'a> {
 
     /// The name is free, once what had it is undone.
     async fn made_again(&self, name: &str) {
+        let mut refused = String::new();
         for _ in 0..PATIENCE.as_millis() / PAUSE.as_millis() {
             match self.engine.networks().create((self.make)(name)).await {
-                Err(error) if error.is_conflict() => tokio::time::sleep(PAUSE).await,
+                Err(error) if error.is_conflict() => refused = error.report(),
                 made => {
                     made.expect("create after one that was given up");
                     return;
                 }
             }
+            tokio::time::sleep(PAUSE).await;
         }
-        panic!("a network is there that nobody waited for");
+        panic!("a network is there that nobody waited for: {refused}");
     }
 }
 

@@ -21,7 +21,7 @@ use crate::support::embedder::{Embedder, Role};
 use crate::support::patience::{until, until_now};
 use crate::support::root::TempRoot;
 use crate::support::world::{FORCE, source, text};
-use crate::support::{image, is_root, names_in, program, scratch};
+use crate::support::{image, is_root, names_in, program, scratch, warnings};
 use crate::tests;
 
 tests! { "cni":
@@ -78,6 +78,7 @@ fn open_on(arguments: &[String]) -> impl Future<Output = Result<Host, Stop>> {
 }
 
 fn role<F: AsyncFnOnce(&Host) -> Check>(arguments: &[String], work: F) -> i32 {
+    warnings::collect();
     let done: Check = block_on(async {
         let host = open_on(arguments).await?;
         work(&host).await?;
@@ -160,7 +161,10 @@ impl Host {
             },
         })];
         plugins.extend(more.iter().cloned());
-        self.write(name, json!({"cniVersion": "1.0.0", "name": name, "plugins": plugins}))
+        // portmap 1.1 looks for rules of IPv6 wherever ip6tables is, and finds a container with ports of IPv4 alone wrong.
+        let has_ports = more.iter().any(|plugin| plugin["type"] == "portmap");
+        let list = json!({"cniVersion": "1.0.0", "name": name, "plugins": plugins, "disableCheck": has_ports});
+        self.write(name, list)
     }
 
     fn write(&self, name: &str, list: Value) -> Check {
@@ -259,7 +263,8 @@ async fn ports(host: &Host) -> Check {
     let taken = host.sleeper("web").publish(Port::tcp(80), port);
     let refused = host.engine.run(taken).await.expect_err("the port is taken");
     assert!(refused.is_conflict(), "{}", refused.report());
-    assert!(host.engine.audit().await?.is_clean());
+    let audit = host.engine.audit().await?;
+    assert!(audit.is_clean(), "{audit:?} {:?}", warnings::take());
     container.remove(FORCE).await?;
     let rules = command("iptables -t nat -S")?;
     assert!(!rules.contains("10.217.0.77"), "rules are left: {rules}");
@@ -334,6 +339,7 @@ async fn misbehaving(host: &Host) -> Check {
     fs::write(&script, SCRIPT.replace("DIR", &host.dir.display().to_string()))?;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
     let cni = CniNetworks::new(host.dir.join("lists"), host.dir.join("scripts")).deadline(Duration::from_secs(2));
+    let _scratch = scratch::enter();
     let root = TempRoot::new();
     let engine = Engine::builder(root.path())
         .with_network_driver("cni", Arc::new(cni))
