@@ -24,7 +24,7 @@ use crate::support::leaks::Snapshot;
 use crate::support::patience::{PATIENCE, until, until_now};
 use crate::support::root::TempRoot;
 use crate::support::world::{FORCE, World, source, text};
-use crate::support::{image, is_root, scratch};
+use crate::support::{image, is_root, program, scratch};
 use crate::tests;
 
 tests! { "chroot":
@@ -40,6 +40,7 @@ tests! { "chroot":
         h21_chroot_ends_with_its_engine,
         h21_chroot_has_limits_where_there_are_cgroups,
         h21_chroot_names_what_it_cannot,
+        h21_chroot_traces_nobody_outside,
         h21_chroot_copies_and_tells_processes,
         h21_chroot_by_the_client,
         k7_the_root_of_an_ordinary_container_has_chroot,
@@ -329,6 +330,68 @@ async fn kept_in(world: &World) -> Check {
     );
     container.remove(FORCE).await?;
     moved_out(world).await
+}
+
+/// A program that begins to trace the process whose number is its argument, and ends with the error's number.
+#[cfg(target_arch = "x86_64")]
+fn tracer() -> Vec<u8> {
+    crate::attacks::machine_code(&[
+        0x48, 0x8b, 0x74, 0x24, 0x10, // mov rsi, [rsp+16]: the argument
+        0x31, 0xc0, // xor eax, eax
+        0x31, 0xc9, // xor ecx, ecx
+        0x8a, 0x0e, // next: mov cl, [rsi]
+        0x84, 0xc9, // test cl, cl
+        0x74, 0x0d, // jz done
+        0x80, 0xe9, 0x30, // sub cl, '0'
+        0x6b, 0xc0, 0x0a, // imul eax, eax, 10
+        0x01, 0xc8, // add eax, ecx
+        0x48, 0xff, 0xc6, // inc rsi
+        0xeb, 0xed, // jmp next
+        0x89, 0xc6, // done: mov esi, eax
+        0x31, 0xd2, // xor edx, edx
+        0x4d, 0x31, 0xd2, // xor r10, r10
+        0xbf, 0x06, 0x42, 0x00, 0x00, // mov edi, PTRACE_SEIZE
+        0xb8, 0x65, 0x00, 0x00, 0x00, // mov eax, ptrace
+        0x0f, 0x05, // syscall
+        0xf7, 0xd8, // neg eax
+        0x89, 0xc7, // mov edi, eax
+        0xb8, 0x3c, 0x00, 0x00, 0x00, // mov eax, exit
+        0x0f, 0x05, // syscall
+    ])
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+async fn h21_chroot_traces_nobody_outside() -> Check {
+    skip("machine code of x86_64")
+}
+
+/// Whoever has no more rights than the container, and so is out of reach by Landlock alone, and whoever has more.
+#[cfg(target_arch = "x86_64")]
+async fn h21_chroot_traces_nobody_outside() -> Check {
+    let world = world().await?;
+    let image = crate::attacks::image_with(&world, |files| files.file("bin/trace", 0o755, tracer())).await?;
+    let mut weak = Command::new(program("setpriv")?)
+        .args(["--bounding-set=-all", "--inh-caps=-all", "--", "sleep", "1000"])
+        .spawn()?;
+    let all = format!(
+        "/bin/trace {}; echo $?; /bin/trace {}; echo $?; sleep 1000 & /bin/trace $!; echo $?; kill $!",
+        std::process::id(),
+        weak.id()
+    );
+    let spec = ContainerSpec::image(&image).command(["sh", "-c", &all]);
+    let said = world.says(spec.network(NetworkMode::Host)).await;
+    weak.kill()?;
+    weak.wait()?;
+    let denied = nix::libc::EPERM.to_string();
+    let said = said?;
+    let codes: Vec<&str> = said.lines().collect();
+    let own = match fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope") {
+        Ok(scope) if scope.trim() != "0" => denied.as_str(),
+        _ => "0",
+    };
+    let weaker = if probe().has("landlock") { denied.as_str() } else { "0" };
+    assert_eq!(codes, [denied.as_str(), weaker, own]);
+    Ok(())
 }
 
 /// A directory that a process is in is moved out of its root, by whoever may: the way up leads to the host's files then, and Landlock

@@ -1,6 +1,7 @@
 //! The streams of a detached container in this process: only where somebody reads or writes them.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 
@@ -10,11 +11,14 @@ use super::super::local::{Live, Shared, Slot};
 use super::super::record::Record;
 use super::super::state::{ContainerState, Refusal, Verb, refuse};
 use super::super::{AttachOptions, Attached, Input};
-use super::renew::Need;
-use crate::error::Result;
+use super::renew::{Need, PAUSE};
+use crate::error::{ErrorKind, Result};
 use crate::logs::{LogQuery, Tee};
 use crate::runtime::detached::{DetachedOutput, DetachedPhase, DetachedTask};
 use crate::types::ContainerId;
+
+/// Between two attempts to find a shim for a container that cannot have one now.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 impl Shared {
     /// Attaches to one that runs. With its log, everything comes by way of the log, which has every byte once.
@@ -117,35 +121,51 @@ impl Shared {
 
 /// The last writer here has closed its stdin: so does the shim.
 pub(crate) async fn close_input(me: &Weak<Shared>, id: &ContainerId, slot: &Arc<Slot>) {
-    live_of(me, id, slot, Need::ClosedInput).await;
+    let _ = live_of(me, id, slot, Need::ClosedInput).await;
 }
 
 /// The shim of a container, or the one that comes when it was killed, with what is needed of it. `None`: there is none, and the
 /// container has ended, or nobody can be told.
-async fn live_of(me: &Weak<Shared>, id: &ContainerId, slot: &Arc<Slot>, need: Need) -> Option<Arc<dyn DetachedTask>> {
-    let me = me.upgrade()?;
-    let record = me.find(id.as_str()).await.ok()?;
-    me.live_anew(&record, slot, need).await.ok()??.detached
+async fn live_of(
+    me: &Weak<Shared>,
+    id: &ContainerId,
+    slot: &Arc<Slot>,
+    need: Need,
+) -> Result<Option<Arc<dyn DetachedTask>>> {
+    let Some(me) = me.upgrade() else { return Ok(None) };
+    let record = me.find(id.as_str()).await?;
+    let live = me.live_anew(&record, slot, need).await?;
+    Ok(live.and_then(|live| live.detached))
 }
 
-/// Where more of the output comes from when a reader here was too slow, or its shim was killed; `None` at the end of the container.
+/// Where more of the output comes from when a reader here was too slow, or its shim was killed; `None` at the end of the container. A
+/// shim may be killed just as it is asked, and another may take its time: the container goes on meanwhile, and so does who reads.
 async fn next_shim(
     me: &Weak<Shared>,
     id: &ContainerId,
     slot: &Arc<Slot>,
     task: Option<&Arc<dyn DetachedTask>>,
 ) -> Option<(Arc<dyn DetachedTask>, DetachedOutput)> {
-    if let Some(task) = task {
-        if task.state().phase == DetachedPhase::Ended {
-            return None;
+    let (mut task, mut pause) = (task.cloned(), PAUSE);
+    loop {
+        if let Some(task) = &task {
+            if task.state().phase == DetachedPhase::Ended {
+                return None;
+            }
+            if let (false, Ok(more)) = (task.is_gone(), task.output().await) {
+                return Some((Arc::clone(task), more));
+            }
         }
-        if let (false, Ok(more)) = (task.is_gone(), task.output().await) {
-            return Some((Arc::clone(task), more));
+        task = match live_of(me, id, slot, Need::Connection).await {
+            Ok(found) => Some(found?),
+            Err(error) if error.kind() == &ErrorKind::Unavailable => None,
+            Err(_) => return None,
+        };
+        if task.is_none() {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
-    let task = live_of(me, id, slot, Need::Connection).await?;
-    let more = task.output().await.ok()?;
-    Some((task, more))
 }
 
 async fn until_closed(me: &Weak<Shared>, id: &ContainerId, slot: &Arc<Slot>, mut task: Arc<dyn DetachedTask>) {
@@ -154,12 +174,12 @@ async fn until_closed(me: &Weak<Shared>, id: &ContainerId, slot: &Arc<Slot>, mut
         match task.changed(state.change).await {
             Some(next) => state = next,
             None => match live_of(me, id, slot, Need::Connection).await {
-                Some(next) => {
+                Ok(Some(next)) => {
                     task = next;
                     state = task.state();
                 }
                 // Whoever writes learns of it by itself.
-                None => return std::future::pending().await,
+                _ => return std::future::pending().await,
             },
         }
     }

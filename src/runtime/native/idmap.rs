@@ -154,6 +154,14 @@ pub(crate) fn of(pid: u32) -> Result<IdMapping> {
     })
 }
 
+/// As [`of`], where what makes containers has no user namespace of its own: it is the root of one that has one id, or of any other.
+pub(crate) fn of_root(pid: u32) -> Result<IdMapping> {
+    Ok(match of(pid)? {
+        IdMapping::Single => IdMapping::Single,
+        _ => IdMapping::Root,
+    })
+}
+
 /// Ranges one after the other, from id 0 on.
 fn stack(ranges: &[Range]) -> Vec<IdRange> {
     let mut inside = 0u32;

@@ -645,6 +645,8 @@ fn greet(
 ) -> Result<(IdMapping, Option<String>)> {
     let (mapping, warning) = match options.join_userns {
         None if options.userns => idmap::write(child.pid)?,
+        // Root of a user namespace of somebody else's making may have one id alone.
+        None if options.bind_devices => (idmap::of_root(child.pid)?, None),
         _ => (IdMapping::Root, None),
     };
     let mut flags = 0;
