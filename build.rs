@@ -145,6 +145,10 @@ fn compile(linker: &Linker, image: &Image, directory: &Path) -> Result<(), Strin
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("RUSTFLAGS")
         .env_remove("RUSTC_WORKSPACE_WRAPPER");
+    if variable("CARGO_CFG_TARGET_ENV") == "musl" {
+        // That target brings start files of a C program along.
+        command.args(["-C", "link-self-contained=no"]);
+    }
     let script = out.with_extension("ld");
     std::fs::write(&script, SCRIPT).map_err(|error| format!("write {}: {error}", script.display()))?;
     link_arguments(linker, &script, &mut command);

@@ -92,6 +92,36 @@ real_clients() {
     part "real clients" tests/clients/run "$LONGSHORED"
 }
 
+# The tests as the root of a container that Docker starts with no option: no namespaces are to be had there.
+within_docker() {
+    local name="within a container of Docker's"
+    if (need_packages docker.io); then
+        part "$name" ci/docker "$LIB_TESTS" "$IT_TESTS" "$QUICKSTART"
+    else
+        skip_part "$name" "Docker cannot be installed"
+    fi
+}
+
+# The client as a static program: built without the C library of this machine, and run as the one file of an image.
+static_program() {
+    local name="a static program for musl" target=x86_64-unknown-linux-musl program
+    [ "$(uname -m)" = x86_64 ] || { skip_part "$name" "the target is x86_64's"; return; }
+    if ! PATIENCE=300 bounded rustup target add $target >/dev/null 2>&1 || ! (need_packages musl-tools binutils); then
+        skip_part "$name" "neither rustup nor apt has what it takes"
+        return
+    fi
+    check "$name: build" cargo build --quiet --locked --package longshore-cli --target $target
+    program=${CARGO_TARGET_DIR:-target}/$target/debug/longshore
+    check "$name: no interpreter" no_interpreter "$program"
+    AT_LEAST=1 LONGSHORE_IT_STATIC=$(realpath "$program") suite "$name: in an empty image" "$IT_TESTS" k6_a_static
+}
+
+no_interpreter() {
+    local headers
+    headers=$(readelf --wide --program-headers "$1") || return
+    grep -q LOAD <<<"$headers" && ! grep -q INTERP <<<"$headers"
+}
+
 licences() {
     if have cargo-deny || bounded cargo install --quiet --locked cargo-deny; then
         check "licences and bans" cargo deny --all-features check licenses bans sources
@@ -119,6 +149,8 @@ linked_with_cc() {
 
 beside_others_of_sqlite
 real_clients
+within_docker
+static_program
 # Linux 6.1 and nothing but cgroup version 2, as root and as an ordinary user with a delegated cgroup.
 part "a machine with cgroup version 2" ci/vm "$LIB_TESTS" "$IT_TESTS"
 check "the library adds at most 8 MB" ci/size

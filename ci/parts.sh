@@ -56,7 +56,7 @@ skip_part() {
 }
 
 # Runs a command that prints `test result:` lines, and adds them up. Not one test, or a bad exit with no failure in the counts,
-# is a failure of its own.
+# is a failure of its own, and so are fewer that passed than AT_LEAST says.
 part() {
     local name=$1 log code=0 passed failed skipped
     shift
@@ -66,6 +66,10 @@ part() {
     read -r passed failed skipped < <(add_up "$log")
     if [ "$code" != 0 ] && [ "$failed" = 0 ]; then failed=1; fi
     if [ "$((passed + failed + skipped))" = 0 ]; then failed=1; fi
+    if [ "$passed" -lt "${AT_LEAST:-0}" ]; then
+        printf '%d passed, and at least %d can\n' "$passed" "$AT_LEAST" | tee -a "$log"
+        failed=$((failed + 1))
+    fi
     [ "$failed" = 0 ] || failures_of "$name" "$log" >>"$LOGS/failures"
     count "$name" "$passed" "$failed" "$skipped"
 }
@@ -134,6 +138,7 @@ build_tests() {
     IT_TESTS=$(test_binary "$messages" it test)
     # Cargo puts it beside the directory of the tests, which is where they look for it.
     LONGSHORED=$(dirname "$(dirname "$IT_TESTS")")/longshored
+    QUICKSTART=$(dirname "$LONGSHORED")/examples/quickstart
     mapfile -t OTHER_TESTS < <(test_binaries "$messages" | grep -vxF -e "$LIB_TESTS" -e "$IT_TESTS" || true)
     count "build" 1 0 0
 }
@@ -204,6 +209,7 @@ suite_as() {
     part "$name" "${APART[@]}" setpriv --reuid "$user" --regid "$user" --init-groups --reset-env \
         env TMPDIR="$tmp" LONGSHORE_KILL_LOOPS="${LONGSHORE_KILL_LOOPS:-}" \
         ${LONGSHORE_IT_COMPANY:+LONGSHORE_IT_COMPANY=1} \
+        ${LONGSHORE_IT_RUNTIME:+LONGSHORE_IT_RUNTIME="$LONGSHORE_IT_RUNTIME"} \
         ${LONGSHORE_TEST_SHARED_HOST:+LONGSHORE_TEST_SHARED_HOST=1} sh -c 'cd; exec "$@"' sh "$copy" "$@"
     if [ -n "$(ls -A "$tmp")" ]; then
         printf 'left in the temporary directory of %s:\n' "$user"

@@ -24,6 +24,8 @@ pub(crate) mod quota;
 pub(crate) mod random;
 #[cfg(feature = "engine")]
 pub(crate) mod reflink;
+#[cfg(feature = "engine")]
+pub(crate) mod rename;
 #[cfg(feature = "network")]
 pub(crate) mod sctp;
 pub(crate) mod seccomp;

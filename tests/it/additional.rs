@@ -16,7 +16,7 @@ use crate::frame::{Check, Stop, fail};
 use crate::support::image;
 use crate::support::root::TempRoot;
 use crate::support::world::{source, text};
-use crate::support::{is_root, names_in, scratch};
+use crate::support::{is_root, names_in, runtime, scratch};
 use crate::tests;
 
 tests! { "additional":
@@ -223,6 +223,7 @@ async fn d10_a_store_that_is_in_use_is_read_as_it_is_now() -> Check {
 }
 
 async fn d10_what_is_missing_or_damaged_there_is_told() -> Check {
+    runtime::namespaces()?;
     let dir = scratch::fresh("no-store");
     let own = TempRoot::new();
     let open = async |path: &Path| Engine::builder(own.path()).additional_store(path).open().await;

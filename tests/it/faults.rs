@@ -17,7 +17,7 @@ use crate::support::leaks::Snapshot;
 use crate::support::registry::{Options, Registry};
 use crate::support::root::TempRoot;
 use crate::support::world::{FORCE, World, source, text};
-use crate::support::{company, image};
+use crate::support::{company, image, runtime};
 use crate::tests;
 
 tests! { "faults":
@@ -132,8 +132,8 @@ pub fn filled_root() -> Result<TempRoot, Stop> {
 pub fn warm_up() {
     if let Ok(root) = filled_root() {
         let _ = block_on(async {
-            let engine = Engine::open(root.path()).await?;
-            let spec = || ContainerSpec::image("busybox").command(["true"]);
+            let engine = runtime::builder(root.path()).open().await?;
+            let spec = || runtime::with_a_network(ContainerSpec::image("busybox")).command(["true"]);
             engine.run(spec()).output().await?;
             let detached = engine.run(spec().lifetime(Lifetime::Detached)).await?;
             detached.wait().await?;
@@ -148,7 +148,7 @@ pub fn warm_up() {
 pub fn fill(root: &Path) -> Check {
     let source = busybox()?;
     block_on(async {
-        let engine = Engine::open(root).await?;
+        let engine = runtime::builder(root).open().await?;
         let image = engine.pull(source).await?;
         image.tag(&"busybox".parse()?).await?;
         Ok::<_, longshore::Error>(())

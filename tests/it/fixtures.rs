@@ -8,7 +8,7 @@ use crate::frame::{Check, skip};
 use crate::support::embedder::Embedder;
 use crate::support::leaks::Snapshot;
 use crate::support::registry::{Options, Registry};
-use crate::support::{http, image, is_root, program, scratch};
+use crate::support::{http, image, is_root, program, runtime, scratch};
 use crate::tests;
 
 tests! { "fixtures":
@@ -65,6 +65,7 @@ fn a_left_mount_is_found() -> Check {
     if !is_root() {
         return skip("only root can mount in the host's namespace");
     }
+    runtime::namespaces()?;
     let dir = scratch::fresh("mount");
     let before = Snapshot::take();
     nix::mount::mount(

@@ -8,7 +8,7 @@ use std::time::Instant;
 use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
 
 use crate::support::leaks::Snapshot;
-use crate::support::{warnings, watch};
+use crate::support::{runtime, warnings, watch};
 
 /// What a body returns.
 pub type Check = Result<(), Stop>;
@@ -22,8 +22,12 @@ pub enum Stop {
     Fail(String),
 }
 
-impl<E: std::error::Error> From<E> for Stop {
+impl<E: std::error::Error + 'static> From<E> for Stop {
     fn from(error: E) -> Self {
+        let any: &dyn std::error::Error = &error;
+        if let Some(stop) = any.downcast_ref().and_then(runtime::ended_by) {
+            return stop;
+        }
         let mut text = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {

@@ -487,6 +487,7 @@ impl Dockerd {
         if !crate::support::is_root() {
             return crate::frame::skip("dockerd needs root");
         }
+        crate::support::runtime::namespaces()?;
         let dir = scratch::fresh("dockerd");
         let at = |name: &str| dir.path().join(name).display().to_string();
         let host = format!("unix://{}", at("s"));

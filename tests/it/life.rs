@@ -12,8 +12,8 @@ use serde_json::json;
 
 use crate::frame::{Check, Stop, skip};
 use crate::support::image::{self, busybox_files};
-use crate::support::scratch;
 use crate::support::world::{FORCE, World, source, text};
+use crate::support::{runtime, scratch};
 use crate::tests;
 
 tests! { "life":
@@ -56,7 +56,7 @@ async fn a7_errors_name_kind_and_object() -> Check {
     assert_eq!(object, Some((ObjectKind::Container, "nobody".to_owned())));
     let image = world
         .engine
-        .create(longshore::ContainerSpec::image("no-such-image"))
+        .create(runtime::with_a_network(ContainerSpec::image("no-such-image")))
         .await
         .expect_err("no such image");
     assert_eq!(image.kind(), &ErrorKind::NotFound);
@@ -313,7 +313,7 @@ async fn h4_stop_sends_the_images_signal_and_kills_after_the_timeout() -> Check 
     let layout = image::write_layout(dir.path(), &[busybox_files()?], &config)?;
     let image = world.engine.pull(source(&layout)).await?.id().to_string();
     let script = "trap 'echo asked' USR2; echo ready; while true; do sleep 0.05; done";
-    let spec = ContainerSpec::image(image).command(["sh", "-c", script]);
+    let spec = runtime::with_a_network(ContainerSpec::image(image)).command(["sh", "-c", script]);
     let container = world.started(spec.stop_timeout(Duration::from_secs(1))).await?;
     wait_for_log(&container, "ready").await?;
     assert_eq!(container.stop(StopOptions::default()).await?, Outcome::Done);

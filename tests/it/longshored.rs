@@ -12,9 +12,9 @@ use nix::unistd::Pid;
 
 use crate::faults;
 use crate::frame::{Check, Stop, fail, skip};
-use crate::support::names_in;
 use crate::support::root::TempRoot;
 use crate::support::wire::{self, Answer};
+use crate::support::{names_in, runtime};
 
 /// The program: next to this one where it was copied for another user, else where cargo puts it.
 pub fn program() -> Result<PathBuf, Stop> {
@@ -69,6 +69,7 @@ impl Daemon {
     /// The command with its root alone; its root, and where its socket would be. It must not outlive the tests, however they
     /// end.
     pub fn command() -> Result<(Command, TempRoot, PathBuf), Stop> {
+        runtime::namespaces()?;
         let root = faults::filled_root()?;
         let socket = root.path().join("d.sock");
         Ok((command_on(root.path())?, root, socket))

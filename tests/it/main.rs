@@ -203,6 +203,18 @@ const SHARING: &[frame::Group] = &[
     trouble::TESTS,
 ];
 
+/// What lifecycles are made of, which are run with other runtimes, too.
+const LIFECYCLE: &[frame::Group] = &[
+    process::TESTS,
+    life::TESTS,
+    ends::TESTS,
+    exec::TESTS,
+    verbs::TESTS,
+    care::TESTS,
+    logging::TESTS,
+    copy::TESTS,
+];
+
 const ROLES: &[(&str, support::embedder::Role)] = &[
     ("echo", fixtures::role_echo),
     ("pull-once", pull::role_pull),
@@ -254,7 +266,11 @@ fn main() {
     faults::warm_up();
     let company = support::company::start(faults::fill).expect("company");
     // With company, those with tests that need no root of their own; else all.
-    let groups = if company.is_some() { SHARING } else { GROUPS };
+    let groups = match (&company, support::runtime::chosen()) {
+        (Some(_), _) => SHARING,
+        (None, Some(_)) => LIFECYCLE,
+        (None, None) => GROUPS,
+    };
     let conclusion = frame::run_all(groups);
     if let Some(company) = company
         && let Err(stop) = company.finish(faults::no_container_left)

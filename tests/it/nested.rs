@@ -8,12 +8,14 @@ use std::path::Path;
 
 use longshore::containers::{NetworkMode, Seccomp, Tmpfs};
 use longshore::{ContainerSpec, Engine, ErrorKind, ExecSpec, Isolation, Signal};
+use serde_json::json;
 
 use crate::build::{context, result, spec, world};
-use crate::frame::{Check, Stop, block_on, fail};
+use crate::frame::{Check, Stop, block_on, fail, skip};
 use crate::support::embedder::Role;
-use crate::support::world::{FORCE, World, text};
-use crate::support::{image, is_root};
+use crate::support::image::{self, Files};
+use crate::support::world::{FORCE, World, source, text};
+use crate::support::{is_root, scratch};
 use crate::tests;
 
 tests! { "nested":
@@ -23,6 +25,7 @@ tests! { "nested":
         p14_the_one_id_of_a_container_builds,
         p14_a_build_has_its_files_in_those_of_a_container,
         p14_what_a_container_lacks_is_named,
+        k6_a_static_program_needs_nothing_of_its_image,
         k7_p36_a_privileged_container_runs_containers,
     ]
 }
@@ -157,6 +160,38 @@ async fn k7_p36_a_privileged_container_runs_containers() -> Check {
         // sleep, sh, ls, grep; of those around it, none.
         assert!(processes.parse::<u32>()? <= 5 || !is_root(), "{said}");
     }
+    Ok(())
+}
+
+/// The client as a static program is the one file of an image, in which it runs a container.
+async fn k6_a_static_program_needs_nothing_of_its_image() -> Check {
+    let Some(program) = std::env::var_os("LONGSHORE_IT_STATIC") else {
+        return skip("LONGSHORE_IT_STATIC names no static program, as ci/test --full builds it");
+    };
+    let world = world().await?;
+    let dir = scratch::fresh("static");
+    let alone = Files::new().file("longshore", 0o755, fs::read(program)?);
+    let layout = image::write_layout(dir.path(), &[alone], &json!({ "Entrypoint": ["/longshore"] }))?;
+    let image = world.engine.pull(source(&layout)).await?;
+    let isolation = if is_root() { "strict" } else { "best-available" };
+    let run = [
+        "--root",
+        "/work/root",
+        "--isolation",
+        isolation,
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "oci:/layout",
+    ];
+    let script = ["sh", "-c", "echo within; id -u; ls / | grep -c longshore; exit 0"];
+    let spec = ContainerSpec::image(image.id().to_string())
+        .command(run.into_iter().chain(script))
+        .privileged(true)
+        .tmpfs("/work", Tmpfs::default())
+        .bind_read_only(&image::shared()?.dir, "/layout");
+    assert_eq!(world.says(spec).await?, "within\n0\n0");
     Ok(())
 }
 

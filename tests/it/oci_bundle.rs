@@ -22,7 +22,7 @@ use crate::support::image::busybox_files;
 use crate::support::leaks::all_processes;
 use crate::support::patience::until_now;
 use crate::support::world::text;
-use crate::support::{is_root, program, scratch};
+use crate::support::{is_root, program, runtime, scratch};
 use crate::tests;
 
 tests! { "oci_bundle":
@@ -58,6 +58,7 @@ struct Tool {
 
 impl Tool {
     fn ours() -> Result<Self, Stop> {
+        runtime::namespaces()?;
         Ok(Self {
             name: "longshore",
             program: crate::platforms::client()?,

@@ -21,7 +21,7 @@ use crate::support::embedder::{Embedder, Role};
 use crate::support::image::{self, Files, Layout};
 use crate::support::root::TempRoot;
 use crate::support::world::{source, text};
-use crate::support::{is_root, program, scratch};
+use crate::support::{is_root, program, runtime, scratch};
 use crate::tests;
 
 tests! { "power":
@@ -267,6 +267,7 @@ impl WithQuota {
         if !is_root() {
             return skip("only root can mount a file system");
         }
+        runtime::namespaces()?;
         let dir = scratch::fresh("quota");
         let (file, place) = (dir.path().join("disk"), dir.path().join("mounted"));
         fs::create_dir(&place)?;

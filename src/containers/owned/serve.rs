@@ -20,7 +20,7 @@ use fuser::{
     ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, readlinkat, renameat2};
+use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, readlinkat};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mkdirat, mknodat, utimensat};
 use nix::sys::statvfs::fstatvfs;
 use nix::sys::time::TimeSpec;
@@ -30,7 +30,7 @@ use super::attributes::Ids;
 use super::files::{Files, Open};
 use super::nodes::{Nodes, key};
 use super::place::{create_in, errno, look, open_in, shown_by_proc, walk};
-use crate::sys::{mode, xattr};
+use crate::sys::{mode, rename, xattr};
 
 /// How long the kernel may believe what it was told: not at all, since the host's changes count at once.
 const TTL: Duration = Duration::ZERO;
@@ -239,17 +239,17 @@ impl Shown {
     fn move_to(&self, from: (INodeNo, &OsStr), to: (INodeNo, &OsStr), flags: RenameFlags) -> Result<()> {
         let (from_dir, to_dir) = (self.dir(from.0)?, self.dir(to.0)?);
         let (moved, gone) = (self.key_in(&from_dir, from.1), self.key_in(&to_dir, to.1));
-        let flags = nix::fcntl::RenameFlags::from_bits_truncate(flags.bits());
+        let flags = flags.bits() & (rename::NO_REPLACE | rename::EXCHANGE | rename::WHITEOUT);
         // A whiteout is a device.
-        if flags.contains(nix::fcntl::RenameFlags::RENAME_WHITEOUT) {
+        if flags & rename::WHITEOUT != 0 {
             return Err(Errno::EINVAL);
         }
-        renameat2(&from_dir, from.1, &to_dir, to.1, flags)?;
+        rename::rename(&from_dir, from.1, &to_dir, to.1, flags)?;
         let mut nodes = lock(&self.nodes);
         nodes.unname(to.0.0, to.1, gone);
         nodes.unname(from.0.0, from.1, moved);
         nodes.name_of(to.0.0, to.1, moved);
-        if flags.contains(nix::fcntl::RenameFlags::RENAME_EXCHANGE) {
+        if flags & rename::EXCHANGE != 0 {
             nodes.name_of(from.0.0, from.1, gone);
         }
         Ok(())

@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -11,9 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open};
+use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat, fstatat};
 
+#[cfg(feature = "engine")]
+use crate::error::ErrorKind;
 use crate::error::{Error, Result};
 use crate::sys::blocking::blocking;
 use crate::sys::pidfd;
@@ -30,6 +32,8 @@ type Identity = (u64, u64);
 pub(crate) struct Mark {
     kind: &'static str,
     namespace: Arc<OwnedFd>,
+    /// Of those in it, the ones of this session alone.
+    session: Option<i32>,
 }
 
 impl Mark {
@@ -37,6 +41,7 @@ impl Mark {
         Self {
             kind: "ns/uts",
             namespace: Arc::new(namespace),
+            session: None,
         }
     }
 
@@ -58,8 +63,45 @@ impl Mark {
         Ok(Self {
             kind,
             namespace: Arc::new(namespace.into()),
+            session: None,
         })
     }
+
+    /// The session of a process that does not lead it, as far as it is in the process's mount namespace: the number of one that is over
+    /// may be another's, and never in that container. `None` if the process leads it.
+    ///
+    /// # Errors
+    /// As [`Mark::mounts_of`].
+    #[cfg(feature = "engine")]
+    pub(crate) fn session_of(pid: u32) -> io::Result<Option<Self>> {
+        let session = session_in(&fs::read(format!("/proc/{pid}/stat"))?);
+        if session.is_none_or(|session| session.unsigned_abs() == pid) {
+            return Ok(None);
+        }
+        let mark = Self::mounts_of(pid)?;
+        Ok(Some(Self { session, ..mark }))
+    }
+}
+
+/// The session in a process' `stat`. Source: proc_pid_stat(5); the program's name may have any bytes.
+fn session_in(stat: &[u8]) -> Option<i32> {
+    let name = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(name + 1..)?).ok()?;
+    // State, parent, group, session.
+    rest.split_ascii_whitespace().nth(3)?.parse().ok()
+}
+
+/// The same, with a limit to how long those that were killed are waited for.
+///
+/// # Errors
+/// As [`kill_all`], and `Timeout` after that.
+///
+/// # Cancel safety
+/// As [`kill_all`].
+#[cfg(feature = "engine")]
+pub(crate) async fn kill_all_within(limit: Duration, mark: &Mark) -> Result<()> {
+    let late = || Error::new(ErrorKind::Timeout, "what a command has started does not end");
+    tokio::time::timeout(limit, kill_all(mark)).await.map_err(|_| late())?
 }
 
 /// Kills every process in a namespace, until there is none.
@@ -95,13 +137,21 @@ fn kill_all_in(mark: &Mark) -> io::Result<bool> {
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         if name.as_bytes().first().is_some_and(u8::is_ascii_digit) {
-            found |= kill_one(&name, mark.kind, wanted)?;
+            found |= kill_one(&name, mark, wanted)?;
         }
     }
     Ok(found)
 }
 
-fn kill_one(name: &OsStr, kind: &str, wanted: Identity) -> io::Result<bool> {
+/// The session of a process whose directory this is.
+fn session_at(process: &OwnedFd) -> Option<i32> {
+    let stat = openat(process, "stat", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    let mut text = Vec::new();
+    fs::File::from(stat).read_to_end(&mut text).ok()?;
+    session_in(&text)
+}
+
+fn kill_one(name: &OsStr, mark: &Mark, wanted: Identity) -> io::Result<bool> {
     // From here on it is this process, whoever has its number next.
     let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let process = match open(&Path::new("/proc").join(name), flags, Mode::empty()) {
@@ -109,14 +159,33 @@ fn kill_one(name: &OsStr, kind: &str, wanted: Identity) -> io::Result<bool> {
         process => process?,
     };
     // One that is dead has none any more; one of somebody else's is not to be looked at.
-    let Ok(seen) = fstatat(&process, kind, AtFlags::empty()) else {
+    let Ok(seen) = fstatat(&process, mark.kind, AtFlags::empty()) else {
         return Ok(false);
     };
-    if (seen.st_dev, seen.st_ino) != wanted {
+    if (seen.st_dev, seen.st_ino) != wanted
+        || mark
+            .session
+            .is_some_and(|session| session_at(&process) != Some(session))
+    {
         return Ok(false);
     }
     match pidfd::send_signal(process.as_fd(), libc::SIGKILL) {
         Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(error),
         _ => Ok(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_read_whatever_the_program_is_called() {
+        assert_eq!(session_in(b"7 (sh) S 1 5 4 0 -1 4194560"), Some(4));
+        assert_eq!(session_in(b"7 (a) R 9 9 9 (b\xff) S 1 5 4 0"), Some(4));
+        assert_eq!(session_in(b"7 (sh) S 1 5"), None);
+        assert_eq!(session_in(b""), None);
+        let own = session_in(&fs::read("/proc/self/stat").unwrap()).unwrap();
+        assert_eq!(own, nix::unistd::getsid(None).unwrap().as_raw());
     }
 }

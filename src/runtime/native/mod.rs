@@ -14,7 +14,7 @@ pub(crate) mod hidden;
 pub(crate) mod hooks;
 #[cfg(feature = "network")]
 pub(crate) mod house;
-mod hunt;
+pub(crate) mod hunt;
 mod idmap;
 mod options;
 pub(crate) mod parent;

@@ -25,7 +25,7 @@ pub(crate) struct Bench {
 }
 
 /// How long processes that were killed are waited for.
-const DYING: Duration = Duration::from_secs(10);
+pub(crate) const DYING: Duration = Duration::from_secs(10);
 
 /// A run that was asked for. Dropped before its end, it is killed; what it had made is for its cgroup to end.
 pub(crate) struct Run {
@@ -110,10 +110,9 @@ impl Run {
             let _ = pidfd::send_signal(process.as_fd(), libc::SIGKILL);
         }
         let Some(mark) = mark else { return late };
-        match tokio::time::timeout(DYING, hunt::kill_all(&mark)).await {
-            Ok(Ok(())) => late,
-            Ok(Err(error)) => late.with_source(error),
-            Err(_) => late.context("what it has started does not end"),
+        match hunt::kill_all_within(DYING, &mark).await {
+            Ok(()) => late,
+            Err(error) => late.with_source(error),
         }
     }
 }

@@ -10,6 +10,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+#[cfg(feature = "engine")]
+use tokio::sync::Semaphore;
 use tokio::sync::{oneshot, watch};
 
 use super::helper::wire::{
@@ -73,7 +75,16 @@ pub(crate) struct Zygote {
     warning: Option<String>,
     pid: u32,
     agent: Option<Arc<dyn SeccompAgent>>,
+    /// Turns of tools that leave something behind, each until that has been taken over.
+    #[cfg(feature = "engine")]
+    pub(crate) turns: Semaphore,
 }
+
+/// How many tools may have left something behind that nobody has taken over yet. The helper remembers how the last 32 children
+/// ended that it did not know (`helper/zygote.rs`), and a run leaves up to four: with more at once, an end would be forgotten
+/// before it is asked for.
+#[cfg(feature = "engine")]
+const TURNS: usize = 8;
 
 #[derive(Debug)]
 struct Shared {
@@ -263,6 +274,8 @@ impl Zygote {
             warning: spawned.warning,
             pid,
             agent: options.agent.cloned(),
+            #[cfg(feature = "engine")]
+            turns: Semaphore::new(TURNS),
         })
     }
 
@@ -292,6 +305,7 @@ impl Zygote {
             warning: None,
             pid,
             agent: None,
+            turns: Semaphore::new(TURNS),
         })
     }
 

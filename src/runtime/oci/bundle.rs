@@ -178,7 +178,24 @@ pub(super) fn config(
     if shared(LinuxNamespaceType::Uts) {
         spec.set_hostname(None).set_domainname(None);
     }
+    let domain = match place.flavour {
+        Flavour::Runc => spec.domainname().clone(),
+        Flavour::Crun => None,
+    };
+    if domain.is_some() && place.rootless {
+        let what = "a domain name with runc for an ordinary user";
+        return Err(Error::unsupported(what, "the native runtime, or crun"));
+    }
+    if domain.is_some() {
+        spec.set_domainname(None);
+    }
     let Some(linux) = spec.linux_mut() else { return Ok(spec) };
+    if let Some(domain) = domain {
+        // Before version 1.2 runc does not know the word, and leaves the name out. So Docker does it, too.
+        let mut sysctls = linux.sysctl().clone().unwrap_or_default();
+        sysctls.insert("kernel.domainname".to_owned(), domain);
+        linux.set_sysctl(Some(sysctls));
+    }
     let mut namespaces = linux.namespaces().clone().unwrap_or_default();
     namespaces.retain(|one| !shared(one.typ()));
     linux.set_namespaces(Some(namespaces));
@@ -352,6 +369,36 @@ mod tests {
         );
         assert_eq!(spec.hostname().as_deref(), Some("h"));
         assert_eq!(spec.annotations().as_ref().unwrap()["a"], "b");
+    }
+
+    #[test]
+    fn h21_a_domain_name_is_a_sysctl_for_runc() {
+        let mut launch = launch();
+        launch.spec.set_domainname(Some("example.org".to_owned()));
+        let told = |place| {
+            let spec = made(&launch, place, CgroupMode::V2);
+            let sysctls = spec.linux().as_ref().unwrap().sysctl().clone().unwrap();
+            assert_eq!(sysctls["kernel.msgmax"], "1");
+            (spec.domainname().clone(), sysctls.get("kernel.domainname").cloned())
+        };
+        let name = Some("example.org".to_owned());
+        assert_eq!(told(PLACE), (None, name.clone()));
+        let crun = Place {
+            flavour: Flavour::Crun,
+            ..PLACE
+        };
+        assert_eq!(told(crun), (name, None));
+        let rootless = Place {
+            rootless: true,
+            ..PLACE
+        };
+        let nobody = Identity {
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+        };
+        let refused = config(&launch, Vec::new(), rootless, &nobody, None).unwrap_err();
+        assert!(refused.is_unsupported(), "{}", refused.report());
     }
 
     #[test]

@@ -17,8 +17,9 @@ use super::said::unless_ended;
 use super::task::Parts;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::native::helper::wire::op;
+use crate::runtime::native::hunt::{self, Mark};
 use crate::runtime::native::start::{Ends, Stdio};
-use crate::runtime::native::tool::{self, Adopted};
+use crate::runtime::native::tool::{self, Adopted, DYING};
 use crate::runtime::native::zygote::ExitWatch;
 use crate::runtime::{ExecLaunch, ExecStarted, ExecTask, StdioPlan, Task};
 use crate::sys::blocking::blocking;
@@ -64,6 +65,7 @@ async fn run(parts: &Parts, pid: u32, exec: ExecLaunch) -> Result<ExecStarted> {
         ..exec.stdio
     })?;
     let with = call.positions(&ends, Vec::new(), parts.cgroup.as_deref())?;
+    let turn = bench.zygote.turns.acquire().await.map_err(|_| gone())?;
     let (run, stdio) = call.run("exec", call.plan(&verb)?, ends, with).await?;
     let left = parts.clone();
     let size = exec.stdio.terminal;
@@ -75,7 +77,7 @@ async fn run(parts: &Parts, pid: u32, exec: ExecLaunch) -> Result<ExecStarted> {
     })
     .await?;
     let adopted = tool::adopt(&bench.zygote, inner, &[]).await?;
-    drop(run);
+    drop((run, turn));
     Command::started(adopted, terminal, exec.stdio, stdio).await
 }
 
@@ -118,6 +120,8 @@ impl Parts {
 struct Command {
     pid: Option<u32>,
     process: Option<OwnedFd>,
+    /// Where its processes are found if it leads no session: crun lets a process lead it that ends before the command begins.
+    session: Option<Mark>,
     exit: ExitWatch,
     terminal: Option<OwnedFd>,
 }
@@ -142,9 +146,14 @@ impl Command {
             let _ = ending.wait_for(Option::is_some).await;
             zygote.tell(req, op::FORGET);
         });
+        let pid = process.as_ref().and_then(|process| pidfd::pid(process.as_fd()).ok());
+        let session = pid.and_then(|pid| Mark::session_of(pid).ok().flatten());
+        // Only if the number was its own all the while.
+        let session = session.filter(|_| process.as_ref().and_then(|process| pidfd::pid(process.as_fd()).ok()) == pid);
         let mut command = Self {
-            pid: process.as_ref().and_then(|process| pidfd::pid(process.as_fd()).ok()),
+            pid,
             process,
+            session,
             exit,
             terminal: None,
         };
@@ -196,6 +205,9 @@ impl ExecTask for Command {
 
     async fn kill_all(&self) -> Result<()> {
         let process = self.process.as_ref().ok_or_else(ended)?;
+        if let Some(session) = &self.session {
+            return hunt::kill_all_within(DYING, session).await;
+        }
         // It leads a session: runtimes make one for each command.
         let killed = match pidfd::kill_group(process.as_fd()) {
             // Before Linux 6.9.

@@ -31,13 +31,13 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg};
 
 use super::{SnapshotKey, Usage};
 use crate::error::{Error, ErrorKind, ObjectKind, Result};
 use crate::storage::files::{self, found, random_name};
 use crate::storage::ownership::Ownership;
-use crate::sys::boot;
+use crate::sys::{boot, rename};
 use crate::types::{ChainId, Outcome};
 
 /// How names of trees begin that are in another root. No name that is made up for one has a capital.
@@ -447,12 +447,12 @@ impl Records {
         }
         self.stamp(&mut record, chain)?;
         files::replace(&claim.join("record"), &record.text())?;
-        let moved = renameat2(
+        let moved = rename::rename(
             AT_FDCWD,
-            &claim.join("record"),
+            claim.join("record"),
             AT_FDCWD,
-            &self.committed(chain),
-            RenameFlags::RENAME_NOREPLACE,
+            self.committed(chain),
+            rename::NO_REPLACE,
         );
         match moved {
             Ok(()) => fs::remove_dir(&claim).map_err(|e| Error::os("release snapshot key", e)),

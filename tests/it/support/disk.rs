@@ -9,7 +9,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::statvfs;
 use tempfile::TempDir;
 
-use super::{is_root, program, scratch};
+use super::{is_root, program, runtime, scratch};
 use crate::frame::{Check, Stop, fail, skip};
 
 /// A mounted file system; gone when it is dropped.
@@ -52,6 +52,7 @@ impl Disk {
         if !is_root() {
             return skip("only root can mount a file system in the host's namespace");
         }
+        runtime::namespaces()?;
         let dir = scratch::fresh("disk");
         fs::create_dir(dir.path().join("mounted"))?;
         Ok(Self { dir })
@@ -129,6 +130,7 @@ impl OverlayRoot {
         if !is_root() {
             return skip("only root can mount an overlay in the host's namespace");
         }
+        runtime::namespaces()?;
         let dir = scratch::fresh("overlay");
         let part = |name: &str| -> std::io::Result<PathBuf> {
             let path = dir.path().join(name);

@@ -5,12 +5,15 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
+use super::runtime;
 use crate::frame::{Stop, fail};
 
 /// What a role does with its arguments; the number is the exit code.
 pub type Role = fn(&[String]) -> i32;
 
 const ROLE: &str = "LONGSHORE_IT_ROLE";
+/// Roles that make no namespaces, with the library's own runtime or none.
+const WITHOUT_NAMESPACES: [&str; 2] = ["echo", "chroot-forever"];
 
 /// Runs the role that this process was started for, if any.
 pub fn run_role(roles: &[(&str, Role)]) -> Option<i32> {
@@ -44,6 +47,9 @@ impl Embedder {
     }
 
     fn spawn(mut command: Command, role: &str, arguments: &[&str]) -> Result<Self, Stop> {
+        if !WITHOUT_NAMESPACES.contains(&role) && runtime::chosen().is_none() {
+            runtime::namespaces()?;
+        }
         command
             .env(ROLE, role)
             .envs(super::scratch::entered().map(|dir| ("TMPDIR", dir)))

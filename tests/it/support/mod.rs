@@ -11,6 +11,7 @@ pub mod patience;
 pub mod plugin;
 pub mod registry;
 pub mod root;
+pub mod runtime;
 pub mod scratch;
 pub mod warnings;
 pub mod watch;

@@ -5,6 +5,7 @@ use longshore::{Container, ContainerSpec, ContainerSummary, Engine, Image, ListO
 use super::company;
 use super::image::{self, Layout};
 use super::root::TempRoot;
+use super::runtime;
 use crate::frame::{Stop, fail};
 
 /// Dropped in the order of the fields: the engine first, so that what it holds in the root is let go.
@@ -20,7 +21,7 @@ impl World {
     /// With company, the root that it shares.
     pub async fn new() -> Result<Self, Stop> {
         if let Some(shared) = company::root() {
-            let engine = Engine::open(shared).await?;
+            let engine = runtime::builder(shared).open().await?;
             let image = engine.image("busybox").await?;
             return Ok(Self {
                 engine,
@@ -34,7 +35,7 @@ impl World {
     /// A root of its own with company, too: for what counts all that is in it.
     pub async fn alone() -> Result<Self, Stop> {
         let root = TempRoot::new();
-        let engine = Engine::open(root.path()).await?;
+        let engine = runtime::builder(root.path()).open().await?;
         let image = engine.pull(source(image::shared()?)).await?;
         Ok(Self { engine, image, root })
     }
@@ -54,7 +55,12 @@ impl World {
 
     /// A container of busybox.
     pub fn spec(&self) -> ContainerSpec {
-        ContainerSpec::image(self.image.id().to_string())
+        self.spec_of(&self.image)
+    }
+
+    /// A container of another image.
+    pub fn spec_of(&self, image: &Image) -> ContainerSpec {
+        runtime::with_a_network(ContainerSpec::image(image.id().to_string()))
     }
 
     /// A container of busybox with a script for its shell.
