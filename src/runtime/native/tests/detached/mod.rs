@@ -149,6 +149,13 @@ async fn soon<T>(mut ready: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Makes the file that it waits for. The container may end before the command that made it, and takes that along.
+async fn let_go(task: &Arc<dyn DetachedTask>) {
+    let going = task.exec(super::trouble::command(&["touch", "/tmp/go"])).await.unwrap();
+    let status = going.task.wait().await.unwrap();
+    assert!(status.code() == 0 || status.signal() == Some(9), "{status}");
+}
+
 /// Nothing of the shim is left but what it wrote down.
 async fn left_alone(home: &Home, state: &DetachedState) {
     soon(|| is_gone(state.shim_pid).then_some(())).await;

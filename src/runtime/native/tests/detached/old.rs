@@ -1,7 +1,6 @@
 //! Shims of earlier versions: `tests/old/README.md`.
 
 use super::*;
-use crate::runtime::native::tests::trouble::command;
 use crate::sys::memfd;
 
 const FIRST: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/old/shim-1-x86_64"));
@@ -23,8 +22,7 @@ async fn g16_a_shim_of_the_first_protocol_is_understood() {
     );
     assert_eq!(home.seen(), DetachedSeen::Alive(state));
     let mut output = task.output().await.unwrap();
-    let going = task.exec(command(&["touch", "/tmp/go"])).await.unwrap();
-    assert_eq!(going.task.wait().await.unwrap().code(), 0);
+    let_go(&task).await;
     let first = futures_util::StreamExt::next(&mut output).await;
     assert_eq!(first.map(|(_, bytes)| bytes.to_vec()), Some(b"over\n".to_vec()));
     assert_eq!(task.wait().await.unwrap().status.code(), 7);

@@ -6,7 +6,6 @@ use crate::logs::LogStream;
 use crate::runtime::detached::{HandOn, RestartAfter};
 use crate::runtime::native::shim::promote;
 use crate::runtime::native::task::NativeTask;
-use crate::runtime::native::tests::trouble::command;
 use crate::runtime::{Runtime as _, Started};
 
 /// Prints, goes on when it is told to, and ends with 7.
@@ -47,8 +46,7 @@ async fn promoted(home: &Home, script: &str, detach: Detach) -> Arc<dyn Detached
 }
 
 async fn to_its_end(home: &Home, task: &Arc<dyn DetachedTask>) {
-    let going = task.exec(command(&["touch", "/tmp/go"])).await.unwrap();
-    assert_eq!(going.task.wait().await.unwrap().code(), 0);
+    let_go(task).await;
     let last = ended(task).await;
     assert_eq!((last.exit.unwrap().status.code(), last.ends), (7, 1));
     left_alone(home, &last).await;

@@ -4,7 +4,6 @@ use super::trouble::resident;
 use super::*;
 use crate::error::ErrorKind;
 use crate::runtime::native::helper::record::{self, State, phase};
-use crate::runtime::native::tests::trouble::command;
 use crate::sys::memfd;
 
 /// Prints, goes on when it is told to, and ends with 7.
@@ -25,8 +24,7 @@ impl Home {
 
 /// Lets it go to its end, by a command in it. Its status is the kernel's to tell.
 async fn to_its_end(home: &Home, task: &Arc<dyn DetachedTask>) {
-    let going = task.exec(command(&["touch", "/tmp/go"])).await.unwrap();
-    assert_eq!(going.task.wait().await.unwrap().code(), 0);
+    let_go(task).await;
     let last = ended(task).await;
     if let Some(exit) = last.exit {
         assert_eq!(exit.status.code(), 7);
@@ -118,8 +116,7 @@ async fn p30_how_a_run_ended_that_was_just_beginning_is_not_known() {
         (DetachedPhase::Running, before.pid, 1, 1)
     );
     assert!(now.started_ns > before.started_ns);
-    let going = second.exec(command(&["touch", "/tmp/go"])).await.unwrap();
-    assert_eq!(going.task.wait().await.unwrap().code(), 0);
+    let_go(&second).await;
     let last = ended(&second).await;
     assert_eq!((last.exit, last.ends), (None, 2));
     left_alone(&home, &last).await;
