@@ -809,7 +809,7 @@ pub(crate) fn map_file(file: i32, len: usize) -> Sys<&'static [u8]> {
     Ok(unsafe { core::slice::from_raw_parts(at as *const u8, len) })
 }
 
-/// `MADV_DONTNEED`: of the program's own text, pages that come back from the file when they are needed.
+/// `MADV_DONTNEED`: of the program's own text, or a view of a file, pages that come back from the file when they are needed.
 pub(crate) fn drop_text(start: usize, len: usize) {
     let _ = call3(nr::MADVISE, start, len, 4);
 }

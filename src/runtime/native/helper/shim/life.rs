@@ -67,6 +67,7 @@ impl Shim {
             _ => phase::RESTARTING,
         };
         self.note();
+        self.forget();
         Ok(())
     }
 

@@ -58,6 +58,8 @@ struct Shim {
     oom_seen: u64,
     restart: Restart,
     plan: Plan<'static>,
+    /// Where the plan's file is mapped, and how many bytes of it.
+    plan_place: (usize, usize),
     fds: Fds,
     stage: Stage,
     /// When the stage is over, in milliseconds.
@@ -144,6 +146,7 @@ impl Shim {
             oom_seen: 0,
             restart: Restart::decode(told.get(config::RESTART * 8..)?)?,
             plan: Plan::empty(),
+            plan_place: (0, 0),
             fds: Fds::none(),
             stage: Stage::Setting,
             until: 0,
@@ -215,7 +218,23 @@ impl Shim {
         }
         let blob = zygote::blob_of(header, &[], &self.fds).map_err(|errno| (Step::Plan as u32, errno))?;
         self.plan = Plan::decode(blob).ok_or(bad)?;
+        self.plan_place = (blob.as_ptr() as usize, blob.len());
         Ok(())
+    }
+
+    /// The plan is of use again with the next run or probe, and the deep end of the stack as well: until then none of their
+    /// pages are here.
+    #[inline(never)]
+    #[unsafe(link_section = "lhshim")]
+    fn forget(&self) {
+        const PAGE: usize = 4096;
+        /// As deep as anything goes here, and less than the kernel gives a stack at first.
+        const DEEP: usize = 16 * PAGE;
+        let (place, len) = self.plan_place;
+        sys::drop_text(place, len);
+        // The page that this function is on stays, and one below for what it calls. Deeper is nobody.
+        let top = (&raw const place as usize & !(PAGE - 1)) - PAGE;
+        sys::drop_text(top - DEEP, DEEP);
     }
 
     #[unsafe(link_section = "lhshim")]

@@ -413,6 +413,7 @@ impl Shim {
         if !running.void && self.stage == Stage::Running {
             self.take_result(&running);
         }
+        self.forget();
     }
 
     /// Writes a result down.

@@ -176,9 +176,12 @@ async fn g11_a_shim_that_probes_is_small() {
     }
     until(&task, |state| state.change > 100).await;
     soon(|| (open() <= least).then_some(())).await;
-    let (resident, slack) = resident(shim);
-    println!("shim with a check: {resident} kB resident");
-    assert!(resident <= 100 + slack, "{resident} kB");
+    // At rest: one that is at it has the plan and the deep end of its stack here for that moment.
+    let at_rest = || {
+        let (resident, slack) = resident(shim);
+        (resident <= 100 + slack).then_some(resident)
+    };
+    println!("shim with a check: {} kB resident", soon(at_rest).await);
     end(&home, &task).await;
 }
 
